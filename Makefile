@@ -1,0 +1,44 @@
+# `make demo` and `make test` set up everything they need in .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_BUDGET ?= 50%
+DEMO_STEPS ?= 6
+
+.PHONY: demo test gpu-check library setup clean
+
+demo: .venv/demo.stamp
+	mkdir -p demo
+	$(BIN)/plan profile unet3d -o demo/unet3d.profile.json.gz
+	$(BIN)/plan solve demo/unet3d.profile.json.gz --budget $(DEMO_BUDGET) -o demo/unet3d.plan.json
+	$(BIN)/plan show demo/unet3d.plan.json --png demo/unet3d.png
+	$(BIN)/plan run demo/unet3d.plan.json --steps $(DEMO_STEPS)
+
+test: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# What only a GPU can show; without one every test of it is skipped.
+gpu-check: .venv/test.stamp
+	$(BIN)/python -m pytest -m gpu -rs
+
+# Estimates the profiles that are shipped in profiles/library again; takes some minutes.
+library: .venv/demo.stamp
+	$(BIN)/python -m profiles.library.make
+
+setup: .venv/test.stamp
+
+clean:
+	rm -rf .venv demo build dist *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[models]'
+	touch $@
+
+.venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[models,dev]'
+	touch $@ .venv/demo.stamp

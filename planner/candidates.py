@@ -1,0 +1,99 @@
+"""Sets of gaps to start from, besides the ILP's own.
+
+Fractions of the relaxation are never rounded up (research: 49% stall where the bound was 1%): they
+only give an order in which gaps are taken until the set fits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+from planner.problem import Problem
+
+MAX_EXHAUSTIVE = 6
+"""With at most this many gaps every set is tried."""
+
+Key = Callable[[int], float]
+
+
+def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozenset[int]]:
+    """Yields sets that fit the budget, each once, in a fixed order.
+
+    Args:
+        problem: The problem; all its whole gaps together must fit the budget.
+        shares: x of the relaxation.
+    """
+    orders = (sorted(problem.whole_set, key=key, reverse=True) for key in _keys(problem, shares))
+    prefixes = [shortest_prefix(problem, order) for order in orders]
+    # A dictionary keeps the order in which its keys were first seen.
+    yield from dict.fromkeys([*prefixes, problem.whole_set, *_small_sets(problem)])
+
+
+def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
+    """With few gaps, every set that fits."""
+    if len(problem.whole_gaps) > MAX_EXHAUSTIVE:
+        return
+    for count in range(1, len(problem.whole_gaps)):
+        for chosen in combinations(sorted(problem.whole_set), count):
+            if problem.fits(chosen):
+                yield frozenset(chosen)
+
+
+def shortest_prefix(problem: Problem, order: Sequence[int]) -> frozenset[int]:
+    """Returns the fewest gaps, taken in this order, that fit the budget, without the needless."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if problem.fits(order[:middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return without_needless(problem, order[:high])
+
+
+def without_needless(problem: Problem, order: Sequence[int]) -> frozenset[int]:
+    """Returns what is left when gaps the budget does not need are dropped, the last ones first."""
+    spare_bytes = [problem.budget_bytes - held for held in problem.floor_bytes(order)]
+    kept = []
+    for i in reversed(order):
+        gap = problem.gaps[i]
+        slots = range(gap.first_slot, gap.next_use_slot)
+        if min(spare_bytes[t] for t in slots) >= gap.size_bytes:
+            for t in slots:
+                spare_bytes[t] -= gap.size_bytes
+        else:
+            kept.append(i)
+    return frozenset(kept)
+
+
+def free_us(problem: Problem, i: int) -> float:
+    """Time a gap leaves beside its two copies: Capuchin's free time (Peng et al. 2020)."""
+    gap = problem.gaps[i]
+    idle_us = problem.elapsed_us[gap.next_use_slot] - problem.elapsed_us[gap.first_slot]
+    return idle_us - problem.d2h_us[i] - problem.h2d_us[i]
+
+
+def _keys(problem: Problem, shares: Sequence[float]) -> tuple[Key, ...]:
+    gaps = problem.gaps
+    over_us = [
+        duration if held > problem.budget_bytes else 0.0
+        for duration, held in zip(problem.durations_us, problem.resident_bytes, strict=True)
+    ]
+    over = [0.0]
+    for duration in over_us:
+        over.append(over[-1] + duration)
+
+    def by_share(i: int) -> float:
+        return shares[i]
+
+    def by_free_time(i: int) -> float:
+        return free_us(problem, i)
+
+    def by_size_and_gap(i: int) -> float:
+        first_us = problem.elapsed_us[gaps[i].first_slot]
+        return gaps[i].size_bytes * (problem.elapsed_us[gaps[i].next_use_slot] - first_us)
+
+    def by_relief(i: int) -> float:
+        # TERAIO's benefit over cost, with cost the copies' time: time spent above the budget.
+        return over[gaps[i].next_use_slot] - over[gaps[i].first_slot]
+
+    return (by_share, by_free_time, by_size_and_gap, by_relief)

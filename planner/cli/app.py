@@ -1,0 +1,80 @@
+"""The `plan` command: its subcommands, and what becomes of errors."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from planner.cli.library import library
+from planner.cli.link_command import link
+from planner.cli.lists import links, workloads
+from planner.cli.profile import profile
+from planner.cli.run import run
+from planner.cli.show import show
+from planner.cli.solve import solve
+from profiles.errors import SwapplanError
+from profiles.version import CREATED_BY
+
+INTERRUPTED = 130
+"""128 plus the number of the interrupt signal, as shells report it."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(CREATED_BY)
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="plan",
+    help="Plans which tensors of a training step wait in host memory, and when.\n\n"
+    "Record a step, plan it for a budget, and prove the plan by training under it:\n\n"
+    "    plan profile unet3d -o unet3d.profile.json.gz\n\n"
+    "    plan solve unet3d.profile.json.gz --budget 50% -o unet3d.plan.json\n\n"
+    "    plan run unet3d.plan.json\n\n"
+    "Exit codes: 0 done, 1 the proof failed, 2 a mistake in the input, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show it.")
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (profile, solve, show, run, workloads, links, link, library):
+    app.command()(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The words after `plan`; those of this process if None.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        app(args=argv, prog_name="plan")
+    except SwapplanError as error:
+        return _told(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _told("interrupted", INTERRUPTED)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 0
+        # typer turns an interrupt into this code, without a word.
+        return _told("interrupted", code) if code == INTERRUPTED else code
+    return 0
+
+
+def _told(message: str, exit_code: int) -> int:
+    print(f"plan: {' '.join(message.splitlines())}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,65 @@
+"""`plan link`: measures the link of the device at hand."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.output import print_table, progress_bars
+from planner.cli.quantity import rate_text, size_text, time_text
+from planner.cli.recording import CPU, ready_device
+
+if TYPE_CHECKING:
+    from profiles.profile import Link
+    from runtime.link_measure import SizeRates
+
+RATES = ("to the host", "from the host", "to, while from", "from, while to", "both together")
+
+
+def link(
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="'cpu' (the most the emulated accelerator's lanes can do) or 'cuda' (the GPU).",
+        ),
+    ] = CPU,
+) -> None:
+    """Measures copies to and from the host: each way, both at once, by size."""
+    with progress_bars() as progress:
+        progress("loading torch", 0, 1)
+        from runtime.link_measure import link_from, measure_link
+
+        rows = measure_link(ready_device(device), progress=progress)
+    _print_rates(device, rows)
+    _print_link(link_from(rows))
+
+
+def _print_rates(device: str, rows: "tuple[SizeRates, ...]") -> None:
+    print_table(
+        f"Copies between {device} and host, one after the other (measured)",
+        ("size", *RATES, "a lone copy takes"),
+        [
+            (
+                size_text(row.size_bytes),
+                rate_text(row.d2h_bytes_per_us),
+                rate_text(row.h2d_bytes_per_us),
+                rate_text(row.d2h_shared_bytes_per_us),
+                rate_text(row.h2d_shared_bytes_per_us),
+                rate_text(row.both_bytes_per_us),
+                time_text(row.lone_copy_us),
+            )
+            for row in rows
+        ],
+        right=("size", *RATES, "a lone copy takes"),
+    )
+
+
+def _print_link(link: "Link") -> None:
+    both = link.both_bytes_per_us
+    print(
+        f"As a link (measured): {rate_text(link.d2h_bytes_per_us)} to the host, "
+        f"{rate_text(link.h2d_bytes_per_us)} from it, "
+        f"{'neither slows the other' if both is None else f'{rate_text(both)} both together'}, "
+        f"{time_text(link.latency_us)} per copy."
+    )
+    print("'plan profile --link measured' measures it again and stores it in the profile.")

@@ -1,0 +1,89 @@
+"""`plan run`: proves a plan by training without it and with it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.output import progress_bars
+from planner.cli.proof_report import failures, print_proof
+from planner.cli.worker_report import print_worker_proofs
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
+    from profiles.progress import Progress
+    from runtime.proof import ProofReport
+
+
+def run(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+    ],
+    steps: Annotated[
+        int, typer.Option(min=2, help="Steps to train, each way; half of them are timed.")
+    ] = 6,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORKLOAD",
+            help="Build the step from here instead, such as path/to/file.py:function.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train with so many data-parallel workers on this machine; for a plan of a step "
+            "recorded with 'plan profile --data-parallel'.",
+        ),
+    ] = None,
+) -> None:
+    """Trains twice from one seed, without and with the plan, and compares every number."""
+    from planner.plan import read_plan
+
+    loaded = _with_workload(read_plan(plan), workload)
+    with progress_bars() as progress:
+        reports = _prove(loaded, workers, steps, progress)
+    if workers is None:
+        print_proof(reports[0])
+    else:
+        print_worker_proofs(reports)
+    for failure in (line for report in reports for line in failures(report)):
+        print(f"plan: the proof failed: {failure}", file=sys.stderr)
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _with_workload(plan: "Plan", reference: str | None) -> "Plan":
+    from profiles.workloads.build import check
+
+    if reference is not None:
+        source = plan.workload.model_copy(update={"reference": reference})
+        plan = plan.model_copy(update={"workload": source})
+    check(plan.workload)
+    return plan
+
+
+def _prove(
+    plan: "Plan", workers: int | None, steps: int, progress: "Progress"
+) -> tuple["ProofReport", ...]:
+    if workers is not None:
+        progress("starting the workers", 0, 1)
+        from runtime.worker_processes import prove_with_workers
+
+        return prove_with_workers(
+            plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
+        )
+    progress("loading the workload", 0, 1)
+    from profiles.workloads.build import build
+    from runtime.proof import prove
+
+    report = prove(
+        plan,
+        build=lambda: build(plan.workload),
+        steps=steps,
+        timed_steps=steps // 2,
+        progress=progress,
+    )
+    return (report,)

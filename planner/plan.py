@@ -1,0 +1,201 @@
+"""The plan file: what moves when, for which budget, and how good that is.
+
+A plan stands alone: with no profile at hand it can be simulated, verified, drawn and replayed.
+Anchors are numbered as the slots they open; storages keep their profile's ids and names.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from profiles.files import Count, FileRecord, Microseconds, Record, read_file, write_file
+from profiles.profile import Device, Link, Provenance, StorageKind, WorkloadSource
+
+
+class Proof(StrEnum):
+    """What the solver proved about its own model (not about the simulated plan)."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    NOT_NEEDED = "not needed"
+
+
+class BoundSource(StrEnum):
+    """Where the bound on the stall comes from."""
+
+    RELAXATION = "LP relaxation"
+    TRIVIAL = "no stall is below 0"
+    """There was no relaxation to solve, or no time to solve it in."""
+
+
+class PlannedStorage(Record):
+    """A storage the runtime must know: it is moved, or an anchor shows it.
+
+    Attributes:
+        id: Its id in the profile.
+        name: How replay finds it (see `profiles.profile.Storage`).
+        kind: Who owns it.
+        size_bytes: Its bytes.
+        module: The leaf module it was first seen in, for readers.
+    """
+
+    id: Count
+    name: str
+    kind: StorageKind
+    size_bytes: Count
+    module: str
+
+
+class PlannedSlot(Record):
+    """A slot as the plan sees it.
+
+    Attributes:
+        anchor: Key of the anchor that opens it.
+        shows: Id of the storage this anchor shows, if any.
+        duration_us: Time of its ops with nothing moved.
+        resident_bytes: Most bytes allocated at any of its ops with nothing moved.
+        peak_op: The op that needs the most, for readers.
+    """
+
+    anchor: str
+    shows: Count | None
+    duration_us: Microseconds
+    resident_bytes: Count
+    peak_op: str
+
+
+class Swap(Record):
+    """One trip of one storage to the host and back, inside one of its gaps.
+
+    The four anchors are slot ids with swap_out <= release <= swap_in <= await.
+
+    Attributes:
+        storage: Id of the storage.
+        swap_out_slot: At this slot's anchor the copy to the host is issued.
+        release_slot: Here compute waits for that copy, and the device bytes are given back.
+        swap_in_slot: Here the device bytes are taken again and the copy back is issued.
+        await_slot: Here compute waits for the copy back; this slot uses the storage again.
+        host_offset_bytes: Where in the host pool the bytes wait.
+    """
+
+    storage: Count
+    swap_out_slot: Count
+    release_slot: Count
+    swap_in_slot: Count
+    await_slot: Count
+    host_offset_bytes: Count
+
+
+class Certificate(Record):
+    """How good the plan is, and how that is known.
+
+    Attributes:
+        peak_without_bytes: Peak with nothing moved, from the profile.
+        peak_bytes: Peak under the plan, by walking the anchors in program order.
+        d2h_bytes: Bytes moved to the host per step.
+        h2d_bytes: Bytes moved back per step.
+        compute_us: Step time with nothing moved, from the profile.
+        simulated_stall_us: Time compute waits, simulated with whole-storage FIFO copies.
+        bound_stall_us: No plan can wait less.
+        bound_source: Why not: the LP relaxation (`planner.model`), or nothing but arithmetic.
+        solver: The solver's name.
+        proof: What it proved about the model.
+        solve_seconds: Wall time of planning.
+    """
+
+    peak_without_bytes: Count
+    peak_bytes: Count
+    d2h_bytes: Count
+    h2d_bytes: Count
+    compute_us: Microseconds
+    simulated_stall_us: Microseconds
+    bound_stall_us: Microseconds
+    bound_source: BoundSource
+    solver: str
+    proof: Proof
+    solve_seconds: float = Field(ge=0, allow_inf_nan=False)
+
+    @property
+    def simulated_step_us(self) -> float:
+        """Step time under the plan, simulated."""
+        return self.compute_us + self.simulated_stall_us
+
+    @property
+    def gap(self) -> float:
+        """How far the plan may be from the best, as a share of the best step time."""
+        best_us = self.compute_us + self.bound_stall_us
+        if best_us == 0:
+            return 0.0
+        return max(0.0, self.simulated_stall_us - self.bound_stall_us) / best_us
+
+
+class Plan(FileRecord):
+    """A swap plan.
+
+    Attributes:
+        profile_fingerprint: Digest of the profile it was made from.
+        model_fingerprint: Digest of the model and optimizer it is for.
+        workload: How to build the training step again.
+        times: Whether the profile's times were measured or estimated.
+        device: Where the profile was recorded.
+        link: The link it was planned for.
+        budget_bytes: Device bytes it must stay within.
+        host_budget_bytes: Host bytes it must stay within; None for no limit.
+        host_pool_bytes: Bytes of the host pool it uses.
+        storages: Those that move or that an anchor shows, by id.
+        slots: The step.
+        swaps: What moves when, in order of swap-out.
+        certificate: How good it is.
+    """
+
+    FORMAT: ClassVar[str] = "swapplan-plan"
+    VERSION: ClassVar[int] = 1
+    REMAKE: ClassVar[str] = "plan solve"
+
+    profile_fingerprint: str
+    model_fingerprint: str
+    workload: WorkloadSource
+    times: Provenance
+    device: Device
+    link: Link
+    budget_bytes: Count
+    host_budget_bytes: Count | None
+    host_pool_bytes: Count
+    storages: tuple[PlannedStorage, ...]
+    slots: tuple[PlannedSlot, ...] = Field(min_length=2)
+    swaps: tuple[Swap, ...]
+    certificate: Certificate
+
+    def storage(self, storage_id: int) -> PlannedStorage:
+        """Returns the storage with this id."""
+        return next(storage for storage in self.storages if storage.id == storage_id)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from planner.verify import first_fault
+
+        fault = first_fault(self)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Reads a plan file and verifies it.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign, of another version, or its swaps break
+            an invariant.
+    """
+    return read_file(Plan, Path(path))
+
+
+def write_plan(plan: Plan, path: Path | str) -> None:
+    """Writes a plan file, atomically.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_file(plan, Path(path))

@@ -1,0 +1,81 @@
+"""Pictures of the tables in `planner.tables`."""
+
+import io
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from profiles.profile import Provenance
+
+# Two of the colours of Okabe and Ito, Color Universal Design, which readers with any kind of
+# colour vision tell apart; the lines differ in style too, for print without colour.
+WITHOUT_COLOUR = "#E69F00"
+WITH_COLOUR = "#0072B2"
+DOTS_PER_INCH = 150
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+
+
+def memory_figure(
+    memory: pd.DataFrame, *, title: str, times: Provenance, budget_bytes: int | None = None
+) -> Figure:
+    """Draws resident bytes over one step.
+
+    Args:
+        memory: From `planner.tables.memory_table`.
+        title: Above the picture.
+        times: Whether the times were measured or estimated.
+        budget_bytes: Drawn as a line, if given.
+    """
+    highest = max(memory["without_bytes"].max(), budget_bytes or 0)
+    unit_bytes, unit = next(pair for pair in _UNITS if highest >= pair[0] or pair[0] == 1)
+    start_s = memory["start_us"] / 1e6
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.step(
+        start_s,
+        memory["without_bytes"] / unit_bytes,
+        where="post",
+        color=WITHOUT_COLOUR,
+        linewidth=1.5,
+        label=_label("without a plan", memory["without_bytes"].max() / unit_bytes, unit),
+    )
+    if "with_bytes" in memory:
+        with_plan = memory["with_bytes"] / unit_bytes
+        axes.step(
+            start_s,
+            with_plan,
+            where="post",
+            color=WITH_COLOUR,
+            linewidth=1.5,
+            label=_label("with the plan", with_plan.max(), unit),
+        )
+        axes.fill_between(start_s, with_plan, step="post", color=WITH_COLOUR, alpha=0.15)
+    if budget_bytes is not None:
+        axes.axhline(
+            budget_bytes / unit_bytes,
+            color="black",
+            linestyle="--",
+            linewidth=1.2,
+            label=f"budget: {budget_bytes / unit_bytes:.2f} {unit}",
+        )
+    axes.set(
+        title=title,
+        xlabel=f"time in the step, s ({times.value} with nothing moved; stalls not drawn)",
+        ylabel=f"resident device memory, {unit}",
+        xlim=(0, max(start_s.max(), 1e-9)),
+        ylim=(0, highest / unit_bytes * 1.05 or 1),
+    )
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Returns a figure as a PNG file's content."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
+    return stream.getvalue()
+
+
+def _label(what: str, peak: float, unit: str) -> str:
+    return f"{what}: peak {peak:.2f} {unit}"

@@ -1,0 +1,103 @@
+"""The planning problem: what the model, the scheduler and the search all work on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from planner.gaps import Gap
+from planner.memory import Absence, resident_bytes
+from profiles.profile import Link
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Which gaps to use, and when, so that a step stays within its budget and waits least.
+
+    A chosen set of gaps is written as their indices in `gaps`.
+
+    Attributes:
+        durations_us: Time of each slot with nothing moved.
+        resident_bytes: Bytes resident in each slot with nothing moved.
+        whole_gaps: The candidates, in order of their first slot.
+        link: Rates and latency.
+        budget_bytes: Device bytes to stay within.
+        host_budget_bytes: Host bytes to stay within; None for no limit.
+        part_gaps: More candidates: parts of the whole ones (see `planner.gap_parts`).
+    """
+
+    durations_us: tuple[float, ...]
+    resident_bytes: tuple[int, ...]
+    whole_gaps: tuple[Gap, ...]
+    link: Link
+    budget_bytes: int
+    host_budget_bytes: int | None
+    part_gaps: tuple[Gap, ...] = ()
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """All candidates: whole gaps, then parts."""
+        return self.whole_gaps + self.part_gaps
+
+    @property
+    def whole_set(self) -> frozenset[int]:
+        """Every whole gap: no set leaves less on the device."""
+        return frozenset(range(len(self.whole_gaps)))
+
+    @property
+    def slot_count(self) -> int:
+        """Number of slots."""
+        return len(self.durations_us)
+
+    @property
+    def compute_us(self) -> float:
+        """Time of the step with nothing moved."""
+        return self.elapsed_us[-1]
+
+    @cached_property
+    def elapsed_us(self) -> tuple[float, ...]:
+        """When each slot starts with nothing moved; the last entry is the end of the step."""
+        return tuple(accumulate(self.durations_us, initial=0.0))
+
+    @cached_property
+    def d2h_us(self) -> tuple[float, ...]:
+        """How long each gap's copy to the host takes."""
+        return tuple(
+            self.link.latency_us + gap.size_bytes / self.link.d2h_bytes_per_us for gap in self.gaps
+        )
+
+    @cached_property
+    def h2d_us(self) -> tuple[float, ...]:
+        """How long each gap's copy back takes."""
+        return tuple(
+            self.link.latency_us + gap.size_bytes / self.link.h2d_bytes_per_us for gap in self.gaps
+        )
+
+    @cached_property
+    def next_over_slot(self) -> tuple[int, ...]:
+        """For each slot, the first from there on that does not fit with nothing moved."""
+        following = self.slot_count
+        slots = []
+        for t in reversed(range(self.slot_count)):
+            if self.resident_bytes[t] > self.budget_bytes:
+                following = t
+            slots.append(following)
+        return tuple(reversed(slots))
+
+    def clash(self, one: int, other: int) -> bool:
+        """Whether two candidates are parts of one gap that cannot both be used."""
+        first, second = sorted((self.gaps[one], self.gaps[other]), key=lambda gap: gap.first_slot)
+        # Two trips of one storage need an anchor between await and swap-out.
+        return first.storage == second.storage and second.first_slot <= first.next_use_slot
+
+    def floor_bytes(self, chosen: Iterable[int]) -> tuple[int, ...]:
+        """Returns the fewest bytes each slot can hold: chosen gaps away from end to end."""
+        gaps = (self.gaps[i] for i in chosen)
+        return resident_bytes(
+            self.resident_bytes,
+            (Absence(gap.first_slot, gap.next_use_slot, gap.size_bytes) for gap in gaps),
+        )
+
+    def fits(self, chosen: Iterable[int]) -> bool:
+        """Whether a chosen set can meet the budget: a release may be forced anywhere in a gap."""
+        return max(self.floor_bytes(chosen)) <= self.budget_bytes

@@ -1,0 +1,103 @@
+"""The smallest budget that can be met, and the message for a budget below it."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from planner.memory import ops_before_slots, slot_memory
+from planner.model import build
+from planner.problem import Problem
+from planner.solver import Outcome, solve_model
+from planner.solver_name import SolverName
+from planner.trip_layout import whole_trips_pool_bytes
+from planner.variables import Goal
+from profiles.errors import BudgetError, SolverError
+from profiles.profile import Profile
+
+BUDGET_TIME_LIMIT_S = 60.0
+
+
+def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
+    """Returns the set of gaps that reaches the smallest budget.
+
+    Without a host budget it is every gap. With one it comes from the ILP with a slack on the budget
+    (`planner.model`, goal BUDGET), and its whole trips fit the host pool.
+
+    Raises:
+        SolverError: The solver failed.
+    """
+    if problem.host_budget_bytes is None or whole_trips_fit_host(problem, problem.whole_set):
+        return problem.whole_set
+    host_bytes = problem.host_budget_bytes
+    while True:
+        # From budget 0, so that the set is the same whatever budget was asked for.
+        hard = replace(problem, budget_bytes=0, host_budget_bytes=host_bytes)
+        chosen = _solve_budget(hard, solver)
+        over_bytes = whole_trips_pool_bytes(problem, chosen) - problem.host_budget_bytes
+        if over_bytes <= 0:
+            return chosen
+        # The ILP counts bytes, the pool must also place them side by side: leave room for that.
+        host_bytes = max(0, host_bytes - over_bytes)
+
+
+def whole_trips_fit_host(problem: Problem, chosen: Iterable[int]) -> bool:
+    """Whether the host pool can hold every chosen gap from end to end."""
+    if problem.host_budget_bytes is None:
+        return True
+    return whole_trips_pool_bytes(problem, chosen) <= problem.host_budget_bytes
+
+
+def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> None:
+    """Checks that the budget can be met at all.
+
+    Args:
+        problem: The problem, with the budget asked for.
+        widest: From `widest_set`.
+        profile: For names.
+
+    Raises:
+        BudgetError: It cannot. The message names the smallest budget that can, and the op that
+            sets it.
+    """
+    floor_bytes = problem.floor_bytes(widest)
+    smallest_bytes = max(floor_bytes)
+    if smallest_bytes <= problem.budget_bytes:
+        return
+    op, place = _peak_place(profile, floor_bytes.index(smallest_bytes))
+    host = "" if problem.host_budget_bytes is None else ", a larger host budget"
+    raise BudgetError(
+        f"budget {_size_text(problem.budget_bytes, math.floor)} cannot be met: the smallest that "
+        f"can is {_size_text(smallest_bytes, math.ceil)}, set by {op} in {place}. Ask for at least "
+        f"that{host}, or make the step smaller (batch, crop, model).",
+        smallest_bytes,
+    )
+
+
+def _solve_budget(problem: Problem, solver: SolverName) -> frozenset[int]:
+    solved = solve_model(build(problem, Goal.BUDGET), solver, BUDGET_TIME_LIMIT_S)
+    if solved.outcome not in (Outcome.OPTIMAL, Outcome.FOUND):
+        raise SolverError(
+            f"{solver.value} found no smallest budget in {BUDGET_TIME_LIMIT_S:.0f} s. Give a "
+            "larger --host-budget, or try the other one of --solver."
+        )
+    return solved.chosen
+
+
+def _peak_place(profile: Profile, t: int) -> tuple[str, str]:
+    """The op that needs most in a slot, and where it stands."""
+    slot = profile.slots[t]
+    op_name = slot_memory(profile)[t].peak_op
+    first = ops_before_slots(profile)[t]
+    for op in profile.ops[first:]:
+        if op.slot == t and op.name == op_name:
+            module = f", module {op.module}" if op.module else ""
+            return op_name, f"slot {t} ({slot.anchor}{module})"
+    return "what lives across it", f"slot {t} ({slot.anchor})"
+
+
+def _size_text(size_bytes: int, round_to_int: Callable[[float], int]) -> str:
+    """Two decimals, rounded the given way: what is asked for again must be enough."""
+    for unit, unit_bytes in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size_bytes >= unit_bytes:
+            return f"{round_to_int(100 * size_bytes / unit_bytes) / 100:.2f} {unit}"
+    return f"{size_bytes} bytes"

@@ -1,0 +1,174 @@
+"""Profiles and plans as pandas tables: to read, to plot, to work on in a notebook."""
+
+from collections import defaultdict
+from itertools import accumulate
+
+import pandas as pd
+
+from planner.memory import planned_bytes, slot_memory
+from planner.plan import Plan, Swap
+from planner.simulate import Copy, Timeline, simulate_plan
+from profiles.profile import Profile, Storage
+
+
+def storages_table(profile: Profile) -> pd.DataFrame:
+    """Returns one row per storage.
+
+    Columns: `id` (index), `name`, `kind`, `size_bytes`, `module`, `uses` (how many ops touch it),
+    `at_peak` (is it allocated when the most bytes are), `left_out` (why it cannot move, or "").
+    """
+    peak_op = _peak_op(profile)
+    rows = [
+        {
+            "id": storage.id,
+            "name": storage.name,
+            "kind": storage.kind.value,
+            "size_bytes": storage.size_bytes,
+            "module": storage.module,
+            "uses": len(storage.uses),
+            "at_peak": _lives_at(storage, peak_op),
+            "left_out": storage.left_out.value if storage.left_out else "",
+        }
+        for storage in profile.storages
+    ]
+    columns = ["id", "name", "kind", "size_bytes", "module", "uses", "at_peak", "left_out"]
+    return pd.DataFrame(rows, columns=columns).set_index("id")
+
+
+def kinds_table(profile: Profile) -> pd.DataFrame:
+    """Returns one row per kind of storage, the heaviest at the peak first.
+
+    Columns: `kind` (index), `storages`, `size_bytes` (all of the step together, even if they are
+    never alive at once), `peak_bytes` (allocated when the most bytes are), `left_out_bytes`.
+    """
+    storages = storages_table(profile)
+    sizes = storages["size_bytes"]
+    by_kind = pd.DataFrame(
+        {
+            "kind": storages["kind"],
+            "storages": 1,
+            "size_bytes": sizes,
+            "peak_bytes": sizes.where(storages["at_peak"], 0),
+            "left_out_bytes": sizes.where(storages["left_out"] != "", 0),
+        }
+    )
+    return by_kind.groupby("kind").sum().sort_values("peak_bytes", ascending=False)
+
+
+def peak_overhead_bytes(profile: Profile) -> int:
+    """Returns what the device needs beyond the storages' own bytes when it needs the most."""
+    if not profile.ops:
+        return 0
+    return profile.slots[profile.ops[_peak_op(profile)].slot].overhead_bytes
+
+
+def left_out_table(profile: Profile) -> pd.DataFrame:
+    """Returns what can never move, by reason and kind.
+
+    Columns: `left_out` and `kind` (index), `storages`, `size_bytes` (all of the step together),
+    `peak_bytes` (allocated when the most bytes are).
+    """
+    storages = storages_table(profile)
+    storages = storages[storages["left_out"] != ""]
+    sizes = storages["size_bytes"]
+    by_reason = pd.DataFrame(
+        {
+            "left_out": storages["left_out"],
+            "kind": storages["kind"],
+            "storages": 1,
+            "size_bytes": sizes,
+            "peak_bytes": sizes.where(storages["at_peak"], 0),
+        }
+    )
+    return by_reason.groupby(["left_out", "kind"]).sum().sort_values("peak_bytes", ascending=False)
+
+
+def memory_table(source: Profile | Plan) -> pd.DataFrame:
+    """Returns the memory of one step, one row per slot.
+
+    Columns: `slot` (index), `anchor`, `start_us` (with nothing moved), `duration_us`,
+    `without_bytes` (resident with nothing swapped) and, for a plan, `with_bytes` (under it).
+    """
+    durations_us = [slot.duration_us for slot in source.slots]
+    table = pd.DataFrame(
+        {
+            "anchor": [slot.anchor for slot in source.slots],
+            "start_us": list(accumulate(durations_us[:-1], initial=0.0)),
+            "duration_us": durations_us,
+        }
+    )
+    table.index.name = "slot"
+    if isinstance(source, Profile):
+        table["without_bytes"] = [slot.resident_bytes for slot in slot_memory(source)]
+    else:
+        table["without_bytes"] = [slot.resident_bytes for slot in source.slots]
+        table["with_bytes"] = list(planned_bytes(source))
+    return table
+
+
+def swaps_table(plan: Plan) -> pd.DataFrame:
+    """Returns one row per swap, in order of swap-out.
+
+    Columns: `name`, `kind`, `size_bytes`, the anchors `swap_out`, `release`, `swap_in` and
+    `await`, and the simulated slacks `out_slack_us` and `in_slack_us`: how long before compute
+    asks for it the copy to the host, or back, is over. Below zero, compute waits.
+    """
+    timeline = simulate_plan(plan)
+    out_ends = _copy_ends(timeline.d2h)
+    # One storage's swaps follow each other in the plan and on both lanes alike.
+    in_ends = _copy_ends(timeline.h2d)
+    storages = {storage.id: storage for storage in plan.storages}
+    rows = [
+        {
+            "name": storages[swap.storage].name,
+            "kind": storages[swap.storage].kind.value,
+            "size_bytes": storages[swap.storage].size_bytes,
+            **_anchors(plan, swap),
+            "out_slack_us": _asked_us(timeline, swap.release_slot) - out_ends[swap.storage].pop(0),
+            "in_slack_us": _asked_us(timeline, swap.await_slot) - in_ends[swap.storage].pop(0),
+        }
+        for swap in plan.swaps
+    ]
+    anchors = ["swap_out", "release", "swap_in", "await"]
+    slacks = ["out_slack_us", "in_slack_us"]
+    return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks])
+
+
+def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
+    return {
+        "swap_out": plan.slots[swap.swap_out_slot].anchor,
+        "release": plan.slots[swap.release_slot].anchor,
+        "swap_in": plan.slots[swap.swap_in_slot].anchor,
+        "await": plan.slots[swap.await_slot].anchor,
+    }
+
+
+def _copy_ends(copies: tuple[Copy, ...]) -> dict[int, list[float]]:
+    ends: dict[int, list[float]] = defaultdict(list)
+    for copy in copies:
+        ends[copy.storage].append(copy.end_us)
+    return ends
+
+
+def _asked_us(timeline: Timeline, slot: int) -> float:
+    """When compute reaches a slot's anchor, before it waits there."""
+    return timeline.start_us[slot] - timeline.stall_us[slot]
+
+
+def _peak_op(profile: Profile) -> int:
+    """The first op at which the most bytes are needed."""
+    change_bytes = [0] * (len(profile.ops) + 1)
+    for storage in profile.storages:
+        change_bytes[storage.allocated_op or 0] += storage.size_bytes
+        if storage.released_op is not None:
+            change_bytes[storage.released_op + 1] -= storage.size_bytes
+    needed_bytes = [
+        allocated_bytes + profile.slots[op.slot].overhead_bytes
+        for op, allocated_bytes in zip(profile.ops, accumulate(change_bytes), strict=False)
+    ]
+    return needed_bytes.index(max(needed_bytes)) if needed_bytes else 0
+
+
+def _lives_at(storage: Storage, op: int) -> bool:
+    born = storage.allocated_op is None or storage.allocated_op <= op
+    return born and (storage.released_op is None or storage.released_op >= op)

@@ -1,0 +1,150 @@
+"""The variables of the ILP, in the solver's units (see `planner.model` for what they mean)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from pulp import LpProblem, LpVariable
+from pulp.constants import LpBinary, LpContinuous
+
+from planner.gaps import Gap
+from planner.least_away import least_away_bytes
+from planner.problem import Problem
+
+MAX_EDGES = 20_000
+
+
+class Goal(Enum):
+    """What a model is solved for."""
+
+    STALL = auto()
+    """The lower bound: stall alone, x between 0 and 1."""
+    CHOICE = auto()
+    """A set of gaps: stall, then bytes moved, x binary, whole host buffers."""
+    BUDGET = auto()
+    """The smallest budget that can be met, x binary, whole host buffers; time does not matter."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """The solver's units: solvers compare with absolute tolerances, so numbers should be near 1.
+
+    Attributes:
+        size_bytes: One unit of memory: 1% of the peak with nothing moved.
+        time_us: One unit of time: that many bytes over the faster lane.
+    """
+
+    size_bytes: float
+    time_us: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A PuLP problem and its variables.
+
+    Attributes:
+        problem: What it was built from.
+        goal: What it is solved for.
+        gaps: Those it may use.
+        program: The PuLP problem.
+        units: What its numbers are counted in.
+        used: x.
+        waited: W.
+        out: D.
+        back: P.
+        back_after: Q.
+        begun: A.
+        ended: B.
+        raised: E.
+        absent: y, by gap and slot, where it is not simply x.
+        least_away_bytes: R.
+    """
+
+    problem: Problem
+    goal: Goal
+    gaps: tuple[Gap, ...]
+    program: LpProblem
+    units: Units
+    used: list[LpVariable]
+    waited: list[LpVariable]
+    out: list[LpVariable]
+    back: list[LpVariable]
+    back_after: list[LpVariable]
+    begun: list[LpVariable]
+    ended: list[LpVariable]
+    raised: LpVariable
+    absent: dict[tuple[int, int], LpVariable]
+    least_away_bytes: tuple[int, ...]
+
+
+def units_of(problem: Problem) -> Units:
+    """Returns the units a problem is solved in."""
+    size_bytes = max(1, *problem.resident_bytes) / 100
+    rate = max(problem.link.d2h_bytes_per_us, problem.link.h2d_bytes_per_us)
+    return Units(size_bytes, size_bytes / rate)
+
+
+def add_variables(problem: Problem, goal: Goal) -> Model:
+    """Starts a model: its variables, and no row yet."""
+    program = LpProblem(f"swap_plan_{goal.name.lower()}")
+    slots = range(problem.slot_count)
+    budgeting = goal is Goal.BUDGET
+    gaps = problem.whole_gaps if goal is Goal.STALL else problem.gaps
+    category = LpContinuous if goal is Goal.STALL else LpBinary
+
+    def over_slots(name: str) -> list[LpVariable]:
+        return [program.add_variable(f"{name}_{t}", 0) for t in slots]
+
+    return Model(
+        problem=problem,
+        goal=goal,
+        gaps=gaps,
+        program=program,
+        units=units_of(problem),
+        used=[program.add_variable(f"x_{i}", 0, 1, category) for i in range(len(gaps))],
+        waited=over_slots("W"),
+        out=over_slots("D"),
+        back=over_slots("P"),
+        back_after=over_slots("Q"),
+        begun=over_slots("A"),
+        ended=over_slots("B"),
+        raised=program.add_variable("E", 0, None if budgeting else 0),
+        absent={
+            (i, t): program.add_variable(f"y_{i}_{t}", 0, 1)
+            for i, t in (() if budgeting else _edges(problem, gaps))
+        },
+        least_away_bytes=_over_bytes(problem) if budgeting else least_away_bytes(problem),
+    )
+
+
+def _over_bytes(problem: Problem) -> tuple[int, ...]:
+    """What each slot holds above the budget: while that is raised, no whole storages are known."""
+    return tuple(max(0, held - problem.budget_bytes) for held in problem.resident_bytes)
+
+
+def _edges(problem: Problem, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
+    """Where being away costs a wait: over-full slots too near a gap's begin or end to copy in.
+
+    None at all if they are too many: the rows on them only tighten the model.
+    """
+    edges: list[tuple[int, int]] = []
+    for i, gap in enumerate(gaps):
+        for t in range(gap.first_slot, gap.next_use_slot):
+            over = problem.resident_bytes[t] > problem.budget_bytes
+            if over and (out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0):
+                edges.append((i, t))
+        if len(edges) > MAX_EDGES:
+            return []
+    return edges
+
+
+def out_wait_us(problem: Problem, i: int, t: int) -> float:
+    """What compute must wait between the anchors of gap i's begin and t for i to be away in t."""
+    first_us = problem.elapsed_us[problem.gaps[i].first_slot]
+    return problem.d2h_us[i] - (problem.elapsed_us[t] - first_us)
+
+
+def in_wait_us(problem: Problem, i: int, t: int) -> float:
+    """What it must wait from the anchor after t to the next use, for i to be away in t."""
+    next_use_us = problem.elapsed_us[problem.gaps[i].next_use_slot]
+    return problem.h2d_us[i] - (next_use_us - problem.elapsed_us[t + 1])

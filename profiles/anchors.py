@@ -1,0 +1,165 @@
+"""Anchors: the points of a training step where the runtime gets control.
+
+The same hooks name the anchors while recording and while replaying, so a profile and a replay
+speak of the same points as long as the step runs the same program:
+
+- `begin`, `end`: entering and leaving the step;
+- `pre:enc.conv`: before the forward of a leaf module;
+- `pack:17`, `unpack:17`: autograd saves its 17th tensor, and asks for it back;
+- `grad:enc.conv.weight`: a gradient has been accumulated;
+- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`.
+
+A key that occurs again in the same step gets a count: `pre:enc.conv#1`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.hooks import RemovableHandle
+
+from profiles.data_parallel import unwrapped
+from profiles.profile import BEGIN, END
+
+OPTIMIZER_PRE = "optimizer:pre"
+OPTIMIZER_POST = "optimizer:post"
+
+
+class AnchorListener(Protocol):
+    """What recording and replay do at an anchor."""
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Called at every anchor of a step, in program order.
+
+        Args:
+            key: The anchor's key.
+            shown: The tensor this anchor shows, if any. Borrowed: a listener that keeps it
+                changes how long it lives.
+        """
+
+
+class _Saved(NamedTuple):
+    """What autograd keeps for a saved tensor.
+
+    [Note: saved tensors are detached] Handing autograd the very tensor it gave to `pack` makes a
+    reference cycle when that tensor is the node's own output. A detached alias shares storage and
+    version counter and makes none.
+    """
+
+    step: int
+    number: int
+    tensor: torch.Tensor
+    version: int
+
+
+class AnchorHooks:
+    """Finds the anchors of a model's training step and reports them to a listener.
+
+    The hooks stay registered from construction to `close` and do nothing outside `step`.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, listener: AnchorListener
+    ) -> None:
+        self._listener = listener
+        self._active = False
+        self._step = 0
+        self._packs = 0
+        self._seen: Counter[str] = Counter()
+        self._handles: list[RemovableHandle] = []
+        self._hook_modules(unwrapped(model))
+        self._hook_gradients(unwrapped(model))
+        self._hook_optimizer(optimizer)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Reports the anchors of the training step run inside.
+
+        An exception inside leaves without an `end` anchor.
+        """
+        self._step += 1
+        self._packs = 0
+        self._seen.clear()
+        self._active = True
+        try:
+            self._reach(BEGIN, None)
+            with saved_tensors_hooks(self._pack, self._unpack):
+                yield
+            self._reach(END, None)
+        finally:
+            self._active = False
+
+    def close(self) -> None:
+        """Removes every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _hook_modules(self, model: torch.nn.Module) -> None:
+        for name, module in model.named_modules():
+            if next(module.children(), None) is None:
+                hook = self._reacher(f"pre:{name}")
+                self._handles.append(module.register_forward_pre_hook(hook))
+
+    def _hook_gradients(self, model: torch.nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                hook = self._gradient_reacher(f"grad:{name}")
+                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        pre, post = self._reacher(OPTIMIZER_PRE), self._reacher(OPTIMIZER_POST)
+        self._handles.append(optimizer.register_step_pre_hook(pre))
+        self._handles.append(optimizer.register_step_post_hook(post))
+
+    def _reacher(self, key: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._reach(key, None)
+
+        return hook
+
+    def _gradient_reacher(self, key: str) -> Callable[[torch.Tensor], None]:
+        def hook(parameter: torch.Tensor) -> None:
+            self._reach(key, parameter.grad)
+
+        return hook
+
+    def _reach(self, key: str, shown: torch.Tensor | None) -> None:
+        if not self._active:
+            return
+        times = self._seen[key]
+        self._seen[key] = times + 1
+        self._listener.on_anchor(f"{key}#{times}" if times else key, shown)
+
+    def _pack(self, tensor: torch.Tensor) -> _Saved:
+        number = self._packs
+        self._packs += 1
+        self._reach(f"pack:{number}", tensor)
+        return _Saved(self._step, number, tensor.detach(), tensor._version)
+
+    def _unpack(self, saved: _Saved) -> torch.Tensor:
+        if saved.step == self._step:
+            self._reach(f"unpack:{saved.number}", None)
+        else:
+            # A graph kept from an earlier step: no recorded step does this at this point.
+            self._reach(f"unpack:{saved.number}@earlier", None)
+        _check_version(saved)
+        return saved.tensor
+
+
+def _check_version(saved: _Saved) -> None:
+    """Repeats the check that autograd leaves out for tensors that went through hooks.
+
+    Raises:
+        RuntimeError: The saved tensor was written in place since; its gradient would be wrong.
+    """
+    found = saved.tensor._version
+    if found != saved.version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [{saved.tensor.type()} {list(saved.tensor.shape)}] is at version {found}; "
+            f"expected version {saved.version} instead."
+        )

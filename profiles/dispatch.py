@@ -1,0 +1,94 @@
+"""Storages touched by a dispatched op: read from its arguments, its result and its schema."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_leaves
+
+from profiles.owned import has_storage
+
+NEEDS_NO_BYTES = frozenset({torch.ops.aten.detach.default, torch.ops.aten.alias.default})
+"""Ops that a storage may be away for: they copy a tensor's description and nothing else.
+
+Other views touch no byte either, but torch checks their bounds against the storage's size, which
+is 0 while the storage is away; so they count as reads.
+"""
+
+
+def is_bookkeeping(op: OpOverload) -> bool:
+    """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
+    # `prim` ops ask a fake tensor for its device; a real one knows without an op.
+    return op in NEEDS_NO_BYTES or op.namespace in ("profiler", "prim")
+
+
+def is_collective(op: OpOverload) -> bool:
+    """Whether an op hands storages to a process group, whose threads may use them for longer."""
+    return op.namespace in ("c10d", "_c10d_functional")
+
+
+@cache
+def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
+    return tuple(
+        (argument.name, argument.alias_info is not None and argument.alias_info.is_write)
+        for argument in op._schema.arguments
+    )
+
+
+def storages_in(
+    op: OpOverload, args: Any, kwargs: Any, device: torch.device | None = None
+) -> dict[torch.UntypedStorage, bool]:
+    """Returns the storages an op is handed, each with whether the op writes it.
+
+    Args:
+        op: The op.
+        args: Its positional arguments.
+        kwargs: Its other arguments.
+        device: Whose storages; those of every device if None.
+    """
+    touched: dict[torch.UntypedStorage, bool] = {}
+    for tensor, writes in tensors_in(op, args, kwargs):
+        if is_on(tensor, device):
+            storage = tensor.untyped_storage()
+            touched[storage] = touched.get(storage, False) or writes
+    return touched
+
+
+def storages_of(value: Any, device: torch.device | None = None) -> Iterator[torch.UntypedStorage]:
+    """Yields the storage of every tensor in a nest of lists, tuples and dicts.
+
+    Args:
+        value: The nest.
+        device: Whose storages; those of every device if None.
+    """
+    for tensor in tensors_of(value):
+        if is_on(tensor, device):
+            yield tensor.untyped_storage()
+
+
+def tensors_in(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Yields the tensors an op is handed, each with whether the op writes it."""
+    for position, (name, writes) in enumerate(_writes_by_argument(op)):
+        value = args[position] if position < len(args) else kwargs.get(name)
+        for tensor in tensors_of(value):
+            yield tensor, writes
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Yields every tensor in a nest of lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for leaf in tree_leaves(value):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+
+
+def is_on(tensor: torch.Tensor, device: torch.device | None) -> bool:
+    """Whether a tensor keeps its numbers in one storage, of this device if one is named.
+
+    The tensor is asked, not its storage: that of a fake tensor says `meta` for every device.
+    """
+    return has_storage(tensor) and (device is None or tensor.device == device)

@@ -1,0 +1,176 @@
+"""Estimates one training step: traced with fake tensors, timed by a roofline.
+
+No device and no memory is needed: no tensor of the step has numbers. The trace and the anchors are
+those of recording, so the storages, their bytes and their lifetimes are what they would be on the
+device; only times are estimated.
+"""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode
+
+from profiles.absent_cuda import cuda_pretended
+from profiles.anchors import AnchorHooks
+from profiles.cuda_attention import CudaAttention
+from profiles.entrance import Entrance
+from profiles.errors import WorkloadError
+from profiles.estimate_trace import EstimateTrace
+from profiles.hollow import build_hollow
+from profiles.known_values import KnownValues, lists_answered
+from profiles.libraries import foreach_allowed, not_taken_for_tracing
+from profiles.owned import model_fingerprint, owned_storages
+from profiles.profile import (
+    Link,
+    Profile,
+    Provenance,
+    Slot,
+    SlotTimes,
+    Storage,
+    Versions,
+    WorkloadSource,
+)
+from profiles.progress import Progress, silent
+from profiles.recording import check_trains
+from profiles.roofline import Target
+from profiles.twins import Twins, turn_fake
+from profiles.version import CREATED_BY, VERSION
+from profiles.view_writes import ViewWrites
+from profiles.workload import Workload
+
+WARMUP_STEPS = 1
+"""One step makes the optimizer's states; without a clock there is nothing to settle."""
+
+
+def estimate(
+    build: Callable[[], Workload],
+    *,
+    target: Target,
+    source: WorkloadSource,
+    link: Link,
+    progress: Progress | None = None,
+) -> Profile:
+    """Returns the profile that a training step would have on a device that need not be there.
+
+    Args:
+        build: Builds the workload. It is built on the CPU, without memory for large tensors.
+        target: What to estimate for.
+        source: How to build it again; stored in the profile.
+        link: The link stored in the profile.
+        progress: Told of every step.
+
+    Raises:
+        WorkloadError: The step depends on values, which an estimate does not have, or it never
+            calls the optimizer.
+    """
+    tell = progress or silent
+    device = torch.device("cuda", 0) if target.device.kind == "cuda" else torch.device("cpu")
+    tell("building without memory", 0, 1)
+    workload, tensors = build_hollow(build, device)
+    fake = _FakeStep(workload, tensors, device)
+    del tensors
+    for done in range(WARMUP_STEPS):
+        tell("warming up", done, WARMUP_STEPS)
+        fake.run(nullcontext())
+    tell("tracing", 0, 1)
+    trace = EstimateTrace(device, target.roofline, fake.twins, fake.view_writes)
+    storages = _trace(workload, fake, trace)
+    tell("tracing", 1, 1)
+    return _profile(workload, target, source, link, trace, storages)
+
+
+class _FakeStep:
+    """Runs a workload's step with fake tensors."""
+
+    def __init__(
+        self, workload: Workload, tensors: Iterable[torch.Tensor], device: torch.device
+    ) -> None:
+        self._workload = workload
+        self._on_cuda = device.type == "cuda"
+        self._mode = FakeTensorMode()
+        self._values = KnownValues()
+        self.view_writes = ViewWrites(self._mode)
+        self.twins = Twins(self._mode, device, self._values.learn)
+        with self._surroundings():
+            turn_fake(workload, tensors, self.twins)
+
+    def run(self, watching: AbstractContextManager[object]) -> None:
+        """Runs one step.
+
+        Args:
+            watching: A mode that sees each op between the entrance, where real tensors become
+                fake, and the fake mode, which runs it.
+        """
+        with ExitStack() as around:
+            around.enter_context(self._surroundings())
+            if self._on_cuda:
+                around.enter_context(CudaAttention())
+            around.enter_context(self.view_writes)
+            around.enter_context(lists_answered(self._values))
+            for mode in (self._mode, self._values, watching, Entrance(self.twins)):
+                around.enter_context(mode)
+            try:
+                self._workload.step()
+            except FakeTensorDeviceMismatchError as error:
+                raise WorkloadError(
+                    f"The step mixes tensors of two devices ({' '.join(str(error).split())}). Make "
+                    "its tensors where the model is, such as by device=inputs.device."
+                ) from error
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        device = cuda_pretended() if self._on_cuda else nullcontext()
+        with not_taken_for_tracing(), foreach_allowed(), device:
+            yield
+
+
+def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[Storage, ...]:
+    trace.see_owned(owned_storages(workload.model, workload.optimizer))
+    hooks = AnchorHooks(workload.model, workload.optimizer, trace)
+    try:
+        with hooks.step():
+            fake.run(trace)
+    finally:
+        hooks.close()
+    check_trains(trace.anchors)
+    return trace.storages(owned_storages(workload.model, workload.optimizer))
+
+
+def _profile(
+    workload: Workload,
+    target: Target,
+    source: WorkloadSource,
+    link: Link,
+    trace: EstimateTrace,
+    storages: tuple[Storage, ...],
+) -> Profile:
+    durations_us = [0.0] * len(trace.anchors)
+    for op in trace.ops:
+        durations_us[op.slot] += op.duration_us
+    return Profile(
+        format=Profile.FORMAT,
+        version=Profile.VERSION,
+        created_by=CREATED_BY,
+        workload=source,
+        model_fingerprint=model_fingerprint(workload.model, workload.optimizer),
+        device=target.device,
+        link=link,
+        versions=Versions(
+            swapplan=VERSION, torch=torch.__version__, python=platform.python_version()
+        ),
+        times=Provenance.ESTIMATED,
+        slot_times=SlotTimes.SUM_OF_OPS,
+        warmup_steps=WARMUP_STEPS,
+        settled=True,
+        timed_steps=0,
+        ops=tuple(trace.ops),
+        slots=tuple(
+            Slot(anchor=key, shows=shows, duration_us=duration_us, overhead_bytes=0)
+            for key, shows, duration_us in zip(
+                trace.anchors, trace.shows, durations_us, strict=True
+            )
+        ),
+        storages=storages,
+    )

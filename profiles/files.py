@@ -1,0 +1,183 @@
+"""Versioned JSON files: written whole or not at all, read back through a validated model.
+
+Both contracts of the project, the profile file and the plan file, go through this module.
+"""
+
+import gzip
+import json
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from profiles.errors import FileError
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+Count = Annotated[int, Field(ge=0)]
+"""A non-negative integer: an index, a number of things, or a number of bytes."""
+Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""Bytes per microsecond; numerically equal to MB/s."""
+
+
+class Record(BaseModel):
+    """Base of every record in a file: frozen, strict about types, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileRecord(Record):
+    """Base of a whole file. A subclass sets `FORMAT`, `VERSION` and `REMAKE`.
+
+    Attributes:
+        FORMAT: The magic word of the file.
+        VERSION: The version this code reads and writes.
+        REMAKE: The command that makes such a file again, for error messages.
+    """
+
+    FORMAT: ClassVar[str]
+    VERSION: ClassVar[int]
+    REMAKE: ClassVar[str]
+
+    format: str
+    version: int
+    created_by: str
+
+
+FileType = TypeVar("FileType", bound=FileRecord)
+
+
+def write_file(record: FileRecord, path: Path) -> None:
+    """Writes a record to `path`, atomically; a path that ends in `.gz` is compressed.
+
+    Raises:
+        FileError: The path cannot be written. An older file there is left as it was.
+    """
+    data = record.model_dump_json().encode()
+    if path.suffix == ".gz":
+        # A fixed time stamp keeps the file a function of its content alone.
+        data = gzip.compress(data, mtime=0)
+    write_atomically(data, path)
+
+
+def write_atomically(data: bytes, path: Path) -> None:
+    """Writes bytes beside `path` and renames them into place.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Fails now, not after minutes of work, if `path` cannot be written.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def read_file(kind: type[FileType], path: Path) -> FileType:
+    """Reads and validates a file written by `write_file`.
+
+    Raises:
+        FileError: The file is missing, truncated, foreign, of another version, or edited into
+            something its model does not allow.
+    """
+    content = _parse(kind, path)
+    _check_header(kind, path, content)
+    try:
+        return kind.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise FileError(f"{path}: {_first_fault(error)}. {_damaged(kind)}") from error
+
+
+def format_of(path: Path) -> str:
+    """Returns the magic word of a file, for commands that take either kind.
+
+    Raises:
+        FileError: The file is missing, truncated or not one of ours.
+    """
+    content = _parse(FileRecord, path)
+    if not isinstance(content, dict) or not isinstance(content.get("format"), str):
+        raise FileError(f"{path}: no swapplan file (it has no 'format'). Give a profile or a plan.")
+    return str(content["format"])
+
+
+def _parse(kind: type[FileRecord], path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+        if data.startswith(GZIP_MAGIC):
+            data = gzip.decompress(data)
+        return json.loads(data)
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: there is no such file. Check the path.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"{path}: cannot be read ({reason}). {_damaged(kind)}") from error
+    except (EOFError, zlib.error) as error:
+        raise FileError(f"{path}: the compressed data end too early. {_damaged(kind)}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: not JSON, or only part of it. {_damaged(kind)}") from error
+
+
+def _check_header(kind: type[FileRecord], path: Path, content: Any) -> None:
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != kind.FORMAT:
+        raise FileError(
+            f"{path}: format is {found!r}, expected {kind.FORMAT!r}. Make one with '{kind.REMAKE}'."
+        )
+    if content.get("version") != kind.VERSION:
+        raise FileError(
+            f"{path}: {kind.FORMAT} version is {content.get('version')!r}, this swapplan reads "
+            f"version {kind.VERSION}. Make it again with '{kind.REMAKE}'."
+        )
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")
+    # Names in a damaged file may hold line breaks; the message may not.
+    message = " ".join(fault["msg"].removeprefix("Value error, ").split())
+    if not place:
+        return message
+    found = repr(fault["input"])
+    found = found if len(found) <= 60 else f"{found[:57]}..."
+    return f"{place} is {found}: {message[0].lower()}{message[1:]}"
+
+
+def _damaged(kind: type[FileRecord]) -> str:
+    remake = getattr(kind, "REMAKE", None)
+    again = f": make it again with '{remake}'" if remake else ""
+    return f"The file was damaged or edited{again}."
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    reason = error.strerror or str(error)
+    return FileError(f"{path}: cannot be written ({reason}). Choose another path with -o.")

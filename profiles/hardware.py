@@ -1,0 +1,170 @@
+"""The links between device and host memory that a plan can be made for.
+
+Rates are for large pinned copies by the copy engine, to the memory next to the device, as the
+places named beside each figure report them. None was measured on the machine at hand, so all are
+nominal; a rate of your own goes in by `--d2h-bandwidth` and `--h2d-bandwidth`. Machines with the
+same link differ, by a factor of two at times: an A100's PCIe 4 host may or may not slow a
+direction while the other one runs, and GH200 boards with other memory copy to the host at 170 GB/s
+(GitHub NVIDIA/Megatron-LM#6491) where the one in the table does 297.
+"""
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from profiles.errors import QuantityError
+from profiles.link_facts import Figure, LinkFacts, Sharing
+from profiles.profile import Link, Provenance
+
+CUSTOM = "custom"
+"""The name of a link whose rates the user gave."""
+MEASURED = "measured"
+"""The name of a link whose rates were measured on the machine at hand."""
+
+COPY_LATENCY_US = 10.0
+"""Issuing one asynchronous copy and its two events: a few microseconds each on the host."""
+
+# The emulated accelerator computes about as slowly as one CPU core. Its link is slow in the same
+# proportion, so that compute and copies compete as they do on a real device. The latency is that
+# of waking a thread.
+EMULATED = Link(
+    name="cpu-emulated",
+    d2h_bytes_per_us=1_000.0,
+    h2d_bytes_per_us=1_000.0,
+    both_bytes_per_us=None,
+    latency_us=50.0,
+    provenance=Provenance.NOMINAL,
+)
+
+PCIE = "PCI-SIG: 8, 16 and 32 GT/s for PCIe 3, 4 and 5, 128b/130b code, 16 lanes"
+S9426 = "IBM at GTC 2019, S9426"
+NEXTPLATFORM = "a reader's quote of nextplatform.com, 2017-12-15; the article was not read"
+NVLINK_BRICK = "25 GB/s each way per NVLink 2 brick (GitHub open-mpi/hwloc#574)"
+GH200_BOX = "GitHub dnhkng/GH200_benchmarking, RESULTS.md of 2026-04-25"
+
+
+def _link(
+    name: str,
+    *,
+    theory: Figure,
+    d2h: Figure,
+    h2d: Figure,
+    both: Figure | None = None,
+    sharing: Sharing | None = None,
+) -> LinkFacts:
+    link = Link(
+        name=name,
+        d2h_bytes_per_us=d2h.bytes_per_us,
+        h2d_bytes_per_us=h2d.bytes_per_us,
+        both_bytes_per_us=both.bytes_per_us if both else None,
+        latency_us=COPY_LATENCY_US,
+        provenance=Provenance.NOMINAL,
+    )
+    return LinkFacts(link=link, theory=theory, d2h=d2h, h2d=h2d, both=both, sharing=sharing)
+
+
+def _figure(gigabytes_per_s: float, source: str, *, verified: bool = True) -> Figure:
+    return Figure(bytes_per_us=gigabytes_per_s * 1000, source=source, verified=verified)
+
+
+_PCIE3 = _link(
+    "pcie3-x16",
+    theory=_figure(15.75, PCIE),
+    d2h=_figure(14.3, "GitHub thread FreeToken#436"),
+    h2d=_figure(14.2, "GitHub thread FreeToken#436"),
+)
+_PCIE4 = _link(
+    "pcie4-x16",
+    theory=_figure(31.5, PCIE),
+    d2h=_figure(25.0, "GitHub NVIDIA/nvbandwidth#11, #53, A100"),
+    h2d=_figure(26.0, "GitHub NVIDIA/nvbandwidth, README, eight GPUs"),
+    both=_figure(36.0, "GitHub NVIDIA/nvbandwidth#53, A100: 25 to the host, 11 from it"),
+    sharing=Sharing(
+        gpus_per_uplink=2,
+        gpus_per_memory=4,
+        memory=None,
+        source="GitHub NVIDIA/nvbandwidth#53: eight A100, two sockets",
+    ),
+)
+_PCIE5 = _link(
+    "pcie5-x16",
+    theory=_figure(63.0, PCIE),
+    d2h=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870"),
+    h2d=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870"),
+    both=_figure(83.4, "blog.vllm.ai, 2026-01-08, H100, copy engine"),
+)
+_AC922_4GPU = _link(
+    "nvlink2-ac922-4gpu",
+    theory=_figure(75.0, f"{NVLINK_BRICK}, three of them"),
+    d2h=_figure(68.0, NEXTPLATFORM, verified=False),
+    h2d=_figure(68.0, NEXTPLATFORM, verified=False),
+    sharing=Sharing(
+        gpus_per_uplink=1,
+        gpus_per_memory=2,
+        memory=_figure(170.0, S9426),
+        source="reddit.com/r/OpenPOWER, 2018-01-03: two V100 a socket, three bricks each",
+    ),
+)
+_AC922_6GPU = _link(
+    "nvlink2-ac922-6gpu",
+    theory=_figure(50.0, f"{NVLINK_BRICK}, two of them"),
+    d2h=_figure(45.9, NEXTPLATFORM, verified=False),
+    h2d=_figure(45.9, NEXTPLATFORM, verified=False),
+    sharing=Sharing(
+        gpus_per_uplink=1,
+        gpus_per_memory=3,
+        memory=_figure(170.0, S9426),
+        source="reddit.com/r/OpenPOWER, 2018-01-03: three V100 a socket, two bricks each",
+    ),
+)
+_GH200 = _link(
+    "nvlink-c2c-gh200",
+    theory=_figure(450.0, "datacrunch.io, Data movement in the GH200: 900 both ways"),
+    d2h=_figure(297.0, f"{GH200_BOX}; 480 GB of host memory"),
+    h2d=_figure(370.0, f"{GH200_BOX}: 370 to 381"),
+    both=_figure(358.0, f"{GH200_BOX}: 179 to 190 each way"),
+    sharing=Sharing(
+        gpus_per_uplink=1,
+        gpus_per_memory=1,
+        memory=_figure(348.0, f"{GH200_BOX}: STREAM triad"),
+        source=GH200_BOX,
+    ),
+)
+_GB200 = _link(
+    "nvlink-c2c-gb200",
+    theory=_figure(450.0, "taken to be that of GH200, no source read", verified=False),
+    d2h=_figure(330.0, "GitHub pytorch/torchtitan#3519: local; 115 across sockets"),
+    h2d=_figure(350.0, "GitHub pytorch/torchtitan#3489: local; 120 across sockets"),
+    sharing=Sharing(
+        gpus_per_uplink=1,
+        gpus_per_memory=2,
+        memory=None,
+        source="GitHub ishandhanani/srt-slurm#164: four GPUs, two sockets",
+    ),
+)
+
+LINK_FACTS: Mapping[str, LinkFacts] = MappingProxyType(
+    {
+        facts.link.name: facts
+        for facts in (_PCIE3, _PCIE4, _PCIE5, _AC922_4GPU, _AC922_6GPU, _GH200, _GB200)
+    }
+)
+"""What is known of every real link, by name."""
+
+LINKS: Mapping[str, Link] = MappingProxyType(
+    {link.name: link for link in (EMULATED, *(facts.link for facts in LINK_FACTS.values()))}
+)
+
+
+def link_named(name: str) -> Link:
+    """Returns a link of the table.
+
+    Raises:
+        QuantityError: There is none of that name; the message names the nearest, or all.
+    """
+    if name in LINKS:
+        return LINKS[name]
+    near = difflib.get_close_matches(name.lower(), LINKS, n=3)
+    if near:
+        raise QuantityError(f"there is no link {name!r}. Did you mean {' or '.join(near)}?")
+    raise QuantityError(f"there is no link {name!r}. Links: {', '.join(LINKS)}.")

@@ -1,0 +1,32 @@
+"""What a step is measured with, by kind of device."""
+
+from dataclasses import dataclass
+
+import torch
+
+from profiles.kernels import KernelTimer, cuda_kernels
+from profiles.slot_peaks import CudaMeter, MemoryMeter
+from profiles.stamps import Clock, CpuClock, CudaClock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruments:
+    """What a step is measured with.
+
+    Attributes:
+        clock: Times points of the step on its device.
+        memory: The allocator's own count; None where the trace sees every byte, as on the emulated
+            accelerator, whose memory is its storages.
+        kernels: Times the kernels of each op; None where an op is over when its call returns.
+    """
+
+    clock: Clock
+    memory: MemoryMeter | None
+    kernels: KernelTimer | None
+
+
+def instruments_for(device: torch.device) -> Instruments:
+    """Returns what steps on a device are measured with."""
+    if device.type == "cuda":
+        return Instruments(clock=CudaClock(), memory=CudaMeter(device), kernels=cuda_kernels)
+    return Instruments(clock=CpuClock(), memory=None, kernels=None)

@@ -1,0 +1,109 @@
+"""What ops take and give back while they run, for steps whose slots have no peak of their own.
+
+Where storages come and go between ops, the allocator's peak in a slot says nothing about the
+resident step. What it says around a single op does: above what there is before and after it lies
+what its kernels took meanwhile.
+"""
+
+from typing import Any, Protocol
+
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.dispatch import is_bookkeeping
+from profiles.owned import Owned
+from profiles.profile import Profile
+from profiles.slot_memory import slot_memory
+from profiles.slot_peaks import MemoryMeter
+
+
+class OpWatcher(Protocol):
+    """A dispatch mode that notes something of each op that succeeds."""
+
+    def __len__(self) -> int:
+        """Ops noted so far."""
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+
+
+class OpWorkspaces(TorchDispatchMode):
+    """Reads the allocator's peak around each op."""
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        super().__init__()
+        self._meter = meter
+        self._sizes_bytes: list[int] = []
+
+    def __len__(self) -> int:
+        """Ops noted so far."""
+        return len(self._sizes_bytes)
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+        del self._sizes_bytes[ops:]
+
+    def sizes_bytes(self) -> tuple[int, ...]:
+        """Returns the workspace of each op."""
+        return tuple(self._sizes_bytes)
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        self._meter.reset_peak()
+        before_bytes = self._meter.allocated_bytes()
+        result = func(*args, **kwargs)
+        kept_bytes = max(before_bytes, self._meter.allocated_bytes())
+        self._sizes_bytes.append(self._meter.peak_bytes() - kept_bytes)
+        return result
+
+
+def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
+    """Returns what is allocated between steps beyond the storages a model and optimizer hold.
+
+    Libraries keep workspace for good, and there may be tensors of others. A batch that waits for
+    the step is counted here, and as a storage once the step uses it: too much, never too little.
+    """
+    owned_bytes = sum(_rounded(owner.storage.nbytes(), meter.granule_bytes) for owner in owned)
+    return max(0, meter.allocated_bytes() - owned_bytes)
+
+
+def with_op_overhead(
+    profile: Profile, *, granule_bytes: int, held_bytes: int, workspaces_bytes: tuple[int, ...]
+) -> Profile:
+    """Returns the profile with what each slot needs beyond its storages.
+
+    Args:
+        profile: A profile without any overhead.
+        granule_bytes: The allocator rounds every storage up to a multiple of this.
+        held_bytes: What is allocated all the time.
+        workspaces_bytes: What each op takes while it runs.
+    """
+    rounded = profile.model_copy(
+        update={
+            "storages": tuple(
+                s.model_copy(update={"size_bytes": _rounded(s.size_bytes, granule_bytes)})
+                for s in profile.storages
+            )
+        }
+    )
+    workspace_bytes = [0] * len(profile.slots)
+    for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
+        workspace_bytes[op.slot] = max(workspace_bytes[op.slot], size_bytes)
+    needs = zip(slot_memory(profile), slot_memory(rounded), workspace_bytes, strict=True)
+    overheads_bytes = [
+        after.resident_bytes - before.resident_bytes + workspace + held_bytes
+        for before, after, workspace in needs
+    ]
+    slots = tuple(
+        slot.model_copy(update={"overhead_bytes": overhead_bytes})
+        for slot, overhead_bytes in zip(profile.slots, overheads_bytes, strict=True)
+    )
+    return profile.model_copy(update={"slots": slots})
+
+
+def _rounded(size_bytes: int, granule_bytes: int) -> int:
+    return -(-size_bytes // granule_bytes) * granule_bytes

@@ -1,0 +1,277 @@
+"""The profile file: what one training step allocates, uses and takes, in program order.
+
+A step is a row of ops. Anchors cut it into slots: slot `t` opens at anchor `t` and holds the ops
+that run until anchor `t + 1`. The first anchor is `begin`, the last is `end`, whose slot is empty
+and takes no time. Ops, slots and storages are numbered from 0 in program order, and those numbers
+are the ids used everywhere else.
+
+This module needs no torch: the planner reads profiles on machines without it.
+"""
+
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from profiles.files import Count, FileRecord, Microseconds, Rate, Record, read_file, write_file
+
+BEGIN = "begin"
+END = "end"
+
+
+class StorageKind(StrEnum):
+    """The class of a storage, decided by who owns it."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    OPTIMIZER_STATE = "optimizer_state"
+    GRADIENT = "gradient"
+    ACTIVATION = "activation"
+    INPUT = "input"
+    TEMPORARY = "temporary"
+
+
+class Access(StrEnum):
+    """What an op does to a storage."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class LeftOut(StrEnum):
+    """Why a storage can never be moved."""
+
+    NEVER_SHOWN = "no anchor shows it"
+    NOT_RESIZABLE = "its memory belongs to somebody else and cannot be resized"
+    EXCHANGED = "workers exchange it while no op shows that"
+
+
+class Provenance(StrEnum):
+    """Where a figure comes from."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+    NOMINAL = "nominal"
+
+
+class SlotTimes(StrEnum):
+    """What a slot's duration was taken from."""
+
+    BETWEEN_ANCHORS = "from its anchor to the next"
+    SUM_OF_OPS = "the sum of its ops, each timed on its own"
+
+
+class Use(Record):
+    """One op touching a storage.
+
+    Attributes:
+        op: Id of the op.
+        access: Whether it only reads the storage, or writes it.
+    """
+
+    op: Count
+    access: Access
+
+
+class Op(Record):
+    """One dispatched operator.
+
+    Attributes:
+        name: The operator, such as `aten.convolution.default`.
+        slot: The slot it runs in.
+        duration_us: Its time: measured around its dispatch in the trace pass, or estimated.
+        kernel_us: Time of its kernels on the device, from the device's own profiler; None where
+            there is none.
+        module: The leaf module entered last, for readers; empty before the first one.
+    """
+
+    name: str
+    slot: Count
+    duration_us: Microseconds
+    kernel_us: Microseconds | None
+    module: str
+
+
+class Storage(Record):
+    """One `torch.UntypedStorage`: the unit that is moved.
+
+    Attributes:
+        id: Its number, its position in `Profile.storages`.
+        name: How replay finds it: `parameter:…`, `buffer:…`, `state:…`, `grad:…` by qualified name,
+            `pack:17` for an activation; any unique text for storages that cannot be moved.
+        kind: Who owns it.
+        size_bytes: Its bytes.
+        module: The leaf module entered last when it was first seen, for readers.
+        allocated_op: The op that allocated it; None if it was alive when the step began.
+        released_op: The last op during which it is allocated; None if alive when the step ends.
+        shown_at: The first slot whose anchor shows it to the runtime; None if no anchor does.
+        uses: Every op that touches it, in order.
+        left_out: Why it cannot be moved; None if it can.
+    """
+
+    id: Count
+    name: str
+    kind: StorageKind
+    size_bytes: Count
+    module: str
+    allocated_op: Count | None
+    released_op: Count | None
+    shown_at: Count | None
+    uses: tuple[Use, ...]
+    left_out: LeftOut | None
+
+
+class Slot(Record):
+    """The stretch between two anchors.
+
+    Attributes:
+        anchor: Key of the anchor that opens it, such as `pre:enc.conv`, `pack:17`, `unpack:17`.
+        shows: The storage this anchor shows to the runtime, if any.
+        duration_us: Time from this anchor to the next; `Profile.slot_times` says how it was found.
+        overhead_bytes: Bytes the device needs in this slot beyond the storages' own: what its
+            allocator rounds up, and what kernels take and give back within an op.
+    """
+
+    anchor: str
+    shows: Count | None
+    duration_us: Microseconds
+    overhead_bytes: Count
+
+
+class Link(Record):
+    """The way between device memory and host memory.
+
+    Attributes:
+        name: Its name in the hardware table, or `custom`.
+        d2h_bytes_per_us: Rate from device to host.
+        h2d_bytes_per_us: Rate from host to device.
+        both_bytes_per_us: Rate of both directions together while both run; None if neither slows
+            the other.
+        latency_us: Fixed time per copy.
+        provenance: Measured, or nominal (a data sheet, the user, the emulator's setting).
+    """
+
+    name: str
+    d2h_bytes_per_us: Rate
+    h2d_bytes_per_us: Rate
+    both_bytes_per_us: Rate | None
+    latency_us: Microseconds
+    provenance: Provenance
+
+
+class Device(Record):
+    """Where the step ran.
+
+    Attributes:
+        kind: The torch device type.
+        name: The processor's own name.
+        memory_bytes: Its memory.
+        compute_threads: Threads the ops ran on (the `cpu` device); 0 on others.
+    """
+
+    kind: str
+    name: str
+    memory_bytes: Count
+    compute_threads: Count
+
+
+class WorkloadSource(Record):
+    """How to build the same training step again.
+
+    Attributes:
+        reference: A built-in name, `path/to/file.py:function`, or empty for a step recorded from
+            Python.
+        settings: The `--set` pairs.
+        seed: The seed set before building.
+    """
+
+    reference: str
+    settings: tuple[tuple[str, str], ...]
+    seed: int
+
+
+class Versions(Record):
+    """What the profile was recorded with."""
+
+    swapplan: str
+    torch: str
+    python: str
+
+
+class Profile(FileRecord):
+    """One training step, recorded.
+
+    Attributes:
+        workload: How to build the step again.
+        model_fingerprint: Digest of parameter and buffer names, shapes and dtypes, and of the
+            optimizer's class.
+        device: Where it ran.
+        link: The link the plan is made for unless another is chosen.
+        versions: What it was recorded with.
+        times: Whether the times were measured or estimated.
+        slot_times: What the slots' durations were taken from. Without a pass from anchor to anchor
+            (the step is estimated, or does not fit), time between ops is missing from them.
+        warmup_steps: Steps run before recording, so that lazy state exists and times settle.
+        settled: Whether step times had settled by then; true of an estimate.
+        timed_steps: Steps behind each slot duration, which is their median.
+        ops: In dispatched order.
+        slots: In program order.
+        storages: In order of first sight.
+    """
+
+    FORMAT: ClassVar[str] = "swapplan-profile"
+    VERSION: ClassVar[int] = 1
+    REMAKE: ClassVar[str] = "plan profile"
+
+    workload: WorkloadSource
+    model_fingerprint: str
+    device: Device
+    link: Link
+    versions: Versions
+    times: Provenance
+    slot_times: SlotTimes
+    warmup_steps: Count
+    settled: bool
+    timed_steps: Count
+    ops: tuple[Op, ...]
+    slots: tuple[Slot, ...] = Field(min_length=2)
+    storages: tuple[Storage, ...]
+
+    @property
+    def step_us(self) -> float:
+        """Time of the whole step with nothing moved: the sum of its slots."""
+        return sum(slot.duration_us for slot in self.slots)
+
+    def fingerprint(self) -> str:
+        """Digest of the whole content; a plan carries its profile's."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # Here, as the checks need the records.
+        from profiles.profile_faults import faults
+
+        fault = next(faults(self), None)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+
+def read_profile(path: Path | str) -> Profile:
+    """Reads a profile file.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign or of another version.
+    """
+    return read_file(Profile, Path(path))
+
+
+def write_profile(profile: Profile, path: Path | str) -> None:
+    """Writes a profile file, atomically.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_file(profile, Path(path))

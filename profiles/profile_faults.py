@@ -1,0 +1,94 @@
+"""The checks that every profile passes, however it was made: recorded, estimated, or read.
+
+Uses lie inside lifetimes, ops and slots follow each other, times add up, and every storage can be
+found at replay or says why it never will be.
+"""
+
+import math
+from collections.abc import Iterator
+
+from profiles.profile import BEGIN, END, LeftOut, Profile, SlotTimes, Storage
+
+ROUNDING = 1e-9
+"""How far a sum of times may be off by the order of its terms."""
+
+
+def faults(profile: Profile) -> Iterator[str]:
+    """Yields what is inconsistent between the records of a profile, with its place in the file."""
+    yield from _slot_faults(profile)
+    yield from _op_faults(profile)
+    for storage, position in zip(profile.storages, range(len(profile.storages)), strict=True):
+        if storage.id != position:
+            yield f"storages[{position}].id is {storage.id}, expected {position}"
+        yield from _storage_faults(profile, storage)
+    names = [storage.name for storage in profile.storages]
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        yield f"two storages are named {double!r}, expected one"
+
+
+def _slot_faults(profile: Profile) -> Iterator[str]:
+    keys = [slot.anchor for slot in profile.slots]
+    if keys[0] != BEGIN or keys[-1] != END:
+        yield f"slots run from {keys[0]!r} to {keys[-1]!r}, expected {BEGIN!r} to {END!r}"
+    if len(set(keys)) < len(keys):
+        double = next(key for key in keys if keys.count(key) > 1)
+        yield f"two slots open at anchor {double!r}, expected one"
+    for t, slot in enumerate(profile.slots):
+        if slot.shows is not None and slot.shows >= len(profile.storages):
+            yield f"slots[{t}].shows is {slot.shows}, expected below {len(profile.storages)}"
+    if profile.slots[-1].duration_us != 0:
+        yield f"slots[-1].duration_us is {profile.slots[-1].duration_us}, expected 0 after {END!r}"
+    if profile.slot_times is SlotTimes.SUM_OF_OPS:
+        yield from _sum_faults(profile)
+
+
+def _sum_faults(profile: Profile) -> Iterator[str]:
+    sums_us = [0.0] * len(profile.slots)
+    for op in profile.ops:
+        if op.slot < len(sums_us):
+            sums_us[op.slot] += op.duration_us
+    for t, (slot, sum_us) in enumerate(zip(profile.slots, sums_us, strict=True)):
+        if not math.isclose(slot.duration_us, sum_us, rel_tol=ROUNDING, abs_tol=ROUNDING):
+            found = slot.duration_us
+            yield f"slots[{t}].duration_us is {found}, expected {sum_us}, the sum of its ops"
+
+
+def _op_faults(profile: Profile) -> Iterator[str]:
+    slot = 0
+    for k, op in enumerate(profile.ops):
+        # The slot that `end` opens holds no op.
+        if not slot <= op.slot < len(profile.slots) - 1:
+            yield f"ops[{k}].slot is {op.slot}, expected {slot} to {len(profile.slots) - 2}"
+        slot = op.slot
+
+
+def _storage_faults(profile: Profile, storage: Storage) -> Iterator[str]:
+    where = f"storages[{storage.id}]"
+    first = 0 if storage.allocated_op is None else storage.allocated_op
+    last = len(profile.ops) - 1 if storage.released_op is None else storage.released_op
+    if last >= len(profile.ops) or (last < first and storage.released_op is not None):
+        yield f"{where} lives from op {first} to op {last}, expected a stretch of the step"
+    previous = first
+    for use in storage.uses:
+        if not previous <= use.op <= last:
+            yield f"{where} is used by op {use.op}, expected {previous} to {last}"
+        previous = use.op
+    yield from _identity_faults(profile, storage, where)
+
+
+def _identity_faults(profile: Profile, storage: Storage, where: str) -> Iterator[str]:
+    """Whether replay can find the storage; if not, a reason must be stated, whatever its size."""
+    if not storage.name:
+        yield f"{where}.name is empty, expected how replay finds it"
+    if storage.shown_at is None and storage.left_out is None:
+        yield f"{where} is shown by no anchor, expected left_out to say so"
+    if storage.shown_at is None:
+        return
+    if storage.left_out is LeftOut.NEVER_SHOWN:
+        yield f"{where} is left out as {storage.left_out.value!r}, but shown_at is set"
+    if storage.shown_at >= len(profile.slots):
+        yield f"{where}.shown_at is {storage.shown_at}, expected below {len(profile.slots)}"
+    elif storage.shown_at > 0 and profile.slots[storage.shown_at].shows != storage.id:
+        # What is owned at `begin` is found by its owner; all else by its anchor.
+        yield f"{where} is not what the anchor of slot {storage.shown_at} shows, its shown_at"

@@ -1,0 +1,143 @@
+"""The built-in workloads, by name. Needs no torch: a workload's module is loaded to build it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from profiles.workloads.builtin import (
+    ADAM,
+    ADAMW,
+    DROPOUT,
+    MOMENTUM,
+    Builtin,
+    batch,
+    learning_rate,
+    optimizer,
+    resolution,
+    sequence,
+    size,
+)
+from profiles.workloads.setting import Setting, one_of, whole_number
+
+WHOLE_IMAGE = "full"
+LEVELS_DIVISOR = 16
+"""The U-Net halves the image four times."""
+SMALLEST_EDGE = 2 * LEVELS_DIVISOR
+"""Instance normalisation needs more than one voxel at the coarsest level."""
+LARGEST_EDGE = 192
+"""The shortest side of the image is 189 voxels."""
+BASIC_UNET, DYN_UNET = "basicunet", "dynunet"
+BF16, FP32 = "bf16", "fp32"
+PATCH_EDGE = 16
+
+
+def _crop_size(text: str) -> int | None:
+    if text == WHOLE_IMAGE:
+        return None
+    return whole_number(SMALLEST_EDGE, LARGEST_EDGE, LEVELS_DIVISOR)(text)
+
+
+UNET3D = Builtin(
+    name="unet3d",
+    summary="3D U-Net (MONAI) finding grey and white matter in the MNI152 brain",
+    settings=(
+        Setting(
+            name="size",
+            default="64",
+            allowed=f"a multiple of {LEVELS_DIVISOR} from {SMALLEST_EDGE} to {LARGEST_EDGE} (edge "
+            f"of the centred crop, in voxels of 1 mm), or {WHOLE_IMAGE!r}",
+            read=_crop_size,
+        ),
+        Setting(
+            name="features",
+            default="32",
+            allowed="a whole number from 4 to 128 (channels of the first level)",
+            read=whole_number(4, 128),
+        ),
+        Setting(
+            name="network",
+            default=BASIC_UNET,
+            allowed=f"one of {BASIC_UNET}, {DYN_UNET} (nnU-Net's)",
+            read=one_of(BASIC_UNET, DYN_UNET),
+        ),
+        batch("1", 64),
+        optimizer(ADAM),
+        learning_rate("0.001"),
+    ),
+    module="profiles.workloads.unet3d",
+)
+
+RESNET50 = Builtin(
+    name="resnet50",
+    summary="ResNet-50 (transformers) telling how high in the head a slice of the brain lies",
+    settings=(
+        resolution("224", 32, 8192, 32),
+        batch("8", 4096),
+        optimizer(MOMENTUM),
+        learning_rate("0.01"),
+    ),
+    module="profiles.workloads.resnet50",
+)
+
+VIT = Builtin(
+    name="vit",
+    summary="Vision transformer (transformers), patches of 16 pixels, on slices of the brain",
+    settings=(
+        size("base", "tiny", "base", "large", "huge"),
+        resolution("224", 32, 2048, PATCH_EDGE),
+        batch("8", 4096),
+        optimizer(ADAMW),
+        learning_rate("0.0001"),
+    ),
+    module="profiles.workloads.vit",
+)
+
+GPT2 = Builtin(
+    name="gpt2",
+    summary="GPT-2 (transformers) writing Python, learnt from the standard library's bytes",
+    settings=(
+        size("small", "tiny", "small", "medium", "large", "xl"),
+        sequence("256", 1024),
+        batch("2", 1024),
+        DROPOUT,
+        optimizer(ADAMW),
+        learning_rate("0.0003"),
+    ),
+    module="profiles.workloads.gpt2",
+)
+
+BERT = Builtin(
+    name="bert",
+    summary="BERT (transformers) restoring masked bytes of the standard library's sources",
+    settings=(
+        size("base", "tiny", "base", "large"),
+        sequence("128", 512),
+        batch("4", 4096),
+        DROPOUT,
+        optimizer(ADAMW),
+        learning_rate("0.0001"),
+    ),
+    module="profiles.workloads.bert",
+)
+
+LLAMA = Builtin(
+    name="llama",
+    summary="Llama (transformers) writing Python, learnt from the standard library's bytes",
+    settings=(
+        size("tiny", "tiny", "1b", "3b", "7b", "8b", "13b"),
+        sequence("256", 131_072),
+        batch("1", 1024),
+        Setting(
+            name="dtype",
+            default=BF16,
+            allowed=f"one of {BF16}, {FP32} (of parameters, gradients and activations)",
+            read=one_of(BF16, FP32),
+        ),
+        optimizer(ADAMW),
+        learning_rate("0.0003"),
+    ),
+    module="profiles.workloads.llama",
+)
+
+WORKLOADS: Mapping[str, Builtin] = MappingProxyType(
+    {workload.name: workload for workload in (UNET3D, RESNET50, VIT, GPT2, BERT, LLAMA)}
+)

@@ -1,0 +1,47 @@
+"""Vision transformer, Dosovitskiy et al. 2020, arXiv:2010.11929, table 1."""
+
+from typing import NamedTuple
+
+from transformers import ViTConfig, ViTForImageClassification
+
+from profiles.workload import Workload
+from profiles.workloads.catalog import PATCH_EDGE
+from profiles.workloads.picture_classes import CLASSES, classifier_training
+
+
+class _Shape(NamedTuple):
+    layers: int
+    width: int
+    heads: int
+
+
+SHAPES = {
+    "tiny": _Shape(2, 64, 2),
+    "base": _Shape(12, 768, 12),
+    "large": _Shape(24, 1024, 16),
+    "huge": _Shape(32, 1280, 16),
+}
+INNER_PER_WIDTH = 4
+
+
+def build(
+    *, size: str, resolution: int, batch: int, optimizer: str, learning_rate: float
+) -> Workload:
+    """Returns the training of a ViT on slices of the brain; see `classifier_training`."""
+    shape = SHAPES[size]
+    config = ViTConfig(
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.width,
+        num_attention_heads=shape.heads,
+        intermediate_size=INNER_PER_WIDTH * shape.width,
+        image_size=resolution,
+        patch_size=PATCH_EDGE,
+        num_labels=CLASSES,
+    )
+    return classifier_training(
+        ViTForImageClassification(config),
+        resolution=resolution,
+        batch=batch,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+    )

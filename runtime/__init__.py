@@ -1,0 +1,23 @@
+"""Replays a swap plan around an ordinary PyTorch training step.
+
+replay = runtime.load("unet.plan.json").attach(model, optimizer)
+for batch in batches:
+    with replay.step():
+        ...  # zero_grad, forward, backward, optimizer.step(), as before
+replay.close()
+"""
+
+from runtime.accountant import EmulatedOutOfMemoryError
+from runtime.load import LoadedPlan, load, load_on_first
+from runtime.replay import FallbackWarning, Replay
+from runtime.statistics import StepStatistics
+
+__all__ = [
+    "EmulatedOutOfMemoryError",
+    "FallbackWarning",
+    "LoadedPlan",
+    "Replay",
+    "StepStatistics",
+    "load",
+    "load_on_first",
+]

@@ -1,0 +1,84 @@
+"""What a plan's device brings along: its lanes, its host pool, and how closely it is watched."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+from planner.plan import Plan
+from profiles.errors import PlanMismatchError
+from runtime.copying import CopyLane
+from runtime.cuda_lanes import StreamLane
+from runtime.host_pool import HostPool, PinnedHostPool
+from runtime.lanes import Direction, Lane
+from runtime.streams import CudaStreams
+
+
+class Watch(Enum):
+    """Which steps have their ops looked at one by one (see `Replay.step`)."""
+
+    EVERY_STEP = "every step"
+    """On the emulated device: an op on an emptied storage would end the process."""
+    UNTIL_REPLAYED = "until a step was replayed"
+    """On CUDA: looking costs microseconds an op, and a step that replayed once is the same again
+    as long as its anchors are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """The parts of a replay that depend on the device.
+
+    Attributes:
+        d2h: The lane to the host.
+        h2d: The lane back.
+        pool: The host pool.
+        watch: Which steps are watched.
+        budget_bytes: What the accountant enforces; None where the device itself does.
+    """
+
+    d2h: CopyLane
+    h2d: CopyLane
+    pool: HostPool
+    watch: Watch
+    budget_bytes: int | None
+
+
+def backend_for(plan: Plan) -> Backend:
+    """Makes the backend of a plan's device.
+
+    Raises:
+        PlanMismatchError: There is none for it, or the device is not at hand.
+        SwapplanError: The host pool cannot be had.
+    """
+    match plan.device.kind:
+        case "cpu":
+            return _emulated(plan)
+        case "cuda" if torch.cuda.is_available():
+            return _cuda(plan)
+        case kind:
+            raise PlanMismatchError(
+                f"The plan is for device {kind!r}, which this machine does not have. Replay it "
+                "where it has, or record the step on 'cpu'."
+            )
+
+
+def _emulated(plan: Plan) -> Backend:
+    link = plan.link
+    return Backend(
+        d2h=Lane(Direction.D2H, link.d2h_bytes_per_us, link.latency_us),
+        h2d=Lane(Direction.H2D, link.h2d_bytes_per_us, link.latency_us),
+        pool=HostPool(plan.host_pool_bytes),
+        watch=Watch.EVERY_STEP,
+        budget_bytes=plan.budget_bytes,
+    )
+
+
+def _cuda(plan: Plan) -> Backend:
+    streams = CudaStreams(torch.device("cuda", torch.cuda.current_device()))
+    return Backend(
+        d2h=StreamLane(streams, Direction.D2H),
+        h2d=StreamLane(streams, Direction.H2D),
+        pool=PinnedHostPool(plan.host_pool_bytes),
+        watch=Watch.UNTIL_REPLAYED,
+        budget_bytes=None,
+    )

@@ -1,0 +1,67 @@
+"""Finds, at replay, the storages a plan speaks of by name.
+
+Parameters, buffers, optimizer states and gradients are found by qualified name; they may be
+replaced between steps, so they are looked up anew in every step. Activations are found when their
+anchor shows them (`runtime.replay`).
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from planner.plan import Plan
+from profiles.data_parallel import unwrapped
+from profiles.owned import has_storage
+
+Lookup = Callable[[], torch.Tensor | None]
+
+
+def lookups(
+    plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[int, Lookup]:
+    """Returns how to find each owned storage that the plan moves, by storage id."""
+    moved = {swap.storage for swap in plan.swaps}
+    by_name = _lookups_by_name(unwrapped(model), optimizer)
+    return {
+        storage.id: by_name(storage.name)
+        for storage in plan.storages
+        if storage.id in moved and not storage.name.startswith("pack:")
+    }
+
+
+def storage_of(tensor: torch.Tensor | None) -> torch.UntypedStorage | None:
+    """Returns a tensor's storage, if it is there and has one."""
+    if tensor is None or not has_storage(tensor):
+        return None
+    return tensor.untyped_storage()
+
+
+def _lookups_by_name(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[str], Lookup]:
+    parameters = dict(model.named_parameters())
+    owners = dict(model.named_modules())
+
+    def parameter(name: str) -> Lookup:
+        return lambda: parameters.get(name)
+
+    def buffer(name: str) -> Lookup:
+        owner, _, attribute = name.rpartition(".")
+        return lambda: getattr(owners.get(owner), attribute, None)
+
+    def gradient(name: str) -> Lookup:
+        owner = parameters.get(name)
+        return lambda: None if owner is None else owner.grad
+
+    def state(name: str) -> Lookup:
+        owner, _, key = name.rpartition(".")
+        holder = parameters.get(owner)
+        return lambda: None if holder is None else optimizer.state.get(holder, {}).get(key)
+
+    makers = {"parameter": parameter, "buffer": buffer, "grad": gradient, "state": state}
+
+    def lookup(name: str) -> Lookup:
+        kind, _, qualified = name.partition(":")
+        return makers[kind](qualified) if kind in makers else lambda: None
+
+    return lookup

@@ -1,0 +1,124 @@
+"""The host pool: one slab of host memory, laid out by the plan, allocated before training."""
+
+import ctypes
+import mmap
+import os
+import weakref
+from dataclasses import dataclass
+
+import torch
+
+from profiles.errors import SwapplanError
+
+
+@dataclass(frozen=True)
+class HostStretch:
+    """A stretch of host memory. Whoever holds it keeps the slab mapped.
+
+    Attributes:
+        pool: The pool it belongs to.
+        offset_bytes: Where in the pool it starts.
+        size_bytes: Its size.
+    """
+
+    pool: "HostPool"
+    offset_bytes: int
+    size_bytes: int
+
+    @property
+    def address(self) -> int:
+        """Where in the process's memory it starts."""
+        return self.pool.address + self.offset_bytes
+
+    def tensor(self) -> torch.Tensor:
+        """A byte tensor over it."""
+        return self.pool.tensor(self.offset_bytes, self.size_bytes)
+
+
+class HostPool:
+    """A slab of host memory that swapped-out bytes wait in.
+
+    It is shared anonymous memory, so the operating system counts it apart from the process's own
+    pages (`RssShmem`, not `RssAnon`): what a swap gives back really shows.
+
+    Attributes:
+        size_bytes: Its size.
+        address: Where in the process's memory it starts; 0 if it is empty.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        """Allocates the slab and touches every page, so that no copy pays for it later.
+
+        Raises:
+            SwapplanError: The host has not enough free memory.
+        """
+        self.size_bytes = size_bytes
+        self._slab: mmap.mmap | None = None
+        self.address = 0
+        if size_bytes == 0:
+            return
+        _check_free(size_bytes)
+        self._slab = mmap.mmap(-1, size_bytes)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._slab))
+        ctypes.memset(self.address, 0, size_bytes)
+
+    def stretch(self, offset_bytes: int, size_bytes: int) -> HostStretch:
+        """Returns a stretch of the slab.
+
+        Raises:
+            ValueError: The stretch lies outside the slab.
+        """
+        if offset_bytes < 0 or offset_bytes + size_bytes > self.size_bytes:
+            raise ValueError(
+                f"host bytes {offset_bytes} to {offset_bytes + size_bytes} lie outside the pool of "
+                f"{self.size_bytes}"
+            )
+        return HostStretch(self, offset_bytes, size_bytes)
+
+    def tensor(self, offset_bytes: int, size_bytes: int) -> torch.Tensor:
+        """A byte tensor over a stretch of the slab."""
+        assert self._slab is not None
+        return torch.frombuffer(
+            self._slab, dtype=torch.uint8, offset=offset_bytes, count=size_bytes
+        )
+
+
+class PinnedHostPool(HostPool):
+    """A host pool that a CUDA device can copy from and to without a staging buffer.
+
+    The slab is registered rather than allocated by torch, whose own pinned allocator rounds every
+    request up to a power of two. It is unregistered when the last one who holds the pool lets go.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        """Allocates and registers the slab.
+
+        Raises:
+            SwapplanError: The host has not enough free memory, or may not lock that much.
+        """
+        super().__init__(size_bytes)
+        if size_bytes == 0:
+            return
+        cudart = torch.cuda.cudart()
+        code = int(cudart.cudaHostRegister(self.address, size_bytes, 0))
+        if code != 0:
+            raise SwapplanError(
+                f"The host pool of {size_bytes} bytes could not be pinned (CUDA error {code}). "
+                "Raise the limit on locked memory ('ulimit -l'), or solve again with a smaller "
+                "--host-budget."
+            )
+        weakref.finalize(self, cudart.cudaHostUnregister, self.address)
+
+
+def free_host_bytes() -> int:
+    """Returns the host memory that is free now."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def _check_free(size_bytes: int) -> None:
+    free_bytes = free_host_bytes()
+    if size_bytes > free_bytes:
+        raise SwapplanError(
+            f"The plan's host pool needs {size_bytes} bytes, this host has {free_bytes} free. "
+            "Solve again with a smaller --host-budget."
+        )

@@ -1,0 +1,167 @@
+"""Runs the steps of a workload within a limit, watched and timed op by op."""
+
+import warnings
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple, Self
+
+import torch
+
+from profiles.errors import CapacityError
+from profiles.instruments import Instruments
+from profiles.op_times import OpTimes
+from profiles.op_workspaces import OpWatcher, OpWorkspaces, held_bytes
+from profiles.owned import Owned, owned_storages
+from profiles.profile import Storage
+from profiles.recording import check_trains, device_of, watch_anchors
+from profiles.trace import StepTrace
+from profiles.workload import Workload
+from runtime.accountant import MIB, Accountant
+from runtime.host_shelf import HostShelf
+from runtime.lanes import Direction
+from runtime.online_swap import OnlineSwap
+from runtime.second_try import SecondTry
+from runtime.unpaced_lanes import host_pool, unpaced_lane
+
+
+class SeenStep(NamedTuple):
+    """One step as it was seen.
+
+    Attributes:
+        trace: Its ops and anchors.
+        storages: Its storages.
+        durations_us: The time of each op.
+        held_bytes: Allocated all the time, beyond storages; 0 where there is no allocator to ask.
+        workspaces_bytes: What each op took meanwhile; empty where there is no allocator to ask.
+    """
+
+    trace: StepTrace
+    storages: tuple[Storage, ...]
+    durations_us: tuple[float, ...]
+    held_bytes: int
+    workspaces_bytes: tuple[int, ...]
+
+    @property
+    def op_names(self) -> list[str]:
+        """The ops, in order."""
+        return [op.name for op in self.trace.ops]
+
+
+class LimitedSteps:
+    """A workload whose steps run within a limit. Use it as a context manager.
+
+    While it is open, part of what the model and the optimizer hold may be in host memory.
+    """
+
+    def __init__(self, workload: Workload, limit_bytes: int | None, tools: Instruments) -> None:
+        """Prepares lanes and host memory.
+
+        Args:
+            workload: What to run.
+            limit_bytes: Device bytes it may use; None for what the device has free.
+            tools: What to measure with.
+
+        Raises:
+            CapacityError: There is no limit, and the device has no capacity of its own.
+        """
+        self._workload = workload
+        self._tools = tools
+        self._device = device_of(workload.model)
+        self._accountant = Accountant(self._device, limit_bytes)
+        self._accountant.count_owned(self._owned())
+        if limit_bytes is None:
+            self._accountant.budget_bytes = self._accountant.live_bytes + _free_bytes(self._device)
+        self._d2h, self._h2d = (unpaced_lane(self._device, direction) for direction in Direction)
+        shelf = HostShelf(partial(host_pool, self._device))
+        self._swap = OnlineSwap(
+            self._device, self._accountant, d2h=self._d2h, h2d=self._h2d, shelf=shelf
+        )
+
+    def run(self) -> SeenStep:
+        """Runs a step.
+
+        [Note: who sees what] The mode entered last is asked first. Swapping comes before the
+        trace, which sees every argument there and no copy; then the second try, which must see
+        the accountant's refusals; and next to the op the clock, which times nothing else.
+
+        Raises:
+            CapacityError: An op does not fit even with everything else on the host.
+            WorkloadError: The step never calls the optimizer.
+        """
+        trace = StepTrace(self._device, self._swap.size_of)
+        trace.see_owned(self._owned())
+        self._swap.begin_step(self._owned())
+        self._accountant.count_owned(self._owned())
+        meter = self._tools.memory
+        held = 0 if meter is None else held_bytes(meter, self._owned())
+        times = OpTimes(self._tools.clock)
+        workspaces = [] if meter is None else [OpWorkspaces(meter)]
+        watchers: list[OpWatcher] = [times, *workspaces]
+        with ExitStack() as watched:
+            watch_anchors(self._workload, trace, watched)
+            for mode in (times, *workspaces):
+                watched.enter_context(mode)
+            watched.enter_context(self._accountant.watch())
+            for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
+                watched.enter_context(mode)
+            self._workload.step()
+        self._check_need(trace)
+        check_trains(trace.anchors)
+        return SeenStep(
+            trace=trace,
+            storages=trace.storages(self._owned()),
+            durations_us=times.durations_us(),
+            held_bytes=held,
+            workspaces_bytes=workspaces[0].sizes_bytes() if workspaces else (),
+        )
+
+    def close(self) -> None:
+        """Brings everything back and ends the lanes."""
+        _bring_back(self._swap)
+        self._d2h.close()
+        self._h2d.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _owned(self) -> tuple[Owned, ...]:
+        return owned_storages(self._workload.model, self._workload.optimizer)
+
+    def _check_need(self, trace: StepTrace) -> None:
+        if not self._swap.fell_short:
+            return
+        need = self._swap.largest_need
+        module = trace.ops[need.op].module
+        raise CapacityError(
+            f"{need.name}{f' in {module}' if module else ''} needs "
+            f"{need.size_bytes / MIB:.1f} MiB on the device at once, the limit is "
+            f"{(self._accountant.budget_bytes or 0) / MIB:.1f} MiB. Give --limit at least that "
+            "much, or record a smaller step."
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    """What the device has left for this process, its allocator's spare blocks included."""
+    if device.type != "cuda":
+        raise CapacityError(
+            f"The {device.type!r} device is emulated and has no capacity of its own. Say which is "
+            "meant with --limit, such as --limit 300MiB."
+        )
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free_bytes + spare_bytes
+
+
+def _bring_back(swap: OnlineSwap) -> None:
+    try:
+        swap.close()
+    except torch.OutOfMemoryError:
+        warnings.warn(
+            "The device has no room for all that the model and its optimizer hold between steps; "
+            "part of it stays in host memory. Build them anew before using them.",
+            RuntimeWarning,
+            stacklevel=2,
+        )

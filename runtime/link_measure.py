@@ -1,0 +1,212 @@
+"""Measures how fast this machine copies between device and host, with the lanes replay uses.
+
+On the `cpu` device that is the most the emulated accelerator's lanes can do, with no rate to keep;
+on CUDA it is what the copy engines do to and from pinned memory.
+
+Buffers rotate through more memory than caches hold, as they do in training.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from profiles.errors import CapacityError, SwapplanError
+from profiles.hardware import MEASURED
+from profiles.profile import Link, Provenance
+from profiles.progress import Progress, silent
+from runtime.copying import CopyLane
+from runtime.cuda_lanes import StreamLane
+from runtime.host_pool import HostStretch
+from runtime.lanes import NS_PER_US, Direction
+from runtime.unpaced_lanes import host_pool, unpaced_lane
+
+SIZES_BYTES = tuple(4**power * 1024 for power in range(1, 9))
+"""From 4 KiB to 64 MiB."""
+FOOTPRINT_BYTES = 128 << 20
+"""What the buffers at either end of one direction take together."""
+MOST_COPIES = 64
+"""Copies timed at once; fewer where they are large."""
+ROUNDS = 5
+BACKGROUND_FACTOR = 3
+"""The other direction is given work for so many times as long, alone, so that it outlasts."""
+
+OPPOSITE = {Direction.D2H: Direction.H2D, Direction.H2D: Direction.D2H}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRates:
+    """Rates of copies of one size, issued one right after the other. All measured.
+
+    Attributes:
+        size_bytes: Of each copy.
+        d2h_bytes_per_us: To the host, alone.
+        h2d_bytes_per_us: From the host, alone.
+        d2h_shared_bytes_per_us: To the host, while copies from the host run.
+        h2d_shared_bytes_per_us: From the host, while copies to the host run.
+        lone_copy_us: From issuing one copy to its end; the slower direction.
+    """
+
+    size_bytes: int
+    d2h_bytes_per_us: float
+    h2d_bytes_per_us: float
+    d2h_shared_bytes_per_us: float
+    h2d_shared_bytes_per_us: float
+    lone_copy_us: float
+
+    @property
+    def both_bytes_per_us(self) -> float:
+        """Rate of both directions together while both run."""
+        return self.d2h_shared_bytes_per_us + self.h2d_shared_bytes_per_us
+
+
+class Ends:
+    """Buffers at both ends of one direction, and its lane.
+
+    Attributes:
+        lane: The lane.
+    """
+
+    def __init__(self, device: torch.device, direction: Direction, lane: CopyLane) -> None:
+        self.lane = lane
+        self._device = device
+        self._pool = host_pool(device, FOOTPRINT_BYTES)
+        self._finish: Callable[[], None] = _nothing
+        if isinstance(lane, StreamLane):
+            # Its copies are waited for by compute, not by the host.
+            self._finish = lane.close
+        self._buffers: list[tuple[torch.UntypedStorage, HostStretch]] = []
+
+    def lay_out(self, size_bytes: int) -> int:
+        """Cuts the buffers for copies of a size; returns how many are timed at once."""
+        count = min(MOST_COPIES, FOOTPRINT_BYTES // size_bytes)
+        apart_bytes = FOOTPRINT_BYTES // count
+        self._buffers = []
+        for number in range(count):
+            # Written, so that its pages are there.
+            device_bytes = torch.ones(size_bytes, dtype=torch.uint8, device=self._device)
+            host = self._pool.stretch(number * apart_bytes, size_bytes)
+            self._buffers.append((device_bytes.untyped_storage(), host))
+        return count
+
+    def issue(self, copies: int) -> Callable[[], None]:
+        """Issues copies; returns what blocks the host until they have ended."""
+        in_flight = [
+            self.lane.issue(*self._buffers[number % len(self._buffers)]) for number in range(copies)
+        ]
+
+        def wait() -> None:
+            self._finish()
+            for copy in in_flight:
+                copy.wait()
+
+        return wait
+
+
+def measure_link(
+    device: torch.device,
+    *,
+    sizes_bytes: tuple[int, ...] = SIZES_BYTES,
+    progress: Progress | None = None,
+) -> tuple[SizeRates, ...]:
+    """Measures copies of each size in each direction, alone and both at once.
+
+    Args:
+        device: The device.
+        sizes_bytes: Sizes of the copies, each at most `FOOTPRINT_BYTES`.
+        progress: Told of every size.
+
+    Raises:
+        CapacityError: There is no memory for the buffers.
+    """
+    lanes = {direction: unpaced_lane(device, direction) for direction in Direction}
+    try:
+        ends = {direction: Ends(device, direction, lane) for direction, lane in lanes.items()}
+        return measure(ends, sizes_bytes, progress or silent)
+    except (SwapplanError, torch.OutOfMemoryError) as error:
+        raise CapacityError(
+            f"Measuring the link takes {4 * FOOTPRINT_BYTES} bytes of memory, which are not free. "
+            "Close something, or name a link of the table."
+        ) from error
+    finally:
+        for lane in lanes.values():
+            lane.close()
+
+
+def measure(
+    ends: Mapping[Direction, Ends],
+    sizes_bytes: tuple[int, ...],
+    progress: Progress,
+    now_ns: Callable[[], int] = time.perf_counter_ns,
+) -> tuple[SizeRates, ...]:
+    """Measures copies of each size between given ends; see `measure_link`."""
+    rows = []
+    for done, size_bytes in enumerate(sizes_bytes):
+        progress("measuring the link", done, len(sizes_bytes))
+        rows.append(_measure_size(ends, size_bytes, now_ns))
+    progress("measuring the link", len(sizes_bytes), len(sizes_bytes))
+    return tuple(rows)
+
+
+def link_from(rows: tuple[SizeRates, ...]) -> Link:
+    """Returns the link that rates by size amount to.
+
+    A copy takes `latency_us + size / rate` (`planner.simulate`): the rates are those of the largest
+    size, where the latency hardly counts; the latency is what a lone smallest copy takes beyond
+    its bytes.
+    """
+    smallest, largest = rows[0], rows[-1]
+    slower = min(largest.d2h_bytes_per_us, largest.h2d_bytes_per_us)
+    alone_bytes_per_us = largest.d2h_bytes_per_us + largest.h2d_bytes_per_us
+    shared = largest.both_bytes_per_us < alone_bytes_per_us
+    return Link(
+        name=MEASURED,
+        d2h_bytes_per_us=largest.d2h_bytes_per_us,
+        h2d_bytes_per_us=largest.h2d_bytes_per_us,
+        both_bytes_per_us=largest.both_bytes_per_us if shared else None,
+        latency_us=max(0.0, smallest.lone_copy_us - smallest.size_bytes / slower),
+        provenance=Provenance.MEASURED,
+    )
+
+
+def _measure_size(
+    ends: Mapping[Direction, Ends], size_bytes: int, now_ns: Callable[[], int]
+) -> SizeRates:
+    copies = min(end.lay_out(size_bytes) for end in ends.values())
+
+    def time_us(direction: Direction, number: int) -> float:
+        start_ns = now_ns()
+        ends[direction].issue(number)()
+        return (now_ns() - start_ns) / NS_PER_US
+
+    def alone(direction: Direction, number: int) -> float:
+        time_us(direction, number)  # Touches every buffer, and wakes whatever sleeps.
+        return median(time_us(direction, number) for _ in range(ROUNDS)) / number
+
+    def shared(direction: Direction, background_copies: int) -> float:
+        wait_for_other = ends[OPPOSITE[direction]].issue(background_copies)
+        copy_us = time_us(direction, copies) / copies
+        wait_for_other()
+        return copy_us
+
+    copy_us = {direction: alone(direction, copies) for direction in Direction}
+    shared_us = {}
+    for direction, other in OPPOSITE.items():
+        ratio = max(1.0, copy_us[direction] / copy_us[other])
+        background_copies = math.ceil(BACKGROUND_FACTOR * copies * ratio)
+        shared_us[direction] = median(shared(direction, background_copies) for _ in range(ROUNDS))
+    return SizeRates(
+        size_bytes=size_bytes,
+        d2h_bytes_per_us=size_bytes / copy_us[Direction.D2H],
+        h2d_bytes_per_us=size_bytes / copy_us[Direction.H2D],
+        d2h_shared_bytes_per_us=size_bytes / shared_us[Direction.D2H],
+        h2d_shared_bytes_per_us=size_bytes / shared_us[Direction.H2D],
+        lone_copy_us=max(alone(direction, 1) for direction in Direction),
+    )
+
+
+def _nothing() -> None:
+    """The host has waited already."""

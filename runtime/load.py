@@ -1,0 +1,120 @@
+"""From a plan file to a replay."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from planner.plan import Plan, read_plan
+from profiles.data_parallel import unwrapped
+from profiles.errors import FileError, PlanMismatchError
+from profiles.owned import model_fingerprint
+from runtime.replay import Replay
+from runtime.workers import workers_of
+
+
+@dataclass(frozen=True)
+class LoadedPlan:
+    """A plan that has been read and verified, ready to be attached to a model.
+
+    Attributes:
+        plan: The plan.
+    """
+
+    plan: Plan
+
+    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Replay:
+        """Prepares lanes, host pool and hooks for a model.
+
+        For a model in DistributedDataParallel it is a collective: every worker of its process
+        group attaches its plan, and none begins before all have the same one.
+
+        Args:
+            model: The model the plan was made for, on the plan's device.
+            optimizer: Its optimizer.
+
+        Returns:
+            The replay; close it, or use it as a context manager.
+
+        Raises:
+            PlanMismatchError: The plan was made for another model, optimizer or device.
+        """
+        workers = workers_of(model)
+        fault = first_fault(self.plan, model, optimizer)
+        if workers is not None:
+            return Replay(workers.agree(self.plan, fault), model, optimizer, workers)
+        if fault is not None:
+            raise PlanMismatchError(fault)
+        return Replay(self.plan, model, optimizer)
+
+
+def load(path: Path | str) -> LoadedPlan:
+    """Reads a plan file and verifies it.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign or of another version.
+    """
+    return LoadedPlan(read_plan(path))
+
+
+def load_on_first(path: Path | str) -> LoadedPlan:
+    """Reads a plan file on the first worker only and sends it to the others.
+
+    It is a collective over the default process group: every worker calls it.
+
+    Args:
+        path: The file, as the first worker sees it.
+
+    Raises:
+        FileError: As `load`, on every worker.
+    """
+    message: list[str | None] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            message[0] = read_plan(path).model_dump_json()
+        except FileError as error:
+            message[1] = str(error)
+    distributed.broadcast_object_list(message, src=0)
+    text, fault = message
+    if text is None:
+        raise FileError(fault)
+    return LoadedPlan(Plan.model_validate_json(text))
+
+
+def device_fault(plan: Plan) -> str | None:
+    """Says why a plan cannot be replayed whatever the model; None if its device can be had."""
+    if plan.device.kind == "cpu":
+        return None
+    return (
+        f"The plan is for device {plan.device.kind!r} ({plan.device.name}); this version replays "
+        "on 'cpu' (the emulated accelerator) only. Read it with 'plan show', or record the step "
+        "on 'cpu' to replay it."
+    )
+
+
+def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
+    """Says why a plan is not for a model, as one sentence with what to do next; None if it is."""
+    fault = device_fault(plan)
+    if fault is not None:
+        return fault
+    found = {parameter.device.type for parameter in model.parameters()}
+    if found != {plan.device.kind}:
+        return (
+            f"The plan is for device {plan.device.kind!r}, the model is on "
+            f"{', '.join(sorted(found)) or 'none'}. Move the model, or record it where it is."
+        )
+    fingerprint = model_fingerprint(model, optimizer)
+    if fingerprint == plan.model_fingerprint:
+        return None
+    if model_fingerprint(unwrapped(model), optimizer) == plan.model_fingerprint:
+        return (
+            "The plan is for the model without DistributedDataParallel. Record it with "
+            "'plan profile --data-parallel' and solve again."
+        )
+    return (
+        f"The plan is for model {plan.model_fingerprint[:12]}, this one is {fingerprint[:12]}: "
+        "names, shapes, dtypes or the optimizer differ, or how DistributedDataParallel wraps it. "
+        "Record this model with 'plan profile' and solve again; a plan recorded with "
+        "--data-parallel is for 'plan run --workers' and for workers of torchrun."
+    )

@@ -1,0 +1,230 @@
+"""Runs a step that does not fit: before each op, brings in what it needs and makes room for it.
+
+No plan is followed: nobody knows yet what the step will do. Storages that have lain idle longest
+leave first. In a training step those are the ones that backward asks for last.
+
+Copies are waited for one by one. This is for finding out what a step does, not for doing it fast.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.owned import Owned
+from runtime.accountant import Accountant
+from runtime.copying import CopyLane
+from runtime.host_pool import HostStretch
+from runtime.host_shelf import HostShelf
+from runtime.output_bytes import OutputBytes
+from runtime.residency import TrackedStorage
+
+
+class Need(NamedTuple):
+    """What one op needs on the device while it runs.
+
+    Attributes:
+        op: Its number in the step.
+        name: The op.
+        size_bytes: Arguments, results, and what cannot be moved out of their way.
+    """
+
+    op: int
+    name: str
+    size_bytes: int
+
+
+@dataclass(eq=False)
+class _Seen:
+    """A storage of the device, and the host memory it has while it is not there."""
+
+    tracked: TrackedStorage
+    finalizer: "weakref.finalize[Any, Any]"
+    host: HostStretch | None = None
+
+
+class OnlineSwap(TorchDispatchMode):
+    """Keeps a step within the accountant's budget, whatever it does.
+
+    Enter it last, so that it is asked first: what watches below sees ops whose arguments are there,
+    and never a copy.
+
+    [Note: what is away during an op] Every argument of an op is on the device while it runs, views
+    included: torch checks their bounds against the storage's size. What else is alive may be away.
+    Code that reads a tensor's memory without an op, such as `tensor.numpy()` of an earlier step,
+    does not go through here; torch marks such storages as not resizable, and those stay.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        accountant: Accountant,
+        *,
+        d2h: CopyLane,
+        h2d: CopyLane,
+        shelf: HostShelf,
+    ) -> None:
+        super().__init__()
+        self._device = device
+        self._accountant = accountant
+        self._d2h = d2h
+        self._h2d = h2d
+        self._shelf = shelf
+        self._output_bytes = OutputBytes(device)
+        # Those that can be moved, least recently used first.
+        self._here: dict[int, _Seen] = {}
+        self._fixed: dict[int, _Seen] = {}
+        self._away: dict[int, _Seen] = {}
+        self._op = 0
+        self._largest = Need(0, "", 0)
+        self._fell_short = False
+
+    def begin_step(self, owned: tuple[Owned, ...]) -> None:
+        """Starts counting ops, and gets to know what lives already."""
+        self._op = 0
+        self._largest = Need(0, "", 0)
+        self._fell_short = False
+        for owner in owned:
+            if owner.device == self._device:
+                self._use(owner.storage)
+
+    @property
+    def largest_need(self) -> Need:
+        """The op of this step that needs the most."""
+        return self._largest
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether an op of this step found no room, and the budget was given up."""
+        return self._fell_short
+
+    def size_of(self, storage: torch.UntypedStorage) -> int:
+        """Returns a storage's size in bytes, wherever they are."""
+        seen = self._away.get(storage._cdata)
+        return storage.nbytes() if seen is None else seen.tracked.size_bytes
+
+    def evict_all_but(self, kept: set[int]) -> None:
+        """Moves everything out that can be moved.
+
+        Args:
+            kept: Storages that stay, by `_cdata`.
+        """
+        for cdata in [cdata for cdata in self._here if cdata not in kept]:
+            self._evict(cdata)
+
+    def close(self) -> None:
+        """Brings everything back, outside any step, where no budget holds, and lets go of it.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room for all that lives between steps.
+        """
+        for cdata in tuple(self._away):
+            self._bring_in(cdata)
+        for place in self._places():
+            for seen in place.values():
+                seen.finalizer.detach()
+            place.clear()
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
+        self._prepare(inputs, self._output_bytes.of(func, args, kwargs))
+        result = func(*args, **kwargs)
+        touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
+        for storage in touched.values():
+            self._use(storage)
+        self._note_need(func, touched)
+        self._op += 1
+        return result
+
+    def _prepare(self, inputs: dict[int, torch.UntypedStorage], output_bytes: int | None) -> None:
+        """Makes room for what an op is about to bring in and to make, then brings it in."""
+        missing = [cdata for cdata in inputs if cdata in self._away]
+        wanted = sum(self._away[cdata].tracked.size_bytes for cdata in missing)
+        # A batch that no op has touched yet: the accountant will count it with this one.
+        wanted += sum(
+            storage.nbytes()
+            for cdata, storage in inputs.items()
+            if not any(cdata in place for place in self._places())
+        )
+        if output_bytes is None:
+            self.evict_all_but(set(inputs))
+        else:
+            self._make_room(wanted + output_bytes, set(inputs))
+        for cdata in missing:
+            self._bring_in(cdata)
+
+    def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
+        if self._accountant.has_room(wanted_bytes):
+            return
+        for cdata in [cdata for cdata in self._here if cdata not in kept]:
+            self._evict(cdata)
+            if self._accountant.has_room(wanted_bytes):
+                return
+        # The step is lost. It runs on, so that the op that needs the most can be named.
+        self._accountant.lift()
+        self._fell_short = True
+
+    def _evict(self, cdata: int) -> None:
+        seen = self._here.pop(cdata)
+        seen.host = self._shelf.take(seen.tracked.size_bytes)
+        seen.tracked.swap_out(self._d2h, seen.host)
+        seen.tracked.release()
+        self._away[cdata] = seen
+
+    def _bring_in(self, cdata: int) -> None:
+        seen = self._away[cdata]
+        seen.tracked.swap_in(self._h2d)
+        seen.tracked.arrive()
+        self._here[cdata] = self._away.pop(cdata)
+        self._give_back_host(seen)
+
+    def _use(self, storage: torch.UntypedStorage) -> None:
+        """Puts a storage that is there at the end of the queue of those that leave."""
+        cdata = storage._cdata
+        if cdata in self._away:
+            return
+        seen = self._here.pop(cdata, None) or self._fixed.pop(cdata, None)
+        if seen is None or seen.tracked.size_bytes != storage.nbytes():
+            seen = self._get_to_know(storage)
+        movable = storage.nbytes() > 0 and storage.resizable()
+        (self._here if movable else self._fixed)[cdata] = seen
+
+    def _get_to_know(self, storage: torch.UntypedStorage) -> _Seen:
+        tracked = TrackedStorage(storage, self._accountant)
+        finalizer = weakref.finalize(storage, self._forget, storage._cdata, tracked)
+        finalizer.atexit = False
+        return _Seen(tracked, finalizer)
+
+    def _forget(self, cdata: int, tracked: TrackedStorage) -> None:
+        """A storage has died, wherever its bytes were; its address may be used again."""
+        for place in self._places():
+            seen = place.get(cdata)
+            if seen is not None and seen.tracked is tracked:
+                del place[cdata]
+                self._accountant.allow(cdata)
+                self._give_back_host(seen)
+
+    def _places(self) -> tuple[dict[int, _Seen], ...]:
+        return self._here, self._fixed, self._away
+
+    def _give_back_host(self, seen: _Seen) -> None:
+        if seen.host is not None:
+            self._shelf.give(seen.host)
+            seen.host = None
+
+    def _note_need(self, func: OpOverload, touched: dict[int, torch.UntypedStorage]) -> None:
+        need = sum(storage.nbytes() for storage in touched.values())
+        need += sum(
+            seen.tracked.size_bytes for cdata, seen in self._fixed.items() if cdata not in touched
+        )
+        if need > self._largest.size_bytes:
+            self._largest = Need(self._op, str(func), need)

@@ -1,0 +1,287 @@
+"""The proof of a plan: train twice from one seed, without and with it, and compare every bit."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+import torch
+
+from planner.plan import Plan
+from profiles.errors import PlanMismatchError, WorkloadError
+from profiles.owned import owned_storages
+from profiles.progress import Progress
+from profiles.workload import Workload
+from runtime.accountant import Accountant
+from runtime.load import LoadedPlan, device_fault, first_fault
+from runtime.replay import FallbackWarning, Replay
+from runtime.statistics import StepStatistics
+from runtime.training import Surroundings, Training
+
+STEPS_TO_FILL = 3
+"""The first step makes the optimizer's states, the second the buckets of DistributedDataParallel;
+the third has all there is to hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofReport:
+    """What two trainings showed. Everything is measured, unless its name says otherwise.
+
+    Attributes:
+        losses: The losses without the plan.
+        losses_equal: The losses with the plan are the same, bit by bit.
+        tensors_equal: So are all parameters, buffers, gradients and optimizer states at the end.
+        tensors_compared: Their number.
+        budget_bytes: The plan's budget.
+        peak_without_bytes: Peak device bytes without the plan.
+        peak_with_bytes: Peak device bytes with it.
+        peak_planned_bytes: The peak the plan announces.
+        out_of_memory_without_plan: The training without the plan, given the budget, ran out of
+            memory.
+        out_of_memory_message: What it said.
+        step_without_us: Times of the timed steps without the plan.
+        step_with_us: Times of the timed steps with it.
+        profiled_step_us: Step time without the plan when the profile was recorded.
+        simulated_step_us: The step time the plan announces (simulated).
+        d2h_bytes: Bytes copied to the host per timed step.
+        h2d_bytes: Bytes copied back per timed step.
+        stall_us: Median wait for copies per timed step.
+        simulated_stall_us: The stall the plan announces (simulated).
+        overrun_us: Median, per timed step, of how much longer copies took than on the link.
+        misses: Ops that asked for a storage the plan had away.
+        fallbacks: Steps that fell back to resident.
+        warnings: Why.
+        resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
+        resident_growth_with_bytes: The same with the plan; the host pool is apart.
+        host_pool_bytes: The host pool.
+    """
+
+    losses: tuple[float, ...]
+    losses_equal: bool
+    tensors_equal: bool
+    tensors_compared: int
+    budget_bytes: int
+    peak_without_bytes: int
+    peak_with_bytes: int
+    peak_planned_bytes: int
+    out_of_memory_without_plan: bool
+    out_of_memory_message: str
+    step_without_us: tuple[float, ...]
+    step_with_us: tuple[float, ...]
+    profiled_step_us: float
+    simulated_step_us: float
+    d2h_bytes: int
+    h2d_bytes: int
+    stall_us: float
+    simulated_stall_us: float
+    overrun_us: float
+    misses: int
+    fallbacks: int
+    warnings: tuple[str, ...]
+    resident_growth_without_bytes: int
+    resident_growth_with_bytes: int
+    host_pool_bytes: int
+
+    @property
+    def budget_held(self) -> bool:
+        """Whether the peak under the plan stayed within the budget."""
+        return self.peak_with_bytes <= self.budget_bytes
+
+    @property
+    def passed(self) -> bool:
+        """Whether the numbers are equal, the budget held, and every step was replayed."""
+        equal = self.losses_equal and self.tensors_equal
+        return equal and self.budget_held and self.fallbacks == 0
+
+    @property
+    def step_ratio(self) -> float:
+        """Median measured step time with the plan over the simulated one."""
+        return median(self.step_with_us) / self.simulated_step_us
+
+    @property
+    def drift(self) -> float:
+        """How much slower this machine computes now than when the profile was recorded.
+
+        It is part of `step_ratio` and no fault of the plan.
+        """
+        return median(self.step_without_us) / self.profiled_step_us
+
+
+def prove(
+    plan: Plan,
+    *,
+    build: Callable[[], Workload],
+    steps: int = 6,
+    timed_steps: int = 3,
+    progress: Progress | None = None,
+    build_alone: Callable[[], Workload] | None = None,
+    threads: int | None = None,
+) -> ProofReport:
+    """Trains without the plan, then under its budget without it, then with it.
+
+    The first `steps - timed_steps` steps are watched (every op seen, memory counted, the budget
+    enforced); the others run without that, for their time.
+
+    Args:
+        plan: The plan.
+        build: Builds the workload anew, from the same seed each time.
+        steps: Steps of each training.
+        timed_steps: How many of them are timed; fewer than `steps`.
+        progress: Told of every step.
+        build_alone: As `build`, for the training that runs out of memory: one worker of many may
+            do so where the others do not, so its steps must not wait for theirs.
+        threads: Threads that ops run on; those of the plan's device if None.
+
+    Returns:
+        The report.
+
+    Raises:
+        WorkloadError: There is no step to watch or none to time.
+        PlanMismatchError: The plan was made for another model.
+    """
+    if not 0 < timed_steps < steps:
+        raise WorkloadError(
+            f"{steps} steps with {timed_steps} timed leave none to watch or none to time. Ask for "
+            "at least 2 steps."
+        )
+    fault = device_fault(plan)
+    if fault is not None:
+        raise PlanMismatchError(fault)
+    torch.set_num_threads(threads or plan.device.compute_threads)
+    watched_steps = steps - timed_steps
+    tell = partial(_tell, progress)
+    without = Training(build, partial(_without_plan, plan))
+    fault = first_fault(plan, without.workload.model, without.workload.optimizer)
+    if fault is not None:
+        raise PlanMismatchError(fault)
+    without.watched_steps(watched_steps, lambda k: tell("without the plan", k, watched_steps))
+    message = _run_out_of_memory(plan, build_alone or build, tell)
+    with_plan, replayed, told = _train_in_turns(
+        plan, build, without, watched_steps, timed_steps, tell
+    )
+    return _report(plan, without, message, with_plan, replayed, told)
+
+
+def _train_in_turns(
+    plan: Plan,
+    build: Callable[[], Workload],
+    without: Training,
+    watched_steps: int,
+    timed_steps: int,
+    tell: Progress,
+) -> tuple[Training, tuple[StepStatistics, ...], tuple[str, ...]]:
+    """Trains with the plan, then times both in turns: a machine that slows down slows both."""
+    with warnings.catch_warnings(record=True) as caught, ExitStack() as replays:
+        warnings.simplefilter("always", FallbackWarning)
+        with_plan, replay = _attached(plan, build, replays)
+        try:
+            with_plan.watched_steps(
+                watched_steps, lambda k: tell("with the plan", k, watched_steps)
+            )
+        except torch.OutOfMemoryError as error:
+            raise PlanMismatchError(
+                f"Under the plan the training ran out of memory. {error} This is not the step "
+                "that was recorded: record it again with 'plan profile'."
+            ) from error
+        for done in range(timed_steps):
+            tell("timing both in turns", done, timed_steps)
+            without.timed_step()
+            with_plan.timed_step()
+        tell("timing both in turns", timed_steps, timed_steps)
+    told = tuple(str(w.message) for w in caught if issubclass(w.category, FallbackWarning))
+    return with_plan, tuple(replay.steps), told
+
+
+def _without_plan(plan: Plan, workload: Workload) -> Surroundings:
+    """Trains as anyone would: no hooks, no plan, memory only counted."""
+    accountant = Accountant(torch.device(plan.device.kind), budget_bytes=None)
+    return Surroundings(
+        watched=lambda: _watch(accountant, workload),
+        timed=nullcontext,
+        peak_bytes=lambda: accountant.peak_bytes,
+    )
+
+
+def _attached(
+    plan: Plan, build: Callable[[], Workload], replays: ExitStack
+) -> tuple[Training, Replay]:
+    """Builds the workload with the plan attached, until the stack is left."""
+    attached: list[Replay] = []
+
+    def around(workload: Workload) -> Surroundings:
+        replay = LoadedPlan(plan).attach(workload.model, workload.optimizer)
+        attached.append(replays.enter_context(replay))
+        return Surroundings(
+            watched=replay.step,
+            timed=replay.unwatched_step,
+            peak_bytes=lambda: replay.steps[-1].peak_bytes or 0,
+        )
+
+    return Training(build, around), attached[0]
+
+
+def _run_out_of_memory(
+    plan: Plan, build: Callable[[], Workload], tell: Callable[[str, int, int], None]
+) -> str:
+    """Trains without the plan under its budget; returns what went wrong, or nothing."""
+    workload = build()
+    accountant = Accountant(torch.device(plan.device.kind), plan.budget_bytes)
+    for done in range(STEPS_TO_FILL):
+        tell("without the plan, under its budget", done, STEPS_TO_FILL)
+        try:
+            with _watch(accountant, workload):
+                workload.step()
+        except torch.OutOfMemoryError as error:
+            return str(error)
+    return ""
+
+
+def _watch(accountant: Accountant, workload: Workload) -> AbstractContextManager[None]:
+    accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+    return accountant.watch()
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)
+
+
+def _report(
+    plan: Plan,
+    without: Training,
+    message: str,
+    with_plan: Training,
+    replayed: tuple[StepStatistics, ...],
+    told: tuple[str, ...],
+) -> ProofReport:
+    timed = replayed[-len(with_plan.timed_us) :]
+    certificate, digests = plan.certificate, without.digests()
+    return ProofReport(
+        losses=tuple(float(loss) for loss in without.losses),
+        losses_equal=without.same_losses(with_plan),
+        tensors_equal=digests == with_plan.digests(),
+        tensors_compared=len(digests),
+        budget_bytes=plan.budget_bytes,
+        peak_without_bytes=without.peak_bytes,
+        peak_with_bytes=with_plan.peak_bytes,
+        peak_planned_bytes=certificate.peak_bytes,
+        out_of_memory_without_plan=bool(message),
+        out_of_memory_message=message,
+        step_without_us=tuple(without.timed_us),
+        step_with_us=tuple(with_plan.timed_us),
+        profiled_step_us=certificate.compute_us,
+        simulated_step_us=certificate.simulated_step_us,
+        d2h_bytes=timed[-1].d2h_bytes,
+        h2d_bytes=timed[-1].h2d_bytes,
+        stall_us=median(step.stall_us for step in timed),
+        simulated_stall_us=certificate.simulated_stall_us,
+        overrun_us=median(step.overrun_us for step in timed),
+        misses=sum(step.misses for step in replayed),
+        fallbacks=sum(step.fallback is not None for step in replayed),
+        warnings=told,
+        resident_growth_without_bytes=without.resident_growth_bytes,
+        resident_growth_with_bytes=with_plan.resident_growth_bytes,
+        host_pool_bytes=plan.host_pool_bytes,
+    )

@@ -1,0 +1,318 @@
+"""Replays a plan: at every anchor of a step, does what the schedule says, and nothing else.
+
+Nothing is decided here. The one judgement is whether the step still is the one that was planned:
+the next anchor has the expected key, and what it shows is the expected storage with the expected
+bytes. If not, the step falls back: every storage comes back, and the rest of the step runs
+resident, with numbers as right as ever and memory as large as ever.
+"""
+
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self
+
+import torch
+
+from planner.plan import Plan
+from planner.schedule import Action, ActionKind, lower
+from profiles.anchors import AnchorHooks
+from profiles.owned import owned_storages
+from profiles.recording import device_of
+from runtime.accountant import Accountant
+from runtime.backend import Watch, backend_for
+from runtime.binding import lookups, storage_of
+from runtime.lanes import NS_PER_US
+from runtime.residency import Residency, TrackedStorage, UnmovableError
+from runtime.statistics import StepStatistics
+from runtime.workers import Workers
+
+KEPT_STEPS = 1024
+
+OnStep = Callable[[StepStatistics], None]
+
+
+class FallbackWarning(RuntimeWarning):
+    """A step did not run as planned and was run resident; told once for each replay."""
+
+
+class Replay:
+    """A plan attached to a model. Use it as a context manager, or call `close`.
+
+    Outside `step` everything is resident and no hook does anything, so evaluation, saving and
+    loading need no care. Inside it, `state_dict()` brings everything back first.
+
+    Attributes:
+        steps: Statistics of the last steps, in order; at most `KEPT_STEPS`.
+        fallbacks: How many steps fell back to resident, of all.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        workers: Workers | None = None,
+    ) -> None:
+        self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
+        self.fallbacks = 0
+        self._plan = plan
+        self._schedule = lower(plan)
+        self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
+        self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
+        self._moved = frozenset(swap.storage for swap in plan.swaps)
+        self._workers = workers
+        self._model = model
+        self._optimizer = optimizer
+        self._lookups = lookups(plan, model, optimizer)
+        self._backend = backend_for(plan)
+        self._d2h, self._h2d = self._backend.d2h, self._backend.h2d
+        self._accountant = Accountant(device_of(model), self._backend.budget_bytes)
+        self._accountant.when_forbidden_use(self._on_miss)
+        self._hooks = AnchorHooks(model, optimizer, self)
+        self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
+        self._tracked: dict[int, TrackedStorage] = {}
+        self._skipped: set[int] = set()
+        self._slot = 0
+        self._step_count = 0
+        self._now: StepStatistics | None = None
+        self._on_step: OnStep | None = None
+        self._told = False
+        self._passed = False
+
+    def step(self) -> AbstractContextManager[StepStatistics]:
+        """Replays the plan around the training step run inside.
+
+        A watched step has every op checked before it runs: one that asks for a storage the plan
+        has away makes the step fall back instead of reading freed memory. On the emulated device
+        every step is watched and the budget is enforced; on CUDA only the first and those after a
+        fallback are.
+
+        Returns:
+            A context manager that gives the step's statistics, complete when it is left.
+
+        Raises:
+            EmulatedOutOfMemoryError: The step needs more device memory than the budget.
+        """
+        if self._backend.watch is Watch.UNTIL_REPLAYED:
+            return self.unwatched_step()
+        return self._watched_step()
+
+    def unwatched_step(self) -> AbstractContextManager[StepStatistics]:
+        """Replays the plan without looking at every op, once a watched step has passed.
+
+        [Note: unwatched steps] With no one to look at the ops, an op that the profile did not see
+        and no anchor announces would read an emptied storage, which ends the process. So a step
+        is left alone only if the one before made all the plan's trips to the end, and the first
+        such step was watched; otherwise this one is watched, too.
+        """
+        if self._passed:
+            return self._step(nullcontext())
+        return self._watched_step()
+
+    def call_each_step(self, callback: OnStep) -> None:
+        """Sets a function that is called with the statistics of every step when it ends."""
+        self._on_step = callback
+
+    def close(self) -> None:
+        """Brings everything back, removes all hooks and ends the lanes."""
+        self._restore()
+        self._hooks.close()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._d2h.close()
+        self._h2d.close()
+        if self._workers is not None:
+            self._count_fallback_on(self._workers.close())
+            self._workers = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Does what the schedule says for the next anchor; see `profiles.anchors`."""
+        assert self._now is not None
+        if self._now.fallback is not None:
+            return
+        try:
+            self._check_anchor(key, shown)
+            for action in self._schedule[self._slot]:
+                self._act(action)
+        except UnmovableError as error:
+            self._fall_back(str(error))
+        self._slot += 1
+
+    def _watched_step(self) -> AbstractContextManager[StepStatistics]:
+        self._accountant.count_owned(owned_storages(self._model, self._optimizer))
+        return self._step(self._accountant.watch())
+
+    @contextmanager
+    def _step(self, watch: AbstractContextManager[None]) -> Iterator[StepStatistics]:
+        if self._now is not None:
+            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+        if self._workers is not None:
+            self._count_fallback_on(self._workers.hear())
+        now = self._now = StepStatistics(step=self._step_count)
+        self._begin_step()
+        start_ns = time.perf_counter_ns()
+        try:
+            with watch, self._hooks.step():
+                yield now
+        except BaseException as error:
+            now.fallback = now.fallback or f"the step raised {type(error).__name__}"
+            if self._workers is not None:
+                self._workers.withhold()
+            raise
+        else:
+            if self._workers is not None:
+                self._workers.tell(fell_back=now.fallback is not None)
+        finally:
+            self._end_step(now, start_ns, watched=not isinstance(watch, nullcontext))
+
+    def _begin_step(self) -> None:
+        self._slot = 0
+        self._step_count += 1
+        self._tracked.clear()
+        self._skipped.clear()
+
+    def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
+        self._restore()
+        now.overrun_us = sum(tracked.overrun_us for tracked in self._tracked.values())
+        now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+        if watched:
+            now.peak_bytes = self._accountant.peak_bytes
+        self.steps.append(now)
+        self.fallbacks += now.fallback is not None
+        self._passed = now.fallback is None and now.skipped_swaps == 0
+        self._now = None
+        if self._on_step is not None:
+            self._on_step(now)
+
+    def _check_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        slots = self._plan.slots
+        if self._slot >= len(slots):
+            raise UnmovableError(f"anchor {self._slot} is {key!r}, the plan has ended")
+        expected = slots[self._slot]
+        if key != expected.anchor:
+            raise UnmovableError(f"anchor {self._slot} is {key!r}, planned {expected.anchor!r}")
+        if expected.shows is not None:
+            self._check_shown(key, expected.shows, storage_of(shown))
+
+    def _check_shown(self, key: str, storage_id: int, storage: torch.UntypedStorage | None) -> None:
+        name_of = self._plan.storage
+        if storage is None:
+            raise UnmovableError(f"{key} shows nothing, planned {name_of(storage_id).name!r}")
+        tracked = self._tracked.get(storage_id)
+        if tracked is not None:
+            if not tracked.is_storage(storage):
+                raise UnmovableError(f"{key} shows another storage than {name_of(storage_id).name}")
+            return
+        if storage.nbytes() != self._sizes[storage_id]:
+            raise UnmovableError(
+                f"{key} shows {storage.nbytes()} bytes, planned {self._sizes[storage_id]}"
+            )
+        if storage_id in self._moved:
+            self._tracked[storage_id] = TrackedStorage(storage, self._accountant)
+
+    def _act(self, action: Action) -> None:
+        assert self._now is not None
+        if action.storage in self._skipped and action.kind is not ActionKind.SWAP_OUT:
+            return
+        match action.kind:
+            case ActionKind.SWAP_OUT:
+                self._swap_out(action.storage)
+            case ActionKind.RELEASE:
+                self._now.stall_us += self._tracked[action.storage].release()
+            case ActionKind.SWAP_IN:
+                self._tracked[action.storage].swap_in(self._h2d)
+                self._now.h2d_bytes += self._sizes[action.storage]
+            case ActionKind.AWAIT:
+                self._now.stall_us += self._tracked[action.storage].arrive()
+
+    def _swap_out(self, storage_id: int) -> None:
+        assert self._now is not None
+        tracked = self._tracked.get(storage_id) or self._find(storage_id)
+        if tracked is None:
+            self._skipped.add(storage_id)
+            self._now.skipped_swaps += 1
+            return
+        self._skipped.discard(storage_id)
+        size_bytes = self._sizes[storage_id]
+        offset_bytes = self._offsets[storage_id, self._slot]
+        tracked.swap_out(self._d2h, self._backend.pool.stretch(offset_bytes, size_bytes))
+        self._now.d2h_bytes += size_bytes
+
+    def _find(self, storage_id: int) -> TrackedStorage | None:
+        """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
+        lookup = self._lookups.get(storage_id)
+        storage = None if lookup is None else storage_of(lookup())
+        if storage is None:
+            return None
+        if storage.nbytes() != self._sizes[storage_id]:
+            raise UnmovableError(
+                f"{self._plan.storage(storage_id).name} has {storage.nbytes()} bytes, planned "
+                f"{self._sizes[storage_id]}"
+            )
+        tracked = self._tracked[storage_id] = TrackedStorage(storage, self._accountant)
+        return tracked
+
+    def _on_miss(self, reason: str) -> None:
+        assert self._now is not None
+        self._now.misses += 1
+        self._fall_back(reason)
+
+    def _on_state_dict(self, *_: Any) -> None:
+        if self._now is not None and self._now.fallback is None:
+            self._fall_back("a state_dict was read or loaded inside the step")
+
+    def _fall_back(self, reason: str) -> None:
+        assert self._now is not None
+        if self._now.fallback is not None:
+            return
+        self._now.fallback = reason
+        self._restore()
+        self._tell_once(f"step {self._now.step} fell back to resident: {reason}")
+
+    def _count_fallback_on(self, rank: int | None) -> None:
+        """Counts the last step as fallen back if it did so on another worker."""
+        if rank is None or not self.steps or self.steps[-1].fallback is not None:
+            return
+        self.steps[-1].fallback = f"worker {rank} fell back to resident"
+        self.fallbacks += 1
+        self._tell_once(f"step {self.steps[-1].step} fell back to resident on worker {rank}")
+
+    def _tell_once(self, event: str) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{event}. Its numbers are right, its memory is not planned. Record this step "
+                "again with 'plan profile' if it is the usual one.",
+                FallbackWarning,
+                stacklevel=2,
+            )
+
+    def _restore(self) -> None:
+        """Brings every storage back, whatever was going on."""
+        if any(t.residency is not Residency.RESIDENT for t in self._tracked.values()):
+            self._accountant.lift()
+        for tracked in self._tracked.values():
+            tracked.restore(self._h2d)
+
+
+def _before_state_dict(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, hook: Callable[..., None]
+) -> list[Any]:
+    """Calls a hook before a state_dict of the model, its modules or the optimizer is used."""
+    handles: list[Any] = [
+        optimizer.register_state_dict_pre_hook(hook),
+        optimizer.register_load_state_dict_pre_hook(hook),
+    ]
+    for module in model.modules():
+        handles.append(module.register_state_dict_pre_hook(hook))
+        handles.append(module.register_load_state_dict_pre_hook(hook))
+    return handles

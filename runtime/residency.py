@@ -1,0 +1,139 @@
+"""Where a storage's bytes are now, and the four moves between those places.
+
+            swap_out            release           swap_in             arrive
+  RESIDENT ----------> LEAVING ---------> AWAY -----------> RETURNING --------> RESIDENT
+                       (D2H in flight)    (no device bytes) (H2D in flight)
+
+A storage is emptied and refilled in place: `resize_(0)` gives the bytes back, `resize_(n)` takes
+them again. Every tensor, view and graph that refers to the storage stays valid; between the two
+nobody may read it.
+"""
+
+import weakref
+from enum import Enum
+
+import torch
+
+from runtime.accountant import Accountant
+from runtime.copying import CopyInFlight, CopyLane
+from runtime.host_pool import HostStretch
+
+
+class Residency(Enum):
+    """Where a storage is. Device bytes are allocated in all states but AWAY."""
+
+    RESIDENT = "resident"
+    LEAVING = "leaving"
+    AWAY = "away"
+    RETURNING = "returning"
+
+
+class TrackedStorage:
+    """One storage of the current step that the plan moves.
+
+    It never keeps the storage alive: a graph that dies takes its storages along, and there is
+    nothing to bring back. Only a copy in flight holds on to it.
+
+    Attributes:
+        residency: Where the bytes are.
+        size_bytes: Their number.
+        overrun_us: How much longer its copies took than the link would have.
+    """
+
+    def __init__(self, storage: torch.UntypedStorage, accountant: Accountant) -> None:
+        self.residency = Residency.RESIDENT
+        self.size_bytes = storage.nbytes()
+        self.overrun_us = 0.0
+        self._cdata = storage._cdata
+        self._storage = weakref.ref(storage)
+        self._accountant = accountant
+        self._host: HostStretch | None = None
+        self._copy: CopyInFlight | None = None
+
+    def is_storage(self, storage: torch.UntypedStorage) -> bool:
+        """Whether this is the record of the given storage."""
+        return self._storage() is storage
+
+    def swap_out(self, lane: CopyLane, host: HostStretch) -> None:
+        """Issues the copy to the host."""
+        self._expect(Residency.RESIDENT)
+        storage = self._alive()
+        if not storage.resizable() or storage.nbytes() != host.size_bytes:
+            raise UnmovableError("its memory can no longer be resized")
+        self._accountant.forbid(storage, self)
+        self._host = host
+        self._copy = lane.issue(storage, host)
+        self.residency = Residency.LEAVING
+
+    def release(self) -> float:
+        """Waits for the copy to the host, then gives the device bytes back.
+
+        Returns:
+            The time waited, in microseconds.
+        """
+        self._expect(Residency.LEAVING)
+        waited_us = self._wait()
+        storage = self._storage()
+        if storage is not None:
+            storage.resize_(0)
+            self._accountant.give_back(storage)
+        self.residency = Residency.AWAY
+        return waited_us
+
+    def swap_in(self, lane: CopyLane) -> None:
+        """Takes device bytes again and issues the copy back.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room.
+        """
+        self._expect(Residency.AWAY)
+        storage = self._alive()
+        self._accountant.take(storage, self.size_bytes)
+        storage.resize_(self.size_bytes)
+        assert self._host is not None
+        self._copy = lane.issue(storage, self._host)
+        self.residency = Residency.RETURNING
+
+    def arrive(self) -> float:
+        """Waits for the copy back; the storage may be used again.
+
+        Returns:
+            The time waited, in microseconds.
+        """
+        self._expect(Residency.RETURNING)
+        waited_us = self._wait()
+        self.residency = Residency.RESIDENT
+        self._accountant.allow(self._cdata)
+        return waited_us
+
+    def restore(self, lane: CopyLane) -> None:
+        """Brings the bytes back from wherever they are, and waits for it."""
+        if self.residency is Residency.LEAVING:
+            self._wait()
+            self.residency = Residency.RESIDENT
+        if self.residency is Residency.AWAY and self._storage() is not None:
+            self.swap_in(lane)
+        if self.residency is Residency.RETURNING:
+            self.arrive()
+        self._accountant.allow(self._cdata)
+
+    def _wait(self) -> float:
+        assert self._copy is not None
+        waited_us = self._copy.wait()
+        self.overrun_us += self._copy.overrun_us
+        self._copy = None
+        return waited_us
+
+    def _alive(self) -> torch.UntypedStorage:
+        storage = self._storage()
+        if storage is None:
+            raise UnmovableError("it was freed before the plan was done with it")
+        return storage
+
+    def _expect(self, residency: Residency) -> None:
+        if self.residency is not residency:
+            raise UnmovableError(f"it is {self.residency.value}, not {residency.value}")
+
+
+class UnmovableError(Exception):
+    """A storage is not as the plan expects; the step must fall back to resident."""

@@ -1,0 +1,27 @@
+"""Lanes that copy as fast as they can, whatever a link would allow."""
+
+import math
+
+import torch
+
+from runtime.copying import CopyLane
+from runtime.cuda_lanes import StreamLane
+from runtime.host_pool import HostPool, PinnedHostPool
+from runtime.lanes import Direction, Lane
+from runtime.streams import CudaStreams
+
+
+def unpaced_lane(device: torch.device, direction: Direction) -> CopyLane:
+    """Returns a lane of the kind that replays on this device use, without a rate to keep."""
+    if device.type == "cuda":
+        return StreamLane(CudaStreams(device), direction)
+    return Lane(direction, math.inf, 0.0)
+
+
+def host_pool(device: torch.device, size_bytes: int) -> HostPool:
+    """Returns host memory of the kind that replays on this device use.
+
+    Raises:
+        SwapplanError: The host has not enough free memory, or may not lock that much.
+    """
+    return PinnedHostPool(size_bytes) if device.type == "cuda" else HostPool(size_bytes)

@@ -1,0 +1,198 @@
+"""How fast the copy kernels are: on the CPU, and on a device against its copy engine.
+
+    python -m tests.benchmarks.bench_kernels
+
+The CPU runs the kernels' source thread after thread; its figures only show that the source does
+no needless work. What counts is printed where there is a CUDA device: rates by size and grid,
+many small storages in one launch, and masks as bits. All figures are measured; 1 GB is 1e9 bytes.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
+from runtime.kernels.compile import compile_kernels
+from runtime.kernels.launcher import KernelLauncher
+from tests import kernel_cpu
+from tests.kernel_buffers import Buffer, of_words, random_bytes
+
+MIB = 1 << 20
+CPU_BYTES = 16 * MIB
+CPU_THREADS = 32
+ROUNDS = 5
+DEVICE_SIZES = tuple(4096 << (2 * power) for power in range(9))
+GRIDS = tuple(
+    Grid(blocks=blocks, threads=threads)
+    for threads in (256, 1024)
+    for blocks in (1, 2, 4, 8, 16, 32, 64)
+)
+BATCH_GRID = Grid(blocks=32, threads=1024)
+CHUNK_BYTES = 64 << 10
+
+
+def cpu_gb_per_s(run: Callable[[], object], size_bytes: int) -> float:
+    """Median rate of a call, after one that compiles."""
+    run()
+    times_ns = []
+    for _ in range(ROUNDS):
+        start_ns = time.perf_counter_ns()
+        run()
+        times_ns.append(time.perf_counter_ns() - start_ns)
+    return size_bytes / median(times_ns)
+
+
+def print_cpu() -> None:
+    """Prints the rates of the CPU execution."""
+    print(f"CPU, {CPU_BYTES // MIB} MiB, {CPU_THREADS} threads one after the other, GB/s measured")
+    for name, offset in (("vectors", 0), ("4-byte words", 4), ("bytes", 1)):
+        source, target = random_bytes(CPU_BYTES, offset), Buffer(CPU_BYTES)
+        rate = cpu_gb_per_s(
+            lambda s=source, t=target: kernel_cpu.copy(  # type: ignore[misc]
+                CPU_THREADS, t.address, s.address, CPU_BYTES
+            ),
+            CPU_BYTES,
+        )
+        print(f"  copy by {name:13} {rate:8.2f}")
+    mask, bits, back = random_bytes(CPU_BYTES, below=2), Buffer(CPU_BYTES // 8), Buffer(CPU_BYTES)
+    flag = of_words((0,))
+    for name, run in (
+        (
+            "pack bools",
+            lambda: kernel_cpu.pack(
+                CPU_THREADS, bits.address, mask.address, CPU_BYTES, flag.address
+            ),
+        ),
+        (
+            "unpack bools",
+            lambda: kernel_cpu.unpack(CPU_THREADS, back.address, bits.address, CPU_BYTES),
+        ),
+    ):
+        print(f"  {name:21} {cpu_gb_per_s(run, CPU_BYTES):8.2f}")
+    layout = StridedLayout(item_bytes=4, shape=(2048, 2048), strides_bytes=(4, 8192))
+    words = of_words(layout.words())
+    rate = cpu_gb_per_s(
+        lambda: kernel_cpu.gather(CPU_THREADS, back.address, mask.address, words.address),
+        CPU_BYTES,
+    )
+    print(f"  gather 4-byte columns {rate:8.2f}")
+
+
+def device_gb_per_s(
+    issue: Callable[[], object], size_bytes: int, stream: torch.cuda.Stream
+) -> float:
+    """Median rate on the device of copies issued one after the other, launches included."""
+    repeats = max(1, min(50, 256 * MIB // size_bytes))
+    rates = []
+    for _ in range(ROUNDS + 1):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record(stream)
+        for _ in range(repeats):
+            issue()
+        end.record(stream)
+        end.synchronize()
+        rates.append(size_bytes * repeats / (start.elapsed_time(end) * 1e6))
+    return median(rates[1:])
+
+
+def job(target: torch.Tensor, source: torch.Tensor, size_bytes: int) -> CopyJob:
+    return CopyJob(
+        source_address=source.data_ptr(), target_address=target.data_ptr(), size_bytes=size_bytes
+    )
+
+
+def print_sizes(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
+    """Prints rates of one stretch by size and grid, both ways."""
+    device = torch.zeros(DEVICE_SIZES[-1], dtype=torch.uint8, device="cuda")
+    host = torch.zeros(DEVICE_SIZES[-1], dtype=torch.uint8, pin_memory=True)
+    names = "".join(f"{grid.blocks:>4}x{grid.threads:<4}" for grid in GRIDS)
+    for direction, target, source in (("D2H", host, device), ("H2D", device, host)):
+        print(f"{direction}, GB/s measured; then blocks x threads of the vector kernel")
+        print(f"{'bytes':>12} copy engine {names}")
+        for size_bytes in DEVICE_SIZES:
+            to, by = target[:size_bytes], source[:size_bytes]
+            engine = device_gb_per_s(
+                lambda a=to, b=by: a.copy_(b, non_blocking=True),  # type: ignore[misc]
+                size_bytes,
+                stream,
+            )
+            one = job(target, source, size_bytes)
+            rates = [
+                device_gb_per_s(
+                    lambda g=grid, j=one: launcher.copy(j, g, stream.cuda_stream),  # type: ignore[misc]
+                    size_bytes,
+                    stream,
+                )
+                for grid in GRIDS
+            ]
+            print(f"{size_bytes:12} {engine:11.2f} " + "".join(f"{rate:9.2f}" for rate in rates))
+
+
+def print_batches(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
+    """Prints rates of many small storages: a call for each, or one launch for all."""
+    print("many storages, D2H, GB/s measured: copy engine one by one, batch kernel in one launch")
+    for size_bytes, storages in ((1024, 256), (4096, 256), (16_384, 256), (65_536, 64)):
+        device = torch.zeros(storages, size_bytes, dtype=torch.uint8, device="cuda")
+        host = torch.zeros(storages, size_bytes, dtype=torch.uint8, pin_memory=True)
+        rows = list(zip(host, device, strict=True))
+        words = batch_words([job(to, by, size_bytes) for to, by in rows], CHUNK_BYTES)
+        memory = torch.zeros(len(words), dtype=torch.int64, pin_memory=True)
+        table = write_batch(words, memory.data_ptr(), memory.nbytes)
+        engine = device_gb_per_s(
+            lambda r=rows: [to.copy_(by, non_blocking=True) for to, by in r],  # type: ignore[misc]
+            device.nbytes,
+            stream,
+        )
+        batch = device_gb_per_s(
+            lambda t=table: launcher.copy_batch(t, BATCH_GRID, stream.cuda_stream),  # type: ignore[misc]
+            device.nbytes,
+            stream,
+        )
+        print(f"  {storages:4} x {size_bytes:6} bytes {engine:9.2f} {batch:9.2f}")
+
+
+def print_masks(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
+    """Prints rates of masks, counted in device bytes, plain and as bits."""
+    bools = 64 * MIB
+    device = torch.zeros(bools, dtype=torch.uint8, device="cuda")
+    host = torch.zeros(bools, dtype=torch.uint8, pin_memory=True)
+    flag = torch.zeros(1, dtype=torch.int64, pin_memory=True)
+    handle = stream.cuda_stream
+    out, back = job(host, device, bools), job(device, host, bools)
+    print(f"mask of {bools // MIB} Mi bools, device GB/s measured: copy engine, bit-packing")
+    for name, engine, kernel in (
+        (
+            "D2H",
+            lambda: host.copy_(device, non_blocking=True),
+            lambda: launcher.pack(out, flag.data_ptr(), BATCH_GRID, handle),
+        ),
+        (
+            "H2D",
+            lambda: device.copy_(host, non_blocking=True),
+            lambda: launcher.unpack(back, BATCH_GRID, handle),
+        ),
+    ):
+        rates = [device_gb_per_s(issue, bools, stream) for issue in (engine, kernel)]
+        print(f"  {name} {rates[0]:9.2f} {rates[1]:9.2f}")
+
+
+def main() -> None:
+    """Prints all tables this machine can fill."""
+    print_cpu()
+    if not torch.cuda.is_available():
+        print("No CUDA device here: no rates of a device.")
+        return
+    torch.cuda.init()
+    print(torch.cuda.get_device_name())
+    launcher = compile_kernels()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        print_sizes(launcher, stream)
+        print_batches(launcher, stream)
+        print_masks(launcher, stream)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What replaying costs the interpreter: per anchor with nothing to do, and per swap.
+
+    python -m tests.benchmarks.bench_replay_overhead
+
+Lanes and copies are replaced by ones that do nothing, so that only the runtime's own Python is
+timed, without the watch that the emulated device adds. Prints measured medians; the goals are 10 us
+per anchor and 30 us per swap.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from planner.plan import Plan
+from planner.schedule import ActionKind, lower
+from profiles.anchors import AnchorHooks
+from profiles.profile import BEGIN
+from runtime import Replay, replay
+from runtime.backend import Backend, backend_for
+from runtime.host_pool import HostStretch
+from tests.models import gpt2
+from tests.training import everything_away_plan
+
+ROUNDS = 30
+NS_PER_US = 1000
+
+
+class NoCopy:
+    """A copy that is over before it begins."""
+
+    overrun_us = 0.0
+
+    def wait(self) -> float:
+        return 0.0
+
+
+class NoLane:
+    """Takes no time and moves nothing: for storages whose numbers do not matter."""
+
+    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> NoCopy:
+        return NoCopy()
+
+    def close(self) -> None:
+        pass
+
+
+def without_swaps(plan: Plan) -> Plan:
+    """The same step with nothing to do at its anchors."""
+    return plan.model_copy(update={"swaps": (), "host_pool_bytes": 0})
+
+
+def anchors_us(plan: Plan) -> float:
+    """Median time of all anchors of a step, called one after the other with nothing between."""
+    workload = gpt2()
+    tensors = {s.id: torch.zeros(s.size_bytes, dtype=torch.uint8) for s in plan.storages}
+    shown = [None if slot.shows is None else tensors[slot.shows] for slot in plan.slots]
+    with Replay(plan, workload.model, workload.optimizer) as attached:
+
+        def walk() -> None:
+            for slot, tensor in zip(plan.slots[1:-1], shown[1:-1], strict=True):
+                attached.on_anchor(slot.anchor, tensor)
+
+        def step() -> float:
+            with attached.unwatched_step() as statistics:
+                elapsed_us = step_us(walk)
+                assert statistics.fallback is None, statistics.fallback
+                return elapsed_us
+
+        return median(step() for _ in range(ROUNDS))
+
+
+class Nobody:
+    """A listener that does nothing."""
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        pass
+
+
+def step_us(run: Callable[[], object]) -> float:
+    start_ns = time.perf_counter_ns()
+    run()
+    return (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+
+def hooks_us() -> tuple[float, float]:
+    """Median step time without and with hooks that tell nobody, in turns."""
+    workload = gpt2()
+    hooks = AnchorHooks(workload.model, workload.optimizer, Nobody())
+
+    def hooked() -> None:
+        with hooks.step():
+            workload.step()
+
+    pairs = [(step_us(workload.step), step_us(hooked)) for _ in range(ROUNDS)]
+    hooks.close()
+    return median(a for a, _ in pairs), median(b for _, b in pairs)
+
+
+def main() -> None:
+    """Prints the table."""
+    torch.set_num_threads(1)
+    plan = everything_away_plan("gpt2")
+    anchors = len(plan.slots) - 2
+    idle_us = anchors_us(without_swaps(plan))
+    setattr(replay, "backend_for", _lanes_that_do_nothing)  # noqa: B010
+    owned = {s.id for s in plan.storages if not s.name.startswith("pack:")}
+    moving = plan.model_copy(
+        update={"swaps": tuple(s for s in plan.swaps if s.storage not in owned)}
+    )
+    moves = sum(action.kind is ActionKind.SWAP_OUT for row in lower(moving) for action in row)
+    busy_us = anchors_us(moving)
+    stock_us, hooked_us = hooks_us()
+    print(f"{anchors} anchors from {BEGIN!r} to 'end', {moves} swaps; measured medians")
+    print(f"replay at an anchor with nothing to do  {idle_us / anchors:6.2f} us")
+    print(f"replay of one swap, all four actions    {(busy_us - idle_us) / moves:6.2f} us")
+    print(f"hooks alone, per anchor                 {(hooked_us - stock_us) / anchors:6.2f} us")
+
+
+def _lanes_that_do_nothing(plan: Plan) -> Backend:
+    return replace(backend_for(plan), d2h=NoLane(), h2d=NoLane())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Estimates to compare with recordings: the same step on the same type of device."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from profiles.estimate import estimate
+from profiles.op_class import COMPUTE_CLASSES, OpClass, Precision
+from profiles.profile import Device, Op, Profile, Storage, WorkloadSource
+from profiles.roofline import Roofline, Target
+from profiles.workload import Workload
+from tests.training import FAST_LINK
+
+SLOW = Roofline(
+    flops_per_us=MappingProxyType({(each, Precision.FP32): 1000.0 for each in COMPUTE_CLASSES}),
+    bytes_per_us=MappingProxyType(dict.fromkeys(OpClass, 100.0)),
+    launch_us=2.0,
+    describe_us=0.5,
+    launch_overlaps=False,
+)
+"""Round figures, to work durations out by hand."""
+
+SAME_VIEW = {"aten.as_strided.default": "aten.view.default"}
+"""Autograd makes the view of a gradient it writes into by `as_strided`, but of a fake gradient by
+the view that the step made: the same storage is read at the same point."""
+
+MSE_LOSS = "aten.mse_loss.default"
+
+
+def target(kind: str) -> Target:
+    device = Device(kind=kind, name="slow", memory_bytes=1 << 30, compute_threads=0)
+    return Target(device=device, roofline=SLOW)
+
+
+def estimated(
+    build: Callable[[], Workload], kind: str = "cpu", source: WorkloadSource | None = None
+) -> Profile:
+    source = source or WorkloadSource(reference="", settings=(), seed=0)
+    return estimate(build, target=target(kind), source=source, link=FAST_LINK)
+
+
+def assert_same_step(estimate: Profile, recording: Profile) -> None:
+    """Fails unless two profiles tell of the same anchors, ops and storages."""
+    assert [slot.anchor for slot in estimate.slots] == [slot.anchor for slot in recording.slots]
+    assert list(map(_op, estimate.ops)) == list(map(_op, recording.ops))
+    assert [slot.shows for slot in estimate.slots] == [slot.shows for slot in recording.slots]
+    different = [
+        (found, expected)
+        for found, expected in zip(estimate.storages, recording.storages, strict=True)
+        if found != expected and not _is_mse_scratch(found, expected, recording)
+    ]
+    assert different == []
+    assert estimate.model_fingerprint == recording.model_fingerprint
+
+
+def _op(op: Op) -> tuple[str, int, str]:
+    return SAME_VIEW.get(op.name, op.name), op.slot, op.module
+
+
+def _is_mse_scratch(found: Storage, expected: Storage, recording: Profile) -> bool:
+    """Whether two storages differ only as the result of `mse_loss` does.
+
+    On the CPU the op puts every element's loss into the storage of its result before it adds them
+    up there, and leaves the storage as large as that.
+    """
+    made_by = expected.allocated_op
+    if made_by is None or recording.ops[made_by].name != MSE_LOSS:
+        return False
+    return found.model_copy(update={"size_bytes": expected.size_bytes}) == expected

@@ -1,0 +1,126 @@
+"""Profile and plan files: what comes back, and what is refused and how."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from planner.plan import read_plan, write_plan
+from profiles.errors import FileError
+from profiles.files import format_of, write_file
+from profiles.profile import read_profile, write_profile
+from tests.saved import (
+    KINDS,
+    PROFILE,
+    READ,
+    content_of,
+    plan_of_it,
+    record,
+    refusal,
+    refused,
+    write_json,
+)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
+def test_round_trip(tmp_path: Path, name: str) -> None:
+    write_profile(PROFILE, tmp_path / name)
+    assert read_profile(tmp_path / name) == PROFILE
+    assert format_of(tmp_path / name) == "swapplan-profile"
+    write_plan(plan_of_it(), tmp_path / name)
+    assert read_plan(tmp_path / name) == plan_of_it()
+    assert format_of(tmp_path / name) == "swapplan-plan"
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.json.gz", "two.json.gz"):
+        write_profile(PROFILE, tmp_path / name)
+    assert (tmp_path / "one.json.gz").read_bytes() == (tmp_path / "two.json.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "one.json.gz").read_bytes()).startswith(b"{")
+
+
+def test_a_compressed_file_is_known_by_its_content(tmp_path: Path) -> None:
+    write_profile(PROFILE, tmp_path / "x.json.gz")
+    (tmp_path / "x.json").write_bytes((tmp_path / "x.json.gz").read_bytes())
+    assert read_profile(tmp_path / "x.json") == PROFILE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
+def test_truncated(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
+    write_file(record(kind), path)
+    data = path.read_bytes()
+    for length in {*range(40), *range(40, len(data), 37), *range(len(data) - 12, len(data))}:
+        path.write_bytes(data[:length])
+        message = refused(READ[kind], path)
+        assert "plan profile" in message or "plan solve" in message
+
+
+def test_flipped_bits_in_a_compressed_file_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.json.gz"
+    write_profile(PROFILE, path)
+    data = path.read_bytes()
+    for position in range(0, len(data), 5):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
+        # A flip in the header's idle bytes changes nothing.
+        assert refusal(read_profile, path) or read_profile(path) == PROFILE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x1f\x8b",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b"null",
+        b"3",
+        b"[]",
+        b"{}",
+        b'{"format": 3}',
+        b'{"format": "something else"}',
+        b"PK\x03\x04 no JSON",
+        b'{"format": "swapplan-profile", "version": 1}',
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_foreign(tmp_path: Path, kind: str, data: bytes) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    refused(READ[kind], path)
+
+
+def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_plan(plan_of_it(), path)
+    message = refused(read_profile, path)
+    assert "'swapplan-plan'" in message
+    assert "'swapplan-profile'" in message
+    write_profile(PROFILE, path)
+    assert "expected 'swapplan-plan'" in refused(read_plan, path)
+
+
+@pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_version(tmp_path: Path, kind: str, version: object) -> None:
+    path = tmp_path / "x.json"
+    write_json(content_of(record(kind)) | {"version": version}, path)
+    message = refused(READ[kind], path)
+    assert "version" in message
+    assert repr(version) in message
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    assert "no such file" in refused(read_profile, tmp_path / "absent.json")
+    refused(read_profile, tmp_path)
+    with pytest.raises(FileError, match="no such file"):
+        format_of(tmp_path / "absent.json")
+
+
+def test_format_of_a_foreign_file(tmp_path: Path) -> None:
+    for data in (b"", b"[]", b"{}", b'{"format": 3}', b"\x1f\x8b", b"text"):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(FileError) as refused:
+            format_of(tmp_path / "x")
+        assert "\n" not in str(refused.value)

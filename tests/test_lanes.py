@@ -1,0 +1,233 @@
+"""The emulated accelerator's parts: lanes, host pool, accountant, residency."""
+
+import gc
+import time
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from profiles.errors import SwapplanError
+from runtime.accountant import Accountant, EmulatedOutOfMemoryError
+from runtime.host_pool import HostPool
+from runtime.lanes import Direction, Lane
+from runtime.residency import Residency, TrackedStorage, UnmovableError
+from runtime.resident_set import anonymous_bytes, give_back_free_memory
+
+MIB = 1 << 20
+FAST = 100_000.0
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(name="d2h")
+def _d2h() -> Iterator[Lane]:
+    lane = Lane(Direction.D2H, FAST, 0.0)
+    yield lane
+    lane.close()
+
+
+@pytest.fixture(name="h2d")
+def _h2d() -> Iterator[Lane]:
+    lane = Lane(Direction.H2D, FAST, 0.0)
+    yield lane
+    lane.close()
+
+
+def test_bytes_go_out_and_come_back(d2h: Lane, h2d: Lane) -> None:
+    pool = HostPool(3 * MIB)
+    values = torch.randint(0, 256, (MIB,), dtype=torch.uint8)
+    storage = values.clone().untyped_storage()
+    d2h.issue(storage, pool.stretch(MIB, MIB)).wait()
+    other = torch.zeros(MIB, dtype=torch.uint8)
+    h2d.issue(other.untyped_storage(), pool.stretch(MIB, MIB)).wait()
+    assert torch.equal(values, other)
+
+
+def test_a_lane_takes_the_time_of_its_link() -> None:
+    """Never faster than the link: ten copies of 1 MiB at 100 MiB/s, one after the other."""
+    lane = Lane(Direction.D2H, 100 * MIB / 1e6, 0.0)
+    pool = HostPool(MIB)
+    storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
+    start = time.perf_counter()
+    copies = [lane.issue(storage, pool.stretch(0, MIB)) for _ in range(10)]
+    assert time.perf_counter() - start < 0.05, "issuing does not wait"
+    waited_us = copies[-1].wait()
+    assert time.perf_counter() - start >= 0.1
+    assert waited_us > 0
+    ends = [copy.ended_ns for copy in copies]
+    assert ends == sorted(ends)
+    assert all(copy.storage is None for copy in copies), "an ended copy keeps nothing alive"
+    lane.close()
+
+
+def test_a_forgotten_lane_ends_its_thread() -> None:
+    lane = Lane(Direction.D2H, FAST, 0.0)
+    thread = lane._thread
+    del lane
+    gc.collect()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
+
+
+def test_the_pool_hands_out_only_its_own_bytes() -> None:
+    pool = HostPool(100)
+    pool.stretch(60, 40)
+    with pytest.raises(ValueError, match="outside the pool"):
+        pool.stretch(61, 40)
+    with pytest.raises(ValueError, match="outside the pool"):
+        HostPool(0).stretch(0, 1)
+
+
+def test_a_pool_larger_than_the_host_is_refused() -> None:
+    with pytest.raises(SwapplanError, match="smaller --host-budget"):
+        HostPool(1 << 60)
+
+
+def test_the_process_really_gives_memory_back(d2h: Lane, h2d: Lane) -> None:
+    size_bytes = 128 * MIB
+    pool = HostPool(size_bytes)
+    values = torch.ones(size_bytes, dtype=torch.uint8)
+    tracked = TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
+    give_back_free_memory()
+    before_bytes = anonymous_bytes()
+    tracked.swap_out(d2h, pool.stretch(0, size_bytes))
+    tracked.release()
+    assert before_bytes - anonymous_bytes() > 0.9 * size_bytes
+    tracked.swap_in(h2d)
+    tracked.arrive()
+    assert before_bytes - anonymous_bytes() < 0.1 * size_bytes
+    assert bool(values.all())
+
+
+def tracked_storage() -> tuple[torch.Tensor, TrackedStorage]:
+    values = torch.arange(MIB // 8)
+    return values, TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
+
+
+def test_residency_goes_round(d2h: Lane, h2d: Lane) -> None:
+    pool = HostPool(MIB)
+    values, tracked = tracked_storage()
+    view = values[7:9]
+    seen = [tracked.residency]
+    for move in (
+        lambda: tracked.swap_out(d2h, pool.stretch(0, MIB)),
+        tracked.release,
+        lambda: tracked.swap_in(h2d),
+        tracked.arrive,
+    ):
+        move()
+        seen.append(tracked.residency)
+    assert seen == [
+        Residency.RESIDENT,
+        Residency.LEAVING,
+        Residency.AWAY,
+        Residency.RETURNING,
+        Residency.RESIDENT,
+    ]
+    assert view.tolist() == [7, 8], "views stay valid"
+
+
+def test_a_pool_outlives_its_copies() -> None:
+    """A replay that is dropped while a copy is in flight must not unmap what it writes to."""
+    lane = Lane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
+    values = torch.ones(8 * MIB, dtype=torch.uint8)
+    pool = HostPool(8 * MIB)
+    slab = weakref.ref(pool)
+    copies = [lane.issue(values.untyped_storage(), pool.stretch(0, 8 * MIB)) for _ in range(3)]
+    del pool
+    assert slab() is not None
+    copies[-1].wait()
+    lane.close()
+    assert slab() is None
+
+
+def test_moves_out_of_order_are_refused(d2h: Lane, h2d: Lane) -> None:
+    pool = HostPool(MIB)
+    _values, tracked = tracked_storage()
+    for move in (tracked.release, tracked.arrive, lambda: tracked.swap_in(h2d)):
+        with pytest.raises(UnmovableError, match="it is resident"):
+            move()
+    tracked.swap_out(d2h, pool.stretch(0, MIB))
+    with pytest.raises(UnmovableError, match="it is leaving"):
+        tracked.swap_out(d2h, pool.stretch(0, MIB))
+
+
+@pytest.mark.parametrize("moves", [1, 2, 3, 4])
+def test_restore_works_from_every_state(d2h: Lane, h2d: Lane, moves: int) -> None:
+    pool = HostPool(MIB)
+    values, tracked = tracked_storage()
+    expected = values.clone()
+    for move in (
+        lambda: tracked.swap_out(d2h, pool.stretch(0, MIB)),
+        tracked.release,
+        lambda: tracked.swap_in(h2d),
+        tracked.arrive,
+    )[:moves]:
+        move()
+    tracked.restore(h2d)
+    assert tracked.residency is Residency.RESIDENT
+    assert torch.equal(values, expected)
+
+
+def test_a_storage_that_dies_away_stays_dead(d2h: Lane, h2d: Lane) -> None:
+    pool = HostPool(MIB)
+    values, tracked = tracked_storage()
+    gone = weakref.ref(values.untyped_storage())
+    tracked.swap_out(d2h, pool.stretch(0, MIB))
+    tracked.release()
+    del values
+    assert gone() is None, "tracking must not keep it alive"
+    tracked.restore(h2d)
+
+
+def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends() -> None:
+    lane = Lane(Direction.D2H, MIB / 1e5, 0.0)
+    pool = HostPool(MIB)
+    values, tracked = tracked_storage()
+    gone = weakref.ref(values.untyped_storage())
+    tracked.swap_out(lane, pool.stretch(0, MIB))
+    del values
+    assert gone() is not None
+    tracked.release()
+    assert gone() is None
+    lane.close()
+
+
+def test_memory_that_cannot_be_resized_is_not_moved(d2h: Lane) -> None:
+    values = torch.zeros(4)
+    tracked = TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
+    values.numpy()
+    with pytest.raises(UnmovableError, match="resized"):
+        tracked.swap_out(d2h, HostPool(16).stretch(0, 16))
+
+
+def test_the_accountant_counts_live_storages() -> None:
+    accountant = Accountant(CPU, None)
+    with accountant.watch():
+        one = torch.zeros(100)
+        other = one + 1
+        view = other[3:5]
+        assert accountant.live_bytes == 800
+        del other
+        assert accountant.live_bytes == 800, "a view keeps its storage"
+        del view
+        assert accountant.live_bytes == 400
+    assert accountant.peak_bytes == 800
+    del one
+    assert accountant.live_bytes == 0
+
+
+def test_the_accountant_enforces_the_budget_to_the_byte() -> None:
+    accountant = Accountant(CPU, 800)
+    with accountant.watch():
+        kept = [torch.zeros(100), torch.zeros(100)]
+        with pytest.raises(EmulatedOutOfMemoryError, match="out of memory"):
+            kept[0] + 1
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.zeros(1)
+    with accountant.watch():
+        accountant.lift()
+        kept.append(torch.zeros(100))
+    with accountant.watch(), pytest.raises(EmulatedOutOfMemoryError):
+        torch.zeros(1)

@@ -1,0 +1,196 @@
+"""What holds for every plan, on random profiles."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from planner import Plan, read_plan, write_plan
+from planner.schedule import Action, lower
+from planner.solve import solve
+from planner.solver_name import SolverName
+from profiles import Profile, read_profile, write_profile
+from profiles.errors import BudgetError
+from profiles.profile import Link
+from tests.invariants import ROUNDING, check_plan
+from tests.oracle import idles, smallest_budget_bytes
+from tests.strategies import jobs, peak_bytes, profiles
+from tests.toys import transformer_like, unet_like
+
+Job = tuple[Profile, int]
+
+few = settings(max_examples=50)
+# One folder serves every example: each overwrites the last one's file.
+with_folder = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def plan(profile: Profile, budget_bytes: int, **options: object) -> Plan:
+    return solve(profile, budget_bytes=budget_bytes, min_size_bytes=1, **options)  # type: ignore[arg-type]
+
+
+@given(jobs())
+@settings(max_examples=150)
+def test_invariants_hold_with_highs(job: Job) -> None:
+    profile, budget_bytes = job
+    check_plan(plan(profile, budget_bytes), profile)
+
+
+@given(jobs())
+@few
+def test_invariants_hold_with_cbc(job: Job) -> None:
+    profile, budget_bytes = job
+    found = plan(profile, budget_bytes, solver=SolverName.CBC)
+    check_plan(found, profile)
+
+
+@given(jobs())
+@few
+def test_both_solvers_find_the_same_bound(job: Job) -> None:
+    profile, budget_bytes = job
+    by_highs, by_cbc = (plan(profile, budget_bytes, solver=solver) for solver in SolverName)
+    assert same_bound(by_highs, by_cbc)
+
+
+@given(jobs(), st.integers(0, 2000))
+@settings(max_examples=80)
+def test_invariants_hold_with_a_host_budget(job: Job, host_budget_bytes: int) -> None:
+    profile, budget_bytes = job
+    try:
+        found = plan(profile, budget_bytes, host_budget_bytes=host_budget_bytes)
+    except BudgetError as error:
+        found = plan(profile, error.smallest_budget_bytes, host_budget_bytes=host_budget_bytes)
+    check_plan(found, profile)
+
+
+@pytest.mark.parametrize("profile", [unet_like(3), unet_like(4), transformer_like(4)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_invariants_hold_on_synthetic_networks(profile: Profile, share: float) -> None:
+    smallest = smallest_budget_bytes(profile)
+    budget_bytes = smallest + round(share * (peak_bytes(profile) - smallest))
+    check_plan(plan(profile, budget_bytes), profile)
+
+
+def same_bound(one: Plan, other: Plan) -> bool:
+    return one.certificate.bound_stall_us == pytest.approx(
+        other.certificate.bound_stall_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
+    )
+
+
+def step_us(found: Plan) -> float:
+    return found.certificate.compute_us + found.certificate.bound_stall_us
+
+
+@given(jobs(), st.integers(1, 500))
+@few
+def test_the_bound_falls_as_the_budget_grows(job: Job, more_bytes: int) -> None:
+    profile, budget_bytes = job
+    tight, loose = plan(profile, budget_bytes), plan(profile, budget_bytes + more_bytes)
+    slack_us = ROUNDING * (1 + step_us(tight))
+    assert loose.certificate.bound_stall_us <= tight.certificate.bound_stall_us + slack_us
+
+
+@given(jobs(), st.sampled_from([1.1, 2.0, 10.0]), st.booleans())
+@few
+def test_the_bound_falls_as_the_link_grows_faster(job: Job, factor: float, out: bool) -> None:
+    profile, budget_bytes = job
+    rate = "d2h_bytes_per_us" if out else "h2d_bytes_per_us"
+    faster_rate = {rate: factor * getattr(profile.link, rate)}
+    link = Link.model_validate(profile.link.model_dump() | faster_rate)
+    slow, fast = plan(profile, budget_bytes), plan(profile, budget_bytes, link=link)
+    assert fast.link == link
+    slack_us = ROUNDING * (1 + step_us(slow))
+    assert fast.certificate.bound_stall_us <= slow.certificate.bound_stall_us + slack_us
+
+
+@given(profiles)
+@settings(max_examples=80)
+def test_the_smallest_budget_is_met_and_one_byte_less_is_not(profile: Profile) -> None:
+    smallest = smallest_budget_bytes(profile)
+    assume(smallest > 0)
+    check_plan(plan(profile, smallest), profile)
+    for budget_bytes in {0, smallest // 2, smallest - 1}:
+        with pytest.raises(BudgetError) as refused:
+            plan(profile, budget_bytes)
+        assert refused.value.smallest_budget_bytes == smallest
+        assert "\n" not in str(refused.value)
+
+
+@given(jobs(), st.integers(0, 1500))
+@settings(max_examples=80)
+def test_the_smallest_budget_under_a_host_budget(job: Job, host_budget_bytes: int) -> None:
+    profile, _ = job
+    try:
+        plan(profile, 0, host_budget_bytes=host_budget_bytes)
+    except BudgetError as error:
+        smallest = error.smallest_budget_bytes
+    else:
+        assume(False)
+    check_plan(plan(profile, smallest, host_budget_bytes=host_budget_bytes), profile)
+    with pytest.raises(BudgetError) as refused:
+        plan(profile, smallest - 1, host_budget_bytes=host_budget_bytes)
+    assert refused.value.smallest_budget_bytes == smallest
+
+
+@given(jobs(), st.randoms(use_true_random=False))
+@few
+def test_the_order_of_storages_is_of_no_account(job: Job, rng: random.Random) -> None:
+    """Ids break ties between plans, so only what ties cannot touch is compared."""
+    profile, budget_bytes = job
+    shuffled = shuffled_storages(profile, rng)
+    one, other = plan(profile, budget_bytes), plan(shuffled, budget_bytes)
+    check_plan(other, shuffled)
+    assert [slot.resident_bytes for slot in one.slots] == [
+        slot.resident_bytes for slot in other.slots
+    ]
+    assert one.certificate.peak_without_bytes == other.certificate.peak_without_bytes
+    assert same_bound(one, other)
+
+
+def shuffled_storages(profile: Profile, rng: random.Random) -> Profile:
+    order = list(range(len(profile.storages)))
+    rng.shuffle(order)
+    content = profile.model_dump()
+    content["storages"] = tuple(
+        content["storages"][old] | {"id": new} for new, old in enumerate(order)
+    )
+    for slot in content["slots"]:
+        slot["shows"] = None if slot["shows"] is None else order.index(slot["shows"])
+    return Profile.model_validate(content)
+
+
+@given(jobs(), st.sampled_from(["x.json", "x.json.gz"]))
+@with_folder
+def test_files_round_trip(tmp_path: Path, job: Job, name: str) -> None:
+    profile, budget_bytes = job
+    write_profile(profile, tmp_path / name)
+    again = read_profile(tmp_path / name)
+    assert again == profile
+    assert again.fingerprint() == profile.fingerprint()
+    found = plan(profile, budget_bytes)
+    write_plan(found, tmp_path / name)
+    assert read_plan(tmp_path / name) == found
+
+
+@given(jobs())
+@few
+def test_actions_are_read_back_from_their_text(job: Job) -> None:
+    schedule = lower(plan(*job))
+    for actions in schedule:
+        assert tuple(Action.from_str(str(action)) for action in actions) == actions
+
+
+@given(jobs(), st.integers(1, 1000))
+@few
+def test_small_storages_stay(job: Job, min_size_bytes: int) -> None:
+    profile, budget_bytes = job
+    try:
+        found = solve(profile, budget_bytes=budget_bytes, min_size_bytes=min_size_bytes)
+    except BudgetError as error:
+        found = solve(
+            profile, budget_bytes=error.smallest_budget_bytes, min_size_bytes=min_size_bytes
+        )
+    check_plan(found, profile)
+    moved = {swap.storage for swap in found.swaps}
+    assert moved <= {i.storage for i in idles(profile) if i.size_bytes >= min_size_bytes}

@@ -1,0 +1,203 @@
+"""What the recorder sees of a step small enough to know by heart."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from planner.memory import slot_memory
+from profiles.errors import WorkloadError
+from profiles.owned import owned_storages
+from profiles.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource
+from profiles.record import record
+from profiles.workload import Workload
+from runtime.accountant import Accountant
+from tests.training import BUILDERS, FAST_LINK, recorded
+
+SOURCE = WorkloadSource(reference="", settings=(), seed=0)
+ROWS, WIDTH = 32, 16
+FLOAT = 4
+
+
+def two_layers() -> Workload:
+    """sum(tanh(x @ a) @ b), trained with plain SGD with momentum."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh(), nn.Linear(WIDTH, 1, bias=False)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(torch.ones(ROWS, WIDTH)).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+@pytest.fixture(scope="module", name="profile")
+def _profile() -> Profile:
+    return record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2)
+
+
+def named(profile: Profile, name: str) -> Storage:
+    return next(storage for storage in profile.storages if storage.name == name)
+
+
+def ops_using(profile: Profile, name: str) -> list[str]:
+    return [profile.ops[use.op].name for use in named(profile, name).uses]
+
+
+def test_anchors_stand_in_program_order(profile: Profile) -> None:
+    assert [slot.anchor for slot in profile.slots] == [
+        "begin",
+        "pre:0",
+        "pack:0",  # x, which the gradient of the first weight needs
+        "pre:1",
+        "pack:1",  # tanh(x @ a), its own output
+        "pre:2",
+        "pack:2",  # the second weight
+        "pack:3",  # the same storage as pack:1, as input of the second layer
+        "unpack:2",
+        "unpack:3",
+        "grad:2.weight",
+        "unpack:1",
+        "unpack:0",
+        "grad:0.weight",
+        "optimizer:pre",
+        "optimizer:post",
+        "end",
+    ]
+
+
+def test_a_saved_activation(profile: Profile) -> None:
+    hidden = named(profile, "pack:1")
+    assert hidden.kind is StorageKind.ACTIVATION
+    assert hidden.size_bytes == ROWS * WIDTH * FLOAT
+    assert hidden.left_out is None
+    assert profile.slots[hidden.shown_at or 0].anchor == "pack:1"
+    shown = [slot.anchor for slot in profile.slots if slot.shows == hidden.id]
+    assert shown == ["pack:1", "pack:3"]
+    assert profile.ops[hidden.allocated_op or 0].name == "aten.tanh.default"
+    uses = ops_using(profile, "pack:1")
+    assert uses[:2] == ["aten.tanh.default", "aten.mm.default"]
+    assert uses[-1] == "aten.tanh_backward.default"
+    assert hidden.uses[0].access is Access.WRITE
+    assert {use.access for use in hidden.uses[1:]} == {Access.READ}
+    # Its memory goes with the backward node that needed it last.
+    assert hidden.released_op is not None
+    assert hidden.released_op >= hidden.uses[-1].op
+
+
+def test_owned_storages_live_through_the_step(profile: Profile) -> None:
+    for name, kind in (
+        ("parameter:0.weight", StorageKind.PARAMETER),
+        ("parameter:2.weight", StorageKind.PARAMETER),
+        ("state:0.weight.momentum_buffer", StorageKind.OPTIMIZER_STATE),
+        ("state:2.weight.momentum_buffer", StorageKind.OPTIMIZER_STATE),
+    ):
+        storage = named(profile, name)
+        assert storage.kind is kind
+        assert storage.allocated_op is storage.released_op is None
+        assert storage.shown_at == 0
+    weight = named(profile, "parameter:0.weight")
+    assert weight.size_bytes == WIDTH * WIDTH * FLOAT
+    assert profile.ops[weight.uses[-1].op].name == "aten.add_.Tensor"
+    assert weight.uses[-1].access is Access.WRITE
+
+
+def test_gradients_are_found_by_the_anchor_that_follows_them(profile: Profile) -> None:
+    gradient = named(profile, "grad:0.weight")
+    assert gradient.kind is StorageKind.GRADIENT
+    assert profile.slots[gradient.shown_at or 0].anchor == "grad:0.weight"
+    assert gradient.allocated_op is not None
+    assert gradient.released_op is None, "it waits for the next zero_grad"
+
+
+def test_the_rest_is_left_out_with_a_reason(profile: Profile) -> None:
+    left_out = [storage for storage in profile.storages if storage.left_out is not None]
+    assert left_out
+    assert {storage.left_out for storage in left_out} == {LeftOut.NEVER_SHOWN}
+    assert {storage.kind for storage in left_out} <= {StorageKind.TEMPORARY, StorageKind.GRADIENT}
+
+
+def test_times_are_there(profile: Profile) -> None:
+    assert profile.slots[-1].duration_us == 0
+    assert all(op.duration_us > 0 for op in profile.ops)
+    assert profile.step_us > 0
+    assert profile.timed_steps == 2
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
+    """Two independent countings of the same step agree to the byte."""
+    planned = max(memory.resident_bytes for memory in slot_memory(recorded(name)))
+    workload = BUILDERS[name]()
+    accountant = Accountant(torch.device("cpu"), budget_bytes=None)
+    for _ in range(3):
+        accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+        with accountant.watch():
+            workload.step()
+    assert accountant.peak_bytes == planned
+
+
+def test_memory_of_somebody_else_is_left_out() -> None:
+    """numpy owns the batch; its storage cannot be resized."""
+    inputs = torch.from_numpy(np.ones((ROWS, WIDTH), dtype=np.float32))
+    workload = two_layers()
+
+    def step() -> torch.Tensor:
+        workload.optimizer.zero_grad()
+        loss = workload.model(inputs).sum()
+        loss.backward()
+        workload.optimizer.step()
+        return loss
+
+    owner = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+    profile = record(owner, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    batch = named(profile, "pack:0")
+    assert batch.kind is StorageKind.INPUT
+    assert batch.left_out is LeftOut.NOT_RESIZABLE
+
+
+def test_a_step_that_changes_is_refused() -> None:
+    workload = two_layers()
+    calls = iter(range(100))
+
+    def step() -> torch.Tensor:
+        if next(calls) % 2:
+            workload.model(torch.ones(ROWS, WIDTH))
+        return workload.step()
+
+    changing = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+    with pytest.raises(WorkloadError, match="another course each time"):
+        record(changing, source=SOURCE, link=FAST_LINK)
+
+
+def test_a_step_without_an_optimizer_is_refused() -> None:
+    workload = two_layers()
+
+    def step() -> torch.Tensor:
+        loss = workload.model(torch.ones(ROWS, WIDTH)).sum()
+        loss.backward()
+        return loss
+
+    without = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+    with pytest.raises(WorkloadError, match=r"never calls optimizer\.step"):
+        record(without, source=SOURCE, link=FAST_LINK)
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    workload = two_layers()
+    empty = Workload(model=nn.Tanh(), optimizer=workload.optimizer, step=workload.step)
+    with pytest.raises(WorkloadError, match="no parameters"):
+        record(empty, source=SOURCE, link=FAST_LINK)
+
+
+def test_recording_leaves_no_hook_behind() -> None:
+    workload = two_layers()
+    record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    assert not any(module._forward_pre_hooks for module in workload.model.modules())
+    assert not any(p._post_accumulate_grad_hooks for p in workload.model.parameters())

@@ -1,0 +1,508 @@
+"""Real training under the hardest plan: equal bit by bit, within the budget, whatever happens."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from planner.plan import Plan, write_plan
+from profiles.errors import PlanMismatchError, WorkloadError
+from profiles.profile import WorkloadSource
+from profiles.record import record
+from profiles.workload import Workload
+from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
+from runtime.proof import prove
+from tests import models
+from tests.everything_away import everything_away
+from tests.training import (
+    BUILDERS,
+    FAST_LINK,
+    assert_all_resident,
+    assert_same,
+    everything_away_plan,
+    snapshot,
+)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_training_is_bit_equal_within_the_budget(name: str) -> None:
+    plan = everything_away_plan(name)
+    assert plan.swaps
+    report = prove(plan, build=BUILDERS[name], steps=3, timed_steps=1)
+    assert report.losses_equal
+    assert report.tensors_equal
+    assert report.tensors_compared >= 3
+    assert (report.misses, report.fallbacks, report.warnings) == (0, 0, ())
+    assert report.out_of_memory_without_plan
+    assert "out of memory" in report.out_of_memory_message
+    # Memory is a fact of program order: it is predicted to the byte.
+    assert report.peak_without_bytes == plan.certificate.peak_without_bytes
+    assert report.peak_with_bytes == plan.certificate.peak_bytes == plan.budget_bytes
+    assert report.d2h_bytes == report.h2d_bytes == plan.certificate.d2h_bytes
+    assert report.passed
+
+
+def test_every_class_of_storage_moves() -> None:
+    plan = everything_away_plan("kept_gradients")
+    moved = {plan.storage(swap.storage).kind.value for swap in plan.swaps}
+    assert moved >= {"activation", "parameter", "gradient", "optimizer_state"}
+    plan = everything_away_plan("resnet")
+    moved = {plan.storage(swap.storage).kind.value for swap in plan.swaps}
+    assert "buffer" in moved
+
+
+@contextmanager
+def attached(name: str) -> Iterator[tuple[Workload, Replay]]:
+    """A workload under the hardest plan."""
+    workload = BUILDERS[name]()
+    replay = Replay(everything_away_plan(name), workload.model, workload.optimizer)
+    with replay:
+        yield workload, replay
+
+
+def stock(name: str, steps: int) -> dict[str, torch.Tensor]:
+    """The numbers after a few steps of plain training."""
+    workload = BUILDERS[name]()
+    for _ in range(steps):
+        workload.step()
+    return snapshot(workload)
+
+
+class Interruption(Exception):
+    """Raised inside a step on purpose."""
+
+
+# A backward hook on a module adds a node to the graph: that step is not the planned one.
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+@pytest.mark.parametrize("where", ["grad:", "unpack:", "pack:", "pre:", "optimizer:pre"])
+def test_an_exception_inside_the_step_leaves_everything_resident(where: str) -> None:
+    plain = BUILDERS["unet3d"]()
+    with attached("unet3d") as (workload, replay):
+        for one in (plain, workload):
+            one.step()
+        interrupted(plain, where)
+        with pytest.raises(Interruption), replay.step():
+            interrupted_step(workload, where)
+        assert_all_resident(workload)
+        assert_same(snapshot(plain), snapshot(workload))
+        plain.step()
+        with replay.step() as statistics:
+            workload.step()
+        assert statistics.fallback is None
+        assert_same(snapshot(plain), snapshot(workload))
+
+
+def interrupted(workload: Workload, where: str) -> None:
+    with pytest.raises(Interruption):
+        interrupted_step(workload, where)
+
+
+def interrupted_step(workload: Workload, where: str) -> None:
+    """A step that raises in the middle of the work that anchors of one kind stand for."""
+
+    def stop(*_: object) -> None:
+        raise Interruption
+
+    parameter = list(workload.model.parameters())[-3]
+    last = [module for module in workload.model.modules() if not list(module.children())][-1]
+    handles = {
+        "grad:": lambda: parameter.register_post_accumulate_grad_hook(stop),
+        "unpack:": lambda: last.register_full_backward_pre_hook(stop),
+        "pack:": lambda: last.register_forward_hook(stop),
+        "pre:": lambda: last.register_forward_pre_hook(stop),
+        "optimizer:pre": lambda: workload.optimizer.register_step_pre_hook(stop),
+    }
+    handle = handles[where]()
+    try:
+        workload.step()
+    finally:
+        handle.remove()
+
+
+def perceptron_training(rows: list[int], *, seed: int = 1) -> Workload:
+    """Trains on batches of the given sizes, one after the other."""
+    torch.manual_seed(0)
+    model = models.perceptron()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = iter(rows)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        inputs = torch.rand(next(sizes), 192, generator=generator)
+        loss = functional.mse_loss(model(inputs), inputs.mean(dim=1, keepdim=True))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+SAME = [512] * 40
+"""More steps than any test or recording takes."""
+
+
+def perceptron_plan() -> Plan:
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    profile = record(perceptron_training(SAME), source=source, link=FAST_LINK, timed_steps=1)
+    return everything_away(profile)
+
+
+@pytest.fixture(scope="module", name="plan")
+def _plan() -> Plan:
+    return perceptron_plan()
+
+
+def test_a_changed_batch_size_falls_back_and_the_next_step_replays(plan: Plan) -> None:
+    rows = [512, 512, 128, 1024, 512]
+    plain, workload = perceptron_training(rows), perceptron_training(rows)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with pytest.warns(
+            FallbackWarning, match=r"fell back to resident: .*bytes, planned"
+        ) as told:
+            for _ in rows:
+                plain.step()
+                with replay.step():
+                    workload.step()
+        assert len(told) == 1, "told once"
+        fallbacks = [step.fallback for step in replay.steps]
+        assert [reason is None for reason in fallbacks] == [True, True, False, False, True]
+        assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_evaluation_between_steps_finds_everything(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    probe = torch.rand(7, 192)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for _ in range(3):
+            plain.step()
+            with replay.step() as statistics:
+                workload.step()
+            assert statistics.fallback is None
+            with torch.no_grad():
+                assert torch.equal(plain.model(probe), workload.model(probe))
+            loss = workload.model(probe).sum()
+            loss.backward()
+            workload.optimizer.zero_grad()
+
+
+def test_evaluation_inside_the_step_falls_back(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    probe = torch.rand(7, 192)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        plain.step()
+        with pytest.warns(FallbackWarning), replay.step() as statistics:
+            with torch.no_grad():
+                before = workload.model(probe)
+            workload.step()
+        assert statistics.fallback is not None
+        assert_same(snapshot(plain), snapshot(workload))
+        assert before.shape == (7, 1)
+
+
+def test_state_dict_inside_the_step_is_whole(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    whole: list[bool] = []
+
+    def save(*_: object) -> None:
+        # Compared as lists: tensors of the test would count as the step's own memory.
+        found = workload.model.state_dict()
+        whole.append(all(values == found[name].tolist() for name, values in numbers.items()))
+        for state in workload.optimizer.state_dict()["state"].values():
+            assert all(v.untyped_storage().nbytes() for v in state.values())
+
+    before = {k: v.clone() for k, v in plain.model.state_dict().items()}
+    numbers = {name: tensor.tolist() for name, tensor in before.items()}
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        handle = workload.model.get_submodule("4").register_forward_hook(save)
+        plain.step()
+        with pytest.warns(FallbackWarning, match="state_dict"), replay.step():
+            workload.step()
+        handle.remove()
+        assert whole == [True]
+        assert_same(snapshot(plain), snapshot(workload))
+        plain.step()
+        with replay.step() as statistics:
+            workload.step()
+        assert statistics.fallback is None
+        workload.model.load_state_dict(before)
+        plain.model.load_state_dict(before)
+        assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_an_op_that_asks_for_an_absent_storage_gets_it(plan: Plan) -> None:
+    """No anchor announces this read; only the watch can know, before the op runs."""
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    sums: list[torch.Tensor] = []
+
+    def read_all(*_: object) -> None:
+        sums.append(torch.stack([p.detach().sum() for p in workload.model.parameters()]))
+
+    expected = torch.stack([p.detach().sum() for p in plain.model.parameters()])
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        handle = workload.model.get_submodule("6").register_forward_hook(read_all)
+        plain.step()
+        with pytest.warns(FallbackWarning, match="has away"), replay.step() as statistics:
+            workload.step()
+        handle.remove()
+    assert statistics.misses >= 1
+    assert torch.equal(sums[0], expected)
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_a_step_without_the_optimizer_falls_back(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with replay.step():
+            workload.step()
+        before = snapshot(workload)
+        with pytest.warns(FallbackWarning, match="'end'"), replay.step():
+            inputs = torch.rand(512, 192)
+            loss = functional.mse_loss(workload.model(inputs), inputs.mean(dim=1, keepdim=True))
+            loss.backward()
+        assert_all_resident(workload)
+        assert_same(before, snapshot(workload))
+
+
+def test_a_graph_dropped_before_backward_is_let_go(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with pytest.warns(FallbackWarning), replay.step():
+            workload.model(torch.rand(512, 192))
+        assert_all_resident(workload)
+        with replay.step() as statistics:
+            workload.step()
+        assert statistics.fallback is None
+
+
+def test_a_graph_from_an_earlier_step_gives_right_gradients(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    probe = torch.rand(512, 192)
+    expected = torch.autograd.grad(plain.model(probe).sum(), list(plain.model.parameters()))
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with pytest.warns(FallbackWarning), replay.step():
+            out = workload.model(probe).sum()
+        found = torch.autograd.grad(out, list(workload.model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_steps_do_not_nest(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    with (
+        Replay(plan, workload.model, workload.optimizer) as replay,
+        pytest.raises(RuntimeError, match="nested"),
+        replay.step(),
+        replay.step(),
+    ):
+        pass
+    assert_all_resident(workload)
+
+
+def test_after_close_the_model_is_stock(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay, replay.step():
+        workload.step()
+    plain.step()
+    assert not any(module._forward_pre_hooks for module in workload.model.modules())
+    assert not any(p._post_accumulate_grad_hooks for p in workload.model.parameters())
+    for one in (plain, workload):
+        one.step()
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_the_budget_is_enforced_under_the_plan(plan: Plan) -> None:
+    tighter = plan.model_copy(update={"budget_bytes": plan.budget_bytes - 1})
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(tighter, workload.model, workload.optimizer) as replay:
+        for _ in range(2):
+            try:
+                with replay.step():
+                    workload.step()
+            except EmulatedOutOfMemoryError:
+                break
+        else:
+            pytest.fail("one byte less than the plan needs was enough")
+        assert_all_resident(workload)
+    for _ in range(3):
+        plain.step()
+
+
+def test_an_in_place_write_to_a_saved_tensor_is_still_an_error() -> None:
+    """Autograd itself does not check tensors that went through hooks."""
+
+    class Spoiler(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+
+        def forward(self, inputs: torch.Tensor, spoil: bool) -> torch.Tensor:
+            hidden = torch.tanh(self.layer(inputs))
+            out = hidden * hidden
+            if spoil:
+                hidden.add_(1)
+            return out.sum()
+
+    def training(spoil: list[bool]) -> Workload:
+        torch.manual_seed(0)
+        model = Spoiler()
+        optimizer = torch.optim.Adam(model.parameters())
+        flags = iter(spoil)
+
+        def step() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = model(torch.ones(256, 64), next(flags))
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return Workload(model=model, optimizer=optimizer, step=step)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        training([True]).step()
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    profile = record(training([False] * 40), source=source, link=FAST_LINK, timed_steps=1)
+    workload = training([False, True])
+    with Replay(everything_away(profile), workload.model, workload.optimizer) as replay:
+        with replay.step():
+            workload.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            spoiled = pytest.raises(RuntimeError, match="modified by an inplace operation")
+            with spoiled, replay.step():
+                workload.step()
+        assert_all_resident(workload)
+
+
+def test_a_plan_for_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "unet.plan.json"
+    write_plan(everything_away_plan("unet3d"), path)
+    other = BUILDERS["resnet"]()
+    with pytest.raises(PlanMismatchError, match="names, shapes, dtypes or the optimizer differ"):
+        load(path).attach(other.model, other.optimizer)
+    same = BUILDERS["unet3d"]()
+    with pytest.raises(PlanMismatchError):
+        load(path).attach(same.model, torch.optim.SGD(same.model.parameters(), lr=0.1))
+    with load(path).attach(same.model, same.optimizer) as replay, replay.step() as statistics:
+        same.step()
+    assert statistics.fallback is None
+
+
+def test_same_shapes_but_another_program_falls_back_with_right_numbers() -> None:
+    """The fingerprint cannot tell these two apart; the anchors can."""
+
+    class Swapped(nn.Sequential):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            for module in self:
+                rows = torch.sigmoid(module(rows))
+            return rows
+
+    def training(kind: type[nn.Sequential]) -> Workload:
+        torch.manual_seed(0)
+        model = kind(nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+
+        def step() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = model(torch.ones(128, 64)).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return Workload(model=model, optimizer=optimizer, step=step)
+
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    profile = record(training(nn.Sequential), source=source, link=FAST_LINK, timed_steps=1)
+    plain, workload = training(Swapped), training(Swapped)
+    replay = Replay(everything_away(profile), workload.model, workload.optimizer)
+    with replay, pytest.warns(FallbackWarning):
+        for _ in range(2):
+            plain.step()
+            with replay.step():
+                workload.step()
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_a_callback_hears_of_every_step(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    heard: list[int] = []
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        replay.call_each_step(lambda statistics: heard.append(statistics.step))
+        for _ in range(3):
+            with replay.step():
+                workload.step()
+    assert heard == [0, 1, 2]
+
+
+def test_lazy_states_make_no_trip_in_the_first_step(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for _ in range(2):
+            with replay.step():
+                workload.step()
+    first, second = replay.steps
+    assert first.fallback is None
+    assert first.skipped_swaps > 0
+    assert second.skipped_swaps == 0
+    assert second.d2h_bytes == plan.certificate.d2h_bytes > first.d2h_bytes
+
+
+def test_a_step_is_left_unwatched_only_after_a_watched_one_passed(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for _ in range(3):
+            with replay.unwatched_step():
+                workload.step()
+        # The first makes the lazy states, which the others move: it vouches for none of them.
+        assert [step.peak_bytes is None for step in replay.steps] == [False, False, True]
+        with pytest.warns(FallbackWarning), replay.unwatched_step():
+            workload.model(torch.rand(3, 192))
+        with replay.unwatched_step() as statistics:
+            workload.step()
+        assert statistics.peak_bytes is not None
+        assert statistics.fallback is None
+
+
+def test_a_proof_of_another_step_fails(plan: Plan) -> None:
+    report = prove(plan, build=lambda: perceptron_training([2048] * 40), steps=3, timed_steps=1)
+    assert report.losses_equal
+    assert report.tensors_equal
+    assert report.fallbacks == 3
+    assert not report.passed
+
+
+def test_a_proof_of_a_step_that_takes_more_says_so(plan: Plan) -> None:
+    """No anchor tells this step from the planned one; its memory does."""
+
+    def build() -> Workload:
+        workload = perceptron_training(SAME)
+
+        def step() -> torch.Tensor:
+            extra = torch.ones(plan.budget_bytes // 4)
+            return workload.step() * extra[0]
+
+        return Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+
+    with pytest.raises(PlanMismatchError, match="record it again"):
+        prove(plan, build=build, steps=3, timed_steps=1)
+
+
+def test_a_plan_for_a_device_that_is_not_there_is_refused() -> None:
+    plan = everything_away_plan("unet3d")
+    device = plan.device.model_copy(update={"kind": "cuda", "compute_threads": 0})
+    elsewhere = plan.model_copy(update={"device": device})
+    with pytest.raises(PlanMismatchError, match=r"for device 'cuda'.*replays on 'cpu'"):
+        prove(elsewhere, build=BUILDERS["unet3d"], steps=2, timed_steps=1)
+    workload = BUILDERS["unet3d"]()
+    with pytest.raises(PlanMismatchError, match="for device 'cuda'"):
+        LoadedPlan(elsewhere).attach(workload.model, workload.optimizer)
+
+
+def test_proof_needs_steps_of_both_kinds() -> None:
+    plan = everything_away_plan("unet3d")
+    with pytest.raises(WorkloadError, match="at least 2 steps"):
+        prove(plan, build=BUILDERS["unet3d"], steps=1, timed_steps=0)

@@ -1,0 +1,105 @@
+"""What DistributedDataParallel changes in a step, seen in this process as the only worker."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from profiles.data_parallel import data_parallel, group_of_one, unwrapped
+from profiles.errors import PlanMismatchError, WorkloadError
+from profiles.owned import model_fingerprint
+from profiles.profile import LeftOut, Storage, StorageKind
+from profiles.workload import Workload
+from runtime import LoadedPlan
+from runtime.workers import Vote, first_disagreement
+from tests.everything_away import everything_away
+from tests.training import BUILDERS, everything_away_plan, recorded
+from tests.worker_programs.cases import recorded_alone, wrapped
+
+
+@pytest.fixture(name="alone")
+def _alone() -> Iterator[None]:
+    with group_of_one():
+        yield
+
+
+def exchanged(storages: tuple[Storage, ...]) -> list[Storage]:
+    return [storage for storage in storages if storage.left_out is LeftOut.EXCHANGED]
+
+
+def test_the_anchors_are_those_of_the_plain_step() -> None:
+    plain, wrapped_one = recorded("unet3d"), recorded_alone("unet3d")
+    assert [slot.anchor for slot in wrapped_one.slots] == [slot.anchor for slot in plain.slots]
+    assert len(wrapped_one.ops) > len(plain.ops)
+    assert wrapped_one.model_fingerprint != plain.model_fingerprint
+
+
+def test_buckets_stay_and_count_all_the_time() -> None:
+    profile = recorded_alone("unet3d")
+    (bucket,) = exchanged(profile.storages)
+    assert (bucket.kind, bucket.shown_at) == (StorageKind.GRADIENT, None)
+    assert (bucket.allocated_op, bucket.released_op) == (None, None)
+    gradients = [s for s in profile.storages if s.name.startswith("grad:") and not s.left_out]
+    assert bucket.size_bytes == sum(gradient.size_bytes for gradient in gradients)
+    parameters = [s for s in profile.storages if s.kind is StorageKind.PARAMETER]
+    assert len(gradients) == len(parameters)
+
+
+def test_gradients_that_are_views_of_a_bucket_stay_with_it() -> None:
+    profile = recorded_alone("kept_gradients")
+    (bucket,) = exchanged(profile.storages)
+    assert [s for s in profile.storages if s.kind is StorageKind.GRADIENT] == [bucket]
+    assert all(slot.shows != bucket.id for slot in profile.slots)
+    plan = everything_away(profile)
+    assert bucket.id not in {swap.storage for swap in plan.swaps}
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_a_plan_is_for_says_how_the_model_is_wrapped() -> None:
+    plain, copied, viewed = BUILDERS["unet3d"](), wrapped("unet3d"), wrapped("unet3d", view=True)
+    fingerprints = {model_fingerprint(w.model, w.optimizer) for w in (plain, copied, viewed)}
+    assert len(fingerprints) == 3
+    with pytest.raises(PlanMismatchError, match="without DistributedDataParallel"):
+        LoadedPlan(everything_away_plan("unet3d")).attach(copied.model, copied.optimizer)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_wrapped_workload_is_not_wrapped_again() -> None:
+    once = wrapped("unet3d")
+    assert data_parallel(once) is once
+    assert isinstance(once.model, DistributedDataParallel)
+    assert not isinstance(unwrapped(once.model), DistributedDataParallel)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_step_that_calls_parts_of_its_model_is_refused() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> torch.Tensor:
+        loss = model[1](model[0](torch.ones(2, 4))).sum()
+        loss.backward()
+        return loss
+
+    workload = data_parallel(Workload(model=model, optimizer=optimizer, step=step))
+    with pytest.raises(WorkloadError, match="never calls its model"):
+        workload.step()
+
+
+def vote(**changed: Any) -> Vote:
+    same = Vote(
+        fault=None, digest="1", budget_bytes=9, pool_bytes=40, host="a", host_free_bytes=100
+    )
+    return replace(same, **changed)
+
+
+def test_workers_of_one_host_share_its_memory() -> None:
+    assert first_disagreement([vote(), vote(), vote(host="b"), vote(host="b")]) is None
+    told = first_disagreement([vote(host="b"), vote(), vote(host_free_bytes=99), vote()])
+    assert told == (
+        "The host pools of 3 workers on a need 120 bytes, it has 99 free. Solve again with "
+        "--host-budget 33."
+    )
