@@ -4,24 +4,21 @@ import math
 import re
 
 from profiles.errors import QuantityError
+from profiles.quantities import UNIT_BYTES, US_PER_S, rate_text, size_text, time_text
 
-UNIT_BYTES = {
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-}
+__all__ = [
+    "parse_budget_bytes",
+    "parse_rate_bytes_per_us",
+    "parse_size_bytes",
+    "rate_text",
+    "size_text",
+    "time_text",
+]
+
 SIZE_EXAMPLES = "a size above 0 such as 8GiB, 512MB or 1.5e9 (bytes)"
 BUDGET_EXAMPLES = f"{SIZE_EXAMPLES}, or a share of the no-plan peak such as 60%"
 RATE_EXAMPLES = "a rate above 0 such as 12GB/s or 800MiB/s"
 _NUMBER_AND_UNIT = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s]*)\s*")
-_US_PER_S = 1e6
 
 
 def parse_size_bytes(option: str, text: str) -> int:
@@ -57,36 +54,10 @@ def parse_rate_bytes_per_us(option: str, text: str) -> float:
     number, unit = _split(option, text, RATE_EXAMPLES)
     if not unit.endswith("/s"):
         raise _unreadable(option, text, RATE_EXAMPLES)
-    rate = number * _unit_bytes(option, text, unit.removesuffix("/s"), RATE_EXAMPLES) / _US_PER_S
+    rate = number * _unit_bytes(option, text, unit.removesuffix("/s"), RATE_EXAMPLES) / US_PER_S
     if not 0 < rate < math.inf:
         raise _unreadable(option, text, RATE_EXAMPLES)
     return rate
-
-
-def size_text(size_bytes: float) -> str:
-    """Writes bytes with the largest unit that leaves at least one: `1.50 GiB`."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size_bytes >= UNIT_BYTES[unit]:
-            return f"{size_bytes / UNIT_BYTES[unit]:.2f} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
-def rate_text(bytes_per_us: float) -> str:
-    """Writes a rate with the largest unit that leaves at least one: `12.00 GB/s`."""
-    bytes_per_s = bytes_per_us * _US_PER_S
-    for unit in ("GB", "MB", "kB"):
-        if bytes_per_s >= UNIT_BYTES[unit]:
-            return f"{bytes_per_s / UNIT_BYTES[unit]:.2f} {unit}/s"
-    return f"{bytes_per_s:.2g} B/s"
-
-
-def time_text(duration_us: float) -> str:
-    """Writes a time: `3.21 s`, `45.6 ms` or `7 us`."""
-    if duration_us >= 1e6:
-        return f"{duration_us / 1e6:.2f} s"
-    if duration_us >= 1e3:
-        return f"{duration_us / 1e3:.1f} ms"
-    return f"{duration_us:.0f} us"
 
 
 def _split(option: str, text: str, expected: str) -> tuple[float, str]:
