@@ -1,7 +1,6 @@
 """The emulated accelerator's parts: lanes, host pool, accountant, residency."""
 
 import gc
-import time
 import weakref
 from collections.abc import Iterator
 
@@ -14,10 +13,18 @@ from runtime.host_pool import HostPool
 from runtime.lanes import Direction, Lane
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.resident_set import anonymous_bytes, give_back_free_memory
+from tests.fake_time import HeldTime, held_time
 
 MIB = 1 << 20
 FAST = 100_000.0
 CPU = torch.device("cpu")
+PATIENCE_S = 300
+"""After so long a thread that should end hangs."""
+
+
+@pytest.fixture(name="held")
+def _held(monkeypatch: pytest.MonkeyPatch) -> HeldTime:
+    return held_time(monkeypatch)
 
 
 @pytest.fixture(name="d2h")
@@ -44,21 +51,46 @@ def test_bytes_go_out_and_come_back(d2h: Lane, h2d: Lane) -> None:
     assert torch.equal(values, other)
 
 
-def test_a_lane_takes_the_time_of_its_link() -> None:
-    """Never faster than the link: ten copies of 1 MiB at 100 MiB/s, one after the other."""
-    lane = Lane(Direction.D2H, 100 * MIB / 1e6, 0.0)
+def test_a_lane_takes_the_time_of_its_link(held: HeldTime) -> None:
+    """Ten copies of 1 MiB at 100 MiB/s and 5 us each, one after the other."""
+    lane = Lane(Direction.D2H, 100 * MIB / 1e6, 5.0)
     pool = HostPool(MIB)
     storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
-    start = time.perf_counter()
     copies = [lane.issue(storage, pool.stretch(0, MIB)) for _ in range(10)]
-    assert time.perf_counter() - start < 0.05, "issuing does not wait"
-    waited_us = copies[-1].wait()
-    assert time.perf_counter() - start >= 0.1
-    assert waited_us > 0
-    ends = [copy.ended_ns for copy in copies]
-    assert ends == sorted(ends)
+    assert not any(copy.ended_ns for copy in copies), "issuing does not wait"
+    held.pass_on()
+    copies[-1].wait()
+    copy_ns = 10_000_000 + 5_000
+    assert [copy.ended_ns for copy in copies] == [copy_ns * (k + 1) for k in range(10)]
+    assert [copy.overrun_us for copy in copies] == [0.0] * 10
     assert all(copy.storage is None for copy in copies), "an ended copy keeps nothing alive"
     lane.close()
+
+
+def test_a_machine_slower_than_the_link_says_by_how_much(
+    held: HeldTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes take 3 us where the link would take 1; the next copy begins when they are over."""
+    monkeypatch.setattr("runtime.lanes.ctypes", SlowMemory(held, copy_ns=3000))
+    lane = Lane(Direction.D2H, MIB, 0.0)
+    storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
+    pool = HostPool(MIB)
+    copies = [lane.issue(storage, pool.stretch(0, MIB)) for _ in range(2)]
+    lane.close()
+    assert [copy.ended_ns for copy in copies] == [3000, 6000]
+    assert [copy.overrun_us for copy in copies] == [2.0, 2.0]
+    assert held.sleeps == 0
+
+
+class SlowMemory:
+    """Memory whose every copy takes the same time."""
+
+    def __init__(self, held: HeldTime, copy_ns: int) -> None:
+        self._held = held
+        self._copy_ns = copy_ns
+
+    def memmove(self, target: int, source: int, size_bytes: int) -> None:
+        self._held.now_ns += self._copy_ns
 
 
 def test_a_forgotten_lane_ends_its_thread() -> None:
@@ -66,7 +98,7 @@ def test_a_forgotten_lane_ends_its_thread() -> None:
     thread = lane._thread
     del lane
     gc.collect()
-    thread.join(timeout=5)
+    thread.join(timeout=PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -93,10 +125,11 @@ def test_the_process_really_gives_memory_back(d2h: Lane, h2d: Lane) -> None:
     before_bytes = anonymous_bytes()
     tracked.swap_out(d2h, pool.stretch(0, size_bytes))
     tracked.release()
-    assert before_bytes - anonymous_bytes() > 0.9 * size_bytes
+    # All of it or nothing: half is far from what anything else in the process takes or gives.
+    assert before_bytes - anonymous_bytes() > 0.5 * size_bytes
     tracked.swap_in(h2d)
     tracked.arrive()
-    assert before_bytes - anonymous_bytes() < 0.1 * size_bytes
+    assert before_bytes - anonymous_bytes() < 0.5 * size_bytes
     assert bool(values.all())
 
 
@@ -128,7 +161,7 @@ def test_residency_goes_round(d2h: Lane, h2d: Lane) -> None:
     assert view.tolist() == [7, 8], "views stay valid"
 
 
-def test_a_pool_outlives_its_copies() -> None:
+def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
     """A replay that is dropped while a copy is in flight must not unmap what it writes to."""
     lane = Lane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
     values = torch.ones(8 * MIB, dtype=torch.uint8)
@@ -137,6 +170,7 @@ def test_a_pool_outlives_its_copies() -> None:
     copies = [lane.issue(values.untyped_storage(), pool.stretch(0, 8 * MIB)) for _ in range(3)]
     del pool
     assert slab() is not None
+    held.pass_on()
     copies[-1].wait()
     lane.close()
     assert slab() is None
@@ -181,7 +215,7 @@ def test_a_storage_that_dies_away_stays_dead(d2h: Lane, h2d: Lane) -> None:
     tracked.restore(h2d)
 
 
-def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends() -> None:
+def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends(held: HeldTime) -> None:
     lane = Lane(Direction.D2H, MIB / 1e5, 0.0)
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
@@ -189,6 +223,7 @@ def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends() -> None:
     tracked.swap_out(lane, pool.stretch(0, MIB))
     del values
     assert gone() is not None
+    held.pass_on()
     tracked.release()
     assert gone() is None
     lane.close()
