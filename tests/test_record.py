@@ -1,17 +1,23 @@
 """What the recorder sees of a step small enough to know by heart."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from planner.memory import slot_memory
+from profiles import trace
 from profiles.errors import WorkloadError
+from profiles.instruments import Instruments
 from profiles.owned import owned_storages
 from profiles.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
 from runtime.accountant import Accountant
+from tests.fake_time import CountingClock
 from tests.training import BUILDERS, FAST_LINK, recorded
 
 SOURCE = WorkloadSource(reference="", settings=(), seed=0)
@@ -67,6 +73,8 @@ def test_anchors_stand_in_program_order(profile: Profile) -> None:
         "unpack:0",
         "grad:0.weight",
         "optimizer:pre",
+        "update:0.weight",
+        "update:2.weight",
         "optimizer:post",
         "end",
     ]
@@ -123,11 +131,18 @@ def test_the_rest_is_left_out_with_a_reason(profile: Profile) -> None:
     assert {storage.kind for storage in left_out} <= {StorageKind.TEMPORARY, StorageKind.GRADIENT}
 
 
-def test_times_are_there(profile: Profile) -> None:
-    assert profile.slots[-1].duration_us == 0
-    assert all(op.duration_us > 0 for op in profile.ops)
-    assert profile.step_us > 0
-    assert profile.timed_steps == 2
+def test_slots_take_the_time_between_anchors_and_ops_that_of_their_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = itertools.count(step=1500)
+    counting = SimpleNamespace(perf_counter_ns=lambda: next(now_ns))
+    monkeypatch.setattr(trace, "time", counting)
+    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    profile = record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2, instruments=tools)
+    slots = len(profile.slots) - 1
+    assert [slot.duration_us for slot in profile.slots] == [1.0 + t % 7 for t in range(slots)] + [0]
+    assert {op.duration_us for op in profile.ops} == {1.5}
+    assert (profile.warmup_steps, profile.timed_steps, profile.settled) == (2, 2, True)
 
 
 @pytest.mark.parametrize("name", BUILDERS)
