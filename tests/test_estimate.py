@@ -1,6 +1,5 @@
 """An estimate tells of the same step as a recording on the same type of device."""
 
-import time
 from collections.abc import Callable
 from functools import cache
 
@@ -245,9 +244,7 @@ def test_a_model_larger_than_memory_is_built_without_it() -> None:
 
         return Workload(model=model, optimizer=optimizer, step=step)
 
-    start = time.perf_counter()
     profile = estimated(huge, "cuda")
-    assert time.perf_counter() - start < 60
     peak_bytes = max(memory.resident_bytes for memory in slot_memory(profile))
     assert peak_bytes > layers * width * width * 4
 

@@ -140,5 +140,6 @@ def test_the_cpu_is_measured_on_the_spot() -> None:
     assert {op_class for op_class, _ in roofline.flops_per_us} == set(COMPUTE_CLASSES)
     assert all(rate > 0 for rate in roofline.flops_per_us.values())
     assert roofline.bytes_per_us.keys() == set(OpClass)
-    assert 0 < roofline.describe_us < 1000
+    assert roofline.launch_us > 0
+    assert roofline.describe_us > 0
     assert not roofline.launch_overlaps

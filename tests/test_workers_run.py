@@ -15,8 +15,8 @@ from profiles.record import record
 from profiles.workloads.build import build
 from tests.training import FAST_LINK
 
-SECONDS = 120
-"""A proof takes a tenth of it on an idle machine."""
+SECONDS = 900
+"""A proof takes some seconds on an idle machine."""
 
 TRAINING = """
 import os
