@@ -1,16 +1,26 @@
 """Settings of every test: hypothesis draws the same examples on every run;
 those marked `gpu` run only where there is one.
+
+[Note: time in tests] No test may depend on how fast the machine is, or on its pausing for seconds:
+what is asserted is structure, counts, bytes, simulated time, or time on a clock that the test
+itself moves (`tests.fake_time`). Limits of time end what would hang, and leave room for a machine
+many times slower.
 """
 
 import os
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# However slow the machine is, neither an example nor drawing one is too slow.
+settings.register_profile(
+    "patient", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 # A search for new counterexamples is asked for: HYPOTHESIS_PROFILE=explore.
-settings.register_profile("same", derandomize=True, deadline=None, database=None)
-settings.register_profile("explore", deadline=None, database=None, print_blob=True)
+patient = settings.get_profile("patient")
+settings.register_profile("same", patient, derandomize=True)
+settings.register_profile("explore", patient, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

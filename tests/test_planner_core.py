@@ -34,6 +34,8 @@ from profiles.profile import Link, Profile
 from tests.toys import activation, fixed, gradient, resident, toy, toy_link
 
 EAGER = Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False)
+PATIENCE_S = 600.0
+"""More than any of these models takes, however slow the machine."""
 LATE = Policy(out_order=OutOrder.FIRST_BEGUN, lead=1.0, overtake=False)
 
 
@@ -186,7 +188,7 @@ def test_what_must_be_away_by_slot() -> None:
 
 def bound_us(profile: Profile, budget_bytes: int, solver: SolverName) -> float:
     model = build(problem(profile, budget_bytes), Goal.STALL)
-    solved = solve_model(model, solver, 10)
+    solved = solve_model(model, solver, PATIENCE_S)
     assert solved.outcome is Outcome.OPTIMAL
     return solved.objective * model.units.time_us
 
@@ -221,7 +223,7 @@ def test_every_row_bears_its_number_and_no_other() -> None:
 @pytest.mark.parametrize("solver", SolverName)
 def test_an_impossible_model_is_told_from_an_unsolved_one(solver: SolverName) -> None:
     model = build(problem(one_swap(), 5), Goal.CHOICE)
-    assert solve_model(model, solver, 10).outcome is Outcome.INFEASIBLE
+    assert solve_model(model, solver, PATIENCE_S).outcome is Outcome.INFEASIBLE
 
 
 def test_fractions_in_binaries_are_never_taken_for_a_solution(
@@ -239,11 +241,11 @@ def test_fractions_in_binaries_are_never_taken_for_a_solution(
         return give_back
 
     monkeypatch.setattr(model.program, "solve", stop(pulp.LpSolutionIntegerFeasible))
-    stopped = solve_model(model, SolverName.HIGHS, 10)
+    stopped = solve_model(model, SolverName.HIGHS, PATIENCE_S)
     assert (stopped.outcome, stopped.chosen) == (Outcome.NOTHING, frozenset())
     monkeypatch.setattr(model.program, "solve", stop(pulp.LpSolutionOptimal))
     with pytest.raises(SolverError, match="fractions"):
-        solve_model(model, SolverName.HIGHS, 10)
+        solve_model(model, SolverName.HIGHS, PATIENCE_S)
 
 
 # The scheduler

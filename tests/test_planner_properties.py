@@ -21,13 +21,20 @@ from tests.toys import transformer_like, unet_like
 
 Job = tuple[Profile, int]
 
+PATIENCE_S = 600.0
+"""More than any of these plans takes, however slow the machine."""
+
 few = settings(max_examples=50)
 # One folder serves every example: each overwrites the last one's file.
-with_folder = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+with_folder = settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def plan(profile: Profile, budget_bytes: int, **options: object) -> Plan:
-    return solve(profile, budget_bytes=budget_bytes, min_size_bytes=1, **options)  # type: ignore[arg-type]
+    options = {"min_size_bytes": 1, "time_limit_s": PATIENCE_S, **options}
+    return solve(profile, budget_bytes=budget_bytes, **options)  # type: ignore[arg-type]
 
 
 @given(jobs())
