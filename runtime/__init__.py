@@ -9,6 +9,7 @@ replay.close()
 
 from runtime.accountant import EmulatedOutOfMemoryError
 from runtime.load import LoadedPlan, load, load_on_first
+from runtime.ranges import Ranges
 from runtime.replay import FallbackWarning, Replay
 from runtime.statistics import StepStatistics
 
@@ -16,6 +17,7 @@ __all__ = [
     "EmulatedOutOfMemoryError",
     "FallbackWarning",
     "LoadedPlan",
+    "Ranges",
     "Replay",
     "StepStatistics",
     "load",

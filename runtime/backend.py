@@ -1,5 +1,6 @@
 """What a plan's device brings along: its lanes, its host pool, and how closely it is watched."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,6 +35,8 @@ class Backend:
         pool: The host pool.
         watch: Which steps are watched.
         budget_bytes: What the accountant enforces; None where the device itself does.
+        allocated_peak_bytes: Tells the most bytes that the device's allocator had handed out since
+            its figures were last reset; None where there is no such allocator.
     """
 
     d2h: CopyLane
@@ -41,6 +44,7 @@ class Backend:
     pool: HostPool
     watch: Watch
     budget_bytes: int | None
+    allocated_peak_bytes: Callable[[], int | None] = lambda: None
 
 
 def backend_for(plan: Plan) -> Backend:
@@ -81,4 +85,5 @@ def _cuda(plan: Plan) -> Backend:
         pool=PinnedHostPool(plan.host_pool_bytes),
         watch=Watch.UNTIL_REPLAYED,
         budget_bytes=None,
+        allocated_peak_bytes=torch.cuda.max_memory_allocated,
     )

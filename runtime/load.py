@@ -10,6 +10,7 @@ from planner.plan import Plan, read_plan
 from profiles.data_parallel import unwrapped
 from profiles.errors import FileError, PlanMismatchError
 from profiles.owned import model_fingerprint
+from runtime.ranges import Ranges
 from runtime.replay import Replay
 from runtime.workers import workers_of
 
@@ -24,7 +25,13 @@ class LoadedPlan:
 
     plan: Plan
 
-    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Replay:
+    def attach(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        ranges: Ranges = Ranges.TORCH_PROFILER,
+    ) -> Replay:
         """Prepares lanes, host pool and hooks for a model.
 
         For a model in DistributedDataParallel it is a collective: every worker of its process
@@ -33,6 +40,7 @@ class LoadedPlan:
         Args:
             model: The model the plan was made for, on the plan's device.
             optimizer: Its optimizer.
+            ranges: Whose timeline shows what is done at each anchor, named by storage.
 
         Returns:
             The replay; close it, or use it as a context manager.
@@ -43,10 +51,10 @@ class LoadedPlan:
         workers = workers_of(model)
         fault = first_fault(self.plan, model, optimizer)
         if workers is not None:
-            return Replay(workers.agree(self.plan, fault), model, optimizer, workers)
+            return Replay(workers.agree(self.plan, fault), model, optimizer, workers, ranges)
         if fault is not None:
             raise PlanMismatchError(fault)
-        return Replay(self.plan, model, optimizer)
+        return Replay(self.plan, model, optimizer, ranges=ranges)
 
 
 def load(path: Path | str) -> LoadedPlan:

@@ -6,6 +6,7 @@ bytes. If not, the step falls back: every storage comes back, and the rest of th
 resident, with numbers as right as ever and memory as large as ever.
 """
 
+import logging
 import time
 import warnings
 from collections import deque
@@ -24,11 +25,15 @@ from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
 from runtime.binding import lookups, storage_of
 from runtime.lanes import NS_PER_US
+from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
+from runtime.summary import summary_line
 from runtime.workers import Workers
 
 KEPT_STEPS = 1024
+
+LOG = logging.getLogger("swapplan")
 
 OnStep = Callable[[StepStatistics], None]
 
@@ -54,6 +59,7 @@ class Replay:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         workers: Workers | None = None,
+        ranges: Ranges = Ranges.TORCH_PROFILER,
     ) -> None:
         self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
         self.fallbacks = 0
@@ -66,6 +72,8 @@ class Replay:
         self._model = model
         self._optimizer = optimizer
         self._lookups = lookups(plan, model, optimizer)
+        self._ranges = ActionRanges(ranges, plan)
+        self._do: Act = self._act
         self._backend = backend_for(plan)
         self._d2h, self._h2d = self._backend.d2h, self._backend.h2d
         self._accountant = Accountant(device_of(model), self._backend.budget_bytes)
@@ -80,6 +88,7 @@ class Replay:
         self._on_step: OnStep | None = None
         self._told = False
         self._passed = False
+        self._closed = False
 
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
@@ -112,11 +121,25 @@ class Replay:
         return self._watched_step()
 
     def call_each_step(self, callback: OnStep) -> None:
-        """Sets a function that is called with the statistics of every step when it ends."""
+        """Sets a function that is called with the statistics of every step when it ends.
+
+        It runs outside the step, when everything the model and the optimizer own is theirs to
+        read. That another worker fell back is not known yet (see `StepStatistics.fallback`). What
+        it raises ends the training.
+        """
         self._on_step = callback
 
+    def summary(self) -> str:
+        """Says in one line what was replayed so far; every figure is measured."""
+        return summary_line(
+            self._plan, self.steps, step_count=self._step_count, fallbacks=self.fallbacks
+        )
+
     def close(self) -> None:
-        """Brings everything back, removes all hooks and ends the lanes."""
+        """Brings everything back, removes all hooks and ends the lanes.
+
+        The first time, `summary` is logged at level INFO by the logger `swapplan`.
+        """
         self._restore()
         self._hooks.close()
         for handle in self._handles:
@@ -127,6 +150,9 @@ class Replay:
         if self._workers is not None:
             self._count_fallback_on(self._workers.close())
             self._workers = None
+        if not self._closed:
+            self._closed = True
+            LOG.info("%s", self.summary())
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +168,7 @@ class Replay:
         try:
             self._check_anchor(key, shown)
             for action in self._schedule[self._slot]:
-                self._act(action)
+                self._do(action)
         except UnmovableError as error:
             self._fall_back(str(error))
         self._slot += 1
@@ -177,6 +203,7 @@ class Replay:
     def _begin_step(self) -> None:
         self._slot = 0
         self._step_count += 1
+        self._do = self._ranges.around(self._act)
         self._tracked.clear()
         self._skipped.clear()
 
@@ -186,6 +213,7 @@ class Replay:
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
             now.peak_bytes = self._accountant.peak_bytes
+        now.allocated_peak_bytes = self._backend.allocated_peak_bytes()
         self.steps.append(now)
         self.fallbacks += now.fallback is not None
         self._passed = now.fallback is None and now.skipped_swaps == 0
@@ -246,6 +274,7 @@ class Replay:
         offset_bytes = self._offsets[storage_id, self._slot]
         tracked.swap_out(self._d2h, self._backend.pool.stretch(offset_bytes, size_bytes))
         self._now.d2h_bytes += size_bytes
+        self._now.host_peak_bytes = max(self._now.host_peak_bytes, offset_bytes + size_bytes)
 
     def _find(self, storage_id: int) -> TrackedStorage | None:
         """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""

@@ -7,17 +7,25 @@ from dataclasses import dataclass
 class StepStatistics:
     """Figures of one step; all measured.
 
+    On CUDA the host runs ahead of the device: there `stall_us` is 0, since the host waits for no
+    copy, and `duration_us` ends when the host has issued the step. A trace of the step, with
+    `runtime.step_trace`, times the device itself.
+
     Attributes:
         step: Number of the step since `attach`, from 0.
         fallback: Why the step fell back to resident; None if it was replayed to the end. That
             another worker fell back is known when the next step begins.
         d2h_bytes: Bytes copied to the host.
         h2d_bytes: Bytes copied back.
-        stall_us: Time compute waited for copies.
+        stall_us: Time the host waited for copies; on the emulated device the host computes, so
+            this is the time compute waited.
         overrun_us: How much longer copies took on this machine than on the planned link.
         skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
         misses: Ops that asked for a storage the plan had away.
-        peak_bytes: Most device bytes; None if the step was not watched.
+        peak_bytes: Most device bytes in storages; None if the step was not watched.
+        allocated_peak_bytes: Most bytes that the device's allocator had handed out since
+            `torch.cuda.reset_peak_memory_stats` was last called; None on the emulated device.
+        host_peak_bytes: High-water mark of the host pool: the end of the highest bytes used.
         duration_us: Wall time of the step.
     """
 
@@ -30,4 +38,6 @@ class StepStatistics:
     skipped_swaps: int = 0
     misses: int = 0
     peak_bytes: int | None = None
+    allocated_peak_bytes: int | None = None
+    host_peak_bytes: int = 0
     duration_us: float = 0.0
