@@ -1,8 +1,9 @@
 """Profiles and plans as the tables the commands print."""
 
 from planner.cli.output import print_table
-from planner.cli.quantity import rate_text, size_text, time_text
-from planner.plan import Plan, Proof
+from planner.cli.quantity import size_text, time_text
+from planner.descriptions import certificate_rows, link_text, workload_text
+from planner.plan import Plan
 from planner.tables import (
     kinds_table,
     left_out_table,
@@ -11,7 +12,7 @@ from planner.tables import (
     storages_table,
     swaps_table,
 )
-from profiles.profile import Link, Profile, Provenance
+from profiles.profile import Profile, Provenance
 
 
 def print_profile(profile: Profile, *, top: int) -> None:
@@ -28,26 +29,13 @@ def print_plan(plan: Plan, *, top: int) -> None:
     if not plan.swaps:
         print("The step fits within the budget without swapping; the plan is empty.")
     print_table(
-        f"Plan for {_workload(plan)}",
+        f"Plan for {workload_text(plan)}",
         ("", "value", "figure is"),
-        _certificate_rows(plan),
+        certificate_rows(plan),
         right=("value",),
     )
     if top and plan.swaps:
         _print_swaps(plan, top)
-
-
-def _workload(source: Profile | Plan) -> str:
-    settings = "".join(f" {key}={value}" for key, value in source.workload.settings)
-    return f"{source.workload.reference or 'a step recorded from Python'}{settings}"
-
-
-def _link(link: Link) -> str:
-    d2h, h2d = rate_text(link.d2h_bytes_per_us), rate_text(link.h2d_bytes_per_us)
-    both = link.both_bytes_per_us
-    # The planner does not share a rate between directions yet; nobody should think it does.
-    together = f"; together {rate_text(both)}, not planned for" if both is not None else ""
-    return f"{link.name}, {d2h} out, {h2d} in{together}"
 
 
 def _print_step(profile: Profile) -> None:
@@ -55,7 +43,7 @@ def _print_step(profile: Profile) -> None:
     device, how = profile.device, profile.times.value
     rounds = f", {profile.timed_steps} steps" if profile.times is Provenance.MEASURED else ""
     print_table(
-        f"One step of {_workload(profile)}",
+        f"One step of {workload_text(profile)}",
         ("", "value", "figure is"),
         (
             ("device", f"{device.kind}: {device.name}", ""),
@@ -67,7 +55,7 @@ def _print_step(profile: Profile) -> None:
             ("ops", str(len(profile.ops)), how),
             ("anchors", str(len(profile.slots)), how),
             ("storages", str(len(profile.storages)), how),
-            ("link", _link(profile.link), profile.link.provenance.value),
+            ("link", link_text(profile.link), profile.link.provenance.value),
         ),
         right=("value",),
     )
@@ -138,34 +126,6 @@ def _print_left_out(profile: Profile) -> None:
         ],
         right=("storages", "all together", "at the peak"),
     )
-
-
-def _certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    about = plan.certificate
-    share = plan.budget_bytes / max(1, about.peak_without_bytes)
-    pool = size_text(plan.host_pool_bytes)
-    if plan.host_budget_bytes is not None:
-        pool += f" of {size_text(plan.host_budget_bytes)}"
-    bound = f"bound: {about.bound_source.value}"
-    solver = "none" if about.proof is Proof.NOT_NEEDED else about.solver
-    return [
-        ("budget", f"{size_text(plan.budget_bytes)} ({share:.1%} of the peak)", "given"),
-        ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
-        ("peak with the plan", size_text(about.peak_bytes), "simulated"),
-        ("swaps", str(len(plan.swaps)), ""),
-        ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),
-        ("moved back per step", size_text(about.h2d_bytes), "simulated"),
-        ("host pool", pool, "simulated"),
-        ("link", _link(plan.link), plan.link.provenance.value),
-        ("step without the plan", time_text(about.compute_us), plan.times.value),
-        ("step with the plan", time_text(about.simulated_step_us), "simulated"),
-        ("stall", time_text(about.simulated_stall_us), "simulated"),
-        ("stall no plan can be below", time_text(about.bound_stall_us), bound),
-        ("gap to the bound", f"{about.gap:.2%} of the step", "simulated over bound"),
-        ("solver", solver, ""),
-        ("solver's proof for its model", about.proof.value, ""),
-        ("planning took", f"{about.solve_seconds:.1f} s", "measured"),
-    ]
 
 
 def _print_swaps(plan: Plan, top: int) -> None:

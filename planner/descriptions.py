@@ -1,0 +1,54 @@
+"""Plans and profiles in words, for people: on the terminal and on a page."""
+
+from planner.plan import Plan, Proof
+from profiles.profile import Link, Profile
+from profiles.quantities import rate_text, size_text, time_text
+
+
+def workload_text(source: Profile | Plan) -> str:
+    """Says which training step this is."""
+    settings = "".join(f" {key}={value}" for key, value in source.workload.settings)
+    return f"{source.workload.reference or 'a step recorded from Python'}{settings}"
+
+
+def link_text(link: Link) -> str:
+    """Says what a link carries."""
+    d2h, h2d = rate_text(link.d2h_bytes_per_us), rate_text(link.h2d_bytes_per_us)
+    both = link.both_bytes_per_us
+    # The planner does not share a rate between directions yet; nobody should think it does.
+    together = f"; together {rate_text(both)}, not planned for" if both is not None else ""
+    return f"{link.name}, {d2h} out, {h2d} in{together}"
+
+
+def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Returns how good a plan is, one row per figure.
+
+    Returns:
+        What the figure is of, its value as people read it, and where that comes from: given,
+        measured, estimated, simulated, nominal or a bound.
+    """
+    about = plan.certificate
+    share = plan.budget_bytes / max(1, about.peak_without_bytes)
+    pool = size_text(plan.host_pool_bytes)
+    if plan.host_budget_bytes is not None:
+        pool += f" of {size_text(plan.host_budget_bytes)}"
+    bound = f"bound: {about.bound_source.value}"
+    solver = "none" if about.proof is Proof.NOT_NEEDED else about.solver
+    return [
+        ("budget", f"{size_text(plan.budget_bytes)} ({share:.1%} of the peak)", "given"),
+        ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
+        ("peak with the plan", size_text(about.peak_bytes), "simulated"),
+        ("swaps", str(len(plan.swaps)), ""),
+        ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),
+        ("moved back per step", size_text(about.h2d_bytes), "simulated"),
+        ("host pool", pool, "simulated"),
+        ("link", link_text(plan.link), plan.link.provenance.value),
+        ("step without the plan", time_text(about.compute_us), plan.times.value),
+        ("step with the plan", time_text(about.simulated_step_us), "simulated"),
+        ("stall", time_text(about.simulated_stall_us), "simulated"),
+        ("stall no plan can be below", time_text(about.bound_stall_us), bound),
+        ("gap to the bound", f"{about.gap:.2%} of the step", "simulated over bound"),
+        ("solver", solver, ""),
+        ("solver's proof for its model", about.proof.value, ""),
+        ("planning took", f"{about.solve_seconds:.1f} s", "measured"),
+    ]
