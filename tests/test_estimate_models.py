@@ -31,7 +31,6 @@ def training(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Worklo
 
 def swin() -> Workload:
     """Asks for values while it is built, shifts windows, and checkpoints its blocks."""
-    pytest.importorskip("einops", reason="MONAI's SwinUNETR needs einops")
     model = SwinUNETR(
         in_channels=1, out_channels=2, feature_size=12, depths=(1, 1, 1, 1), use_checkpoint=True
     )
