@@ -19,9 +19,12 @@ TORCH_FREE_PROFILES = frozenset(
         "profiles.errors",
         "profiles.files",
         "profiles.hardware",
+        "profiles.link_facts",
         "profiles.profile",
         "profiles.profile_faults",
         "profiles.progress",
+        "profiles.quantities",
+        "profiles.quantities",
         "profiles.slot_memory",
         "profiles.version",
     }
