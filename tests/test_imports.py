@@ -24,7 +24,6 @@ TORCH_FREE_PROFILES = frozenset(
         "profiles.profile_faults",
         "profiles.progress",
         "profiles.quantities",
-        "profiles.quantities",
         "profiles.slot_memory",
         "profiles.version",
     }

@@ -1,9 +1,13 @@
 """Options that several commands share."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from planner.solver_name import SolverName
+from profiles.errors import QuantityError
 
 OutputFile = Annotated[
     Path,
@@ -14,6 +18,14 @@ OutputFile = Annotated[
         show_default=False,
         help="Where to write; compressed if the name ends in .gz. An older file there is replaced "
         "once the new one is complete.",
+    ),
+]
+ProfileFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PROFILE",
+        help="From 'plan profile', or library:NAME (see 'plan library').",
+        show_default=False,
     ),
 ]
 LinkName = Annotated[
@@ -44,4 +56,59 @@ H2dBandwidth = Annotated[
         metavar="RATE",
         help="Rate from the host, such as 12GB/s; alone it counts for both directions.",
     ),
+]
+WorkerCount = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Plan for N data-parallel workers of one host, who share its link and its memory.",
+    ),
+]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        "--share",
+        metavar="LINKGROUP",
+        help="What the workers' GPUs share, such as switch=2,socket=4,memory=200GB/s, or "
+        "'nothing'; by default what is known of the link (see 'plan links').",
+    ),
+]
+AllReduceOnLink = Annotated[
+    bool,
+    typer.Option(
+        "--all-reduce-on-link",
+        help="The workers sum their gradients over this link, as there is no other way between "
+        "their GPUs: take a ring all-reduce, averaged over the step, off its rates.",
+    ),
+]
+HostBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--host-budget",
+        metavar="SIZE",
+        help="Bytes of the host to stay within, all its workers together; no limit if not given.",
+    ),
+]
+SolverChoice = Annotated[SolverName, typer.Option("--solver", help="Which solver PuLP drives.")]
+MinSize = Annotated[
+    str | None,
+    typer.Option(
+        "--min-size",
+        metavar="SIZE",
+        help="Smaller storages stay; by default 1/1000 of the no-plan peak.",
+    ),
+]
+
+
+def _seconds(time_limit: float) -> float:
+    if not 0 < time_limit < math.inf:
+        raise QuantityError(f"--time-limit is {time_limit}, expected seconds above 0, such as 60.")
+    return time_limit
+
+
+TimeLimit = Annotated[
+    float,
+    typer.Option("--time-limit", metavar="S", callback=_seconds, help="Seconds for the solver."),
 ]

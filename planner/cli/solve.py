@@ -1,33 +1,35 @@
 """`plan solve`: plans a recorded step for a budget."""
 
-import math
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import D2hBandwidth, H2dBandwidth, LinkName, OutputFile
+from planner.cli.options import (
+    AllReduceOnLink,
+    D2hBandwidth,
+    H2dBandwidth,
+    HostBudget,
+    LinkName,
+    MinSize,
+    OutputFile,
+    ProfileFile,
+    Share,
+    SolverChoice,
+    TimeLimit,
+    WorkerCount,
+)
 from planner.cli.output import progress_bars, wrote
 from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
 from planner.solver_name import SolverName
-from profiles.errors import QuantityError
 
-
-def _seconds(time_limit: float) -> float:
-    if not 0 < time_limit < math.inf:
-        raise QuantityError(f"--time-limit is {time_limit}, expected seconds above 0, such as 60.")
-    return time_limit
+if TYPE_CHECKING:
+    from planner.cli.sharing import Workers
+    from planner.plan import Plan
+    from profiles.profile import Profile
 
 
 def solve(
-    profile: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PROFILE",
-            help="From 'plan profile', or library:NAME (see 'plan library').",
-            show_default=False,
-        ),
-    ],
+    profile: ProfileFile,
     budget: Annotated[
         str,
         typer.Option(
@@ -40,53 +42,81 @@ def solve(
     link: LinkName = None,
     d2h_bandwidth: D2hBandwidth = None,
     h2d_bandwidth: H2dBandwidth = None,
-    host_budget: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Host bytes to stay within; no limit if not given."),
-    ] = None,
-    solver: Annotated[
-        SolverName, typer.Option(help="Which solver PuLP drives.")
-    ] = SolverName.HIGHS,
-    time_limit: Annotated[
-        float, typer.Option(metavar="S", callback=_seconds, help="Seconds for the solver.")
-    ] = 60.0,
-    min_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Smaller storages stay; by default 1/1000 of the no-plan peak."
-        ),
-    ] = None,
+    workers: WorkerCount = 1,
+    share: Share = None,
+    all_reduce_on_link: AllReduceOnLink = False,
+    host_budget: HostBudget = None,
+    solver: SolverChoice = SolverName.HIGHS,
+    time_limit: TimeLimit = 60.0,
+    min_size: MinSize = None,
 ) -> None:
     """Plans which storages wait in host memory, and when, for a budget."""
     from planner.cli.link import choose_link
-    from planner.cli.report import print_plan
-    from planner.memory import slot_memory
+    from planner.cli.sharing import choose_workers
     from planner.plan import write_plan
     from profiles.files import check_writable
     from profiles.library.index import profile_path
     from profiles.profile import read_profile
 
     recorded = read_profile(profile_path(profile))
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(recorded))
+    alone = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
+    sharers = choose_workers(
+        recorded, alone, count=workers, share=share, all_reduce_on_link=all_reduce_on_link
+    )
+    check_writable(output)
+    plan = _solved(
+        recorded,
+        sharers,
+        budget=budget,
+        host_budget=host_budget,
+        solver=solver,
+        time_limit=time_limit,
+        min_size=min_size,
+    )
+    write_plan(plan, output)
+    _tell(recorded, sharers, plan)
+    wrote(output)
+
+
+def _solved(
+    profile: "Profile",
+    workers: "Workers",
+    *,
+    budget: str,
+    host_budget: str | None,
+    solver: SolverName,
+    time_limit: float,
+    min_size: str | None,
+) -> "Plan":
+    """Solves for what the options ask."""
+    from planner.memory import slot_memory
+    from planner.shared_link import host_budget_each_bytes
+
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
     host_bytes = parse_size_bytes("--host-budget", host_budget) if host_budget else None
     min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
-    chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
-    check_writable(output)
+    link = workers.link
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
         from planner.solve import solve as solve_profile
 
-        plan = solve_profile(
-            recorded,
+        return solve_profile(
+            profile,
             budget_bytes=budget_bytes,
-            link=chosen,
-            host_budget_bytes=host_bytes,
+            link=link,
+            host_budget_bytes=host_budget_each_bytes(host_bytes, workers.count),
             solver=solver,
             time_limit_s=time_limit,
             min_size_bytes=min_bytes,
             progress=progress,
         )
-    write_plan(plan, output)
+
+
+def _tell(profile: "Profile", workers: "Workers", plan: "Plan") -> None:
+    from planner.cli.cost_report import print_worker_costs, print_worker_notes
+    from planner.cli.report import print_plan
+
     print_plan(plan, top=0)
-    wrote(output)
+    print_worker_costs(plan, workers)
+    print_worker_notes(profile, workers)
