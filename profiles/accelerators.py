@@ -3,6 +3,15 @@
 `theory` figures are those of the maker's data sheet, dense (sheets of Ampere and later also print
 twice as much, for sparse matrices). `measured` figures were measured by others, at the places
 named beside them, and none by this project.
+
+[Note: checked figures] No data sheet was at hand. The `theory` figures were quoted from memory and
+then compared, on 2026-11-24, with what others say of them; none differed. Arithmetic of A100 and
+later: the table of GitHub stas00/ml-engineering, compute/accelerator. V100: Cornell's GPU
+architecture course (cvw.cac.cornell.edu) works out 7.8 and 15.7 from cores and clock,
+developer.nvidia.com/programming-tensor-cores-cuda-9-0 has 125, io-tech.fi 900 GB/s (of the PCIe
+board, whose memory is the same). RTX 4090, all of it: waredb.com/processor/nvidia-geforce-rtx-4090.
+Memory of A100 40 GB: GitHub PTsolvers/gpu-workshop-JuliaCon23#7; of GH200: datacrunch.io, Data
+movement in the GH200. The memory rates of A100 80 GB, H100 and H200 were not found again.
 """
 
 import difflib
@@ -39,8 +48,7 @@ class Accelerator:
         memory_bytes: Its memory, as sold.
         theory_tflops: Arithmetic by precision, tensor cores where they have it.
         theory_gb_per_s: Rate of its memory.
-        theory_source: Where both stand. Quoted from memory; the arithmetic of A100 and later was
-            checked against the table of GitHub stas00/ml-engineering, compute/accelerator.
+        theory_source: Where both stand; see [Note: checked figures].
         measured_tflops: The best bf16 matrix product; None where no measurement was found.
         measured_gb_per_s: The best copy within its memory, bytes read plus written; None likewise.
         link: The usual link to the host: a name of `profiles.hardware.LINKS`.

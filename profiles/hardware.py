@@ -89,7 +89,7 @@ _PCIE4 = _link(
 _PCIE5 = _link(
     "pcie5-x16",
     theory=_figure(63.0, PCIE),
-    d2h=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870"),
+    d2h=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870; NVIDIA/nvbandwidth#24 has 52.8"),
     h2d=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870"),
     both=_figure(83.4, "blog.vllm.ai, 2026-01-08, H100, copy engine"),
 )
