@@ -40,6 +40,7 @@ class Copy:
         host: The host end, likewise.
         direction: Which way.
         issued_ns: When it was issued, on the performance counter.
+        started_ns: When the lane took it up; 0 before that.
         ended_ns: When it ended; 0 before that.
         overrun_us: How much longer this machine took than the link would have; 0 before it ended.
     """
@@ -54,6 +55,7 @@ class Copy:
         self.host: HostStretch | None = host
         self.direction = direction
         self.issued_ns = time.perf_counter_ns()
+        self.started_ns = 0
         self.ended_ns = 0
         self.overrun_us = 0.0
         self._ended = threading.Event()
@@ -70,6 +72,11 @@ class Copy:
         self._ended.wait()
         return (time.perf_counter_ns() - start_ns) / NS_PER_US
 
+    def span_ns(self) -> tuple[int, int]:
+        """Blocks until the copy has ended; returns when it was taken up and when it ended."""
+        self._ended.wait()
+        return self.started_ns, self.ended_ns
+
     def run(self, not_before_ns: int, duration_ns: float) -> int:
         """Copies, then holds the lane for as long as the link would take.
 
@@ -82,6 +89,7 @@ class Copy:
         """
         assert self.storage is not None
         assert self.host is not None
+        self.started_ns = time.perf_counter_ns()
         start_ns = max(not_before_ns, self.issued_ns)
         device_address = self.storage.data_ptr()
         if self.direction is Direction.D2H:

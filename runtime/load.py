@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -12,7 +13,10 @@ from profiles.errors import FileError, PlanMismatchError
 from profiles.owned import model_fingerprint
 from runtime.ranges import Ranges
 from runtime.replay import Replay
+from runtime.traced_replay import TracedReplay
 from runtime.workers import workers_of
+
+AnyReplay = TypeVar("AnyReplay", bound=Replay)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,36 @@ class LoadedPlan:
         Raises:
             PlanMismatchError: The plan was made for another model, optimizer or device.
         """
+        return self._attach(Replay, model, optimizer, ranges)
+
+    def attach_traced(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        ranges: Ranges = Ranges.TORCH_PROFILER,
+    ) -> TracedReplay:
+        """Does what `attach` does, for a replay that times its own steps.
+
+        Raises:
+            PlanMismatchError: As `attach`.
+        """
+        return self._attach(TracedReplay, model, optimizer, ranges)
+
+    def _attach(
+        self,
+        kind: type[AnyReplay],
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ranges: Ranges,
+    ) -> AnyReplay:
         workers = workers_of(model)
         fault = first_fault(self.plan, model, optimizer)
         if workers is not None:
-            return Replay(workers.agree(self.plan, fault), model, optimizer, workers, ranges)
+            return kind(workers.agree(self.plan, fault), model, optimizer, workers, ranges)
         if fault is not None:
             raise PlanMismatchError(fault)
-        return Replay(self.plan, model, optimizer, ranges=ranges)
+        return kind(self.plan, model, optimizer, None, ranges)
 
 
 def load(path: Path | str) -> LoadedPlan:

@@ -1,0 +1,79 @@
+"""Lanes that tell when each of their copies ran."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+
+from runtime.copying import CopyInFlight, CopyLane
+from runtime.host_pool import HostStretch
+from runtime.lanes import Copy, Direction
+from runtime.step_marks import MarkClock, Span
+from runtime.streams import Event, Stream, StreamDevice
+
+Told = Callable[[Direction, Span], None]
+
+
+class TimedLane:
+    """A lane of the emulated device, whose copies note their own times."""
+
+    def __init__(self, lane: CopyLane, direction: Direction, told: Told) -> None:
+        self._lane = lane
+        self._direction = direction
+        self._told = told
+
+    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> CopyInFlight:
+        """Queues a copy and tells of it."""
+        copy = cast(Copy, self._lane.issue(storage, host))
+        self._told(self._direction, copy.span_ns)
+        return copy
+
+    def close(self) -> None:
+        """Ends the lane."""
+        self._lane.close()
+
+
+class TimedStreams:
+    """`runtime.streams.StreamDevice` that marks both ends of each copy, on the stream it is on."""
+
+    def __init__(self, streams: StreamDevice, clock: MarkClock, told: Told) -> None:
+        self._streams = streams
+        self._clock = clock
+        self._told = told
+
+    def compute_stream(self) -> Stream:
+        """The stream that the step's ops go to."""
+        return self._streams.compute_stream()
+
+    def new_stream(self) -> Stream:
+        """A stream of its own for a lane."""
+        return self._streams.new_stream()
+
+    def record(self, stream: Stream) -> Event:
+        """Marks this point of a stream for others to wait for."""
+        return self._streams.record(stream)
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """Lets a stream wait for an event."""
+        self._streams.wait(stream, event)
+
+    def recycle(self, event: Event) -> None:
+        """Takes an event back."""
+        self._streams.recycle(event)
+
+    def copy(
+        self,
+        stream: Stream,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        direction: Direction,
+    ) -> None:
+        """Copies between two marks."""
+        began = self._clock.mark(stream)
+        self._streams.copy(stream, storage, host, direction)
+        ended = self._clock.mark(stream)
+        self._told(direction, lambda: (began, ended))
+
+    def finish(self, stream: Stream) -> None:
+        """Blocks the host until a stream is done."""
+        self._streams.finish(stream)
