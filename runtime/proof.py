@@ -17,12 +17,18 @@ from profiles.workload import Workload
 from runtime.accountant import Accountant
 from runtime.load import LoadedPlan, device_fault, first_fault
 from runtime.replay import FallbackWarning, Replay
-from runtime.statistics import StepStatistics
 from runtime.training import Surroundings, Training
 
 STEPS_TO_FILL = 3
 """The first step makes the optimizer's states, the second the buckets of DistributedDataParallel;
 the third has all there is to hold."""
+
+Attach = Callable[[Plan, Workload], Replay]
+
+
+def attach_plan(plan: Plan, workload: Workload) -> Replay:
+    """Attaches a plan as any training would."""
+    return LoadedPlan(plan).attach(workload.model, workload.optimizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,7 @@ class ProofReport:
         resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
         resident_growth_with_bytes: The same with the plan; the host pool is apart.
         host_pool_bytes: The host pool.
+        summary: All steps with the plan in one line.
     """
 
     losses: tuple[float, ...]
@@ -83,6 +90,7 @@ class ProofReport:
     resident_growth_without_bytes: int
     resident_growth_with_bytes: int
     host_pool_bytes: int
+    summary: str
 
     @property
     def budget_held(self) -> bool:
@@ -118,6 +126,7 @@ def prove(
     progress: Progress | None = None,
     build_alone: Callable[[], Workload] | None = None,
     threads: int | None = None,
+    attach: Attach = attach_plan,
 ) -> ProofReport:
     """Trains without the plan, then under its budget without it, then with it.
 
@@ -133,6 +142,7 @@ def prove(
         build_alone: As `build`, for the training that runs out of memory: one worker of many may
             do so where the others do not, so its steps must not wait for theirs.
         threads: Threads that ops run on; those of the plan's device if None.
+        attach: Attaches the plan to what is trained with it.
 
     Returns:
         The report.
@@ -158,24 +168,25 @@ def prove(
         raise PlanMismatchError(fault)
     without.watched_steps(watched_steps, lambda k: tell("without the plan", k, watched_steps))
     message = _run_out_of_memory(plan, build_alone or build, tell)
-    with_plan, replayed, told = _train_in_turns(
-        plan, build, without, watched_steps, timed_steps, tell
+    with_plan, replay, told = _train_in_turns(
+        plan, build, attach, without, watched_steps, timed_steps, tell
     )
-    return _report(plan, without, message, with_plan, replayed, told)
+    return _report(plan, without, message, with_plan, replay, told)
 
 
 def _train_in_turns(
     plan: Plan,
     build: Callable[[], Workload],
+    attach: Attach,
     without: Training,
     watched_steps: int,
     timed_steps: int,
     tell: Progress,
-) -> tuple[Training, tuple[StepStatistics, ...], tuple[str, ...]]:
+) -> tuple[Training, Replay, tuple[str, ...]]:
     """Trains with the plan, then times both in turns: a machine that slows down slows both."""
     with warnings.catch_warnings(record=True) as caught, ExitStack() as replays:
         warnings.simplefilter("always", FallbackWarning)
-        with_plan, replay = _attached(plan, build, replays)
+        with_plan, replay = _attached(plan, build, attach, replays)
         try:
             with_plan.watched_steps(
                 watched_steps, lambda k: tell("with the plan", k, watched_steps)
@@ -191,7 +202,7 @@ def _train_in_turns(
             with_plan.timed_step()
         tell("timing both in turns", timed_steps, timed_steps)
     told = tuple(str(w.message) for w in caught if issubclass(w.category, FallbackWarning))
-    return with_plan, tuple(replay.steps), told
+    return with_plan, replay, told
 
 
 def _without_plan(plan: Plan, workload: Workload) -> Surroundings:
@@ -205,13 +216,13 @@ def _without_plan(plan: Plan, workload: Workload) -> Surroundings:
 
 
 def _attached(
-    plan: Plan, build: Callable[[], Workload], replays: ExitStack
+    plan: Plan, build: Callable[[], Workload], attach: Attach, replays: ExitStack
 ) -> tuple[Training, Replay]:
     """Builds the workload with the plan attached, until the stack is left."""
     attached: list[Replay] = []
 
     def around(workload: Workload) -> Surroundings:
-        replay = LoadedPlan(plan).attach(workload.model, workload.optimizer)
+        replay = attach(plan, workload)
         attached.append(replays.enter_context(replay))
         return Surroundings(
             watched=replay.step,
@@ -253,9 +264,10 @@ def _report(
     without: Training,
     message: str,
     with_plan: Training,
-    replayed: tuple[StepStatistics, ...],
+    replay: Replay,
     told: tuple[str, ...],
 ) -> ProofReport:
+    replayed, summary = tuple(replay.steps), replay.summary()
     timed = replayed[-len(with_plan.timed_us) :]
     certificate, digests = plan.certificate, without.digests()
     return ProofReport(
@@ -284,4 +296,5 @@ def _report(
         resident_growth_without_bytes=without.resident_growth_bytes,
         resident_growth_with_bytes=with_plan.resident_growth_bytes,
         host_pool_bytes=plan.host_pool_bytes,
+        summary=summary,
     )

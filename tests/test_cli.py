@@ -272,6 +272,7 @@ def report(**changes: object) -> ProofReport:
         "resident_growth_without_bytes": 0,
         "resident_growth_with_bytes": 0,
         "host_pool_bytes": 50,
+        "summary": "swapplan: 6 steps.",
     }
     return ProofReport(**{**figures, **changes})  # type: ignore[arg-type]
 
@@ -306,5 +307,6 @@ def test_run_exits_with_1_when_the_proof_fails(
     told = [line for line in captured.err.splitlines() if line.startswith("plan: ")]
     assert told == [f"plan: the proof failed: {failure}" for failure in failures]
     assert f"Proof: {'FAILED' if failures else 'passed'}" in captured.out
+    assert "\nswapplan: 6 steps.\n" in captured.out
     # A figure that could not be sampled is not shown as zero.
     assert "not sampled on this system" in captured.out

@@ -39,6 +39,7 @@ def print_figures(report: "ProofReport") -> None:
         print(f"At this budget without the plan: {report.out_of_memory_message}")
     else:
         print("At this budget the training also fits without the plan.")
+    print(report.summary)
 
 
 def failures(report: "ProofReport") -> Iterator[str]:
