@@ -13,6 +13,7 @@ from profiles.data_parallel import data_parallel, group_of_one
 from profiles.profile import WorkloadSource
 from profiles.record import record
 from profiles.workloads.build import build
+from runtime import worker_processes
 from tests.training import FAST_LINK
 
 SECONDS = 900
@@ -63,6 +64,12 @@ def _no_hang() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def _hear_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker that is going to fail is heard, however long the machine takes over it."""
+    monkeypatch.setattr(worker_processes, "OTHERS_SECONDS", SECONDS)
 
 
 @pytest.fixture(scope="module", name="plan_file")
