@@ -5,7 +5,7 @@ only give an order in which gaps are taken until the set fits.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import accumulate, combinations
 
 from planner.problem import Problem
 
@@ -56,7 +56,7 @@ def without_needless(problem: Problem, order: Sequence[int]) -> frozenset[int]:
     kept = []
     for i in reversed(order):
         gap = problem.gaps[i]
-        slots = range(gap.first_slot, gap.next_use_slot)
+        slots = problem.slots_of(gap)
         if min(spare_bytes[t] for t in slots) >= gap.size_bytes:
             for t in slots:
                 spare_bytes[t] -= gap.size_bytes
@@ -78,9 +78,7 @@ def _keys(problem: Problem, shares: Sequence[float]) -> tuple[Key, ...]:
         duration if held > problem.budget_bytes else 0.0
         for duration, held in zip(problem.durations_us, problem.resident_bytes, strict=True)
     ]
-    over = [0.0]
-    for duration in over_us:
-        over.append(over[-1] + duration)
+    over = list(accumulate((*over_us, *over_us), initial=0.0))
 
     def by_share(i: int) -> float:
         return shares[i]

@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
 
-from planner.variables import Model, in_wait_us, out_wait_us
+from planner.variables import Goal, Model, in_wait_us, out_wait_us
 
 Terms = list[tuple[LpVariable, float]]
 
 
 def _add(model: Model, name: str, terms: Terms, sense: int, limit: float) -> None:
     """Adds `terms (sense) limit`; PuLP refuses a name given twice."""
-    constraint = LpConstraint(LpAffineExpression(terms), sense, rhs=limit)
+    together: dict[LpVariable, float] = {}
+    for variable, factor in terms:
+        # PuLP would keep the last of two terms with one variable.
+        together[variable] = together.get(variable, 0.0) + factor
+    constraint = LpConstraint(LpAffineExpression(together), sense, rhs=limit)
     model.program.addConstraint(constraint, name)
 
 
@@ -20,6 +24,27 @@ def _step(variables: list[LpVariable], t: int, factor: float = 1.0) -> Terms:
     """The growth of a variable in slot t; what has index -1 is 0."""
     before = [] if t == 0 else [(variables[t - 1], -factor)]
     return [(variables[t], factor), *before]
+
+
+def _waits(model: Model, first: int, last: int) -> Terms:
+    """The waits at anchors first..last, which may be those of the next step."""
+    count = model.problem.slot_count
+    if first >= count:
+        return _waits(model, first - count, last - count)
+    before = [] if first == 0 else [(model.waited[first - 1], -1.0)]
+    if last < count:
+        return [(model.waited[last], 1.0), *before]
+    return [(model.waited[-1], 1.0), *before, (model.waited[last - count], 1.0)]
+
+
+def _away(model: Model, t: int, back: list[LpVariable]) -> Terms:
+    """Bytes on the host alone, with P or Q for what is back."""
+    boundary = [] if model.boundary is None else [(model.boundary.away, 1.0)]
+    return [*boundary, (model.out[t], 1.0), *_clean_begun(model, t, 1.0), (back[t], -1.0)]
+
+
+def _clean_begun(model: Model, t: int, factor: float) -> Terms:
+    return [(model.clean_begun[t], factor)] if model.clean_begun else []
 
 
 def c0_waits_add_up(model: Model) -> None:
@@ -62,16 +87,21 @@ def c2_out_begun(model: Model) -> None:
     """(2) Only bytes of gaps that have begun can have left."""
     first_slots = [gap.first_slot for gap in model.gaps]
     _sum_rows(model, "c2_begun", model.begun, first_slots)
+    boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
     for t, (out, begun) in enumerate(zip(model.out, model.begun, strict=True)):
-        _add(model, f"c2_out_begun_{t}", [(out, 1.0), (begun, -1.0)], LpConstraintLE, 0)
+        terms = [(out, 1.0), (begun, -1.0), *_clean_begun(model, t, 1.0), *boundary]
+        _add(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
 
 
 def c4_back_in_time(model: Model) -> None:
     """(4) What is used again must be back."""
-    next_use_slots = [gap.next_use_slot for gap in model.gaps]
+    count = model.problem.slot_count
+    next_use_slots = [gap.next_use_slot % count for gap in model.gaps]
     _sum_rows(model, "c4_ended", model.ended, next_use_slots)
+    boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
     for t, (back, ended) in enumerate(zip(model.back, model.ended, strict=True)):
-        _add(model, f"c4_back_in_time_{t}", [(back, 1.0), (ended, -1.0)], LpConstraintGE, 0)
+        terms = [(back, 1.0), (ended, -1.0), *boundary]
+        _add(model, f"c4_back_in_time_{t}", terms, LpConstraintGE, 0)
         growth = [(model.back_after[t], 1.0), (back, -1.0)]
         _add(model, f"c4_stays_back_{t}", growth, LpConstraintGE, 0)
 
@@ -89,7 +119,7 @@ def c5_budget(model: Model) -> None:
     """(5) Every slot fits the budget."""
     for t, least_bytes in enumerate(model.least_away_bytes):
         if least_bytes > 0:
-            terms = [(model.out[t], 1.0), (model.back_after[t], -1.0), (model.raised, 1.0)]
+            terms = [*_away(model, t, model.back_after), (model.raised, 1.0)]
             limit = least_bytes / model.units.size_bytes
             _add(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
 
@@ -97,13 +127,12 @@ def c5_budget(model: Model) -> None:
 def c6_host(model: Model) -> None:
     """(6) Only what has left can come back, and the host holds what is away."""
     host_bytes = model.problem.host_budget_bytes
-    for t, out in enumerate(model.out):
-        left = [(out, 1.0), (model.back_after[t], -1.0)]
+    for t in range(model.problem.slot_count):
+        left = _away(model, t, model.back_after)
         _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
         if host_bytes is not None:
             limit = host_bytes / model.units.size_bytes
-            away = [(out, 1.0), (model.back[t], -1.0)]
-            _add(model, f"c6_host_{t}", away, LpConstraintLE, limit)
+            _add(model, f"c6_host_{t}", _away(model, t, model.back), LpConstraintLE, limit)
 
 
 def c7_host_reserved(model: Model) -> None:
@@ -111,10 +140,16 @@ def c7_host_reserved(model: Model) -> None:
     host_bytes = model.problem.host_budget_bytes
     if host_bytes is None:
         return
+    wrapping = [
+        (used, gap.size_bytes / model.units.size_bytes)
+        for used, gap in zip(model.used, model.gaps, strict=True)
+        if model.problem.wraps(gap)
+    ]
     for t, begun in enumerate(model.begun):
         ended = [] if t == 0 else [(model.ended[t - 1], -1.0)]
         limit = host_bytes / model.units.size_bytes
-        _add(model, f"c7_host_reserved_{t}", [(begun, 1.0), *ended], LpConstraintLE, limit)
+        terms = [(begun, 1.0), *ended, *wrapping]
+        _add(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
 
 
 def c8_trip(model: Model) -> None:
@@ -123,12 +158,18 @@ def c8_trip(model: Model) -> None:
     for i, gap in enumerate(model.gaps):
         a, b = gap.first_slot, gap.next_use_slot
         idle_us = problem.elapsed_us[b] - problem.elapsed_us[a]
-        wait = (problem.d2h_us[i] + problem.h2d_us[i] - idle_us) / model.units.time_us
-        if wait <= 0:
-            continue
-        before = [] if a == 0 else [(model.waited[a - 1], -1.0)]
-        terms = [(model.waited[b], 1.0), *before, (model.used[i], -wait)]
-        _add(model, f"c8_trip_{i}", terms, LpConstraintGE, 0)
+        both = (problem.d2h_us[i] + problem.h2d_us[i] - idle_us) / model.units.time_us
+        back = (problem.h2d_us[i] - idle_us) / model.units.time_us
+        if both > 0:
+            copied = [(model.used[i], -both), *_if_clean(model, i, both)]
+            _add(model, f"c8_trip_{i}", [*_waits(model, a, b), *copied], LpConstraintGE, 0)
+        if back > 0 and i in model.clean:
+            returned = [(model.used[i], -back)]
+            _add(model, f"c8_back_{i}", [*_waits(model, a, b), *returned], LpConstraintGE, 0)
+
+
+def _if_clean(model: Model, i: int, factor: float) -> Terms:
+    return [(model.clean[i], factor)] if i in model.clean else []
 
 
 def c9_one_part(model: Model) -> None:
@@ -136,7 +177,8 @@ def c9_one_part(model: Model) -> None:
     parts: dict[tuple[int, int], Terms] = {}
     for used, gap in zip(model.used, model.gaps, strict=True):
         for t in range(gap.first_slot, gap.next_use_slot + 1):
-            parts.setdefault((gap.storage, t), []).append((used, 1.0))
+            at = t % model.problem.slot_count
+            parts.setdefault((gap.storage, at), []).append((used, 1.0))
     for (storage, t), terms in parts.items():
         if len(terms) > 1:
             _add(model, f"c9_one_part_{storage}_{t}", terms, LpConstraintLE, 1)
@@ -148,8 +190,9 @@ def c10_away(model: Model) -> None:
     for i, gap in enumerate(model.gaps):
         size = gap.size_bytes / model.units.size_bytes
         for t in range(gap.first_slot, gap.next_use_slot):
-            if model.least_away_bytes[t] > 0:
-                away[t].append((model.absent.get((i, t), model.used[i]), size))
+            at = t % model.problem.slot_count
+            if model.least_away_bytes[at] > 0:
+                away[at].append((model.absent.get((i, t), model.used[i]), size))
     for t, terms in enumerate(away):
         if terms:
             limit = model.least_away_bytes[t] / model.units.size_bytes
@@ -164,9 +207,8 @@ def c11_gone(model: Model) -> None:
     for (i, t), absent in model.absent.items():
         wait = out_wait_us(model.problem, i, t) / model.units.time_us
         if wait > 0:
-            a = model.gaps[i].first_slot
-            before = [] if a == 0 else [(model.waited[a - 1], -1.0)]
-            terms = [(model.waited[t], 1.0), *before, (absent, -wait)]
+            waits = _waits(model, model.gaps[i].first_slot, t)
+            terms = [*waits, (absent, -wait), *_if_clean(model, i, wait)]
             _add(model, f"c11_gone_{i}_{t}", terms, LpConstraintGE, 0)
 
 
@@ -175,6 +217,64 @@ def c12_return(model: Model) -> None:
     for (i, t), absent in model.absent.items():
         wait = in_wait_us(model.problem, i, t) / model.units.time_us
         if wait > 0:
-            b = model.gaps[i].next_use_slot
-            terms = [(model.waited[b], 1.0), (model.waited[t], -1.0), (absent, -wait)]
-            _add(model, f"c12_return_{i}_{t}", terms, LpConstraintGE, 0)
+            waits = _waits(model, t + 1, model.gaps[i].next_use_slot)
+            _add(model, f"c12_return_{i}_{t}", [*waits, (absent, -wait)], LpConstraintGE, 0)
+
+
+def c13_both_rate(model: Model) -> None:
+    """(13) Both lanes together carry at most the rate of both directions."""
+    both = model.problem.link.both_bytes_per_us
+    if both is None:
+        return
+    rate = both * model.units.time_us / model.units.size_bytes
+    durations_us = (0.0, *model.problem.durations_us)
+    for t in range(model.problem.slot_count):
+        run = durations_us[t] / model.units.time_us
+        moved = _step(model.out, t) + _step(model.back, t)
+        terms = moved + _step(model.waited, t, -rate)
+        _add(model, f"c13_both_rate_{t}", terms, LpConstraintLE, rate * run)
+
+
+def c14_boundary(model: Model) -> None:
+    """(14) A step ends as the one before it ended."""
+    boundary = model.boundary
+    if boundary is None:
+        return
+    crossing = [
+        (used, -gap.size_bytes / model.units.size_bytes)
+        for used, gap in zip(model.used, model.gaps, strict=True)
+        if model.problem.wraps(gap)
+    ]
+    at_boundary = [(boundary.leaving, 1.0), (boundary.early, 1.0), (boundary.away, 1.0)]
+    _add(model, "c14_crossing", at_boundary + crossing, LpConstraintEQ, 0)
+    rest = [(model.begun[-1], 1.0), *_clean_begun(model, -1, -1.0), (model.out[-1], -1.0)]
+    _add(model, "c14_all_out", rest, LpConstraintGE, 0)
+    if model.goal is not Goal.BUDGET:
+        run = model.problem.durations_us[-1] / model.units.time_us
+        limit = _rate(model, model.problem.d2h_us) * run
+        _add(model, "c14_last_out", rest, LpConstraintLE, limit)
+    returned = [(model.back_after[-1], 1.0), (model.ended[-1], -1.0)]
+    _add(model, "c14_all_back", returned, LpConstraintEQ, 0)
+
+
+def c15_clean(model: Model) -> None:
+    """(15) A gap is clean only after one that left a copy of the same bytes."""
+    if not model.clean:
+        return
+    turns: dict[tuple[int, int], list[int]] = {}
+    for i, gap in enumerate(model.gaps):
+        turns.setdefault((gap.storage, gap.content), []).append(i)
+    for i, clean in model.clean.items():
+        gap = model.gaps[i]
+        _add(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
+        if not gap.lasting:
+            alike = turns[gap.storage, gap.content]
+            earlier = [(model.used[j], -1.0) for j in alike if model.gaps[j].turn < gap.turn]
+            _add(model, f"c15_copied_{i}", [(clean, 1.0), *earlier], LpConstraintLE, 0)
+    cleaned = [(model.clean[i], model.gaps[i]) for i in model.clean]
+    added: list[Terms] = [[] for _ in model.clean_begun]
+    for clean, gap in cleaned:
+        added[gap.first_slot].append((clean, -gap.size_bytes / model.units.size_bytes))
+    for t, terms in enumerate(added):
+        growth = _step(model.clean_begun, t)
+        _add(model, f"c15_clean_begun_{t}", growth + terms, LpConstraintEQ, 0)

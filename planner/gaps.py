@@ -1,28 +1,48 @@
 """Gaps: the idle stretches of a storage, where it may wait in host memory."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
-from profiles.profile import Profile, Storage
+from planner.boundary import Boundary
+from profiles.profile import Access, Profile, Storage, StorageKind
 
 DEFAULT_MIN_SHARE = 1000
 """By default a storage below 1/1000 of the no-plan peak stays: each planned swap costs time at
 four anchors, and what small storages give back does not pay for it."""
 
 
+OWNED = frozenset(
+    {
+        StorageKind.PARAMETER,
+        StorageKind.BUFFER,
+        StorageKind.OPTIMIZER_STATE,
+        StorageKind.GRADIENT,
+    }
+)
+"""Kinds that replay finds by name at any anchor, so that they may be away between two steps."""
+
+
 @dataclass(frozen=True)
 class Gap:
     """An idle stretch of one storage between two consecutive uses.
+
+    Slots count on past the end of the step: with T slots, slot T + 3 is slot 3 of the next step.
 
     Attributes:
         storage: Id of the storage.
         name: Its name.
         size_bytes: Its bytes.
-        first_slot: The first idle slot in which the runtime knows the storage: the earliest
-            swap-out.
-        next_use_slot: The slot that uses it again: the latest await. Idle slots run from
-            `first_slot` to `next_use_slot - 1`.
+        first_slot: The first idle slot in which the runtime knows the storage, below T: the
+            earliest swap-out.
+        next_use_slot: The slot that uses it again, below `first_slot + T`: the latest await. Idle
+            slots run from `first_slot` to `next_use_slot - 1`.
+        content: Which bytes it holds. Gaps of one storage with the same content can share one host
+            copy, since nothing writes the storage between them.
+        turn: How many gaps with that content come before it since they were written.
+        lasting: The step never writes the storage, so that a host copy stays true for good.
     """
 
     storage: int
@@ -30,6 +50,21 @@ class Gap:
     size_bytes: int
     first_slot: int
     next_use_slot: int
+    content: int = 0
+    turn: int = 0
+    lasting: bool = False
+
+    def is_open_in(self, slot: int, slot_count: int) -> bool:
+        """Whether a slot of the step is one of its idle slots."""
+        idle_slots = self.next_use_slot - self.first_slot
+        return (slot - self.first_slot) % slot_count < idle_slots
+
+
+class _UseSlot(NamedTuple):
+    """A slot that uses a storage; -1 stands for whatever came before the step."""
+
+    slot: int
+    writes: bool
 
 
 def default_min_size_bytes(peak_bytes: int) -> int:
@@ -37,21 +72,26 @@ def default_min_size_bytes(peak_bytes: int) -> int:
     return max(1, peak_bytes // DEFAULT_MIN_SHARE)
 
 
-def candidate_gaps(profile: Profile, min_size_bytes: int) -> tuple[Gap, ...]:
+def candidate_gaps(
+    profile: Profile, min_size_bytes: int, boundary: Boundary = Boundary.RESIDENT
+) -> tuple[Gap, ...]:
     """Returns every gap a plan may use, in order of their first slot.
 
-    The step is planned on its own, not as a cycle: what is alive when it begins must be resident
-    then, and what is alive when it ends must be resident in the last slot. Both count as uses.
+    What is alive when the step begins is resident then, and what is alive when it ends is resident
+    in the last slot: both count as uses. With a periodic boundary that is not so for storages that
+    are both and that replay finds by name; their last use is followed by the first of the next
+    step.
 
     Args:
         profile: The step.
         min_size_bytes: Smaller storages stay.
+        boundary: What storages do that live from step to step.
     """
     gaps = [
         gap
         for storage in profile.storages
         if storage.left_out is None and storage.size_bytes >= max(1, min_size_bytes)
-        for gap in _gaps_of(profile, storage)
+        for gap in _gaps_of(profile, storage, boundary)
     ]
     return tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.next_use_slot, gap.storage)))
 
@@ -62,7 +102,7 @@ def useful_gaps(
     """Returns the gaps that are open in a slot which does not fit the budget with nothing moved.
 
     The others are of no use to any plan: their slots fit whatever is resident, and a swap less
-    makes nothing later.
+    makes nothing later. One that leaves a host copy for a later gap with the same bytes is kept.
 
     Args:
         gaps: Candidates.
@@ -70,23 +110,83 @@ def useful_gaps(
         budget_bytes: The budget.
     """
     over = [held_bytes > budget_bytes for held_bytes in resident_bytes]
-    before = list(accumulate(over, initial=0))
-    return tuple(gap for gap in gaps if before[gap.next_use_slot] > before[gap.first_slot])
+    before = list(accumulate((*over, *over), initial=0))
+    last_turns: dict[tuple[int, int], int] = {}
+    for gap in gaps:
+        if before[gap.next_use_slot] > before[gap.first_slot]:
+            key = (gap.storage, gap.content)
+            last_turns[key] = max(gap.turn, last_turns.get(key, gap.turn))
+    return tuple(gap for gap in gaps if gap.turn <= last_turns.get((gap.storage, gap.content), -1))
 
 
-def _gaps_of(profile: Profile, storage: Storage) -> Iterator[Gap]:
+def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap]:
     # A storage that no anchor shows is always left out (the profile checks that).
     assert storage.shown_at is not None
-    for before, after in pairwise(_use_slots(profile, storage)):
-        first_slot = max(before + 1, storage.shown_at)
-        if first_slot < after:
-            yield Gap(storage.id, storage.name, storage.size_bytes, first_slot, after)
-
-
-def _use_slots(profile: Profile, storage: Storage) -> Iterator[int]:
+    uses = _use_slots(profile, storage)
+    lives_on = storage.allocated_op is None and storage.released_op is None
+    if boundary is Boundary.PERIODIC and lives_on and storage.kind in OWNED and uses:
+        return _cyclic_gaps(storage, uses, len(profile.slots))
     if storage.allocated_op is None:
-        yield -1
-    for use in storage.uses:
-        yield profile.ops[use.op].slot
+        uses.insert(0, _UseSlot(-1, writes=True))
     if storage.released_op is None:
-        yield len(profile.slots) - 1
+        uses.append(_UseSlot(len(profile.slots) - 1, writes=False))
+    gaps = []
+    contents = accumulate(use.writes for use in uses)
+    for (before, after), content in zip(pairwise(uses), contents, strict=False):
+        first_slot = max(before.slot + 1, storage.shown_at)
+        if first_slot < after.slot:
+            gaps.append(_gap(storage, first_slot, after.slot, content))
+    return _with_turns(gaps)
+
+
+def _cyclic_gaps(storage: Storage, uses: Sequence[_UseSlot], slot_count: int) -> list[Gap]:
+    """Gaps of a storage that lives on: from its last use the step goes on to its first."""
+    write_count = sum(use.writes for use in uses)
+    contents = list(accumulate(use.writes for use in uses))
+    following = [*(use.slot for use in uses[1:]), uses[0].slot + slot_count]
+    gaps = []
+    for use, next_slot, content in zip(uses, following, contents, strict=True):
+        if use.slot + 1 >= next_slot:
+            continue
+        # What follows the last write is what precedes the first one of the next step.
+        gap = _gap(storage, use.slot + 1, next_slot, content % max(1, write_count))
+        gaps.append(gap)
+    last_write = max((n for n, use in enumerate(uses) if use.writes), default=-1)
+    written_slot = uses[last_write].slot if last_write >= 0 else -1
+    from_write = sorted(gaps, key=lambda gap: gap.first_slot <= written_slot)
+    turned = _with_turns(from_write)
+    return [_within_step(gap, slot_count, lasting=write_count == 0) for gap in turned]
+
+
+def _gap(storage: Storage, first_slot: int, next_use_slot: int, content: int) -> Gap:
+    return Gap(
+        storage.id, storage.name, storage.size_bytes, first_slot, next_use_slot, content=content
+    )
+
+
+def _with_turns(gaps: Sequence[Gap]) -> list[Gap]:
+    seen: Counter[int] = Counter()
+    turned = []
+    for gap in gaps:
+        turned.append(replace(gap, turn=seen[gap.content]))
+        seen[gap.content] += 1
+    return turned
+
+
+def _within_step(gap: Gap, slot_count: int, *, lasting: bool) -> Gap:
+    """A gap that begins with the next step is one that begins with this step."""
+    shift = slot_count if gap.first_slot == slot_count else 0
+    return replace(
+        gap,
+        first_slot=gap.first_slot - shift,
+        next_use_slot=gap.next_use_slot - shift,
+        lasting=lasting,
+    )
+
+
+def _use_slots(profile: Profile, storage: Storage) -> list[_UseSlot]:
+    writes: dict[int, bool] = {}
+    for use in storage.uses:
+        slot = profile.ops[use.op].slot
+        writes[slot] = writes.get(slot, False) or use.access is Access.WRITE
+    return [_UseSlot(slot, written) for slot, written in writes.items()]

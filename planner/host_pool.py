@@ -7,20 +7,7 @@ where lifetimes do not.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-
-class HostNeed(NamedTuple):
-    """Bytes a swap occupies in the host pool.
-
-    Attributes:
-        first_slot: The slot whose anchor issues the copy to the host.
-        last_slot: The slot whose anchor awaits the copy back. Included: at one anchor copies to
-            the host are issued before awaits, so these bytes are free from the next anchor on.
-        size_bytes: How many.
-    """
-
-    first_slot: int
-    last_slot: int
-    size_bytes: int
+from planner.host_needs import HostNeed
 
 
 class Placed(NamedTuple):
@@ -41,7 +28,12 @@ def host_offsets(needs: Sequence[HostNeed]) -> tuple[int, ...]:
         sorted(range(len(needs)), key=lambda i: (-needs[i].size_bytes, needs[i], i)),
         sorted(
             range(len(needs)),
-            key=lambda i: (needs[i].first_slot - needs[i].last_slot, needs[i], i),
+            key=lambda i: (
+                not needs[i].wraps,
+                needs[i].first_slot - needs[i].last_slot,
+                needs[i],
+                i,
+            ),
         ),
     )
     layouts = [_place_in_order(needs, order) for order in orders]
@@ -62,7 +54,7 @@ def peak_need_bytes(needs: Sequence[HostNeed]) -> int:
         [(need.first_slot, need.size_bytes) for need in needs]
         + [(need.last_slot + 1, -need.size_bytes) for need in needs]
     )
-    peak = used = 0
+    peak = used = sum(need.size_bytes for need in needs if need.wraps)
     for _, size_bytes in events:
         used += size_bytes
         peak = max(peak, used)
@@ -73,14 +65,10 @@ def _place_in_order(needs: Sequence[HostNeed], order: Sequence[int]) -> tuple[in
     placed: list[Placed] = []
     offsets = [0] * len(needs)
     for i in order:
-        beside = [p for p in placed if _meet(p.need, needs[i])]
+        beside = [p for p in placed if p.need.meets(needs[i])]
         offsets[i] = _lowest_offset(needs[i].size_bytes, beside)
         placed.append(Placed(needs[i], offsets[i]))
     return tuple(offsets)
-
-
-def _meet(one: HostNeed, other: HostNeed) -> bool:
-    return one.first_slot <= other.last_slot and other.first_slot <= one.last_slot
 
 
 def _lowest_offset(size_bytes: int, beside: Sequence[Placed]) -> int:

@@ -19,7 +19,7 @@ def least_away_bytes(problem: Problem) -> tuple[int, ...]:
     """
     open_sizes: list[list[int]] = [[] for _ in range(problem.slot_count)]
     for gap in problem.whole_gaps:
-        for t in range(gap.first_slot, gap.next_use_slot):
+        for t in problem.slots_of(gap):
             open_sizes[t].append(gap.size_bytes)
     found: dict[tuple[int, tuple[int, ...]], int] = {}
     least = []

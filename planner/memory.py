@@ -27,7 +27,8 @@ class Absence(NamedTuple):
 
     Attributes:
         first_slot: The first slot without them.
-        end_slot: The first slot with them again.
+        end_slot: The first slot with them again. If it is below `first_slot`, they are away across
+            the step boundary.
         size_bytes: How many.
     """
 
@@ -48,6 +49,8 @@ def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) ->
     for absence in absences:
         change[absence.first_slot] -= absence.size_bytes
         change[absence.end_slot] += absence.size_bytes
+        if absence.end_slot < absence.first_slot:
+            change[0] -= absence.size_bytes
     return tuple(need + moved for need, moved in zip(needs, accumulate(change[:-1]), strict=True))
 
 

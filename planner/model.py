@@ -97,6 +97,9 @@ from planner.constraints import (
     c10_away,
     c11_gone,
     c12_return,
+    c13_both_rate,
+    c14_boundary,
+    c15_clean,
 )
 from planner.problem import Problem
 from planner.variables import Goal, Model, add_variables
@@ -113,6 +116,8 @@ def build(problem: Problem, goal: Goal) -> Model:
     c4_back_in_time(model)
     c5_budget(model)
     c6_host(model)
+    c14_boundary(model)
+    c15_clean(model)
     if goal is not Goal.STALL:
         c7_host_reserved(model)
         c9_one_part(model)
@@ -124,6 +129,7 @@ def build(problem: Problem, goal: Goal) -> Model:
         c10_away(model)
         c11_gone(model)
         c12_return(model)
+        c13_both_rate(model)
     return model
 
 

@@ -97,12 +97,16 @@ class Neighbours:
         """A chosen gap; half the time one that compute waits for, or that is away then."""
         if timing.waits and self._random.random() < 0.5:
             wait = self._random.choice(timing.waits)
+            slots = (wait.slot, wait.slot + self._problem.slot_count)
             near = [
                 trip.gap
                 for trip in timing.trips
-                if trip.swap_out_slot <= wait.slot <= self._problem.gaps[trip.gap].next_use_slot
+                if any(trip.swap_out_slot <= t <= self._end_slot(trip.gap) for t in slots)
             ]
             near = [i for i in near if i in draft.chosen]
             if near:
                 return self._random.choice(near)
         return self._random.choice(sorted(draft.chosen))
+
+    def _end_slot(self, i: int) -> int:
+        return self._problem.gaps[i].next_use_slot

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from planner.boundary import Boundary
 from profiles.files import Count, FileRecord, Microseconds, Record, read_file, write_file
 from profiles.profile import Device, Link, Provenance, StorageKind, WorkloadSource
 
@@ -69,7 +70,8 @@ class PlannedSlot(Record):
 class Swap(Record):
     """One trip of one storage to the host and back, inside one of its gaps.
 
-    The four anchors are slot ids with swap_out <= release <= swap_in <= await.
+    The four anchors are slot ids, in the order swap_out <= release < swap_in <= await. A trip that
+    wraps goes on in the next step: from some anchor on its slot ids count from that step's begin.
 
     Attributes:
         storage: Id of the storage.
@@ -78,6 +80,9 @@ class Swap(Record):
         swap_in_slot: Here the device bytes are taken again and the copy back is issued.
         await_slot: Here compute waits for the copy back; this slot uses the storage again.
         host_offset_bytes: Where in the host pool the bytes wait.
+        clean: Nothing is copied to the host: the copy that the storage's trip before this one left
+            there is still true, since nothing has written the storage in between. Swap-out and
+            release are one anchor.
     """
 
     storage: Count
@@ -86,6 +91,16 @@ class Swap(Record):
     swap_in_slot: Count
     await_slot: Count
     host_offset_bytes: Count
+    clean: bool = False
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the trip ends in the step after the one it began in."""
+        return self.await_slot < self.swap_out_slot
+
+    def slots_after_out(self, slot: int, slot_count: int) -> int:
+        """Returns how many slots after the swap-out one of this swap's other anchors comes."""
+        return (slot - self.swap_out_slot) % slot_count
 
 
 class Certificate(Record):
@@ -94,10 +109,11 @@ class Certificate(Record):
     Attributes:
         peak_without_bytes: Peak with nothing moved, from the profile.
         peak_bytes: Peak under the plan, by walking the anchors in program order.
-        d2h_bytes: Bytes moved to the host per step.
+        d2h_bytes: Bytes copied to the host per step; clean swaps copy none.
         h2d_bytes: Bytes moved back per step.
         compute_us: Step time with nothing moved, from the profile.
-        simulated_stall_us: Time compute waits, simulated with whole-storage FIFO copies.
+        simulated_stall_us: Time compute waits per step once steps repeat, simulated with
+            whole-storage FIFO copies.
         bound_stall_us: No plan can wait less.
         bound_source: Why not: the LP relaxation (`planner.model`), or nothing but arithmetic.
         solver: The solver's name.
@@ -141,6 +157,8 @@ class Plan(FileRecord):
         times: Whether the profile's times were measured or estimated.
         device: Where the profile was recorded.
         link: The link it was planned for.
+        boundary: Whether trips may wrap round the step boundary.
+        min_size_bytes: Smaller storages were not considered.
         budget_bytes: Device bytes it must stay within.
         host_budget_bytes: Host bytes it must stay within; None for no limit.
         host_pool_bytes: Bytes of the host pool it uses.
@@ -151,7 +169,7 @@ class Plan(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     REMAKE: ClassVar[str] = "plan solve"
 
     profile_fingerprint: str
@@ -160,6 +178,8 @@ class Plan(FileRecord):
     times: Provenance
     device: Device
     link: Link
+    boundary: Boundary
+    min_size_bytes: Count
     budget_bytes: Count
     host_budget_bytes: Count | None
     host_pool_bytes: Count

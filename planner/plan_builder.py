@@ -48,6 +48,8 @@ def build_plan(
         times=profile.times,
         device=profile.device,
         link=problem.link,
+        boundary=problem.boundary,
+        min_size_bytes=problem.min_size_bytes,
         budget_bytes=problem.budget_bytes,
         host_budget_bytes=problem.host_budget_bytes,
         host_pool_bytes=_host_pool_bytes(problem, swaps),
@@ -59,16 +61,19 @@ def build_plan(
 
 
 def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
-    trips = solution.trips
+    count = problem.slot_count
+    # Trips that begin in what counts as the next step begin in every step.
+    trips = sorted(solution.trips, key=lambda trip: trip.swap_out_slot % count)
     offsets = trip_offsets(problem, solution.chosen, trips)
     return tuple(
         Swap(
             storage=problem.gaps[trip.gap].storage,
-            swap_out_slot=trip.swap_out_slot,
-            release_slot=trip.release_slot,
-            swap_in_slot=trip.swap_in_slot,
-            await_slot=problem.gaps[trip.gap].next_use_slot,
+            swap_out_slot=trip.swap_out_slot % count,
+            release_slot=trip.release_slot % count,
+            swap_in_slot=trip.swap_in_slot % count,
+            await_slot=problem.gaps[trip.gap].next_use_slot % count,
             host_offset_bytes=offset,
+            clean=trip.clean,
         )
         for trip, offset in zip(trips, offsets, strict=True)
     )
@@ -117,13 +122,12 @@ def _certificate(
     solver: SolverName,
     seconds: float,
 ) -> Certificate:
-    trips = solution.trips
     sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.gaps}
     held_bytes = resident_bytes(
         problem.resident_bytes,
         (
-            Absence(trip.release_slot, trip.swap_in_slot, problem.gaps[trip.gap].size_bytes)
-            for trip in trips
+            Absence(swap.release_slot, swap.swap_in_slot, sizes_bytes[swap.storage])
+            for swap in swaps
         ),
     )
     timeline = simulate(
@@ -132,12 +136,11 @@ def _certificate(
         link=problem.link,
         schedule=lower_swaps(swaps, problem.slot_count),
     )
-    moved_bytes = sum(problem.gaps[trip.gap].size_bytes for trip in trips)
     return Certificate(
         peak_without_bytes=max(problem.resident_bytes),
         peak_bytes=max(held_bytes),
-        d2h_bytes=moved_bytes,
-        h2d_bytes=moved_bytes,
+        d2h_bytes=sum(sizes_bytes[swap.storage] for swap in swaps if not swap.clean),
+        h2d_bytes=sum(sizes_bytes[swap.storage] for swap in swaps),
         compute_us=problem.compute_us,
         simulated_stall_us=timeline.total_stall_us,
         bound_stall_us=solution.bound_stall_us,

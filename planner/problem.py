@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+from planner.boundary import Boundary
 from planner.gaps import Gap
 from planner.memory import Absence, resident_bytes
 from profiles.profile import Link
@@ -14,13 +15,16 @@ from profiles.profile import Link
 class Problem:
     """Which gaps to use, and when, so that a step stays within its budget and waits least.
 
-    A chosen set of gaps is written as their indices in `gaps`.
+    A chosen set of gaps is written as their indices in `gaps`. Slots of gaps count on past the end
+    of the step (see `planner.gaps.Gap`).
 
     Attributes:
         durations_us: Time of each slot with nothing moved.
         resident_bytes: Bytes resident in each slot with nothing moved.
         whole_gaps: The candidates, in order of their first slot.
         link: Rates and latency.
+        boundary: Whether trips may wrap round the step boundary.
+        min_size_bytes: Smaller storages are no candidates.
         budget_bytes: Device bytes to stay within.
         host_budget_bytes: Host bytes to stay within; None for no limit.
         part_gaps: More candidates: parts of the whole ones (see `planner.gap_parts`).
@@ -30,6 +34,8 @@ class Problem:
     resident_bytes: tuple[int, ...]
     whole_gaps: tuple[Gap, ...]
     link: Link
+    boundary: Boundary
+    min_size_bytes: int
     budget_bytes: int
     host_budget_bytes: int | None
     part_gaps: tuple[Gap, ...] = ()
@@ -52,12 +58,12 @@ class Problem:
     @property
     def compute_us(self) -> float:
         """Time of the step with nothing moved."""
-        return self.elapsed_us[-1]
+        return self.elapsed_us[self.slot_count]
 
     @cached_property
     def elapsed_us(self) -> tuple[float, ...]:
-        """When each slot starts with nothing moved; the last entry is the end of the step."""
-        return tuple(accumulate(self.durations_us, initial=0.0))
+        """When each slot of two steps starts with nothing moved; the last entry is their end."""
+        return tuple(accumulate((*self.durations_us, *self.durations_us), initial=0.0))
 
     @cached_property
     def d2h_us(self) -> tuple[float, ...]:
@@ -76,26 +82,46 @@ class Problem:
     @cached_property
     def next_over_slot(self) -> tuple[int, ...]:
         """For each slot, the first from there on that does not fit with nothing moved."""
-        following = self.slot_count
+        following = 2 * self.slot_count
         slots = []
-        for t in reversed(range(self.slot_count)):
-            if self.resident_bytes[t] > self.budget_bytes:
+        for t in reversed(range(2 * self.slot_count)):
+            if self.resident_bytes[t % self.slot_count] > self.budget_bytes:
                 following = t
             slots.append(following)
-        return tuple(reversed(slots))
+        return tuple(reversed(slots))[: self.slot_count]
+
+    def slots_of(self, gap: Gap) -> tuple[int, ...]:
+        """The slots a gap is open in, each below the slot count."""
+        count = self.slot_count
+        if gap.next_use_slot <= count:
+            return tuple(range(gap.first_slot, gap.next_use_slot))
+        return (*range(gap.first_slot, count), *range(gap.next_use_slot - count))
+
+    def wraps(self, gap: Gap) -> bool:
+        """Whether a gap goes on in the next step."""
+        return gap.next_use_slot >= self.slot_count
 
     def clash(self, one: int, other: int) -> bool:
         """Whether two candidates are parts of one gap that cannot both be used."""
-        first, second = sorted((self.gaps[one], self.gaps[other]), key=lambda gap: gap.first_slot)
+        first, second = self.gaps[one], self.gaps[other]
+        if first.storage != second.storage:
+            return False
         # Two trips of one storage need an anchor between await and swap-out.
-        return first.storage == second.storage and second.first_slot <= first.next_use_slot
+        return any(
+            first.first_slot + shift <= second.next_use_slot
+            and second.first_slot <= first.next_use_slot + shift
+            for shift in (-self.slot_count, 0, self.slot_count)
+        )
 
     def floor_bytes(self, chosen: Iterable[int]) -> tuple[int, ...]:
         """Returns the fewest bytes each slot can hold: chosen gaps away from end to end."""
         gaps = (self.gaps[i] for i in chosen)
         return resident_bytes(
             self.resident_bytes,
-            (Absence(gap.first_slot, gap.next_use_slot, gap.size_bytes) for gap in gaps),
+            (
+                Absence(gap.first_slot, gap.next_use_slot % self.slot_count, gap.size_bytes)
+                for gap in gaps
+            ),
         )
 
     def fits(self, chosen: Iterable[int]) -> bool:

@@ -66,20 +66,28 @@ def lower_swaps(swaps: Sequence["Swap"], slot_count: int) -> Schedule:
     """Lowers swaps to the actions at each anchor.
 
     Copies to the host are issued in the order of the swaps; copies back in the order in which they
-    are awaited, because the lane carries them one after the other.
+    are awaited, because the lane carries them one after the other. At one anchor, what was issued
+    first is released and awaited first. A clean swap has no swap-out action.
 
     Args:
         swaps: In order of swap-out.
         slot_count: Number of slots of the step.
     """
-    by_return = sorted(swaps, key=lambda s: (s.await_slot, s.swap_in_slot, s.storage))
+
+    def slots_leaving(swap: "Swap") -> int:
+        return swap.slots_after_out(swap.release_slot, slot_count)
+
+    def slots_back(swap: "Swap") -> tuple[int, int]:
+        return ((swap.await_slot - swap.swap_in_slot) % slot_count, swap.storage)
+
     anchors: list[list[Action]] = [[] for _ in range(slot_count)]
     for swap in swaps:
-        anchors[swap.swap_out_slot].append(Action(ActionKind.SWAP_OUT, swap.storage))
-    for swap in swaps:
+        if not swap.clean:
+            anchors[swap.swap_out_slot].append(Action(ActionKind.SWAP_OUT, swap.storage))
+    for swap in sorted(swaps, key=slots_leaving, reverse=True):
         anchors[swap.release_slot].append(Action(ActionKind.RELEASE, swap.storage))
-    for swap in by_return:
+    for swap in sorted(swaps, key=slots_back):
         anchors[swap.swap_in_slot].append(Action(ActionKind.SWAP_IN, swap.storage))
-    for swap in by_return:
+    for swap in sorted(swaps, key=lambda s: (-slots_back(s)[0], s.storage)):
         anchors[swap.await_slot].append(Action(ActionKind.AWAIT, swap.storage))
     return tuple(tuple(actions) for actions in anchors)

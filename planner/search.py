@@ -130,5 +130,6 @@ class Search:
 
 
 def _cost_us(problem: Problem, timing: Timing) -> float:
-    copies_us = sum(problem.d2h_us[trip.gap] + problem.h2d_us[trip.gap] for trip in timing.trips)
+    out_us = sum(problem.d2h_us[trip.gap] for trip in timing.trips if not trip.clean)
+    copies_us = out_us + sum(problem.h2d_us[trip.gap] for trip in timing.trips)
     return timing.stall_us + BYTES_WEIGHT * copies_us

@@ -1,46 +1,41 @@
 """Simulates a step under a schedule: three lanes, whole-storage copies, first in first out.
 
 Compute walks the slots. At an anchor it does that anchor's actions in order, and then runs the
-slot. A copy starts when its lane is free and it has been issued, and takes the link's latency plus
-its bytes over the rate. A release or an await that finds its copy unfinished makes compute wait:
-that wait is the slot's stall. All figures are simulated.
+slot. A copy starts when its lane is free and it has been issued (`planner.lane_clock`). A release
+or an await that finds its copy unfinished makes compute wait: that wait is the slot's stall. All
+figures are simulated.
+
+Trips may wrap round the step boundary, so steps are simulated one after the other until one begins
+with the same copies under way as the one before. No time passes between steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from planner.lane_clock import Copy, Direction, LaneClock, lane_clock, same_unfinished
 from planner.schedule import Action, ActionKind, Schedule, lower
 from profiles.profile import Link
 
 if TYPE_CHECKING:
     from planner.plan import Plan
 
+__all__ = ["Copy", "Timeline", "simulate", "simulate_plan"]
 
-class Copy(NamedTuple):
-    """One copy on a lane.
-
-    Attributes:
-        storage: Id of the storage.
-        start_us: When the lane takes it up.
-        end_us: When its last byte has arrived.
-    """
-
-    storage: int
-    start_us: float
-    end_us: float
+MAX_STEPS = 32
+"""Steps that do not settle by then alternate; the last one stands for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """A simulated step.
+    """A simulated step, of many that repeat. Times count from its begin.
 
     Attributes:
         start_us: When each slot's ops start, after the waits at its anchor.
         stall_us: How long compute waits at each slot's anchor.
-        d2h: Copies to the host, in order.
-        h2d: Copies back, in order.
+        d2h: Copies to the host issued in the step, in order; the last may end in the next one.
+        h2d: Copies back, likewise.
         step_us: When the last slot ends.
         total_stall_us: All waits together.
     """
@@ -53,36 +48,6 @@ class Timeline:
     total_stall_us: float
 
 
-@dataclass
-class Lane:
-    """One direction of the link.
-
-    Attributes:
-        bytes_per_us: Its rate.
-        latency_us: Fixed time per copy.
-        copies: What it has carried and will carry, in order of issue.
-    """
-
-    bytes_per_us: float
-    latency_us: float
-    copies: list[Copy] = field(default_factory=list)
-    _free_us: float = 0.0
-    _end_us: dict[int, float] = field(default_factory=dict)
-
-    def issue(self, storage: int, size_bytes: int, now_us: float) -> float:
-        """Queues a copy; returns when it ends."""
-        start_us = max(self._free_us, now_us)
-        end_us = start_us + self.latency_us + size_bytes / self.bytes_per_us
-        self.copies.append(Copy(storage, start_us, end_us))
-        self._free_us = end_us
-        self._end_us[storage] = end_us
-        return end_us
-
-    def end_us(self, storage: int) -> float:
-        """Returns when the last copy issued for this storage ends."""
-        return self._end_us[storage]
-
-
 def simulate(
     *,
     durations_us: Sequence[float],
@@ -90,7 +55,7 @@ def simulate(
     link: Link,
     schedule: Schedule,
 ) -> Timeline:
-    """Simulates one step.
+    """Simulates a step that repeats.
 
     Args:
         durations_us: Time of each slot with nothing moved.
@@ -98,28 +63,26 @@ def simulate(
         link: Rates and latency.
         schedule: The actions at each slot's anchor.
     """
-    d2h = Lane(link.d2h_bytes_per_us, link.latency_us)
-    h2d = Lane(link.h2d_bytes_per_us, link.latency_us)
+    clock = lane_clock(link)
     elapsed_us = (0.0, *accumulate(durations_us))
-    stalls_us: list[float] = []
-    starts_us: list[float] = []
-    waited_us = 0.0
-    for t, actions in enumerate(schedule):
-        # Not summed slot by slot: rounding must not grow with the length of the step.
-        arrival_us = elapsed_us[t] + waited_us
-        now_us = arrival_us
-        for action in actions:
-            now_us = _act(action, now_us, sizes_bytes, d2h, h2d)
-        stalls_us.append(now_us - arrival_us)
-        waited_us += now_us - arrival_us
-        starts_us.append(now_us)
+    begin_us = end_us = 0.0
+    unfinished = clock.unfinished_us(begin_us)
+    steps = 0
+    while True:
+        steps += 1
+        begin_us, before = end_us, unfinished
+        starts_us, stalls_us = _walk(schedule, elapsed_us, sizes_bytes, clock, begin_us)
+        end_us = begin_us + elapsed_us[-1] + sum(stalls_us)
+        unfinished = clock.unfinished_us(end_us)
+        if steps == MAX_STEPS or same_unfinished(before, unfinished):
+            break
     return Timeline(
-        start_us=tuple(starts_us),
+        start_us=tuple(start_us - begin_us for start_us in starts_us),
         stall_us=tuple(stalls_us),
-        d2h=tuple(d2h.copies),
-        h2d=tuple(h2d.copies),
-        step_us=elapsed_us[-1] + waited_us,
-        total_stall_us=waited_us,
+        d2h=_last_of(clock, Direction.D2H, steps, begin_us),
+        h2d=_last_of(clock, Direction.H2D, steps, begin_us),
+        step_us=elapsed_us[-1] + sum(stalls_us),
+        total_stall_us=sum(stalls_us),
     )
 
 
@@ -133,17 +96,50 @@ def simulate_plan(plan: "Plan") -> Timeline:
     )
 
 
-def _act(
-    action: Action, now_us: float, sizes_bytes: Mapping[int, int], d2h: Lane, h2d: Lane
-) -> float:
+def _walk(
+    schedule: Schedule,
+    elapsed_us: Sequence[float],
+    sizes_bytes: Mapping[int, int],
+    clock: LaneClock,
+    begin_us: float,
+) -> tuple[list[float], list[float]]:
+    """Plays one step; returns when each slot's ops start and what compute waited before them."""
+    starts_us: list[float] = []
+    stalls_us: list[float] = []
+    waited_us = 0.0
+    for t, actions in enumerate(schedule):
+        # Not summed slot by slot: rounding must not grow with the length of the step.
+        arrival_us = begin_us + elapsed_us[t] + waited_us
+        now_us = arrival_us
+        for action in actions:
+            now_us = _act(action, now_us, sizes_bytes, clock)
+        stalls_us.append(now_us - arrival_us)
+        waited_us += now_us - arrival_us
+        starts_us.append(now_us)
+    return starts_us, stalls_us
+
+
+def _act(action: Action, now_us: float, sizes_bytes: Mapping[int, int], clock: LaneClock) -> float:
     """Does one action; returns the time after it."""
     kind, storage = action
     if kind is ActionKind.SWAP_OUT:
-        d2h.issue(storage, sizes_bytes[storage], now_us)
+        clock.issue(Direction.D2H, storage, sizes_bytes[storage], now_us)
     elif kind is ActionKind.RELEASE:
-        return max(now_us, d2h.end_us(storage))
+        return max(now_us, clock.end_us(Direction.D2H, storage, now_us))
     elif kind is ActionKind.SWAP_IN:
-        h2d.issue(storage, sizes_bytes[storage], now_us)
+        clock.issue(Direction.H2D, storage, sizes_bytes[storage], now_us)
     else:
-        return max(now_us, h2d.end_us(storage))
+        return max(now_us, clock.end_us(Direction.H2D, storage, now_us))
     return now_us
+
+
+def _last_of(
+    clock: LaneClock, direction: Direction, step_count: int, begin_us: float
+) -> tuple[Copy, ...]:
+    """The copies that the last of some steps issued, in its own time; all issue the same."""
+    copies = clock.copies(direction)
+    first = len(copies) // step_count * (step_count - 1)
+    return tuple(
+        Copy(copy.storage, copy.start_us - begin_us, copy.end_us - begin_us)
+        for copy in copies[first:]
+    )

@@ -2,28 +2,27 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
+from planner.bound import StallBound, stall_bound
+from planner.boundary import Boundary
 from planner.candidates import starting_sets
-from planner.gap_parts import gap_parts
-from planner.gaps import candidate_gaps, default_min_size_bytes, useful_gaps
+from planner.gaps import default_min_size_bytes
 from planner.memory import slot_memory
 from planner.model import build
 from planner.plan import BoundSource, Plan, Proof
 from planner.plan_builder import Solution, build_plan
 from planner.problem import Problem
+from planner.problem_of import problem_of
 from planner.search import Search
-from planner.smallest_budget import check_budget, whole_trips_fit_host, widest_set
+from planner.smallest_budget import check_budget, widest_set
 from planner.solver import Outcome, Solved, solve_model
 from planner.solver_name import SolverName
-from planner.variables import Goal, units_of
+from planner.variables import Goal
 from profiles.profile import Link, Profile
 from profiles.progress import Progress, silent
 
-BOUND_SHARE = 1 / 2
-"""Share of the time limit the bound may take; the ILP gets half of what is left."""
-BOUND_ROUNDING = 1e-6
-"""The bound is taken down by this share of itself and of a unit: the solvers' tolerance."""
+STAGE_SHARE = 1 / 2
+"""Share of the time left that the bound may take, and then the ILP."""
 
 
 def solve(
@@ -35,6 +34,7 @@ def solve(
     solver: SolverName = SolverName.HIGHS,
     time_limit_s: float = 60.0,
     min_size_bytes: int | None = None,
+    boundary: Boundary = Boundary.PERIODIC,
     progress: Progress | None = None,
 ) -> Plan:
     """Plans a step for a budget.
@@ -48,6 +48,7 @@ def solve(
         time_limit_s: Wall time for the whole of it; what is needed for any plan at all may exceed
             it.
         min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
+        boundary: Whether trips may wrap round the step boundary.
         progress: Told how far it is.
 
     Returns:
@@ -58,7 +59,17 @@ def solve(
         SolverError: The solver is missing or failed.
     """
     started_s = time.monotonic()
-    problem = _problem(profile, budget_bytes, link, host_budget_bytes, min_size_bytes)
+    if min_size_bytes is None:
+        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        min_size_bytes = default_min_size_bytes(peak_bytes)
+    problem = problem_of(
+        profile,
+        budget_bytes=budget_bytes,
+        link=link or profile.link,
+        host_budget_bytes=host_budget_bytes,
+        min_size_bytes=min_size_bytes,
+        boundary=boundary,
+    )
     if problem.fits(()):
         solution = Solution(frozenset(), (), 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
     else:
@@ -84,59 +95,25 @@ class _Solver:
 
     def solve(self, widest: frozenset[int]) -> Solution:
         self.progress("bounding the stall", 0, 3)
-        relaxed = self.solve_goal(Goal.STALL, BOUND_SHARE)
-        bound_us, bound_source = self.bound(relaxed)
+        bound = stall_bound(self.problem, self.solver, self.share_of_time_left_s())
         self.progress("solving the ILP", 1, 3)
-        choice = self.solve_goal(Goal.CHOICE, BOUND_SHARE)
+        model = build(self.problem, Goal.CHOICE)
+        choice = solve_model(model, self.solver, self.share_of_time_left_s())
         self.progress("timing the swaps", 2, 3)
-        search = Search(self.problem, bound_us, self.deadline_s, self.progress)
-        answer = search.run(self.starts(relaxed, choice, widest))
+        search = Search(self.problem, bound.stall_us, self.deadline_s, self.progress)
+        answer = search.run(self.starts(bound, choice, widest))
         proof = Proof.OPTIMAL if choice.outcome is Outcome.OPTIMAL else Proof.FEASIBLE
-        return Solution(answer.draft.chosen, answer.timing.trips, bound_us, bound_source, proof)
+        return Solution(
+            answer.draft.chosen, answer.timing.trips, bound.stall_us, bound.source, proof
+        )
 
-    def solve_goal(self, goal: Goal, share: float) -> Solved:
-        time_left_s = self.deadline_s - time.monotonic()
-        return solve_model(build(self.problem, goal), self.solver, share * time_left_s)
-
-    def bound(self, relaxed: Solved) -> tuple[float, BoundSource]:
-        if relaxed.outcome is not Outcome.OPTIMAL:
-            # A relaxation stopped early bounds nothing.
-            return 0.0, BoundSource.TRIVIAL
-        unit_us = units_of(self.problem).time_us
-        stall_us = relaxed.objective * unit_us
-        bound_us = max(0.0, stall_us - BOUND_ROUNDING * (stall_us + unit_us))
-        return bound_us, BoundSource.RELAXATION
+    def share_of_time_left_s(self) -> float:
+        return STAGE_SHARE * (self.deadline_s - time.monotonic())
 
     def starts(
-        self, relaxed: Solved, choice: Solved, widest: frozenset[int]
+        self, bound: StallBound, choice: Solved, widest: frozenset[int]
     ) -> Iterator[frozenset[int]]:
         if choice.chosen and self.problem.fits(choice.chosen):
             yield choice.chosen
         yield widest
-        yield from starting_sets(self.problem, relaxed.shares)
-
-
-def _problem(
-    profile: Profile,
-    budget_bytes: int,
-    link: Link | None,
-    host_budget_bytes: int | None,
-    min_size_bytes: int | None,
-) -> Problem:
-    resident_bytes = tuple(slot.resident_bytes for slot in slot_memory(profile))
-    if min_size_bytes is None:
-        min_size_bytes = default_min_size_bytes(max(resident_bytes))
-    whole = Problem(
-        durations_us=tuple(slot.duration_us for slot in profile.slots),
-        resident_bytes=resident_bytes,
-        whole_gaps=useful_gaps(
-            candidate_gaps(profile, min_size_bytes), resident_bytes, budget_bytes
-        ),
-        link=link or profile.link,
-        budget_bytes=budget_bytes,
-        host_budget_bytes=host_budget_bytes,
-    )
-    if whole_trips_fit_host(whole, whole.whole_set):
-        return whole
-    parts = useful_gaps(gap_parts(whole.whole_gaps), resident_bytes, budget_bytes)
-    return replace(whole, part_gaps=parts)
+        yield from starting_sets(self.problem, bound.shares)

@@ -4,16 +4,27 @@ It walks the slots as the simulator does and decides at each anchor what to issu
 back, and what to take again. Memory is kept in program order and never depends on the clock: a set
 that fits with all its gaps away from end to end (`Problem.fits`) always gets a timing, since a
 release can be forced where a slot would not fit. The clock only decides what is worth waiting for.
+
+[Note: Steps that repeat] If a gap wraps round the step boundary, how a step goes depends on how the
+one before ended. The walk goes through step after step until one decides the same as the one
+before; the trips of that step are the timing. Should steps never agree, the boundary is shut: what
+wraps has left by the end of a step and starts back in the next, so that all steps are alike.
 """
 
 from bisect import insort
 from collections import defaultdict, deque
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.draft import NO_HOLD, Draft, OutOrder, Timing, Trip, Wait
+from planner.gaps import Gap
 from planner.problem import Problem
+
+MAX_STEPS = 6
+"""Steps walked before the boundary is shut."""
 
 
 def schedule_trips(problem: Problem, draft: Draft) -> Timing:
@@ -22,79 +33,142 @@ def schedule_trips(problem: Problem, draft: Draft) -> Timing:
     Gaps that turn out to be in nobody's way are left resident, so the trips may be fewer.
     """
     while True:
-        walk = _Walk(problem, draft)
-        for t in range(problem.slot_count):
-            walk.slot(t)
+        walk = _settled_walk(problem, draft)
         if not walk.wasted:
-            return Timing(draft.chosen, tuple(walk.trips()), tuple(walk.waits))
+            return Timing(draft.chosen, walk.trips(), tuple(walk.waits))
         # Copies for nothing took up the lane: once more without them. What held their bytes
         # resident fits without them too.
         draft = replace(draft, chosen=draft.chosen - walk.wasted)
 
 
+def _settled_walk(problem: Problem, draft: Draft) -> "_Walk":
+    """Walks until a step decides the same as the one before."""
+    for shut in (False, True):
+        walk = _Walk(problem, draft, shut=shut)
+        walk.step()
+        if not any(problem.wraps(problem.gaps[i]) for i in draft.chosen):
+            return walk
+        for _ in range(MAX_STEPS - 1):
+            before = walk.decided
+            walk.step()
+            if walk.decided == before:
+                return walk
+    return walk
+
+
+class _Decided(NamedTuple):
+    """One trip as decided, with its place among what is issued at the same anchor."""
+
+    place: tuple[int, int]
+    trip: Trip
+
+
 class _Walk:
-    """One walk over the slots.
+    """A walk over the slots of one step after the other.
 
     Gaps go from `waiting` (begun, copy not issued) to `leaving` (issued, in order of issue) to
-    `away` (given back, in order of next use); those that end before just stay.
+    `away` (given back, in order of next use); those that end before just stay. Slots count on from
+    step to step; `shift` brings a gap's own slots to this count.
     """
 
-    def __init__(self, problem: Problem, draft: Draft) -> None:
+    def __init__(self, problem: Problem, draft: Draft, *, shut: bool) -> None:
         self.problem = problem
         self.draft = draft
+        self.shut = shut
         self.begins: list[list[int]] = [[] for _ in range(problem.slot_count)]
         self.ends: list[list[int]] = [[] for _ in range(problem.slot_count)]
         for i in sorted(draft.chosen):
             self.begins[problem.gaps[i].first_slot].append(i)
-            self.ends[problem.gaps[i].next_use_slot].append(i)
+            self.ends[problem.gaps[i].next_use_slot % problem.slot_count].append(i)
         self.told: dict[int, list[int]] = defaultdict(list)
         for i in sorted(draft.chosen & draft.holds.keys()):
-            self.told[draft.holds[i].release_slot].append(i)
-        # Budget minus what each slot holds if every chosen gap is away from end to end; copies
-        # back issued early are taken off as they are decided.
-        self.spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(draft.chosen))
+            self.told[draft.holds[i].release_slot % problem.slot_count].append(i)
+        # Budget minus what each slot of this step and the next holds if every chosen gap is away
+        # from end to end; copies back issued early are taken off as they are decided.
+        self.base_spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(draft.chosen))
+        self.spare_bytes = np.concatenate([self.base_spare_bytes, self.base_spare_bytes])
+        self.begin_slot = -problem.slot_count
         self.pending_bytes = 0
         self.waiting: list[int] = []
         self.leaving: deque[int] = deque()
         self.away: list[int] = []
         self.wasted: set[int] = set()
         self.out_key = {i: _out_key(problem, draft, i) for i in draft.chosen}
-        self.earliest_us = _earliest_starts_us(problem, draft)
+        self.lead_us = _leads_us(problem, draft)
+        self.copied_turn: dict[tuple[int, int], int] = {}
+        self.clean: set[int] = set()
+        self.shift: dict[int, int] = {}
         self.out_end_us: dict[int, float] = {}
         self.in_end_us: dict[int, float] = {}
         self.out_slot: dict[int, int] = {}
+        self.out_place: dict[int, tuple[int, int]] = {}
         self.release_slot: dict[int, int] = {}
         self.in_slot: dict[int, int] = {}
+        self.decided: dict[int, _Decided] = {}
         self.waits: list[Wait] = []
         self.out_free_us = self.in_free_us = 0.0
         self.arrival_us = self.now_us = self.waited_us = 0.0
+        self.issued_here = 0
+        self.begin_away()
+
+    def begin_away(self) -> None:
+        """What wraps is away when the first step begins."""
+        for i in sorted(self.draft.chosen):
+            gap = self.problem.gaps[i]
+            if self.problem.wraps(gap):
+                self.shift[i] = -self.problem.slot_count
+                self.go_away(i, gap.first_slot - self.problem.slot_count)
+
+    def step(self) -> None:
+        """Walks one step; `decided`, `waits` and `wasted` are those of the last one."""
+        count = self.problem.slot_count
+        self.begin_slot += count
+        self.spare_bytes = np.concatenate([self.spare_bytes[count:], self.base_spare_bytes])
+        self.decided = {}
+        self.waits = []
+        self.wasted = set()
+        for t in range(self.begin_slot, self.begin_slot + count):
+            self.slot(t)
 
     def slot(self, t: int) -> None:
         """Decides everything at anchor t, in the order of the actions, and runs the slot."""
-        if not (self.begins[t] or self.waiting or self.leaving or self.away or self.ends[t]):
+        at = t % self.problem.slot_count
+        begins, ends = self.begins[at], self.ends[at]
+        if not (begins or self.waiting or self.leaving or self.away or ends):
             return
-        self.arrival_us = self.now_us = self.problem.elapsed_us[t] + self.waited_us
-        self.begin_and_end(t)
+        self.arrival_us = self.now_us = self.elapsed_us(t) + self.waited_us
+        self.issued_here = 0
+        self.end_unused(t)
+        self.begin(t)
         self.make_room(t)
         self.swap_in_due(t)
         after_us = self.now_us
-        for i in self.ends[t]:
+        for i in ends:
             # The copies issued below come behind these on their lane, so the wait is known.
             if i in self.in_end_us:
                 after_us = self.wait_for(t, i, after_us, self.in_end_us[i])
-        next_anchor_us = after_us + self.problem.durations_us[t]
+                self.decide(i)
+        next_anchor_us = after_us + self.problem.durations_us[at]
         self.swap_out_ahead(t, next_anchor_us)
         self.swap_in_ahead(t, next_anchor_us)
         self.waited_us += after_us - self.arrival_us
 
+    def elapsed_us(self, t: int) -> float:
+        steps, at = divmod(t, self.problem.slot_count)
+        return steps * self.problem.compute_us + self.problem.elapsed_us[at]
+
+    def end_slot(self, i: int) -> int:
+        return self.problem.gaps[i].next_use_slot + self.shift[i]
+
     def wait_for(self, t: int, i: int, now_us: float, end_us: float) -> float:
         if end_us <= now_us:
             return now_us
-        self.waits.append(Wait(t, i, end_us - now_us))
+        self.waits.append(Wait(t % self.problem.slot_count, i, end_us - now_us))
         return end_us
 
-    def begin_and_end(self, t: int) -> None:
-        for i in self.ends[t]:
+    def end_unused(self, t: int) -> None:
+        """Gaps that end before their bytes were given back."""
+        for i in self.ends[t % self.problem.slot_count]:
             if i not in self.release_slot:
                 self.pending_bytes -= self.problem.gaps[i].size_bytes
                 if i in self.out_slot:
@@ -102,26 +176,61 @@ class _Walk:
                     self.wasted.add(i)
                 else:
                     self.waiting.remove(i)
-        for i in self.begins[t]:
-            self.waiting.append(i)
-            self.pending_bytes += self.problem.gaps[i].size_bytes
-        if self.begins[t]:
+
+    def begin(self, t: int) -> None:
+        begins = self.begins[t % self.problem.slot_count]
+        for i in begins:
+            gap = self.problem.gaps[i]
+            self.shift[i] = t - gap.first_slot
+            for record in (self.out_slot, self.release_slot, self.in_slot, self.in_end_us):
+                record.pop(i, None)
+            self.clean.discard(i)
+            if self.has_copy(gap):
+                self.clean.add(i)
+                self.go_away(i, t)
+            else:
+                # The copy of the step before is no longer true.
+                self.copied_turn.pop((gap.storage, gap.content), None)
+                self.waiting.append(i)
+                self.pending_bytes += gap.size_bytes
+        if begins:
             self.waiting.sort(key=self.out_key.__getitem__)
+
+    def has_copy(self, gap: Gap) -> bool:
+        """Whether the host still has these bytes from an earlier trip."""
+        if gap.lasting:
+            return True
+        turn = self.copied_turn.get((gap.storage, gap.content))
+        return turn is not None and turn < gap.turn
+
+    def go_away(self, i: int, t: int) -> None:
+        """A storage leaves without a copy."""
+        self.out_slot[i] = self.release_slot[i] = t
+        self.out_place[i] = (t % self.problem.slot_count, -1)
+        insort(self.away, i, key=self.in_key)
 
     def make_room(self, t: int) -> None:
         """Gives back what has left; waits for more if the slot would not fit or it was told to."""
-        while self.pending_bytes > self.spare_bytes[t]:
+        while self.pending_bytes > self.spare_bytes[t - self.begin_slot]:
             if not self.leaving:
-                missing_bytes = int(self.pending_bytes - self.spare_bytes[t])
+                missing_bytes = int(self.pending_bytes - self.spare_bytes[t - self.begin_slot])
                 self.issue_out(self.next_out(missing_bytes), t)
             self.wait_and_release(t)
-        for i in self.told[t]:
-            if i in self.waiting:
-                self.issue_out(i, t)
-            while i in self.leaving:
-                self.wait_and_release(t)
+        for i in self.told[t % self.problem.slot_count]:
+            if t == self.draft.holds[i].release_slot + self.shift.get(i, t):
+                self.send_away(i, t)
+        if self.shut and t - self.begin_slot == self.problem.slot_count - 1:
+            for i in sorted({*self.waiting, *self.leaving}):
+                if self.problem.wraps(self.problem.gaps[i]):
+                    self.send_away(i, t)
         while self.leaving and self.out_end_us[self.leaving[0]] <= self.now_us:
             self.release(self.leaving[0], t)
+
+    def send_away(self, i: int, t: int) -> None:
+        if i in self.waiting:
+            self.issue_out(i, t)
+        while i in self.leaving:
+            self.wait_and_release(t)
 
     def wait_and_release(self, t: int) -> None:
         i = self.leaving[0]
@@ -138,9 +247,13 @@ class _Walk:
         return self.waiting[0]
 
     def issue_out(self, i: int, t: int) -> None:
+        gap = self.problem.gaps[i]
         start_us = max(self.out_free_us, self.arrival_us)
         self.out_free_us = self.out_end_us[i] = start_us + self.problem.d2h_us[i]
         self.out_slot[i] = t
+        self.out_place[i] = (t % self.problem.slot_count, self.issued_here)
+        self.issued_here += 1
+        self.copied_turn[gap.storage, gap.content] = gap.turn
         self.waiting.remove(i)
         self.leaving.append(i)
 
@@ -152,26 +265,30 @@ class _Walk:
 
     def in_key(self, i: int) -> tuple[int, int]:
         # As the schedule orders them (`planner.schedule.lower_swaps`).
-        return (self.problem.gaps[i].next_use_slot, self.problem.gaps[i].storage)
+        return (self.end_slot(i), self.problem.gaps[i].storage)
 
     def swap_out_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies to the host while the lane would fall idle before the next anchor."""
         for i in tuple(self.waiting):
             if self.out_free_us >= next_anchor_us:
                 return
-            if self.draft.holds.get(i, NO_HOLD).out_slot <= t and self.is_worth_leaving(i, t):
+            held_to = self.draft.holds.get(i, NO_HOLD).out_slot + self.shift[i]
+            if held_to <= t and self.is_worth_leaving(i, t):
                 self.issue_out(i, t)
 
     def is_worth_leaving(self, i: int, t: int) -> bool:
         """Whether a copy issued now ends before the gap's last slot, or may be waited for."""
-        end_slot = self.problem.gaps[i].next_use_slot
+        end_slot = self.end_slot(i)
         end_us = max(self.out_free_us, self.arrival_us) + self.problem.d2h_us[i]
-        if end_us <= self.problem.elapsed_us[end_slot - 1] + self.waited_us:
+        if end_us <= self.elapsed_us(end_slot - 1) + self.waited_us:
             return True
-        return bool(self.spare_bytes[t:end_slot].min() < self.pending_bytes)
+        return bool(self.spare_over(t, end_slot).min() < self.pending_bytes)
+
+    def spare_over(self, t: int, end_slot: int) -> NDArray[np.int64]:
+        return self.spare_bytes[t - self.begin_slot : end_slot - self.begin_slot]
 
     def swap_in_due(self, t: int) -> None:
-        while self.away and self.problem.gaps[self.away[0]].next_use_slot == t:
+        while self.away and self.end_slot(self.away[0]) == t:
             self.issue_in(self.away[0], t)
 
     def swap_in_ahead(self, t: int, next_anchor_us: float) -> None:
@@ -179,37 +296,45 @@ class _Walk:
         for i in tuple(self.away):
             if self.in_free_us >= next_anchor_us:
                 return
-            if self.release_slot[i] == t or self.draft.holds.get(i, NO_HOLD).in_slot > t:
+            held_to = self.draft.holds.get(i, NO_HOLD).in_slot + self.shift[i]
+            if self.release_slot[i] == t or held_to > t or self.is_shut_out(i, t):
                 # Taking again what was given back at this very anchor would free nothing.
                 continue
-            if self.problem.elapsed_us[t + 1] <= self.earliest_us[i]:
+            if self.elapsed_us(t + 1) <= self.elapsed_us(self.end_slot(i)) - self.lead_us[i]:
                 return
             if self.has_room(i, t):
                 self.issue_in(i, t)
             elif not self.draft.policy.overtake:
                 return
 
+    def is_shut_out(self, i: int, t: int) -> bool:
+        """Whether a gap must wait for the next step to come back."""
+        return self.shut and self.end_slot(i) >= self.begin_slot + self.problem.slot_count > t
+
     def has_room(self, i: int, t: int) -> bool:
-        gap = self.problem.gaps[i]
-        if self.spare_bytes[t] - self.pending_bytes < gap.size_bytes:
+        size_bytes = self.problem.gaps[i].size_bytes
+        if self.spare_bytes[t - self.begin_slot] - self.pending_bytes < size_bytes:
             return False
-        return bool(self.spare_bytes[t : gap.next_use_slot].min() >= gap.size_bytes)
+        return bool(self.spare_over(t, self.end_slot(i)).min() >= size_bytes)
 
     def issue_in(self, i: int, t: int) -> None:
-        gap = self.problem.gaps[i]
         self.away.remove(i)
-        self.spare_bytes[t : gap.next_use_slot] -= gap.size_bytes
+        self.spare_over(t, self.end_slot(i))[:] -= self.problem.gaps[i].size_bytes
         self.in_free_us = max(self.in_free_us, self.now_us) + self.problem.h2d_us[i]
         self.in_end_us[i] = self.in_free_us
         self.in_slot[i] = t
 
-    def trips(self) -> list[Trip]:
-        """The trips decided, in order of issue."""
-        return [
-            Trip(i, out_slot, self.release_slot[i], self.in_slot[i])
-            for i, out_slot in self.out_slot.items()
-            if i in self.release_slot
-        ]
+    def decide(self, i: int) -> None:
+        """Keeps the trip of a gap that has ended, in the gap's own slots."""
+        out_slot, release_slot, in_slot = (
+            record[i] - self.shift[i] for record in (self.out_slot, self.release_slot, self.in_slot)
+        )
+        trip = Trip(i, out_slot, release_slot, in_slot, i in self.clean)
+        self.decided[i] = _Decided(self.out_place[i], trip)
+
+    def trips(self) -> tuple[Trip, ...]:
+        """The trips of the last step walked, in order of issue."""
+        return tuple(decided.trip for decided in sorted(self.decided.values()))
 
 
 def _out_key(problem: Problem, draft: Draft, i: int) -> tuple[int, int, int, int]:
@@ -225,17 +350,24 @@ def _out_key(problem: Problem, draft: Draft, i: int) -> tuple[int, int, int, int
     return (rank, -gap.size_bytes, gap.first_slot, i)
 
 
-def _earliest_starts_us(problem: Problem, draft: Draft) -> dict[int, float]:
-    """When each copy back may start, on a clock without stalls (see `Policy.lead`).
+def _leads_us(problem: Problem, draft: Draft) -> dict[int, float]:
+    """How long before its deadline each copy back may start (see `Policy.lead`).
 
-    The latest starts come from a backward pass over the lane: copies in order of next use, each
-    ending by its own deadline and before the next one starts.
+    The latest starts come from a backward pass over the lane, on a clock without stalls: copies in
+    order of next use, each ending by its own deadline and before the next one starts. Where gaps
+    wrap, the pass goes over two steps, since copies for the next one may already crowd the lane.
     """
-    earliest_us: dict[int, float] = {}
+    count = problem.slot_count
+    steps = 2 if any(problem.wraps(problem.gaps[i]) for i in draft.chosen) else 1
+    deadlines = [
+        (problem.gaps[i].next_use_slot % count + step * count, i)
+        for i in draft.chosen
+        for step in range(steps)
+    ]
+    leads_us: dict[int, float] = {}
     latest_us = float("inf")
-    by_use = sorted(draft.chosen, key=lambda i: (problem.gaps[i].next_use_slot, i))
-    for i in reversed(by_use):
-        deadline_us = problem.elapsed_us[problem.gaps[i].next_use_slot]
+    for slot, i in sorted(deadlines, reverse=True):
+        deadline_us = problem.elapsed_us[slot]
         latest_us = min(latest_us, deadline_us) - problem.h2d_us[i]
-        earliest_us[i] = deadline_us - draft.policy.lead * (deadline_us - latest_us)
-    return earliest_us
+        leads_us[i] = draft.policy.lead * (deadline_us - latest_us)
+    return leads_us

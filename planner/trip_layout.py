@@ -1,10 +1,21 @@
 """Where the bytes of trips wait in the host pool."""
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from planner.draft import Trip
-from planner.host_pool import HostNeed, host_offsets, peak_need_bytes, pool_bytes
+from planner.host_needs import HostNeeds, host_needs
+from planner.host_pool import host_offsets, peak_need_bytes, pool_bytes
 from planner.problem import Problem
+
+
+class _PlacedTrip(NamedTuple):
+    """A trip as the host pool sees it."""
+
+    storage: int
+    swap_out_slot: int
+    await_slot: int
+    clean: bool
 
 
 def trip_offsets(
@@ -12,49 +23,59 @@ def trip_offsets(
 ) -> tuple[int, ...]:
     """Returns an offset for each trip.
 
-    Laid out as they are; or, if that takes no more bytes, as the whole gaps they were chosen from,
-    because a set chosen for its layout must keep it.
+    Laid out as they are; or, if that takes no more bytes and each has a copy of its own, as the
+    whole gaps they were chosen from, because a set chosen for its layout must keep it.
     """
-    needs = trip_needs(problem, trips)
-    offsets = host_offsets(needs)
-    if pool_bytes(needs, offsets) == peak_need_bytes(needs):
-        return offsets
+    found = trip_needs(problem, trips)
+    offsets = host_offsets(found.needs)
+    tight = pool_bytes(found.needs, offsets) == peak_need_bytes(found.needs)
+    if tight or any(trip.clean for trip in trips):
+        return tuple(offsets[need] for need in found.of_trip)
     order = sorted(chosen)
-    of_gap = dict(zip(order, host_offsets(whole_needs(problem, order)), strict=True))
-    as_chosen = tuple(of_gap[trip.gap] for trip in trips)
-    return min(offsets, as_chosen, key=lambda layout: pool_bytes(needs, layout))
+    whole = whole_needs(problem, order)
+    whole_offsets = host_offsets(whole.needs)
+    of_gap = {i: whole_offsets[need] for i, need in zip(order, whole.of_trip, strict=True)}
+    of_need = dict(zip(found.of_trip, (of_gap[trip.gap] for trip in trips), strict=True))
+    as_chosen = tuple(of_need[need] for need in range(len(found.needs)))
+    best = min(offsets, as_chosen, key=lambda layout: pool_bytes(found.needs, layout))
+    return tuple(best[need] for need in found.of_trip)
 
 
 def fits_host(problem: Problem, chosen: Collection[int], trips: Sequence[Trip]) -> bool:
     """Whether the host pool can hold these trips."""
     if problem.host_budget_bytes is None:
         return True
-    needs = trip_needs(problem, trips)
-    if peak_need_bytes(needs) > problem.host_budget_bytes:
+    found = trip_needs(problem, trips)
+    if peak_need_bytes(found.needs) > problem.host_budget_bytes:
         return False
-    layout = trip_offsets(problem, chosen, trips)
-    return pool_bytes(needs, layout) <= problem.host_budget_bytes
+    offsets = trip_offsets(problem, chosen, trips)
+    by_need = dict(zip(found.of_trip, offsets, strict=True))
+    layout = [by_need[need] for need in range(len(found.needs))]
+    return pool_bytes(found.needs, layout) <= problem.host_budget_bytes
 
 
 def whole_trips_pool_bytes(problem: Problem, chosen: Iterable[int]) -> int:
-    """Returns the host pool that whole trips of a chosen set take."""
-    needs = whole_needs(problem, sorted(chosen))
-    return pool_bytes(needs, host_offsets(needs))
+    """Returns the host pool that whole trips of a chosen set take, each with its own copy."""
+    found = whole_needs(problem, sorted(chosen))
+    return pool_bytes(found.needs, host_offsets(found.needs))
 
 
-def trip_needs(problem: Problem, trips: Iterable[Trip]) -> list[HostNeed]:
-    """Returns what trips occupy: from swap-out to await."""
-    return [
-        HostNeed(
-            trip.swap_out_slot,
-            problem.gaps[trip.gap].next_use_slot,
-            problem.gaps[trip.gap].size_bytes,
-        )
-        for trip in trips
-    ]
+def trip_needs(problem: Problem, trips: Sequence[Trip]) -> HostNeeds:
+    """Returns what trips occupy."""
+    placed = [_placed(problem, trip.gap, trip.swap_out_slot, trip.clean) for trip in trips]
+    return host_needs(placed, _sizes_bytes(problem), problem.slot_count)
 
 
-def whole_needs(problem: Problem, order: Iterable[int]) -> list[HostNeed]:
+def whole_needs(problem: Problem, order: Sequence[int]) -> HostNeeds:
     """Returns what trips would occupy that last from the beginning of their gaps."""
-    gaps = (problem.gaps[i] for i in order)
-    return [HostNeed(gap.first_slot, gap.next_use_slot, gap.size_bytes) for gap in gaps]
+    placed = [_placed(problem, i, problem.gaps[i].first_slot, clean=False) for i in order]
+    return host_needs(placed, _sizes_bytes(problem), problem.slot_count)
+
+
+def _placed(problem: Problem, i: int, swap_out_slot: int, clean: bool) -> _PlacedTrip:
+    gap, count = problem.gaps[i], problem.slot_count
+    return _PlacedTrip(gap.storage, swap_out_slot % count, gap.next_use_slot % count, clean)
+
+
+def _sizes_bytes(problem: Problem) -> dict[int, int]:
+    return {gap.storage: gap.size_bytes for gap in problem.gaps}

@@ -39,6 +39,21 @@ class Units:
 
 
 @dataclass(frozen=True)
+class BoundaryBytes:
+    """Where the bytes of used gaps that wrap are when a step begins.
+
+    Attributes:
+        leaving: F: not yet copied to the host.
+        early: G: copied back before they are used.
+        away: Z: on the host alone.
+    """
+
+    leaving: LpVariable
+    early: LpVariable
+    away: LpVariable
+
+
+@dataclass(frozen=True)
 class Model:
     """A PuLP problem and its variables.
 
@@ -56,6 +71,9 @@ class Model:
         begun: A.
         ended: B.
         raised: E.
+        clean: c, by gap, where a host copy can be shared.
+        clean_begun: K, if any c is there.
+        boundary: F, G and Z, if any gap wraps.
         absent: y, by gap and slot, where it is not simply x.
         least_away_bytes: R.
     """
@@ -73,6 +91,9 @@ class Model:
     begun: list[LpVariable]
     ended: list[LpVariable]
     raised: LpVariable
+    clean: dict[int, LpVariable]
+    clean_begun: list[LpVariable]
+    boundary: BoundaryBytes | None
     absent: dict[tuple[int, int], LpVariable]
     least_away_bytes: tuple[int, ...]
 
@@ -95,6 +116,7 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
     def over_slots(name: str) -> list[LpVariable]:
         return [program.add_variable(f"{name}_{t}", 0) for t in slots]
 
+    sharing = _sharing(gaps)
     return Model(
         problem=problem,
         goal=goal,
@@ -109,12 +131,24 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
         begun=over_slots("A"),
         ended=over_slots("B"),
         raised=program.add_variable("E", 0, None if budgeting else 0),
+        clean={i: program.add_variable(f"c_{i}", 0, 1, category) for i in sharing},
+        clean_begun=over_slots("K") if sharing else [],
+        boundary=_boundary(program) if any(problem.wraps(gap) for gap in gaps) else None,
         absent={
             (i, t): program.add_variable(f"y_{i}_{t}", 0, 1)
             for i, t in (() if budgeting else _edges(problem, gaps))
         },
         least_away_bytes=_over_bytes(problem) if budgeting else least_away_bytes(problem),
     )
+
+
+def _sharing(gaps: Sequence[Gap]) -> list[int]:
+    """Gaps that may find their bytes on the host already."""
+    return [i for i, gap in enumerate(gaps) if gap.lasting or gap.turn > 0]
+
+
+def _boundary(program: LpProblem) -> BoundaryBytes:
+    return BoundaryBytes(*(program.add_variable(name, 0) for name in ("F", "G", "Z")))
 
 
 def _over_bytes(problem: Problem) -> tuple[int, ...]:
@@ -125,12 +159,13 @@ def _over_bytes(problem: Problem) -> tuple[int, ...]:
 def _edges(problem: Problem, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
     """Where being away costs a wait: over-full slots too near a gap's begin or end to copy in.
 
-    None at all if they are too many: the rows on them only tighten the model.
+    Slots count as the gap's do. None at all if they are too many: the rows on them only tighten
+    the model.
     """
     edges: list[tuple[int, int]] = []
     for i, gap in enumerate(gaps):
         for t in range(gap.first_slot, gap.next_use_slot):
-            over = problem.resident_bytes[t] > problem.budget_bytes
+            over = problem.resident_bytes[t % problem.slot_count] > problem.budget_bytes
             if over and (out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0):
                 edges.append((i, t))
         if len(edges) > MAX_EDGES:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from planner.boundary import Boundary
+from planner.host_needs import host_needs
 from planner.memory import planned_bytes
 from planner.simulate import simulate_plan
 from profiles.errors import FileError
@@ -27,16 +29,38 @@ PACK = "pack:"
 
 def first_fault(plan: "Plan") -> str | None:
     """Returns the first broken invariant, worded with its place in the file; None if all hold."""
-    for check in (_storage_faults, _slot_faults, _swap_faults, _trip_faults):
-        # Each check may rely on the ones before it.
-        fault = next(check(plan), None)
-        if fault is not None:
-            return fault
-    for check in (_host_faults, _memory_faults, _certificate_faults):
+    return structure_fault(plan) or next(_certificate_faults(plan), None)
+
+
+def structure_fault(plan: "Plan") -> str | None:
+    """Returns the first broken invariant of all but the certificate; None if all hold."""
+    # Each check may rely on the ones before it.
+    checks = (
+        _storage_faults,
+        _slot_faults,
+        _swap_faults,
+        _trip_faults,
+        _host_faults,
+        _memory_faults,
+    )
+    for check in checks:
         fault = next(check(plan), None)
         if fault is not None:
             return fault
     return None
+
+
+def derived_figures(plan: "Plan") -> dict[str, int | float]:
+    """Returns the figures of the certificate that follow from the plan, by field name."""
+    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    return {
+        "peak_without_bytes": max(slot.resident_bytes for slot in plan.slots),
+        "peak_bytes": max(planned_bytes(plan)),
+        "d2h_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps if not swap.clean),
+        "h2d_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps),
+        "compute_us": sum(slot.duration_us for slot in plan.slots),
+        "simulated_stall_us": simulate_plan(plan).total_stall_us,
+    }
 
 
 def verify(plan: "Plan") -> None:
@@ -48,6 +72,11 @@ def verify(plan: "Plan") -> None:
     fault = first_fault(plan)
     if fault is not None:
         raise FileError(f"the plan is broken: {fault}. Make it again with 'plan solve'.")
+
+
+def same_time(one_us: float, other_us: float) -> bool:
+    """Whether two times differ by rounding at most."""
+    return math.isclose(one_us, other_us, rel_tol=TIME_REL_TOLERANCE, abs_tol=TIME_ABS_TOLERANCE_US)
 
 
 def _storage_faults(plan: "Plan") -> Iterator[str]:
@@ -83,6 +112,7 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
             yield f"{where}.storage is {swap.storage}, expected the id of a storage in the plan"
             return
         yield from _order_faults(where, swap, len(plan.slots))
+        yield from _boundary_faults(where, swap, storages[swap.storage], plan.boundary)
         yield from _shown_faults(where, swap, storages[swap.storage], shown_slots)
     for position, (before, after) in enumerate(pairwise(plan.swaps)):
         if after.swap_out_slot < before.swap_out_slot:
@@ -93,23 +123,41 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
 
 
 def _order_faults(where: str, swap: "Swap", slot_count: int) -> Iterator[str]:
-    if swap.release_slot < swap.swap_out_slot:
+    for field in ("swap_out_slot", "release_slot", "swap_in_slot", "await_slot"):
+        if getattr(swap, field) >= slot_count:
+            yield f"{where}.{field} is {getattr(swap, field)}, expected below {slot_count}"
+    release, swap_in, awaited = (
+        swap.slots_after_out(slot, slot_count)
+        for slot in (swap.release_slot, swap.swap_in_slot, swap.await_slot)
+    )
+    if not release < swap_in <= awaited:
+        yield (
+            f"{where} has its swap-out, release, swap-in and await at slots {swap.swap_out_slot}, "
+            f"{swap.release_slot}, {swap.swap_in_slot} and {swap.await_slot}, expected in this "
+            "order, release before swap-in, within one step's length"
+        )
+    if swap.clean and release > 0:
         yield (
             f"{where}.release_slot is {swap.release_slot}, expected {swap.swap_out_slot} "
-            "(swap_out_slot) or later"
+            "(swap_out_slot): it is clean"
         )
-    if swap.swap_in_slot <= swap.release_slot:
+
+
+def _boundary_faults(
+    where: str, swap: "Swap", storage: "PlannedStorage", boundary: Boundary
+) -> Iterator[str]:
+    if not swap.wraps:
+        return
+    if boundary is not Boundary.PERIODIC:
         yield (
-            f"{where}.swap_in_slot is {swap.swap_in_slot}, expected after {swap.release_slot} "
-            "(release_slot): the swap would free nothing"
+            f"{where} wraps round the step boundary, expected none that does: boundary is "
+            f"{boundary.value!r}"
         )
-    if swap.await_slot < swap.swap_in_slot:
+    if storage.name.startswith(PACK):
         yield (
-            f"{where}.await_slot is {swap.await_slot}, expected {swap.swap_in_slot} "
-            "(swap_in_slot) or later"
+            f"{where} wraps round the step boundary, expected a storage that lives across it, not "
+            f"{storage.name!r}"
         )
-    if swap.await_slot >= slot_count:
-        yield f"{where}.await_slot is {swap.await_slot}, expected below {slot_count}"
 
 
 def _first_shown(plan: "Plan") -> dict[int, int]:
@@ -139,16 +187,20 @@ def _shown_faults(
 
 def _trip_faults(plan: "Plan") -> Iterator[str]:
     """Two trips of one storage must not touch: one anchor issues before it awaits."""
-    last: dict[int, tuple[int, int]] = {}
+    trips: dict[int, list[int]] = {}
     for position, swap in enumerate(plan.swaps):
-        if swap.storage in last:
-            earlier, await_slot = last[swap.storage]
-            if swap.swap_out_slot <= await_slot:
+        trips.setdefault(swap.storage, []).append(position)
+    for storage, positions in trips.items():
+        # The last one's successor is the first one, in the next step.
+        for earlier, later in zip(positions, [*positions[1:], positions[0]], strict=True):
+            one, other = plan.swaps[earlier], plan.swaps[later]
+            slots_to_next = one.slots_after_out(other.swap_out_slot, len(plan.slots))
+            slots_away = one.slots_after_out(one.await_slot, len(plan.slots))
+            if earlier != later and slots_to_next <= slots_away:
                 yield (
-                    f"swaps[{position}].swap_out_slot is {swap.swap_out_slot}, expected after "
-                    f"{await_slot}: until then swaps[{earlier}] moves storage {swap.storage}"
+                    f"swaps[{later}].swap_out_slot is {other.swap_out_slot}, expected after "
+                    f"{one.await_slot}: until then swaps[{earlier}] moves storage {storage}"
                 )
-        last[swap.storage] = (position, swap.await_slot)
 
 
 def _host_faults(plan: "Plan") -> Iterator[str]:
@@ -166,22 +218,36 @@ def _host_faults(plan: "Plan") -> Iterator[str]:
 
 
 def _overlap_faults(plan: "Plan") -> Iterator[str]:
-    """No host byte may belong to two swaps at once (see `planner.host_pool`)."""
+    """No host byte may belong to two storages at once (see `planner.host_needs`)."""
     size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
-    active: list[int] = []
-    for position, swap in enumerate(plan.swaps):
-        # Swaps stand in order of swap-out, so this sweep meets every pair that lives together.
-        active = [i for i in active if plan.swaps[i].await_slot >= swap.swap_out_slot]
-        first = swap.host_offset_bytes
-        end = first + size_bytes[swap.storage]
-        for i in active:
-            other = plan.swaps[i].host_offset_bytes
-            if first < other + size_bytes[plan.swaps[i].storage] and other < end:
+    together = host_needs(plan.swaps, size_bytes, len(plan.slots))
+    of_need: dict[int, int] = {}
+    for position, need in enumerate(together.of_trip):
+        first = of_need.setdefault(need, position)
+        offset, expected = plan.swaps[position].host_offset_bytes, plan.swaps[first]
+        if offset != expected.host_offset_bytes:
+            yield (
+                f"swaps[{position}].host_offset_bytes is {offset}, expected "
+                f"{expected.host_offset_bytes}: it shares the host copy of swaps[{first}]"
+            )
+    by_offset = sorted(of_need, key=lambda need: plan.swaps[of_need[need]].host_offset_bytes)
+    below: list[int] = []
+    for need in by_offset:
+        offset = plan.swaps[of_need[need]].host_offset_bytes
+        # Sorted by offset, so this sweep meets every pair whose bytes overlap.
+        below = [other for other in below if _end_bytes(plan, of_need[other], size_bytes) > offset]
+        for other in below:
+            if together.needs[other].meets(together.needs[need]):
                 yield (
-                    f"swaps[{position}].host_offset_bytes is {first}, expected bytes that "
-                    f"swaps[{i}] does not hold at the same time"
+                    f"swaps[{of_need[need]}].host_offset_bytes is {offset}, expected bytes that "
+                    f"swaps[{of_need[other]}] does not hold at the same time"
                 )
-        active.append(position)
+        below.append(need)
+
+
+def _end_bytes(plan: "Plan", position: int, size_bytes: dict[int, int]) -> int:
+    swap = plan.swaps[position]
+    return swap.host_offset_bytes + size_bytes[swap.storage]
 
 
 def _memory_faults(plan: "Plan") -> Iterator[str]:
@@ -200,27 +266,12 @@ def _memory_faults(plan: "Plan") -> Iterator[str]:
 
 
 def _certificate_faults(plan: "Plan") -> Iterator[str]:
-    certificate = plan.certificate
-    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
-    moved_bytes = sum(size_bytes[swap.storage] for swap in plan.swaps)
-    derived_bytes = {
-        "peak_without_bytes": max(slot.resident_bytes for slot in plan.slots),
-        "peak_bytes": max(planned_bytes(plan)),
-        "d2h_bytes": moved_bytes,
-        "h2d_bytes": moved_bytes,
-    }
-    for field, expected_bytes in derived_bytes.items():
-        if getattr(certificate, field) != expected_bytes:
-            found_bytes = getattr(certificate, field)
-            yield f"certificate.{field} is {found_bytes}, expected {expected_bytes} from the plan"
-    derived_us = {
-        "compute_us": sum(slot.duration_us for slot in plan.slots),
-        "simulated_stall_us": simulate_plan(plan).total_stall_us,
-    }
-    for field, expected_us in derived_us.items():
-        if not _same_time(getattr(certificate, field), expected_us):
-            found_us = getattr(certificate, field)
-            yield f"certificate.{field} is {found_us}, expected {expected_us} from the plan"
+    for field, expected in derived_figures(plan).items():
+        found = getattr(plan.certificate, field)
+        # Bytes are whole numbers: those that differ by rounding alone differ.
+        same = found == expected if isinstance(expected, int) else same_time(found, expected)
+        if not same:
+            yield f"certificate.{field} is {found}, expected {expected} from the plan"
     yield from _proof_faults(plan)
 
 
@@ -229,7 +280,7 @@ def _proof_faults(plan: "Plan") -> Iterator[str]:
 
     certificate = plan.certificate
     bound_us, simulated_us = certificate.bound_stall_us, certificate.simulated_stall_us
-    if bound_us > simulated_us and not _same_time(bound_us, simulated_us):
+    if bound_us > simulated_us and not same_time(bound_us, simulated_us):
         yield (
             f"certificate.bound_stall_us is {bound_us}, expected at most {simulated_us} "
             "(simulated_stall_us)"
@@ -238,7 +289,3 @@ def _proof_faults(plan: "Plan") -> Iterator[str]:
         yield f"certificate.bound_stall_us is {bound_us}, expected 0 from a bound that is trivial"
     if certificate.proof is Proof.NOT_NEEDED and plan.swaps:
         yield f"certificate.proof is {certificate.proof.value!r}, but the plan has swaps"
-
-
-def _same_time(one_us: float, other_us: float) -> bool:
-    return math.isclose(one_us, other_us, rel_tol=TIME_REL_TOLERANCE, abs_tol=TIME_ABS_TOLERANCE_US)

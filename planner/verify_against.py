@@ -3,15 +3,15 @@
 This is where "no use of an absent storage" is checked: a plan holds no uses, a profile does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from planner.gaps import candidate_gaps
+from planner.gaps import Gap, candidate_gaps
 from planner.memory import slot_memory
 from profiles.profile import Profile
 
 if TYPE_CHECKING:
-    from planner.plan import Plan
+    from planner.plan import Plan, Swap
 
 
 def first_fault_against(plan: "Plan", profile: Profile) -> str | None:
@@ -63,13 +63,48 @@ def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
 
 
 def _gap_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
-    gaps: dict[int, list[tuple[int, int]]] = {}
-    for gap in candidate_gaps(profile, min_size_bytes=0):
-        gaps.setdefault(gap.storage, []).append((gap.first_slot, gap.next_use_slot))
+    count = len(plan.slots)
+    gaps: dict[int, list[Gap]] = {}
+    for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
+        gaps.setdefault(gap.storage, []).append(gap)
     for position, swap in enumerate(plan.swaps):
-        inside = gaps.get(swap.storage, [])
-        if not any(a <= swap.swap_out_slot and swap.await_slot <= b for a, b in inside):
+        gap_of_swap = _gap_around(swap, gaps.get(swap.storage, []), count)
+        if gap_of_swap is None:
             yield (
                 f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
                 f"slot {swap.await_slot}, which is inside none of its gaps"
             )
+            return
+        if (
+            swap.clean
+            and not gap_of_swap.lasting
+            and not _is_copied(plan, position, gaps[swap.storage])
+        ):
+            yield (
+                f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
+                "the last copy of it was made"
+            )
+
+
+def _gap_around(swap: "Swap", gaps: Sequence[Gap], slot_count: int) -> Gap | None:
+    """The gap a swap lies in."""
+    slots_away = swap.slots_after_out(swap.await_slot, slot_count)
+    for gap in gaps:
+        slots_in = (swap.swap_out_slot - gap.first_slot) % slot_count
+        if gap.first_slot + slots_in + slots_away <= gap.next_use_slot:
+            return gap
+    return None
+
+
+def _is_copied(plan: "Plan", position: int, gaps: Sequence[Gap]) -> bool:
+    """Whether the copy that a clean swap relies on holds the bytes of its gap."""
+    count = len(plan.slots)
+    clean = plan.swaps[position]
+    own = _gap_around(clean, gaps, count)
+    copying = [s for s in plan.swaps if s.storage == clean.storage and not s.clean]
+    if not copying or own is None:
+        return False
+    # The last copy made before it, in the same step or in the one before.
+    last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
+    before = _gap_around(last, gaps, count)
+    return before is not None and before.content == own.content and before.turn < own.turn

@@ -4,8 +4,10 @@ Copies are waited for at both ends, so it is slow, and it says nothing of planni
 whatever can be moved, at every place where that is allowed.
 """
 
+from planner.boundary import Boundary
 from planner.gaps import Gap, candidate_gaps
-from planner.host_pool import HostNeed, host_offsets, pool_bytes
+from planner.host_needs import HostNeed
+from planner.host_pool import host_offsets, pool_bytes
 from planner.memory import planned_bytes, slot_memory
 from planner.plan import BoundSource, Certificate, Plan, PlannedSlot, PlannedStorage, Proof, Swap
 from planner.simulate import simulate_plan
@@ -13,11 +15,15 @@ from profiles.profile import Profile
 from profiles.version import CREATED_BY
 
 
-def everything_away(profile: Profile, *, min_size_bytes: int = 1) -> Plan:
+def everything_away(
+    profile: Profile, *, min_size_bytes: int = 1, boundary: Boundary = Boundary.RESIDENT
+) -> Plan:
     """Returns the plan that swaps every gap from end to end; its budget is what that needs."""
-    gaps = candidate_gaps(profile, min_size_bytes)
+    gaps = candidate_gaps(profile, min_size_bytes, boundary)
     gaps = tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.storage)))
-    draft = _plan(profile, gaps, budget_bytes=max(m.resident_bytes for m in slot_memory(profile)))
+    draft = _plan(
+        profile, gaps, boundary, budget_bytes=max(m.resident_bytes for m in slot_memory(profile))
+    )
     stall_us = simulate_plan(draft).total_stall_us
     peak_bytes = max(planned_bytes(draft))
     certificate = draft.certificate.model_copy(
@@ -27,9 +33,10 @@ def everything_away(profile: Profile, *, min_size_bytes: int = 1) -> Plan:
     return Plan.model_validate_json(plan.model_dump_json())
 
 
-def _plan(profile: Profile, gaps: tuple[Gap, ...], budget_bytes: int) -> Plan:
+def _plan(profile: Profile, gaps: tuple[Gap, ...], boundary: Boundary, budget_bytes: int) -> Plan:
     """A plan whose certificate is not filled in yet, so not validated either."""
-    needs = [HostNeed(gap.first_slot, gap.next_use_slot, gap.size_bytes) for gap in gaps]
+    count = len(profile.slots)
+    needs = [HostNeed(gap.first_slot, gap.next_use_slot % count, gap.size_bytes) for gap in gaps]
     offsets = host_offsets(needs)
     memory = slot_memory(profile)
     return Plan.model_construct(
@@ -42,6 +49,8 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], budget_bytes: int) -> Plan:
         times=profile.times,
         device=profile.device,
         link=profile.link,
+        boundary=boundary,
+        min_size_bytes=1,
         budget_bytes=budget_bytes,
         host_budget_bytes=None,
         host_pool_bytes=pool_bytes(needs, offsets),
@@ -61,8 +70,8 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], budget_bytes: int) -> Plan:
                 storage=gap.storage,
                 swap_out_slot=gap.first_slot,
                 release_slot=gap.first_slot,
-                swap_in_slot=gap.next_use_slot,
-                await_slot=gap.next_use_slot,
+                swap_in_slot=gap.next_use_slot % count,
+                await_slot=gap.next_use_slot % count,
                 host_offset_bytes=offset,
             )
             for gap, offset in zip(gaps, offsets, strict=True)
