@@ -2,13 +2,15 @@
 
 import ctypes
 import mmap
-import os
 import weakref
 from dataclasses import dataclass
 
 import torch
 
 from profiles.errors import SwapplanError
+from profiles.quantities import size_text
+from runtime.host_memory import check_pools_fit, locked_limit_text
+from runtime.numa import node_near, prefer_node
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,26 @@ class HostPool:
         address: Where in the process's memory it starts; 0 if it is empty.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, node: int | None = None) -> None:
         """Allocates the slab and touches every page, so that no copy pays for it later.
 
+        Args:
+            size_bytes: Its size.
+            node: The NUMA node to have it on, if that can be; None leaves it to the system.
+
         Raises:
-            SwapplanError: The host has not enough free memory.
+            SwapplanError: The host has not enough free memory, or may not take that much.
         """
         self.size_bytes = size_bytes
         self._slab: mmap.mmap | None = None
         self.address = 0
         if size_bytes == 0:
             return
-        _check_free(size_bytes)
+        check_pools_fit(size_bytes)
         self._slab = mmap.mmap(-1, size_bytes)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._slab))
+        if node is not None:
+            prefer_node(self.address, size_bytes, node)
         ctypes.memset(self.address, 0, size_bytes)
 
     def stretch(self, offset_bytes: int, size_bytes: int) -> HostStretch:
@@ -96,29 +104,15 @@ class PinnedHostPool(HostPool):
         Raises:
             SwapplanError: The host has not enough free memory, or may not lock that much.
         """
-        super().__init__(size_bytes)
+        super().__init__(size_bytes, node_near(torch.device("cuda", torch.cuda.current_device())))
         if size_bytes == 0:
             return
         cudart = torch.cuda.cudart()
         code = int(cudart.cudaHostRegister(self.address, size_bytes, 0))
         if code != 0:
             raise SwapplanError(
-                f"The host pool of {size_bytes} bytes could not be pinned (CUDA error {code}). "
-                "Raise the limit on locked memory ('ulimit -l'), or solve again with a smaller "
-                "--host-budget."
+                f"The host pool of {size_text(size_bytes)} could not be pinned (CUDA error "
+                f"{code}){locked_limit_text(size_bytes)}. Raise what limits it, or plan for less "
+                "with 'plan solve --host-budget'."
             )
         weakref.finalize(self, cudart.cudaHostUnregister, self.address)
-
-
-def free_host_bytes() -> int:
-    """Returns the host memory that is free now."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-def _check_free(size_bytes: int) -> None:
-    free_bytes = free_host_bytes()
-    if size_bytes > free_bytes:
-        raise SwapplanError(
-            f"The plan's host pool needs {size_bytes} bytes, this host has {free_bytes} free. "
-            "Solve again with a smaller --host-budget."
-        )

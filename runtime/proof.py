@@ -15,6 +15,7 @@ from profiles.owned import owned_storages
 from profiles.progress import Progress
 from profiles.workload import Workload
 from runtime.accountant import Accountant
+from runtime.host_memory import check_pools_fit
 from runtime.load import LoadedPlan, device_fault, first_fault
 from runtime.replay import FallbackWarning, Replay
 from runtime.training import Surroundings, Training
@@ -150,6 +151,7 @@ def prove(
     Raises:
         WorkloadError: There is no step to watch or none to time.
         PlanMismatchError: The plan was made for another model.
+        SwapplanError: The host has no room for the plan's host pool.
     """
     if not 0 < timed_steps < steps:
         raise WorkloadError(
@@ -159,6 +161,7 @@ def prove(
     fault = device_fault(plan)
     if fault is not None:
         raise PlanMismatchError(fault)
+    check_pools_fit(plan.host_pool_bytes)
     torch.set_num_threads(threads or plan.device.compute_threads)
     watched_steps = steps - timed_steps
     tell = partial(_tell, progress)

@@ -16,6 +16,7 @@ from typing import assert_never
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError, WorkerError
 from profiles.progress import Progress, silent
+from runtime.host_memory import check_pools_fit
 from runtime.load import device_fault
 from runtime.proof import ProofReport
 from runtime.worker_main import Assignment, Failed, Message, Told, work
@@ -113,10 +114,12 @@ def prove_with_workers(
     Raises:
         WorkerError: A worker failed or was killed; the others have been ended.
         PlanMismatchError: The plan is for a device that is not there.
+        SwapplanError: This machine has no room for all their host pools.
     """
     fault = device_fault(plan)
     if fault is not None:
         raise PlanMismatchError(fault)
+    check_pools_fit(plan.host_pool_bytes, count)
     with tempfile.TemporaryDirectory() as folder:
         workers: list[_Worker] = []
         try:

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError, WorkerError
-from runtime.host_pool import free_host_bytes
+from runtime.host_memory import host_room
 
 LAST_WORD = timedelta(seconds=10)
 """How long `close` waits for the others' last step; they may have left the training early."""
@@ -46,7 +46,7 @@ class Vote:
         budget_bytes: Its device's budget.
         pool_bytes: The host pool that it will allocate.
         host: The machine it is on.
-        host_free_bytes: What that machine has free.
+        host_free_bytes: What that machine has free and this process may take.
     """
 
     fault: str | None
@@ -100,7 +100,7 @@ class Workers:
             budget_bytes=plan.budget_bytes,
             pool_bytes=plan.host_pool_bytes,
             host=platform.node(),
-            host_free_bytes=free_host_bytes(),
+            host_free_bytes=host_room().size_bytes,
         )
         votes = self._gather(mine)
         disagreement = first_disagreement(votes)
