@@ -1,13 +1,14 @@
 """Profiles and plans as pandas tables: to read, to plot, to work on in a notebook."""
 
-from collections import defaultdict
+import math
 from itertools import accumulate
 
 import pandas as pd
 
 from planner.memory import planned_bytes, slot_memory
 from planner.plan import Plan, Swap
-from planner.simulate import Copy, Timeline, simulate_plan
+from planner.simulate import simulate_plan
+from planner.trips import trips
 from profiles.profile import Profile, Storage
 
 
@@ -111,23 +112,19 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
 
     Columns: `name`, `kind`, `size_bytes`, the anchors `swap_out`, `release`, `swap_in` and
     `await`, and the simulated slacks `out_slack_us` and `in_slack_us`: how long before compute
-    asks for it the copy to the host, or back, is over. Below zero, compute waits.
+    asks for it the copy to the host, or back, is over. Below zero, compute waits. A clean swap
+    copies nothing to the host: its `out_slack_us` is not a number.
     """
-    timeline = simulate_plan(plan)
-    out_ends = _copy_ends(timeline.d2h)
-    # One storage's swaps follow each other in the plan and on both lanes alike.
-    in_ends = _copy_ends(timeline.h2d)
-    storages = {storage.id: storage for storage in plan.storages}
     rows = [
         {
-            "name": storages[swap.storage].name,
-            "kind": storages[swap.storage].kind.value,
-            "size_bytes": storages[swap.storage].size_bytes,
-            **_anchors(plan, swap),
-            "out_slack_us": _asked_us(timeline, swap.release_slot) - out_ends[swap.storage].pop(0),
-            "in_slack_us": _asked_us(timeline, swap.await_slot) - in_ends[swap.storage].pop(0),
+            "name": trip.storage.name,
+            "kind": trip.storage.kind.value,
+            "size_bytes": trip.storage.size_bytes,
+            **_anchors(plan, trip.swap),
+            "out_slack_us": math.nan if trip.out_slack_us is None else trip.out_slack_us,
+            "in_slack_us": trip.in_slack_us,
         }
-        for swap in plan.swaps
+        for trip in trips(plan, simulate_plan(plan))
     ]
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
@@ -141,18 +138,6 @@ def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
         "swap_in": plan.slots[swap.swap_in_slot].anchor,
         "await": plan.slots[swap.await_slot].anchor,
     }
-
-
-def _copy_ends(copies: tuple[Copy, ...]) -> dict[int, list[float]]:
-    ends: dict[int, list[float]] = defaultdict(list)
-    for copy in copies:
-        ends[copy.storage].append(copy.end_us)
-    return ends
-
-
-def _asked_us(timeline: Timeline, slot: int) -> float:
-    """When compute reaches a slot's anchor, before it waits there."""
-    return timeline.start_us[slot] - timeline.stall_us[slot]
 
 
 def _peak_op(profile: Profile) -> int:

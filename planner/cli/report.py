@@ -1,5 +1,7 @@
 """Profiles and plans as the tables the commands print."""
 
+import math
+
 from planner.cli.output import print_table
 from planner.cli.quantity import size_text, time_text
 from planner.descriptions import certificate_rows, link_text, workload_text
@@ -132,7 +134,7 @@ def _print_swaps(plan: Plan, top: int) -> None:
     table = swaps_table(plan).nlargest(top, "size_bytes").sort_index()
     print_table(
         f"Largest swaps ({len(table)} of {len(plan.swaps)}; slack in ms, simulated: how long "
-        "before compute asks for it a copy is over)",
+        "before compute asks for it a copy is over; clean: none is needed)",
         ("storage", "bytes", "swap-out", "release", "slack", "swap-in", "await", "slack "),
         [
             (
@@ -140,12 +142,16 @@ def _print_swaps(plan: Plan, top: int) -> None:
                 size_text(row.size_bytes),
                 row.swap_out,
                 row.release,
-                f"{row.out_slack_us / 1e3:.1f}",
+                _slack_text(row.out_slack_us),
                 row.swap_in,
                 row._7,
-                f"{row.in_slack_us / 1e3:.1f}",
+                _slack_text(row.in_slack_us),
             )
             for row in table.itertuples()
         ],
         right=("bytes", "slack", "slack "),
     )
+
+
+def _slack_text(slack_us: float) -> str:
+    return "clean" if math.isnan(slack_us) else f"{slack_us / 1e3:.1f}"
