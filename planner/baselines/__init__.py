@@ -1,0 +1,1 @@
+"""Published ways to plan swaps, with their own selection and timing rules, to compare with."""

@@ -1,0 +1,36 @@
+"""What a baseline is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from planner.baselines.case import Case
+from planner.baselines.ruled_trip import Ruled
+
+
+class KnownFrom(StrEnum):
+    """How its rules became known to us."""
+
+    CODE = "its code was read"
+    PAPER = "its paper was read"
+    OTHERS = "as others describe it"
+    CONTROL = "a control, published nowhere"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A way to plan swaps.
+
+    Attributes:
+        name: As it is printed.
+        source: Where it was published.
+        known_from: How its rules became known to us.
+        simplified: What is stated more simply here than there.
+        rule: Its selection and its timing.
+    """
+
+    name: str
+    source: str
+    known_from: KnownFrom
+    simplified: str
+    rule: Callable[[Case], Ruled]

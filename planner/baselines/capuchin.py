@@ -1,0 +1,79 @@
+"""Capuchin: what can be moved most nearly for free, fetched just in time, corrected by feedback.
+
+As described in Capuchin (Peng et al., ASPLOS 2020), read in others' notes. A tensor's swap time is
+its bytes over the link's rate; its free time is its idle time less the way out and the way back.
+Tensors that are idle somewhere over the budget are taken by free time, longest first, until the
+step fits. The copy back is triggered by the last access before the latest start that would be in
+time; a tensor for which compute waited is triggered earlier in the next step, by 5% of its swap
+time, step after step. One copy at a time runs each way. Where free time is negative Capuchin would
+compare recomputing; that half is left out, as everything here only swaps.
+"""
+
+from planner.baselines.baseline import Baseline, KnownFrom
+from planner.baselines.case import Case
+from planner.baselines.measure import own_stall_us, waits_us
+from planner.baselines.ruled_trip import Ruled
+from planner.baselines.runtime_walk import Intent, walk
+from planner.candidates import free_us
+from planner.gaps import useful_gaps
+
+FEEDBACK_SHARE = 0.05
+"""A late tensor's trigger moves by this share of its swap time."""
+FEEDBACK_STEPS = 40
+"""Most steps of feedback; by then a trigger has moved by two swap times."""
+PATIENCE_STEPS = 5
+"""Feedback ends when so many steps in a row were no faster than the best."""
+
+
+def _plan(case: Case) -> Ruled:
+    problem = case.problem
+    at_peak = set(useful_gaps(case.gaps, problem.resident_bytes, problem.budget_bytes))
+    candidates = [i for i, gap in enumerate(case.gaps) if gap in at_peak]
+    chosen = case.fewest_that_fit(case.largest_first(candidates, lambda i: free_us(problem, i)))
+    return _with_feedback(case, {i: problem.h2d_us[i] for i in chosen})
+
+
+CAPUCHIN = Baseline(
+    name="Capuchin",
+    source="Peng et al. 2020, ASPLOS",
+    known_from=KnownFrom.OTHERS,
+    simplified="without its recomputation; a trigger at which there is no room waits for room; of "
+    f"up to {FEEDBACK_STEPS} steps of feedback the best is kept",
+    rule=_plan,
+)
+
+
+def _with_feedback(case: Case, lead_us: dict[int, float]) -> Ruled:
+    """Repeats the step, each time with earlier triggers for what came late; returns the best."""
+    problem = case.problem
+    best = found = _walk(case, lead_us)
+    best_us, since_best = own_stall_us(problem, best), 0
+    for _ in range(FEEDBACK_STEPS):
+        late = [i for i in waits_us(problem, found) if i in lead_us]
+        if not late or since_best == PATIENCE_STEPS:
+            break
+        lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
+        found = _walk(case, lead_us)
+        found_us, since_best = own_stall_us(problem, found), since_best + 1
+        if found_us < best_us:
+            best, best_us, since_best = found, found_us, 0
+    return best
+
+
+def _walk(case: Case, lead_us: dict[int, float]) -> Ruled:
+    return walk(
+        case.problem,
+        (
+            Intent(i, case.gaps[i].first_slot, _trigger_slot(case, i, us))
+            for i, us in lead_us.items()
+        ),
+    )
+
+
+def _trigger_slot(case: Case, i: int, lead_us: float) -> int:
+    """The last slot that begins at least so long before the next use, without stalls."""
+    elapsed_us, gap = case.problem.elapsed_us, case.gaps[i]
+    slot = gap.next_use_slot
+    while slot > gap.first_slot and elapsed_us[slot] > elapsed_us[gap.next_use_slot] - lead_us:
+        slot -= 1
+    return slot

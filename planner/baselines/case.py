@@ -1,0 +1,102 @@
+"""What every baseline is given: the step, the gaps it may use, a link and a budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from planner.baselines.step_view import StepView
+from planner.boundary import Boundary
+from planner.gaps import Gap, candidate_gaps, default_min_size_bytes
+from planner.memory import slot_memory
+from planner.problem import Problem
+from profiles.profile import Link, Profile, StorageKind
+
+
+@dataclass(frozen=True)
+class Case:
+    """One planning task.
+
+    Attributes:
+        step: The step.
+        problem: The gaps, the link and the budget, as our own planner sees them.
+    """
+
+    step: StepView
+    problem: Problem
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The gaps, in order of their first slot."""
+        return self.problem.whole_gaps
+
+    def with_budget(self, budget_bytes: int) -> "Case":
+        """Returns the same task for another budget."""
+        return replace(self, problem=replace(self.problem, budget_bytes=budget_bytes))
+
+    def kind(self, i: int) -> StorageKind:
+        """Returns the kind of a gap's storage."""
+        return self.step.kinds[self.gaps[i].storage]
+
+    def activations(self) -> tuple[int, ...]:
+        """Returns the gaps in which an activation waits from forward to backward."""
+        turn = self.step.turn_slot
+        return tuple(
+            i
+            for i, gap in enumerate(self.gaps)
+            if self.kind(i) is StorageKind.ACTIVATION
+            and gap.first_slot <= turn <= gap.next_use_slot
+        )
+
+    def fewest_that_fit(self, order: Sequence[int]) -> tuple[int, ...]:
+        """Returns the fewest gaps, taken in this order, that meet the budget; all if none do."""
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if self.problem.fits(order[:middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return tuple(order[:high])
+
+    def largest_first(self, wanted: Sequence[int], key: Callable[[int], float]) -> tuple[int, ...]:
+        """Returns gaps by falling key; equal ones stay in order of their first slot."""
+        return tuple(sorted(wanted, key=key, reverse=True))
+
+
+def case_of(
+    profile: Profile,
+    budget_bytes: int,
+    link: Link | None = None,
+    min_size_bytes: int | None = None,
+) -> Case:
+    """Returns the task of planning a step.
+
+    Args:
+        profile: The step.
+        budget_bytes: Device bytes to stay within.
+        link: The link to plan for; the profile's if None.
+        min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
+    """
+    resident_bytes = tuple(slot.resident_bytes for slot in slot_memory(profile))
+    if min_size_bytes is None:
+        min_size_bytes = default_min_size_bytes(max(resident_bytes))
+    problem = Problem(
+        durations_us=tuple(slot.duration_us for slot in profile.slots),
+        resident_bytes=resident_bytes,
+        whole_gaps=gaps_within_step(profile, min_size_bytes),
+        link=link or profile.link,
+        boundary=Boundary.RESIDENT,
+        min_size_bytes=min_size_bytes,
+        budget_bytes=budget_bytes,
+        host_budget_bytes=None,
+    )
+    return Case(StepView(profile), problem)
+
+
+def gaps_within_step(profile: Profile, min_size_bytes: int) -> tuple[Gap, ...]:
+    """Returns the gaps a baseline may use: those that do not wrap round the step boundary.
+
+    [Note: Baselines stay within the step] What is alive when a step begins or ends is resident
+    then. Few of the published rules say what to do across the boundary, and most plan forward and
+    backward alone.
+    """
+    return candidate_gaps(profile, min_size_bytes, Boundary.RESIDENT)

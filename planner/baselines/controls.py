@@ -1,0 +1,64 @@
+"""Controls: simple selections with simple timing, to tell what a published rule adds.
+
+Each storage leaves when its gap begins and is fetched one layer ahead, if there is room; bytes are
+given back when their copy has ended or when they are missed.
+"""
+
+from collections.abc import Iterable
+
+from planner.baselines.baseline import Baseline, KnownFrom
+from planner.baselines.case import Case
+from planner.baselines.ruled_trip import Ruled
+from planner.baselines.runtime_walk import Intent, walk
+from profiles.profile import StorageKind
+
+
+def _nothing(case: Case) -> Ruled:
+    return Ruled(())
+
+
+def _everything(case: Case) -> Ruled:
+    return _one_layer_ahead(case, range(len(case.gaps)))
+
+
+def _all_activations(case: Case) -> Ruled:
+    gaps = range(len(case.gaps))
+    return _one_layer_ahead(case, (i for i in gaps if case.kind(i) is StorageKind.ACTIVATION))
+
+
+def _largest_first(case: Case) -> Ruled:
+    order = case.largest_first(range(len(case.gaps)), lambda i: case.gaps[i].size_bytes)
+    return _one_layer_ahead(case, case.fewest_that_fit(order))
+
+
+def _size_times_gap(case: Case) -> Ruled:
+    elapsed_us = case.problem.elapsed_us
+
+    def area(i: int) -> float:
+        gap = case.gaps[i]
+        return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
+
+    order = case.largest_first(range(len(case.gaps)), area)
+    return _one_layer_ahead(case, case.fewest_that_fit(order))
+
+
+def _one_layer_ahead(case: Case, chosen: Iterable[int]) -> Ruled:
+    def intent(i: int) -> Intent:
+        gap = case.gaps[i]
+        layer = case.step.layer_at(gap.next_use_slot)
+        ahead_slot = case.step.layers[max(0, layer - 1)].first_slot
+        return Intent(i, gap.first_slot, max(ahead_slot, gap.first_slot))
+
+    return walk(case.problem, map(intent, chosen))
+
+
+NOTHING, EVERYTHING, ALL_ACTIVATIONS, LARGEST_FIRST, SIZE_TIMES_GAP = (
+    Baseline(name=name, source="", known_from=KnownFrom.CONTROL, simplified="", rule=rule)
+    for name, rule in (
+        ("nothing", _nothing),
+        ("everything", _everything),
+        ("all activations", _all_activations),
+        ("largest first", _largest_first),
+        ("size times gap", _size_times_gap),
+    )
+)

@@ -1,0 +1,55 @@
+"""Our own plan as a row beside the baselines."""
+
+from planner.baselines.case import Case
+from planner.baselines.compare import OURS, Row
+from planner.plan import Plan
+from planner.solve import solve
+from planner.solver_name import SolverName
+from profiles.errors import BudgetError
+from profiles.progress import Progress, silent
+
+
+def our_plan(
+    case: Case, *, solver: SolverName, time_limit_s: float, progress: Progress = silent
+) -> Plan:
+    """Plans the task that the baselines are given.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+        SolverError: The solver is missing or failed.
+    """
+    problem = case.problem
+    return solve(
+        case.step.profile,
+        budget_bytes=problem.budget_bytes,
+        link=problem.link,
+        solver=solver,
+        time_limit_s=time_limit_s,
+        min_size_bytes=problem.min_size_bytes,
+        progress=progress,
+    )
+
+
+def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
+    """Returns our plan's figures as its certificate has them."""
+    about = plan.certificate
+    return Row(
+        name=OURS,
+        trips=len(plan.swaps),
+        moved_bytes=about.d2h_bytes,
+        peak_bytes=about.peak_bytes,
+        fits=about.peak_bytes <= plan.budget_bytes,
+        stall_us=about.simulated_stall_us,
+        compute_us=about.compute_us,
+        bound_stall_us=about.bound_stall_us,
+        smallest_budget_bytes=smallest_bytes,
+    )
+
+
+def our_smallest_budget_bytes(case: Case) -> int:
+    """Returns the smallest budget we can meet: what the refusal of the least of all names."""
+    try:
+        our_plan(case.with_budget(1), solver=SolverName.HIGHS, time_limit_s=1.0)
+    except BudgetError as error:
+        return error.smallest_budget_bytes
+    return 1

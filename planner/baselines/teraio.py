@@ -1,0 +1,181 @@
+"""G10 and TERAIO: idle periods by how much they relieve, on what the link has left.
+
+As coded in platformxlab/G10 (`analysis.cc`), which was read (Zhang et al., MICRO 2023), and as
+TERAIO's paper, which was read, describes it. While some slot is over the budget, the idle period
+that relieves most is taken: G10 takes the largest area (bytes times the time over the budget
+between half-way out and half-way back), TERAIO the largest benefit (bytes times the time over the
+budget between the earliest end of the way out and the latest start of the way back) per time of its
+copies. Both ends are found by walking the time that earlier choices left on the link; periods too
+short for both ways are passed over. At the end G10 moves copies back earlier while memory permits.
+Where periods run out before the step fits, the rest is filled up by size times idle time: without
+that there would be no figure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+
+from planner.baselines.baseline import Baseline, KnownFrom
+from planner.baselines.case import Case
+from planner.baselines.link_budget import FloatArray, LinkBudget, SlotArray
+from planner.baselines.room import Room, room_without
+from planner.baselines.ruled_trip import Ruled
+from planner.baselines.runtime_walk import Intent, walk
+
+
+@dataclass
+class _Periods:
+    """The idle periods of a step, and what is left of the link and of memory.
+
+    Attributes:
+        case: The task.
+        room: Bytes free in each slot; below 0 where it is over the budget.
+        in_slots: Where each chosen period's copy back begins, in order of choice.
+    """
+
+    case: Case
+    room: Room = field(init=False)
+    in_slots: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = self.case.problem
+        self.room = Room(problem)
+        self._out = LinkBudget(problem.durations_us)
+        self._in = LinkBudget(problem.durations_us)
+        self._open = np.ones(len(self.case.gaps), dtype=np.bool_)
+
+    @cached_property
+    def sizes_bytes(self) -> FloatArray:
+        return np.array([float(gap.size_bytes) for gap in self.case.gaps])
+
+    @cached_property
+    def copies_us(self) -> FloatArray:
+        return np.array(self.case.problem.d2h_us) + np.array(self.case.problem.h2d_us)
+
+    @cached_property
+    def _firsts(self) -> SlotArray:
+        return np.array([gap.first_slot for gap in self.case.gaps], dtype=np.int64)
+
+    @cached_property
+    def _ends(self) -> SlotArray:
+        return np.array([gap.next_use_slot for gap in self.case.gaps], dtype=np.int64)
+
+    def relief_us(self, share: float) -> FloatArray:
+        """Time over the budget between a share of the way out and the same share of the way in."""
+        outs, ins = self._span(share)
+        over = self.room.free_bytes < 0
+        over_us = np.where(over, np.array(self.case.problem.durations_us), 0.0)
+        before_us = np.concatenate(([0.0], np.cumsum(over_us)))
+        return np.where(ins > outs, before_us[ins] - before_us[np.minimum(outs, ins)], 0.0)
+
+    def choose(self, benefit: FloatArray) -> bool:
+        """Takes the open period with the most benefit; False if none has any."""
+        best = int(np.argmax(np.where(self._open, benefit, -1.0)))
+        if not self._open[best] or benefit[best] <= 0:
+            return False
+        self._open[best] = False
+        outs, ins = self._span(1.0)
+        if ins[best] > outs[best]:
+            gap, problem = self.case.gaps[best], self.case.problem
+            self._out.use_from(gap.first_slot, problem.d2h_us[best])
+            self._in.use_until(gap.next_use_slot, problem.h2d_us[best])
+            self.room.give(gap.size_bytes, int(outs[best]), int(ins[best]))
+            self.in_slots[best] = int(ins[best])
+        return True
+
+    def _span(self, share: float) -> tuple[SlotArray, SlotArray]:
+        """The first slot without each period's bytes, and the slot in which they start back."""
+        problem = self.case.problem
+        outs = self._out.finish_slots(self._firsts, share * np.array(problem.d2h_us)) + 1
+        ins = self._in.start_slots(self._ends, share * np.array(problem.h2d_us))
+        last = problem.slot_count
+        return np.clip(outs, 0, last), np.clip(ins, 0, last)
+
+
+def _area(periods: _Periods) -> FloatArray:
+    """G10's: bytes times time, half-way out to half-way in."""
+    return periods.sizes_bytes * periods.relief_us(0.5)
+
+
+def _benefit_over_cost(periods: _Periods) -> FloatArray:
+    """TERAIO's: the same between the ends of both ways, per time of the copies."""
+    return periods.sizes_bytes * periods.relief_us(1.0) / periods.copies_us
+
+
+def _plan(
+    case: Case, worth: Callable[[_Periods], FloatArray], fetch: Callable[[_Periods], None]
+) -> Ruled:
+    if not case.gaps:
+        return Ruled(())
+    periods = _Periods(case)
+    while not periods.room.all_fit() and periods.choose(worth(periods)):
+        pass
+    fetch(periods)
+    in_slots = _filled_up(case, periods.in_slots)
+    return walk(
+        case.problem,
+        (Intent(i, case.gaps[i].first_slot, slot) for i, slot in in_slots.items()),
+    )
+
+
+def _at_the_latest(periods: _Periods) -> None:
+    pass
+
+
+def _eagerly(periods: _Periods) -> None:
+    """G10's second pass: in order of their latest start, earlier while there is room."""
+    gaps = periods.case.gaps
+    for i, slot in sorted(periods.in_slots.items(), key=lambda item: item[1]):
+        gap, earlier = gaps[i], slot
+        while earlier > gap.first_slot + 1 and _has_room(periods.room, earlier - 1, gap.size_bytes):
+            earlier -= 1
+        periods.room.take(gap.size_bytes, earlier, slot)
+        periods.in_slots[i] = earlier
+
+
+def _has_room(room: Room, slot: int, size_bytes: int) -> bool:
+    return bool(room.free_bytes[slot] >= size_bytes)
+
+
+def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
+    """Adds gaps by size times idle time until the step fits, each fetched just in time."""
+    problem = case.problem
+    filled = dict(in_slots)
+    room = room_without(problem, filled)
+    rest = [i for i in range(len(case.gaps)) if i not in filled]
+    for i in case.largest_first(rest, partial(_size_times_idle, case)):
+        if room.all_fit():
+            break
+        gap = case.gaps[i]
+        latest_us = problem.elapsed_us[gap.next_use_slot] - problem.h2d_us[i]
+        slot = int(np.searchsorted(problem.elapsed_us, latest_us, side="right")) - 1
+        filled[i] = min(max(slot, gap.first_slot + 1), gap.next_use_slot)
+        room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
+    return filled
+
+
+def _size_times_idle(case: Case, i: int) -> float:
+    gap, elapsed_us = case.gaps[i], case.problem.elapsed_us
+    return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
+
+
+SIMPLIFIED = (
+    "to host memory alone, no disk; no period wraps round the step boundary; where its choices do "
+    "not fit, filled up by size times idle time"
+)
+G10 = Baseline(
+    name="G10",
+    source="Zhang et al. 2023, MICRO; platformxlab/G10",
+    known_from=KnownFrom.CODE,
+    simplified=SIMPLIFIED,
+    rule=partial(_plan, worth=_area, fetch=_eagerly),
+)
+TERAIO = Baseline(
+    name="TERAIO",
+    source="TERAIO, 2025, by the group of G10",
+    known_from=KnownFrom.PAPER,
+    simplified=SIMPLIFIED,
+    rule=partial(_plan, worth=_benefit_over_cost, fetch=_at_the_latest),
+)

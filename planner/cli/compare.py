@@ -1,0 +1,94 @@
+"""`plan compare`: our plan beside published ways to plan swaps, in one simulator."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.options import (
+    D2hBandwidth,
+    H2dBandwidth,
+    LinkName,
+    MinSize,
+    ProfileFile,
+    SolverChoice,
+    TimeLimit,
+)
+from planner.cli.output import progress_bars, wrote
+from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
+from planner.solver_name import SolverName
+
+if TYPE_CHECKING:
+    from planner.baselines.case import Case
+    from planner.baselines.compare import Row
+
+
+def compare(
+    profile: ProfileFile,
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
+        ),
+    ],
+    link: LinkName = None,
+    d2h_bandwidth: D2hBandwidth = None,
+    h2d_bandwidth: H2dBandwidth = None,
+    solver: SolverChoice = SolverName.HIGHS,
+    time_limit: TimeLimit = 60.0,
+    min_size: MinSize = None,
+    brief: Annotated[
+        bool,
+        typer.Option(
+            "--brief",
+            help="Leave out what takes longest: the smallest budgets, and each selection with our "
+            "timing.",
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write the table there, too."),
+    ] = None,
+) -> None:
+    """Sets our plan beside published baselines: their selections, their timing, one simulator."""
+    from planner.baselines.case import case_of
+    from planner.cli.compare_report import print_comparison, write_csv
+    from planner.cli.link import choose_link
+    from planner.memory import slot_memory
+    from profiles.files import check_writable
+    from profiles.library.index import profile_path
+    from profiles.profile import read_profile
+
+    recorded = read_profile(profile_path(profile))
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(recorded))
+    case = case_of(
+        recorded,
+        parse_budget_bytes("--budget", budget, peak_bytes),
+        choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth),
+        parse_size_bytes("--min-size", min_size) if min_size else None,
+    )
+    if csv is not None:
+        check_writable(csv)
+    rows = _rows(case, solver=solver, time_limit=time_limit, is_full=not brief)
+    print_comparison(case, rows)
+    if csv is not None:
+        write_csv(rows, csv)
+        wrote(csv)
+
+
+def _rows(
+    case: "Case", *, solver: SolverName, time_limit: float, is_full: bool
+) -> "tuple[Row, ...]":
+    """Ours first, then every baseline."""
+    with progress_bars() as progress:
+        progress("loading the solver", 0, 1)
+        from planner.baselines.compare import Comparison
+        from planner.baselines.ours import our_plan, our_row, our_smallest_budget_bytes
+        from planner.baselines.registry import BASELINES
+
+        plan = our_plan(case, solver=solver, time_limit_s=time_limit, progress=progress)
+        ours = our_row(plan, our_smallest_budget_bytes(case) if is_full else None)
+        comparison = Comparison(case, plan.certificate.bound_stall_us, is_full)
+        return (ours, *comparison.rows(BASELINES, progress))

@@ -1,0 +1,84 @@
+"""A comparison as `plan compare` gives it: a table, where its rules are from, a CSV file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from planner.baselines.case import Case
+from planner.baselines.checkpointing import full_checkpointing
+from planner.baselines.compare import Row, comparison_table
+from planner.baselines.registry import BASELINES, PUBLISHED
+from planner.cli.output import print_table
+from planner.cli.quantity import rate_text, size_text, time_text
+from profiles.files import write_atomically
+
+NUMBERS = ("step", "stall", "out per step", "peak", "smallest budget", "over bound", "our timing")
+NONE = "-"
+
+
+def print_comparison(case: Case, rows: Sequence[Row]) -> None:
+    """Prints the table, the cost of checkpointing, and what the table rests on."""
+    problem = case.problem
+    print_table(
+        f"A step of {time_text(problem.compute_us)} ({case.step.profile.times.value}) within "
+        f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
+        f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
+        f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
+        "All figures are simulated, each row with its own selection and timing.",
+        ("", "fits", *NUMBERS),
+        [_cells(row) for row in rows],
+        right=NUMBERS,
+    )
+    print(
+        "over bound: stall beyond the bound, as a share of the best step that the bound allows. "
+        "our timing: stall of the row's selection with our scheduler; '-' if its selection cannot "
+        "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak."
+    )
+    _print_checkpointing(case)
+    _print_sources()
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Writes the table as a CSV file.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_atomically(comparison_table(rows, BASELINES).to_csv().encode(), path)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    smallest, retimed = row.smallest_budget_bytes, row.retimed_stall_us
+    return (
+        row.name,
+        "yes" if row.fits else "no",
+        time_text(row.step_us),
+        time_text(row.stall_us),
+        size_text(row.moved_bytes),
+        size_text(row.peak_bytes),
+        NONE if smallest is None else size_text(smallest),
+        NONE if row.gap is None else f"{100 * row.gap:.1f}%",
+        NONE if retimed is None else time_text(retimed),
+    )
+
+
+def _print_checkpointing(case: Case) -> None:
+    cost, problem = full_checkpointing(case), case.problem
+    fits = "fits" if cost.peak_bytes <= problem.budget_bytes else "does not fit"
+    print(
+        f"Full activation checkpointing instead, which moves nothing: {cost.blocks} blocks, step "
+        f"{time_text(problem.compute_us + cost.recompute_us)}, of which "
+        f"{time_text(cost.recompute_us)} recompute; peak {size_text(cost.peak_bytes)}, {fits} "
+        "(estimated from the profile)."
+    )
+
+
+def _print_sources() -> None:
+    print_table(
+        "Where each rule is from, and what is stated more simply here",
+        ("", "source", "known from", "simplified"),
+        [(b.name, b.source, b.known_from.value, b.simplified) for b in PUBLISHED],
+    )
+    print(
+        "Baselines stay within the step: what lives from step to step is resident when it begins "
+        "and ends. What is not published leaves when it is idle and is fetched one layer ahead."
+    )
