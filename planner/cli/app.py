@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.compare import compare
 from planner.cli.library import library
 from planner.cli.link_command import link
 from planner.cli.lists import links, workloads
@@ -49,7 +50,7 @@ def _before_any_command(
     pass
 
 
-for command in (profile, solve, show, run, workloads, links, link, library):
+for command in (profile, solve, compare, show, run, workloads, links, link, library):
     app.command()(command)
 
 
