@@ -7,7 +7,9 @@ speak of the same points as long as the step runs the same program:
 - `pre:enc.conv`: before the forward of a leaf module;
 - `pack:17`, `unpack:17`: autograd saves its 17th tensor, and asks for it back;
 - `grad:enc.conv.weight`: a gradient has been accumulated;
-- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`.
+- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`;
+- `update:enc.conv.weight`: inside it, before the first op that touches a parameter, its gradient or
+  its optimizer states (`profiles.updates`).
 
 A key that occurs again in the same step gets a count: `pre:enc.conv#1`.
 """
@@ -15,6 +17,7 @@ A key that occurs again in the same step gets a count: `pre:enc.conv#1`.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,9 +26,27 @@ from torch.utils.hooks import RemovableHandle
 
 from profiles.data_parallel import unwrapped
 from profiles.profile import BEGIN, END
+from profiles.updates import UpdateMode
 
 OPTIMIZER_PRE = "optimizer:pre"
 OPTIMIZER_POST = "optimizer:post"
+UPDATE = "update:"
+
+
+class Reported(Enum):
+    """Which anchors are reported.
+
+    Finding updates takes some microseconds for each op of the optimizer; who has nothing to do
+    there need not pay them.
+    """
+
+    EVERYTHING = "every anchor"
+    ALL_BUT_UPDATES = "all but those inside `optimizer.step()`"
+
+
+def is_update(key: str) -> bool:
+    """Whether an anchor is one of those inside `optimizer.step()`."""
+    return key.startswith(UPDATE)
 
 
 class AnchorListener(Protocol):
@@ -62,9 +83,15 @@ class AnchorHooks:
     """
 
     def __init__(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, listener: AnchorListener
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        listener: AnchorListener,
+        reported: Reported = Reported.EVERYTHING,
     ) -> None:
         self._listener = listener
+        self._reported = reported
+        self._updates = UpdateMode(unwrapped(model), optimizer, self._on_update)
         self._active = False
         self._step = 0
         self._packs = 0
@@ -91,6 +118,7 @@ class AnchorHooks:
             self._reach(END, None)
         finally:
             self._active = False
+            self._updates.end()
 
     def close(self) -> None:
         """Removes every hook."""
@@ -111,9 +139,8 @@ class AnchorHooks:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
 
     def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        pre, post = self._reacher(OPTIMIZER_PRE), self._reacher(OPTIMIZER_POST)
-        self._handles.append(optimizer.register_step_pre_hook(pre))
-        self._handles.append(optimizer.register_step_post_hook(post))
+        self._handles.append(optimizer.register_step_pre_hook(self._before_optimizer))
+        self._handles.append(optimizer.register_step_post_hook(self._after_optimizer))
 
     def _reacher(self, key: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -126,6 +153,19 @@ class AnchorHooks:
             self._reach(key, parameter.grad)
 
         return hook
+
+    def _before_optimizer(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        self._reach(OPTIMIZER_PRE, None)
+        if self._active and self._reported is Reported.EVERYTHING:
+            return self._updates.begin(args, kwargs)
+        return None
+
+    def _after_optimizer(self, *_: Any) -> None:
+        self._updates.end()
+        self._reach(OPTIMIZER_POST, None)
+
+    def _on_update(self, parameter: str) -> None:
+        self._reach(f"{UPDATE}{parameter}", None)
 
     def _reach(self, key: str, shown: torch.Tensor | None) -> None:
         if not self._active:

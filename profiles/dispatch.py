@@ -17,11 +17,28 @@ Other views touch no byte either, but torch checks their bounds against the stor
 is 0 while the storage is away; so they count as reads.
 """
 
+_FACTORIES = (
+    *("empty_like", "full_like", "ones_like", "zeros_like"),
+    *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
+)
+READS_DESCRIPTION = frozenset(
+    getattr(packet, overload)
+    for packet in (getattr(torch.ops.aten, name) for name in _FACTORIES)
+    for overload in packet.overloads()
+    if not getattr(packet, overload)._schema.is_mutable
+)
+"""Ops that make a tensor after another one's shape, dtype and device: its bytes may be away."""
+
 
 def is_bookkeeping(op: OpOverload) -> bool:
     """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
     # `prim` ops ask a fake tensor for its device; a real one knows without an op.
     return op in NEEDS_NO_BYTES or op.namespace in ("profiler", "prim")
+
+
+def reads_description_only(op: OpOverload) -> bool:
+    """Whether an op makes its result without looking at any byte of its arguments."""
+    return op in READS_DESCRIPTION
 
 
 def is_collective(op: OpOverload) -> bool:
@@ -40,7 +57,7 @@ def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
 def storages_in(
     op: OpOverload, args: Any, kwargs: Any, device: torch.device | None = None
 ) -> dict[torch.UntypedStorage, bool]:
-    """Returns the storages an op is handed, each with whether the op writes it.
+    """Returns the storages whose bytes an op is handed, each with whether the op writes it.
 
     Args:
         op: The op.
@@ -49,6 +66,8 @@ def storages_in(
         device: Whose storages; those of every device if None.
     """
     touched: dict[torch.UntypedStorage, bool] = {}
+    if reads_description_only(op):
+        return touched
     for tensor, writes in tensors_in(op, args, kwargs):
         if is_on(tensor, device):
             storage = tensor.untyped_storage()

@@ -96,8 +96,8 @@ class _FakeStep:
         with self._surroundings():
             turn_fake(workload, tensors, self.twins)
 
-    def run(self, watching: AbstractContextManager[object]) -> None:
-        """Runs one step.
+    def run(self, watching: AbstractContextManager[object]) -> torch.Tensor:
+        """Runs one step and returns its loss.
 
         Args:
             watching: A mode that sees each op between the entrance, where real tensors become
@@ -112,7 +112,7 @@ class _FakeStep:
             for mode in (self._mode, self._values, watching, Entrance(self.twins)):
                 around.enter_context(mode)
             try:
-                self._workload.step()
+                return self._workload.step()
             except FakeTensorDeviceMismatchError as error:
                 raise WorkloadError(
                     f"The step mixes tensors of two devices ({' '.join(str(error).split())}). Make "
@@ -131,11 +131,13 @@ def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[S
     hooks = AnchorHooks(workload.model, workload.optimizer, trace)
     try:
         with hooks.step():
-            fake.run(trace)
+            loss = fake.run(trace)
     finally:
         hooks.close()
     check_trains(trace.anchors)
-    return trace.storages(owned_storages(workload.model, workload.optimizer))
+    storages = trace.storages(owned_storages(workload.model, workload.optimizer))
+    del loss  # Until here: whoever runs a step holds its loss when it ends.
+    return storages
 
 
 def _profile(

@@ -114,9 +114,11 @@ def _trace(workload: Workload) -> tuple[StepTrace, tuple[Storage, ...]]:
     with ExitStack() as watched:
         watch_anchors(workload, trace, watched)
         watched.enter_context(trace)
-        workload.step()
+        loss = workload.step()
     check_trains(trace.anchors)
-    return trace, trace.storages(owned_storages(workload.model, workload.optimizer))
+    storages = trace.storages(owned_storages(workload.model, workload.optimizer))
+    del loss  # Until here: whoever runs a step holds its loss when it ends.
+    return trace, storages
 
 
 def _slot_durations_us(
@@ -158,4 +160,5 @@ def _with_kernels(
 def _run(workload: Workload, listener: AnchorListener) -> None:
     with ExitStack() as watched:
         watch_anchors(workload, listener, watched)
-        workload.step()
+        loss = workload.step()
+    del loss

@@ -47,6 +47,7 @@ class Accountant(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
         self._forbidden: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str], None] | None = None
+        self._before_op: Callable[[], None] | None = None
 
     def when_forbidden_use(self, handler: Callable[[str], None]) -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
@@ -61,6 +62,15 @@ class Accountant(TorchDispatchMode):
         for owner in owned:
             self._see(owner.storage)
 
+    def before_each_op(self, act: Callable[[], None] | None) -> None:
+        """Sets what is done before every op from now on; None for nothing."""
+        self._before_op = act
+
+    @property
+    def watching(self) -> bool:
+        """Whether a step is being watched."""
+        return self._watching
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Counts during one step."""
@@ -72,6 +82,7 @@ class Accountant(TorchDispatchMode):
                 yield
         finally:
             self._watching = False
+            self._before_op = None
 
     def lift(self) -> None:
         """Stops enforcing the budget until the step ends, so that everything can be restored."""
@@ -115,6 +126,8 @@ class Accountant(TorchDispatchMode):
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
+        if self._before_op is not None:
+            self._before_op()
         inputs = storages_in(func, args, kwargs)
         for storage in inputs:
             if storage._cdata in self._forbidden:

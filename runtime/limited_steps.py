@@ -104,12 +104,14 @@ class LimitedSteps:
             watched.enter_context(self._accountant.watch())
             for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
                 watched.enter_context(mode)
-            self._workload.step()
+            loss = self._workload.step()
         self._check_need(trace)
         check_trains(trace.anchors)
+        storages = trace.storages(self._owned())
+        del loss  # Until here: whoever runs a step holds its loss when it ends.
         return SeenStep(
             trace=trace,
-            storages=trace.storages(self._owned()),
+            storages=storages,
             durations_us=times.durations_us(),
             held_bytes=held,
             workspaces_bytes=workspaces[0].sizes_bytes() if workspaces else (),

@@ -12,19 +12,22 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Self
 
 import torch
 
 from planner.plan import Plan
 from planner.schedule import Action, ActionKind, lower
-from profiles.anchors import AnchorHooks
+from profiles.anchors import OPTIMIZER_PRE, AnchorHooks
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
 from runtime.binding import lookups, storage_of
+from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
+from runtime.late_trips import LateTrips
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
@@ -78,7 +81,9 @@ class Replay:
         self._d2h, self._h2d = self._backend.d2h, self._backend.h2d
         self._accountant = Accountant(device_of(model), self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
-        self._hooks = AnchorHooks(model, optimizer, self)
+        self._heard = HeardSlots(plan, self._schedule)
+        self._late = LateTrips(plan)
+        self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._tracked: dict[int, TrackedStorage] = {}
         self._skipped: set[int] = set()
@@ -165,13 +170,18 @@ class Replay:
         assert self._now is not None
         if self._now.fallback is not None:
             return
+        if self._accountant.watching and self._heard.is_extra(key, self._slot):
+            return
         try:
             self._check_anchor(key, shown)
             for action in self._schedule[self._slot]:
                 self._do(action)
         except UnmovableError as error:
             self._fall_back(str(error))
-        self._slot += 1
+        makes_states = key == OPTIMIZER_PRE and self._skipped
+        late_trips = partial(self._make_late_trips, self._slot) if makes_states else None
+        self._accountant.before_each_op(late_trips)
+        self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
         self._accountant.count_owned(owned_storages(self._model, self._optimizer))
@@ -270,11 +280,31 @@ class Replay:
             self._now.skipped_swaps += 1
             return
         self._skipped.discard(storage_id)
-        size_bytes = self._sizes[storage_id]
-        offset_bytes = self._offsets[storage_id, self._slot]
+        self._send(tracked, self._offsets[storage_id, self._slot])
+
+    def _send(self, tracked: TrackedStorage, offset_bytes: int) -> None:
+        assert self._now is not None
+        size_bytes = tracked.size_bytes
         tracked.swap_out(self._d2h, self._backend.pool.stretch(offset_bytes, size_bytes))
         self._now.d2h_bytes += size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, offset_bytes + size_bytes)
+
+    def _make_late_trips(self, slot: int) -> None:
+        """Sends away what has just been made; see [Note: states in the step that makes them]."""
+        assert self._now is not None
+        if self._now.fallback is not None:
+            return
+        for storage_id in tuple(self._skipped):
+            trip = self._late.trip_at(storage_id, slot)
+            try:
+                tracked = None if trip is None else self._find(storage_id)
+                if trip is not None and tracked is not None:
+                    self._skipped.discard(storage_id)
+                    self._send(tracked, trip.host_offset_bytes)
+                    self._now.stall_us += tracked.release()
+            except UnmovableError as error:
+                self._fall_back(str(error))
+                return
 
     def _find(self, storage_id: int) -> TrackedStorage | None:
         """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""

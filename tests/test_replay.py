@@ -318,11 +318,12 @@ def test_after_close_the_model_is_stock(plan: Plan) -> None:
 def test_the_budget_is_enforced_under_the_plan(plan: Plan) -> None:
     tighter = plan.model_copy(update={"budget_bytes": plan.budget_bytes - 1})
     plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    losses = []
     with Replay(tighter, workload.model, workload.optimizer) as replay:
         for _ in range(2):
             try:
                 with replay.step():
-                    workload.step()
+                    losses.append(workload.step())
             except EmulatedOutOfMemoryError:
                 break
         else:
@@ -438,7 +439,7 @@ def test_a_callback_hears_of_every_step(plan: Plan) -> None:
     assert heard == [0, 1, 2]
 
 
-def test_lazy_states_make_no_trip_in_the_first_step(plan: Plan) -> None:
+def test_lazy_states_make_late_trips_in_the_first_step(plan: Plan) -> None:
     workload = perceptron_training(SAME)
     with Replay(plan, workload.model, workload.optimizer) as replay:
         for _ in range(2):
@@ -448,7 +449,9 @@ def test_lazy_states_make_no_trip_in_the_first_step(plan: Plan) -> None:
     assert first.fallback is None
     assert first.skipped_swaps > 0
     assert second.skipped_swaps == 0
-    assert second.d2h_bytes == plan.certificate.d2h_bytes > first.d2h_bytes
+    assert second.d2h_bytes == plan.certificate.d2h_bytes
+    # The first step count, of one number, is used before it could be sent away.
+    assert first.d2h_bytes == second.d2h_bytes - torch.zeros(()).nbytes
 
 
 def test_a_step_is_left_unwatched_only_after_a_watched_one_passed(plan: Plan) -> None:
