@@ -1,0 +1,179 @@
+"""What planning takes, and how good plans are: every library profile at three budgets and links.
+
+    python -m tests.benchmarks.bench_solve                       # all 180 cases; takes hours
+    python -m tests.benchmarks.bench_solve --only 'llama-7b-v100*/50%/*' --csv solve.csv
+
+Each case is solved by one thread in a process of its own. Times and memory are measured, stalls
+simulated, bounds bounds; step times of the library's profiles are estimated. The goals: a
+transformer within 1% of its bound in 5 s where storages have up to 1,000 idle stretches and in 60 s
+where they have more; few large storages (3D U-Nets, ResNet-50) within 3% in 60 s.
+"""
+
+import argparse
+import csv
+import fnmatch
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from profiles.hardware import link_named
+from profiles.library.index import read_index
+from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solves
+
+BUDGET_SHARES = (0.3, 0.5, 0.7)
+LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu", "nvlink-c2c-gh200")
+"""About 14, 68 and 300 GB/s."""
+TRANSFORMERS = ("gpt2", "llama", "bert", "vit")
+SMALL_STRETCHES = 1000
+MIB = 1 << 20
+
+
+class Goal(NamedTuple):
+    """What a solve should reach.
+
+    Attributes:
+        gap: At most this share of the best step time above the bound.
+        seconds: In at most so long.
+    """
+
+    gap: float
+    seconds: float
+
+
+def goal_of(figures: SolveFigures) -> Goal:
+    """The goal for a step of this kind and size."""
+    if figures.workload not in TRANSFORMERS:
+        return Goal(0.03, 60.0)
+    small = figures.idle_stretches <= SMALL_STRETCHES
+    return Goal(0.01, 5.0 if small else 60.0)
+
+
+def verdict(figures: SolveFigures) -> str:
+    """Whether the goal was reached, or why not."""
+    if figures.gap is None:
+        return "cannot be met"
+    goal = goal_of(figures)
+    missed = [
+        *(["gap"] if figures.gap > goal.gap else []),
+        *(["time"] if figures.seconds > goal.seconds else []),
+    ]
+    return f"missed: {', '.join(missed)}" if missed else "reached"
+
+
+def cases(
+    profiles: Sequence[str], links: Sequence[str], shares: Sequence[float], time_limit_s: float
+) -> Iterator[SolveCase]:
+    """Every combination, in the order given."""
+    for profile, share, link in product(profiles, shares, links):
+        yield SolveCase(profile=profile, budget_share=share, link=link, time_limit_s=time_limit_s)
+
+
+HEADINGS = (
+    "case",
+    "ops",
+    "stretches",
+    "seconds",
+    "rows",
+    "variables",
+    "binaries",
+    "MiB",
+    "stall",
+    "bound",
+    "gap",
+    "proof",
+    "goal",
+)
+
+
+def cells(figures: SolveFigures) -> tuple[str, ...]:
+    """One row of the table; stall, bound and gap as shares of the step with nothing moved."""
+
+    def share(value_us: float | None) -> str:
+        return "" if value_us is None else f"{100 * value_us / (figures.compute_us or 1):.2f}%"
+
+    return (
+        figures.case,
+        str(figures.ops),
+        str(figures.idle_stretches),
+        f"{figures.seconds:.1f}",
+        str(figures.rows),
+        str(figures.variables),
+        str(figures.binaries),
+        f"{figures.peak_memory_bytes / MIB:.0f}",
+        share(figures.stall_us),
+        share(figures.bound_us),
+        "" if figures.gap is None else f"{100 * figures.gap:.2f}%",
+        figures.proof or "",
+        verdict(figures),
+    )
+
+
+def print_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Prints rows of a Markdown table as they come: the whole may take hours."""
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def written(rows: Iterable[SolveFigures], path: Path | None) -> Iterator[SolveFigures]:
+    """Passes rows on and writes each to a file at once, if there is one."""
+    if path is None:
+        yield from rows
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(SolveFigures)])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(asdict(row))
+            file.flush()
+            yield row
+
+
+def print_machine() -> None:
+    """Says when and where figures were measured."""
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores, "
+        f"{platform.machine()}, python {platform.python_version()}\n"
+    )
+
+
+def _options(words: Sequence[str]) -> argparse.Namespace:
+    names = [f"library:{entry.name}" for entry in read_index().entries]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--profiles", nargs="+", default=names, metavar="PROFILE")
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGET_SHARES, metavar="SHARE")
+    parser.add_argument("--links", nargs="+", default=LINKS, metavar="LINK")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="case labels")
+    parser.add_argument("--time-limit", type=float, default=55.0, metavar="SECONDS")
+    parser.add_argument("--jobs", type=int, default=1, help="solves at once; more disturb times")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str]) -> None:
+    """Prints the table and how many goals were reached."""
+    options = _options(words)
+    for link in options.links:
+        link_named(link)
+    every = cases(options.profiles, options.links, options.budgets, options.time_limit)
+    wanted = [
+        case for case in every if any(fnmatch.fnmatch(case.label, only) for only in options.only)
+    ]
+    print_machine()
+    print_rows([HEADINGS, ["---"] * len(HEADINGS)])
+    verdicts = []
+    for figures in written(measured_solves(wanted, options.jobs), options.csv):
+        print_rows([cells(figures)])
+        verdicts.append(verdict(figures))
+    print(f"\nStall and bound as shares of the step with nothing moved; {len(wanted)} cases:")
+    for word in sorted(set(verdicts)):
+        print(f"  {word}: {verdicts.count(word)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,203 @@
+"""One solve in a process of its own: what came of it and what it took.
+
+A process of its own, so that its peak of memory is that of the one solve and nothing else, and so
+that no solve finds caches warm that an earlier one filled.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pulp
+
+from planner.gaps import default_min_size_bytes
+from planner.solve import solve
+from profiles.errors import BudgetError
+from profiles.hardware import link_named
+from profiles.library.index import profile_path
+from profiles.profile import Profile, read_profile
+from profiles.slot_memory import slot_memory
+from tests.oracle import idles
+
+KIB = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveCase:
+    """What is solved.
+
+    Attributes:
+        profile: A profile file, or `library:NAME`.
+        budget_share: The budget, as a share of the peak with nothing moved.
+        link: Name of a link of the table.
+        time_limit_s: Handed to `solve`.
+    """
+
+    profile: str
+    budget_share: float
+    link: str
+    time_limit_s: float
+
+    @property
+    def label(self) -> str:
+        """Names the case, for people and for `--only`."""
+        step = self.profile.removeprefix("library:")
+        return f"{step}/{self.budget_share:.0%}/{self.link}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveFigures:
+    """What came of a solve. Figures of plans are None where the budget cannot be met.
+
+    Attributes:
+        case: Its label.
+        workload: The built-in workload of the step.
+        ops: Ops of the step.
+        slots: Slots of the step.
+        idle_stretches: Stretches in which a storage large enough to be moved could be away without
+            wrapping round the step boundary.
+        budget_bytes: The budget.
+        seconds: Wall time of `solve` (measured).
+        models: Models handed to a solver.
+        rows: Rows of the largest of them.
+        variables: Its variables.
+        binaries: How many of those are integer.
+        peak_memory_bytes: Most resident bytes of the process (measured).
+        start_memory_bytes: The most before `solve` was called (measured).
+        smallest_budget_bytes: What could be met instead; None where the budget is met.
+        compute_us: Step time with nothing moved (estimated or measured, as the profile says).
+        stall_us: Stall under the plan (simulated).
+        bound_us: Stall no plan can be below (bound).
+        bound_source: Where the bound comes from.
+        gap: From the bound to the simulated stall, as a share of the best step time.
+        proof: What the solver proved about its model.
+        swaps: Trips of the plan.
+        d2h_bytes: Bytes copied to the host per step.
+    """
+
+    case: str
+    workload: str
+    ops: int
+    slots: int
+    idle_stretches: int
+    budget_bytes: int
+    seconds: float
+    models: int
+    rows: int
+    variables: int
+    binaries: int
+    peak_memory_bytes: int
+    start_memory_bytes: int
+    smallest_budget_bytes: int | None = None
+    compute_us: float | None = None
+    stall_us: float | None = None
+    bound_us: float | None = None
+    bound_source: str | None = None
+    gap: float | None = None
+    proof: str | None = None
+    swaps: int | None = None
+    d2h_bytes: int | None = None
+
+
+class ModelSize(NamedTuple):
+    """The size of a model as the solver gets it; compares by rows first."""
+
+    rows: int
+    variables: int
+    binaries: int
+
+
+def measured_solves(cases: Iterable[SolveCase], jobs: int = 1) -> Iterator[SolveFigures]:
+    """Solves cases in fresh processes and yields what came of them, in the order of the cases."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        yield from pool.map(measured_solve, cases)
+
+
+def measured_solve(case: SolveCase) -> SolveFigures:
+    """Solves a case in this process."""
+    profile = read_profile(profile_path(Path(case.profile)))
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    budget_bytes = int(case.budget_share * peak_bytes)
+    smallest_bytes = default_min_size_bytes(peak_bytes)
+    start_memory_bytes = peak_memory_bytes()
+    started_s = time.perf_counter()
+    with watched_models() as sizes:
+        outcome = _outcome(profile, budget_bytes, case)
+    seconds = time.perf_counter() - started_s
+    largest = max(sizes, default=ModelSize(0, 0, 0))
+    return SolveFigures(
+        case=case.label,
+        workload=profile.workload.reference,
+        ops=len(profile.ops),
+        slots=len(profile.slots),
+        idle_stretches=sum(i.size_bytes >= smallest_bytes for i in idles(profile)),
+        budget_bytes=budget_bytes,
+        seconds=seconds,
+        models=len(sizes),
+        rows=largest.rows,
+        variables=largest.variables,
+        binaries=largest.binaries,
+        peak_memory_bytes=peak_memory_bytes(),
+        start_memory_bytes=start_memory_bytes,
+        **outcome,
+    )
+
+
+def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, Any]:
+    """The figures of the plan, by the names of `SolveFigures`."""
+    try:
+        plan = solve(
+            profile,
+            budget_bytes=budget_bytes,
+            link=link_named(case.link),
+            time_limit_s=case.time_limit_s,
+        )
+    except BudgetError as error:
+        return {"smallest_budget_bytes": error.smallest_budget_bytes}
+    about = plan.certificate
+    return {
+        "compute_us": about.compute_us,
+        "stall_us": about.simulated_stall_us,
+        "bound_us": about.bound_stall_us,
+        "bound_source": about.bound_source.value,
+        "gap": about.gap,
+        "proof": about.proof.value,
+        "swaps": len(plan.swaps),
+        "d2h_bytes": about.d2h_bytes,
+    }
+
+
+@contextmanager
+def watched_models() -> Iterator[list[ModelSize]]:
+    """Notes the size of every model that PuLP solves meanwhile."""
+    sizes: list[ModelSize] = []
+    solve_program = pulp.LpProblem.solve
+
+    def noting(program: pulp.LpProblem, *args: Any, **options: Any) -> int:
+        variables = program.variables()
+        integers = sum(variable.cat == pulp.LpInteger for variable in variables)
+        sizes.append(ModelSize(program.numConstraints(), len(variables), integers))
+        return solve_program(program, *args, **options)
+
+    pulp.LpProblem.solve = noting
+    try:
+        yield sizes
+    finally:
+        pulp.LpProblem.solve = solve_program
+
+
+def peak_memory_bytes() -> int:
+    """The most resident bytes of this process so far; 0 where the system does not tell.
+
+    Not `ru_maxrss`: a process begins with that of the one that started it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith("VmHWM:"))
