@@ -46,6 +46,7 @@ class Accountant(TorchDispatchMode):
         self._watching = False
         self._sizes: dict[int, int] = {}
         self._forbidden: dict[int, TrackedStorage] = {}
+        self._copied: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str], None] | None = None
         self._before_op: Callable[[], None] | None = None
 
@@ -92,9 +93,20 @@ class Accountant(TorchDispatchMode):
         """From now on no op may touch this storage."""
         self._forbidden[storage._cdata] = tracked
 
-    def allow(self, cdata: int) -> None:
+    def allow(self, tracked: "TrackedStorage") -> None:
         """Ops may touch this storage again."""
-        self._forbidden.pop(cdata, None)
+        # Its address may belong to another storage by now, if it died while it was away.
+        if self._forbidden.get(tracked.cdata) is tracked:
+            del self._forbidden[tracked.cdata]
+
+    def expect_no_write(self, tracked: "TrackedStorage") -> None:
+        """Has the host copy of this storage forgotten as soon as an op writes the storage."""
+        self._copied[tracked.cdata] = tracked
+
+    def expect_write(self, tracked: "TrackedStorage") -> None:
+        """This storage has no host copy that a write could make untrue."""
+        if self._copied.get(tracked.cdata) is tracked:
+            del self._copied[tracked.cdata]
 
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes more are within the budget."""
@@ -129,9 +141,11 @@ class Accountant(TorchDispatchMode):
         if self._before_op is not None:
             self._before_op()
         inputs = storages_in(func, args, kwargs)
-        for storage in inputs:
+        for storage, writes in inputs.items():
             if storage._cdata in self._forbidden:
                 self._refuse(func)
+            if writes and storage._cdata in self._copied:
+                self._copied[storage._cdata].forget_copy()
             self._see(storage)
         result = func(*args, **kwargs)
         for storage in storages_of(result):

@@ -210,7 +210,7 @@ class OnlineSwap(TorchDispatchMode):
             seen = place.get(cdata)
             if seen is not None and seen.tracked is tracked:
                 del place[cdata]
-                self._accountant.allow(cdata)
+                self._accountant.allow(tracked)
                 self._give_back_host(seen)
 
     def _places(self) -> tuple[dict[int, _Seen], ...]:

@@ -1,8 +1,10 @@
-"""Where a storage's bytes are now, and the four moves between those places.
+"""Where a storage's bytes are now, and the five moves between those places.
 
             swap_out            release           swap_in             arrive
   RESIDENT ----------> LEAVING ---------> AWAY -----------> RETURNING --------> RESIDENT
-                       (D2H in flight)    (no device bytes) (H2D in flight)
+     |                 (D2H in flight)     ^ (no device bytes) (H2D in flight)
+     +-------------------------------------+
+            drop, if the host copy of an earlier trip is still true
 
 A storage is emptied and refilled in place: `resize_(0)` gives the bytes back, `resize_(n)` takes
 them again. Every tensor, view and graph that refers to the storage stays valid; between the two
@@ -17,6 +19,7 @@ import torch
 from runtime.accountant import Accountant
 from runtime.copying import CopyInFlight, CopyLane
 from runtime.host_pool import HostStretch
+from runtime.seal import seal, unseal
 
 
 class Residency(Enum):
@@ -29,7 +32,7 @@ class Residency(Enum):
 
 
 class TrackedStorage:
-    """One storage of the current step that the plan moves.
+    """One storage that the plan moves.
 
     It never keeps the storage alive: a graph that dies takes its storages along, and there is
     nothing to bring back. Only a copy in flight holds on to it.
@@ -48,22 +51,50 @@ class TrackedStorage:
         self._storage = weakref.ref(storage)
         self._accountant = accountant
         self._host: HostStretch | None = None
+        self._host_is_true = False
         self._copy: CopyInFlight | None = None
 
     def is_storage(self, storage: torch.UntypedStorage) -> bool:
         """Whether this is the record of the given storage."""
         return self._storage() is storage
 
+    @property
+    def cdata(self) -> int:
+        """The storage's address, by which ops and modes know it."""
+        return self._cdata
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether the host memory of its last trip still holds the bytes it has now."""
+        return self._host_is_true
+
+    def keep_copy(self) -> None:
+        """The host memory it has just come back from holds its bytes until somebody writes it."""
+        self._expect(Residency.RESIDENT)
+        self._host_is_true = True
+        self._accountant.expect_no_write(self)
+
+    def forget_copy(self) -> None:
+        """The host copy is no longer true, or no longer needed."""
+        self._host_is_true = False
+        self._accountant.expect_write(self)
+
     def swap_out(self, lane: CopyLane, host: HostStretch) -> None:
         """Issues the copy to the host."""
-        self._expect(Residency.RESIDENT)
-        storage = self._alive()
-        if not storage.resizable() or storage.nbytes() != host.size_bytes:
-            raise UnmovableError("its memory can no longer be resized")
+        storage = self._movable(host)
         self._accountant.forbid(storage, self)
         self._host = host
         self._copy = lane.issue(storage, host)
+        self.forget_copy()
         self.residency = Residency.LEAVING
+
+    def drop(self) -> None:
+        """Gives the device bytes back with no copy: that on the host is true."""
+        assert self._host is not None
+        assert self._host_is_true
+        storage = self._movable(self._host)
+        self._accountant.forbid(storage, self)
+        self._empty(storage)
 
     def release(self) -> float:
         """Waits for the copy to the host, then gives the device bytes back.
@@ -75,8 +106,7 @@ class TrackedStorage:
         waited_us = self._wait()
         storage = self._storage()
         if storage is not None:
-            storage.resize_(0)
-            self._accountant.give_back(storage)
+            self._empty(storage)
         self.residency = Residency.AWAY
         return waited_us
 
@@ -89,6 +119,7 @@ class TrackedStorage:
         self._expect(Residency.AWAY)
         storage = self._alive()
         self._accountant.take(storage, self.size_bytes)
+        unseal(storage)
         storage.resize_(self.size_bytes)
         assert self._host is not None
         self._copy = lane.issue(storage, self._host)
@@ -103,11 +134,11 @@ class TrackedStorage:
         self._expect(Residency.RETURNING)
         waited_us = self._wait()
         self.residency = Residency.RESIDENT
-        self._accountant.allow(self._cdata)
+        self._accountant.allow(self)
         return waited_us
 
     def restore(self, lane: CopyLane) -> None:
-        """Brings the bytes back from wherever they are, and waits for it."""
+        """Brings the bytes back from wherever they are, waits for it, and forgets the host copy."""
         if self.residency is Residency.LEAVING:
             self._wait()
             self.residency = Residency.RESIDENT
@@ -115,7 +146,13 @@ class TrackedStorage:
             self.swap_in(lane)
         if self.residency is Residency.RETURNING:
             self.arrive()
-        self._accountant.allow(self._cdata)
+        self._accountant.allow(self)
+        self.forget_copy()
+
+    def take_overrun_us(self) -> float:
+        """Returns how much longer its copies took than the link would have, since last asked."""
+        overrun_us, self.overrun_us = self.overrun_us, 0.0
+        return overrun_us
 
     def _wait(self) -> float:
         assert self._copy is not None
@@ -123,6 +160,19 @@ class TrackedStorage:
         self.overrun_us += self._copy.overrun_us
         self._copy = None
         return waited_us
+
+    def _movable(self, host: HostStretch) -> torch.UntypedStorage:
+        self._expect(Residency.RESIDENT)
+        storage = self._alive()
+        if not storage.resizable() or storage.nbytes() != host.size_bytes:
+            raise UnmovableError("its memory can no longer be resized")
+        return storage
+
+    def _empty(self, storage: torch.UntypedStorage) -> None:
+        storage.resize_(0)
+        seal(storage)
+        self._accountant.give_back(storage)
+        self.residency = Residency.AWAY
 
     def _alive(self) -> torch.UntypedStorage:
         storage = self._storage()

@@ -26,6 +26,11 @@ class StepStatistics:
         allocated_peak_bytes: Most bytes that the device's allocator had handed out since
             `torch.cuda.reset_peak_memory_stats` was last called; None on the emulated device.
         host_peak_bytes: High-water mark of the host pool: the end of the highest bytes used.
+        prologue_us: Time it took to check that storages are where the last step left them and to
+            send away those that are not (see `runtime.boundary_trips`).
+        prologue_bytes: Bytes that were copied to the host then.
+        boundary_restores: How often everything was brought back since the step before, because
+            somebody touched what the plan had away between the two.
         duration_us: Wall time of the step.
     """
 
@@ -40,4 +45,7 @@ class StepStatistics:
     peak_bytes: int | None = None
     allocated_peak_bytes: int | None = None
     host_peak_bytes: int = 0
+    prologue_us: float = 0.0
+    prologue_bytes: int = 0
+    boundary_restores: int = 0
     duration_us: float = 0.0

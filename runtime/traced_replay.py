@@ -60,10 +60,10 @@ class TracedReplay(Replay):
         super().on_anchor(key, shown)
         anchors.append(self._clock.mark())
 
-    def _begin_step(self) -> None:
+    def _begin_step(self, *args: Any, **kwargs: Any) -> None:
         self._marks = StepMarks()
         self._moving = None
-        super()._begin_step()
+        super()._begin_step(*args, **kwargs)
 
     def _end_step(self, *args: Any, **kwargs: Any) -> None:
         replayed = self._now is not None and self._now.fallback is None

@@ -1,0 +1,175 @@
+"""Keeps the stretch between two steps safe, in which a plan may have storages away.
+
+There, code of anybody runs: evaluation, saving, logging. Reading an emptied storage would end the
+process, and writing one that a copy is reading would lose the write. So whoever is about to touch
+such a storage first brings all of them back.
+
+[Note: who is seen between steps] Two modes see what this thread does: one sees ops, whoever calls
+them, and one sees calls of torch's Python functions, which may reach a tensor's memory without any
+op (`numpy`, `data_ptr`, pickling). Other threads have modes of their own. Of them only calls of
+the model and its `state_dict` are seen, by hooks (`runtime.replay`); so are forks, which wait for
+everything to come back. Not seen are another thread's own access to a parameter, and memory whose
+address was taken earlier. Where torch has been built for CUDA, that is an error rather than a
+crash (`runtime.residency`).
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.dispatch import is_bookkeeping, tensors_of
+from profiles.owned import has_storage
+from runtime.mode_stack import (
+    call_modes,
+    enter_calls_below,
+    enter_ops_below,
+    leave_calls,
+    leave_ops,
+    op_modes,
+)
+from runtime.tensor_descriptions import DESCRIBING
+
+
+class BoundaryGuard:
+    """Calls back before anybody touches a guarded storage."""
+
+    def __init__(self, restore: Callable[[str], None]) -> None:
+        """Makes a guard that is not active.
+
+        Args:
+            restore: Brings everything back; told who asked. After it nothing is guarded.
+        """
+        self._restore = restore
+        self._guarded: frozenset[int] = frozenset()
+        self._lock = threading.RLock()
+        _guards.add(self)
+
+    def enter(self, guarded: frozenset[int]) -> None:
+        """Begins a stretch between two steps.
+
+        Args:
+            guarded: Storages that nobody may touch before they are restored, by `_cdata`.
+        """
+        self._guarded = guarded
+        if guarded:
+            self._enter_modes()
+
+    def leave(self) -> None:
+        """Ends the stretch: nothing is guarded."""
+        with self._lock:
+            self._guarded = frozenset()
+            self._leave_modes()
+
+    def touch(self, what: str) -> None:
+        """Brings everything back if anything is guarded; may be called in any thread.
+
+        Args:
+            what: Who asks, for readers.
+        """
+        with self._lock:
+            if not self._guarded:
+                return
+            guarded, self._guarded = self._guarded, frozenset()
+            try:
+                self._restore(what)
+            except BaseException:
+                self._guarded = guarded
+                raise
+
+    def touch_for_long(self, what: str) -> None:
+        """As `touch`, for who is no function called by torch: the modes can go at once."""
+        if self._guarded:
+            self.touch(what)
+            self._leave_modes()
+
+    def look(self, what: object, arguments: Any) -> None:
+        """Brings everything back if a tensor among the arguments is guarded."""
+        if self._guarded and any(map(self._is_guarded, tensors_of(arguments))):
+            self.touch(str(getattr(what, "__name__", what)))
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Sees nothing of what this thread does inside, which costs it nothing either."""
+        self._leave_modes()
+        try:
+            yield
+        finally:
+            if self._guarded:
+                self._enter_modes()
+
+    def _is_guarded(self, tensor: torch.Tensor) -> bool:
+        try:
+            return has_storage(tensor) and tensor.untyped_storage()._cdata in self._guarded
+        except (RuntimeError, NotImplementedError):
+            # A wrapper without a storage of its own; what it wraps is not known.
+            return True
+
+    def _enter_modes(self) -> None:
+        if not self._has_entered(op_modes()):
+            enter_ops_below(_OpGuard(self))
+        if not self._has_entered(call_modes()):
+            enter_calls_below(_CallGuard(self))
+
+    def _leave_modes(self) -> None:
+        for call_mode in [m for m in call_modes() if _guard_of(m) is self]:
+            leave_calls(call_mode)
+        for op_mode in [m for m in op_modes() if _guard_of(m) is self]:
+            leave_ops(op_mode)
+
+    def _has_entered(self, modes: Any) -> bool:
+        return any(_guard_of(mode) is self for mode in modes)
+
+
+class _CallGuard(TorchFunctionMode):
+    """Sees every call of one of torch's Python functions before it runs."""
+
+    def __init__(self, guard: BoundaryGuard) -> None:
+        super().__init__()
+        self.guard = guard
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in DESCRIBING:
+            self.guard.look(func, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+class _OpGuard(TorchDispatchMode):
+    """Sees every op before it runs."""
+
+    def __init__(self, guard: BoundaryGuard) -> None:
+        super().__init__()
+        self.guard = guard
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not is_bookkeeping(func):
+            self.guard.look(func, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+_guards: "weakref.WeakSet[BoundaryGuard]" = weakref.WeakSet()
+"""All there are: a fork copies the memory of all of them."""
+
+
+def _guard_of(mode: object) -> BoundaryGuard | None:
+    return mode.guard if isinstance(mode, (_CallGuard, _OpGuard)) else None
+
+
+def _touch_all() -> None:
+    """A forked process has none of the threads that could bring a storage back."""
+    for guard in tuple(_guards):
+        guard.touch_for_long("a fork")
+
+
+os.register_at_fork(before=_touch_all)
