@@ -1,5 +1,8 @@
 """Sizes, rates and times as people read them."""
 
+import math
+from collections.abc import Callable
+
 UNIT_BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -13,6 +16,16 @@ UNIT_BYTES = {
     "TiB": 2**40,
 }
 US_PER_S = 1e6
+
+
+def size_text_up(size_bytes: int) -> str:
+    """Writes bytes rounded up: what is asked for again must be enough."""
+    return _rounded_size_text(size_bytes, math.ceil)
+
+
+def size_text_down(size_bytes: int) -> str:
+    """Writes bytes rounded down."""
+    return _rounded_size_text(size_bytes, math.floor)
 
 
 def size_text(size_bytes: float) -> str:
@@ -39,3 +52,10 @@ def time_text(duration_us: float) -> str:
     if duration_us >= 1e3:
         return f"{duration_us / 1e3:.1f} ms"
     return f"{duration_us:.0f} us"
+
+
+def _rounded_size_text(size_bytes: int, round_to_int: Callable[[float], int]) -> str:
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes >= UNIT_BYTES[unit]:
+            return f"{round_to_int(100 * size_bytes / UNIT_BYTES[unit]) / 100:.2f} {unit}"
+    return f"{size_bytes} bytes"

@@ -14,6 +14,8 @@ from planner.cli.profile import profile
 from planner.cli.run import run
 from planner.cli.show import show
 from planner.cli.solve import solve
+from planner.cli.sweep import sweep
+from planner.cli.trace import trace
 from profiles.errors import SwapplanError
 from profiles.version import CREATED_BY
 
@@ -50,7 +52,19 @@ def _before_any_command(
     pass
 
 
-for command in (profile, solve, compare, show, run, workloads, links, link, library):
+for command in (
+    profile,
+    solve,
+    compare,
+    sweep,
+    show,
+    trace,
+    run,
+    workloads,
+    links,
+    link,
+    library,
+):
     app.command()(command)
 
 

@@ -1,0 +1,104 @@
+"""A sweep as `plan sweep` gives it: a table, a CSV file, a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from planner.cli.output import print_table, wrote
+from planner.cli.quantity import size_text, time_text
+from planner.memory import slot_memory
+from planner.sweep import SweepOutcome, SweepRow, sweep_table
+from profiles.files import write_atomically
+from profiles.profile import Profile
+from profiles.quantities import size_text_up
+
+NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
+
+
+def tell_sweep(
+    profile: Profile,
+    name: str,
+    rows: Sequence[SweepRow],
+    asked: int,
+    *,
+    csv: Path | None,
+    png: Path | None,
+) -> None:
+    """Prints the finished points of a sweep, and writes them where they are wanted.
+
+    Args:
+        profile: The step.
+        name: What the user called it.
+        rows: What is finished, in order.
+        asked: How many points were asked for.
+        csv: Where the table goes, if anywhere.
+        png: Where the picture goes, if anywhere.
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    if len(rows) < asked:
+        print(f"Ended early: {len(rows)} of {asked} plans are finished.")
+    if not rows:
+        return
+    # Files first: what reads the table may stop reading.
+    if csv is not None:
+        write_atomically(sweep_table(rows).to_csv(index=False).encode(), csv)
+    if png is not None:
+        _draw(profile, name, rows, png)
+    _print_rows(profile, rows)
+    for path in (csv, png):
+        if path is not None:
+            wrote(path)
+
+
+def _print_rows(profile: Profile, rows: Sequence[SweepRow]) -> None:
+    print_table(
+        f"Step with nothing moved: {time_text(profile.step_us)} ({profile.times.value}), "
+        f"{size_text(_peak_bytes(profile))}; peak, step, bytes out and back per step and host pool "
+        "of one worker: simulated; bound: no plan is faster",
+        ("link", *NUMBERS, "outcome"),
+        [_cells(row, _peak_bytes(profile)) for row in rows],
+        right=NUMBERS,
+    )
+
+
+def _cells(row: SweepRow, peak_bytes: int) -> tuple[str, ...]:
+    budget = f"{size_text(row.budget_bytes)} ({row.budget_bytes / peak_bytes:.0%})"
+    asked = (row.link, str(row.workers), budget)
+    if row.outcome is SweepOutcome.UNMET:
+        assert row.smallest_budget_bytes is not None
+        smallest = f"needs {size_text_up(row.smallest_budget_bytes)}"
+        return (*asked, *[""] * (len(NUMBERS) - 2), smallest)
+    return (*asked, *_figures(row), row.outcome.value)
+
+
+def _figures(row: SweepRow) -> tuple[str, ...]:
+    assert row.step_us is not None
+    assert row.bound_step_us is not None
+    slower = row.step_us / row.compute_us - 1 if row.compute_us else 0.0
+    bytes_of = (row.d2h_bytes, row.h2d_bytes, row.host_pool_bytes)
+    return (
+        size_text(row.peak_bytes or 0),
+        time_text(row.step_us),
+        f"{slower:.1%}",
+        time_text(row.bound_step_us),
+        f"{row.gap:.2%}",
+        *(size_text(size_bytes or 0) for size_bytes in bytes_of),
+    )
+
+
+def _peak_bytes(profile: Profile) -> int:
+    return max(slot.resident_bytes for slot in slot_memory(profile))
+
+
+def _draw(profile: Profile, name: str, rows: Sequence[SweepRow], png: Path) -> None:
+    from planner.plots import png_bytes
+    from planner.sweep_plot import sweep_figure
+
+    figure = sweep_figure(
+        sweep_table(rows),
+        title=f"Step time against budget: {name}",
+        peak_bytes=_peak_bytes(profile),
+        times=profile.times,
+    )
+    write_atomically(png_bytes(figure), png)

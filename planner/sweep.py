@@ -1,0 +1,164 @@
+"""A sweep: one step planned for many budgets, links and numbers of workers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from itertools import product
+
+import pandas as pd
+
+from planner.plan import Plan, Proof
+from planner.solve import solve
+from planner.solver_name import SolverName
+from profiles.errors import BudgetError
+from profiles.profile import Link, Profile
+
+
+class SweepOutcome(StrEnum):
+    """What became of one point."""
+
+    PLANNED = "planned"
+    FITS = "fits as it is"
+    UNMET = "cannot be met"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkChoice:
+    """A link to plan for, and how many workers share it.
+
+    Attributes:
+        name: Its name as one worker alone sees it.
+        workers: How many share it.
+        link: What is left of it for each.
+        host_budget_bytes: Host bytes for each; None for no limit.
+    """
+
+    name: str
+    workers: int
+    link: Link
+    host_budget_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """What one plan is made for."""
+
+    choice: LinkChoice
+    budget_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What all plans of a sweep are made with; see `planner.solve.solve`."""
+
+    solver: SolverName = SolverName.HIGHS
+    time_limit_s: float = 60.0
+    min_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    """One point and its plan's certificate. Without a plan, its figures are None.
+
+    Attributes:
+        link: The link's name as one worker alone sees it.
+        workers: How many share it.
+        budget_bytes: Device bytes to stay within.
+        outcome: What became of it.
+        smallest_budget_bytes: The smallest budget that can be met, where this one cannot.
+        compute_us: Step time with nothing moved, from the profile.
+        step_us: Step time under the plan, simulated.
+        bound_step_us: Step time no plan can be below.
+        gap: How far the plan may be from the best, as a share of the best step time.
+        peak_bytes: Peak under the plan, simulated.
+        d2h_bytes: Bytes copied to the host per step.
+        h2d_bytes: Bytes copied back per step.
+        host_pool_bytes: Host bytes of one worker.
+        proof: What the solver proved about its model.
+        solve_seconds: Wall time of planning, beside whatever else ran.
+    """
+
+    link: str
+    workers: int
+    budget_bytes: int
+    outcome: SweepOutcome
+    smallest_budget_bytes: int | None = None
+    compute_us: float
+    step_us: float | None = None
+    bound_step_us: float | None = None
+    gap: float | None = None
+    peak_bytes: int | None = None
+    d2h_bytes: int | None = None
+    h2d_bytes: int | None = None
+    host_pool_bytes: int | None = None
+    proof: Proof | None = None
+    solve_seconds: float | None = None
+
+
+def sweep_points(
+    choices: Sequence[LinkChoice], budgets_bytes: Sequence[int]
+) -> tuple[SweepPoint, ...]:
+    """Returns every combination: link by link, budget by budget, in the order given."""
+    return tuple(
+        SweepPoint(choice=choice, budget_bytes=budget_bytes)
+        for choice, budget_bytes in product(choices, budgets_bytes)
+    )
+
+
+def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) -> SweepRow:
+    """Plans for one point.
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    try:
+        plan = solve(
+            profile,
+            budget_bytes=point.budget_bytes,
+            link=point.choice.link,
+            host_budget_bytes=point.choice.host_budget_bytes,
+            solver=settings.solver,
+            time_limit_s=settings.time_limit_s,
+            min_size_bytes=settings.min_size_bytes,
+        )
+    except BudgetError as error:
+        return SweepRow(
+            link=point.choice.name,
+            workers=point.choice.workers,
+            budget_bytes=point.budget_bytes,
+            outcome=SweepOutcome.UNMET,
+            smallest_budget_bytes=error.smallest_budget_bytes,
+            compute_us=profile.step_us,
+        )
+    return _row_of(plan, point)
+
+
+def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
+    """Returns one row per point, in the order given; columns are the fields of `SweepRow`.
+
+    What a point lacks is NA.
+    """
+    columns = [field.name for field in fields(SweepRow)]
+    table = pd.DataFrame([asdict(row) for row in rows], columns=columns)
+    whole = [name for name in columns if name.endswith("_bytes")]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _row_of(plan: Plan, point: SweepPoint) -> SweepRow:
+    about = plan.certificate
+    return SweepRow(
+        link=point.choice.name,
+        workers=point.choice.workers,
+        budget_bytes=point.budget_bytes,
+        outcome=SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
+        compute_us=about.compute_us,
+        step_us=about.simulated_step_us,
+        bound_step_us=about.compute_us + about.bound_stall_us,
+        gap=about.gap,
+        peak_bytes=about.peak_bytes,
+        d2h_bytes=about.d2h_bytes,
+        h2d_bytes=about.h2d_bytes,
+        host_pool_bytes=plan.host_pool_bytes,
+        proof=about.proof,
+        solve_seconds=about.solve_seconds,
+    )

@@ -1,0 +1,97 @@
+"""The processes of a sweep: points are planned side by side, and all processes end with the sweep.
+
+[Note: ending a sweep]
+Each process leads a process group of its own. So an interrupt from the terminal reaches this
+process alone, which ends the others; and what a process started itself (CBC is a program) ends with
+it. A process whose parent was killed ends its own group.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+
+from planner.sweep import SweepPoint, SweepRow, SweepSettings, solve_point
+from profiles.errors import SolverError
+from profiles.profile import Profile
+
+
+def solve_points(
+    profile: Profile,
+    points: Sequence[SweepPoint],
+    settings: SweepSettings,
+    *,
+    processes: int,
+) -> Generator[tuple[int, SweepRow], None, None]:
+    """Plans for every point.
+
+    Args:
+        profile: The step.
+        points: What to plan for.
+        settings: What to plan with.
+        processes: How many points are planned at once.
+
+    Yields:
+        A point's position and its row, in order of completion. However the iteration ends, so do
+        the processes; close it, as with `contextlib.closing`, if it may end early.
+
+    Raises:
+        SolverError: The solver is missing or failed, or a process was killed.
+    """
+    with _pool(min(processes, len(points))) as pool:
+        positions = {
+            pool.submit(solve_point, profile, point, settings): position
+            for position, point in enumerate(points)
+        }
+        for done in as_completed(positions):
+            try:
+                yield positions[done], done.result()
+            except BrokenProcessPool as error:
+                raise SolverError(
+                    "a process of the sweep was killed, likely for want of memory. Try fewer "
+                    "--processes."
+                ) from error
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Makes processes that end with the block: at once, if it is left early."""
+    before = set(multiprocessing.active_children())
+    # Fork would copy the threads' locks of whatever runs here, in any state.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin)
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - before:
+            _end(process)
+        raise
+
+
+def _begin() -> None:
+    """Runs first in each process (see [Note: ending a sweep])."""
+    os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _end(process: BaseProcess) -> None:
+    assert process.pid is not None
+    # One that has not begun leads no group yet.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
