@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 """One event, as it stands in the file."""
 
-PROCESS = 1
+
+class Process(IntEnum):
+    """Groups of rows; the values are process ids."""
+
+    SIMULATED = 1
+    MEASURED = 2
+
+
+PROCESS = Process.SIMULATED.value
 DEVICE_WITH = "device, with the plan:"
 DEVICE_WITHOUT = "device, without the plan:"
 BUDGET = "device, budget:"
@@ -110,7 +118,7 @@ def trace(plan: "Plan") -> dict[str, Any]:
     events.extend(_flow_events(arrows, steps))
     events.sort(key=lambda event: event["ts"])
     return {
-        "traceEvents": [*_metadata_events(plan), *events],
+        "traceEvents": [*metadata_events(plan, Process.SIMULATED), *events],
         "displayTimeUnit": "ms",
         "otherData": {
             "created_by": CREATED_BY,
@@ -126,15 +134,25 @@ def write_trace(plan: "Plan", path: Path) -> None:
     Raises:
         FileError: The path cannot be written.
     """
-    data = json.dumps(trace(plan), separators=(",", ":"), allow_nan=False).encode()
+    write_events(trace(plan), path)
+
+
+def write_events(content: Mapping[str, Any], path: Path) -> None:
+    """Writes what `trace` returns, atomically; a path that ends in `.gz` is compressed.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    data = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     write_atomically(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data, path)
 
 
-def _metadata_events(plan: "Plan") -> Iterator[Event]:
-    title = f"swapplan, simulated: {workload_text(plan)}"
-    yield {"ph": "M", "name": "process_name", "pid": PROCESS, "args": {"name": title}}
+def metadata_events(plan: "Plan", process: Process) -> Iterator[Event]:
+    """Names a process and its lanes."""
+    title = f"swapplan, {process.name.lower()}: {workload_text(plan)}"
+    yield {"ph": "M", "name": "process_name", "pid": process.value, "args": {"name": title}}
     for lane, name in LANE_NAMES.items():
-        row = {"ph": "M", "pid": PROCESS, "tid": lane.value}
+        row = {"ph": "M", "pid": process.value, "tid": lane.value}
         yield row | {"name": "thread_name", "args": {"name": name}}
         yield row | {"name": "thread_sort_index", "args": {"sort_index": lane.value}}
 
@@ -153,7 +171,7 @@ def _step_events(plan: "Plan", timeline: Timeline, step: _Step) -> Iterator[Even
         "host_pool_bytes": plan.host_pool_bytes,
     }
     name = f"step {step.number + 1}"
-    yield _slice(Lane.STEP, name, step.begin_us, step.begin_us + timeline.step_us, args)
+    yield slice_event(Lane.STEP, name, step.begin_us, step.begin_us + timeline.step_us, args)
 
 
 def _compute_events(plan: "Plan", timeline: Timeline, step: _Step) -> Iterator[Event]:
@@ -161,10 +179,12 @@ def _compute_events(plan: "Plan", timeline: Timeline, step: _Step) -> Iterator[E
         start_us = step.begin_us + timeline.start_us[t]
         if timeline.stall_us[t] > 0:
             waits = {"slot": t, "anchor": slot.anchor, "stall_us": timeline.stall_us[t]}
-            yield _slice(Lane.COMPUTE, "stall", start_us - timeline.stall_us[t], start_us, waits)
+            yield slice_event(
+                Lane.COMPUTE, "stall", start_us - timeline.stall_us[t], start_us, waits
+            )
         if slot.duration_us > 0:
             end_us = start_us + slot.duration_us
-            yield _slice(Lane.COMPUTE, slot.anchor, start_us, end_us, _slot_args(plan, t))
+            yield slice_event(Lane.COMPUTE, slot.anchor, start_us, end_us, _slot_args(plan, t))
     brief = [t for t, slot in enumerate(plan.slots) if slot.duration_us == 0]
     for start_us, group in groupby(brief, key=timeline.start_us.__getitem__):
         at_once = {str(t): plan.slots[t].anchor for t in group}
@@ -207,7 +227,9 @@ def _copy_args(plan: "Plan", trip: Trip) -> Event:
 
 def _copy_slice(lane: Lane, trip: Trip, copy: Copy, step: _Step, args: Mapping[str, Any]) -> Event:
     begin_us = step.begin_us
-    return _slice(lane, trip.storage.name, begin_us + copy.start_us, begin_us + copy.end_us, args)
+    return slice_event(
+        lane, trip.storage.name, begin_us + copy.start_us, begin_us + copy.end_us, args
+    )
 
 
 def _counter_events(plan: "Plan", timeline: Timeline, step: _Step) -> Iterator[Event]:
@@ -258,14 +280,21 @@ def _flow_events(arrows: Sequence[_Arrow], steps: Sequence[_Step]) -> Iterator[E
             yield trip | {"ph": "f", "bp": "e", "tid": Lane.H2D.value, "ts": back_ns / 1000}
 
 
-def _slice(lane: Lane, name: str, start_us: float, end_us: float, args: Mapping[str, Any]) -> Event:
+def slice_event(
+    lane: Lane,
+    name: str,
+    start_us: float,
+    end_us: float,
+    args: Mapping[str, Any],
+    process: Process = Process.SIMULATED,
+) -> Event:
     """A complete event; see [Note: whole nanoseconds]."""
     start_ns, end_ns = _ns(start_us), _ns(end_us)
     return {
         "ph": "X",
         "name": name,
         "cat": lane.name.lower(),
-        "pid": PROCESS,
+        "pid": process.value,
         "tid": lane.value,
         "ts": start_ns / 1000,
         "dur": (end_ns - start_ns) / 1000,

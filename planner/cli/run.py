@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.measured_files import MeasuredFiles
 from planner.cli.output import progress_bars
 from planner.cli.proof_report import failures, print_proof
 from planner.cli.worker_report import print_worker_proofs
@@ -38,19 +39,37 @@ def run(
             "recorded with 'plan profile --data-parallel'.",
         ),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a step measured with the plan, beside the simulated one, as a trace for "
+            "ui.perfetto.dev or chrome://tracing.",
+        ),
+    ] = None,
+    slots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Write when each slot began and how long it stalled, simulated and measured.",
+        ),
+    ] = None,
 ) -> None:
     """Trains twice from one seed, without and with the plan, and compares every number."""
     from planner.plan import read_plan
 
     loaded = _with_workload(read_plan(plan), workload)
+    measured = MeasuredFiles(trace, slots)
+    measured.check(workers)
     with progress_bars() as progress:
-        reports = _prove(loaded, workers, steps, progress)
+        reports = _prove(loaded, workers, steps, measured, progress)
     if workers is None:
         print_proof(reports[0])
     else:
         print_worker_proofs(reports)
     for failure in (line for report in reports for line in failures(report)):
         print(f"plan: the proof failed: {failure}", file=sys.stderr)
+    measured.write(loaded, steps // 2)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -66,7 +85,11 @@ def _with_workload(plan: "Plan", reference: str | None) -> "Plan":
 
 
 def _prove(
-    plan: "Plan", workers: int | None, steps: int, progress: "Progress"
+    plan: "Plan",
+    workers: int | None,
+    steps: int,
+    measured: MeasuredFiles,
+    progress: "Progress",
 ) -> tuple["ProofReport", ...]:
     if workers is not None:
         progress("starting the workers", 0, 1)
@@ -77,7 +100,7 @@ def _prove(
         )
     progress("loading the workload", 0, 1)
     from profiles.workloads.build import build
-    from runtime.proof import prove
+    from runtime.proof import attach_plan, prove
 
     report = prove(
         plan,
@@ -85,5 +108,6 @@ def _prove(
         steps=steps,
         timed_steps=steps // 2,
         progress=progress,
+        attach=measured.attach if measured.asked_for else attach_plan,
     )
     return (report,)
