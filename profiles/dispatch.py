@@ -30,6 +30,20 @@ READS_DESCRIPTION = frozenset(
 """Ops that make a tensor after another one's shape, dtype and device: its bytes may be away."""
 
 
+UPDATES_STATISTICS = frozenset(
+    {
+        "aten::native_batch_norm",
+        "aten::cudnn_batch_norm",
+        "aten::miopen_batch_norm",
+        "aten::batch_norm_update_stats",
+        "aten::batch_norm_gather_stats",
+        "aten::batch_norm_gather_stats_with_counts",
+    }
+)
+STATISTICS = ("running_mean", "running_var")
+"""Arguments that those ops write while training, although their schemas do not say so."""
+
+
 def is_bookkeeping(op: OpOverload) -> bool:
     """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
     # `prim` ops ask a fake tensor for its device; a real one knows without an op.
@@ -49,7 +63,11 @@ def is_collective(op: OpOverload) -> bool:
 @cache
 def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
     return tuple(
-        (argument.name, argument.alias_info is not None and argument.alias_info.is_write)
+        (
+            argument.name,
+            (argument.alias_info is not None and argument.alias_info.is_write)
+            or (op._schema.name in UPDATES_STATISTICS and argument.name in STATISTICS),
+        )
         for argument in op._schema.arguments
     )
 

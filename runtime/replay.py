@@ -17,14 +17,17 @@ from typing import Any, Self
 
 import torch
 
-from planner.plan import Plan
+from planner.plan import Plan, Swap
 from planner.schedule import Action, ActionKind, lower
 from profiles.anchors import OPTIMIZER_PRE, AnchorHooks
+from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
 from runtime.binding import lookups, storage_of
+from runtime.boundary_guard import BoundaryGuard
+from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
 from runtime.late_trips import LateTrips
@@ -48,12 +51,15 @@ class FallbackWarning(RuntimeWarning):
 class Replay:
     """A plan attached to a model. Use it as a context manager, or call `close`.
 
-    Outside `step` everything is resident and no hook does anything, so evaluation, saving and
-    loading need no care. Inside it, `state_dict()` brings everything back first.
+    Between steps parameters, buffers and optimizer states may be on the host. Whoever touches one
+    of them there, to evaluate, save, load or log, first brings all of them back, and the next step
+    sends them away again (see `runtime.boundary_guard` for who is seen). Once the replay is closed
+    everything is resident. Inside a step, `state_dict()` brings everything back first.
 
     Attributes:
         steps: Statistics of the last steps, in order; at most `KEPT_STEPS`.
         fallbacks: How many steps fell back to resident, of all.
+        boundary_restores: How many times everything was brought back between two steps.
     """
 
     def __init__(
@@ -66,11 +72,13 @@ class Replay:
     ) -> None:
         self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
         self.fallbacks = 0
+        self.boundary_restores = 0
         self._plan = plan
         self._schedule = lower(plan)
         self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
         self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
         self._moved = frozenset(swap.storage for swap in plan.swaps)
+        self._across = BoundaryTrips(plan)
         self._workers = workers
         self._model = model
         self._optimizer = optimizer
@@ -84,7 +92,10 @@ class Replay:
         self._heard = HeardSlots(plan, self._schedule)
         self._late = LateTrips(plan)
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
+        self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
+        self._handles += _before_forward(model, self._on_forward)
+        self._versions: dict[int, int] = {}
         self._tracked: dict[int, TrackedStorage] = {}
         self._skipped: set[int] = set()
         self._slot = 0
@@ -93,6 +104,7 @@ class Replay:
         self._on_step: OnStep | None = None
         self._told = False
         self._passed = False
+        self._restores_told = 0
         self._closed = False
 
     def step(self) -> AbstractContextManager[StepStatistics]:
@@ -128,9 +140,8 @@ class Replay:
     def call_each_step(self, callback: OnStep) -> None:
         """Sets a function that is called with the statistics of every step when it ends.
 
-        It runs outside the step, when everything the model and the optimizer own is theirs to
-        read. That another worker fell back is not known yet (see `StepStatistics.fallback`). What
-        it raises ends the training.
+        It runs when the step has ended. That another worker fell back is not known by then (see
+        `StepStatistics.fallback`). What it raises ends the training.
         """
         self._on_step = callback
 
@@ -145,6 +156,7 @@ class Replay:
 
         The first time, `summary` is logged at level INFO by the logger `swapplan`.
         """
+        self._guard.leave()
         self._restore()
         self._hooks.close()
         for handle in self._handles:
@@ -184,7 +196,6 @@ class Replay:
         self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
-        self._accountant.count_owned(owned_storages(self._model, self._optimizer))
         return self._step(self._accountant.watch())
 
     @contextmanager
@@ -194,11 +205,15 @@ class Replay:
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
         now = self._now = StepStatistics(step=self._step_count)
-        self._begin_step()
+        watched = not isinstance(watch, nullcontext)
         start_ns = time.perf_counter_ns()
         try:
-            with watch, self._hooks.step():
-                yield now
+            self._begin_step(now, watched=watched)
+            with watch:
+                if now.fallback is not None:
+                    self._accountant.lift()
+                with self._hooks.step():
+                    yield now
         except BaseException as error:
             now.fallback = now.fallback or f"the step raised {type(error).__name__}"
             if self._workers is not None:
@@ -208,18 +223,83 @@ class Replay:
             if self._workers is not None:
                 self._workers.tell(fell_back=now.fallback is not None)
         finally:
-            self._end_step(now, start_ns, watched=not isinstance(watch, nullcontext))
+            self._end_step(now, start_ns, watched=watched)
 
-    def _begin_step(self) -> None:
+    def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
+        self._guard.leave()
+        now.boundary_restores = self.boundary_restores - self._restores_told
+        self._restores_told = self.boundary_restores
         self._slot = 0
         self._step_count += 1
         self._do = self._ranges.around(self._act)
-        self._tracked.clear()
         self._skipped.clear()
+        if watched:
+            self._accountant.count_owned(owned_storages(self._model, self._optimizer))
+        self._run_prologue(now)
+
+    def _run_prologue(self, now: StepStatistics) -> None:
+        """See [Note: entering the steady state] in `runtime.boundary_trips`."""
+        start_ns = time.perf_counter_ns()
+        try:
+            if not all(map(self._is_still_there, self._tracked)):
+                self._restore()
+                self._tracked.clear()
+            for trip in self._across.wrapping:
+                self._enter(trip)
+        except UnmovableError as error:
+            self._fall_back(str(error))
+        now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
+        now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+    def _is_still_there(self, storage_id: int) -> bool:
+        """Whether the model or optimizer still holds the storage it held when the step ended."""
+        storage = storage_of(self._lookups[storage_id]())
+        return storage is not None and self._tracked[storage_id].is_storage(storage)
+
+    def _enter(self, trip: BoundaryTrip) -> None:
+        """Brings a storage where the plan has it when a step begins."""
+        tracked = self._known(trip.swap.storage)
+        if tracked is None or tracked.residency is trip.residency:
+            return
+        if trip.residency is Residency.RETURNING:
+            self._skipped.add(trip.swap.storage)
+            self._passed = False
+            return
+        self._send(tracked, trip.swap.host_offset_bytes)
+        if trip.residency is Residency.AWAY:
+            tracked.release()
+
+    def _settle(self) -> None:
+        """Leaves each storage where the plan has it between two steps, under guard."""
+        for storage_id, tracked in tuple(self._tracked.items()):
+            if tracked.residency is not self._across.residency(storage_id):
+                tracked.restore(self._h2d)
+            if tracked.residency is Residency.RESIDENT and not tracked.has_copy:
+                del self._tracked[storage_id]
+        self._guard.enter(frozenset(tracked.cdata for tracked in self._tracked.values()))
+
+    def _restore_between_steps(self, what: str) -> None:
+        if self.boundary_restores == 0:
+            LOG.info(
+                "Between two steps %s asked for what the plan has away: everything was brought "
+                "back, and the next step sends it away again. Told once.",
+                what,
+            )
+        self._restore()
+        self._tracked.clear()
+        self.boundary_restores += 1
 
     def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
-        self._restore()
-        now.overrun_us = sum(tracked.overrun_us for tracked in self._tracked.values())
+        now.overrun_us = sum(tracked.take_overrun_us() for tracked in self._tracked.values())
+        try:
+            if now.fallback is None:
+                self._settle()
+            else:
+                self._restore()
+                self._tracked.clear()
+        except BaseException:
+            self._restore()
+            raise
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
             now.peak_bytes = self._accountant.peak_bytes
@@ -259,28 +339,69 @@ class Replay:
 
     def _act(self, action: Action) -> None:
         assert self._now is not None
-        if action.storage in self._skipped and action.kind is not ActionKind.SWAP_OUT:
+        clean = self._across.clean_trip_from(action, self._slot)
+        begins = action.kind is ActionKind.SWAP_OUT or clean is not None
+        if action.storage in self._skipped and not begins:
             return
         match action.kind:
             case ActionKind.SWAP_OUT:
                 self._swap_out(action.storage)
+            case ActionKind.RELEASE if clean is not None:
+                self._begin_clean_trip(clean)
             case ActionKind.RELEASE:
                 self._now.stall_us += self._tracked[action.storage].release()
             case ActionKind.SWAP_IN:
                 self._tracked[action.storage].swap_in(self._h2d)
                 self._now.h2d_bytes += self._sizes[action.storage]
             case ActionKind.AWAIT:
-                self._now.stall_us += self._tracked[action.storage].arrive()
+                self._arrive(action.storage)
 
     def _swap_out(self, storage_id: int) -> None:
+        tracked = self._known(storage_id)
+        if tracked is not None:
+            self._send(tracked, self._offsets[storage_id, self._slot])
+
+    def _begin_clean_trip(self, trip: Swap) -> None:
+        """See [Note: clean trips] in `runtime.boundary_trips`."""
+        assert self._now is not None
+        tracked = self._known(trip.storage)
+        if tracked is None:
+            return
+        if tracked.has_copy and self._version(trip.storage) == self._versions[trip.storage]:
+            tracked.drop()
+        else:
+            self._send(tracked, trip.host_offset_bytes)
+            self._now.stall_us += tracked.release()
+
+    def _arrive(self, storage_id: int) -> None:
+        assert self._now is not None
+        tracked = self._tracked[storage_id]
+        self._now.stall_us += tracked.arrive()
+        if self._across.needs_copy_after(storage_id, self._slot):
+            tracked.keep_copy()
+            self._versions[storage_id] = self._version(storage_id)
+        else:
+            tracked.forget_copy()
+
+    def _version(self, storage_id: int) -> int:
+        """Counts writes of an owned storage that autograd sees, whether the step is watched or not.
+
+        Those of an activation are autograd's own business: writing a saved tensor is an error.
+        """
+        lookup = self._lookups.get(storage_id)
+        tensor = None if lookup is None else lookup()
+        return 0 if tensor is None else tensor._version
+
+    def _known(self, storage_id: int) -> TrackedStorage | None:
+        """Returns the record of a storage whose trip begins; None, and no trip, if it has none."""
         assert self._now is not None
         tracked = self._tracked.get(storage_id) or self._find(storage_id)
         if tracked is None:
             self._skipped.add(storage_id)
             self._now.skipped_swaps += 1
-            return
-        self._skipped.discard(storage_id)
-        self._send(tracked, self._offsets[storage_id, self._slot])
+        else:
+            self._skipped.discard(storage_id)
+        return tracked
 
     def _send(self, tracked: TrackedStorage, offset_bytes: int) -> None:
         assert self._now is not None
@@ -326,8 +447,14 @@ class Replay:
         self._fall_back(reason)
 
     def _on_state_dict(self, *_: Any) -> None:
-        if self._now is not None and self._now.fallback is None:
+        if self._now is None:
+            self._guard.touch_for_long("a state_dict")
+        elif self._now.fallback is None:
             self._fall_back("a state_dict was read or loaded inside the step")
+
+    def _on_forward(self, *_: Any) -> None:
+        if self._now is None:
+            self._guard.touch_for_long("a call of the model")
 
     def _fall_back(self, reason: str) -> None:
         assert self._now is not None
@@ -367,6 +494,7 @@ def _before_state_dict(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, hook: Callable[..., None]
 ) -> list[Any]:
     """Calls a hook before a state_dict of the model, its modules or the optimizer is used."""
+    hook = OwnHook(hook)
     handles: list[Any] = [
         optimizer.register_state_dict_pre_hook(hook),
         optimizer.register_load_state_dict_pre_hook(hook),
@@ -375,3 +503,9 @@ def _before_state_dict(
         handles.append(module.register_state_dict_pre_hook(hook))
         handles.append(module.register_load_state_dict_pre_hook(hook))
     return handles
+
+
+def _before_forward(model: torch.nn.Module, hook: Callable[..., None]) -> list[Any]:
+    """Calls a hook before the forward of the model or any of its modules, in any thread."""
+    own = OwnHook(hook)
+    return [module.register_forward_pre_hook(own) for module in model.modules()]
