@@ -28,9 +28,12 @@ from profiles.owned import has_storage
 
 OnReached = Callable[[str], None]
 
+NOBODY = ""
+"""The family of a storage that several parameters share."""
+
 
 class _Member(NamedTuple):
-    """A storage of a family. An address may be used again, so it alone proves nothing."""
+    """A storage of a family; found by its address, which another may have once it is freed."""
 
     family: str
     storage: "weakref.ref[torch.UntypedStorage]"
@@ -55,11 +58,12 @@ class UpdateMode(TorchDispatchMode):
             on_reached: Told of each, before the op that touches it runs.
         """
         super().__init__()
-        self._parameters = tuple(model.named_parameters())
+        self._parameters = dict(model.named_parameters())
         self._optimizer = optimizer
         self._on_reached = on_reached
         self._unreached: dict[int, _Member] = {}
         self._storages_of: dict[str, list[int]] = {}
+        self._growing: set[str] = set()
         self._active = False
 
     def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -72,15 +76,16 @@ class UpdateMode(TorchDispatchMode):
         Returns:
             The arguments to call it with: a closure in them runs without this mode.
         """
-        self._look_up()
+        self._forget()
+        for family in self._parameters:
+            self._look_up(family)
         self._enter()
         bare = tuple(map(self._left_alone, args))
         return bare, {name: self._left_alone(value) for name, value in kwargs.items()}
 
     def end(self) -> None:
         """Ends at the optimizer's post hook, or when an exception has passed that by."""
-        self._unreached.clear()
-        self._storages_of.clear()
+        self._forget()
         self._leave()
 
     def __torch_dispatch__(
@@ -88,10 +93,23 @@ class UpdateMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self._unreached:
-            families = list(self._families_in(args, kwargs))
-            if families and not (is_bookkeeping(func) or reads_description_only(func)):
-                self._reach(families)
+            self._look_at(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def _look_at(self, func: OpOverload, args: Any, kwargs: Any) -> None:
+        while self._growing:
+            self._look_up(self._growing.pop())
+        families = list(self._families_in(args, kwargs))
+        if not families or is_bookkeeping(func):
+            return
+        if reads_description_only(func):
+            # In the first step: what is made after a parameter or gradient may become a state.
+            self._growing.update(families)
+            return
+        for family in dict.fromkeys(families):
+            for cdata in self._storages_of.pop(family):
+                self._unreached.pop(cdata, None)
+        self._on_reached(families[0])
 
     def _families_in(self, args: Any, kwargs: Any) -> Iterator[str]:
         """Yields the families not reached yet that an op's arguments belong to."""
@@ -101,38 +119,28 @@ class UpdateMode(TorchDispatchMode):
                     continue
                 storage = tensor.untyped_storage()
                 member = self._unreached.get(storage._cdata)
-                if member is not None and member.storage() is storage:
+                if member is not None and member.family and member.storage() is storage:
                     yield member.family
 
-    def _reach(self, families: list[str]) -> None:
-        for family in dict.fromkeys(families):
-            for cdata in self._storages_of.pop(family):
-                self._unreached.pop(cdata, None)
-        self._on_reached(families[0])
+    def _look_up(self, family: str) -> None:
+        """Finds the storages of a family as they are now."""
+        parameter = self._parameters[family]
+        self._add(family, parameter)
+        if parameter.grad is not None:
+            self._add(family, parameter.grad)
+        for value in self._optimizer.state.get(parameter, {}).values():
+            if isinstance(value, torch.Tensor) and value.numel() > 1:
+                self._add(family, value)
 
-    def _look_up(self) -> None:
-        """Finds the storages of all families as they are now."""
-        self._unreached = {}
-        self._storages_of = {}
-        shared: set[int] = set()
-        for family, tensor in self._tensors():
-            if has_storage(tensor):
-                storage = tensor.untyped_storage()
-                member = _Member(family, weakref.ref(storage))
-                if self._unreached.setdefault(storage._cdata, member).family != family:
-                    shared.add(storage._cdata)
-                self._storages_of.setdefault(family, []).append(storage._cdata)
-        for cdata in shared:
-            del self._unreached[cdata]
-
-    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for family, parameter in self._parameters:
-            yield family, parameter
-            if parameter.grad is not None:
-                yield family, parameter.grad
-            for value in self._optimizer.state.get(parameter, {}).values():
-                if isinstance(value, torch.Tensor) and value.numel() > 1:
-                    yield family, value
+    def _add(self, family: str, tensor: torch.Tensor) -> None:
+        if not has_storage(tensor):
+            return
+        storage = tensor.untyped_storage()
+        known = self._unreached.get(storage._cdata)
+        shared = known is not None and known.storage() is storage and known.family != family
+        member = _Member(NOBODY if shared else family, weakref.ref(storage))
+        self._unreached[storage._cdata] = member
+        self._storages_of.setdefault(family, []).append(storage._cdata)
 
     def _left_alone(self, argument: Any) -> Any:
         """Returns an argument that this mode does not watch, if it is a closure."""
@@ -148,6 +156,11 @@ class UpdateMode(TorchDispatchMode):
                 self._enter()
 
         return closure
+
+    def _forget(self) -> None:
+        self._unreached.clear()
+        self._storages_of.clear()
+        self._growing.clear()
 
     def _enter(self) -> None:
         if not self._active:

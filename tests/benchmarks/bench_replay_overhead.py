@@ -1,23 +1,27 @@
-"""What replaying costs the interpreter: per anchor with nothing to do, and per swap.
+"""What replaying costs the interpreter: per anchor with nothing to do, per swap, per update.
 
     python -m tests.benchmarks.bench_replay_overhead
 
 Lanes and copies are replaced by ones that do nothing, so that only the runtime's own Python is
 timed, without the watch that the emulated device adds. Prints measured medians; the goals are 10 us
-per anchor and 30 us per swap.
+per anchor and 30 us per swap. Updates inside the optimizer step are found by looking at each of its
+ops; that is timed on its own, since only plans that act there have it done.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan import Plan
 from planner.schedule import ActionKind, lower
-from profiles.anchors import AnchorHooks
+from profiles.anchors import AnchorHooks, Reported, is_update
 from profiles.profile import BEGIN
+from profiles.updates import UpdateMode
 from runtime import Replay, replay
 from runtime.backend import Backend, backend_for
 from runtime.host_pool import HostStretch
@@ -56,11 +60,12 @@ def anchors_us(plan: Plan) -> float:
     """Median time of all anchors of a step, called one after the other with nothing between."""
     workload = gpt2()
     tensors = {s.id: torch.zeros(s.size_bytes, dtype=torch.uint8) for s in plan.storages}
-    shown = [None if slot.shows is None else tensors[slot.shows] for slot in plan.slots]
+    heard = [slot for slot in plan.slots[1:-1] if not is_update(slot.anchor)]
+    shown = [None if slot.shows is None else tensors[slot.shows] for slot in heard]
     with Replay(plan, workload.model, workload.optimizer) as attached:
 
         def walk() -> None:
-            for slot, tensor in zip(plan.slots[1:-1], shown[1:-1], strict=True):
+            for slot, tensor in zip(heard, shown, strict=True):
                 attached.on_anchor(slot.anchor, tensor)
 
         def step() -> float:
@@ -88,7 +93,7 @@ def step_us(run: Callable[[], object]) -> float:
 def hooks_us() -> tuple[float, float]:
     """Median step time without and with hooks that tell nobody, in turns."""
     workload = gpt2()
-    hooks = AnchorHooks(workload.model, workload.optimizer, Nobody())
+    hooks = AnchorHooks(workload.model, workload.optimizer, Nobody(), Reported.ALL_BUT_UPDATES)
 
     def hooked() -> None:
         with hooks.step():
@@ -99,11 +104,53 @@ def hooks_us() -> tuple[float, float]:
     return median(a for a, _ in pairs), median(b for _, b in pairs)
 
 
+class OpCount(TorchDispatchMode):
+    """Counts ops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.ops += 1
+        return func(*args, **(kwargs or {}))
+
+
+def updates_us() -> tuple[float, float]:
+    """Median time that finding updates takes: for each op, and for each parameter beyond that."""
+    workload = gpt2()
+    optimizer = workload.optimizer
+    workload.step()
+    nothing = UpdateMode(torch.nn.Module(), optimizer, lambda name: None)
+    everything = UpdateMode(workload.model, optimizer, lambda name: None)
+
+    def under(mode: UpdateMode) -> None:
+        mode.begin((), {})
+        optimizer.step()
+        mode.end()
+
+    rounds = [
+        (
+            step_us(optimizer.step),
+            step_us(lambda: under(nothing)),
+            step_us(lambda: under(everything)),
+        )
+        for _ in range(ROUNDS)
+    ]
+    stock_us, looked_us, found_us = (median(times) for times in zip(*rounds, strict=True))
+    with OpCount() as count:
+        optimizer.step()
+    parameters = len(list(workload.model.parameters()))
+    return (looked_us - stock_us) / count.ops, (found_us - looked_us) / parameters
+
+
 def main() -> None:
     """Prints the table."""
     torch.set_num_threads(1)
     plan = everything_away_plan("gpt2")
-    anchors = len(plan.slots) - 2
+    anchors = sum(not is_update(slot.anchor) for slot in plan.slots) - 2
     setattr(replay, "backend_for", _nothing_is_moved)  # noqa: B010
     idle_us = anchors_us(without_swaps(plan))
     owned = {s.id for s in plan.storages if not s.name.startswith("pack:")}
@@ -117,6 +164,9 @@ def main() -> None:
     print(f"replay at an anchor with nothing to do  {idle_us / anchors:6.2f} us")
     print(f"replay of one swap, all four actions    {(busy_us - idle_us) / moves:6.2f} us")
     print(f"hooks alone, per anchor                 {(hooked_us - stock_us) / anchors:6.2f} us")
+    op_us, parameter_us = updates_us()
+    print(f"finding updates, per optimizer op       {op_us:6.2f} us")
+    print(f"finding updates, more per parameter     {parameter_us:6.2f} us")
 
 
 def _nothing_is_moved(plan: Plan) -> Backend:
