@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.check import check
 from planner.cli.compare import compare
 from planner.cli.library import library
 from planner.cli.link_command import link
@@ -55,6 +56,7 @@ def _before_any_command(
 for command in (
     profile,
     solve,
+    check,
     compare,
     sweep,
     show,

@@ -1,0 +1,96 @@
+"""`plan check`: derives a plan's figures again and compares."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.options import TimeLimit
+from planner.cli.output import print_table, progress_bars
+from planner.cli.quantity import size_text
+from planner.solver_name import SolverName
+
+if TYPE_CHECKING:
+    from planner.check import Check, StoredPlan
+    from profiles.profile import Profile
+
+
+def check(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+    ],
+    profile: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PROFILE]",
+            help="The profile it was made from, or library:NAME: then the bound is checked too, "
+            "and that the plan is this step's.",
+            show_default=False,
+        ),
+    ] = None,
+    solver: Annotated[
+        SolverName | None,
+        typer.Option(help="Which solver PuLP drives for the bound; by default the plan's."),
+    ] = None,
+    time_limit: TimeLimit = 600.0,
+) -> None:
+    """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
+    from planner.check import check_plan, read_stored_plan
+    from profiles.library.index import profile_path
+    from profiles.profile import read_profile
+
+    stored = read_stored_plan(plan)
+    if profile is None:
+        found = check_plan(stored)
+    else:
+        found = _check_against(stored, read_profile(profile_path(profile)), solver, time_limit)
+    _print_figures(found)
+    for mismatch in found.mismatches:
+        print(f"plan: the check failed: {mismatch}", file=sys.stderr)
+    if found.mismatches:
+        raise typer.Exit(1)
+    print("Checked: every figure is what the files say." + ("" if profile else _UNCHECKED))
+
+
+_UNCHECKED = (
+    " The bound, and that the plan fits its step, take the profile: plan check PLAN PROFILE."
+)
+
+
+def _check_against(
+    plan: "StoredPlan", profile: "Profile", solver: SolverName | None, time_limit_s: float
+) -> "Check":
+    with progress_bars() as progress:
+        progress("loading the solver", 0, 1)
+        from planner.check import check_plan_against
+
+        progress("checking plan and bound", 0, 1)
+        return check_plan_against(plan, profile, solver=solver, time_limit_s=time_limit_s)
+
+
+def _print_figures(found: "Check") -> None:
+    if not found.figures:
+        return
+    print_table(
+        "Figures of the certificate",
+        ("certificate", "in the file", "derived again", "by", "same"),
+        [
+            (
+                figure.name,
+                _text(figure.name, figure.stored),
+                _text(figure.name, figure.derived),
+                figure.source,
+                "yes" if figure.matches else "NO",
+            )
+            for figure in found.figures
+        ],
+        right=("in the file", "derived again"),
+    )
+
+
+def _text(name: str, figure: int | float) -> str:
+    """Exact: what differs must not look the same."""
+    if name.endswith("_bytes"):
+        return f"{figure} ({size_text(figure)})"
+    return f"{figure:.6f}"
