@@ -25,6 +25,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from profiles.data_parallel import unwrapped
+from profiles.own_hook import OwnHook
 from profiles.profile import BEGIN, END
 from profiles.updates import UpdateMode
 
@@ -129,7 +130,7 @@ class AnchorHooks:
     def _hook_modules(self, model: torch.nn.Module) -> None:
         for name, module in model.named_modules():
             if next(module.children(), None) is None:
-                hook = self._reacher(f"pre:{name}")
+                hook = OwnHook(self._reacher(f"pre:{name}"))
                 self._handles.append(module.register_forward_pre_hook(hook))
 
     def _hook_gradients(self, model: torch.nn.Module) -> None:

@@ -21,9 +21,14 @@ class OwnHook:
     def __deepcopy__(self, _: object) -> Callable[..., None]:
         return nothing
 
-    def __reduce__(self) -> str:
-        return "nothing"
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return hook_of_copy, ()
 
 
 def nothing(*_: Any) -> None:
     """The hook of a copy."""
+
+
+def hook_of_copy() -> Callable[..., None]:
+    """Returns it, where a pickled model is loaded."""
+    return nothing

@@ -227,8 +227,6 @@ class Replay:
 
     def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
         self._guard.leave()
-        now.boundary_restores = self.boundary_restores - self._restores_told
-        self._restores_told = self.boundary_restores
         self._slot = 0
         self._step_count += 1
         self._do = self._ranges.around(self._act)
@@ -236,14 +234,15 @@ class Replay:
         if watched:
             self._accountant.count_owned(owned_storages(self._model, self._optimizer))
         self._run_prologue(now)
+        now.boundary_restores = self.boundary_restores - self._restores_told
+        self._restores_told = self.boundary_restores
 
     def _run_prologue(self, now: StepStatistics) -> None:
         """See [Note: entering the steady state] in `runtime.boundary_trips`."""
         start_ns = time.perf_counter_ns()
         try:
             if not all(map(self._is_still_there, self._tracked)):
-                self._restore()
-                self._tracked.clear()
+                self._restore_between_steps("a tensor that was replaced")
             for trip in self._across.wrapping:
                 self._enter(trip)
         except UnmovableError as error:

@@ -7,6 +7,7 @@ from planner.boundary import Boundary
 from planner.gaps import candidate_gaps
 from planner.host_needs import host_needs
 from planner.host_pool import host_offsets, pool_bytes
+from planner.memory import planned_bytes
 from planner.plan import Plan, Swap
 from planner.simulate import simulate_plan
 from profiles.profile import Profile
@@ -36,6 +37,7 @@ def periodic(profile: Profile) -> Plan:
 
 def with_swaps(plan: Plan, swaps: list[Swap]) -> Plan:
     """Gives a plan other swaps, lays out its host pool anew, and certifies it anew."""
+    swaps = sorted(swaps, key=lambda swap: swap.swap_out_slot)
     sizes_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
     found = host_needs(swaps, sizes_bytes, len(plan.slots))
     offsets = host_offsets(found.needs)
@@ -45,13 +47,52 @@ def with_swaps(plan: Plan, swaps: list[Swap]) -> Plan:
     )
     pool = {"swaps": placed, "host_pool_bytes": pool_bytes(found.needs, offsets)}
     drawn = plan.model_copy(update=pool)
+    peak_bytes = max(planned_bytes(drawn))
     certificate = plan.certificate.model_copy(
         update={
+            "peak_bytes": peak_bytes,
             "d2h_bytes": sum(sizes_bytes[swap.storage] for swap in swaps if not swap.clean),
             "h2d_bytes": sum(sizes_bytes[swap.storage] for swap in swaps),
             "simulated_stall_us": simulate_plan(drawn).total_stall_us,
         }
     )
-    return Plan.model_validate_json(
-        drawn.model_copy(update={"certificate": certificate}).model_dump_json()
+    certified = drawn.model_copy(update={"certificate": certificate, "budget_bytes": peak_bytes})
+    return Plan.model_validate_json(certified.model_dump_json())
+
+
+def leaving_at_boundary(plan: Plan) -> Plan:
+    """Lets trips that wrap give their bytes back in the next step only."""
+    return with_swaps(plan, [_released_late(swap) if swap.wraps else swap for swap in plan.swaps])
+
+
+def returning_at_boundary(plan: Plan) -> Plan:
+    """Lets trips that wrap take their bytes again before the step ends."""
+    last = len(plan.slots) - 1
+    return with_swaps(
+        plan,
+        [
+            swap.model_copy(update={"swap_in_slot": last})
+            if swap.wraps and swap.release_slot < last
+            else swap
+            for swap in plan.swaps
+        ],
     )
+
+
+def clean_trips_late(plan: Plan) -> Plan:
+    """Lets clean trips begin one slot before they end, so that their storages are there until
+    then."""
+    return with_swaps(plan, [_begun_late(swap) for swap in plan.swaps])
+
+
+def _begun_late(swap: Swap) -> Swap:
+    if not swap.clean or swap.wraps:
+        return swap
+    slot = swap.await_slot - 1
+    return swap.model_copy(update={"swap_out_slot": slot, "release_slot": slot})
+
+
+def _released_late(swap: Swap) -> Swap:
+    if swap.clean or swap.swap_in_slot == 0:
+        return swap
+    return swap.model_copy(update={"release_slot": 0})
