@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_BUDGET ?= 50%
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check library setup clean
+.PHONY: demo test gpu-check gpu-bench library setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
@@ -19,9 +19,13 @@ test: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-# What only a GPU can show; without one every test of it is skipped.
+# What only a GPU can show, into results/gpu; without one both say so and do nothing.
 gpu-check: .venv/test.stamp
-	$(BIN)/python -m pytest -m gpu -rs
+	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m tests.gpu.check
+
+# The same budget for a plan, for three baselines and for nothing.
+gpu-bench: .venv/test.stamp
+	$(BIN)/python -m tests.benchmarks.bench_gpu
 
 # Estimates the profiles that are shipped in profiles/library again; takes some minutes.
 library: .venv/demo.stamp

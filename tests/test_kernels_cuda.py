@@ -9,7 +9,7 @@ from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_bat
 from runtime.kernels.compile import compile_kernels
 from runtime.kernels.launcher import KernelLauncher
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.gpu
 
 GRIDS = [Grid(blocks=1, threads=32), Grid(blocks=16, threads=1024), Grid(blocks=132, threads=256)]
 SIZES = (1, 15, 4097, (1 << 20) + 3, 64 << 20)

@@ -8,7 +8,9 @@ many small storages in one launch, and masks as bits. All figures are measured; 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -31,6 +33,31 @@ GRIDS = tuple(
 )
 BATCH_GRID = Grid(blocks=32, threads=1024)
 CHUNK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRate:
+    """Measured rates of one kind of copy on a device, in GB/s of device bytes.
+
+    Attributes:
+        copy: What is copied.
+        direction: D2H or H2D.
+        size_bytes: Device bytes of one storage.
+        storages: How many are copied.
+        engine_gb_per_s: By the copy engine, one call for each.
+        kernel_gb_per_s: By a kernel in one launch, by grid: blocks x threads.
+    """
+
+    copy: str
+    direction: str
+    size_bytes: int
+    storages: int
+    engine_gb_per_s: float
+    kernel_gb_per_s: dict[str, float]
+
+    def best(self) -> tuple[str, float]:
+        """Returns the grid with the highest rate, and that rate."""
+        return max(self.kernel_gb_per_s.items(), key=lambda entry: entry[1])
 
 
 def cpu_gb_per_s(run: Callable[[], object], size_bytes: int) -> float:
@@ -103,36 +130,41 @@ def job(target: torch.Tensor, source: torch.Tensor, size_bytes: int) -> CopyJob:
     )
 
 
-def print_sizes(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
-    """Prints rates of one stretch by size and grid, both ways."""
+def name_of(grid: Grid) -> str:
+    return f"{grid.blocks}x{grid.threads}"
+
+
+def size_rates(launcher: KernelLauncher, stream: torch.cuda.Stream) -> Iterator[DeviceRate]:
+    """Rates of one stretch by size and grid, both ways."""
     device = torch.zeros(DEVICE_SIZES[-1], dtype=torch.uint8, device="cuda")
     host = torch.zeros(DEVICE_SIZES[-1], dtype=torch.uint8, pin_memory=True)
-    names = "".join(f"{grid.blocks:>4}x{grid.threads:<4}" for grid in GRIDS)
     for direction, target, source in (("D2H", host, device), ("H2D", device, host)):
-        print(f"{direction}, GB/s measured; then blocks x threads of the vector kernel")
-        print(f"{'bytes':>12} copy engine {names}")
         for size_bytes in DEVICE_SIZES:
             to, by = target[:size_bytes], source[:size_bytes]
-            engine = device_gb_per_s(
-                lambda a=to, b=by: a.copy_(b, non_blocking=True),  # type: ignore[misc]
-                size_bytes,
-                stream,
-            )
             one = job(target, source, size_bytes)
-            rates = [
-                device_gb_per_s(
-                    lambda g=grid, j=one: launcher.copy(j, g, stream.cuda_stream),  # type: ignore[misc]
-                    size_bytes,
-                    stream,
-                )
+
+            def by_engine(to: torch.Tensor = to, by: torch.Tensor = by) -> object:
+                return to.copy_(by, non_blocking=True)
+
+            by_kernel = {
+                name_of(grid): partial(launcher.copy, one, grid, stream.cuda_stream)
                 for grid in GRIDS
-            ]
-            print(f"{size_bytes:12} {engine:11.2f} " + "".join(f"{rate:9.2f}" for rate in rates))
+            }
+            yield DeviceRate(
+                copy="one stretch",
+                direction=direction,
+                size_bytes=size_bytes,
+                storages=1,
+                engine_gb_per_s=device_gb_per_s(by_engine, size_bytes, stream),
+                kernel_gb_per_s={
+                    grid: device_gb_per_s(issue, size_bytes, stream)
+                    for grid, issue in by_kernel.items()
+                },
+            )
 
 
-def print_batches(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
-    """Prints rates of many small storages: a call for each, or one launch for all."""
-    print("many storages, D2H, GB/s measured: copy engine one by one, batch kernel in one launch")
+def batch_rates(launcher: KernelLauncher, stream: torch.cuda.Stream) -> Iterator[DeviceRate]:
+    """Rates of many small storages: a call for each, or one launch for all."""
     for size_bytes, storages in ((1024, 256), (4096, 256), (16_384, 256), (65_536, 64)):
         device = torch.zeros(storages, size_bytes, dtype=torch.uint8, device="cuda")
         host = torch.zeros(storages, size_bytes, dtype=torch.uint8, pin_memory=True)
@@ -140,58 +172,82 @@ def print_batches(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
         words = batch_words([job(to, by, size_bytes) for to, by in rows], CHUNK_BYTES)
         memory = torch.zeros(len(words), dtype=torch.int64, pin_memory=True)
         table = write_batch(words, memory.data_ptr(), memory.nbytes)
-        engine = device_gb_per_s(
-            lambda r=rows: [to.copy_(by, non_blocking=True) for to, by in r],  # type: ignore[misc]
-            device.nbytes,
-            stream,
+
+        def by_engine(rows: list[tuple[torch.Tensor, torch.Tensor]] = rows) -> object:
+            return [to.copy_(by, non_blocking=True) for to, by in rows]
+
+        by_kernel = partial(launcher.copy_batch, table, BATCH_GRID, stream.cuda_stream)
+        yield DeviceRate(
+            copy="batch",
+            direction="D2H",
+            size_bytes=size_bytes,
+            storages=storages,
+            engine_gb_per_s=device_gb_per_s(by_engine, device.nbytes, stream),
+            kernel_gb_per_s={
+                name_of(BATCH_GRID): device_gb_per_s(by_kernel, device.nbytes, stream)
+            },
         )
-        batch = device_gb_per_s(
-            lambda t=table: launcher.copy_batch(t, BATCH_GRID, stream.cuda_stream),  # type: ignore[misc]
-            device.nbytes,
-            stream,
-        )
-        print(f"  {storages:4} x {size_bytes:6} bytes {engine:9.2f} {batch:9.2f}")
 
 
-def print_masks(launcher: KernelLauncher, stream: torch.cuda.Stream) -> None:
-    """Prints rates of masks, counted in device bytes, plain and as bits."""
+def mask_rates(launcher: KernelLauncher, stream: torch.cuda.Stream) -> Iterator[DeviceRate]:
+    """Rates of masks, counted in device bytes, plain and as bits."""
     bools = 64 * MIB
     device = torch.zeros(bools, dtype=torch.uint8, device="cuda")
     host = torch.zeros(bools, dtype=torch.uint8, pin_memory=True)
     flag = torch.zeros(1, dtype=torch.int64, pin_memory=True)
     handle = stream.cuda_stream
     out, back = job(host, device, bools), job(device, host, bools)
-    print(f"mask of {bools // MIB} Mi bools, device GB/s measured: copy engine, bit-packing")
-    for name, engine, kernel in (
+    for direction, engine, kernel in (
         (
             "D2H",
-            lambda: host.copy_(device, non_blocking=True),
-            lambda: launcher.pack(out, flag.data_ptr(), BATCH_GRID, handle),
+            partial(host.copy_, device, non_blocking=True),
+            partial(launcher.pack, out, flag.data_ptr(), BATCH_GRID, handle),
         ),
         (
             "H2D",
-            lambda: device.copy_(host, non_blocking=True),
-            lambda: launcher.unpack(back, BATCH_GRID, handle),
+            partial(device.copy_, host, non_blocking=True),
+            partial(launcher.unpack, back, BATCH_GRID, handle),
         ),
     ):
-        rates = [device_gb_per_s(issue, bools, stream) for issue in (engine, kernel)]
-        print(f"  {name} {rates[0]:9.2f} {rates[1]:9.2f}")
+        yield DeviceRate(
+            copy="mask as bits",
+            direction=direction,
+            size_bytes=bools,
+            storages=1,
+            engine_gb_per_s=device_gb_per_s(engine, bools, stream),
+            kernel_gb_per_s={name_of(BATCH_GRID): device_gb_per_s(kernel, bools, stream)},
+        )
+
+
+def device_rates() -> list[DeviceRate]:
+    """Measures everything on the GPU at hand; a minute or two."""
+    torch.cuda.init()
+    launcher = compile_kernels()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        return [
+            *size_rates(launcher, stream),
+            *batch_rates(launcher, stream),
+            *mask_rates(launcher, stream),
+        ]
+
+
+def print_rates(rates: list[DeviceRate]) -> None:
+    """Prints rates, a line each: the copy engine's, then the kernel's by grid."""
+    for rate in rates:
+        grids = "".join(f"  {grid} {gb:.2f}" for grid, gb in rate.kernel_gb_per_s.items())
+        what = f"{rate.copy:12} {rate.direction} {rate.storages:4} x {rate.size_bytes:10} bytes"
+        print(f"{what}: engine {rate.engine_gb_per_s:7.2f}, kernel{grids}  GB/s measured")
 
 
 def main() -> None:
-    """Prints all tables this machine can fill."""
+    """Prints all rates this machine can tell."""
     print_cpu()
     if not torch.cuda.is_available():
         print("No CUDA device here: no rates of a device.")
         return
-    torch.cuda.init()
     print(torch.cuda.get_device_name())
-    launcher = compile_kernels()
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        print_sizes(launcher, stream)
-        print_batches(launcher, stream)
-        print_masks(launcher, stream)
+    print_rates(device_rates())
 
 
 if __name__ == "__main__":

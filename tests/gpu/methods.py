@@ -1,0 +1,102 @@
+"""Ways to train within a budget that are compared: the plan, three baselines, and nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from enum import Enum
+
+from torch.autograd.graph import save_on_cpu
+
+from planner.plan import Plan
+from planner.solve import solve
+from profiles.profile import Link, WorkloadSource
+from profiles.record import record
+from profiles.workload import Workload
+from runtime.replay import Replay
+from tests.gpu.checkpointing import checkpoint_blocks
+from tests.gpu.fixed_window import FixedWindow
+from tests.gpu.ground import Around, Ground
+
+SOLVE_SECONDS = 30.0
+
+
+class Method(Enum):
+    """A way to train."""
+
+    NOTHING = "nothing"
+    SWAPPLAN = "swapplan"
+    SAVE_ON_CPU = "save_on_cpu"
+    FIXED_WINDOW = "fixed window"
+    CHECKPOINTING = "full checkpointing"
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A workload that is trained by a method.
+
+    Attributes:
+        workload: What is trained.
+        around: Surrounds each of its steps.
+    """
+
+    workload: Workload
+    around: Around
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be trained, and within what.
+
+    Attributes:
+        source: The workload.
+        budget_bytes: Device bytes.
+        link: The link that a plan is made for.
+        timed_steps: Steps that a recording times.
+    """
+
+    source: WorkloadSource
+    budget_bytes: int
+    link: Link
+    timed_steps: int
+
+
+@contextmanager
+def trained_by(method: Method, task: Task, ground: Ground) -> Iterator[Trainee]:
+    """Builds a workload anew for a method.
+
+    Raises:
+        BudgetError: No plan meets the budget.
+        torch.OutOfMemoryError: Not even the model and its batch fit.
+    """
+    if method is Method.SWAPPLAN:
+        plan = planned(task, ground)
+        workload = ground.build(task.source)
+        with Replay(plan, workload.model, workload.optimizer) as replay:
+            yield Trainee(workload, replay.step)
+        return
+    workload = ground.build(task.source)
+    if method is Method.CHECKPOINTING:
+        checkpoint_blocks(task.source.reference, workload.model)
+    yield Trainee(workload, _around(method, ground))
+
+
+def planned(task: Task, ground: Ground) -> Plan:
+    """Records the step where it fits and plans it for the budget.
+
+    Raises:
+        BudgetError: No plan meets it.
+    """
+    workload = ground.build(task.source)
+    profile = record(workload, source=task.source, link=task.link, timed_steps=task.timed_steps)
+    del workload
+    ground.tidy()
+    return solve(profile, budget_bytes=task.budget_bytes, time_limit_s=SOLVE_SECONDS)
+
+
+def _around(method: Method, ground: Ground) -> Around:
+    if method is Method.SAVE_ON_CPU:
+        return lambda: save_on_cpu(pin_memory=ground.device.type == "cuda")
+    if method is Method.FIXED_WINDOW:
+        window = FixedWindow(ground.device)
+        return lambda: window
+    return nullcontext
