@@ -19,7 +19,7 @@ import torch
 
 from planner.plan import Plan, Swap
 from planner.schedule import Action, ActionKind, lower
-from profiles.anchors import OPTIMIZER_PRE, AnchorHooks
+from profiles.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, AnchorHooks, is_update
 from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
@@ -31,6 +31,7 @@ from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
 from runtime.late_trips import LateTrips
+from runtime.made_storages import MadeStorages
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
@@ -91,6 +92,7 @@ class Replay:
         self._accountant.when_forbidden_use(self._on_miss)
         self._heard = HeardSlots(plan, self._schedule)
         self._late = LateTrips(plan)
+        self._made = MadeStorages(plan)
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
@@ -136,6 +138,14 @@ class Replay:
         if self._passed:
             return self._step(nullcontext())
         return self._watched_step()
+
+    def unguarded(self) -> AbstractContextManager[None]:
+        """Leaves the code inside, between two steps, without a guard.
+
+        The guard looks at every op of this thread, which takes some microseconds each. This is for
+        code that surely touches nothing that the model or the optimizer owns.
+        """
+        return self._guard.suspended()
 
     def call_each_step(self, callback: OnStep) -> None:
         """Sets a function that is called with the statistics of every step when it ends.
@@ -190,9 +200,7 @@ class Replay:
                 self._do(action)
         except UnmovableError as error:
             self._fall_back(str(error))
-        makes_states = key == OPTIMIZER_PRE and self._skipped
-        late_trips = partial(self._make_late_trips, self._slot) if makes_states else None
-        self._accountant.before_each_op(late_trips)
+        self._look_out_for_states(key)
         self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
@@ -409,6 +417,19 @@ class Replay:
         self._now.d2h_bytes += size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, offset_bytes + size_bytes)
 
+    def _look_out_for_states(self, key: str) -> None:
+        """Follows what the optimizer makes, in a step whose plan moves states not made so far."""
+        makes_states = key == OPTIMIZER_PRE and self._skipped
+        late_trips = partial(self._make_late_trips, self._slot) if makes_states else None
+        self._accountant.before_each_op(late_trips)
+        if makes_states:
+            self._accountant.when_made(self._made.note)
+        elif is_update(key):
+            self._made.begin_update(key)
+        elif key == OPTIMIZER_POST:
+            self._accountant.when_made(None)
+            self._made.clear()
+
     def _make_late_trips(self, slot: int) -> None:
         """Sends away what has just been made; see [Note: states in the step that makes them]."""
         assert self._now is not None
@@ -430,6 +451,7 @@ class Replay:
         """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
         lookup = self._lookups.get(storage_id)
         storage = None if lookup is None else storage_of(lookup())
+        storage = storage or self._made.take(storage_id)
         if storage is None:
             return None
         if storage.nbytes() != self._sizes[storage_id]:

@@ -21,6 +21,18 @@ def periodic_plan(name: str) -> Plan:
     return periodic(recorded(name))
 
 
+@cache
+def leaving_plan(name: str) -> Plan:
+    """The same for one of the small models, with copies to the host under way at the boundary."""
+    return leaving_at_boundary(periodic_plan(name))
+
+
+@cache
+def returning_plan(name: str) -> Plan:
+    """The same for one of the small models, with copies back under way at the boundary."""
+    return returning_at_boundary(periodic_plan(name))
+
+
 def periodic(profile: Profile) -> Plan:
     """Swaps every gap of a profile from end to end, the clean ones without a copy."""
     plan = everything_away(profile, boundary=Boundary.PERIODIC)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from planner.plan import Plan
+from profiles.workload import Workload
 from runtime import Replay, replay
 from runtime.accountant import Accountant
 from runtime.backend import Backend, Watch
@@ -17,17 +19,23 @@ from runtime.cuda_lanes import StreamCopy, StreamLane
 from runtime.host_pool import HostPool, HostStretch
 from runtime.lanes import Direction
 from tests.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
+from tests.periodic import leaving_plan, periodic_plan, returning_plan, with_swaps
 from tests.training import BUILDERS, assert_same, everything_away_plan, snapshot
 
 LaneMaker = Callable[[FakeStreams, Direction], StreamLane]
 
 
 def train(
-    monkeypatch: pytest.MonkeyPatch, name: str, make_lane: LaneMaker = StreamLane, steps: int = 2
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    make_lane: LaneMaker = StreamLane,
+    steps: int = 2,
+    plan: Plan | None = None,
+    between: Callable[[Workload], None] = lambda _: None,
 ) -> tuple[FakeStreams, dict[str, torch.Tensor], Replay]:
-    """Trains under the hardest plan with lanes on a fake device."""
+    """Trains under the hardest plan, or another one, with lanes on a fake device."""
     streams = FakeStreams()
-    plan = everything_away_plan(name)
+    plan = plan or everything_away_plan(name)
     backend = Backend(
         d2h=make_lane(streams, Direction.D2H),
         h2d=make_lane(streams, Direction.H2D),
@@ -45,6 +53,8 @@ def train(
             with attached.step() as statistics, ComputeLog(streams):
                 workload.step()
             assert statistics.fallback is None
+            with ComputeLog(streams):
+                between(workload)
     return streams, snapshot(workload), attached
 
 
@@ -125,4 +135,61 @@ def test_a_missing_wait_is_caught(
         return (faulty if towards is direction else StreamLane)(streams, towards)
 
     streams, _, _ = train(monkeypatch, "unet3d", make_lane, steps=1)
+    assert any(direction.value in race for race in streams.races)
+
+
+@pytest.mark.parametrize("turned", [periodic_plan, leaving_plan, returning_plan])
+@pytest.mark.parametrize("name", ["unet3d", "kept_gradients"])
+def test_no_access_races_another_across_steps(
+    monkeypatch: pytest.MonkeyPatch, name: str, turned: Callable[[str], Plan]
+) -> None:
+    plan = turned(name)
+    streams, numbers, attached = train(monkeypatch, name, steps=3, plan=plan)
+    assert streams.races == []
+    assert attached.steps[2].d2h_bytes == plan.certificate.d2h_bytes
+    assert attached.steps[2].prologue_bytes == 0
+    plain = BUILDERS[name]()
+    for _ in attached.steps:
+        plain.step()
+    assert_same(snapshot(plain), numbers)
+
+
+def test_what_is_touched_between_steps_races_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def halve(workload: Workload) -> None:
+        with torch.no_grad():
+            for parameter in workload.model.parameters():
+                parameter.mul_(0.5)
+
+    for turned in (periodic_plan, leaving_plan, returning_plan):
+        with monkeypatch.context() as patch:
+            streams, numbers, attached = train(
+                patch, "unet3d", steps=3, plan=turned("unet3d"), between=halve
+            )
+        assert streams.races == []
+        assert attached.boundary_restores == 3
+        plain = BUILDERS["unet3d"]()
+        for _ in attached.steps:
+            plain.step()
+            halve(plain)
+        assert_same(snapshot(plain), numbers)
+
+
+@pytest.mark.parametrize("faulty", [NeverWaitsForCompute, ComputeNeverWaits, RecordsTooEarly])
+@pytest.mark.parametrize(
+    ("direction", "turned"), [(Direction.D2H, leaving_plan), (Direction.H2D, returning_plan)]
+)
+def test_a_missing_wait_across_steps_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+    faulty: type[StreamLane],
+    direction: Direction,
+    turned: Callable[[str], Plan],
+) -> None:
+    """The plan has no trip but those that wrap: what one step issues, the next one waits for."""
+
+    def make_lane(streams: FakeStreams, towards: Direction) -> StreamLane:
+        return (faulty if towards is direction else StreamLane)(streams, towards)
+
+    plan = turned("unet3d")
+    plan = with_swaps(plan, [swap for swap in plan.swaps if swap.wraps])
+    streams, _, _ = train(monkeypatch, "unet3d", make_lane, steps=2, plan=plan)
     assert any(direction.value in race for race in streams.races)

@@ -337,6 +337,25 @@ def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
         assert both.replay.boundary_restores == 0
 
 
+def test_code_that_touches_nothing_may_go_without_guard() -> None:
+    with pair() as both:
+        guarded = (*call_modes(), *op_modes())
+        with both.replay.unguarded():
+            assert (*call_modes(), *op_modes()) == ()
+            torch.rand(3).sum()
+        assert len(guarded) == len((*call_modes(), *op_modes())) == 2
+        assert both.away() > 10
+        first_parameter(both.planned).norm()
+        assert both.away() == 0
+        with both.replay.unguarded():
+            pass
+        assert evaluate(both.planned).shape == (3, 1)
+        both.planned.model.train()
+        evaluate(both.plain)
+        both.plain.model.train()
+        assert (*call_modes(), *op_modes()) == ()
+
+
 def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="swapplan"), pair() as both:
         for _ in range(2):
