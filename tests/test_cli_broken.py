@@ -317,7 +317,11 @@ def test_a_wrong_option_is_a_usage_error(
 
 
 SLOW = """
+import signal
 import time
+
+# Where tests run in the background the shell has it ignored, and whatever they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def train():
     print("building", flush=True)
