@@ -1,18 +1,18 @@
 """The smallest budget that can be met, and the message for a budget below it."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
-from planner.memory import ops_before_slots, slot_memory
+from planner.budget_wall import UnmetBudgetError, budget_wall
 from planner.model import build
 from planner.problem import Problem
 from planner.solver import Outcome, solve_model
 from planner.solver_name import SolverName
 from planner.trip_layout import whole_trips_pool_bytes
 from planner.variables import Goal
-from profiles.errors import BudgetError, SolverError
+from profiles.errors import SolverError
 from profiles.profile import Profile
+from profiles.quantities import size_text_down, size_text_up
 
 BUDGET_TIME_LIMIT_S = 60.0
 
@@ -56,20 +56,18 @@ def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> 
         profile: For names.
 
     Raises:
-        BudgetError: It cannot. The message names the smallest budget that can, and the op that
-            sets it.
+        UnmetBudgetError: It cannot. The message names the smallest budget that can, and the op
+            that sets it.
     """
-    floor_bytes = problem.floor_bytes(widest)
-    smallest_bytes = max(floor_bytes)
-    if smallest_bytes <= problem.budget_bytes:
+    if problem.fits(widest):
         return
-    op, place = _peak_place(profile, floor_bytes.index(smallest_bytes))
+    wall = budget_wall(profile, problem, widest)
     host = "" if problem.host_budget_bytes is None else ", a larger host budget"
-    raise BudgetError(
-        f"budget {_size_text(problem.budget_bytes, math.floor)} cannot be met: the smallest that "
-        f"can is {_size_text(smallest_bytes, math.ceil)}, set by {op} in {place}. Ask for at least "
+    raise UnmetBudgetError(
+        f"budget {size_text_down(problem.budget_bytes)} cannot be met: the smallest that can is "
+        f"{size_text_up(wall.smallest_budget_bytes)}, set by {wall.place}. Ask for at least "
         f"that{host}, or make the step smaller (batch, crop, model).",
-        smallest_bytes,
+        wall,
     )
 
 
@@ -81,23 +79,3 @@ def _solve_budget(problem: Problem, solver: SolverName) -> frozenset[int]:
             "larger --host-budget, or try the other one of --solver."
         )
     return solved.chosen
-
-
-def _peak_place(profile: Profile, t: int) -> tuple[str, str]:
-    """The op that needs most in a slot, and where it stands."""
-    slot = profile.slots[t]
-    op_name = slot_memory(profile)[t].peak_op
-    first = ops_before_slots(profile)[t]
-    for op in profile.ops[first:]:
-        if op.slot == t and op.name == op_name:
-            module = f", module {op.module}" if op.module else ""
-            return op_name, f"slot {t} ({slot.anchor}{module})"
-    return "what lives across it", f"slot {t} ({slot.anchor})"
-
-
-def _size_text(size_bytes: int, round_to_int: Callable[[float], int]) -> str:
-    """Two decimals, rounded the given way: what is asked for again must be enough."""
-    for unit, unit_bytes in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size_bytes >= unit_bytes:
-            return f"{round_to_int(100 * size_bytes / unit_bytes) / 100:.2f} {unit}"
-    return f"{size_bytes} bytes"

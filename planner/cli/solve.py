@@ -51,8 +51,10 @@ def solve(
     min_size: MinSize = None,
 ) -> None:
     """Plans which storages wait in host memory, and when, for a budget."""
+    from planner.budget_wall import UnmetBudgetError
     from planner.cli.link import choose_link
     from planner.cli.sharing import choose_workers
+    from planner.cli.wall_report import tell_wall
     from planner.plan import write_plan
     from profiles.files import check_writable
     from profiles.library.index import profile_path
@@ -64,15 +66,19 @@ def solve(
         recorded, alone, count=workers, share=share, all_reduce_on_link=all_reduce_on_link
     )
     check_writable(output)
-    plan = _solved(
-        recorded,
-        sharers,
-        budget=budget,
-        host_budget=host_budget,
-        solver=solver,
-        time_limit=time_limit,
-        min_size=min_size,
-    )
+    try:
+        plan = _solved(
+            recorded,
+            sharers,
+            budget=budget,
+            host_budget=host_budget,
+            solver=solver,
+            time_limit=time_limit,
+            min_size=min_size,
+        )
+    except UnmetBudgetError as error:
+        tell_wall(error)
+        raise typer.Exit(error.exit_code) from error
     write_plan(plan, output)
     _tell(recorded, sharers, plan)
     wrote(output)

@@ -1,0 +1,94 @@
+"""Why a budget cannot be met, as `plan solve` prints it."""
+
+import sys
+from collections.abc import Iterator
+
+from planner.budget_wall import BudgetWall, Stays, UnmetBudgetError
+from planner.cli.output import print_table
+from planner.cli.quantity import size_text
+from profiles.quantities import size_text_up
+
+TOP = 8
+"""How many storages are listed by name."""
+
+LOWERED_BY = {
+    Stays.IN_USE: "less work in this op: a smaller batch, crop, sequence or layer",
+    Stays.NO_ANCHOR: "smaller modules: the runtime can act only at anchors, and none comes between",
+    Stays.NEVER_SHOWN: "a smaller step; the runtime never gets hold of these",
+    Stays.NOT_RESIZABLE: "a clone() of what is memory-mapped or comes from NumPy: torch owns that",
+    Stays.EXCHANGED: "DistributedDataParallel(gradient_as_bucket_view=True): gradients in buckets",
+    Stays.TOO_SMALL: "a smaller --min-size",
+    Stays.HOST_BUDGET: "a larger --host-budget",
+    Stays.KEPT: "letting go of it before this op: del, or zero_grad(set_to_none=True) earlier",
+    Stays.BOUNDARY: "letting go of it before the step ends",
+    Stays.BEYOND: "a smaller step",
+}
+
+MULTI_TENSOR_OPS = ("_foreach_", "_fused_")
+"""In the names of ops that update many parameters at once."""
+OPTIMIZER_PRE = "optimizer:pre"
+"""The anchor before `optimizer.step()`; a recording with anchors inside has next to nothing in its
+slot."""
+
+
+def tell_wall(error: UnmetBudgetError) -> None:
+    """Prints the error, and then what sets the smallest budget and what would lower it."""
+    # First, and on its own, what every error says; a reader of stdout alone needs it too.
+    print(f"plan: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
+    _print_largest(error.wall)
+    _print_reasons(error.wall)
+    print(
+        f"If slot {error.wall.slot} needed nothing, the smallest budget would be "
+        f"{size_text_up(error.wall.next_bytes)}."
+    )
+
+
+def _print_largest(wall: BudgetWall) -> None:
+    print_table(
+        f"On the device with everything away that can be: {wall.place}",
+        ("storage", "kind", "module", "bytes", "stays because"),
+        _largest_rows(wall),
+        right=("bytes",),
+    )
+
+
+def _largest_rows(wall: BudgetWall) -> Iterator[tuple[str, ...]]:
+    for held in wall.held[:TOP]:
+        kind = "" if held.stays is Stays.BEYOND else held.kind.value
+        yield held.name, kind, held.module, size_text(held.size_bytes), held.stays.value
+    others = wall.held[TOP:]
+    if others:
+        others_bytes = sum(held.size_bytes for held in others)
+        yield f"{len(others)} others", "", "", size_text(others_bytes), ""
+
+
+def _print_reasons(wall: BudgetWall) -> None:
+    print_table(
+        "What would lower it",
+        ("stays because", "storages", "bytes", "lowered by"),
+        [
+            (
+                _reason_text(wall, reason),
+                str(sum(held.stays is reason for held in wall.held)),
+                size_text(size_bytes),
+                _lowered_by(wall, reason),
+            )
+            for reason, size_bytes in wall.bytes_by_reason.items()
+        ],
+        right=("storages", "bytes"),
+    )
+
+
+def _reason_text(wall: BudgetWall, reason: Stays) -> str:
+    if reason is Stays.TOO_SMALL:
+        return f"{reason.value} ({size_text(wall.min_size_bytes)})"
+    return reason.value
+
+
+def _lowered_by(wall: BudgetWall, reason: Stays) -> str:
+    in_optimizer = reason in (Stays.IN_USE, Stays.NO_ANCHOR)
+    if in_optimizer and any(part in wall.op for part in MULTI_TENSOR_OPS):
+        return "foreach=False and fused=False in the optimizer: one parameter after the other"
+    if reason is Stays.NO_ANCHOR and wall.anchor == OPTIMIZER_PRE:
+        return "recording again: 'plan profile' finds an anchor for each parameter's update now"
+    return LOWERED_BY[reason]
