@@ -49,6 +49,7 @@ class Accountant(TorchDispatchMode):
         self._copied: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str], None] | None = None
         self._before_op: Callable[[], None] | None = None
+        self._on_made: Callable[[torch.UntypedStorage], None] | None = None
 
     def when_forbidden_use(self, handler: Callable[[str], None]) -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
@@ -67,6 +68,10 @@ class Accountant(TorchDispatchMode):
         """Sets what is done before every op from now on; None for nothing."""
         self._before_op = act
 
+    def when_made(self, note: Callable[[torch.UntypedStorage], None] | None) -> None:
+        """Sets who is told of each storage not seen before from now on; None for nobody."""
+        self._on_made = note
+
     @property
     def watching(self) -> bool:
         """Whether a step is being watched."""
@@ -84,6 +89,7 @@ class Accountant(TorchDispatchMode):
         finally:
             self._watching = False
             self._before_op = None
+            self._on_made = None
 
     def lift(self) -> None:
         """Stops enforcing the budget until the step ends, so that everything can be restored."""
@@ -164,6 +170,8 @@ class Accountant(TorchDispatchMode):
         if cdata not in self._sizes:
             self._sizes[cdata] = 0
             weakref.finalize(storage, self._forget, cdata).atexit = False
+            if self._on_made is not None:
+                self._on_made(storage)
         self._resize(cdata, storage.nbytes())
 
     def _resize_if_known(self, storage: torch.UntypedStorage, size_bytes: int) -> None:

@@ -423,6 +423,7 @@ class Replay:
         late_trips = partial(self._make_late_trips, self._slot) if makes_states else None
         self._accountant.before_each_op(late_trips)
         if makes_states:
+            self._made.clear()
             self._accountant.when_made(self._made.note)
         elif is_update(key):
             self._made.begin_update(key)
@@ -451,7 +452,8 @@ class Replay:
         """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
         lookup = self._lookups.get(storage_id)
         storage = None if lookup is None else storage_of(lookup())
-        storage = storage or self._made.take(storage_id)
+        if storage is None:
+            storage = self._made.take(storage_id)
         if storage is None:
             return None
         if storage.nbytes() != self._sizes[storage_id]:
