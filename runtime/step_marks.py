@@ -86,31 +86,47 @@ class MarkedCopy:
 class StepMarks:
     """The marks of one step.
 
+    [Note: slots that nobody hears] A replay passes over slots where it has nothing to do (see
+    `runtime.heard_slots`). Such a slot has no marks: its ops count to the slot heard before it, and
+    it begins and ends where that one ends.
+
     Attributes:
-        anchors: Two for each anchor: when compute got there, and when it went on.
+        slots: When compute got to the anchor of each slot that was heard, and when it went on.
         copies: What was issued, in order.
     """
 
-    anchors: list[Mark] = field(default_factory=list)
+    slots: dict[int, tuple[Mark, Mark]] = field(default_factory=dict)
     copies: list[MarkedCopy] = field(default_factory=list)
 
-    def timeline(self, clock: MarkClock) -> Timeline:
+    def timeline(self, clock: MarkClock, slot_count: int) -> Timeline:
         """Returns the step as it was measured; blocks until its last copy has ended.
 
         Times count from the first anchor. A slot's stall is all that passes at its anchor: the
         wait for copies, and what the runtime itself takes there.
+
+        Args:
+            clock: What set the marks.
+            slot_count: Number of slots of the step; the first and the last were heard.
         """
-        origin, *_ = self.anchors
-        at_us = [clock.us_between(origin, mark) for mark in self.anchors]
-        start_us = tuple(at_us[1::2])
-        stall_us = tuple(on - there for there, on in zip(at_us[::2], start_us, strict=True))
+        origin, _ = self.slots[0]
+        starts_us: list[float] = []
+        stalls_us: list[float] = []
+        arrived_us = 0.0
+        for slot in reversed(range(slot_count)):
+            start_us = arrived_us
+            if slot in self.slots:
+                arrived, went_on = self.slots[slot]
+                arrived_us = clock.us_between(origin, arrived)
+                start_us = clock.us_between(origin, went_on)
+            starts_us.append(start_us)
+            stalls_us.append(start_us - arrived_us)
         return Timeline(
-            start_us=start_us,
-            stall_us=stall_us,
+            start_us=tuple(reversed(starts_us)),
+            stall_us=tuple(reversed(stalls_us)),
             d2h=self._copies(Direction.D2H, origin, clock),
             h2d=self._copies(Direction.H2D, origin, clock),
-            step_us=start_us[-1],
-            total_stall_us=sum(stall_us),
+            step_us=starts_us[0],
+            total_stall_us=sum(stalls_us),
         )
 
     def _copies(self, direction: Direction, origin: Mark, clock: MarkClock) -> tuple[Copy, ...]:

@@ -51,14 +51,14 @@ class TracedReplay(Replay):
 
         Blocks until their copies have ended.
         """
-        return tuple(marks.timeline(self._clock) for marks in self._kept)
+        return tuple(marks.timeline(self._clock, len(self._plan.slots)) for marks in self._kept)
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Does what `Replay` does, between two marks."""
-        anchors = self._marks.anchors
-        anchors.append(self._clock.mark())
+        slot, arrived = self._slot, self._clock.mark()
         super().on_anchor(key, shown)
-        anchors.append(self._clock.mark())
+        if self._slot != slot:
+            self._marks.slots[slot] = (arrived, self._clock.mark())
 
     def _begin_step(self, *args: Any, **kwargs: Any) -> None:
         self._marks = StepMarks()

@@ -10,6 +10,7 @@ import torch
 from planner.plan import Plan
 from planner.schedule import ActionKind, lower
 from planner.simulate import Copy, Timeline
+from profiles.anchors import is_update
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host_pool import HostPool
 from runtime.lanes import Direction
@@ -88,6 +89,24 @@ def test_a_copy_runs_between_its_two_anchors(
             assert copy.end_us <= timeline.start_us[last]
 
 
+def test_a_step_that_nobody_watches_has_every_slot_too(plan: Plan) -> None:
+    """A plan without swaps acts nowhere, so it hears no update inside the optimizer step."""
+    idle = plan.model_copy(update={"swaps": (), "host_pool_bytes": 0, "budget_bytes": 1 << 40})
+    workload = BUILDERS["unet3d"]()
+    with LoadedPlan(idle).attach_traced(workload.model, workload.optimizer) as replay:
+        for _ in range(2):
+            with replay.unwatched_step() as statistics:
+                workload.step()
+            assert statistics.fallback is None
+        _, timeline = replay.timelines()
+    assert len(timeline.start_us) == len(plan.slots)
+    assert list(timeline.start_us) == sorted(timeline.start_us)
+    assert all(stall_us >= 0 for stall_us in timeline.stall_us)
+    unheard = [t for t, slot in enumerate(plan.slots) if is_update(slot.anchor)]
+    assert unheard
+    assert all(timeline.stall_us[t] == 0 for t in unheard)
+
+
 def test_a_step_that_fell_back_is_no_measurement(plan: Plan) -> None:
     workload = BUILDERS["unet3d"]()
     with LoadedPlan(plan).attach_traced(workload.model, workload.optimizer) as replay:
@@ -140,9 +159,9 @@ def test_on_streams_a_copy_is_marked_on_its_own_lane() -> None:
 
 
 def marks(at: Callable[[int], Any]) -> StepMarks:
-    """Two anchors, at 10 to 12 and 20 to 25, and a copy each way."""
+    """Three slots, of which two are heard, at 10 to 12 and 20 to 25, and a copy each way."""
     return StepMarks(
-        anchors=[at(10), at(12), at(20), at(25)],
+        slots={0: (at(10), at(12)), 2: (at(20), at(25))},
         copies=[
             MarkedCopy(7, Direction.D2H, lambda: (at(11), at(19))),
             MarkedCopy(7, Direction.H2D, lambda: (at(21), at(30))),
@@ -157,8 +176,8 @@ def event_at(ms: int) -> FakeEvent:
 
 
 EXPECTED = Timeline(
-    start_us=(2.0, 15.0),
-    stall_us=(2.0, 5.0),
+    start_us=(2.0, 10.0, 15.0),
+    stall_us=(2.0, 0.0, 5.0),
     d2h=(Copy(7, 1.0, 9.0),),
     h2d=(Copy(7, 11.0, 20.0),),
     step_us=15.0,
@@ -167,11 +186,11 @@ EXPECTED = Timeline(
 
 
 def test_marks_of_the_host_add_up() -> None:
-    assert marks(lambda us: us * 1000).timeline(HostClock()) == EXPECTED
+    assert marks(lambda us: us * 1000).timeline(HostClock(), 3) == EXPECTED
 
 
 def test_marks_of_a_device_add_up() -> None:
     """Events count in milliseconds."""
-    found = marks(event_at).timeline(EventClock(FakeEvent))
+    found = marks(event_at).timeline(EventClock(FakeEvent), 3)
     assert found.start_us == tuple(1000 * us for us in EXPECTED.start_us)
     assert found.h2d == (Copy(7, 11_000.0, 20_000.0),)
