@@ -126,7 +126,7 @@ class StepMarks:
             d2h=self._copies(Direction.D2H, origin, clock),
             h2d=self._copies(Direction.H2D, origin, clock),
             step_us=starts_us[0],
-            total_stall_us=sum(stalls_us),
+            total_stall_us=sum(reversed(stalls_us)),
         )
 
     def _copies(self, direction: Direction, origin: Mark, clock: MarkClock) -> tuple[Copy, ...]:
