@@ -15,8 +15,7 @@ def link_text(link: Link) -> str:
     """Says what a link carries."""
     d2h, h2d = rate_text(link.d2h_bytes_per_us), rate_text(link.h2d_bytes_per_us)
     both = link.both_bytes_per_us
-    # The planner does not share a rate between directions yet; nobody should think it does.
-    together = f"; together {rate_text(both)}, not planned for" if both is not None else ""
+    together = f", {rate_text(both)} together" if both is not None else ""
     return f"{link.name}, {d2h} out, {h2d} in{together}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from itertools import product
+from typing import Any
 
 import pandas as pd
 
@@ -30,12 +31,14 @@ class LinkChoice:
         name: Its name as one worker alone sees it.
         workers: How many share it.
         link: What is left of it for each.
+        all_reduce_on_link: Whether that is less what summing their gradients takes.
         host_budget_bytes: Host bytes for each; None for no limit.
     """
 
     name: str
     workers: int
     link: Link
+    all_reduce_on_link: bool = False
     host_budget_bytes: int | None = None
 
 
@@ -63,6 +66,10 @@ class SweepRow:
     Attributes:
         link: The link's name as one worker alone sees it.
         workers: How many share it.
+        all_reduce_on_link: Whether they sum their gradients over it.
+        d2h_bytes_per_us: Rate to the host that is left for each.
+        h2d_bytes_per_us: Rate from the host that is left for each.
+        both_bytes_per_us: Rate of both together; None if neither direction slows the other.
         budget_bytes: Device bytes to stay within.
         outcome: What became of it.
         smallest_budget_bytes: The smallest budget that can be met, where this one cannot.
@@ -80,6 +87,10 @@ class SweepRow:
 
     link: str
     workers: int
+    all_reduce_on_link: bool
+    d2h_bytes_per_us: float
+    h2d_bytes_per_us: float
+    both_bytes_per_us: float | None
     budget_bytes: int
     outcome: SweepOutcome
     smallest_budget_bytes: int | None = None
@@ -122,15 +133,13 @@ def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) ->
             min_size_bytes=settings.min_size_bytes,
         )
     except BudgetError as error:
-        return SweepRow(
-            link=point.choice.name,
-            workers=point.choice.workers,
-            budget_bytes=point.budget_bytes,
+        return _row(
+            profile,
+            point,
             outcome=SweepOutcome.UNMET,
             smallest_budget_bytes=error.smallest_budget_bytes,
-            compute_us=profile.step_us,
         )
-    return _row_of(plan, point)
+    return _row(profile, point, **_figures(plan))
 
 
 def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
@@ -144,21 +153,33 @@ def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _row_of(plan: Plan, point: SweepPoint) -> SweepRow:
-    about = plan.certificate
+def _row(profile: Profile, point: SweepPoint, **figures: Any) -> SweepRow:
+    choice = point.choice
     return SweepRow(
-        link=point.choice.name,
-        workers=point.choice.workers,
+        link=choice.name,
+        workers=choice.workers,
+        all_reduce_on_link=choice.all_reduce_on_link,
+        d2h_bytes_per_us=choice.link.d2h_bytes_per_us,
+        h2d_bytes_per_us=choice.link.h2d_bytes_per_us,
+        both_bytes_per_us=choice.link.both_bytes_per_us,
         budget_bytes=point.budget_bytes,
-        outcome=SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
-        compute_us=about.compute_us,
-        step_us=about.simulated_step_us,
-        bound_step_us=about.compute_us + about.bound_stall_us,
-        gap=about.gap,
-        peak_bytes=about.peak_bytes,
-        d2h_bytes=about.d2h_bytes,
-        h2d_bytes=about.h2d_bytes,
-        host_pool_bytes=plan.host_pool_bytes,
-        proof=about.proof,
-        solve_seconds=about.solve_seconds,
+        compute_us=profile.step_us,
+        **figures,
     )
+
+
+def _figures(plan: Plan) -> dict[str, Any]:
+    """What a row has only with a plan."""
+    about = plan.certificate
+    return {
+        "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
+        "step_us": about.simulated_step_us,
+        "bound_step_us": about.compute_us + about.bound_stall_us,
+        "gap": about.gap,
+        "peak_bytes": about.peak_bytes,
+        "d2h_bytes": about.d2h_bytes,
+        "h2d_bytes": about.h2d_bytes,
+        "host_pool_bytes": plan.host_pool_bytes,
+        "proof": about.proof,
+        "solve_seconds": about.solve_seconds,
+    }

@@ -217,7 +217,7 @@ def test_solve_plans_for_workers(profile_file: Path, capsys: pytest.CaptureFixtu
     assert plan.host_budget_bytes == 50
     printed = capsys.readouterr().out
     assert re.search(r"2 │ +500\.00 kB/s │ +500\.00 kB/s │ +│ +0 us │ +5\.0 ms │ +100 B", printed)
-    assert "taken to go another way than this link" in printed
+    assert "taken to go another way between the workers than this link" in printed
     assert "recorded without DistributedDataParallel" in printed
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from planner.sweep import (
 )
 from planner.sweep_plot import sweep_figure
 from planner.sweep_processes import solve_points
-from profiles.errors import QuantityError
+from profiles.errors import QuantityError, SolverError
 from profiles.profile import Profile, Provenance, write_profile
 from tests.test_cli import sandwich
 from tests.toys import toy_link, transformer_like
@@ -112,6 +113,18 @@ def test_processes_end_with_a_sweep_that_is_left_early() -> None:
     settings = SweepSettings(time_limit_s=PATIENCE_S)
     with closing(solve_points(profile, points, settings, processes=2)) as solved:
         assert next(solved)[0] == 0
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_process_ends_the_sweep_with_an_error() -> None:
+    points = sweep_points([choice()], [10**6, *range(4000, 4008)])
+    settings = SweepSettings(time_limit_s=PATIENCE_S)
+    with closing(solve_points(transformer_like(60), points, settings, processes=2)) as solved:
+        next(solved)
+        for process in multiprocessing.active_children():
+            process.kill()
+        with pytest.raises(SolverError, match="was killed, likely for want of memory"):
+            list(solved)
     assert multiprocessing.active_children() == []
 
 
@@ -204,6 +217,7 @@ def test_what_is_asked_for_is_read_in_order() -> None:
         all_reduce_on_link=False,
         host_budget="1kB",
     )
+    assert not any(choice.all_reduce_on_link for choice in choices)
     assert [(c.link.name, c.workers, c.host_budget_bytes) for c in choices] == [
         ("pcie4-x16 / 2 workers", 2, 500),
         ("pcie4-x16", 1, 1000),
@@ -244,6 +258,10 @@ def test_the_figure_draws_every_line_and_what_cannot_be() -> None:
             SweepRow(
                 link="a",
                 workers=workers,
+                all_reduce_on_link=False,
+                d2h_bytes_per_us=1.0,
+                h2d_bytes_per_us=1.0,
+                both_bytes_per_us=None,
                 budget_bytes=budget_bytes,
                 outcome=SweepOutcome.PLANNED,
                 compute_us=2e6,
@@ -253,13 +271,12 @@ def test_the_figure_draws_every_line_and_what_cannot_be() -> None:
             for budget_bytes in (2**31, 2**32)
         ]
     ]
-    unmet = SweepRow(
-        link="a",
-        workers=1,
+    unmet = replace(
+        rows[0],
         budget_bytes=2**29,
         outcome=SweepOutcome.UNMET,
         smallest_budget_bytes=2**30 + 1,
-        compute_us=2e6,
+        step_us=None,
     )
     figure = sweep_figure(
         sweep_table([*rows, unmet]),

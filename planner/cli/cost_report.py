@@ -13,6 +13,11 @@ from profiles.profile import LeftOut, Profile
 
 NUMBERS = ("workers", "to the host", "from it", "both together", "stall", "step", "host pools")
 
+ANOTHER_WAY = (
+    "Summing {} of gradients is taken to go another way between the workers than this link; "
+    "--all-reduce-on-link if not."
+)
+
 
 def print_worker_costs(plan: Plan, workers: Workers) -> None:
     """Prints what the plan costs with other numbers of workers, or why that is not said."""
@@ -35,10 +40,7 @@ def print_worker_notes(profile: Profile, workers: Workers) -> None:
     if workers.sharing.memory is None and workers.sharing.gpus_per_memory > 1:
         print("How fast a socket's memory is was not said: it is taken not to be what limits.")
     if workers.exchange is None:
-        print(
-            f"Summing {size_text(exchanged_bytes(profile))} of gradients is taken to go another "
-            "way than this link; --all-reduce-on-link if not."
-        )
+        print(ANOTHER_WAY.format(size_text(exchanged_bytes(profile))))
     if not any(storage.left_out is LeftOut.EXCHANGED for storage in profile.storages):
         print(
             "The step was recorded without DistributedDataParallel, whose buckets take memory: to "

@@ -58,6 +58,7 @@ def parse_link_choices(
                     name=alone.name,
                     workers=count,
                     link=sharers.link,
+                    all_reduce_on_link=all_reduce_on_link,
                     host_budget_bytes=host_budget_each_bytes(host_bytes, count),
                 )
             )

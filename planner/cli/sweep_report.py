@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from planner.cli.cost_report import ANOTHER_WAY
 from planner.cli.output import print_table, wrote
 from planner.cli.quantity import size_text, time_text
 from planner.memory import slot_memory
+from planner.shared_link import exchanged_bytes
 from planner.sweep import SweepOutcome, SweepRow, sweep_table
 from profiles.files import write_atomically
 from profiles.profile import Profile
@@ -46,6 +48,8 @@ def tell_sweep(
     if png is not None:
         _draw(profile, name, rows, png)
     _print_rows(profile, rows)
+    if any(row.workers > 1 and not row.all_reduce_on_link for row in rows):
+        print(ANOTHER_WAY.format(size_text(exchanged_bytes(profile))))
     for path in (csv, png):
         if path is not None:
             wrote(path)
