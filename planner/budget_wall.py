@@ -120,17 +120,7 @@ def budget_wall(profile: Profile, problem: Problem, widest: Iterable[int]) -> Bu
         for storage in moment.allocated
         if storage.id not in away and storage.size_bytes > 0
     ]
-    overhead_bytes = profile.slots[t].overhead_bytes
-    if overhead_bytes:
-        held.append(
-            HeldStorage(
-                name="",
-                kind=StorageKind.TEMPORARY,
-                module="",
-                size_bytes=overhead_bytes,
-                stays=Stays.BEYOND,
-            )
-        )
+    held += _beyond(profile.slots[t].overhead_bytes)
     op = None if moment.op is None else profile.ops[moment.op]
     return BudgetWall(
         slot=t,
@@ -195,6 +185,16 @@ class _Moment:
         if storage.released_op is not None and last_use < self._ops.start:
             return Stays.KEPT
         return Stays.NO_ANCHOR
+
+
+def _beyond(overhead_bytes: int) -> list[HeldStorage]:
+    """What the device needs that no storage stands for."""
+    if overhead_bytes == 0:
+        return []
+    kind = StorageKind.TEMPORARY
+    return [
+        HeldStorage(name="", kind=kind, module="", size_bytes=overhead_bytes, stays=Stays.BEYOND)
+    ]
 
 
 def _held(storage: Storage, stays: Stays) -> HeldStorage:

@@ -12,7 +12,7 @@ from profiles.profile import Provenance
 WITHOUT_COLOUR = "#E69F00"
 WITH_COLOUR = "#0072B2"
 DOTS_PER_INCH = 150
-_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
 
 def memory_figure(
@@ -27,7 +27,7 @@ def memory_figure(
         budget_bytes: Drawn as a line, if given.
     """
     highest = max(memory["without_bytes"].max(), budget_bytes or 0)
-    unit_bytes, unit = next(pair for pair in _UNITS if highest >= pair[0] or pair[0] == 1)
+    unit_bytes, unit = next(pair for pair in SIZE_UNITS if highest >= pair[0] or pair[0] == 1)
     start_s = memory["start_us"] / 1e6
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from planner.plots import SIZE_UNITS
 from profiles.profile import Provenance
 
 # Okabe and Ito, Color Universal Design; numbers of workers also differ in marker and dash.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
-_SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 _TIME_UNITS = ((1e6, "s"), (1e3, "ms"), (1.0, "us"))
 _FLOOR_ALPHA = 0.18
 
@@ -47,21 +47,14 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
         peak_bytes: Peak with nothing moved; budgets are shown as shares of it too.
         times: Whether the profile's times were measured or estimated.
     """
-    size = _unit(_SIZE_UNITS, table["budget_bytes"].max())
+    size = _unit(SIZE_UNITS, table["budget_bytes"].max())
     time = _unit(_TIME_UNITS, table[["step_us", "compute_us"]].astype(float).max(axis=None))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for line, rows in _lines(table):
         _draw_line(axes, line, rows.sort_values("budget_bytes"), size, time)
-    compute = table["compute_us"].max() / time.size
-    axes.axhspan(0, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
-    axes.axhline(
-        compute,
-        color="black",
-        linestyle="--",
-        linewidth=1,
-        label=f"nothing moved, in {peak_bytes / size.size:.2f} {size.name} ({times.value})",
-    )
+    unmoved = f"nothing moved, in {peak_bytes / size.size:.2f} {size.name} ({times.value})"
+    _draw_compute(axes, table["compute_us"].max() / time.size, unmoved)
     _draw_unmet(axes, table, size)
     axes.set(
         title=title,
@@ -124,6 +117,11 @@ def _draw_line(axes: Axes, line: _Line, rows: pd.DataFrame, size: _Unit, time: _
         linewidth=1.6,
         label=line.label,
     )
+
+
+def _draw_compute(axes: Axes, compute: float, label: str) -> None:
+    axes.axhspan(0, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
+    axes.axhline(compute, color="black", linestyle="--", linewidth=1, label=label)
 
 
 def _draw_unmet(axes: Axes, table: pd.DataFrame, size: _Unit) -> None:

@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     from planner.plan import Plan
     from profiles.profile import Profile
 
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        show_default=False,
+        help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
+    ),
+]
+
 
 def solve(
     profile: ProfileFile,
-    budget: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            show_default=False,
-            help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
-        ),
-    ],
+    budget: Budget,
     output: OutputFile,
     link: LinkName = None,
     d2h_bandwidth: D2hBandwidth = None,

@@ -26,45 +26,48 @@ if TYPE_CHECKING:
     from profiles.profile import Profile
 
 
+Budgets = Annotated[
+    str,
+    typer.Option(metavar="SIZES", show_default=False, help="Budgets, with commas: 30%,50%,8GiB."),
+]
+LinkNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Links of the table, with commas (see 'plan links'); by default the profile's.",
+    ),
+]
+WorkerCounts = Annotated[
+    str, typer.Option(metavar="NUMBERS", help="Numbers of workers of one host, with commas: 1,2,4.")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many plans are made at once; by default one per core."),
+]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Also write the table, as CSV."),
+]
+PngFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
+]
+
+
 def sweep(
     profile: ProfileFile,
-    budgets: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZES",
-            show_default=False,
-            help="Budgets, with commas: 30%,50%,8GiB.",
-        ),
-    ],
-    links: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Links of the table, with commas (see 'plan links'); by default the profile's.",
-        ),
-    ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(metavar="NUMBERS", help="Numbers of workers of one host, with commas: 1,2,4."),
-    ] = "1",
+    budgets: Budgets,
+    links: LinkNames = None,
+    workers: WorkerCounts = "1",
     share: Share = None,
     all_reduce_on_link: AllReduceOnLink = False,
     host_budget: HostBudget = None,
     solver: SolverChoice = SolverName.HIGHS,
     time_limit: TimeLimit = 60.0,
     min_size: MinSize = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many plans are made at once; by default one per core."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Also write the table, as CSV."),
-    ] = None,
-    png: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
-    ] = None,
+    processes: Processes = None,
+    output: CsvFile = None,
+    png: PngFile = None,
 ) -> None:
     """Plans for many budgets, links and numbers of workers: a table, and a curve.
 

@@ -2,7 +2,7 @@
 
 from planner.cli.link import choose_link
 from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
-from planner.cli.sharing import choose_workers
+from planner.cli.sharing import Workers, choose_workers
 from planner.memory import slot_memory
 from planner.shared_link import host_budget_each_bytes
 from planner.sweep import LinkChoice
@@ -46,23 +46,30 @@ def parse_link_choices(
     """
     names = [None] if links is None else list(dict.fromkeys(map(str.strip, links.split(","))))
     host_bytes = parse_size_bytes("--host-budget", host_budget) if host_budget else None
-    choices = []
-    for name in names:
-        alone = choose_link(profile.link, name, None, None)
-        for count in _counts(workers):
-            sharers = choose_workers(
-                profile, alone, count=count, share=share, all_reduce_on_link=all_reduce_on_link
-            )
-            choices.append(
-                LinkChoice(
-                    name=alone.name,
-                    workers=count,
-                    link=sharers.link,
-                    all_reduce_on_link=all_reduce_on_link,
-                    host_budget_bytes=host_budget_each_bytes(host_bytes, count),
-                )
-            )
-    return tuple(choices)
+    return tuple(
+        _choice(
+            choose_workers(
+                profile,
+                choose_link(profile.link, name, None, None),
+                count=count,
+                share=share,
+                all_reduce_on_link=all_reduce_on_link,
+            ),
+            host_bytes,
+        )
+        for name in names
+        for count in _counts(workers)
+    )
+
+
+def _choice(workers: Workers, host_bytes: int | None) -> LinkChoice:
+    return LinkChoice(
+        name=workers.alone.name,
+        workers=workers.count,
+        link=workers.link,
+        all_reduce_on_link=workers.exchange is not None,
+        host_budget_bytes=host_budget_each_bytes(host_bytes, workers.count),
+    )
 
 
 def _counts(workers: str) -> tuple[int, ...]:
