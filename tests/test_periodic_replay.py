@@ -191,7 +191,7 @@ def in_thread(act: Callable[[], object]) -> object:
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(act()))
     thread.start()
-    thread.join(timeout=60)
+    thread.join(timeout=600)
     return results[0]
 
 
