@@ -224,7 +224,7 @@ class Profile(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     REMAKE: ClassVar[str] = "plan profile"
 
     workload: WorkloadSource

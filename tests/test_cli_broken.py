@@ -116,7 +116,7 @@ def test_a_truncated_file(tmp_path: Path, refused: Refused, make: Callable[[Path
 def test_another_version(tmp_path: Path, refused: Refused, make: Callable[[Path], Path]) -> None:
     path = edited(make(tmp_path), lambda content: content.update(version=99))
     for words in shown_and_used(path):
-        assert "version is 99, this swapplan reads version 1" in refused(*words)
+        assert "version is 99, this swapplan reads version 2" in refused(*words)
 
 
 @pytest.mark.parametrize("make", [good_profile, good_plan])

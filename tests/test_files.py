@@ -101,7 +101,7 @@ def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
     assert "expected 'swapplan-plan'" in refused(read_plan, path)
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, -1, 2.0, True, "2", None])
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_version(tmp_path: Path, kind: str, version: object) -> None:
     path = tmp_path / "x.json"
