@@ -47,11 +47,11 @@ class Accountant(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
         self._forbidden: dict[int, TrackedStorage] = {}
         self._copied: dict[int, TrackedStorage] = {}
-        self._on_forbidden_use: Callable[[str], None] | None = None
+        self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
         self._before_op: Callable[[], None] | None = None
         self._on_made: Callable[[torch.UntypedStorage], None] | None = None
 
-    def when_forbidden_use(self, handler: Callable[[str], None]) -> None:
+    def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
         self._on_forbidden_use = handler
 
@@ -149,7 +149,7 @@ class Accountant(TorchDispatchMode):
         inputs = storages_in(func, args, kwargs)
         for storage, writes in inputs.items():
             if storage._cdata in self._forbidden:
-                self._refuse(func)
+                self._refuse(func, self._forbidden[storage._cdata])
             if writes and storage._cdata in self._copied:
                 self._copied[storage._cdata].forget_copy()
             self._see(storage)
@@ -159,9 +159,9 @@ class Accountant(TorchDispatchMode):
         self._check_room(0)
         return result
 
-    def _refuse(self, func: OpOverload) -> None:
+    def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
         if self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{func} uses a storage that the plan has away")
+            self._on_forbidden_use(f"{func} uses a storage that the plan has away", tracked)
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         cdata = storage._cdata

@@ -3,7 +3,7 @@
 [Note: states kept back] Some optimizers hand out the states they make only when every parameter is
 updated: SGD does so with its momentum buffers. Until then nobody can look such a state up, but what
 an update has made and left alive, and is as large as the state, is that state or a temporary one.
-If it is the wrong one, the op that asks for it makes the step fall back, as any forbidden use does.
+If it is the wrong one, it comes back for the op that asks for it, and the state makes no trip.
 """
 
 import weakref
@@ -18,15 +18,21 @@ STATE = "state:"
 
 
 class MadeStorages:
-    """Storages made in one step, by the update in which they were made."""
+    """Storages made in one step, by the update in which they were made.
+
+    Attributes:
+        taken: Ids of the states that a storage was taken for.
+    """
 
     def __init__(self, plan: Plan) -> None:
+        self.taken: set[int] = set()
         self._plan = plan
         self._update = ""
         self._made: defaultdict[str, list[weakref.ref[torch.UntypedStorage]]] = defaultdict(list)
 
     def clear(self) -> None:
         """Forgets all."""
+        self.taken.clear()
         self._update = ""
         self._made.clear()
 
@@ -48,5 +54,6 @@ class MadeStorages:
             storage = made()
             if storage is not None and storage.nbytes() == planned.size_bytes:
                 self._made[f"{UPDATE}{parameter}"].remove(made)
+                self.taken.add(storage_id)
                 return storage
         return None

@@ -464,10 +464,24 @@ class Replay:
         tracked = self._tracked[storage_id] = TrackedStorage(storage, self._accountant)
         return tracked
 
-    def _on_miss(self, reason: str) -> None:
+    def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
         assert self._now is not None
+        if self._take_back(tracked):
+            return
         self._now.misses += 1
         self._fall_back(reason)
+
+    def _take_back(self, tracked: TrackedStorage) -> bool:
+        """Undoes the trip of what was taken for a state and is none; that state makes no trip."""
+        assert self._now is not None
+        taken = next((i for i in self._made.taken if self._tracked.get(i) is tracked), None)
+        if taken is None:
+            return False
+        tracked.restore(self._h2d)
+        del self._tracked[taken]
+        self._skipped.add(taken)
+        self._now.skipped_swaps += 1
+        return True
 
     def _on_state_dict(self, *_: Any) -> None:
         if self._now is None:

@@ -3,10 +3,12 @@
 [Note: falling back together] A worker whose step is not the planned one falls back at once and
 alone: bringing its own storages back runs no collective and skips none, so the others, who wait
 for its gradients and for nothing else, cannot tell the difference. They hear of it at the boundary
-of the step, where everything is resident on every worker: all count that step as fallen back and
-say so once, and all replay the next one. They do not train the next step resident for the sake of
-the one that diverged: a plan is there because a resident step does not fit, so that would end the
-training of all where one odd batch on one worker would not.
+of the step: all count that step as fallen back and say so once, and all replay the next one. The
+one that diverged begins it with a prologue, which is its own affair, too; the others leave what is
+away where it is. They bring nothing back for the sake of the one that diverged, and train no step
+resident: a plan is there because that does not fit, so it would end the training of all where one
+odd batch on one worker would not. Likewise, a worker that saves or evaluates between two steps
+brings its own storages back alone.
 
 [Note: telling at the end, hearing at the next begin] The word is one small all-reduce over a gloo
 group of its own, so that it stays apart from the order of the training's collectives, needs no

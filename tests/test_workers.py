@@ -12,6 +12,7 @@ import pytest
 
 from planner.plan import Plan, write_plan
 from tests.everything_away import everything_away
+from tests.periodic import periodic
 from tests.training import everything_away_plan
 from tests.worker_programs.cases import recorded_alone
 
@@ -48,9 +49,7 @@ def seen_in(folder: Path, *files: str) -> list[dict[str, Any]]:
 def test_training_of_workers_is_bit_equal(tmp_path: Path) -> None:
     names_by_count = {2: ["own_script", "unet3d", "accumulating"], 4: ["unet3d", "kept_gradients"]}
     plans = {
-        name: everything_away(recorded_alone(name))
-        for names in names_by_count.values()
-        for name in names
+        name: periodic(recorded_alone(name)) for names in names_by_count.values() for name in names
     }
     for name, plan in plans.items():
         write_plan(plan, tmp_path / f"{name}.plan.json")
@@ -78,7 +77,7 @@ def check_bit_equal(plan: Plan, of_all: list[dict[str, Any]]) -> None:
 def _together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("together")
     profile = recorded_alone("own_script")
-    plan = everything_away(profile)
+    plan = periodic(profile)
     write_plan(plan, folder / "own_script.plan.json")
     write_plan(everything_away(profile, min_size_bytes=100_000), folder / "other.plan.json")
     write_plan(everything_away_plan("unet3d"), folder / "unet3d.plan.json")
