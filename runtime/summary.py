@@ -23,6 +23,9 @@ def summary_line(
         return "swapplan: no step was replayed."
     steps = "1 step" if step_count == 1 else f"{step_count} steps"
     parts = [steps, _fallback_text(kept, fallbacks), _misses_text(kept)]
+    restores = sum(step.boundary_restores for step in kept)
+    if restores:
+        parts.append(f"everything brought back {restores} times between steps")
     replayed = [step for step in kept if step.fallback is None]
     if replayed:
         parts += [_per_step_text(plan, replayed), *_peak_texts(plan, replayed)]

@@ -57,6 +57,7 @@ def test_training_is_checked_and_written(tmp_path: Path) -> None:
     results = Results(ground, tmp_path)
     assert check.check_all(ground, (SMALLEST,), results, timed_steps=1)
     _, [row] = read(results.folder, "training.json")
+    assert row["repeats"]
     assert row["losses_equal"]
     assert row["tensors_equal"]
     assert row["enforced"]
@@ -65,20 +66,28 @@ def test_training_is_checked_and_written(tmp_path: Path) -> None:
     assert "tensors bit-equal" in (results.folder / "training.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        # Trained without a plan, once more, recorded, and trained with it.
+        ((0, 0, 0, 1), "| DIFFERENT |"),
+        ((0, 1, 0, 0), "| differ from run to run without a plan, too |"),
+    ],
+)
 def test_a_training_that_differs_fails_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], told: str
 ) -> None:
-    seeds = iter(range(10))
+    left = iter(seeds)
     ground = CpuGround()
     build = ground.build
     monkeypatch.setattr(
         ground,
         "build",
-        lambda source: build(source.model_copy(update={"seed": next(seeds)})),
+        lambda source: build(source.model_copy(update={"seed": next(left)})),
     )
     results = Results(ground, tmp_path)
     assert not check.check_all(ground, (SMALLEST,), results, timed_steps=1)
-    assert "DIFFERENT" in (results.folder / "training.md").read_text()
+    assert told in (results.folder / "training.md").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

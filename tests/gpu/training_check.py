@@ -27,6 +27,8 @@ class TrainingCheck:
     Attributes:
         workload: Which, with its settings.
         steps: Steps of each training.
+        repeats: Two trainings without the plan gave the same bits; if not, nothing below about
+            numbers says anything of the plan.
         losses_equal: Every loss is the same, bit by bit.
         tensors_equal: So are all parameters, buffers, gradients and optimizer states at the end.
         tensors_compared: Their number.
@@ -49,6 +51,7 @@ class TrainingCheck:
 
     workload: str
     steps: int
+    repeats: bool
     losses_equal: bool
     tensors_equal: bool
     tensors_compared: int
@@ -70,8 +73,8 @@ class TrainingCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether the numbers are equal, every step was replayed, and the budget held."""
-        equal = self.losses_equal and self.tensors_equal
+        """Whether numbers can be compared and are equal, every step was replayed, and the budget held."""
+        equal = self.repeats and self.losses_equal and self.tensors_equal
         held = self.enforced and self.peak_bytes <= self.budget_bytes
         return equal and held and self.fallbacks == 0
 
@@ -154,6 +157,8 @@ def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> 
     """
     without = _train_without(case, ground, timed_steps)
     ground.tidy()
+    again = _train_without(case, ground, timed_steps)
+    ground.tidy()
     budget_bytes = int(without.peak_bytes * case.budget_share)
     task = Task(source=case.source(), budget_bytes=budget_bytes, link=link, timed_steps=timed_steps)
     plan = planned(task, ground)
@@ -167,7 +172,8 @@ def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> 
     if out_of_memory:
         ground.tidy()
         trained, steps = _train_with(plan, case, ground, timed_steps)
-    return _report(case, plan, without, trained, steps, out_of_memory)
+    repeats = (without.losses, without.digests) == (again.losses, again.digests)
+    return _report(case, plan, without, trained, steps, repeats, out_of_memory)
 
 
 def _train_without(case: Case, ground: Ground, timed_steps: int) -> _Finished:
@@ -209,12 +215,14 @@ def _report(
     without: _Finished,
     trained: _Finished,
     steps: tuple[StepStatistics, ...],
+    repeats: bool,
     out_of_memory: str,
 ) -> TrainingCheck:
     about = plan.certificate
     return TrainingCheck(
         workload=case.title,
         steps=len(steps),
+        repeats=repeats,
         losses_equal=without.losses == trained.losses,
         tensors_equal=without.digests == trained.digests,
         tensors_compared=len(trained.digests),
