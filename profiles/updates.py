@@ -15,7 +15,7 @@ op's own time holds the mode's; slots inside the optimizer step do, see `profile
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -99,7 +99,7 @@ class UpdateMode(TorchDispatchMode):
     def _look_at(self, func: OpOverload, args: Any, kwargs: Any) -> None:
         while self._growing:
             self._look_up(self._growing.pop())
-        families = list(self._families_in(args, kwargs))
+        families = self._families_in(args, kwargs)
         if not families or is_bookkeeping(func):
             return
         if reads_description_only(func):
@@ -111,16 +111,25 @@ class UpdateMode(TorchDispatchMode):
                 self._unreached.pop(cdata, None)
         self._on_reached(families[0])
 
-    def _families_in(self, args: Any, kwargs: Any) -> Iterator[str]:
-        """Yields the families not reached yet that an op's arguments belong to."""
+    def _families_in(self, args: Any, kwargs: Any) -> list[str]:
+        """Returns the families not reached yet that an op's arguments belong to."""
+        found: list[str] = []
+        # Most arguments are tensors or numbers: looking into nests only is half the time.
         for value in (*args, *kwargs.values()):
-            for tensor in tensors_of(value):
-                if tensor.layout is not torch.strided:
-                    continue
-                storage = tensor.untyped_storage()
-                member = self._unreached.get(storage._cdata)
-                if member is not None and member.family and member.storage() is storage:
-                    yield member.family
+            if isinstance(value, torch.Tensor):
+                self._note_family(value, found)
+            elif isinstance(value, (list, tuple)):
+                for tensor in tensors_of(value):
+                    self._note_family(tensor, found)
+        return found
+
+    def _note_family(self, tensor: torch.Tensor, found: list[str]) -> None:
+        if tensor.layout is not torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        member = self._unreached.get(storage._cdata)
+        if member is not None and member.family and member.storage() is storage:
+            found.append(member.family)
 
     def _look_up(self, family: str) -> None:
         """Finds the storages of a family as they are now."""
