@@ -73,7 +73,7 @@ class TrainingCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether numbers can be compared and are equal, every step was replayed, and the budget held."""
+        """Whether numbers repeat and are equal, every step was replayed, and the budget held."""
         equal = self.repeats and self.losses_equal and self.tensors_equal
         held = self.enforced and self.peak_bytes <= self.budget_bytes
         return equal and held and self.fallbacks == 0
