@@ -4,6 +4,7 @@ A process of its own, so that its peak of memory is that of the one solve and no
 that no solve finds caches warm that an earlier one filled.
 """
 
+import resource
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -63,6 +64,8 @@ class SolveFigures:
             wrapping round the step boundary.
         budget_bytes: The budget.
         seconds: Wall time of `solve` (measured).
+        cpu_seconds: Processor time of it, programs it started included (measured): less than
+            `seconds` where others use the cores as well.
         models: Models handed to a solver.
         rows: Rows of the largest of them.
         variables: Its variables.
@@ -87,6 +90,7 @@ class SolveFigures:
     idle_stretches: int
     budget_bytes: int
     seconds: float
+    cpu_seconds: float
     models: int
     rows: int
     variables: int
@@ -105,11 +109,12 @@ class SolveFigures:
 
 
 class ModelSize(NamedTuple):
-    """The size of a model as the solver gets it; compares by rows first."""
+    """The size of a model as the solver gets it, and the solver's wall time; sorts by rows."""
 
     rows: int
     variables: int
     binaries: int
+    seconds: float
 
 
 def measured_solves(cases: Iterable[SolveCase], jobs: int = 1) -> Iterator[SolveFigures]:
@@ -125,11 +130,11 @@ def measured_solve(case: SolveCase) -> SolveFigures:
     budget_bytes = int(case.budget_share * peak_bytes)
     smallest_bytes = default_min_size_bytes(peak_bytes)
     start_memory_bytes = peak_memory_bytes()
-    started_s = time.perf_counter()
+    started_s, started_cpu_s = time.perf_counter(), cpu_seconds()
     with watched_models() as sizes:
         outcome = _outcome(profile, budget_bytes, case)
     seconds = time.perf_counter() - started_s
-    largest = max(sizes, default=ModelSize(0, 0, 0))
+    largest = max(sizes, default=ModelSize(0, 0, 0, 0.0))
     return SolveFigures(
         case=case.label,
         workload=profile.workload.reference,
@@ -138,6 +143,7 @@ def measured_solve(case: SolveCase) -> SolveFigures:
         idle_stretches=sum(i.size_bytes >= smallest_bytes for i in idles(profile)),
         budget_bytes=budget_bytes,
         seconds=seconds,
+        cpu_seconds=cpu_seconds() - started_cpu_s,
         models=len(sizes),
         rows=largest.rows,
         variables=largest.variables,
@@ -181,14 +187,23 @@ def watched_models() -> Iterator[list[ModelSize]]:
     def noting(program: pulp.LpProblem, *args: Any, **options: Any) -> int:
         variables = program.variables()
         integers = sum(variable.cat == pulp.LpInteger for variable in variables)
-        sizes.append(ModelSize(program.numConstraints(), len(variables), integers))
-        return solve_program(program, *args, **options)
+        rows, started_s = program.numConstraints(), time.perf_counter()
+        status = solve_program(program, *args, **options)
+        seconds = time.perf_counter() - started_s
+        sizes.append(ModelSize(rows, len(variables), integers, seconds))
+        return status
 
     pulp.LpProblem.solve = noting
     try:
         yield sizes
     finally:
         pulp.LpProblem.solve = solve_program
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of those that it has waited for."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, whose))
 
 
 def peak_memory_bytes() -> int:
