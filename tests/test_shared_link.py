@@ -176,6 +176,7 @@ def test_a_number_of_workers_whose_gradients_fill_the_link_has_no_cost() -> None
         ("switch=2", (2, 2, None)),
         ("switch=2, socket=4", (2, 4, None)),
         ("socket=4,memory=200GB/s", (1, 4, 200_000.0)),
+        ("nvlink2-ac922-6gpu", (1, 3, 170_000.0)),
     ],
 )
 def test_the_option_says_what_is_shared(
@@ -190,10 +191,21 @@ def test_the_option_says_what_is_shared(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "all", "switch", "switch=0", "switch=-1", "switch=2,switch=4", "sockt=4", "2,4"]
+    "text",
+    [
+        "",
+        "all",
+        "switch",
+        "switch=0",
+        "switch=-1",
+        "switch=2,switch=4",
+        "sockt=4",
+        "2,4",
+        "pcie3-x16",
+    ],
 )
 def test_an_option_that_says_nothing_clear_is_refused(text: str) -> None:
-    with pytest.raises(QuantityError, match="expected 'nothing', or what GPUs share"):
+    with pytest.raises(QuantityError, match="expected 'nothing', a link of which it is known"):
         parse_sharing(text)
 
 

@@ -71,8 +71,8 @@ Share = Annotated[
     typer.Option(
         "--share",
         metavar="LINKGROUP",
-        help="What the workers' GPUs share, such as switch=2,socket=4,memory=200GB/s, or "
-        "'nothing'; by default what is known of the link (see 'plan links').",
+        help="What the workers' GPUs share, such as switch=2,socket=4,memory=200GB/s; 'nothing'; "
+        "or as on a link of the table. By default what is known of the link (see 'plan links').",
     ),
 ]
 AllReduceOnLink = Annotated[

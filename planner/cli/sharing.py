@@ -15,8 +15,9 @@ SHARE = "--share"
 SWITCH, SOCKET, MEMORY = "switch", "socket", "memory"
 NOTHING = "nothing"
 EXPECTED = (
-    "expected 'nothing', or what GPUs share, such as switch=2,socket=4,memory=200GB/s: GPUs behind "
-    "one switch, GPUs to one socket, and the rate of that socket's memory (any of the three)"
+    "expected 'nothing', a link of which it is known (see 'plan links'), or what GPUs share, such "
+    "as switch=2,socket=4,memory=200GB/s: GPUs behind one switch, GPUs to one socket, and the rate "
+    "of that socket's memory (any of the three)"
 )
 
 
@@ -85,16 +86,20 @@ def choose_workers(
 
 
 def parse_sharing(text: str) -> "Sharing":
-    """Reads `switch=2,socket=4,memory=200GB/s`, any of the three, or `nothing`.
+    """Reads `switch=2,socket=4,memory=200GB/s`, any of the three, a link's name, or `nothing`.
 
     Raises:
         QuantityError: It is something else.
     """
     from planner.shared_link import NOTHING_SHARED
+    from profiles.hardware import LINK_FACTS
     from profiles.link_facts import Figure, Sharing
 
     if text.strip() == NOTHING:
         return NOTHING_SHARED
+    facts = LINK_FACTS.get(text.strip())
+    if facts is not None and facts.sharing is not None:
+        return facts.sharing
     parts = _parts(text)
     memory = parts.get(MEMORY)
     return Sharing(
