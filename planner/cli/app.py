@@ -12,6 +12,7 @@ from planner.cli.library import library
 from planner.cli.link_command import link
 from planner.cli.lists import links, workloads
 from planner.cli.profile import profile
+from planner.cli.report_page import report
 from planner.cli.run import run
 from planner.cli.show import show
 from planner.cli.solve import solve
@@ -60,6 +61,7 @@ for command in (
     compare,
     sweep,
     show,
+    report,
     trace,
     run,
     workloads,
