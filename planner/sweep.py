@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from planner.plan import Plan, Proof
+from planner.plan import BoundSource, Plan, Proof
 from planner.solve import solve
 from planner.solver_name import SolverName
 from profiles.errors import BudgetError
@@ -76,6 +76,7 @@ class SweepRow:
         compute_us: Step time with nothing moved, from the profile.
         step_us: Step time under the plan, simulated.
         bound_step_us: Step time no plan can be below.
+        bound_source: Why not.
         gap: How far the plan may be from the best, as a share of the best step time.
         peak_bytes: Peak under the plan, simulated.
         d2h_bytes: Bytes copied to the host per step.
@@ -97,6 +98,7 @@ class SweepRow:
     compute_us: float
     step_us: float | None = None
     bound_step_us: float | None = None
+    bound_source: BoundSource | None = None
     gap: float | None = None
     peak_bytes: int | None = None
     d2h_bytes: int | None = None
@@ -175,6 +177,7 @@ def _figures(plan: Plan) -> dict[str, Any]:
         "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
         "step_us": about.simulated_step_us,
         "bound_step_us": about.compute_us + about.bound_stall_us,
+        "bound_source": about.bound_source,
         "gap": about.gap,
         "peak_bytes": about.peak_bytes,
         "d2h_bytes": about.d2h_bytes,

@@ -19,7 +19,8 @@ import pytest
 from planner import sweep_processes
 from planner.cli import main
 from planner.cli.sweep_choices import parse_budgets_bytes, parse_link_choices
-from planner.plan import Proof
+from planner.cli.sweep_report import tell_sweep
+from planner.plan import BoundSource, Proof
 from planner.plots import png_bytes
 from planner.solve import solve
 from planner.sweep import (
@@ -187,6 +188,20 @@ def test_what_is_finished_is_printed_and_written(
     assert printed.err.splitlines()[-1] == "plan: interrupted"
     assert pd.read_csv(csv)["budget_bytes"].to_list() == [90, 105]
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bound_that_was_not_solved_for_is_marked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unmet, planned, fits = rows_of(sandwich(), 90, 105, 200)
+    solved = [unmet, planned, fits]
+    tell_sweep(sandwich(), "toy", solved, 3, csv=None, png=None)
+    assert "*" not in capsys.readouterr().out
+    stopped = replace(planned, bound_source=BoundSource.TRIVIAL, bound_step_us=5000.0)
+    tell_sweep(sandwich(), "toy", [unmet, stopped, fits], 3, csv=None, png=None)
+    printed = capsys.readouterr().out
+    assert re.search(r"│ +13\.0 ms │ 160\.0% │ 5\.0 ms\* │", printed)
+    assert "* the relaxation was not solved in time" in printed
 
 
 def test_sweep_prints_a_row_per_point(

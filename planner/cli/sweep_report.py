@@ -7,6 +7,7 @@ from planner.cli.cost_report import ANOTHER_WAY
 from planner.cli.output import print_table, wrote
 from planner.cli.quantity import size_text, time_text
 from planner.memory import slot_memory
+from planner.plan import BoundSource
 from planner.shared_link import exchanged_bytes
 from planner.sweep import SweepOutcome, SweepRow, sweep_table
 from profiles.files import write_atomically
@@ -14,6 +15,9 @@ from profiles.profile import Profile
 from profiles.quantities import size_text_up
 
 NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
+
+UNSOLVED = "*"
+"""Behind a bound that is nothing but the time of compute."""
 
 
 def tell_sweep(
@@ -48,6 +52,10 @@ def tell_sweep(
     if png is not None:
         _draw(profile, name, rows, png)
     _print_rows(profile, rows)
+    if any(_is_unsolved(row) for row in rows):
+        print(
+            f"{UNSOLVED} the relaxation was not solved in time: only that nothing computes faster."
+        )
     if any(row.workers > 1 and not row.all_reduce_on_link for row in rows):
         print(ANOTHER_WAY.format(size_text(exchanged_bytes(profile))))
     for path in (csv, png):
@@ -76,6 +84,10 @@ def _cells(row: SweepRow, peak_bytes: int) -> tuple[str, ...]:
     return (*asked, *_figures(row), row.outcome.value)
 
 
+def _is_unsolved(row: SweepRow) -> bool:
+    return row.outcome is SweepOutcome.PLANNED and row.bound_source is BoundSource.TRIVIAL
+
+
 def _figures(row: SweepRow) -> tuple[str, ...]:
     assert row.step_us is not None
     assert row.bound_step_us is not None
@@ -85,7 +97,7 @@ def _figures(row: SweepRow) -> tuple[str, ...]:
         size_text(row.peak_bytes or 0),
         time_text(row.step_us),
         f"{slower:.1%}",
-        time_text(row.bound_step_us),
+        time_text(row.bound_step_us) + (UNSOLVED if _is_unsolved(row) else ""),
         f"{row.gap:.2%}",
         *(size_text(size_bytes or 0) for size_bytes in bytes_of),
     )
