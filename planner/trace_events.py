@@ -4,9 +4,9 @@ The format is the Trace Event Format's JSON object form: complete events (`X`) a
 on the lanes, counters (`C`), flow events (`s` and `f`) and metadata (`M`). Times in it are
 microseconds.
 
-[Note: whole nanoseconds] Perfetto keeps nanoseconds and drops a slice that overlaps the one before
-it on its lane by a single one, which rounding a start and a duration apart brings about. So both
-ends of a slice are rounded to whole nanoseconds, and the duration is their difference.
+[Note: whole nanoseconds] Viewers keep nanoseconds, and slices of one lane must follow or enclose
+each other. Rounding a start and a duration apart can make neighbours overlap by one. So both ends
+of a slice are rounded to whole nanoseconds, and the duration is their difference.
 """
 
 import gzip
