@@ -10,7 +10,12 @@ op (`numpy`, `data_ptr`, pickling). Other threads have modes of their own. Of th
 the model and its `state_dict` are seen, by hooks (`runtime.replay`); so are forks, which wait for
 everything to come back. Not seen are another thread's own access to a parameter, and memory whose
 address was taken earlier. Where torch has been built for CUDA, that is an error rather than a
-crash (`runtime.residency`).
+crash (`runtime.seal`).
+
+[Note: modes stay until the next step] Once everything is back the modes let all pass, but they stay
+on the stacks until the next step begins: whoever touches may be called from inside torch, which
+keeps what it knows of its stacks while it calls somebody (a compiled function does), and would be
+left with modes that are gone.
 """
 
 import os
@@ -83,12 +88,6 @@ class BoundaryGuard:
             except BaseException:
                 self._guarded = guarded
                 raise
-
-    def touch_for_long(self, what: str) -> None:
-        """As `touch`, for who is no function called by torch: the modes can go at once."""
-        if self._guarded:
-            self.touch(what)
-            self._leave_modes()
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
@@ -169,7 +168,13 @@ def _guard_of(mode: object) -> BoundaryGuard | None:
 def _touch_all() -> None:
     """A forked process has none of the threads that could bring a storage back."""
     for guard in tuple(_guards):
-        guard.touch_for_long("a fork")
+        guard.touch("a fork")
 
 
-os.register_at_fork(before=_touch_all)
+def _leave_all() -> None:
+    """A forked process makes no steps, so nobody else would take the modes from its stacks."""
+    for guard in tuple(_guards):
+        guard._leave_modes()
+
+
+os.register_at_fork(before=_touch_all, after_in_child=_leave_all)

@@ -143,7 +143,8 @@ class Replay:
         """Leaves the code inside, between two steps, without a guard.
 
         The guard looks at every op of this thread, which takes some microseconds each. This is for
-        code that surely touches nothing that the model or the optimizer owns.
+        code that surely touches nothing that the model or the optimizer owns, or does so only by
+        calling the model or its `state_dict`, such as a long evaluation.
         """
         return self._guard.suspended()
 
@@ -358,10 +359,15 @@ class Replay:
             case ActionKind.RELEASE:
                 self._now.stall_us += self._tracked[action.storage].release()
             case ActionKind.SWAP_IN:
-                self._tracked[action.storage].swap_in(self._h2d)
-                self._now.h2d_bytes += self._sizes[action.storage]
+                self._swap_in(self._tracked[action.storage])
             case ActionKind.AWAIT:
                 self._arrive(action.storage)
+
+    def _swap_in(self, tracked: TrackedStorage) -> None:
+        assert self._now is not None
+        tracked.swap_in(self._h2d)
+        self._now.h2d_bytes += tracked.size_bytes
+        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
     def _swap_out(self, storage_id: int) -> None:
         tracked = self._known(storage_id)
@@ -415,7 +421,7 @@ class Replay:
         size_bytes = tracked.size_bytes
         tracked.swap_out(self._d2h, self._backend.pool.stretch(offset_bytes, size_bytes))
         self._now.d2h_bytes += size_bytes
-        self._now.host_peak_bytes = max(self._now.host_peak_bytes, offset_bytes + size_bytes)
+        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
     def _look_out_for_states(self, key: str) -> None:
         """Follows what the optimizer makes, in a step whose plan moves states not made so far."""
@@ -485,13 +491,13 @@ class Replay:
 
     def _on_state_dict(self, *_: Any) -> None:
         if self._now is None:
-            self._guard.touch_for_long("a state_dict")
+            self._guard.touch("a state_dict")
         elif self._now.fallback is None:
             self._fall_back("a state_dict was read or loaded inside the step")
 
     def _on_forward(self, *_: Any) -> None:
         if self._now is None:
-            self._guard.touch_for_long("a call of the model")
+            self._guard.touch("a call of the model")
 
     def _fall_back(self, reason: str) -> None:
         assert self._now is not None

@@ -349,11 +349,31 @@ def test_code_that_touches_nothing_may_go_without_guard() -> None:
         assert both.away() == 0
         with both.replay.unguarded():
             pass
-        assert evaluate(both.planned).shape == (3, 1)
+        both.step()
+        with both.replay.unguarded():
+            assert torch.equal(evaluate(both.planned), evaluate(both.plain))
         both.planned.model.train()
-        evaluate(both.plain)
         both.plain.model.train()
         assert (*call_modes(), *op_modes()) == ()
+
+
+def test_compiled_functions_find_everything() -> None:
+    """What was compiled before runs as it did, and what is called from it may touch."""
+    twice_norm = torch.compile(lambda tensor: (tensor * 2).norm(), backend="aot_eager")
+    with pair() as both:
+        with both.replay.unguarded():
+            expected = twice_norm(first_parameter(both.plain))
+        assert twice_norm(first_parameter(both.planned)) == expected
+        both.step()
+        model = torch.compile(both.planned.model.eval(), backend="aot_eager")
+        with torch.no_grad():
+            found = model(torch.ones(3, 48))
+        torch.testing.assert_close(found, evaluate(both.plain))
+        both.planned.model.train()
+        both.plain.model.train()
+        both.step()
+        assert both.replay.boundary_restores == 2
+        assert both.away() > 10
 
 
 def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -361,7 +381,7 @@ def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(2):
             assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
             both.step()
-    told = [record.message for record in caplog.records if "brought back" in record.message]
+    told = [record.message for record in caplog.records if "Told once" in record.message]
     assert len(told) == 1
     assert "norm" in told[0]
 
