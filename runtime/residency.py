@@ -68,6 +68,11 @@ class TrackedStorage:
         """Whether the host memory of its last trip still holds the bytes it has now."""
         return self._host_is_true
 
+    @property
+    def host_end_bytes(self) -> int:
+        """Where in the host pool the memory of its last trip ends; 0 before the first."""
+        return 0 if self._host is None else self._host.offset_bytes + self._host.size_bytes
+
     def keep_copy(self) -> None:
         """The host memory it has just come back from holds its bytes until somebody writes it."""
         self._expect(Residency.RESIDENT)

@@ -19,7 +19,7 @@ from runtime.step_marks import EventClock, HostClock, MarkClock, MarkedCopy, Spa
 from runtime.streams import CudaStreams
 from runtime.timed_lanes import TimedLane, TimedStreams
 
-KEPT_TIMELINES = 64
+KEPT_TIMELINES = 32
 
 
 class TracedReplay(Replay):

@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from profiles.workload import Workload
+from profiles.workloads.build import check as check_source
+from profiles.workloads.catalog import WORKLOADS
 from tests import models
 from tests.benchmarks import bench_gpu
 from tests.benchmarks.bench_gpu import Effort, bench, largest
 from tests.benchmarks.bench_kernels import DeviceRate
 from tests.gpu import check
-from tests.gpu.cases import ON_GPU, TINY
+from tests.gpu.cases import CHECKED, COMPARED, TINY
 from tests.gpu.checkpointing import BLOCKS, checkpoint_blocks
 from tests.gpu.fixed_window import SMALLEST_BYTES, WINDOW, FixedWindow
 from tests.gpu.ground import CpuGround
@@ -180,8 +182,10 @@ def test_blocks_are_found_and_checkpointing_changes_no_number(case) -> None:  # 
 
 
 def test_every_case_has_blocks_and_a_setting_that_grows() -> None:
-    for case in (*ON_GPU, *TINY):
-        assert case.reference in BLOCKS
+    assert {case.reference for case in CHECKED} == set(WORKLOADS) == set(BLOCKS)
+    for case in (*CHECKED, *COMPARED, *TINY):
+        for value in case.values:
+            check_source(case.source(**{case.grows: str(value)}))
         assert case.grows in dict(case.settings)
         assert list(case.values) == sorted(case.values)
         assert 0 < case.budget_share < 1

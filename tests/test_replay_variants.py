@@ -27,6 +27,7 @@ from runtime.lanes import Direction
 from runtime.streams import CudaStreams
 from tests.everything_away import everything_away
 from tests.gpu.variants import VARIANTS, build_variant
+from tests.periodic import periodic
 from tests.test_cuda_lanes import ComputeNeverWaits, NeverWaitsForCompute
 from tests.training import FAST_LINK, assert_same, snapshot
 
@@ -46,7 +47,8 @@ def build(name: str, device: torch.device) -> Workload:
 def hardest_plan(name: str, device: torch.device, boundary: Boundary) -> Plan:
     source = WorkloadSource(reference=name, settings=(), seed=0)
     profile = record(build(name, device), source=source, link=FAST_LINK, timed_steps=1)
-    plan = everything_away(profile, boundary=boundary)
+    hardest = periodic if boundary is Boundary.PERIODIC else everything_away
+    plan = hardest(profile)
     budget_bytes = plan.budget_bytes + GROWTH_TRACKER_BYTES
     return plan.model_copy(update={"budget_bytes": budget_bytes})
 

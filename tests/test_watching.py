@@ -13,6 +13,7 @@ from profiles.errors import SwapplanError
 from profiles.workload import Workload
 from runtime import FallbackWarning, LoadedPlan, Ranges, Replay
 from runtime.ranges import WORDS
+from tests.periodic import periodic_plan
 from tests.training import BUILDERS, everything_away_plan
 
 
@@ -45,6 +46,19 @@ def test_a_step_tells_all_that_it_did(plan: Plan, workload: Workload, replay: Re
     assert statistics.allocated_peak_bytes is None, "the emulated device has no allocator"
     assert (statistics.misses, statistics.fallback, statistics.skipped_swaps) == (0, None, 0)
     assert 0 <= statistics.stall_us < statistics.duration_us
+
+
+def test_host_copies_that_stay_count_in_every_step(workload: Workload) -> None:
+    """Clean trips copy nothing to the host; what they come back from takes part of the pool."""
+    plan = periodic_plan("unet3d")
+    assert any(swap.clean for swap in plan.swaps)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for _ in range(4):
+            with replay.step() as statistics:
+                workload.step()
+    assert statistics.fallback is None
+    assert statistics.d2h_bytes == plan.certificate.d2h_bytes < statistics.h2d_bytes
+    assert statistics.host_peak_bytes == plan.host_pool_bytes
 
 
 def test_a_profiler_shows_every_action_by_storage(

@@ -27,7 +27,7 @@ import torch
 from planner.cli.quantity import size_text, time_text
 from profiles.errors import BudgetError
 from profiles.profile import Link
-from tests.gpu.cases import ON_GPU, TINY, Case
+from tests.gpu.cases import COMPARED, TINY, Case
 from tests.gpu.ground import CpuGround, CudaGround, Ground, StepFigures
 from tests.gpu.methods import Method, Task, Trainee, trained_by
 from tests.gpu.results import ROOT, Results, Table
@@ -49,7 +49,7 @@ class Effort:
     timed_steps: int
 
 
-FULL = Effort(cases=ON_GPU, timed_steps=7)
+FULL = Effort(cases=COMPARED, timed_steps=7)
 SMALL = Effort(cases=TINY, timed_steps=1)
 
 

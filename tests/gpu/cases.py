@@ -44,7 +44,17 @@ def _case(reference: str, share: float, grows: str, values: range, **settings: s
     )
 
 
-ON_GPU = (
+CHECKED = (
+    _case("unet3d", 0.5, "size", range(96, 97), size="96"),
+    _case("resnet50", 0.6, "batch", range(32, 33), resolution="224", batch="32"),
+    _case("vit", 0.6, "batch", range(32, 33), size="base", resolution="224", batch="32"),
+    _case("gpt2", 0.6, "batch", range(8, 9), size="small", sequence="512", batch="8"),
+    _case("bert", 0.6, "batch", range(16, 17), size="base", sequence="256", batch="16"),
+    _case("llama", 0.7, "batch", range(8, 9), size="tiny", sequence="1024", batch="8"),
+)
+"""Every built-in workload, each done in well under a minute on a GPU."""
+
+COMPARED = (
     _case("unet3d", 0.5, "size", range(128, 193, 16), size="128"),
     _case("gpt2", 0.6, "batch", range(8, 65, 4), size="medium", sequence="1024", batch="8"),
     _case("resnet50", 0.6, "batch", range(128, 1025, 64), resolution="224", batch="128"),

@@ -20,7 +20,7 @@ import torch
 
 from planner.cli.quantity import size_text, time_text
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
-from tests.gpu.cases import ON_GPU, Case
+from tests.gpu.cases import CHECKED, Case
 from tests.gpu.ground import CudaGround, Ground
 from tests.gpu.results import ROOT, Results, Table
 from tests.gpu.training_check import TrainingCheck, check_training
@@ -135,7 +135,7 @@ def main() -> int:
     rates = device_rates()
     results.write("kernels", rates, [rates_table(rates)])
     repeatable()
-    passed = check_all(ground, ON_GPU, results) and passed
+    passed = check_all(ground, CHECKED, results) and passed
     print(f"GPU check: {'passed' if passed else 'FAILED'}; results in {results.folder}")
     return 0 if passed else 1
 
