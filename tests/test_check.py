@@ -171,7 +171,7 @@ def test_a_relaxation_that_was_not_solved_proves_nothing(monkeypatch: pytest.Mon
 
     stopped = StallBound(0.0, BoundSource.TRIVIAL, ())
     monkeypatch.setattr("planner.bound.stall_bound", lambda *_: stopped)
-    with pytest.raises(SolverError, match="did not solve the relaxation in 9 s"):
+    with pytest.raises(SolverError, match="did not solve the relaxation within 9 s"):
         check_plan_against(slow_plan(), sandwich(), time_limit_s=9.0)
 
 
@@ -242,3 +242,14 @@ def test_bad_input_is_no_mismatch(
     files = {"profile": profile_file, "plan": edited(profile_file.parent, lambda content: None)}
     assert main(["check", *(word.format(**files) for word in words)]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_profile_of_the_library_goes_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, output = "library:resnet50-v100-16gb", str(tmp_path / "resnet.plan.json")
+    assert main(["solve", name, "--budget", "101%", "-o", output]) == 0
+    assert main(["check", output, name]) == 0
+    assert "nothing was proved" in capsys.readouterr().out
+    assert main(["check", output, "library:resnet50-v100-32gb"]) == 1
+    assert "profile_fingerprint is" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def check(
     profile: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PROFILE]",
+            metavar="PROFILE",
             help="The profile it was made from, or library:NAME: then the bound is checked too, "
             "and that the plan is this step's.",
             show_default=False,
