@@ -192,7 +192,7 @@ def _bound_us(plan: Plan, profile: Profile, solver: SolverName, time_limit_s: fl
     bound = stall_bound(problem, solver, time_limit_s)
     if bound.source is not BoundSource.RELAXATION:
         raise SolverError(
-            f"{solver.value} did not solve the relaxation within {time_limit_s:.0f} s, so the bound "
-            "is not checked. Give a larger --time-limit, or try the other one of --solver."
+            f"{solver.value} did not solve the relaxation within {time_limit_s:.0f} s, so the "
+            "bound is not checked. Give a larger --time-limit, or try the other one of --solver."
         )
     return bound.stall_us
