@@ -112,7 +112,7 @@ def test_the_pool_hands_out_only_its_own_bytes() -> None:
 
 
 def test_a_pool_larger_than_the_host_is_refused() -> None:
-    with pytest.raises(SwapplanError, match="smaller --host-budget"):
+    with pytest.raises(SwapplanError, match="plan solve --host-budget"):
         HostPool(1 << 60)
 
 
@@ -159,6 +159,58 @@ def test_residency_goes_round(d2h: Lane, h2d: Lane) -> None:
         Residency.RESIDENT,
     ]
     assert view.tolist() == [7, 8], "views stay valid"
+
+
+def test_a_host_copy_serves_until_the_storage_is_written(d2h: Lane, h2d: Lane) -> None:
+    pool = HostPool(MIB)
+    accountant = Accountant(CPU, None)
+    values = torch.arange(MIB // 8)
+    tracked = TrackedStorage(values.untyped_storage(), accountant)
+    tracked.swap_out(d2h, pool.stretch(0, MIB))
+    tracked.release()
+    tracked.swap_in(h2d)
+    tracked.arrive()
+    assert not tracked.has_copy, "nobody has said that it is kept"
+    tracked.keep_copy()
+    tracked.drop()
+    assert tracked.residency is Residency.AWAY
+    assert values.untyped_storage().nbytes() == 0
+    tracked.swap_in(h2d)
+    tracked.arrive()
+    assert torch.equal(values, torch.arange(MIB // 8))
+    with accountant.watch():
+        values.sum()
+        assert tracked.has_copy
+        values[3:5].add_(1)
+    assert not tracked.has_copy
+    tracked.keep_copy()
+    tracked.drop()
+    tracked.restore(h2d)
+    assert not tracked.has_copy
+
+
+def test_emptied_storages_are_sealed_where_torch_can(
+    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds of torch with CUDA have these two functions; here they stand in for themselves."""
+    calls: list[tuple[str, int, int]] = []
+    values, tracked = tracked_storage()
+    storage = values.untyped_storage()
+
+    def seal(cdata: int, message: str) -> None:
+        assert "swapplan" in message
+        calls.append(("seal", cdata, storage.nbytes()))
+
+    def unseal(cdata: int) -> None:
+        calls.append(("unseal", cdata, storage.nbytes()))
+
+    monkeypatch.setattr(torch._C, "_set_storage_data_ptr_access_error_msg", seal, raising=False)
+    monkeypatch.setattr(torch._C, "_clear_storage_data_ptr_access_error_msg", unseal, raising=False)
+    tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
+    assert calls == []
+    tracked.release()
+    tracked.restore(h2d)
+    assert calls == [("seal", storage._cdata, 0), ("unseal", storage._cdata, 0)]
 
 
 def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
