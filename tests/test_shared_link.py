@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from planner.check import check_plan_against
 from planner.cli import main
 from planner.cli.sharing import parse_sharing
 from planner.plan import read_plan
@@ -23,7 +24,7 @@ from profiles.hardware import EMULATED, LINK_FACTS, link_named
 from profiles.link_facts import Figure, Sharing
 from profiles.profile import LeftOut, Link, Provenance, StorageKind, write_profile
 from tests.test_cli import sandwich
-from tests.toys import fixed, resident, toy, toy_link
+from tests.toys import fixed, resident, toy, toy_link, unet_like
 
 
 def link(d2h: float = 24.0, h2d: float = 20.0, both: float | None = None) -> Link:
@@ -167,6 +168,19 @@ def test_a_number_of_workers_whose_gradients_fill_the_link_has_no_cost() -> None
     ring = Exchange(gradient_bytes=10_000, step_us=5000.0)
     costs = worker_costs_table(plan, link(d2h=2.5, h2d=2.5), sharing(), ring)
     assert costs["stall_us"].isna().to_list() == [False, False, True, True]
+
+
+def test_more_workers_only_raise_the_bound_and_their_plans_check() -> None:
+    alone, what = link(d2h=2.0, h2d=2.0, both=3.0), sharing(switch=2, socket=4, memory=3.0)
+    profile = unet_like(3, link=alone)
+    bounds_us = []
+    for workers in (1, 2, 4):
+        shared = shared_link(alone, workers=workers, sharing=what)
+        plan = solve(profile, budget_bytes=2900, link=shared, min_size_bytes=1)
+        assert plan.link == shared
+        assert check_plan_against(plan, profile).mismatches == ()
+        bounds_us.append(plan.certificate.bound_stall_us)
+    assert 0 < bounds_us[0] < bounds_us[1] < bounds_us[2]
 
 
 @pytest.mark.parametrize(
