@@ -8,6 +8,7 @@ import typer
 
 from planner.cli.check import check
 from planner.cli.compare import compare
+from planner.cli.diff import diff
 from planner.cli.library import library
 from planner.cli.link_command import link
 from planner.cli.lists import links, workloads
@@ -61,6 +62,7 @@ for command in (
     compare,
     sweep,
     show,
+    diff,
     report,
     trace,
     run,
