@@ -1,9 +1,9 @@
 """The processes of a sweep: points are planned side by side, and all processes end with the sweep.
 
 [Note: ending a sweep]
-Each process leads a process group of its own. So an interrupt from the terminal reaches this
-process alone, which ends the others; and what a process started itself (CBC is a program) ends with
-it. A process whose parent was killed ends its own group.
+An interrupt from the terminal is meant for this process alone, which ends the others: they begin
+with interrupts blocked. Each leads a process group of its own, so that what it started itself (CBC
+is a program) ends with it. One whose parent was killed ends its own group.
 """
 
 import multiprocessing
@@ -44,10 +44,12 @@ def solve_points(
         SolverError: The solver is missing or failed, or a process was killed.
     """
     with _pool(min(processes, len(points))) as pool:
-        positions = {
-            pool.submit(solve_point, profile, point, settings): position
-            for position, point in enumerate(points)
-        }
+        # Processes start as points are submitted.
+        with _interrupts_blocked():
+            positions = {
+                pool.submit(solve_point, profile, point, settings): position
+                for position, point in enumerate(points)
+            }
         for done in as_completed(positions):
             try:
                 yield positions[done], done.result()
@@ -73,6 +75,16 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
         for process in set(multiprocessing.active_children()) - before:
             _end(process)
         raise
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Holds interrupts back from this thread; a process started in it never gets one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import re
 import signal
 import subprocess
@@ -129,9 +130,20 @@ def test_a_killed_process_ends_the_sweep_with_an_error() -> None:
     assert multiprocessing.active_children() == []
 
 
+PLAN = """
+import signal
+import sys
+from planner.cli import main
+
+# Where tests run in the background the shell has it ignored, and whatever they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 def command(*words: str | Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "planner.cli", *map(str, words)],
+        [sys.executable, "-c", PLAN, *map(str, words)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -151,7 +163,11 @@ def test_nothing_is_left_running(tmp_path: Path, sent: signal.Signals, exit_code
         assert process.stderr is not None
         try:
             assert process.stderr.readline() == "planning ...\n"
-            process.send_signal(sent)
+            if sent is signal.SIGINT:
+                # To all of them, as a terminal does; some have hardly begun.
+                os.killpg(process.pid, sent)
+            else:
+                process.send_signal(sent)
             # All processes write to these pipes, so this waits for the last of them.
             printed, told = process.communicate(timeout=PATIENCE_S)
         finally:
