@@ -9,6 +9,8 @@ time, step after step. One copy at a time runs each way. Where free time is nega
 compare recomputing; that half is left out, as everything here only swaps.
 """
 
+from collections.abc import Iterable
+
 from planner.baselines.baseline import Baseline, KnownFrom
 from planner.baselines.case import Case
 from planner.baselines.measure import own_stall_us, waits_us
@@ -21,8 +23,8 @@ FEEDBACK_SHARE = 0.05
 """A late tensor's trigger moves by this share of its swap time."""
 FEEDBACK_STEPS = 40
 """Most steps of feedback; by then a trigger has moved by two swap times."""
-PATIENCE_STEPS = 5
-"""Feedback ends when so many steps in a row were no faster than the best."""
+PATIENCE = 5
+"""Feedback ends when so many changes of triggers in a row were no faster than the best."""
 
 
 def _plan(case: Case) -> Ruled:
@@ -30,7 +32,7 @@ def _plan(case: Case) -> Ruled:
     at_peak = set(useful_gaps(case.gaps, problem.resident_bytes, problem.budget_bytes))
     candidates = [i for i, gap in enumerate(case.gaps) if gap in at_peak]
     chosen = case.fewest_that_fit(case.largest_first(candidates, lambda i: free_us(problem, i)))
-    return _with_feedback(case, {i: problem.h2d_us[i] for i in chosen})
+    return _with_feedback(case, chosen)
 
 
 CAPUCHIN = Baseline(
@@ -43,31 +45,35 @@ CAPUCHIN = Baseline(
 )
 
 
-def _with_feedback(case: Case, lead_us: dict[int, float]) -> Ruled:
+def _with_feedback(case: Case, chosen: Iterable[int]) -> Ruled:
     """Repeats the step, each time with earlier triggers for what came late; returns the best."""
     problem = case.problem
-    best = found = _walk(case, lead_us)
+    lead_us = {i: problem.h2d_us[i] for i in chosen}
+    triggers = _triggers(case, lead_us)
+    best = found = _walk(case, triggers)
     best_us, since_best = own_stall_us(problem, best), 0
     for _ in range(FEEDBACK_STEPS):
         late = [i for i in waits_us(problem, found) if i in lead_us]
-        if not late or since_best == PATIENCE_STEPS:
+        if not late or since_best == PATIENCE:
             break
         lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
-        found = _walk(case, lead_us)
+        moved = _triggers(case, lead_us)
+        if moved == triggers:
+            continue
+        triggers, found = moved, _walk(case, moved)
         found_us, since_best = own_stall_us(problem, found), since_best + 1
         if found_us < best_us:
             best, best_us, since_best = found, found_us, 0
     return best
 
 
-def _walk(case: Case, lead_us: dict[int, float]) -> Ruled:
-    return walk(
-        case.problem,
-        (
-            Intent(i, case.gaps[i].first_slot, _trigger_slot(case, i, us))
-            for i, us in lead_us.items()
-        ),
-    )
+def _walk(case: Case, triggers: dict[int, int]) -> Ruled:
+    intents = (Intent(i, case.gaps[i].first_slot, slot) for i, slot in triggers.items())
+    return walk(case.problem, intents)
+
+
+def _triggers(case: Case, lead_us: dict[int, float]) -> dict[int, int]:
+    return {i: _trigger_slot(case, i, us) for i, us in lead_us.items()}
 
 
 def _trigger_slot(case: Case, i: int, lead_us: float) -> int:

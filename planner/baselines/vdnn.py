@@ -67,9 +67,10 @@ def _trips(
     for i in moved:
         gap = case.gaps[i]
         in_slot = await_slot = gap.next_use_slot
-        layer = case.step.layers[prefetches[i]] if i in prefetches else None
-        if layer is not None and layer.first_slot > releases[i]:
-            in_slot, await_slot = layer.first_slot, layer.end_slot
+        if i in prefetches:
+            layer = case.step.layers[prefetches[i]]
+            in_slot = max(layer.first_slot, releases[i] + 1)
+            await_slot = max(layer.end_slot, in_slot)
         yield RuledTrip(i, gap.first_slot, releases[i], in_slot, await_slot)
 
 

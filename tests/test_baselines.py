@@ -1,0 +1,365 @@
+"""Each baseline's own rule on steps solved by hand, and what holds for all of them.
+
+In the toys every slot is a layer, and backward begins in the slot that holds the most bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from planner.baselines import controls
+from planner.baselines.baseline import Baseline
+from planner.baselines.capuchin import CAPUCHIN
+from planner.baselines.case import Case, case_of
+from planner.baselines.checkpointing import full_checkpointing
+from planner.baselines.compare import Comparison
+from planner.baselines.deepcompile import DEEPCOMPILE
+from planner.baselines.flashneuron import FLASHNEURON
+from planner.baselines.measure import one_stream_stall_us, own_stall_us, waits_us
+from planner.baselines.ours import our_plan, our_row, our_smallest_budget_bytes
+from planner.baselines.pytorch_lms import PYTORCH_LMS
+from planner.baselines.registry import BASELINES
+from planner.baselines.ruled_trip import Ruled, RuledTrip, Streams, held_bytes
+from planner.baselines.smallest import smallest_budget_bytes
+from planner.baselines.superneurons import SUPERNEURONS
+from planner.baselines.swapadvisor import SWAPADVISOR
+from planner.baselines.teraio import G10, TERAIO
+from planner.baselines.tflms import TFLMS_V1, TFLMS_V2
+from planner.baselines.torch_pass import TORCH_PASS, TORCH_PASS_SINK
+from planner.baselines.torchtune import MAX_FWD_STASH, TORCHTUNE
+from planner.baselines.vdnn import VDNN_ALL, VDNN_CONV
+from planner.solver_name import SolverName
+from profiles.profile import Link, Profile
+from tests.reference import Trip, alive_across, alive_at, simulate
+from tests.strategies import jobs, peak_bytes
+from tests.toys import (
+    ToyStorage,
+    activation,
+    fixed,
+    resident,
+    toy,
+    toy_link,
+    transformer_like,
+    unet_like,
+)
+
+MIB = 2**20
+NAMES = [baseline.name for baseline in BASELINES]
+
+
+def case(profile: Profile, budget_bytes: int) -> Case:
+    return case_of(profile, budget_bytes, min_size_bytes=1)
+
+
+def heavy(profile: Profile, *ops: int) -> Profile:
+    """The same step, with convolutions for some ops."""
+    content = profile.model_dump()
+    for k in ops:
+        content["ops"][k]["name"] = "aten.convolution.default"
+    return Profile.model_validate(content)
+
+
+def trips(baseline: Baseline, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
+    """What a rule does: storage, swap-out, release, swap-in, await."""
+    asked = case(profile, budget_bytes)
+    return [(asked.gaps[t.gap].storage, *t[1:]) for t in baseline.rule(asked).trips]
+
+
+def stall_us(baseline: Baseline, profile: Profile, budget_bytes: int) -> float:
+    asked = case(profile, budget_bytes)
+    return own_stall_us(asked.problem, baseline.rule(asked))
+
+
+def steps_of_ten(count: int, storages: Sequence[ToyStorage], link: Link | None = None) -> Profile:
+    return toy(*[10] * count, storages=storages, link=link)
+
+
+def two_for_one() -> Profile:
+    """x and y, 6 bytes each, idle while slot 3 needs 6 more: one of them must go at budget 12.
+
+    x waits from slot 1 on for slot 6, y from slot 2 on for slot 5.
+    """
+    x, y, w = activation("x", 6, 0, 6), activation("y", 6, 1, 5), fixed("w", 6, 3)
+    return steps_of_ten(7, [x, y, w])
+
+
+def test_vdnn_waits_at_the_end_of_every_layer() -> None:
+    # x leaves during slot 1 (4 us of its 6 hide) and is waited for at anchor 2: 2 us. Slot 3 is the
+    # last forward layer. During slot 4 the search finds x in slot 5: back there, waited for at 5.
+    # During slot 3 it gives up at the convolution in slot 4.
+    storages = [activation("x", 6, 0, 5), fixed("w", 6, 3)]
+    profile = heavy(toy(10, 4, 10, 10, 10, 10, storages=storages), 4)
+    assert trips(VDNN_ALL, profile, 6) == [(0, 1, 2, 4, 5)]
+    assert stall_us(VDNN_ALL, profile, 6) == 2
+
+
+def test_vdnn_prefetches_too_early_when_no_convolution_stops_it() -> None:
+    # Without one it fetches x during slot 3 and waits at anchor 4: 12 bytes, whatever the budget.
+    storages = [activation("x", 6, 0, 5), fixed("w", 6, 3)]
+    profile = toy(10, 4, 10, 10, 10, 10, storages=storages)
+    assert trips(VDNN_ALL, profile, 6) == [(0, 1, 2, 3, 4)]
+    assert smallest_budget_bytes(VDNN_ALL, case(profile, 6)) == 12
+
+
+def test_vdnn_conv_moves_what_convolutions_read() -> None:
+    # y is read by the convolution in slot 2; x by none. y leaves during slot 3 and is fetched
+    # during the convolution in slot 5.
+    y = replace(activation("y", 6, 1, 2, 6), shown_at=3)
+    profile = heavy(steps_of_ten(8, [activation("x", 6, 0, 7), y, fixed("w", 6, 4)]), 2, 5)
+    assert trips(VDNN_CONV, profile, 12) == [(1, 3, 4, 5, 6)]
+    assert {storage for storage, *_ in trips(VDNN_ALL, profile, 12)} == {0, 1}
+
+
+def test_tflms_1_takes_the_first_tensors_and_fetches_one_op_ahead() -> None:
+    # One tensor is enough, the first one made. Out in slot 1, over by anchor 2; op 5 is one before
+    # its consumer.
+    assert trips(TFLMS_V1, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+    assert stall_us(TFLMS_V1, two_for_one(), 12) == 0
+
+
+def test_tflms_2_moves_the_longest_edges_and_keeps_a_tenth_free() -> None:
+    # x spans 6 ops, y 4. At budget 14 nine tenths are 12.6, so slot 3 needs one away: the threshold
+    # rises to 5 and x goes. The largest lead in its simulator is 2 ops: earlier meets w in slot 3.
+    assert trips(TFLMS_V2, two_for_one(), 14) == [(0, 1, 2, 4, 6)]
+    # At budget 12 they are 10.8: both go, although one would do.
+    assert {storage for storage, *_ in trips(TFLMS_V2, two_for_one(), 12)} == {0, 1}
+
+
+def test_pytorch_lms_pages_out_the_best_fit_and_never_fetches_ahead() -> None:
+    # Slot 3 misses 5 bytes: of x (6), y (9) and z (2) x fits best. It pages in when it is used.
+    x, y, z = activation("x", 6, 0, 6), activation("y", 9, 1, 5), activation("z", 2, 2, 5)
+    profile = steps_of_ten(7, [x, y, z, fixed("w", 5, 3)])
+    assert trips(PYTORCH_LMS, profile, 17) == [(0, 1, 3, 6, 6)]
+    assert stall_us(PYTORCH_LMS, profile, 17) == 6
+
+
+def test_superneurons_evicts_what_was_used_longest_ago_and_waits() -> None:
+    # x was used before y. Its copy starts when memory is missed: 6 us. Prefetch begins with the
+    # convolution in slot 4.
+    profile = heavy(two_for_one(), 4)
+    assert trips(SUPERNEURONS, profile, 12) == [(0, 3, 3, 4, 6)]
+    assert stall_us(SUPERNEURONS, profile, 12) == 6
+
+
+def test_capuchin_takes_the_longest_free_time_and_fetches_just_in_time() -> None:
+    # x is idle for 50 us, y for 30, and each copy takes 6. The last access 6 us before slot 6 is at
+    # anchor 5.
+    assert trips(CAPUCHIN, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+
+
+def test_capuchin_triggers_earlier_what_came_late() -> None:
+    # x and y, 12 bytes each, must be back for slot 6. Just in time both start at anchor 5: 24 us in
+    # 20. Feedback moves the late one to anchor 4, and nothing is waited for.
+    x, y, w = activation("x", 12, 0, 6), activation("y", 12, 1, 6), fixed("w", 24, 3)
+    profile = toy(*[20] * 7, storages=[x, y, w])
+    problem = case(profile, 24).problem
+    found = CAPUCHIN.rule(case(profile, 24))
+    assert sorted(trip.swap_in_slot for trip in found.trips) == [4, 5]
+    assert waits_us(problem, found) == {}
+    at_once = Ruled(tuple(trip._replace(swap_in_slot=5) for trip in found.trips))
+    assert waits_us(problem, at_once) == {1: 4}
+
+
+def test_swapadvisor_evicts_what_is_used_last_and_fetches_early() -> None:
+    # x is used after y. Slot 3 needs it away; from slot 4 on there is room.
+    assert trips(SWAPADVISOR, two_for_one(), 12) == [(0, 1, 3, 4, 6)]
+
+
+def test_flashneuron_offloads_in_order_until_the_rest_fits() -> None:
+    # The largest op touches 6 bytes, so the line is at 13 - 6 = 7: of 12 bytes x's 6 must go.
+    assert trips(FLASHNEURON, two_for_one(), 13) == [(0, 1, 2, 4, 6)]
+    # A step of which parameters and the largest op fill the budget has no plan.
+    profile = steps_of_ten(7, [*two_for_one_storages(), resident("p", 8, 0)])
+    assert trips(FLASHNEURON, profile, 13) == []
+
+
+def two_for_one_storages() -> list[ToyStorage]:
+    return [activation("x", 6, 0, 6), activation("y", 6, 1, 5), fixed("w", 6, 3)]
+
+
+def long_or_large() -> Profile:
+    """At budget 20 slots 4, 5 (24 bytes) and 7 (21) are over.
+
+    a, 10 bytes, is idle from slot 3 on for slot 7; b, 4 bytes, from slot 1 on for slot 9.
+    """
+    a, b = activation("a", 10, 2, 7), activation("b", 4, 0, 9)
+    return steps_of_ten(10, [a, b, fixed("w", 10, 4, 5), fixed("v", 7, 7)])
+
+
+def test_g10_takes_the_largest_area() -> None:
+    # a: 10 bytes times the 20 us of slots 4 and 5; b: 4 bytes times 30 us. a goes first. Slot 7 is
+    # still over, so b goes, too. Without b slot 5 has room for a, which comes back eagerly.
+    assert trips(G10, long_or_large(), 20) == [(1, 1, 2, 8, 9), (0, 3, 4, 5, 7)]
+
+
+def test_teraio_takes_the_most_benefit_per_time_of_the_copies() -> None:
+    # a: 10 bytes times 20 us in 20 us of copies; b: 4 times 30 in 8. b goes, and that is enough.
+    assert trips(TERAIO, long_or_large(), 20) == [(1, 1, 2, 8, 9)]
+
+
+def test_g10_fetches_eagerly_and_teraio_at_the_latest() -> None:
+    # a's 10 us start 10 us before slot 8 at the latest, in slot 7; from slot 5 on there is room.
+    a = activation("a", 10, 2, 8)
+    profile = steps_of_ten(9, [a, fixed("w", 10, 4)])
+    assert trips(TERAIO, profile, 10) == [(0, 3, 4, 7, 8)]
+    assert trips(G10, profile, 10) == [(0, 3, 4, 5, 8)]
+
+
+def test_torchtune_keeps_the_last_five() -> None:
+    # Seven activations of 4 bytes are packed at anchors 1 to 7. The first one stays until the sixth
+    # is packed, the second until the seventh; the others stay. Compute waits 4 us for each back.
+    storages = [activation(f"x{i}", 4, i, 15 - i) for i in range(MAX_FWD_STASH + 2)]
+    profile = steps_of_ten(16, [*storages, fixed("w", 4, 8)])
+    assert trips(TORCHTUNE, profile, 1) == [(0, 1, 6, 15, 15), (1, 2, 7, 14, 14)]
+    assert stall_us(TORCHTUNE, profile, 1) == 8
+
+
+def test_the_torch_pass_waits_for_every_copy_out_or_for_all_at_the_end() -> None:
+    # x's 6 us and y's 6 us are waited for at once; or both copies hide and end with forward, when
+    # slot 3 begins. A reload needs 6 us of convolutions above it: the one in slot 4 serves y,
+    # which is at the head of the queue, and x is left for the beginning.
+    profile = heavy(two_for_one(), 4)
+    assert trips(TORCH_PASS, profile, 1) == [(0, 1, 1, 4, 6), (1, 2, 2, 3, 5)]
+    assert trips(TORCH_PASS_SINK, profile, 1) == [(0, 1, 3, 4, 6), (1, 2, 3, 4, 5)]
+    assert stall_us(TORCH_PASS, profile, 1) == 12
+
+
+def test_deepcompile_brings_the_largest_back_and_waits_for_every_copy_out() -> None:
+    # With x (6 MiB) and y (5) away slot 3 holds w (8). Nine tenths of 16 are 14.4: x comes back, y
+    # does not. Compute waits 5 us for y; its 5 us back hide in slot 4.
+    link = toy_link(float(MIB), float(MIB))
+    x, y = activation("x", 6 * MIB, 0, 6), activation("y", 5 * MIB, 1, 5)
+    profile = steps_of_ten(7, [x, y, fixed("w", 8 * MIB, 3)], link)
+    assert trips(DEEPCOMPILE, profile, 16 * MIB) == [(1, 2, 2, 4, 5)]
+    assert stall_us(DEEPCOMPILE, profile, 16 * MIB) == 5
+
+
+def test_controls_move_what_their_names_say() -> None:
+    p = resident("parameter:p", 7, 3)
+    profile = steps_of_ten(7, [*two_for_one_storages(), p])
+    moved = {
+        baseline.name: {storage for storage, *_ in trips(baseline, profile, 19)}
+        for baseline in (controls.NOTHING, controls.EVERYTHING, controls.ALL_ACTIVATIONS)
+    }
+    # Slot 3 holds 25 bytes, 6 over. What hides its way out is given back, needed or not.
+    assert moved == {"nothing": set(), "everything": {0, 1, 3}, "all activations": {0, 1}}
+    assert trips(controls.LARGEST_FIRST, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+
+
+def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
+    # y leaves at anchor 4 for 6 us while x comes back at anchor 4: alone x is there at anchor 5
+    # (10 us). On one stream its copy starts after y's, and 2 us are waited for.
+    x, y = activation("x", 6, 0, 5), activation("y", 6, 3, 9)
+    profile = steps_of_ten(10, [x, y])
+    problem = case(profile, 100).problem
+    one_way = Ruled((RuledTrip(0, 1, 2, 4, 5), RuledTrip(1, 4, 5, 8, 9)))
+    assert own_stall_us(problem, one_way) == 0
+    assert own_stall_us(problem, replace(one_way, streams=Streams.ONE_FOR_BOTH)) == 2
+
+
+def test_checkpointing_pays_a_second_forward_for_what_blocks_make_inside() -> None:
+    # Modules m0 to m3 run forward; a is made and read by m1 alone. Backward begins in slot 4. It is
+    # gone from slot 2 on until slot 6 reads it, after m1 has run again: 10 us.
+    a = activation("a", 6, 1, 6)
+    b = activation("b", 6, 0, 1, 7)
+    profile = steps_of_ten(8, [a, replace(b, shown_at=3), fixed("w", 9, 4)])
+    cost = full_checkpointing(case(profile, 15))
+    assert (cost.blocks, cost.recompute_us, cost.peak_bytes) == (1, 10, 15)
+
+
+def test_our_row_is_the_plan_s_certificate() -> None:
+    asked = case(two_for_one(), 12)
+    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
+    row = our_row(plan, our_smallest_budget_bytes(asked))
+    assert (row.stall_us, row.gap, row.fits) == (0, 0, True)
+    assert row.smallest_budget_bytes == 6
+
+
+def test_selection_and_timing_are_scored_apart() -> None:
+    # With our timing x, which PyTorch LMS moves too, comes back in slot 5.
+    asked = case(two_for_one(), 12)
+    row = Comparison(asked, 0.0).row(PYTORCH_LMS)
+    assert (row.stall_us, row.retimed_stall_us) == (6, 0)
+    nothing = Comparison(asked, 0.0).row(controls.NOTHING)
+    assert (nothing.fits, nothing.retimed_stall_us, nothing.gap) == (False, None, None)
+
+
+def check_baseline(baseline: Baseline, profile: Profile, budget_bytes: int) -> None:
+    """What holds for whatever a rule does: its anchors, its memory and its stall."""
+    asked = case(profile, budget_bytes)
+    ruled = baseline.rule(asked)
+    for trip in ruled.trips:
+        gap = asked.gaps[trip.gap]
+        assert gap.first_slot <= trip.swap_out_slot <= trip.release_slot < trip.swap_in_slot
+        assert trip.swap_in_slot <= trip.await_slot <= gap.next_use_slot
+    held = held_bytes(asked.problem, ruled.trips)
+    for t, planned in enumerate(held):
+        assert planned == walked_bytes(profile, asked, ruled, t), f"slot {t}"
+    plain = Ruled(ruled.trips)
+    assert own_stall_us(asked.problem, plain) == pytest.approx(reference_us(profile, asked, plain))
+    # Two streams make nothing later than one does.
+    assert one_stream_stall_us(asked.problem, plain) >= own_stall_us(asked.problem, plain) - 1e-6
+
+
+def walked_bytes(profile: Profile, asked: Case, ruled: Ruled, slot: int) -> int:
+    """Most bytes at any op of a slot, from the profile's own storages."""
+    away = {
+        asked.gaps[t.gap].storage for t in ruled.trips if t.release_slot <= slot < t.swap_in_slot
+    }
+    moments = [alive_at(profile, k) for k, op in enumerate(profile.ops) if op.slot == slot]
+    moments = moments or [alive_across(profile, slot)]
+    used = {s.id for s in profile.storages for use in s.uses if profile.ops[use.op].slot == slot}
+    assert not away & used, "away while it is used"
+    most = max(sum(s.size_bytes for s in moment if s.id not in away) for moment in moments)
+    return most + profile.slots[slot].overhead_bytes
+
+
+def reference_us(profile: Profile, asked: Case, ruled: Ruled) -> float:
+    sizes = {s.id: s.size_bytes for s in profile.storages}
+    moves = [Trip(asked.gaps[t.gap].storage, *t[1:]) for t in ruled.trips]
+    slots_us = [slot.duration_us for slot in profile.slots]
+    return sum(simulate(slots_us, sizes, moves, profile.link).stall_us)
+
+
+@pytest.mark.parametrize("baseline", BASELINES, ids=NAMES)
+@given(job=jobs())
+@settings(max_examples=25)
+def test_a_plan_that_claims_to_fit_does(baseline: Baseline, job: tuple[Profile, int]) -> None:
+    check_baseline(baseline, *job)
+
+
+@pytest.mark.parametrize("baseline", BASELINES, ids=NAMES)
+@pytest.mark.parametrize("profile", [unet_like(4), transformer_like(4)], ids=["unet", "gpt"])
+def test_synthetic_networks(baseline: Baseline, profile: Profile) -> None:
+    for percent in (40, 60, 80):
+        check_baseline(baseline, profile, peak_bytes(profile) * percent // 100)
+
+
+@given(job=jobs())
+@settings(max_examples=40)
+def test_no_baseline_beats_our_plan(job: tuple[Profile, int]) -> None:
+    check_ours_is_best(*job)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [two_for_one(), long_or_large(), unet_like(3), unet_like(4), transformer_like(4)],
+    ids=["two for one", "long or large", "small unet", "unet", "gpt"],
+)
+def test_no_baseline_beats_our_plan_on_toys(profile: Profile) -> None:
+    for percent in (50, 70, 90):
+        check_ours_is_best(profile, peak_bytes(profile) * percent // 100)
+
+
+def check_ours_is_best(profile: Profile, budget_bytes: int) -> None:
+    asked = case(profile, budget_bytes)
+    smallest = our_smallest_budget_bytes(asked)
+    if budget_bytes < smallest:
+        return
+    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
+    ours_us = plan.certificate.simulated_stall_us
+    rows = Comparison(asked, plan.certificate.bound_stall_us, is_full=False).rows(BASELINES)
+    beaten = {row.name: row.stall_us for row in rows if row.fits and row.stall_us < ours_us - 1e-3}
+    assert beaten == {}, f"ours stalls {ours_us}"
