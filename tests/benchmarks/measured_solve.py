@@ -37,17 +37,19 @@ class SolveCase:
         budget_share: The budget, as a share of the peak with nothing moved.
         link: Name of a link of the table.
         time_limit_s: Handed to `solve`.
+        min_size_bytes: Handed to `solve`; its default if None.
     """
 
     profile: str
     budget_share: float
     link: str
     time_limit_s: float
+    min_size_bytes: int | None = None
 
     @property
     def label(self) -> str:
         """Names the case, for people and for `--only`."""
-        step = self.profile.removeprefix("library:")
+        step = Path(self.profile).name.removeprefix("library:").split(".")[0]
         return f"{step}/{self.budget_share:.0%}/{self.link}"
 
 
@@ -66,6 +68,7 @@ class SolveFigures:
         seconds: Wall time of `solve` (measured).
         cpu_seconds: Processor time of it, programs it started included (measured): less than
             `seconds` where others use the cores as well.
+        lp_seconds: Wall time the solver took for models without binaries (measured).
         models: Models handed to a solver.
         rows: Rows of the largest of them.
         variables: Its variables.
@@ -91,6 +94,7 @@ class SolveFigures:
     budget_bytes: int
     seconds: float
     cpu_seconds: float
+    lp_seconds: float
     models: int
     rows: int
     variables: int
@@ -128,7 +132,7 @@ def measured_solve(case: SolveCase) -> SolveFigures:
     profile = read_profile(profile_path(Path(case.profile)))
     peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     budget_bytes = int(case.budget_share * peak_bytes)
-    smallest_bytes = default_min_size_bytes(peak_bytes)
+    smallest_bytes = case.min_size_bytes or default_min_size_bytes(peak_bytes)
     start_memory_bytes = peak_memory_bytes()
     started_s, started_cpu_s = time.perf_counter(), cpu_seconds()
     with watched_models() as sizes:
@@ -144,6 +148,7 @@ def measured_solve(case: SolveCase) -> SolveFigures:
         budget_bytes=budget_bytes,
         seconds=seconds,
         cpu_seconds=cpu_seconds() - started_cpu_s,
+        lp_seconds=sum(size.seconds for size in sizes if not size.binaries),
         models=len(sizes),
         rows=largest.rows,
         variables=largest.variables,
@@ -162,6 +167,7 @@ def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, 
             budget_bytes=budget_bytes,
             link=link_named(case.link),
             time_limit_s=case.time_limit_s,
+            min_size_bytes=case.min_size_bytes,
         )
     except BudgetError as error:
         return {"smallest_budget_bytes": error.smallest_budget_bytes}
