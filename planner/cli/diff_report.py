@@ -144,19 +144,22 @@ def _print_anchors(anchors: "pd.DataFrame", top: int) -> None:
         return
     names = anchors["name"].drop_duplicates()
     listed = anchors[anchors["name"].isin(set(names.head(top)))]
+    rows = [
+        (
+            row.name if row.trip == 1 else f"{row.name} again",
+            row.what,
+            row.a or "no such trip",
+            row.b or "no such trip",
+            "" if math.isnan(row.later_us) else change_text(row.later_us, Unit.US),
+        )
+        for row in listed.itertuples(index=False)
+    ]
+    count = f"{min(top, len(names))} of {len(names)} storages, the heaviest first"
     print_table(
-        f"Moved in both, at other anchors ({min(top, len(names))} of {len(names)} storages, the "
-        "heaviest first; later: in the step with nothing moved)",
+        f"Moved in both, at other anchors ({count}; later: in the step with nothing moved)",
         ("storage", "", "A", "B", "B is later by"),
-        [
-            (
-                row.name if row.trip == 1 else f"{row.name} again",
-                row.what,
-                row.a or "no such trip",
-                row.b or "no such trip",
-                "" if math.isnan(row.later_us) else change_text(row.later_us, Unit.US),
-            )
-            for row in listed.itertuples(index=False)
-        ],
+        rows,
         right=("B is later by",),
     )
+    if anchors["later_us"].isna().all():
+        print("How much later is not known: the slots of the two are not the same.")

@@ -28,7 +28,8 @@ def report(
     from planner.plan import read_plan
     from planner.report_page import write_report_page
     from profiles.files import check_writable
+    from profiles.library.index import profile_path
 
     check_writable(output)
-    write_report_page(read_plan(plan), output)
+    write_report_page(read_plan(profile_path(plan)), output)
     wrote(output)

@@ -19,7 +19,8 @@ def trace(
     from planner.plan import read_plan
     from planner.trace_events import write_trace
     from profiles.files import check_writable
+    from profiles.library.index import profile_path
 
     check_writable(output)
-    write_trace(read_plan(plan), output)
+    write_trace(read_plan(profile_path(plan)), output)
     wrote(output)
