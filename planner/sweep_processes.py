@@ -43,11 +43,11 @@ def solve_points(
     Raises:
         SolverError: The solver is missing or failed, or a process was killed.
     """
-    with _pool(min(processes, len(points))) as pool:
+    with _pool(min(processes, len(points)), profile) as pool:
         # Processes start as points are submitted.
         with _interrupts_blocked():
             positions = {
-                pool.submit(solve_point, profile, point, settings): position
+                pool.submit(_solve_given, point, settings): position
                 for position, point in enumerate(points)
             }
         for done in as_completed(positions):
@@ -61,20 +61,21 @@ def solve_points(
 
 
 @contextmanager
-def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(processes: int, profile: Profile) -> Iterator[ProcessPoolExecutor]:
     """Makes processes that end with the block: at once, if it is left early."""
     before = set(multiprocessing.active_children())
     # Fork would copy the threads' locks of whatever runs here, in any state.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin)
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin, initargs=(profile,))
     try:
         yield pool
-        pool.shutdown()
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
-            _end(process)
+            _kill(process)
         raise
+    finally:
+        # The pool's own thread collects the dead; nobody else may.
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -87,10 +88,21 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
+_given: Profile | None = None
+"""What every point of a process is about: sent once, as it is megabytes of ops."""
+
+
+def _begin(profile: Profile) -> None:
     """Runs first in each process (see [Note: ending a sweep])."""
+    global _given
+    _given = profile
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _solve_given(point: SweepPoint, settings: SweepSettings) -> SweepRow:
+    assert _given is not None
+    return solve_point(_given, point, settings)
 
 
 def _end_with_parent() -> None:
@@ -100,10 +112,9 @@ def _end_with_parent() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _end(process: BaseProcess) -> None:
+def _kill(process: BaseProcess) -> None:
     assert process.pid is not None
     # One that has not begun leads no group yet.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
-    process.join()
