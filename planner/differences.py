@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, zip_longest
 from typing import Any
@@ -35,25 +36,45 @@ class Moved(StrEnum):
     ALIKE = "in both, alike"
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a plan or a profile.
+
+    Attributes:
+        name: What it is of.
+        value: It.
+        unit: What it is counted in.
+        comes: Where it comes from: given, measured, estimated, simulated or a bound.
+    """
+
+    name: str
+    value: float
+    unit: Unit
+    comes: str
+
+
 def figures_table(one: Plan, other: Plan) -> pd.DataFrame:
-    """Returns the certificates of two plans side by side.
+    """Returns the certificates of two plans side by side; columns as in `figures_beside`."""
+    return figures_beside(_figures(one), _figures(other))
+
+
+def figures_beside(one: Sequence[Figure], other: Sequence[Figure]) -> pd.DataFrame:
+    """Returns the same figures of two things side by side.
 
     Columns: `figure` (index), `a`, `b`, `change` (from A to B), `unit`, `a_is` and `b_is` (where
     the figures come from).
     """
     rows = [
         {
-            "figure": figure,
-            "a": a,
-            "b": b,
-            "change": b - a,
-            "unit": unit,
-            "a_is": a_is,
-            "b_is": b_is,
+            "figure": a.name,
+            "a": a.value,
+            "b": b.value,
+            "change": b.value - a.value,
+            "unit": a.unit,
+            "a_is": a.comes,
+            "b_is": b.comes,
         }
-        for (figure, a, unit, a_is), (_, b, _, b_is) in zip(
-            _figures(one), _figures(other), strict=True
-        )
+        for a, b in zip(one, other, strict=True)
     ]
     return pd.DataFrame(rows).set_index("figure")
 
@@ -170,21 +191,21 @@ def _starts_us(plan: Plan) -> dict[str | None, float]:
     return {slot.anchor: us for slot, us in zip(plan.slots, starts_us, strict=False)}
 
 
-def _figures(plan: Plan) -> list[tuple[str, float, Unit, str]]:
+def _figures(plan: Plan) -> list[Figure]:
     about, times = plan.certificate, plan.times.value
     return [
-        ("budget", plan.budget_bytes, Unit.BYTES, "given"),
-        ("peak without the plan", about.peak_without_bytes, Unit.BYTES, times),
-        ("peak with the plan", about.peak_bytes, Unit.BYTES, "simulated"),
-        ("swaps", len(plan.swaps), Unit.COUNT, ""),
-        ("to the host per step", about.d2h_bytes, Unit.BYTES, "simulated"),
-        ("back per step", about.h2d_bytes, Unit.BYTES, "simulated"),
-        ("host pool", plan.host_pool_bytes, Unit.BYTES, "simulated"),
-        ("step without the plan", about.compute_us, Unit.US, times),
-        ("step with the plan", about.simulated_step_us, Unit.US, "simulated"),
-        ("stall", about.simulated_stall_us, Unit.US, "simulated"),
-        ("no stall is below", about.bound_stall_us, Unit.US, "bound"),
-        ("gap to the bound", about.gap, Unit.SHARE, "simulated"),
+        Figure("budget", plan.budget_bytes, Unit.BYTES, "given"),
+        Figure("peak without the plan", about.peak_without_bytes, Unit.BYTES, times),
+        Figure("peak with the plan", about.peak_bytes, Unit.BYTES, "simulated"),
+        Figure("swaps", len(plan.swaps), Unit.COUNT, ""),
+        Figure("to the host per step", about.d2h_bytes, Unit.BYTES, "simulated"),
+        Figure("back per step", about.h2d_bytes, Unit.BYTES, "simulated"),
+        Figure("host pool", plan.host_pool_bytes, Unit.BYTES, "simulated"),
+        Figure("step without the plan", about.compute_us, Unit.US, times),
+        Figure("step with the plan", about.simulated_step_us, Unit.US, "simulated"),
+        Figure("stall", about.simulated_stall_us, Unit.US, "simulated"),
+        Figure("no stall is below", about.bound_stall_us, Unit.US, "bound"),
+        Figure("gap to the bound", about.gap, Unit.SHARE, "simulated"),
     ]
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 import pandas as pd
 
 from planner.descriptions import link_text, workload_text
-from planner.differences import SHORT_DIGEST, Unit, compared
+from planner.differences import SHORT_DIGEST, Figure, Unit, compared, figures_beside
 from planner.tables import kinds_table, memory_table
 from profiles.profile import Profile, Storage
 
@@ -24,24 +24,8 @@ class Differs(StrEnum):
 
 
 def profile_figures_table(one: Profile, other: Profile) -> pd.DataFrame:
-    """Returns the figures of two profiles side by side.
-
-    Columns: `figure` (index), `a`, `b`, `change` (from A to B), `unit`, `a_is` and `b_is` (where
-    the figures come from).
-    """
-    rows = [
-        {
-            "figure": figure,
-            "a": a,
-            "b": b,
-            "change": b - a,
-            "unit": unit,
-            "a_is": one.times.value,
-            "b_is": other.times.value,
-        }
-        for (figure, a, unit), (_, b, _) in zip(_figures(one), _figures(other), strict=True)
-    ]
-    return pd.DataFrame(rows).set_index("figure")
+    """Returns the figures of two profiles side by side; columns as in `figures_beside`."""
+    return figures_beside(_figures(one), _figures(other))
 
 
 def profile_conditions_table(one: Profile, other: Profile) -> pd.DataFrame:
@@ -141,17 +125,19 @@ def first_other_slot(one: Profile, other: Profile) -> int | None:
     return None if len(one.slots) == len(other.slots) else shorter
 
 
-def _figures(profile: Profile) -> list[tuple[str, float, Unit]]:
-    storages = profile.storages
-    left_out = sum(storage.size_bytes for storage in storages if storage.left_out)
+def _figures(profile: Profile) -> list[Figure]:
+    storages, how = profile.storages, profile.times.value
+    peak_bytes = int(memory_table(profile)["without_bytes"].max())
+    all_bytes = sum(storage.size_bytes for storage in storages)
+    left_out_bytes = sum(storage.size_bytes for storage in storages if storage.left_out)
     return [
-        ("peak", int(memory_table(profile)["without_bytes"].max()), Unit.BYTES),
-        ("step time", profile.step_us, Unit.US),
-        ("ops", len(profile.ops), Unit.COUNT),
-        ("anchors", len(profile.slots), Unit.COUNT),
-        ("storages", len(storages), Unit.COUNT),
-        ("bytes of storages", sum(storage.size_bytes for storage in storages), Unit.BYTES),
-        ("of them left out", left_out, Unit.BYTES),
+        Figure("peak", peak_bytes, Unit.BYTES, how),
+        Figure("step time", profile.step_us, Unit.US, how),
+        Figure("ops", len(profile.ops), Unit.COUNT, how),
+        Figure("anchors", len(profile.slots), Unit.COUNT, how),
+        Figure("storages", len(storages), Unit.COUNT, how),
+        Figure("bytes of storages", all_bytes, Unit.BYTES, how),
+        Figure("of them left out", left_out_bytes, Unit.BYTES, how),
     ]
 
 

@@ -628,8 +628,10 @@ function rowOf(swap) {
   row.classList.toggle("chosen", swap === view.chosen);
   for (const column of COLUMNS) {
     const cell = row.insertCell();
-    cell.textContent = column.text(swap);
     if (column.number) cell.className = "number";
+    // Long names may be folded after a dot, and are still copied whole.
+    const parts = column.number ? [column.text(swap)] : column.text(swap).split(/(?<=\.)/);
+    parts.forEach((part, n) => cell.append(...(n ? [document.createElement("wbr")] : []), part));
   }
   row.tabIndex = 0;
   const seen = () => { follow(swap); canvas.scrollIntoView({ block: "nearest" }); };

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from planner.simulate import simulate_plan
 from planner.solve import solve
 from planner.waits import waits_table
 from tests.browser import TWO_FRAMES, Tab, browser_tab
-from tests.toys import activation, fixed, toy, toy_link, transformer_like, unet_like
+from tests.plans import empty_plan, periodic_plan, stalling_plan
+from tests.toys import activation, fixed, toy
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
@@ -46,37 +46,6 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         while self._open and self._open.pop() != tag:
             pass
-
-
-@cache
-def stalling_plan() -> Plan:
-    """Two storages leave and come back over a link that is too slow for both."""
-    profile = toy(
-        *[10.0] * 8,
-        storages=[
-            activation("pack:0", 60, 0, 7),
-            activation("pack:1", 40, 1, 6),
-            fixed("workspace", 100, 3),
-        ],
-        link=toy_link(2.0, 2.0),
-    )
-    return solve(profile, budget_bytes=120)
-
-
-@cache
-def periodic_plan() -> Plan:
-    """Trips wrap round the step boundary, and some are clean."""
-    profile = transformer_like(6)
-    plan = solve(profile, budget_bytes=1344)
-    assert any(swap.wraps for swap in plan.swaps)
-    assert any(swap.clean for swap in plan.swaps)
-    return plan
-
-
-def empty_plan() -> Plan:
-    plan = solve(unet_like(3), budget_bytes=10**9)
-    assert plan.swaps == ()
-    return plan
 
 
 def hostile_plan() -> Plan:

@@ -3,7 +3,6 @@
 import gzip
 import json
 from collections import Counter
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from planner.plan import Plan, write_plan
 from planner.simulate import simulate_plan
 from planner.solve import solve
 from planner.trace_events import BUDGET, DEVICE_WITH, DEVICE_WITHOUT, HOST, Event, Lane, trace
-from tests.toys import activation, fixed, toy, toy_link, transformer_like, unet_like
+from tests.plans import empty_plan, periodic_plan, stalling_plan
+from tests.toys import activation, fixed, toy
 
 REQUIRED = {
     "M": {"name", "pid", "args"},
@@ -27,36 +27,6 @@ REQUIRED = {
     "f": {"name", "cat", "pid", "tid", "ts", "id", "bp"},
 }
 """Keys of each phase, from the Trace Event Format's own description."""
-
-
-@cache
-def stalling_plan() -> Plan:
-    """Thirds of a microsecond everywhere, and a link that is too slow."""
-    profile = toy(
-        *[10 / 3] * 8,
-        storages=[
-            activation("pack:0", 60, 0, 7),
-            activation("pack:1", 40, 1, 6),
-            fixed("workspace", 100, 3),
-        ],
-        link=toy_link(7.0, 13.0),
-    )
-    plan = solve(profile, budget_bytes=120)
-    assert plan.certificate.simulated_stall_us > 0
-    return plan
-
-
-@cache
-def periodic_plan() -> Plan:
-    plan = solve(transformer_like(6), budget_bytes=1344)
-    assert any(swap.wraps for swap in plan.swaps)
-    assert any(swap.clean for swap in plan.swaps)
-    return plan
-
-
-@cache
-def empty_plan() -> Plan:
-    return solve(unet_like(3), budget_bytes=10**9)
 
 
 PLANS = pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan])
