@@ -174,7 +174,7 @@ G10 = Baseline(
 )
 TERAIO = Baseline(
     name="TERAIO",
-    source="TERAIO, 2025, by the group of G10",
+    source="2025, by the group of G10",
     known_from=KnownFrom.PAPER,
     simplified=SIMPLIFIED,
     rule=partial(_plan, worth=_benefit_over_cost, fetch=_at_the_latest),

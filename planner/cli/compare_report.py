@@ -73,12 +73,12 @@ def _print_checkpointing(case: Case) -> None:
 
 
 def _print_sources() -> None:
-    print_table(
-        "Where each rule is from, and what is stated more simply here",
-        ("", "source", "known from", "simplified"),
-        [(b.name, b.source, b.known_from.value, b.simplified) for b in PUBLISHED],
-    )
+    print("\nWhere each rule is from, how it is known, and what is stated more simply here:")
+    for baseline in PUBLISHED:
+        about = f"{baseline.name}: {baseline.source}; {baseline.known_from.value}"
+        print(f"- {about}. {baseline.simplified[0].upper()}{baseline.simplified[1:]}.")
     print(
         "Baselines stay within the step: what lives from step to step is resident when it begins "
-        "and ends. What is not published leaves when it is idle and is fetched one layer ahead."
+        "and ends. Rows below the published ones are controls: what they move leaves when it is "
+        "idle and is fetched one layer ahead."
     )
