@@ -74,8 +74,8 @@ TFLMS_V1 = Baseline(
     name="TFLMS v1",
     source="Le et al. 2018, arXiv:1807.02037; branch tflmsv1",
     known_from=KnownFrom.CODE,
-    simplified="its n_tensors is the least that fits; topological order is the recorded order; a copy "
-    "to the host begins after the last forward use",
+    simplified="its n_tensors is the least that fits; topological order is the recorded order; a "
+    "copy to the host begins after the last forward use",
     rule=_version_1,
 )
 TFLMS_V2 = Baseline(
