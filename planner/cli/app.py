@@ -39,7 +39,7 @@ app = typer.Typer(
     "    plan profile unet3d -o unet3d.profile.json.gz\n\n"
     "    plan solve unet3d.profile.json.gz --budget 50% -o unet3d.plan.json\n\n"
     "    plan run unet3d.plan.json\n\n"
-    "Exit codes: 0 done, 1 the proof failed, 2 a mistake in the input, 130 interrupted.",
+    "Exit codes: 0 done, 1 a proof or a check failed, 2 a mistake in the input, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
