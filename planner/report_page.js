@@ -16,6 +16,7 @@ const AXIS_HEIGHT = 30;
 const TOP = 10;
 const LANES_TOP = TOP + MEMORY_HEIGHT + 18;
 const HEIGHT = LANES_TOP + 3 * (LANE_HEIGHT + LANE_GAP) + AXIS_HEIGHT;
+const LEAST_DRAWN = 3; // pixels; a narrower slice is drawn as a share of its columns
 const LEAST_LABEL = 34; // a slice narrower than this has no room for its name
 const ROWS_AT_ONCE = 200;
 
@@ -282,26 +283,52 @@ function firstAt(us) {
   return low;
 }
 
+// Narrow slices, and the ends of wide ones, are not drawn one by one, as that would show too much or
+// too little of them: a pixel's column is filled as high as their share of its time.
 function drawLane(lane, colour) {
   const fill = colour(LANES[lane].colour);
-  let covered = -1;
+  const columns = new Map();
   for (const slice of laneSlices[lane]) {
     if (slice.from > view.to) break;
     if (slice.to < view.from) continue;
     const left = Math.max(GUTTER - 1, xOf(slice.from));
     const right = Math.min(view.width, xOf(slice.to));
-    // What is less than a pixel beside something drawn would cost time and show nothing; a stall
-    // is always drawn.
-    if (right < covered + 0.5 && !slice.stall) continue;
-    covered = right;
-    drawSlice(lane, slice, left, right - left, slice.stall ? colour("--stall") : fill, colour);
+    if (right - left < LEAST_DRAWN) {
+      addShares(columns, left, right, slice.stall);
+      continue;
+    }
+    const first = Math.ceil(left);
+    const end = Math.floor(right);
+    addShares(columns, left, first, slice.stall);
+    addShares(columns, end, right, slice.stall);
+    drawSlice(lane, slice, first, end - first, slice.stall ? colour("--stall") : fill, colour);
+  }
+  drawColumns(laneTop(lane) + LANE_HEIGHT, columns, fill, colour("--stall"));
+}
+
+function addShares(columns, left, right, stall) {
+  for (let x = Math.floor(left); x < right; x += 1) {
+    const column = columns.get(x) || { busy: 0, stall: 0 };
+    column[stall ? "stall" : "busy"] += Math.min(right, x + 1) - Math.max(left, x);
+    columns.set(x, column);
+  }
+}
+
+function drawColumns(bottom, columns, fill, stallFill) {
+  for (const [x, { busy, stall }] of columns) {
+    const busyHeight = Math.min(1, busy) * LANE_HEIGHT;
+    const stallHeight = Math.min(1 - Math.min(1, busy), stall) * LANE_HEIGHT;
+    context.fillStyle = fill;
+    context.fillRect(x, bottom - busyHeight, 1, busyHeight);
+    context.fillStyle = stallFill;
+    context.fillRect(x, bottom - busyHeight - stallHeight, 1, stallHeight);
   }
 }
 
 function drawSlice(lane, slice, left, width, fill, colour) {
   const top = laneTop(lane);
   context.fillStyle = fill;
-  context.fillRect(left, top, Math.max(width, 0.7), LANE_HEIGHT);
+  context.fillRect(left, top, width, LANE_HEIGHT);
   if (slice.stall) hatch(left, top, width, colour("--ink"));
   if (width > 3) line(colour("--page"), [left + width, top, left + width, top + LANE_HEIGHT]);
   if (width < LEAST_LABEL) return;

@@ -135,9 +135,9 @@ def _tiles(plan: "Plan") -> str:
             f"no plan stalls less than {time_text(about.bound_stall_us)}",
         ),
         (
-            "moved each way",
-            f"{size_text(about.d2h_bytes)} / {size_text(about.h2d_bytes)}",
-            "to the host / back; simulated",
+            "moved to the host",
+            size_text(about.d2h_bytes),
+            f"and {size_text(about.h2d_bytes)} back, per step; simulated",
         ),
     )
     return "\n".join(

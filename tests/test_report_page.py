@@ -345,6 +345,29 @@ def test_thousands_of_swaps_stay_a_page_that_can_be_used(look: Callable[[str], T
     assert tab.failures == []
 
 
+STALLED_SHARE = """
+(() => {
+  const scale = canvas.width / canvas.clientWidth;
+  const [x, y] = [GUTTER * scale, laneTop(0) * scale];
+  const lane = context.getImageData(x, y, plotWidth() * scale, LANE_HEIGHT * scale).data;
+  let stalled = 0;
+  for (let n = 0; n < lane.length; n += 4) {
+    if (lane[n] === 0xd5 && lane[n + 1] === 0x5e && lane[n + 2] === 0) stalled += 1;
+  }
+  return stalled / (lane.length / 4);
+})()
+"""
+
+
+def test_slices_narrower_than_a_pixel_are_drawn_as_their_share(look: Callable[[str], Tab]) -> None:
+    plan = stalling_plan()
+    tab = look(report_page(repeated(plan, times=2000)))
+    about = plan.certificate
+    share = about.simulated_stall_us / about.simulated_step_us
+    assert tab.run(STALLED_SHARE) == pytest.approx(share, abs=0.1)
+    assert 0.1 < share < 0.9
+
+
 def test_the_picture_shows_memory_lanes_and_stalls(
     look: Callable[[str], Tab], tmp_path: Path
 ) -> None:
