@@ -57,6 +57,11 @@ class Case:
                 low = middle + 1
         return tuple(order[:high])
 
+    def size_times_idle(self, i: int) -> float:
+        """Returns a gap's bytes times its idle time with nothing moved."""
+        gap, elapsed_us = self.gaps[i], self.problem.elapsed_us
+        return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
+
     def largest_first(self, wanted: Sequence[int], key: Callable[[int], float]) -> tuple[int, ...]:
         """Returns gaps by falling key; equal ones stay in order of their first slot."""
         return tuple(sorted(wanted, key=key, reverse=True))

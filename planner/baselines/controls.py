@@ -32,13 +32,7 @@ def _largest_first(case: Case) -> Ruled:
 
 
 def _size_times_gap(case: Case) -> Ruled:
-    elapsed_us = case.problem.elapsed_us
-
-    def area(i: int) -> float:
-        gap = case.gaps[i]
-        return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
-
-    order = case.largest_first(range(len(case.gaps)), area)
+    order = case.largest_first(range(len(case.gaps)), case.size_times_idle)
     return _one_layer_ahead(case, case.fewest_that_fit(order))
 
 

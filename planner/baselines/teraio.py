@@ -145,7 +145,7 @@ def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
     filled = dict(in_slots)
     room = room_without(problem, filled)
     rest = [i for i in range(len(case.gaps)) if i not in filled]
-    for i in case.largest_first(rest, partial(_size_times_idle, case)):
+    for i in case.largest_first(rest, case.size_times_idle):
         if room.all_fit():
             break
         gap = case.gaps[i]
@@ -154,11 +154,6 @@ def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
         filled[i] = min(max(slot, gap.first_slot + 1), gap.next_use_slot)
         room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
     return filled
-
-
-def _size_times_idle(case: Case, i: int) -> float:
-    gap, elapsed_us = case.gaps[i], case.problem.elapsed_us
-    return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
 
 
 SIMPLIFIED = (

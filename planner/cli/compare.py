@@ -21,54 +21,52 @@ from planner.solver_name import SolverName
 if TYPE_CHECKING:
     from planner.baselines.case import Case
     from planner.baselines.compare import Row
+    from profiles.profile import Link, Profile
+
+
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        show_default=False,
+        help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
+    ),
+]
+Brief = Annotated[
+    bool,
+    typer.Option(
+        "--brief",
+        help="Leave out what takes longest: the smallest budgets, and each selection with our "
+        "timing.",
+    ),
+]
+CsvFile = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")
+]
 
 
 def compare(
     profile: ProfileFile,
-    budget: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            show_default=False,
-            help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
-        ),
-    ],
+    budget: Budget,
     link: LinkName = None,
     d2h_bandwidth: D2hBandwidth = None,
     h2d_bandwidth: H2dBandwidth = None,
     solver: SolverChoice = SolverName.HIGHS,
     time_limit: TimeLimit = 60.0,
     min_size: MinSize = None,
-    brief: Annotated[
-        bool,
-        typer.Option(
-            "--brief",
-            help="Leave out what takes longest: the smallest budgets, and each selection with our "
-            "timing.",
-        ),
-    ] = False,
-    csv: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write the table there, too."),
-    ] = None,
+    brief: Brief = False,
+    csv: CsvFile = None,
 ) -> None:
     """Sets our plan beside published baselines: their selections, their timing, one simulator."""
-    from planner.baselines.case import case_of
     from planner.cli.compare_report import print_comparison, write_csv
     from planner.cli.link import choose_link
-    from planner.memory import slot_memory
     from profiles.files import check_writable
     from profiles.library.index import profile_path
     from profiles.profile import read_profile
 
     recorded = read_profile(profile_path(profile))
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(recorded))
-    case = case_of(
-        recorded,
-        parse_budget_bytes("--budget", budget, peak_bytes),
-        choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth),
-        parse_size_bytes("--min-size", min_size) if min_size else None,
-    )
+    chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
+    case = _case(recorded, budget, chosen, min_size)
     if csv is not None:
         check_writable(csv)
     rows = _rows(case, solver=solver, time_limit=time_limit, is_full=not brief)
@@ -76,6 +74,16 @@ def compare(
     if csv is not None:
         write_csv(rows, csv)
         wrote(csv)
+
+
+def _case(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Case":
+    from planner.baselines.case import case_of
+    from planner.memory import slot_memory
+
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
+    min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
+    return case_of(profile, budget_bytes, link, min_bytes)
 
 
 def _rows(

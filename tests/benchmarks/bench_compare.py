@@ -11,9 +11,10 @@ planner.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,7 @@ LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu")
 THIRD_LINK = "pcie5-x16"
 TIED_US = 1.0
 """Stalls this near are one."""
+NONE_FITS = "none fits"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class Figures:
     ours_us: float
     bound_us: float
     seconds: float
-    best: str
-    best_us: float
+    best: str = NONE_FITS
+    best_us: float = math.inf
 
     @property
     def is_beaten(self) -> bool:
@@ -56,6 +58,7 @@ class Figures:
 
     @property
     def ratio(self) -> float:
+        """0 if no baseline meets the budget."""
         return (self.compute_us + self.ours_us) / (self.compute_us + self.best_us)
 
     @property
@@ -97,8 +100,7 @@ def figures(case: Case, name: str, percent: int, time_limit_s: float) -> Figures
     seconds = time.monotonic() - started_s
     bound_us = plan.certificate.bound_stall_us
     rows = Comparison(case, bound_us, is_full=False).rows(BASELINES)
-    best = min((row for row in rows if row.fits), key=_stall_us)
-    return Figures(
+    line = Figures(
         profile=name,
         link=case.problem.link.name,
         budget_percent=percent,
@@ -106,9 +108,11 @@ def figures(case: Case, name: str, percent: int, time_limit_s: float) -> Figures
         ours_us=plan.certificate.simulated_stall_us,
         bound_us=bound_us,
         seconds=seconds,
-        best=best.name,
-        best_us=best.stall_us,
     )
+    fitting = sorted((row for row in rows if row.fits), key=_stall_us)
+    if not fitting:
+        return line
+    return replace(line, best=fitting[0].name, best_us=fitting[0].stall_us)
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
