@@ -1,0 +1,97 @@
+"""The benchmarks of the planner in a tiny form: what they compute, and no claim about time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from planner.boundary import Boundary
+from planner.solve import solve
+from profiles.profile import write_profile
+from tests.benchmarks.bench_exact import ExactCase, exact, ours
+from tests.benchmarks.bench_growth import fitted
+from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
+from tests.benchmarks.bench_solve import verdict, written
+from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
+from tests.toys import toy_link, unet_like
+
+LINK = toy_link(2.0, 2.0, 1.0)
+
+
+def solved(folder: Path, share: float) -> SolveFigures:
+    write_profile(unet_like(3), folder / "toy.profile.json")
+    return measured_solve(
+        SolveCase(
+            profile=str(folder / "toy.profile.json"),
+            budget_share=share,
+            link="pcie3-x16",
+            time_limit_s=600.0,
+        )
+    )
+
+
+def test_a_solve_is_measured(tmp_path: Path) -> None:
+    found = solved(tmp_path, 0.95)
+    assert found.case == "toy/95%/pcie3-x16"
+    assert min(found.rows, found.variables, found.binaries, found.models) > 0
+    assert found.peak_memory_bytes >= found.start_memory_bytes
+    assert found.gap is not None
+    assert found.idle_stretches >= found.binaries
+    assert [*written([found], tmp_path / "rows.csv")] == [found]
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+
+
+def test_verdicts(tmp_path: Path) -> None:
+    found = solved(tmp_path, 0.95)
+    coarse = replace(found, workload="unet3d", gap=0.02, seconds=50.0)
+    assert verdict(coarse) == "reached"
+    assert verdict(replace(coarse, gap=0.04, seconds=61.0)) == "missed: gap, time"
+    assert verdict(replace(coarse, workload="gpt2")) == "missed: gap, time"
+    large = replace(coarse, workload="gpt2", gap=0.01, idle_stretches=4000)
+    assert verdict(large) == "reached"
+    assert verdict(solved(tmp_path, 0.01)) == "cannot be met"
+
+
+def test_a_power_is_found_again() -> None:
+    ops = [1000, 3000, 10_000]
+    power = fitted(ops, [2e-3 * n**1.5 for n in ops])
+    assert power.exponent == pytest.approx(1.5)
+    assert power.at(5000) == pytest.approx(2e-3 * 5000**1.5)
+
+
+def test_the_exact_model_and_ours_agree_on_a_small_step() -> None:
+    case = ExactCase(step="resnet50-v100-16gb", link="pcie3-x16", gaps=3)
+    small, budget_bytes = case.small_step()
+    assert len(small.storages) == 3
+    assert budget_bytes > 0
+    theirs, mine = exact(case), ours(case)
+    assert mine.bound_units <= theirs.stall_units + 1e-3
+    assert mine.stall_units == pytest.approx(theirs.stall_units)
+    assert theirs.binaries > mine.binaries
+
+
+def test_draws_are_the_same_from_the_same_seed_and_slow_the_link() -> None:
+    profile = unet_like(3)
+    one, again, other = (drawn(profile, LINK, seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert 0.85 * LINK.d2h_bytes_per_us <= one.link.d2h_bytes_per_us <= LINK.d2h_bytes_per_us
+    assert one.compute_us == pytest.approx(profile.step_us, rel=0.3)
+
+
+def test_a_plan_in_the_planned_step_stalls_as_its_certificate_says() -> None:
+    profile = unet_like(3)
+    plan = solve(profile, budget_bytes=3000, link=LINK, boundary=Boundary.RESIDENT)
+    as_planned = Draw(tuple(slot.duration_us for slot in profile.slots), LINK)
+    stall_us = stall_of_plan(plan)(as_planned)
+    assert stall_us == pytest.approx(plan.certificate.simulated_stall_us)
+    assert stall_of_plan(plan)(replace(as_planned, link=slower(LINK, 0.5))) > stall_us
+
+
+def test_every_planner_that_fits_is_simulated_in_every_draw() -> None:
+    rows = [*compared("toy", unet_like(3), 3000, LINK, seeds=3, time_limit_s=600.0)]
+    assert [row.planner for row in rows[:2]] == ["swapplan", "swapplan, for 90% of the link"]
+    assert len(rows) > 4
+    for row in rows:
+        assert row.worst >= row.median >= 0
+        assert row.worst_growth >= row.median_growth
+        assert row.median_growth == pytest.approx(row.median - row.planned)
