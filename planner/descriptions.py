@@ -19,6 +19,15 @@ def link_text(link: Link) -> str:
     return f"{link.name}, {d2h} out, {h2d} in{together}"
 
 
+def swaps_text(plan: Plan) -> str:
+    """Says how many swaps there are, and how many of them are of a special kind."""
+    clean = sum(swap.clean for swap in plan.swaps)
+    around = sum(swap.wraps for swap in plan.swaps)
+    of_them = [f"{clean} clean"] if clean else []
+    of_them += [f"{around} round the step boundary"] if around else []
+    return f"{len(plan.swaps)}" + (f" ({', '.join(of_them)})" if of_them else "")
+
+
 def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
     """Returns how good a plan is, one row per figure.
 
@@ -37,7 +46,7 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("budget", f"{size_text(plan.budget_bytes)} ({share:.1%} of the peak)", "given"),
         ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
         ("peak with the plan", size_text(about.peak_bytes), "simulated"),
-        ("swaps", str(len(plan.swaps)), ""),
+        ("swaps", swaps_text(plan), ""),
         ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),
         ("moved back per step", size_text(about.h2d_bytes), "simulated"),
         ("host pool", pool, "simulated"),

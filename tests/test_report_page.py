@@ -138,6 +138,14 @@ def test_the_certificate_is_told() -> None:
     assert plan.certificate.proof.value in cells
 
 
+def test_special_swaps_are_counted() -> None:
+    plan = periodic_plan()
+    clean = sum(swap.clean for swap in plan.swaps)
+    around = sum(swap.wraps for swap in plan.swaps)
+    cells = Page(report_page(plan)).texts["td"]
+    assert f"{len(plan.swaps)} ({clean} clean, {around} round the step boundary)" in cells
+
+
 def test_a_hostile_name_is_only_text() -> None:
     text = report_page(hostile_plan())
     page = Page(text)
