@@ -67,10 +67,13 @@ def _kept(profile: Profile, gaps: int) -> list[_Kept]:
     def weight(idle: Idle) -> float:
         return idle.size_bytes * (elapsed_us[idle.until] - elapsed_us[idle.first])
 
-    longest: dict[int, Idle] = {}
-    for idle in sorted(idles(profile), key=weight):
-        if profile.storages[idle.storage].kind is StorageKind.ACTIVATION:
-            longest[idle.storage] = idle
+    # Activations end with the step; what others wait for may lie in the next one.
+    activations = [
+        idle
+        for idle in idles(profile)
+        if profile.storages[idle.storage].kind is StorageKind.ACTIVATION
+    ]
+    longest = {idle.storage: idle for idle in sorted(activations, key=weight)}
     chosen = sorted(longest.values(), key=lambda idle: (-weight(idle), idle.storage))[:gaps]
     return [
         _Kept(
