@@ -4,8 +4,8 @@
 
 Steps are estimated for an H200 (AdamW, bf16, 5 samples of 4,096 tokens) and planned for half of
 their peak over PCIe 5. Times and memory are measured; each is fitted by a power of the number of
-ops. Planning takes its time limit at most, so the solver's time for the linear program, which the
-bound needs, is fitted beside it.
+ops. Planning ends near its time limit, so the solver's time for linear programs, which the bound
+needs, is fitted beside it.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def draw(found: Sequence[SolveFigures]) -> Figure:
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = figure.subplots(1, 3)
     measured = {
-        "planning, seconds": [figures.seconds for figures in found],
+        "planning, processor seconds": [figures.cpu_seconds for figures in found],
         "solving the linear program, seconds": [figures.lp_seconds for figures in found],
         "peak memory of the process, MiB": [f.peak_memory_bytes / MIB for f in found],
     }
@@ -150,7 +150,7 @@ def main(words: Sequence[str]) -> None:
     found = [figures for figures in found if figures.lp_seconds]
     ops = [figures.ops for figures in found]
     fits = {
-        "planning, s": fitted(ops, [figures.seconds for figures in found]),
+        "planning, processor s": fitted(ops, [figures.cpu_seconds for figures in found]),
         "linear program, s": fitted(ops, [figures.lp_seconds for figures in found]),
         "rows": fitted(ops, [figures.rows for figures in found]),
         "memory, bytes": fitted(ops, [figures.peak_memory_bytes for figures in found]),
