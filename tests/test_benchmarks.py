@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from planner.boundary import Boundary
+from planner.plan import BoundSource
 from planner.solve import solve
 from profiles.profile import write_profile
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
-from tests.benchmarks.bench_growth import fitted
+from tests.benchmarks.bench_growth import draw, fitted, series
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
 from tests.benchmarks.bench_solve import verdict, written
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
@@ -57,6 +58,17 @@ def test_a_power_is_found_again() -> None:
     power = fitted(ops, [2e-3 * n**1.5 for n in ops])
     assert power.exponent == pytest.approx(1.5)
     assert power.at(5000) == pytest.approx(2e-3 * 5000**1.5)
+
+
+def test_what_a_time_limit_cut_off_is_not_fitted(tmp_path: Path) -> None:
+    one = replace(solved(tmp_path, 0.95), ops=1000, lp_seconds=1.0, bound_source="LP relaxation")
+    other = replace(one, ops=2000, lp_seconds=4.0)
+    stopped = replace(one, ops=4000, lp_seconds=5.0, bound_source=BoundSource.TRIVIAL.value)
+    drawn_series = series([one, other, stopped])
+    linear = drawn_series["linear programs, seconds"]
+    assert linear.ended == (True, True, False)
+    assert linear.fit().exponent == pytest.approx(2.0)
+    assert len(draw(drawn_series).axes) == len(drawn_series)
 
 
 def test_the_exact_model_and_ours_agree_on_a_small_step() -> None:

@@ -11,7 +11,7 @@ needs, is fitted beside it.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from planner.plan import BoundSource
 from profiles.accelerator_roofline import target_of
 from profiles.accelerators import accelerator_named
 from profiles.estimate import estimate
@@ -48,6 +49,27 @@ class Power(NamedTuple):
     def at(self, ops: float) -> float:
         """The value of the fit."""
         return float(self.factor * ops**self.exponent)
+
+
+class Series(NamedTuple):
+    """Values by ops.
+
+    Attributes:
+        ops: Of each step.
+        values: What was measured.
+        ended: Whether it was measured to its end; what a time limit cut off is not fitted.
+    """
+
+    ops: tuple[int, ...]
+    values: tuple[float, ...]
+    ended: tuple[bool, ...]
+
+    def fit(self) -> Power:
+        """Fits what was measured to its end; all of it if that is less than two values."""
+        points = list(zip(self.ops, self.values, self.ended, strict=True))
+        if sum(self.ended) >= 2:
+            points = [point for point in points if point[2]]
+        return fitted([ops for ops, _, _ in points], [value for _, value, _ in points])
 
 
 def layered_llama(layers: int) -> Profile:
@@ -109,24 +131,38 @@ def fitted(ops: Sequence[int], values: Sequence[float]) -> Power:
     return Power(float(np.exp(offset)), float(exponent))
 
 
-def draw(found: Sequence[SolveFigures]) -> Figure:
-    """Draws solve time and memory over ops, with their fits."""
-    ops = [figures.ops for figures in found]
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    panels = figure.subplots(1, 3)
-    measured = {
-        "planning, processor seconds": [figures.cpu_seconds for figures in found],
-        "solving the linear program, seconds": [figures.lp_seconds for figures in found],
-        "peak memory of the process, MiB": [f.peak_memory_bytes / MIB for f in found],
-    }
-    for panel, (name, values) in zip(panels, measured.items(), strict=True):
-        power = fitted(ops, values)
-        panel.loglog(ops, values, "o", label="measured")
-        panel.loglog(ops, [power.at(n) for n in ops], "-", label=f"ops ^ {power.exponent:.2f}")
-        panel.set_xlabel("ops of the step")
-        panel.set_title(name)
-        panel.grid(visible=True, which="both", alpha=0.3)
-        panel.legend()
+def series(found: Sequence[SolveFigures]) -> dict[str, Series]:
+    """What is fitted and drawn, by name."""
+    ops = tuple(figures.ops for figures in found)
+    whole = (True,) * len(ops)
+    bounded = tuple(figures.bound_source != BoundSource.TRIVIAL for figures in found)
+    measured: dict[str, Series] = {}
+
+    def add(name: str, values: Iterable[float], ended: tuple[bool, ...] = whole) -> None:
+        measured[name] = Series(ops, tuple(values), ended)
+
+    add("planning, processor seconds", (f.cpu_seconds for f in found))
+    add("linear programs, seconds", (f.lp_seconds for f in found), bounded)
+    add("peak memory of the process, MiB", (f.peak_memory_bytes / MIB for f in found))
+    add("rows of the largest model", (f.rows for f in found))
+    return measured
+
+
+def draw(panels: Mapping[str, Series]) -> Figure:
+    """Draws each over ops, with its fit; what a time limit cut off is drawn hollow."""
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    for axes, (name, one) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        power = one.fit()
+        for ended, fill, label in ((True, "full", "measured"), (False, "none", "stopped")):
+            points = [(n, v) for n, v, e in zip(*one, strict=True) if e is ended]
+            if points:
+                axes.loglog(*zip(*points, strict=True), "oC0", fillstyle=fill, label=label)
+        fitted_values = [power.at(n) for n in one.ops]
+        axes.loglog(one.ops, fitted_values, "-C1", label=f"ops ^ {power.exponent:.2f}")
+        axes.set_xlabel("ops of the step")
+        axes.set_title(name)
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend()
     return figure
 
 
@@ -147,19 +183,13 @@ def main(words: Sequence[str]) -> None:
         for figures in written(measured_solves(made), options.csv):
             print_rows([cells(figures)])
             found.append(figures)
-    found = [figures for figures in found if figures.lp_seconds]
-    ops = [figures.ops for figures in found]
-    fits = {
-        "planning, processor s": fitted(ops, [figures.cpu_seconds for figures in found]),
-        "linear program, s": fitted(ops, [figures.lp_seconds for figures in found]),
-        "rows": fitted(ops, [figures.rows for figures in found]),
-        "memory, bytes": fitted(ops, [figures.peak_memory_bytes for figures in found]),
-    }
+    panels = series([figures for figures in found if figures.models])
     print()
-    for name, power in fits.items():
+    for name, one in panels.items():
+        power = one.fit()
         print(f"{name}: {power.factor:.3g} * ops ^ {power.exponent:.2f}")
     if options.png:
-        draw(found).savefig(options.png, dpi=150)
+        draw(panels).savefig(options.png, dpi=150)
 
 
 if __name__ == "__main__":
