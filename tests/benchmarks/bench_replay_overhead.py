@@ -18,8 +18,8 @@ On 2026-11-24, AMD EPYC, two cores shared with other work, torch 2.13.0+cpu, Pyt
     finding updates, per optimizer op         6.67 us
     finding updates, more per parameter      36.64 us
 
-Ranges for a profiler are opened only in steps that begin while one records; the others cost nothing
-for them: 0.78 us and 8.4 us for the first two lines before ranges came in, 0.78 us and 8.6 us after.
+Ranges for a profiler are opened only in steps that begin while one records; others cost nothing
+for them: 0.78 us and 8.4 us for the first two lines before ranges came in, 0.78 and 8.6 us after.
 """
 
 import time
