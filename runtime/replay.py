@@ -12,28 +12,25 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any, Self
 
 import torch
 
-from planner.plan import Plan, Swap
-from planner.schedule import Action, ActionKind, lower
-from profiles.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, AnchorHooks, is_update
+from planner.plan import Plan
+from planner.schedule import Action, lower
+from profiles.anchors import AnchorHooks
 from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
-from runtime.binding import lookups, storage_of
+from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
-from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
-from runtime.late_trips import LateTrips
-from runtime.made_storages import MadeStorages
+from runtime.moves import Moves
 from runtime.ranges import Act, ActionRanges, Ranges
-from runtime.residency import Residency, TrackedStorage, UnmovableError
+from runtime.residency import TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
 from runtime.summary import summary_line
 from runtime.workers import Workers
@@ -76,30 +73,20 @@ class Replay:
         self.boundary_restores = 0
         self._plan = plan
         self._schedule = lower(plan)
-        self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
-        self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
-        self._moved = frozenset(swap.storage for swap in plan.swaps)
-        self._across = BoundaryTrips(plan)
         self._workers = workers
         self._model = model
         self._optimizer = optimizer
-        self._lookups = lookups(plan, model, optimizer)
         self._ranges = ActionRanges(ranges, plan)
         self._do: Act = self._act
         self._backend = backend_for(plan)
-        self._d2h, self._h2d = self._backend.d2h, self._backend.h2d
         self._accountant = Accountant(device_of(model), self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
         self._heard = HeardSlots(plan, self._schedule)
-        self._late = LateTrips(plan)
-        self._made = MadeStorages(plan)
+        self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._handles += _before_forward(model, self._on_forward)
-        self._versions: dict[int, int] = {}
-        self._tracked: dict[int, TrackedStorage] = {}
-        self._skipped: set[int] = set()
         self._slot = 0
         self._step_count = 0
         self._now: StepStatistics | None = None
@@ -168,13 +155,12 @@ class Replay:
         The first time, `summary` is logged at level INFO by the logger `swapplan`.
         """
         self._guard.leave()
-        self._restore()
+        self._moves.restore()
         self._hooks.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._d2h.close()
-        self._h2d.close()
+        self._moves.close()
         if self._workers is not None:
             self._count_fallback_on(self._workers.close())
             self._workers = None
@@ -201,7 +187,7 @@ class Replay:
                 self._do(action)
         except UnmovableError as error:
             self._fall_back(str(error))
-        self._look_out_for_states(key)
+        self._moves.look_out_for_states(key, self._slot, self._fall_back)
         self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
@@ -239,7 +225,7 @@ class Replay:
         self._slot = 0
         self._step_count += 1
         self._do = self._ranges.around(self._act)
-        self._skipped.clear()
+        self._moves.begin(now)
         if watched:
             self._accountant.count_owned(owned_storages(self._model, self._optimizer))
         self._run_prologue(now)
@@ -250,41 +236,13 @@ class Replay:
         """See [Note: entering the steady state] in `runtime.boundary_trips`."""
         start_ns = time.perf_counter_ns()
         try:
-            if not all(map(self._is_still_there, self._tracked)):
+            if not self._moves.are_held():
                 self._restore_between_steps("a tensor that was replaced")
-            for trip in self._across.wrapping:
-                self._enter(trip)
+            self._moves.enter()
         except UnmovableError as error:
             self._fall_back(str(error))
         now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
         now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
-
-    def _is_still_there(self, storage_id: int) -> bool:
-        """Whether the model or optimizer still holds the storage it held when the step ended."""
-        storage = storage_of(self._lookups[storage_id]())
-        return storage is not None and self._tracked[storage_id].is_storage(storage)
-
-    def _enter(self, trip: BoundaryTrip) -> None:
-        """Brings a storage where the plan has it when a step begins."""
-        tracked = self._known(trip.swap.storage)
-        if tracked is None or tracked.residency is trip.residency:
-            return
-        if trip.residency is Residency.RETURNING:
-            self._skipped.add(trip.swap.storage)
-            self._passed = False
-            return
-        self._send(tracked, trip.swap.host_offset_bytes)
-        if trip.residency is Residency.AWAY:
-            tracked.release()
-
-    def _settle(self) -> None:
-        """Leaves each storage where the plan has it between two steps, under guard."""
-        for storage_id, tracked in tuple(self._tracked.items()):
-            if tracked.residency is not self._across.residency(storage_id):
-                tracked.restore(self._h2d)
-            if tracked.residency is Residency.RESIDENT and not tracked.has_copy:
-                del self._tracked[storage_id]
-        self._guard.enter(frozenset(tracked.cdata for tracked in self._tracked.values()))
 
     def _restore_between_steps(self, what: str) -> None:
         if self.boundary_restores == 0:
@@ -293,20 +251,19 @@ class Replay:
                 "back, and the next step sends it away again. Told once.",
                 what,
             )
-        self._restore()
-        self._tracked.clear()
+        self._restore_for_good()
         self.boundary_restores += 1
 
     def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
-        now.overrun_us = sum(tracked.take_overrun_us() for tracked in self._tracked.values())
+        now.overrun_us = self._moves.take_overrun_us()
         try:
             if now.fallback is None:
-                self._settle()
+                self._moves.settle()
+                self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
             else:
-                self._restore()
-                self._tracked.clear()
+                self._restore_for_good()
         except BaseException:
-            self._restore()
+            self._moves.restore()
             raise
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
@@ -314,7 +271,8 @@ class Replay:
         now.allocated_peak_bytes = self._backend.allocated_peak_bytes()
         self.steps.append(now)
         self.fallbacks += now.fallback is not None
-        self._passed = now.fallback is None and now.skipped_swaps == 0
+        vouches = self._passed or not self._moves.left_out
+        self._passed = vouches and now.fallback is None and now.skipped_swaps == 0
         self._now = None
         if self._on_step is not None:
             self._on_step(now)
@@ -327,167 +285,17 @@ class Replay:
         if key != expected.anchor:
             raise UnmovableError(f"anchor {self._slot} is {key!r}, planned {expected.anchor!r}")
         if expected.shows is not None:
-            self._check_shown(key, expected.shows, storage_of(shown))
-
-    def _check_shown(self, key: str, storage_id: int, storage: torch.UntypedStorage | None) -> None:
-        name_of = self._plan.storage
-        if storage is None:
-            raise UnmovableError(f"{key} shows nothing, planned {name_of(storage_id).name!r}")
-        tracked = self._tracked.get(storage_id)
-        if tracked is not None:
-            if not tracked.is_storage(storage):
-                raise UnmovableError(f"{key} shows another storage than {name_of(storage_id).name}")
-            return
-        if storage.nbytes() != self._sizes[storage_id]:
-            raise UnmovableError(
-                f"{key} shows {storage.nbytes()} bytes, planned {self._sizes[storage_id]}"
-            )
-        if storage_id in self._moved:
-            self._tracked[storage_id] = TrackedStorage(storage, self._accountant)
+            self._moves.check_shown(key, expected.shows, storage_of(shown))
 
     def _act(self, action: Action) -> None:
-        assert self._now is not None
-        clean = self._across.clean_trip_from(action, self._slot)
-        begins = action.kind is ActionKind.SWAP_OUT or clean is not None
-        if action.storage in self._skipped and not begins:
-            return
-        match action.kind:
-            case ActionKind.SWAP_OUT:
-                self._swap_out(action.storage)
-            case ActionKind.RELEASE if clean is not None:
-                self._begin_clean_trip(clean)
-            case ActionKind.RELEASE:
-                self._now.stall_us += self._tracked[action.storage].release()
-            case ActionKind.SWAP_IN:
-                self._swap_in(self._tracked[action.storage])
-            case ActionKind.AWAIT:
-                self._arrive(action.storage)
-
-    def _swap_in(self, tracked: TrackedStorage) -> None:
-        assert self._now is not None
-        tracked.swap_in(self._h2d)
-        self._now.h2d_bytes += tracked.size_bytes
-        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
-
-    def _swap_out(self, storage_id: int) -> None:
-        tracked = self._known(storage_id)
-        if tracked is not None:
-            self._send(tracked, self._offsets[storage_id, self._slot])
-
-    def _begin_clean_trip(self, trip: Swap) -> None:
-        """See [Note: clean trips] in `runtime.boundary_trips`."""
-        assert self._now is not None
-        tracked = self._known(trip.storage)
-        if tracked is None:
-            return
-        if tracked.has_copy and self._version(trip.storage) == self._versions[trip.storage]:
-            tracked.drop()
-        else:
-            self._send(tracked, trip.host_offset_bytes)
-            self._now.stall_us += tracked.release()
-
-    def _arrive(self, storage_id: int) -> None:
-        assert self._now is not None
-        tracked = self._tracked[storage_id]
-        self._now.stall_us += tracked.arrive()
-        if self._across.needs_copy_after(storage_id, self._slot):
-            tracked.keep_copy()
-            self._versions[storage_id] = self._version(storage_id)
-        else:
-            tracked.forget_copy()
-
-    def _version(self, storage_id: int) -> int:
-        """Counts writes of an owned storage that autograd sees, whether the step is watched or not.
-
-        Those of an activation are autograd's own business: writing a saved tensor is an error.
-        """
-        lookup = self._lookups.get(storage_id)
-        tensor = None if lookup is None else lookup()
-        return 0 if tensor is None else tensor._version
-
-    def _known(self, storage_id: int) -> TrackedStorage | None:
-        """Returns the record of a storage whose trip begins; None, and no trip, if it has none."""
-        assert self._now is not None
-        tracked = self._tracked.get(storage_id) or self._find(storage_id)
-        if tracked is None:
-            self._skipped.add(storage_id)
-            self._now.skipped_swaps += 1
-        else:
-            self._skipped.discard(storage_id)
-        return tracked
-
-    def _send(self, tracked: TrackedStorage, offset_bytes: int) -> None:
-        assert self._now is not None
-        size_bytes = tracked.size_bytes
-        tracked.swap_out(self._d2h, self._backend.pool.stretch(offset_bytes, size_bytes))
-        self._now.d2h_bytes += size_bytes
-        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
-
-    def _look_out_for_states(self, key: str) -> None:
-        """Follows what the optimizer makes, in a step whose plan moves states not made so far."""
-        makes_states = key == OPTIMIZER_PRE and self._skipped
-        late_trips = partial(self._make_late_trips, self._slot) if makes_states else None
-        self._accountant.before_each_op(late_trips)
-        if makes_states:
-            self._made.clear()
-            self._accountant.when_made(self._made.note)
-        elif is_update(key):
-            self._made.begin_update(key)
-        elif key == OPTIMIZER_POST:
-            self._accountant.when_made(None)
-            self._made.clear()
-
-    def _make_late_trips(self, slot: int) -> None:
-        """Sends away what has just been made; see [Note: states in the step that makes them]."""
-        assert self._now is not None
-        if self._now.fallback is not None:
-            return
-        for storage_id in tuple(self._skipped):
-            trip = self._late.trip_at(storage_id, slot)
-            try:
-                tracked = None if trip is None else self._find(storage_id)
-                if trip is not None and tracked is not None:
-                    self._skipped.discard(storage_id)
-                    self._send(tracked, trip.host_offset_bytes)
-                    self._now.stall_us += tracked.release()
-            except UnmovableError as error:
-                self._fall_back(str(error))
-                return
-
-    def _find(self, storage_id: int) -> TrackedStorage | None:
-        """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
-        lookup = self._lookups.get(storage_id)
-        storage = None if lookup is None else storage_of(lookup())
-        if storage is None:
-            storage = self._made.take(storage_id)
-        if storage is None:
-            return None
-        if storage.nbytes() != self._sizes[storage_id]:
-            raise UnmovableError(
-                f"{self._plan.storage(storage_id).name} has {storage.nbytes()} bytes, planned "
-                f"{self._sizes[storage_id]}"
-            )
-        tracked = self._tracked[storage_id] = TrackedStorage(storage, self._accountant)
-        return tracked
+        self._moves.act(action, self._slot)
 
     def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
         assert self._now is not None
-        if self._take_back(tracked):
+        if self._moves.take_back(tracked):
             return
         self._now.misses += 1
         self._fall_back(reason)
-
-    def _take_back(self, tracked: TrackedStorage) -> bool:
-        """Undoes the trip of what was taken for a state and is none; that state makes no trip."""
-        assert self._now is not None
-        taken = next((i for i in self._made.taken if self._tracked.get(i) is tracked), None)
-        if taken is None:
-            return False
-        tracked.restore(self._h2d)
-        del self._tracked[taken]
-        self._skipped.add(taken)
-        self._now.skipped_swaps += 1
-        return True
 
     def _on_state_dict(self, *_: Any) -> None:
         if self._now is None:
@@ -504,7 +312,7 @@ class Replay:
         if self._now.fallback is not None:
             return
         self._now.fallback = reason
-        self._restore()
+        self._moves.restore()
         self._tell_once(f"step {self._now.step} fell back to resident: {reason}")
 
     def _count_fallback_on(self, rank: int | None) -> None:
@@ -525,12 +333,10 @@ class Replay:
                 stacklevel=2,
             )
 
-    def _restore(self) -> None:
-        """Brings every storage back, whatever was going on."""
-        if any(t.residency is not Residency.RESIDENT for t in self._tracked.values()):
-            self._accountant.lift()
-        for tracked in self._tracked.values():
-            tracked.restore(self._h2d)
+    def _restore_for_good(self) -> None:
+        """Brings every storage back; the next step looks all of them up anew."""
+        self._moves.restore()
+        self._moves.tracked.clear()
 
 
 def _before_state_dict(

@@ -54,9 +54,9 @@ class TrackedStorage:
         self._host_is_true = False
         self._copy: CopyInFlight | None = None
 
-    def is_storage(self, storage: torch.UntypedStorage) -> bool:
-        """Whether this is the record of the given storage."""
-        return self._storage() is storage
+    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
+        """Whether this is the record of the storage that somebody holds now, if any."""
+        return storage is not None and self._storage() is storage
 
     @property
     def cdata(self) -> int:

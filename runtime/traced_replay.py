@@ -39,12 +39,12 @@ class TracedReplay(Replay):
             self._clock = EventClock()
             device = torch.device("cuda", torch.cuda.current_device())
             streams = TimedStreams(CudaStreams(device), self._clock, self._on_copy)
-            self._d2h = StreamLane(streams, Direction.D2H)
-            self._h2d = StreamLane(streams, Direction.H2D)
+            self._moves.d2h = StreamLane(streams, Direction.D2H)
+            self._moves.h2d = StreamLane(streams, Direction.H2D)
         else:
             self._clock = HostClock()
-            self._d2h = TimedLane(self._d2h, Direction.D2H, self._on_copy)
-            self._h2d = TimedLane(self._h2d, Direction.H2D, self._on_copy)
+            self._moves.d2h = TimedLane(self._moves.d2h, Direction.D2H, self._on_copy)
+            self._moves.h2d = TimedLane(self._moves.h2d, Direction.H2D, self._on_copy)
 
     def timelines(self) -> tuple[Timeline, ...]:
         """Returns the last replayed steps as they were measured, in order.

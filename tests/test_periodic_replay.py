@@ -104,7 +104,7 @@ class Pair:
 
     def away(self) -> int:
         """How many storages are not on the device between two steps."""
-        records = self.replay._tracked.values()
+        records = self.replay._moves.tracked.values()
         return sum(tracked.residency is not Residency.RESIDENT for tracked in records)
 
     def assert_same(self) -> None:
@@ -144,7 +144,7 @@ def test_what_nobody_ever_writes_is_copied_once() -> None:
     frozen = next(s.id for s in plan.storages if s.name == "parameter:3.weight")
     assert all(swap.clean for swap in plan.swaps if swap.storage == frozen)
     with pair(steps=3) as both:
-        assert both.replay._tracked[frozen].has_copy
+        assert both.replay._moves.tracked[frozen].has_copy
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_copies_may_be_under_way_when_a_step_ends(
 ) -> None:
     plan = turned(plan_for(kind))
     with pair(kind, steps=3, plan=plan) as both:
-        found = [tracked.residency for tracked in both.replay._tracked.values()]
+        found = [tracked.residency for tracked in both.replay._moves.tracked.values()]
         assert found.count(residency) >= 5
         last = both.replay.steps[-1]
         assert (last.peak_bytes, last.prologue_bytes) == (plan.certificate.peak_bytes, 0)
