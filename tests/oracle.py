@@ -9,12 +9,18 @@ from collections.abc import Sequence
 from itertools import pairwise, permutations
 from typing import NamedTuple
 
-from profiles.profile import Link, Profile
+from planner.boundary import Boundary
+from profiles.profile import Access, Link, Profile, Storage
 from tests.reference import Trip, resident_bytes, simulate
+
+OWNED = ("parameter", "buffer", "optimizer_state", "gradient")
 
 
 class Idle(NamedTuple):
-    """A storage that nothing touches in slots first..until - 1."""
+    """A storage that nothing touches in slots first..until - 1.
+
+    With T slots, slot T + 3 is slot 3 of the next step.
+    """
 
     storage: int
     size_bytes: int
@@ -22,56 +28,91 @@ class Idle(NamedTuple):
     until: int
 
 
-def idles(profile: Profile) -> list[Idle]:
+def idles(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> list[Idle]:
     """Every stretch in which a storage can be away."""
+    count = len(profile.slots)
     found = []
     for s in profile.storages:
         if s.left_out is not None or s.shown_at is None or s.size_bytes == 0:
             continue
-        slots = [-1] if s.allocated_op is None else []
-        slots += [profile.ops[use.op].slot for use in s.uses]
-        slots += [len(profile.slots) - 1] if s.released_op is None else []
+        slots = [profile.ops[use.op].slot for use in s.uses]
+        if boundary is Boundary.PERIODIC and goes_on(s) and slots:
+            slots.append(slots[0] + count)
+        else:
+            slots = [-1] * (s.allocated_op is None) + slots
+            slots += [count - 1] * (s.released_op is None)
         for p, q in pairwise(slots):
             first = max(p + 1, s.shown_at)
             if first < q:
-                found.append(Idle(s.id, s.size_bytes, first, q))
+                shift = count if first >= count else 0
+                found.append(Idle(s.id, s.size_bytes, first - shift, q - shift))
     return found
 
 
-def smallest_budget_bytes(profile: Profile) -> int:
+def goes_on(storage: Storage) -> bool:
+    """Whether a storage lives from step to step and can be found by name."""
+    alive = storage.allocated_op is None and storage.released_op is None
+    return alive and storage.kind.value in OWNED
+
+
+def smallest_budget_bytes(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> int:
     """What is resident when everything is away whenever it can be."""
-    away = idles(profile)
+    count = len(profile.slots)
+    away = idles(profile, boundary)
     return max(
-        resident_bytes(profile, t) - sum(i.size_bytes for i in away if i.first <= t < i.until)
-        for t in range(len(profile.slots))
+        resident_bytes(profile, t)
+        - sum(i.size_bytes for i in away if (t - i.first) % count < i.until - i.first)
+        for t in range(count)
     )
 
 
 def least_stall_by_search(
-    profile: Profile, budget_bytes: int, host_budget_bytes: int | None = None
+    profile: Profile,
+    budget_bytes: int,
+    host_budget_bytes: int | None = None,
+    boundary: Boundary = Boundary.PERIODIC,
 ) -> float | None:
     """The least stall over every set of swaps and every choice of their anchors.
 
     Returns:
         Microseconds, or None if no choice meets the budgets.
     """
-    return _Search(profile, budget_bytes, host_budget_bytes).least_stall_us()
+    return _Search(profile, budget_bytes, host_budget_bytes, boundary).least_stall_us()
+
+
+def shares_copies(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> bool:
+    """Whether a trip may find its bytes on the host already."""
+    search = _Search(profile, 0, None, boundary)
+    trips = [search.whole(idle) for idle in search.idles]
+    return any(search.clean(trip, trips) for trip in trips)
 
 
 class _Search:
     """Branch and bound, gap by gap.
 
-    One more swap never makes any event earlier (every time is a maximum of sums), so the stall of
-    the swaps chosen so far bounds the stall of every choice that contains them. Nor does it ever
-    need fewer host bytes.
+    A copy more never makes any event earlier (every time is a maximum of sums). A storage with
+    trips still to be chosen may come to need no copy, so for the bound its trips have none.
     """
 
-    def __init__(self, profile: Profile, budget_bytes: int, host_budget_bytes: int | None) -> None:
-        self.idles = sorted(idles(profile), key=lambda idle: -idle.size_bytes)
+    def __init__(
+        self,
+        profile: Profile,
+        budget_bytes: int,
+        host_budget_bytes: int | None,
+        boundary: Boundary,
+    ) -> None:
+        self.profile = profile
+        self.boundary = boundary
+        self.count = len(profile.slots)
+        self.idles = sorted(idles(profile, boundary), key=lambda i: (-i.size_bytes, i.storage))
         self.slots_us = [slot.duration_us for slot in profile.slots]
         self.sizes = {s.id: s.size_bytes for s in profile.storages}
+        self.written = {
+            s.id: {profile.ops[use.op].slot for use in s.uses if use.access is Access.WRITE}
+            for s in profile.storages
+        }
         self.link: Link = profile.link
-        self.over = [resident_bytes(profile, t) - budget_bytes for t in range(len(profile.slots))]
+        self.over = [resident_bytes(profile, t) - budget_bytes for t in range(self.count)]
         self.host_budget_bytes = host_budget_bytes
         self.best_us: float | None = None
 
@@ -80,32 +121,47 @@ class _Search:
         return self.best_us
 
     def _extend(self, trips: tuple[Trip, ...], n: int, over: list[int]) -> None:
-        stall_us = self._stall_us(trips)
-        if self.best_us is not None and stall_us >= self.best_us:
-            return
-        if not self._host_fits(trips):
-            return
         hopes = self.idles[n:]
-        for t, bytes_over in enumerate(over):
-            if bytes_over > sum(i.size_bytes for i in hopes if i.first <= t < i.until):
-                return
-        if max(over) <= 0:
-            self.best_us = stall_us
+        if self._is_hopeless(trips, hopes, over):
+            return
+        if max(over) <= 0 and not any(h.storage == t.storage for h in hopes for t in trips):
+            self.best_us = self._stall_us(trips, hopes)
             return
         if not hopes:
             return
         self._extend(trips, n + 1, over)
         for trip in self._choices(hopes[0]):
-            away = range(trip.release_slot, trip.swap_in_slot)
+            slots_away = (trip.swap_in_slot - trip.release_slot) % self.count
+            away = {(trip.release_slot + k) % self.count for k in range(slots_away)}
             less = [o - self.sizes[trip.storage] * (t in away) for t, o in enumerate(over)]
             self._extend((*trips, trip), n + 1, less)
+
+    def _is_hopeless(self, trips: tuple[Trip, ...], hopes: list[Idle], over: list[int]) -> bool:
+        for t, bytes_over in enumerate(over):
+            open_now = (i for i in hopes if (t - i.first) % self.count < i.until - i.first)
+            if bytes_over > sum(i.size_bytes for i in open_now):
+                return True
+        if self.best_us is not None and self._stall_us(trips, hopes) >= self.best_us:
+            return True
+        return not self._host_fits(trips, hopes)
+
+    def whole(self, idle: Idle) -> Trip:
+        """The trip that lasts a whole idle stretch."""
+        first, until = idle.first % self.count, idle.until % self.count
+        return Trip(idle.storage, first, first, until, until)
 
     def _choices(self, idle: Idle) -> list[Trip]:
         # An await before the next use can only wait longer; it pays by freeing host bytes alone.
         slots = range(idle.first, idle.until + 1)
         awaits = [idle.until] if self.host_budget_bytes is None else slots
         return [
-            Trip(idle.storage, out, release, swap_in, awaited)
+            Trip(
+                idle.storage,
+                out % self.count,
+                release % self.count,
+                swap_in % self.count,
+                awaited % self.count,
+            )
             for awaited in awaits
             for swap_in in slots
             for release in range(idle.first, swap_in)
@@ -113,15 +169,45 @@ class _Search:
             if swap_in <= awaited
         ]
 
-    def _stall_us(self, trips: Sequence[Trip]) -> float:
+    def clean(self, trip: Trip, trips: Sequence[Trip]) -> bool:
+        """Whether the trip before left a copy that nothing has made untrue since."""
+        own = [other for other in trips if other.storage == trip.storage]
+        if self.boundary is Boundary.RESIDENT:
+            own = [other for other in own if other.await_slot < trip.swap_out_slot]
+        if not own:
+            return False
+
+        def slots_since(other: Trip) -> int:
+            # The trip itself comes last: a whole step before.
+            return (trip.swap_out_slot - other.await_slot) % self.count or self.count
+
+        last = min(own, key=slots_since)
+        since = {(last.await_slot + k) % self.count for k in range(slots_since(last))}
+        return not since & self.written[trip.storage]
+
+    def _played(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> list[Trip]:
+        hoped = {idle.storage for idle in hopes}
+        played = []
+        for trip in trips:
+            if trip.storage in hoped or self.clean(trip, trips):
+                played.append(trip._replace(clean=True, swap_out_slot=trip.release_slot))
+            else:
+                played.append(trip)
+        return played
+
+    def _stall_us(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> float:
         # Of swap-outs issued at one anchor, first the one released first: any other order delays
         # that release and makes no other one earlier.
-        in_order = sorted(trips, key=lambda trip: (trip.swap_out_slot, trip.release_slot))
+        def released(trip: Trip) -> tuple[int, int]:
+            return (trip.swap_out_slot, (trip.release_slot - trip.swap_out_slot) % self.count)
+
+        in_order = sorted(self._played(trips, hopes), key=released)
         return sum(simulate(self.slots_us, self.sizes, in_order, self.link).stall_us)
 
-    def _host_fits(self, trips: Sequence[Trip]) -> bool:
+    def _host_fits(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> bool:
         if self.host_budget_bytes is None:
             return True
+        assert not any(self.clean(trip, trips) for trip in trips), "shared copies are not laid out"
         # Piled up in the order of some best layout's offsets, they stand as low or lower.
         return any(
             self._pool_bytes(order) <= self.host_budget_bytes for order in permutations(trips)
@@ -130,10 +216,13 @@ class _Search:
     def _pool_bytes(self, trips: Sequence[Trip]) -> int:
         tops: list[tuple[Trip, int]] = []
         for trip in trips:
-            below = [
-                top
-                for other, top in tops
-                if other.swap_out_slot <= trip.await_slot and trip.swap_out_slot <= other.await_slot
-            ]
+            below = [top for other, top in tops if self._meet(trip, other)]
             tops.append((trip, max(below, default=0) + self.sizes[trip.storage]))
         return max((top for _, top in tops), default=0)
+
+    def _meet(self, one: Trip, other: Trip) -> bool:
+        return bool(self._held(one) & self._held(other))
+
+    def _held(self, trip: Trip) -> set[int]:
+        length = (trip.await_slot - trip.swap_out_slot) % self.count + 1
+        return {(trip.swap_out_slot + k) % self.count for k in range(length)}

@@ -20,14 +20,16 @@ Model: minimise run_T - sum tau, subject to
     (7) run_b >= end of in
     (8) M_t - sum s_i (gone_i_t - back_i_t) <= C
 
-Copies need no FIFO rule here: issued at the last anchor before it starts, each copy finds its lane
-as this program leaves it, so a FIFO lane can play any of its solutions.
+Every step is on its own, and every trip copies to the host. Copies need no FIFO rule here: issued
+at the last anchor before it starts, each copy finds its lane as this program leaves it, so a FIFO
+lane can play any of its solutions.
 """
 
 from collections.abc import Mapping
 
 import pulp
 
+from planner.boundary import Boundary
 from profiles.profile import Profile
 from tests.oracle import Idle, idles
 from tests.reference import resident_bytes
@@ -45,7 +47,7 @@ class _Model:
         self.profile = profile
         self.budget_bytes = budget_bytes
         self.slots_us = [_whole(slot.duration_us) for slot in profile.slots]
-        self.idles = idles(profile)
+        self.idles = idles(profile, Boundary.RESIDENT)
         link = profile.link
         self.out_us = [self._copy_us(i, link.d2h_bytes_per_us) for i in self.idles]
         self.in_us = [self._copy_us(i, link.h2d_bytes_per_us) for i in self.idles]

@@ -5,12 +5,18 @@ from functools import partial
 
 import pytest
 
+from planner.boundary import Boundary
 from planner.solve import solve
 from planner.solver_name import SolverName
 from profiles import Profile
 from profiles.errors import BudgetError
 from tests.invariants import check_plan
-from tests.oracle import idles, least_stall_by_search, smallest_budget_bytes
+from tests.oracle import (
+    idles,
+    least_stall_by_search,
+    shares_copies,
+    smallest_budget_bytes,
+)
 from tests.oracle_ilp import least_stall_by_ilp
 from tests.strategies import peak_bytes, random_profile
 from tests.toys import activation, fixed, resident, toy, toy_link, unet_like
@@ -18,12 +24,18 @@ from tests.toys import activation, fixed, resident, toy, toy_link, unet_like
 Job = tuple[Profile, int]
 
 
-def check_optimum(job: Job, solver: SolverName = SolverName.HIGHS) -> None:
+def check_optimum(
+    job: Job,
+    solver: SolverName = SolverName.HIGHS,
+    boundary: Boundary = Boundary.PERIODIC,
+) -> None:
     """Plans, and asserts that no choice of swaps and anchors waits less."""
     profile, budget_bytes = job
-    found = solve(profile, budget_bytes=budget_bytes, min_size_bytes=1, solver=solver)
+    found = solve(
+        profile, budget_bytes=budget_bytes, min_size_bytes=1, solver=solver, boundary=boundary
+    )
     check_plan(found, profile)
-    least_us = least_stall_by_search(profile, budget_bytes)
+    least_us = least_stall_by_search(profile, budget_bytes, boundary=boundary)
     assert least_us is not None
     slack_us = 1e-6 * (1 + least_us)
     assert found.certificate.bound_stall_us <= least_us + slack_us
@@ -58,12 +70,20 @@ def tiny_job(seed: int) -> tuple[Profile, int]:
 TINY_SEEDS = [seed for seed in range(80) if len(idles(tiny_job(seed)[0])) <= 4]
 
 
+@pytest.mark.parametrize("boundary", Boundary)
 @pytest.mark.parametrize("seed", TINY_SEEDS)
-def test_the_optimum_of_tiny_profiles(seed: int) -> None:
-    profile, budget_bytes = tiny_job(seed)
-    check_optimum((profile, budget_bytes))
-    least_us = least_stall_by_search(profile, budget_bytes)
-    assert least_us == least_stall_by_ilp(profile, budget_bytes)
+def test_the_optimum_of_tiny_profiles(seed: int, boundary: Boundary) -> None:
+    job = tiny_job(seed)
+    if smallest_budget_bytes(job[0], boundary) <= job[1]:
+        check_optimum(job, boundary=boundary)
+
+
+@pytest.mark.parametrize("seed", TINY_SEEDS)
+def test_both_oracles_find_the_same_optimum(seed: int) -> None:
+    job = tiny_job(seed)
+    if not shares_copies(job[0], Boundary.RESIDENT):
+        least_us = least_stall_by_search(*job, boundary=Boundary.RESIDENT)
+        assert least_us == least_stall_by_ilp(*job)
 
 
 @pytest.mark.parametrize("seed", TINY_SEEDS[:12])
