@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_BUDGET ?= 50%
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check gpu-bench library setup clean
+.PHONY: demo test gpu-check gpu-bench library notebooks setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
@@ -31,6 +31,10 @@ gpu-bench: .venv/test.stamp
 library: .venv/demo.stamp
 	$(BIN)/python -m profiles.library.make
 
+# Opens the notebooks in a browser.
+notebooks: .venv/notebooks.stamp
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
 setup: .venv/test.stamp
 
 clean:
@@ -42,6 +46,10 @@ clean:
 .venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[models]'
 	touch $@
+
+.venv/notebooks.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[models,notebooks]'
+	touch $@ .venv/demo.stamp
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install -c constraints.txt -e '.[models,dev]'
