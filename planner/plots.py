@@ -5,14 +5,11 @@ import io
 import pandas as pd
 from matplotlib.figure import Figure
 
+from planner.axis_unit import size_unit
+from planner.palette import WITH_PLAN, WITHOUT_PLAN
 from profiles.profile import Provenance
 
-# Two of the colours of Okabe and Ito, Color Universal Design, which readers with any kind of
-# colour vision tell apart; the lines differ in style too, for print without colour.
-WITHOUT_COLOUR = "#E69F00"
-WITH_COLOUR = "#0072B2"
 DOTS_PER_INCH = 150
-SIZE_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
 
 def memory_figure(
@@ -27,7 +24,7 @@ def memory_figure(
         budget_bytes: Drawn as a line, if given.
     """
     highest = max(memory["without_bytes"].max(), budget_bytes or 0)
-    unit_bytes, unit = next(pair for pair in SIZE_UNITS if highest >= pair[0] or pair[0] == 1)
+    unit_bytes, unit = size_unit(highest)
     start_s = memory["start_us"] / 1e6
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -35,7 +32,7 @@ def memory_figure(
         start_s,
         memory["without_bytes"] / unit_bytes,
         where="post",
-        color=WITHOUT_COLOUR,
+        color=WITHOUT_PLAN,
         linewidth=1.5,
         label=_label("without a plan", memory["without_bytes"].max() / unit_bytes, unit),
     )
@@ -45,11 +42,11 @@ def memory_figure(
             start_s,
             with_plan,
             where="post",
-            color=WITH_COLOUR,
+            color=WITH_PLAN,
             linewidth=1.5,
             label=_label("with the plan", with_plan.max(), unit),
         )
-        axes.fill_between(start_s, with_plan, step="post", color=WITH_COLOUR, alpha=0.15)
+        axes.fill_between(start_s, with_plan, step="post", color=WITH_PLAN, alpha=0.15)
     if budget_bytes is not None:
         axes.axhline(
             budget_bytes / unit_bytes,

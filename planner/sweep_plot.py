@@ -10,22 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from planner.plots import SIZE_UNITS
+from planner.axis_unit import AxisUnit, size_unit, time_unit
+from planner.palette import MANY
 from profiles.profile import Provenance
 
-# Okabe and Ito, Color Universal Design; numbers of workers also differ in marker and dash.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+# Numbers of workers differ in marker and dash, too.
 STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
-_TIME_UNITS = ((1e6, "s"), (1e3, "ms"), (1.0, "us"))
 _FLOOR_ALPHA = 0.18
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What an axis is counted in."""
-
-    size: float
-    name: str
 
 
 @dataclass(frozen=True)
@@ -47,8 +38,8 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
         peak_bytes: Peak with nothing moved; budgets are shown as shares of it too.
         times: Whether the profile's times were measured or estimated.
     """
-    size = _unit(SIZE_UNITS, table["budget_bytes"].max())
-    time = _unit(_TIME_UNITS, table[["step_us", "compute_us"]].astype(float).max(axis=None))
+    size = size_unit(table["budget_bytes"].max())
+    time = time_unit(table[["step_us", "compute_us"]].astype(float).max(axis=None))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for line, rows in _lines(table):
@@ -75,16 +66,11 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
     return figure
 
 
-def _unit(units: tuple[tuple[float, str], ...], largest: float) -> _Unit:
-    size, name = next(pair for pair in units if largest >= pair[0] or pair[0] == 1)
-    return _Unit(size, name)
-
-
 def _lines(table: pd.DataFrame) -> list[tuple[_Line, pd.DataFrame]]:
     styles = dict(zip(table["workers"].unique(), cycle(STYLES), strict=False))
     lines = []
     groups = table.groupby(["link", "workers"], sort=False)
-    for ((link, workers), rows), colour in zip(groups, cycle(COLOURS), strict=False):
+    for ((link, workers), rows), colour in zip(groups, cycle(MANY), strict=False):
         together = f", {workers} workers" if workers > 1 else ""
         alone = ", 1 worker" if len(styles) > 1 and workers == 1 else ""
         marker, dashes = styles[workers]
@@ -92,7 +78,7 @@ def _lines(table: pd.DataFrame) -> list[tuple[_Line, pd.DataFrame]]:
     return lines
 
 
-def _draw_line(axes: Axes, line: _Line, rows: pd.DataFrame, size: _Unit, time: _Unit) -> None:
+def _draw_line(axes: Axes, line: _Line, rows: pd.DataFrame, size: AxisUnit, time: AxisUnit) -> None:
     rows = rows.dropna(subset="step_us")
     budgets = rows["budget_bytes"].astype(float) / size.size
     bound = rows["bound_step_us"].astype(float) / time.size
@@ -124,7 +110,7 @@ def _draw_compute(axes: Axes, compute: float, label: str) -> None:
     axes.axhline(compute, color="black", linestyle="--", linewidth=1, label=label)
 
 
-def _draw_unmet(axes: Axes, table: pd.DataFrame, size: _Unit) -> None:
+def _draw_unmet(axes: Axes, table: pd.DataFrame, size: AxisUnit) -> None:
     unmet = table.dropna(subset="smallest_budget_bytes")
     if unmet.empty:
         return
