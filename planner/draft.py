@@ -80,11 +80,14 @@ class Draft:
             must fit the budget (`Problem.fits`).
         policy: How it chooses.
         holds: Exceptions, by gap.
+        anew: Gaps that are copied to the host even where an earlier trip's copy is still true: that
+            copy need not wait there meanwhile.
     """
 
     chosen: frozenset[int]
     policy: Policy
     holds: Mapping[int, Hold] = field(default_factory=dict)
+    anew: frozenset[int] = frozenset()
 
 
 class Trip(NamedTuple):

@@ -36,6 +36,8 @@ class Neighbours:
             return self._exchange(draft, timing)
         if kind < 0.95:
             return self._hold(draft, timing)
+        if self._problem.host_budget_bytes is not None and kind < 0.975:
+            return self._share(draft, timing)
         return replace(draft, policy=self._random.choice(POLICIES))
 
     def _exchange(self, draft: Draft, timing: Timing) -> Draft | None:
@@ -92,6 +94,12 @@ class Neighbours:
         if changed == hold:
             return None
         return replace(draft, holds={**draft.holds, i: changed})
+
+    def _share(self, draft: Draft, timing: Timing) -> Draft | None:
+        """Copies one gap anew, or lets it rely on an earlier copy again."""
+        if not draft.chosen:
+            return None
+        return replace(draft, anew=draft.anew ^ {self._pick(draft, timing)})
 
     def _pick(self, draft: Draft, timing: Timing) -> int:
         """A chosen gap; half the time one that compute waits for, or that is away then."""

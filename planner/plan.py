@@ -91,7 +91,7 @@ class Swap(Record):
     swap_in_slot: Count
     await_slot: Count
     host_offset_bytes: Count
-    clean: bool = False
+    clean: bool
 
     @property
     def wraps(self) -> bool:

@@ -88,8 +88,12 @@ class Search:
         """Times one set in every way, first as it is and then without what proved needless."""
         for policy in POLICIES:
             answer = self._time(Draft(chosen, policy))
+            if not self._fits_host(answer):
+                # Whole trips of a start may fit only if no copy outlasts its trip.
+                answer = self._time(Draft(chosen, policy, anew=chosen))
             used = [trip.gap for trip in answer.timing.trips]
-            self._time(Draft(without_needless(self.problem, used), policy))
+            fewer = Draft(without_needless(self.problem, used), policy, anew=answer.draft.anew)
+            self._time(fewer)
             if self._over():
                 return
 

@@ -185,7 +185,7 @@ class _Walk:
             for record in (self.out_slot, self.release_slot, self.in_slot, self.in_end_us):
                 record.pop(i, None)
             self.clean.discard(i)
-            if self.has_copy(gap):
+            if i not in self.draft.anew and self.has_copy(gap):
                 self.clean.add(i)
                 self.go_away(i, t)
             else:

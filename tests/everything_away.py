@@ -73,6 +73,7 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], boundary: Boundary, budget_by
                 swap_in_slot=gap.next_use_slot % count,
                 await_slot=gap.next_use_slot % count,
                 host_offset_bytes=offset,
+                clean=False,
             )
             for gap, offset in zip(gaps, offsets, strict=True)
         ),

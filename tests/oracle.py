@@ -6,7 +6,7 @@ where each storage can be away, by the rules of the plan file. Neither shares co
 """
 
 from collections.abc import Sequence
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from typing import NamedTuple
 
 from planner.boundary import Boundary
@@ -102,7 +102,6 @@ class _Search:
         boundary: Boundary,
     ) -> None:
         self.profile = profile
-        self.boundary = boundary
         self.count = len(profile.slots)
         self.idles = sorted(idles(profile, boundary), key=lambda i: (-i.size_bytes, i.storage))
         self.slots_us = [slot.duration_us for slot in profile.slots]
@@ -111,6 +110,8 @@ class _Search:
             s.id: {profile.ops[use.op].slot for use in s.uses if use.access is Access.WRITE}
             for s in profile.storages
         }
+        periodic = boundary is Boundary.PERIODIC
+        self.lasting = {s.id for s in profile.storages if periodic and goes_on(s)}
         self.link: Link = profile.link
         self.over = [resident_bytes(profile, t) - budget_bytes for t in range(self.count)]
         self.host_budget_bytes = host_budget_bytes
@@ -125,7 +126,7 @@ class _Search:
         if self._is_hopeless(trips, hopes, over):
             return
         if max(over) <= 0 and not any(h.storage == t.storage for h in hopes for t in trips):
-            self.best_us = self._stall_us(trips, hopes)
+            self._keep_best(trips)
             return
         if not hopes:
             return
@@ -141,9 +142,24 @@ class _Search:
             open_now = (i for i in hopes if (t - i.first) % self.count < i.until - i.first)
             if bytes_over > sum(i.size_bytes for i in open_now):
                 return True
-        if self.best_us is not None and self._stall_us(trips, hopes) >= self.best_us:
+        hoped = {idle.storage for idle in hopes}
+        clean = [trip for trip in trips if trip.storage in hoped or self.clean(trip, trips)]
+        if self.best_us is not None and self._stall_us(trips, clean) >= self.best_us:
             return True
-        return not self._host_fits(trips, hopes)
+        # Copies kept for later trips take more, and a storage's own trips never meet.
+        return not self._host_fits([[trip] for trip in trips])
+
+    def _keep_best(self, trips: tuple[Trip, ...]) -> None:
+        """Takes note of a choice of trips, with every choice of who relies on an earlier copy."""
+        cleanable = [trip for trip in trips if self.clean(trip, trips)]
+        # Relying on a copy costs nothing but host bytes.
+        fewest = len(cleanable) if self.host_budget_bytes is None else 0
+        for size in range(fewest, len(cleanable) + 1):
+            for clean in combinations(cleanable, size):
+                stall_us = self._stall_us(trips, clean)
+                better = self.best_us is None or stall_us < self.best_us
+                if better and self._host_fits(self._blocks(trips, clean)):
+                    self.best_us = stall_us
 
     def whole(self, idle: Idle) -> Trip:
         """The trip that lasts a whole idle stretch."""
@@ -171,58 +187,74 @@ class _Search:
 
     def clean(self, trip: Trip, trips: Sequence[Trip]) -> bool:
         """Whether the trip before left a copy that nothing has made untrue since."""
+        last = self._last(trip, trips)
+        return last is not None and not self._between(last, trip) & self.written[trip.storage]
+
+    def _last(self, trip: Trip, trips: Sequence[Trip]) -> Trip | None:
+        """The trip of the same storage before this one; it may be this one, a step before."""
         own = [other for other in trips if other.storage == trip.storage]
-        if self.boundary is Boundary.RESIDENT:
+        if trip.storage not in self.lasting:
             own = [other for other in own if other.await_slot < trip.swap_out_slot]
-        if not own:
-            return False
+        return min(own, key=lambda other: self._slots_since(other, trip), default=None)
 
-        def slots_since(other: Trip) -> int:
-            # The trip itself comes last: a whole step before.
-            return (trip.swap_out_slot - other.await_slot) % self.count or self.count
+    def _slots_since(self, last: Trip, trip: Trip) -> int:
+        # The trip itself comes last: a whole step before.
+        return (trip.swap_out_slot - last.await_slot) % self.count or self.count
 
-        last = min(own, key=slots_since)
-        since = {(last.await_slot + k) % self.count for k in range(slots_since(last))}
-        return not since & self.written[trip.storage]
+    def _between(self, last: Trip, trip: Trip) -> set[int]:
+        """Slots from the end of one trip until the next."""
+        since = range(self._slots_since(last, trip))
+        return {(last.await_slot + k) % self.count for k in since}
 
-    def _played(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> list[Trip]:
-        hoped = {idle.storage for idle in hopes}
-        played = []
-        for trip in trips:
-            if trip.storage in hoped or self.clean(trip, trips):
-                played.append(trip._replace(clean=True, swap_out_slot=trip.release_slot))
-            else:
-                played.append(trip)
-        return played
+    def _stall_us(self, trips: Sequence[Trip], clean: Sequence[Trip]) -> float:
+        """The stall if some trips copy nothing to the host."""
+        played = [_with_no_copy(trip) if trip in clean else trip for trip in trips]
 
-    def _stall_us(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> float:
         # Of swap-outs issued at one anchor, first the one released first: any other order delays
         # that release and makes no other one earlier.
         def released(trip: Trip) -> tuple[int, int]:
             return (trip.swap_out_slot, (trip.release_slot - trip.swap_out_slot) % self.count)
 
-        in_order = sorted(self._played(trips, hopes), key=released)
+        in_order = sorted(played, key=released)
         return sum(simulate(self.slots_us, self.sizes, in_order, self.link).stall_us)
 
-    def _host_fits(self, trips: Sequence[Trip], hopes: Sequence[Idle]) -> bool:
+    def _blocks(self, trips: Sequence[Trip], clean: Sequence[Trip]) -> list[list[Trip]]:
+        """The trips that share one host copy, together."""
+        block_of = {trip: [trip] for trip in trips}
+        for trip in clean:
+            last = self._last(trip, trips)
+            assert last is not None
+            # From here on, this trip's bytes are held since the one before.
+            since = _with_no_copy(trip)._replace(swap_out_slot=last.await_slot)
+            if last == trip:
+                since = since._replace(swap_out_slot=(trip.await_slot + 1) % self.count)
+            block_of[trip].remove(trip)
+            block_of[trip].append(since)
+            if block_of[last] is not block_of[trip]:
+                block_of[last].extend(block_of[trip])
+                block_of.update({t: block_of[last] for t in trips if block_of[t] is block_of[trip]})
+        return list({id(block): block for block in block_of.values()}.values())
+
+    def _host_fits(self, blocks: Sequence[Sequence[Trip]]) -> bool:
         if self.host_budget_bytes is None:
             return True
-        assert not any(self.clean(trip, trips) for trip in trips), "shared copies are not laid out"
         # Piled up in the order of some best layout's offsets, they stand as low or lower.
         return any(
-            self._pool_bytes(order) <= self.host_budget_bytes for order in permutations(trips)
+            self._pool_bytes(order) <= self.host_budget_bytes for order in permutations(blocks)
         )
 
-    def _pool_bytes(self, trips: Sequence[Trip]) -> int:
-        tops: list[tuple[Trip, int]] = []
-        for trip in trips:
-            below = [top for other, top in tops if self._meet(trip, other)]
-            tops.append((trip, max(below, default=0) + self.sizes[trip.storage]))
+    def _pool_bytes(self, blocks: Sequence[Sequence[Trip]]) -> int:
+        tops: list[tuple[set[int], int]] = []
+        for block in blocks:
+            held = set().union(*map(self._held, block))
+            below = [top for other, top in tops if held & other]
+            tops.append((held, max(below, default=0) + self.sizes[block[0].storage]))
         return max((top for _, top in tops), default=0)
-
-    def _meet(self, one: Trip, other: Trip) -> bool:
-        return bool(self._held(one) & self._held(other))
 
     def _held(self, trip: Trip) -> set[int]:
         length = (trip.await_slot - trip.swap_out_slot) % self.count + 1
         return {(trip.swap_out_slot + k) % self.count for k in range(length)}
+
+
+def _with_no_copy(trip: Trip) -> Trip:
+    return trip._replace(clean=True, swap_out_slot=trip.release_slot)
