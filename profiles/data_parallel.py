@@ -89,6 +89,11 @@ def data_parallel(workload: Workload, **settings: Any) -> Workload:
     return replace(workload, model=wrapper, step=step)
 
 
+def backend_of(device: str) -> str:
+    """Returns what carries the gradients of workers on devices of a torch device type."""
+    return "nccl" if device == "cuda" else "gloo"
+
+
 @contextmanager
 def group_of_one(device: str = "cpu") -> Iterator[None]:
     """Makes this process the only worker of a default process group, as recording needs it.
@@ -96,10 +101,9 @@ def group_of_one(device: str = "cpu") -> Iterator[None]:
     Args:
         device: The torch device type that gradients are on.
     """
-    backend = "nccl" if device == "cuda" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
         distributed.init_process_group(
-            backend, init_method=(Path(folder) / "store").as_uri(), rank=0, world_size=1
+            backend_of(device), init_method=(Path(folder) / "store").as_uri(), rank=0, world_size=1
         )
         try:
             yield

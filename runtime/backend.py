@@ -12,7 +12,8 @@ from runtime.copying import CopyLane
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, PinnedHostPool
 from runtime.lanes import Direction, Lane
-from runtime.streams import CudaStreams
+from runtime.streams import CudaStreams, StreamDevice
+from runtime.untried import tell_untried
 
 
 class Watch(Enum):
@@ -37,6 +38,7 @@ class Backend:
         budget_bytes: What the accountant enforces; None where the device itself does.
         allocated_peak_bytes: Tells the most bytes that the device's allocator had handed out since
             its figures were last reset; None where there is no such allocator.
+        streams: The device's streams; None where the lanes are none.
     """
 
     d2h: CopyLane
@@ -45,10 +47,15 @@ class Backend:
     watch: Watch
     budget_bytes: int | None
     allocated_peak_bytes: Callable[[], int | None] = lambda: None
+    streams: StreamDevice | None = None
 
 
-def backend_for(plan: Plan) -> Backend:
+def backend_for(plan: Plan, device: torch.device) -> Backend:
     """Makes the backend of a plan's device.
+
+    Args:
+        plan: The plan.
+        device: Where the model is.
 
     Raises:
         PlanMismatchError: There is none for it, or the device is not at hand.
@@ -58,7 +65,8 @@ def backend_for(plan: Plan) -> Backend:
         case "cpu":
             return _emulated(plan)
         case "cuda" if torch.cuda.is_available():
-            return _cuda(plan)
+            tell_untried()
+            return _cuda(plan, device)
         case kind:
             raise PlanMismatchError(
                 f"The plan is for device {kind!r}, which this machine does not have. Replay it "
@@ -77,13 +85,14 @@ def _emulated(plan: Plan) -> Backend:
     )
 
 
-def _cuda(plan: Plan) -> Backend:
-    streams = CudaStreams(torch.device("cuda", torch.cuda.current_device()))
+def _cuda(plan: Plan, device: torch.device) -> Backend:
+    streams = CudaStreams(device)
     return Backend(
         d2h=StreamLane(streams, Direction.D2H),
         h2d=StreamLane(streams, Direction.H2D),
-        pool=PinnedHostPool(plan.host_pool_bytes),
+        pool=PinnedHostPool(plan.host_pool_bytes, device),
         watch=Watch.UNTIL_REPLAYED,
         budget_bytes=None,
-        allocated_peak_bytes=torch.cuda.max_memory_allocated,
+        allocated_peak_bytes=lambda: torch.cuda.max_memory_allocated(device),
+        streams=streams,
     )

@@ -38,7 +38,8 @@ class StreamCopy:
     def wait(self) -> float:
         """Makes compute wait for the copy, then lets go of both ends."""
         if self._ended is not None:
-            self._device.wait(self._device.compute_stream(), self._ended)
+            for stream in self._device.compute_streams():
+                self._device.wait(stream, self._ended)
             self._device.recycle(self._ended)
             self._ended = self._held = None
         return 0.0
@@ -54,9 +55,10 @@ class StreamLane:
 
     def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
         """Queues a copy behind all that compute was given so far."""
-        before = self._device.record(self._device.compute_stream())
-        self._device.wait(self._stream, before)
-        self._device.recycle(before)
+        for stream in self._device.compute_streams():
+            before = self._device.record(stream)
+            self._device.wait(self._stream, before)
+            self._device.recycle(before)
         self._device.copy(self._stream, storage, host, self._direction)
         return StreamCopy(self._device, self._device.record(self._stream), storage, host)
 

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -98,21 +99,32 @@ class PinnedHostPool(HostPool):
     request up to a power of two. It is unregistered when the last one who holds the pool lets go.
     """
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, device: torch.device) -> None:
         """Allocates and registers the slab.
+
+        Args:
+            size_bytes: Its size.
+            device: Whose copies it is for: the slab is put near it.
 
         Raises:
             SwapplanError: The host has not enough free memory, or may not lock that much.
         """
-        super().__init__(size_bytes, node_near(torch.device("cuda", torch.cuda.current_device())))
+        super().__init__(size_bytes, node_near(device))
         if size_bytes == 0:
             return
         cudart = torch.cuda.cudart()
         code = int(cudart.cudaHostRegister(self.address, size_bytes, 0))
         if code != 0:
+            _forget_last_error(device)
             raise SwapplanError(
                 f"The host pool of {size_text(size_bytes)} could not be pinned (CUDA error "
                 f"{code}){locked_limit_text(size_bytes)}. Raise what limits it, or plan for less "
                 "with 'plan solve --host-budget'."
             )
         weakref.finalize(self, cudart.cudaHostUnregister, self.address)
+
+
+def _forget_last_error(device: torch.device) -> None:
+    """Takes a failed call's error off the CUDA runtime, which the next launch would report."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device=device)

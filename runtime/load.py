@@ -119,12 +119,12 @@ def load_on_first(path: Path | str) -> LoadedPlan:
 
 def device_fault(plan: Plan) -> str | None:
     """Says why a plan cannot be replayed whatever the model; None if its device can be had."""
-    if plan.device.kind == "cpu":
+    if plan.device.kind == "cpu" or (plan.device.kind == "cuda" and torch.cuda.is_available()):
         return None
     return (
-        f"The plan is for device {plan.device.kind!r} ({plan.device.name}); this version replays "
-        "on 'cpu' (the emulated accelerator) only. Read it with 'plan show', or record the step "
-        "on 'cpu' to replay it."
+        f"The plan is for device {plan.device.kind!r} ({plan.device.name}), which this machine "
+        "does not have. Replay it where it has, read it with 'plan show', or record the step on "
+        "'cpu', the emulated accelerator."
     )
 
 

@@ -97,11 +97,23 @@ class Moves:
                 del self.tracked[storage_id]
 
     def restore(self) -> None:
-        """Brings every storage back, whatever was going on."""
+        """Brings every storage back, whatever was going on.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room for all of them. What is still away stays
+                so, and may be asked for again.
+        """
         if any(t.residency is not Residency.RESIDENT for t in self.tracked.values()):
             self._accountant.lift()
-        for tracked in self.tracked.values():
-            tracked.restore(self.h2d)
+        try:
+            for tracked in self.tracked.values():
+                tracked.restore(self.h2d)
+        except torch.OutOfMemoryError as error:
+            error.add_note(
+                "swapplan: not all that the plan had away fits on the device at once; part of it "
+                "is still in host memory. Free device memory and close the replay again."
+            )
+            raise
 
     def take_overrun_us(self) -> float:
         """Returns how much longer copies took than the link would have, since last asked."""

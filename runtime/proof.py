@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -15,107 +14,18 @@ from profiles.owned import owned_storages
 from profiles.progress import Progress
 from profiles.workload import Workload
 from runtime.accountant import Accountant
+from runtime.device_proof import STEPS_TO_FILL, Attach, Tell, prove_on_device
+from runtime.ground import GpuGround
 from runtime.host_memory import check_pools_fit
 from runtime.load import LoadedPlan, device_fault, first_fault
+from runtime.proof_report import ProofReport
 from runtime.replay import FallbackWarning, Replay
 from runtime.training import Surroundings, Training
-
-STEPS_TO_FILL = 3
-"""The first step makes the optimizer's states, the second the buckets of DistributedDataParallel;
-the third has all there is to hold."""
-
-Attach = Callable[[Plan, Workload], Replay]
 
 
 def attach_plan(plan: Plan, workload: Workload) -> Replay:
     """Attaches a plan as any training would."""
     return LoadedPlan(plan).attach(workload.model, workload.optimizer)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProofReport:
-    """What two trainings showed. Everything is measured, unless its name says otherwise.
-
-    Attributes:
-        losses: The losses without the plan.
-        losses_equal: The losses with the plan are the same, bit by bit.
-        tensors_equal: So are all parameters, buffers, gradients and optimizer states at the end.
-        tensors_compared: Their number.
-        budget_bytes: The plan's budget.
-        peak_without_bytes: Peak device bytes without the plan.
-        peak_with_bytes: Peak device bytes with it.
-        peak_planned_bytes: The peak the plan announces.
-        out_of_memory_without_plan: The training without the plan, given the budget, ran out of
-            memory.
-        out_of_memory_message: What it said.
-        step_without_us: Times of the timed steps without the plan.
-        step_with_us: Times of the timed steps with it.
-        profiled_step_us: Step time without the plan when the profile was recorded.
-        simulated_step_us: The step time the plan announces (simulated).
-        d2h_bytes: Bytes copied to the host per timed step.
-        h2d_bytes: Bytes copied back per timed step.
-        stall_us: Median wait for copies per timed step.
-        simulated_stall_us: The stall the plan announces (simulated).
-        overrun_us: Median, per timed step, of how much longer copies took than on the link.
-        misses: Ops that asked for a storage the plan had away.
-        fallbacks: Steps that fell back to resident.
-        warnings: Why.
-        resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
-        resident_growth_with_bytes: The same with the plan; the host pool is apart.
-        host_pool_bytes: The host pool.
-        summary: All steps with the plan in one line.
-    """
-
-    losses: tuple[float, ...]
-    losses_equal: bool
-    tensors_equal: bool
-    tensors_compared: int
-    budget_bytes: int
-    peak_without_bytes: int
-    peak_with_bytes: int
-    peak_planned_bytes: int
-    out_of_memory_without_plan: bool
-    out_of_memory_message: str
-    step_without_us: tuple[float, ...]
-    step_with_us: tuple[float, ...]
-    profiled_step_us: float
-    simulated_step_us: float
-    d2h_bytes: int
-    h2d_bytes: int
-    stall_us: float
-    simulated_stall_us: float
-    overrun_us: float
-    misses: int
-    fallbacks: int
-    warnings: tuple[str, ...]
-    resident_growth_without_bytes: int
-    resident_growth_with_bytes: int
-    host_pool_bytes: int
-    summary: str
-
-    @property
-    def budget_held(self) -> bool:
-        """Whether the peak under the plan stayed within the budget."""
-        return self.peak_with_bytes <= self.budget_bytes
-
-    @property
-    def passed(self) -> bool:
-        """Whether the numbers are equal, the budget held, and every step was replayed."""
-        equal = self.losses_equal and self.tensors_equal
-        return equal and self.budget_held and self.fallbacks == 0
-
-    @property
-    def step_ratio(self) -> float:
-        """Median measured step time with the plan over the simulated one."""
-        return median(self.step_with_us) / self.simulated_step_us
-
-    @property
-    def drift(self) -> float:
-        """How much slower this machine computes now than when the profile was recorded.
-
-        It is part of `step_ratio` and no fault of the plan.
-        """
-        return median(self.step_without_us) / self.profiled_step_us
 
 
 def prove(
@@ -132,7 +42,8 @@ def prove(
     """Trains without the plan, then under its budget without it, then with it.
 
     The first `steps - timed_steps` steps are watched (every op seen, memory counted, the budget
-    enforced); the others run without that, for their time.
+    enforced); the others run without that, for their time. On a GPU, where the device counts and
+    enforces by itself, see `runtime.device_proof`.
 
     Args:
         plan: The plan.
@@ -162,9 +73,20 @@ def prove(
     if fault is not None:
         raise PlanMismatchError(fault)
     check_pools_fit(plan.host_pool_bytes)
+    tell = partial(_tell, progress)
+    if plan.device.kind == "cuda":
+        return prove_on_device(
+            plan,
+            GpuGround(torch.device("cuda", torch.cuda.current_device())),
+            build=build,
+            build_alone=build_alone or build,
+            attach=attach,
+            steps=steps,
+            timed_steps=timed_steps,
+            tell=tell,
+        )
     torch.set_num_threads(threads or plan.device.compute_threads)
     watched_steps = steps - timed_steps
-    tell = partial(_tell, progress)
     without = Training(build, partial(_without_plan, plan))
     fault = first_fault(plan, without.workload.model, without.workload.optimizer)
     if fault is not None:
@@ -184,7 +106,7 @@ def _train_in_turns(
     without: Training,
     watched_steps: int,
     timed_steps: int,
-    tell: Progress,
+    tell: Tell,
 ) -> tuple[Training, Replay, tuple[str, ...]]:
     """Trains with the plan, then times both in turns: a machine that slows down slows both.
 
@@ -241,9 +163,7 @@ def _attached(
     return Training(build, around), attached[0]
 
 
-def _run_out_of_memory(
-    plan: Plan, build: Callable[[], Workload], tell: Callable[[str, int, int], None]
-) -> str:
+def _run_out_of_memory(plan: Plan, build: Callable[[], Workload], tell: Tell) -> str:
     """Trains without the plan under its budget; returns what went wrong, or nothing."""
     workload = build()
     accountant = Accountant(torch.device(plan.device.kind), plan.budget_bytes)
@@ -280,6 +200,7 @@ def _report(
     certificate, digests = plan.certificate, without.digests()
     return ProofReport(
         losses=tuple(float(loss) for loss in without.losses),
+        repeats=True,
         losses_equal=without.same_losses(with_plan),
         tensors_equal=digests == with_plan.digests(),
         tensors_compared=len(digests),

@@ -78,8 +78,9 @@ class Replay:
         self._optimizer = optimizer
         self._ranges = ActionRanges(ranges, plan)
         self._do: Act = self._act
-        self._backend = backend_for(plan)
-        self._accountant = Accountant(device_of(model), self._backend.budget_bytes)
+        device = device_of(model)
+        self._backend = backend_for(plan, device)
+        self._accountant = Accountant(device, self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
         self._heard = HeardSlots(plan, self._schedule)
         self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
@@ -179,8 +180,12 @@ class Replay:
         assert self._now is not None
         if self._now.fallback is not None:
             return
-        if self._accountant.watching and self._heard.is_extra(key, self._slot):
-            return
+        if self._accountant.watching:
+            if self._backend.streams is not None:
+                # A watched step goes first, and the others take the same course.
+                self._backend.streams.see_stream()
+            if self._heard.is_extra(key, self._slot):
+                return
         try:
             self._check_anchor(key, shown)
             for action in self._schedule[self._slot]:
@@ -256,6 +261,8 @@ class Replay:
 
     def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
         now.overrun_us = self._moves.take_overrun_us()
+        # Whatever happens below, this step is over: another one may follow, or `close`.
+        self._now = None
         try:
             if now.fallback is None:
                 self._moves.settle()
@@ -263,6 +270,7 @@ class Replay:
             else:
                 self._restore_for_good()
         except BaseException:
+            self._passed = False
             self._moves.restore()
             raise
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
@@ -273,7 +281,6 @@ class Replay:
         self.fallbacks += now.fallback is not None
         vouches = self._passed or not self._moves.left_out
         self._passed = vouches and now.fallback is None and now.skipped_swaps == 0
-        self._now = None
         if self._on_step is not None:
             self._on_step(now)
 

@@ -125,7 +125,12 @@ class TrackedStorage:
         storage = self._alive()
         self._accountant.take(storage, self.size_bytes)
         unseal(storage)
-        storage.resize_(self.size_bytes)
+        try:
+            storage.resize_(self.size_bytes)
+        except torch.OutOfMemoryError:
+            self._accountant.give_back(storage)
+            seal(storage)
+            raise
         assert self._host is not None
         self._copy = lane.issue(storage, self._host)
         self.residency = Residency.RETURNING

@@ -4,6 +4,7 @@ Everything that orders work on the device goes through this interface, so that a
 for it and prove the order (`tests/fake_streams.py`).
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +20,11 @@ Event = Any
 class StreamDevice(Protocol):
     """Streams and events of one accelerator."""
 
-    def compute_stream(self) -> Stream:
-        """The stream that the step's ops go to at this point of the program."""
+    def compute_streams(self) -> Sequence[Stream]:
+        """All streams that the step's ops may go to; see [Note: several compute streams]."""
+
+    def see_stream(self) -> None:
+        """Gets to know the stream that ops go to at this point of the program."""
 
     def new_stream(self) -> Stream:
         """A stream of its own for a lane."""
@@ -52,15 +56,31 @@ class CudaStreams:
 
     Events are reused: a wait refers to the event as it was recorded last before the wait was
     called, so an event may be recorded anew as soon as no further wait will be called on it.
+
+    [Note: several compute streams] A step may use more than one stream: its author trains on a
+    stream of their own while parameters were made on the default one, or runs a branch beside the
+    rest; autograd runs each backward node on the stream of its forward. The allocator hands a
+    block back to whoever asks next on the stream it was made on, in that stream's order. So a lane
+    follows all of them, and all of them follow the lane: those that an anchor or a copy was reached
+    on, and the default stream. With one stream that is one event, as ever; with more it orders
+    more than is needed, never less.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._spare: list[torch.cuda.Event] = []
+        self._compute: tuple[torch.cuda.Stream, ...] = (torch.cuda.default_stream(device),)
 
-    def compute_stream(self) -> torch.cuda.Stream:
-        """The current stream: autograd sets it to the forward's for each backward node."""
-        return torch.cuda.current_stream(self._device)
+    def compute_streams(self) -> Sequence[torch.cuda.Stream]:
+        """Those seen so far, the current one included."""
+        self.see_stream()
+        return self._compute
+
+    def see_stream(self) -> None:
+        """Gets to know the current stream."""
+        stream = torch.cuda.current_stream(self._device)
+        if stream not in self._compute:
+            self._compute = (*self._compute, stream)
 
     def new_stream(self) -> torch.cuda.Stream:
         """A stream from torch's pool."""

@@ -1,6 +1,6 @@
 """Lanes that tell when each of their copies ran."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -41,9 +41,13 @@ class TimedStreams:
         self._clock = clock
         self._told = told
 
-    def compute_stream(self) -> Stream:
-        """The stream that the step's ops go to."""
-        return self._streams.compute_stream()
+    def compute_streams(self) -> Sequence[Stream]:
+        """All streams that the step's ops may go to."""
+        return self._streams.compute_streams()
+
+    def see_stream(self) -> None:
+        """Gets to know the stream that ops go to now."""
+        self._streams.see_stream()
 
     def new_stream(self) -> Stream:
         """A stream of its own for a lane."""

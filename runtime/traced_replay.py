@@ -16,7 +16,6 @@ from runtime.cuda_lanes import StreamLane
 from runtime.lanes import Direction
 from runtime.replay import Replay
 from runtime.step_marks import EventClock, HostClock, MarkClock, MarkedCopy, Span, StepMarks
-from runtime.streams import CudaStreams
 from runtime.timed_lanes import TimedLane, TimedStreams
 
 KEPT_TIMELINES = 32
@@ -35,10 +34,9 @@ class TracedReplay(Replay):
         self._marks = StepMarks()
         self._moving: int | None = None
         self._clock: MarkClock
-        if plan.device.kind == "cuda":
+        if self._backend.streams is not None:
             self._clock = EventClock()
-            device = torch.device("cuda", torch.cuda.current_device())
-            streams = TimedStreams(CudaStreams(device), self._clock, self._on_copy)
+            streams = TimedStreams(self._backend.streams, self._clock, self._on_copy)
             self._moves.d2h = StreamLane(streams, Direction.D2H)
             self._moves.h2d = StreamLane(streams, Direction.H2D)
         else:

@@ -24,4 +24,4 @@ def host_pool(device: torch.device, size_bytes: int) -> HostPool:
     Raises:
         SwapplanError: The host has not enough free memory, or may not lock that much.
     """
-    return PinnedHostPool(size_bytes) if device.type == "cuda" else HostPool(size_bytes)
+    return PinnedHostPool(size_bytes, device) if device.type == "cuda" else HostPool(size_bytes)

@@ -16,14 +16,15 @@ from datetime import timedelta
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
+import torch
 from torch import distributed
 
 from planner.plan import Plan
-from profiles.data_parallel import data_parallel
+from profiles.data_parallel import backend_of, data_parallel
 from profiles.errors import SwapplanError
-from profiles.workload import Workload
-from profiles.workloads.build import LARGEST_SEED, build
-from runtime.proof import ProofReport, prove
+from runtime.proof import prove
+from runtime.proof_report import ProofReport
+from runtime.proof_workload import build_for
 
 SILENCE = timedelta(minutes=5)
 """A worker that neither ends nor answers the others for this long fails the proof."""
@@ -51,7 +52,7 @@ class Assignment:
 
     @property
     def threads(self) -> int:
-        """Threads of this worker's ops: workers of one machine share its cores."""
+        """Threads of this worker's ops on 'cpu': workers of one machine share its cores."""
         share = len(os.sched_getaffinity(0)) // self.count
         return max(1, min(share, self.plan.device.compute_threads))
 
@@ -96,29 +97,26 @@ def work(assignment: Assignment, parent: Connection) -> None:
 
 
 def _prove(assignment: Assignment, parent: Connection) -> ProofReport:
+    plan, rank = assignment.plan, assignment.rank
+    if plan.device.kind == "cuda":
+        torch.cuda.set_device(rank)
     distributed.init_process_group(
-        "gloo",
+        backend_of(plan.device.kind),
         init_method=assignment.store,
-        rank=assignment.rank,
+        rank=rank,
         world_size=assignment.count,
         timeout=SILENCE,
     )
     alone = distributed.new_group([assignment.rank], use_local_synchronization=True)
     return prove(
-        assignment.plan,
-        build=lambda: data_parallel(_build(assignment)),
-        build_alone=lambda: data_parallel(_build(assignment), process_group=alone),
+        plan,
+        build=lambda: data_parallel(build_for(plan, rank)),
+        build_alone=lambda: data_parallel(build_for(plan, rank), process_group=alone),
         steps=assignment.steps,
         timed_steps=assignment.timed_steps,
         threads=assignment.threads,
         progress=_teller(parent) if assignment.rank == 0 else None,
     )
-
-
-def _build(assignment: Assignment) -> Workload:
-    source = assignment.plan.workload
-    seed = (source.seed + assignment.rank) % (LARGEST_SEED + 1)
-    return build(source.model_copy(update={"seed": seed}))
 
 
 def _teller(parent: Connection) -> Callable[[str, int, int], None]:

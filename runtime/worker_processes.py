@@ -13,12 +13,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import assert_never
 
+import torch
+
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError, WorkerError
 from profiles.progress import Progress, silent
 from runtime.host_memory import check_pools_fit
 from runtime.load import device_fault
-from runtime.proof import ProofReport
+from runtime.proof_report import ProofReport
 from runtime.worker_main import Assignment, Failed, Message, Told, work
 
 OTHERS_SECONDS = 1.0
@@ -99,7 +101,7 @@ def prove_with_workers(
     timed_steps: int,
     progress: Progress | None = None,
 ) -> tuple[ProofReport, ...]:
-    """Proves a plan with workers on this machine, over gloo.
+    """Proves a plan with workers on this machine: over gloo, or over NCCL with a GPU for each.
 
     Args:
         plan: A plan of a step in DistributedDataParallel.
@@ -113,12 +115,17 @@ def prove_with_workers(
 
     Raises:
         WorkerError: A worker failed or was killed; the others have been ended.
-        PlanMismatchError: The plan is for a device that is not there.
+        PlanMismatchError: The plan is for a device that is not there, or too few of it are.
         SwapplanError: This machine has no room for all their host pools.
     """
     fault = device_fault(plan)
     if fault is not None:
         raise PlanMismatchError(fault)
+    if plan.device.kind == "cuda" and count > torch.cuda.device_count():
+        raise PlanMismatchError(
+            f"--workers {count} needs a GPU for each, this machine shows "
+            f"{torch.cuda.device_count()}. Ask for no more workers than that."
+        )
     check_pools_fit(plan.host_pool_bytes, count)
     with tempfile.TemporaryDirectory() as folder:
         workers: list[_Worker] = []

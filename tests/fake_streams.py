@@ -46,16 +46,24 @@ class FakeStreams:
     Attributes:
         log: What was asked for, in order.
         races: Pairs of accesses that nothing orders.
+        current: The stream that compute is on.
     """
 
     log: list[tuple[Any, ...]] = field(default_factory=list)
     races: list[str] = field(default_factory=list)
+    current: int = COMPUTE
+    _computing: list[int] = field(default_factory=lambda: [COMPUTE])
     _clocks: list[Clock] = field(default_factory=lambda: [{COMPUTE: 0}])
     _events: dict[int, Clock] = field(default_factory=dict)
     _accesses: dict[int, list[Access]] = field(default_factory=dict)
 
-    def compute_stream(self) -> int:
-        return COMPUTE
+    def compute_streams(self) -> tuple[int, ...]:
+        self.see_stream()
+        return tuple(self._computing)
+
+    def see_stream(self) -> None:
+        if self.current not in self._computing:
+            self._computing.append(self.current)
 
     def new_stream(self) -> int:
         self._clocks.append({len(self._clocks): 0})
@@ -114,7 +122,7 @@ class FakeStreams:
 
     def compute(self, what: str, storage: torch.UntypedStorage, *, writes: bool) -> None:
         """Notes that compute touches a storage."""
-        self.access(COMPUTE, what, storage._cdata, 0, 1, writes=writes)
+        self.access(self.current, what, storage._cdata, 0, 1, writes=writes)
 
 
 class ComputeLog(TorchDispatchMode):

@@ -11,7 +11,7 @@ from planner.plan import Plan, Proof, read_plan
 from profiles.hardware import EMULATED, LINKS
 from profiles.profile import Profile, read_profile, write_profile
 from profiles.version import CREATED_BY
-from runtime.proof import ProofReport
+from runtime.proof_report import ProofReport
 from tests.invariants import check_plan
 from tests.toys import activation, fixed, toy, unet_like
 
@@ -263,6 +263,7 @@ def report(**changes: object) -> ProofReport:
         "simulated_step_us": 5000.0,
         "d2h_bytes": 50,
         "h2d_bytes": 50,
+        "repeats": True,
         "stall_us": 0.0,
         "simulated_stall_us": 0.0,
         "overrun_us": 0.0,

@@ -42,8 +42,9 @@ def train(
         pool=HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
         budget_bytes=plan.budget_bytes,
+        streams=streams,
     )
-    monkeypatch.setattr(replay, "backend_for", lambda _: backend)
+    monkeypatch.setattr(replay, "backend_for", lambda *_: backend)
     for method, what in (("give_back", "release"), ("take", "swap-in")):
         logged = logging_resizes(streams, getattr(Accountant, method), what)
         monkeypatch.setattr(Accountant, method, logged)
@@ -119,7 +120,7 @@ class RecordsTooEarly(StreamLane):
     """Planted fault: the event stands before the copy instead of after it."""
 
     def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
-        before = self._device.record(self._device.compute_stream())
+        before = self._device.record(COMPUTE)
         self._device.wait(self._stream, before)
         early = self._device.record(self._stream)
         self._device.copy(self._stream, storage, host, self._direction)
@@ -193,3 +194,53 @@ def test_a_missing_wait_across_steps_is_caught(
     plan = with_swaps(plan, [swap for swap in plan.swaps if swap.wraps])
     streams, _, _ = train(monkeypatch, "unet3d", make_lane, steps=2, plan=plan)
     assert any(direction.value in race for race in streams.races)
+
+
+class KnowsOneStream(FakeStreams):
+    """Planted fault: the lanes follow the stream that an anchor is reached on, and no other."""
+
+    def compute_streams(self) -> tuple[int, ...]:
+        return (self.current,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_safe"), [(FakeStreams, True), (KnowsOneStream, False)], ids=["all", "one"]
+)
+def test_lanes_follow_every_stream_that_compute_is_on(
+    kind: type[FakeStreams], is_safe: bool
+) -> None:
+    """A branch reads a storage on a stream of its own; the main stream gives it back.
+
+    The block may go to whoever asks next, so the release must come after the branch's reading.
+    """
+    streams = kind()
+    pool = HostPool(64)
+    lane = StreamLane(streams, Direction.D2H)
+    storage = torch.zeros(64, dtype=torch.uint8).untyped_storage()
+    branch = streams.new_stream()
+    streams.compute("made", storage, writes=True)
+    made = streams.record(COMPUTE)
+    streams.wait(branch, made)
+    streams.current = branch
+    streams.see_stream()
+    streams.compute("read by the branch", storage, writes=False)
+    streams.current = COMPUTE
+    lane.issue(storage, pool.stretch(0, 64)).wait()
+    streams.compute("release", storage, writes=True)
+    assert (streams.races == []) == is_safe
+
+
+def test_the_first_release_on_a_side_stream_orders_the_default_stream() -> None:
+    """Parameters are made on the default stream, and their blocks go back to it."""
+    streams = FakeStreams()
+    side = streams.new_stream()
+    pool = HostPool(64)
+    lane = StreamLane(streams, Direction.D2H)
+    storage = torch.zeros(64, dtype=torch.uint8).untyped_storage()
+    streams.compute("made", storage, writes=True)
+    made = streams.record(COMPUTE)
+    streams.wait(side, made)
+    streams.current = side
+    lane.issue(storage, pool.stretch(0, 64)).wait()
+    streams.access(COMPUTE, "the next owner", storage._cdata, 0, 1, writes=True)
+    assert streams.races == []

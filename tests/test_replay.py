@@ -17,6 +17,7 @@ from profiles.record import record
 from profiles.workload import Workload
 from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
 from runtime.proof import prove
+from runtime.residency import TrackedStorage
 from tests import models
 from tests.everything_away import everything_away
 from tests.training import (
@@ -494,11 +495,12 @@ def test_a_proof_of_a_step_that_takes_more_says_so(plan: Plan) -> None:
         prove(plan, build=build, steps=3, timed_steps=1)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_plan_for_a_device_that_is_not_there_is_refused() -> None:
     plan = everything_away_plan("unet3d")
     device = plan.device.model_copy(update={"kind": "cuda", "compute_threads": 0})
     elsewhere = plan.model_copy(update={"device": device})
-    with pytest.raises(PlanMismatchError, match=r"for device 'cuda'.*replays on 'cpu'"):
+    with pytest.raises(PlanMismatchError, match=r"for device 'cuda'.*does not have"):
         prove(elsewhere, build=BUILDERS["unet3d"], steps=2, timed_steps=1)
     workload = BUILDERS["unet3d"]()
     with pytest.raises(PlanMismatchError, match="for device 'cuda'"):
@@ -509,3 +511,32 @@ def test_proof_needs_steps_of_both_kinds() -> None:
     plan = everything_away_plan("unet3d")
     with pytest.raises(WorkloadError, match="at least 2 steps"):
         prove(plan, build=BUILDERS["unet3d"], steps=1, timed_steps=0)
+
+
+def test_a_device_without_room_for_everything_keeps_what_is_on_the_host(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step raises, and what was away does not fit: nothing is lost, and it can be tried again."""
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    resize = TrackedStorage.swap_in
+    replay = Replay(plan, workload.model, workload.optimizer)
+    for one in (plain, workload):
+        one.step()
+    before = snapshot(plain)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    handle = workload.model.get_submodule("4").register_forward_hook(full)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrackedStorage, "swap_in", full)
+        with pytest.raises(torch.OutOfMemoryError) as raised, replay.step():
+            workload.step()
+        assert any("still in host memory" in note for note in raised.value.__notes__)
+    handle.remove()
+    assert TrackedStorage.swap_in is resize
+    replay.close()
+    assert_all_resident(workload)
+    assert_same(before, snapshot(workload))
+    plain.step()
+    workload.step()

@@ -137,13 +137,14 @@ def use_streams(
 ) -> None:
     """Has every replay use these streams."""
 
-    def backend(plan: Plan) -> Backend:
+    def backend(plan: Plan, device: torch.device) -> Backend:
         return Backend(
             d2h=make_lane(streams, Direction.D2H),
             h2d=make_lane(streams, Direction.H2D),
-            pool=PinnedHostPool(plan.host_pool_bytes),
+            pool=PinnedHostPool(plan.host_pool_bytes, device),
             watch=Watch.UNTIL_REPLAYED,
             budget_bytes=None,
+            streams=streams,
         )
 
     monkeypatch.setattr(replay, "backend_for", backend)

@@ -8,7 +8,7 @@ from planner.cli.output import print_table
 from planner.cli.quantity import size_text, time_text
 
 if TYPE_CHECKING:
-    from runtime.proof import ProofReport
+    from runtime.proof_report import ProofReport
 
 NOT_SAMPLED = "not sampled on this system"
 
@@ -44,6 +44,12 @@ def print_figures(report: "ProofReport") -> None:
 
 def failures(report: "ProofReport") -> Iterator[str]:
     """Says, one by one, what the proof failed on."""
+    if not report.repeats:
+        yield (
+            "numbers differ from run to run without the plan, too, so nothing can be said of it: "
+            "have the workload call torch.use_deterministic_algorithms(True)"
+        )
+        return
     if not report.losses_equal:
         yield "the losses differ"
     if not report.tensors_equal:
@@ -109,9 +115,9 @@ def _time_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
         f"{time_text(report.simulated_step_us)} (measured / this {report.step_ratio:.3f})",
         "simulated",
     )
-    yield ("stall per step", "", time_text(report.stall_us), "measured")
+    yield ("stall per step", "", _seen_text(report.stall_us), "measured")
     yield ("stall the plan announces", "", time_text(report.simulated_stall_us), "simulated")
-    yield ("copies slower than the link by", "", time_text(report.overrun_us), "measured")
+    yield ("copies slower than the link by", "", _seen_text(report.overrun_us), "measured")
     yield ("moved to the host per step", "", size_text(report.d2h_bytes), "measured")
     yield ("moved back per step", "", size_text(report.h2d_bytes), "measured")
     yield ("misses", "", str(report.misses), "measured")
@@ -121,6 +127,10 @@ def _time_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
 def verdict(equal: bool) -> str:
     """Says whether numbers are the same."""
     return "bit-equal" if equal else "DIFFERENT"
+
+
+def _seen_text(duration_us: float | None) -> str:
+    return "not seen by the host" if duration_us is None else time_text(duration_us)
 
 
 def _sampled(size_bytes: int) -> str:

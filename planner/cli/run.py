@@ -14,7 +14,7 @@ from planner.cli.worker_report import print_worker_proofs
 if TYPE_CHECKING:
     from planner.plan import Plan
     from profiles.progress import Progress
-    from runtime.proof import ProofReport
+    from runtime.proof_report import ProofReport
 
 
 def run(
@@ -99,12 +99,12 @@ def _prove(
             plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
         )
     progress("loading the workload", 0, 1)
-    from profiles.workloads.build import build
     from runtime.proof import attach_plan, prove
+    from runtime.proof_workload import build_for
 
     report = prove(
         plan,
-        build=lambda: build(plan.workload),
+        build=lambda: build_for(plan),
         steps=steps,
         timed_steps=steps // 2,
         progress=progress,

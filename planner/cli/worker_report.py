@@ -8,7 +8,7 @@ from planner.cli.proof_report import print_figures, print_verdict, verdict
 from planner.cli.quantity import size_text
 
 if TYPE_CHECKING:
-    from runtime.proof import ProofReport
+    from runtime.proof_report import ProofReport
 
 COLUMNS = (
     "worker",

@@ -27,8 +27,9 @@ import torch
 from planner.cli.quantity import size_text, time_text
 from profiles.errors import BudgetError
 from profiles.profile import Link
+from runtime.ground import StepFigures
 from tests.gpu.cases import COMPARED, TINY, Case
-from tests.gpu.ground import CpuGround, CudaGround, Ground, StepFigures
+from tests.gpu.ground import CpuGround, CudaGround, Ground
 from tests.gpu.methods import Method, Task, Trainee, trained_by
 from tests.gpu.results import ROOT, Results, Table
 

@@ -187,9 +187,9 @@ def main() -> None:
     print(f"finding updates, more per parameter     {parameter_us:6.2f} us")
 
 
-def _nothing_is_moved(plan: Plan) -> Backend:
+def _nothing_is_moved(plan: Plan, device: torch.device) -> Backend:
     """No step is trained, so its bytes are all here at once: there is no budget to hold."""
-    return replace(backend_for(plan), d2h=NoLane(), h2d=NoLane(), budget_bytes=None)
+    return replace(backend_for(plan, device), d2h=NoLane(), h2d=NoLane(), budget_bytes=None)
 
 
 if __name__ == "__main__":

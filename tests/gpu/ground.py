@@ -8,9 +8,8 @@ and what the baselines hold on its host counts as device memory, since both are 
 import gc
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -21,36 +20,15 @@ from profiles.owned import owned_storages
 from profiles.profile import Link, WorkloadSource
 from profiles.workload import Workload
 from profiles.workloads.build import build
+from runtime import ground as runtime_ground
 from runtime.accountant import Accountant
+from runtime.ground import Around, GpuGround, StepFigures
 from runtime.lanes import NS_PER_US
 from runtime.link_measure import link_from, measure_link
 
-Around = Callable[[], AbstractContextManager[object]]
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepFigures:
-    """One step, measured.
-
-    Attributes:
-        step_us: From a device at rest to a device at rest.
-        peak_bytes: Most bytes allocated on the device.
-        reserved_bytes: Most bytes the allocator held; None where there is no such allocator.
-    """
-
-    step_us: float
-    peak_bytes: int
-    reserved_bytes: int | None
-
-
-class Ground(Protocol):
-    """A device under test.
-
-    Attributes:
-        device: The device.
-    """
-
-    device: torch.device
+class Ground(runtime_ground.Ground, Protocol):
+    """A device under test, on which workloads are built."""
 
     def build(self, source: WorkloadSource) -> Workload:
         """Builds a workload there, from its seed."""
@@ -58,24 +36,15 @@ class Ground(Protocol):
     def link(self) -> Link:
         """Returns the link between host and device."""
 
-    def limit(self, budget_bytes: int) -> AbstractContextManager[None]:
-        """Lets whatever takes more than so many bytes run out of memory."""
-
-    def measure(self, workload: Workload, around: Around) -> StepFigures:
-        """Runs one step and measures it."""
-
-    def tidy(self) -> None:
-        """Gives back what nobody holds any more."""
-
     def describe(self) -> dict[str, str]:
         """Says what this is, for the head of a result."""
 
 
-class CudaGround:
+class CudaGround(GpuGround):
     """The GPU at hand."""
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda", torch.cuda.current_device())
+        super().__init__(torch.device("cuda", torch.cuda.current_device()))
 
     def build(self, source: WorkloadSource) -> Workload:
         """Builds on the GPU."""
@@ -84,37 +53,6 @@ class CudaGround:
     def link(self) -> Link:
         """Measures the link; some ten seconds."""
         return link_from(measure_link(self.device))
-
-    @contextmanager
-    def limit(self, budget_bytes: int) -> Iterator[None]:
-        """Caps what the allocator may reserve, which is a little more than what is allocated."""
-        self.tidy()
-        total_bytes = torch.cuda.get_device_properties(self.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(budget_bytes / total_bytes, self.device)
-        try:
-            yield
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
-
-    def measure(self, workload: Workload, around: Around) -> StepFigures:
-        """Times between two synchronisations, and asks the allocator."""
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats(self.device)
-        start_ns = time.perf_counter_ns()
-        with around():
-            workload.step()
-        torch.cuda.synchronize()
-        return StepFigures(
-            step_us=(time.perf_counter_ns() - start_ns) / NS_PER_US,
-            peak_bytes=torch.cuda.max_memory_allocated(self.device),
-            reserved_bytes=torch.cuda.max_memory_reserved(self.device),
-        )
-
-    def tidy(self) -> None:
-        """Returns the allocator's free blocks to the device, too."""
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
 
     def describe(self) -> dict[str, str]:
         """The GPU, its driver's CUDA, torch and Python."""

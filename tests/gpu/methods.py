@@ -12,10 +12,11 @@ from planner.solve import solve
 from profiles.profile import Link, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
+from runtime.ground import Around
 from runtime.replay import Replay
 from tests.gpu.checkpointing import checkpoint_blocks
 from tests.gpu.fixed_window import FixedWindow
-from tests.gpu.ground import Around, Ground
+from tests.gpu.ground import Ground
 
 SOLVE_SECONDS = 30.0
 

@@ -1,20 +1,17 @@
 """Training with a plan against training without it, on the device at hand."""
 
-import hashlib
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from statistics import median
+from dataclasses import dataclass
 
 import torch
 
 from planner.plan import Plan
-from profiles.owned import owned_storages
 from profiles.profile import Link
-from profiles.workload import Workload
+from runtime.measured_training import FinishedTraining, MeasuredTraining
 from runtime.replay import Replay
 from runtime.statistics import StepStatistics
 from tests.gpu.cases import Case
-from tests.gpu.ground import Around, Ground, StepFigures
+from tests.gpu.ground import Ground
 from tests.gpu.methods import Task, planned
 
 STEPS_TO_SETTLE = 3
@@ -84,68 +81,6 @@ class TrainingCheck:
         return self.step_us / self.step_simulated_us
 
 
-class _Training:
-    """A workload in training, and what its steps showed.
-
-    Attributes:
-        losses: The bytes of each step's loss.
-        figures: What each step took.
-    """
-
-    def __init__(self, workload: Workload) -> None:
-        self.losses: list[bytes] = []
-        self.figures: list[StepFigures] = []
-        self._trained = workload
-
-    def run(self, around: Around, ground: Ground, steps: int) -> None:
-        """Runs some steps."""
-        for _ in range(steps):
-            last: list[torch.Tensor] = []
-            self.figures.append(ground.measure(self._keeping_loss(last), around))
-            # Read when the step is over: reading it inside would wait for the device.
-            self.losses.append(_bytes_of(last.pop().untyped_storage()))
-
-    def _keeping_loss(self, last: list[torch.Tensor]) -> Workload:
-        def step() -> torch.Tensor:
-            last.append(self._trained.step())
-            return last[0]
-
-        return replace(self._trained, step=step)
-
-    def digests(self) -> tuple[tuple[str, str], ...]:
-        """Digest of each parameter, buffer, gradient and optimizer state, by name."""
-        return tuple(
-            (owner.name, hashlib.sha256(_bytes_of(owner.storage)).hexdigest())
-            for owner in owned_storages(self._trained.model, self._trained.optimizer)
-        )
-
-    def step_us(self, timed_steps: int) -> float:
-        """Median of the last steps."""
-        return median(figures.step_us for figures in self.figures[-timed_steps:])
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes allocated."""
-        return max(figures.peak_bytes for figures in self.figures)
-
-    @property
-    def reserved_bytes(self) -> int | None:
-        """Most bytes the allocator held."""
-        reserved = (figures.reserved_bytes for figures in self.figures)
-        return max((size for size in reserved if size is not None), default=None)
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """A training that is over; nothing on the device is held any more."""
-
-    losses: tuple[bytes, ...]
-    digests: tuple[tuple[str, str], ...]
-    peak_bytes: int
-    reserved_bytes: int | None
-    step_us: float
-
-
 def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> TrainingCheck:
     """Trains without a plan, plans for a share of the peak, and trains with the plan.
 
@@ -172,58 +107,45 @@ def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> 
     if out_of_memory:
         ground.tidy()
         trained, steps = _train_with(plan, case, ground, timed_steps)
-    repeats = (without.losses, without.digests) == (again.losses, again.digests)
-    return _report(case, plan, without, trained, steps, repeats, out_of_memory)
+    repeats = without.same_numbers(again)
+    return _report(case, plan, without, trained, steps, repeats, out_of_memory, timed_steps)
 
 
-def _train_without(case: Case, ground: Ground, timed_steps: int) -> _Finished:
-    training = _Training(ground.build(case.source()))
-    training.run(nullcontext, ground, STEPS_TO_SETTLE + timed_steps)
-    return _finished(training, timed_steps)
+def _train_without(case: Case, ground: Ground, timed_steps: int) -> FinishedTraining:
+    training = MeasuredTraining(ground.build(case.source()))
+    for _ in range(STEPS_TO_SETTLE + timed_steps):
+        training.step(nullcontext, ground)
+    return training.finished()
 
 
 def _train_with(
     plan: Plan, case: Case, ground: Ground, timed_steps: int
-) -> tuple[_Finished, tuple[StepStatistics, ...]]:
+) -> tuple[FinishedTraining, tuple[StepStatistics, ...]]:
     workload = ground.build(case.source())
-    training = _Training(workload)
+    training = MeasuredTraining(workload)
     with Replay(plan, workload.model, workload.optimizer) as replay:
-        training.run(replay.step, ground, STEPS_TO_SETTLE + timed_steps)
+        for _ in range(STEPS_TO_SETTLE + timed_steps):
+            training.step(replay.step, ground)
     # The replay is closed: everything is back on the device.
-    return _finished(training, timed_steps), tuple(replay.steps)
-
-
-def _finished(training: _Training, timed_steps: int) -> _Finished:
-    return _Finished(
-        losses=tuple(training.losses),
-        digests=training.digests(),
-        peak_bytes=training.peak_bytes,
-        reserved_bytes=training.reserved_bytes,
-        step_us=training.step_us(timed_steps),
-    )
-
-
-def _bytes_of(storage: torch.UntypedStorage) -> bytes:
-    """A storage's bytes, wherever it is."""
-    flat = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-    return bytes(flat.cpu().numpy())
+    return training.finished(), tuple(replay.steps)
 
 
 def _report(
     case: Case,
     plan: Plan,
-    without: _Finished,
-    trained: _Finished,
+    without: FinishedTraining,
+    trained: FinishedTraining,
     steps: tuple[StepStatistics, ...],
     repeats: bool,
     out_of_memory: str,
+    timed_steps: int,
 ) -> TrainingCheck:
     about = plan.certificate
     return TrainingCheck(
         workload=case.title,
         steps=len(steps),
         repeats=repeats,
-        losses_equal=without.losses == trained.losses,
+        losses_equal=without.loss_bytes == trained.loss_bytes,
         tensors_equal=without.digests == trained.digests,
         tensors_compared=len(trained.digests),
         fallbacks=sum(step.fallback is not None for step in steps),
@@ -235,9 +157,9 @@ def _report(
         reserved_bytes=trained.reserved_bytes,
         enforced=not out_of_memory,
         out_of_memory=out_of_memory,
-        step_without_us=without.step_us,
+        step_without_us=without.step_us(timed_steps),
         step_simulated_us=about.simulated_step_us,
-        step_us=trained.step_us,
+        step_us=trained.step_us(timed_steps),
         stall_simulated_us=about.simulated_stall_us,
         d2h_bytes=steps[-1].d2h_bytes,
         host_pool_bytes=plan.host_pool_bytes,

@@ -1,0 +1,95 @@
+"""What the proof of a plan showed."""
+
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofReport:
+    """What two trainings showed. Everything is measured, unless its name says otherwise.
+
+    Attributes:
+        losses: The losses without the plan.
+        repeats: Two trainings without the plan have the same numbers; if not, differences say
+            nothing of the plan.
+        losses_equal: The losses with the plan are the same, bit by bit.
+        tensors_equal: So are all parameters, buffers, gradients and optimizer states at the end.
+        tensors_compared: Their number.
+        budget_bytes: The plan's budget.
+        peak_without_bytes: Peak device bytes without the plan.
+        peak_with_bytes: Peak device bytes with it.
+        peak_planned_bytes: The peak the plan announces.
+        out_of_memory_without_plan: The training without the plan, given the budget, ran out of
+            memory.
+        out_of_memory_message: What it said.
+        step_without_us: Times of the timed steps without the plan.
+        step_with_us: Times of the timed steps with it.
+        profiled_step_us: Step time without the plan when the profile was recorded.
+        simulated_step_us: The step time the plan announces (simulated).
+        d2h_bytes: Bytes copied to the host per timed step.
+        h2d_bytes: Bytes copied back per timed step.
+        stall_us: Median wait for copies per timed step; None where the host does not see it.
+        simulated_stall_us: The stall the plan announces (simulated).
+        overrun_us: Median, per timed step, of how much longer copies took than on the link; None
+            where the host does not see it.
+        misses: Ops that asked for a storage the plan had away.
+        fallbacks: Steps that fell back to resident.
+        warnings: Why.
+        resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
+        resident_growth_with_bytes: The same with the plan; the host pool is apart. Both are 0 where
+            the device's memory is not the host's.
+        host_pool_bytes: The host pool.
+        summary: All steps with the plan in one line.
+    """
+
+    losses: tuple[float, ...]
+    repeats: bool
+    losses_equal: bool
+    tensors_equal: bool
+    tensors_compared: int
+    budget_bytes: int
+    peak_without_bytes: int
+    peak_with_bytes: int
+    peak_planned_bytes: int
+    out_of_memory_without_plan: bool
+    out_of_memory_message: str
+    step_without_us: tuple[float, ...]
+    step_with_us: tuple[float, ...]
+    profiled_step_us: float
+    simulated_step_us: float
+    d2h_bytes: int
+    h2d_bytes: int
+    stall_us: float | None
+    simulated_stall_us: float
+    overrun_us: float | None
+    misses: int
+    fallbacks: int
+    warnings: tuple[str, ...]
+    resident_growth_without_bytes: int
+    resident_growth_with_bytes: int
+    host_pool_bytes: int
+    summary: str
+
+    @property
+    def budget_held(self) -> bool:
+        """Whether the peak under the plan stayed within the budget."""
+        return self.peak_with_bytes <= self.budget_bytes
+
+    @property
+    def passed(self) -> bool:
+        """Whether the numbers are equal, the budget held, and every step was replayed."""
+        equal = self.losses_equal and self.tensors_equal
+        return equal and self.budget_held and self.fallbacks == 0
+
+    @property
+    def step_ratio(self) -> float:
+        """Median measured step time with the plan over the simulated one."""
+        return median(self.step_with_us) / self.simulated_step_us
+
+    @property
+    def drift(self) -> float:
+        """How much slower this machine computes now than when the profile was recorded.
+
+        It is part of `step_ratio` and no fault of the plan.
+        """
+        return median(self.step_without_us) / self.profiled_step_us
