@@ -3,6 +3,11 @@
 from planner.plan import Plan, Proof
 from profiles.profile import Link, Profile
 from profiles.quantities import rate_text, size_text, time_text
+from profiles.sharing import NOTHING_SHARED, Figure, Sharing
+
+SECOND_HAND = "*"
+"""Marks a figure that its source repeats from somebody else."""
+UNKNOWN = "?"
 
 
 def workload_text(source: Profile | Plan) -> str:
@@ -17,6 +22,29 @@ def link_text(link: Link) -> str:
     both = link.both_bytes_per_us
     together = f", {rate_text(both)} together" if both is not None else ""
     return f"{link.name}, {d2h} out, {h2d} in{together}"
+
+
+def figure_text(figure: Figure | None) -> str:
+    """Says what rate somebody published."""
+    if figure is None:
+        return UNKNOWN
+    return rate_text(figure.bytes_per_us) + ("" if figure.verified else SECOND_HAND)
+
+
+def sharing_text(sharing: Sharing | None) -> str:
+    """Says what workers share of a link."""
+    if sharing is None:
+        return UNKNOWN
+    if sharing == NOTHING_SHARED:
+        return "nothing"
+    uplink = (
+        f"{sharing.gpus_per_uplink} behind a switch"
+        if sharing.gpus_per_uplink > 1
+        else "a link each"
+    )
+    memory = f", {sharing.gpus_per_memory} to a socket"
+    rate = f", memory {figure_text(sharing.memory)}" if sharing.memory else ""
+    return uplink + memory + rate
 
 
 def swaps_text(plan: Plan) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from planner.descriptions import link_text, workload_text
+from planner.descriptions import link_text, sharing_text, workload_text
 from planner.differences import SHORT_DIGEST, Figure, Unit, compared, figures_beside
 from planner.tables import kinds_table, memory_table
 from profiles.profile import Profile, Storage
@@ -150,6 +150,7 @@ def _conditions(profile: Profile) -> dict[str, str]:
         "device": f"{profile.device.kind}: {profile.device.name}",
         "compute threads": str(profile.device.compute_threads),
         "link": link_text(profile.link),
+        "workers share": sharing_text(profile.sharing),
         "kind of times": profile.times.value,
         "slot times": profile.slot_times.value,
         "steps timed": str(profile.timed_steps),

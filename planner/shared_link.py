@@ -28,13 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from profiles.errors import QuantityError
-from profiles.hardware import EMULATED, LINK_FACTS
-from profiles.link_facts import Sharing
 from profiles.profile import LeftOut, Link, Profile, Provenance, StorageKind
-
-NOTHING_SHARED = Sharing(
-    gpus_per_uplink=1, gpus_per_memory=1, memory=None, source="workers on machines of their own"
-)
+from profiles.sharing import Sharing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +49,6 @@ class Exchange:
         if workers == 1 or self.gradient_bytes == 0:
             return 0.0
         return 2 * (workers - 1) / workers * self.gradient_bytes / self.step_us
-
-
-def known_sharing(link: Link) -> Sharing | None:
-    """Returns what workers share on a link of the table; None if nobody said."""
-    if link.name == EMULATED.name:
-        # Each emulated accelerator has lanes of its own, which keep to their rate.
-        return NOTHING_SHARED
-    facts = LINK_FACTS.get(link.name)
-    return facts.sharing if facts else None
 
 
 def shared_link(

@@ -10,8 +10,8 @@ from planner.schedule import lower
 from planner.shared_link import Exchange, shared_link
 from planner.simulate import simulate
 from profiles.errors import QuantityError
-from profiles.link_facts import Sharing
 from profiles.profile import Link
+from profiles.sharing import Sharing
 
 COUNTS = (1, 2, 4, 8)
 """Workers on the hosts that there are."""

@@ -18,6 +18,7 @@ from profiles.cuda_attention import CudaAttention
 from profiles.entrance import Entrance
 from profiles.errors import WorkloadError
 from profiles.estimate_trace import EstimateTrace
+from profiles.hardware import known_sharing
 from profiles.hollow import build_hollow
 from profiles.known_values import KnownValues, lists_answered
 from profiles.libraries import foreach_allowed, not_taken_for_tracing
@@ -159,6 +160,7 @@ def _profile(
         model_fingerprint=model_fingerprint(workload.model, workload.optimizer),
         device=target.device,
         link=link,
+        sharing=known_sharing(link),
         versions=Versions(
             swapplan=VERSION, torch=torch.__version__, python=platform.python_version()
         ),

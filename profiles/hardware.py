@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from profiles.errors import QuantityError
-from profiles.link_facts import Figure, LinkFacts, Sharing
+from profiles.link_facts import LinkFacts
 from profiles.profile import Link, Provenance
+from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 
 CUSTOM = "custom"
 """The name of a link whose rates the user gave."""
@@ -168,3 +169,12 @@ def link_named(name: str) -> Link:
     if near:
         raise QuantityError(f"there is no link {name!r}. Did you mean {' or '.join(near)}?")
     raise QuantityError(f"there is no link {name!r}. Links: {', '.join(LINKS)}.")
+
+
+def known_sharing(link: Link) -> Sharing | None:
+    """Returns what workers share on a link of the table; None if nobody said."""
+    if link.name == EMULATED.name:
+        # Each emulated accelerator has lanes of its own, which keep to their rate.
+        return NOTHING_SHARED
+    facts = LINK_FACTS.get(link.name)
+    return facts.sharing if facts else None

@@ -3,40 +3,7 @@
 from dataclasses import dataclass
 
 from profiles.profile import Link
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A rate that somebody published.
-
-    Attributes:
-        bytes_per_us: The rate; numerically equal to MB/s.
-        source: Where it was read.
-        verified: Whether that place shows the measurement, the data sheet or the sum behind the
-            figure; else it repeats what somebody else said.
-    """
-
-    bytes_per_us: float
-    source: str
-    verified: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sharing:
-    """What the workers of one machine share when all of them swap.
-
-    Attributes:
-        gpus_per_uplink: GPUs behind one connection to the host, such as a PCIe switch; 1 if each
-            GPU has its own.
-        gpus_per_memory: GPUs whose copies end in the memory of one socket.
-        memory: Rate of that memory, reads and writes together; None if no source was read.
-        source: Where the counts were read.
-    """
-
-    gpus_per_uplink: int
-    gpus_per_memory: int
-    memory: Figure | None
-    source: str
+from profiles.sharing import Figure, Sharing
 
 
 @dataclass(frozen=True, kw_only=True)

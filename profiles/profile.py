@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from profiles.files import Count, FileRecord, Microseconds, Rate, Record, read_file, write_file
+from profiles.sharing import Sharing
 
 BEGIN = "begin"
 END = "end"
@@ -211,6 +212,7 @@ class Profile(FileRecord):
             optimizer's class.
         device: Where it ran.
         link: The link the plan is made for unless another is chosen.
+        sharing: What workers on one machine share of that link; None if nobody said.
         versions: What it was recorded with.
         times: Whether the times were measured or estimated.
         slot_times: What the slots' durations were taken from. Without a pass from anchor to anchor
@@ -224,13 +226,14 @@ class Profile(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     REMAKE: ClassVar[str] = "plan profile"
 
     workload: WorkloadSource
     model_fingerprint: str
     device: Device
     link: Link
+    sharing: Sharing | None
     versions: Versions
     times: Provenance
     slot_times: SlotTimes

@@ -9,6 +9,7 @@ import torch
 from profiles.anchors import OPTIMIZER_PRE, AnchorHooks, AnchorListener
 from profiles.device import describe_device
 from profiles.errors import WorkloadError
+from profiles.hardware import known_sharing
 from profiles.owned import model_fingerprint
 from profiles.profile import (
     Link,
@@ -80,6 +81,7 @@ def profile_of(
         model_fingerprint=model_fingerprint(workload.model, workload.optimizer),
         device=describe_device(device_of(workload.model)),
         link=link,
+        sharing=known_sharing(link),
         versions=Versions(
             swapplan=VERSION, torch=torch.__version__, python=platform.python_version()
         ),

@@ -9,25 +9,20 @@ import ctypes
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from runtime.pci import NODES, PCI_DEVICES, pci_address
 
 LOG = logging.getLogger("swapplan")
 PREFERRED = 1
 """MPOL_PREFERRED of set_mempolicy(2): this node if it has room, else another."""
-NODES = Path("/sys/devices/system/node")
-PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 
 def node_near(device: torch.device, pci_devices: Path = PCI_DEVICES) -> int | None:
     """Returns the NUMA node a CUDA device is attached to; None if the system does not say."""
-    # torch's own annotations do not have the PCI address yet.
-    properties: Any = torch.cuda.get_device_properties(device)
     try:
-        domain, bus = properties.pci_domain_id, properties.pci_bus_id
-        address = f"{domain:04x}:{bus:02x}:{properties.pci_device_id:02x}.0"
-        node = int((pci_devices / address / "numa_node").read_text())
+        node = int((pci_devices / pci_address(device) / "numa_node").read_text())
     except (AttributeError, OSError, ValueError) as error:
         LOG.info("The host pool's NUMA node is left to the system: %s", error)
         return None

@@ -24,6 +24,7 @@ TORCH_FREE_PROFILES = frozenset(
         "profiles.profile_faults",
         "profiles.progress",
         "profiles.quantities",
+        "profiles.sharing",
         "profiles.slot_memory",
         "profiles.version",
     }

@@ -7,22 +7,20 @@ import pytest
 
 from planner.check import check_plan_against
 from planner.cli import main
-from planner.cli.sharing import parse_sharing
+from planner.cli.sharing import choose_workers, parse_sharing
 from planner.plan import read_plan
 from planner.shared_link import (
-    NOTHING_SHARED,
     Exchange,
     exchanged_bytes,
     host_budget_each_bytes,
-    known_sharing,
     shared_link,
 )
 from planner.solve import solve
 from planner.worker_costs import worker_costs_table
 from profiles.errors import QuantityError
-from profiles.hardware import EMULATED, LINK_FACTS, link_named
-from profiles.link_facts import Figure, Sharing
-from profiles.profile import LeftOut, Link, Provenance, StorageKind, write_profile
+from profiles.hardware import EMULATED, LINK_FACTS, known_sharing, link_named
+from profiles.profile import LeftOut, Link, Provenance, StorageKind, read_profile, write_profile
+from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 from tests.test_cli import sandwich
 from tests.toys import fixed, resident, toy, toy_link, unet_like
 
@@ -32,7 +30,7 @@ def link(d2h: float = 24.0, h2d: float = 20.0, both: float | None = None) -> Lin
 
 
 def sharing(switch: int = 1, socket: int = 1, memory: float | None = None) -> Sharing:
-    rate = None if memory is None else Figure(bytes_per_us=memory, source="here")
+    rate = None if memory is None else Figure(bytes_per_us=memory, source="here", verified=True)
     return Sharing(gpus_per_uplink=switch, gpus_per_memory=socket, memory=rate, source="here")
 
 
@@ -266,3 +264,38 @@ def test_solve_says_where_workers_share_nothing(
     asked = ("--link", "cpu-emulated")
     assert main(["solve", str(profile_file), "--budget", "70%", "-o", str(output), *asked]) == 0
     assert "Workers share nothing on link cpu-emulated" in capsys.readouterr().out
+
+
+def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
+    """Of another link the table does, if it can."""
+    own, what = link(), sharing(switch=2, socket=4)
+    profile = toy(1.0, storages=[], link=own).model_copy(update={"sharing": what})
+    found = {
+        alone.name: choose_workers(
+            profile, alone, count=2, share=share, all_reduce_on_link=False
+        ).sharing
+        for alone, share in (
+            (own, None),
+            (link_named("nvlink2-ac922-6gpu"), None),
+            (link_named("pcie4-x16"), "nothing"),
+        )
+    }
+    assert found == {
+        own.name: what,
+        "nvlink2-ac922-6gpu": LINK_FACTS["nvlink2-ac922-6gpu"].sharing,
+        "pcie4-x16": NOTHING_SHARED,
+    }
+    with pytest.raises(QuantityError, match="is not known"):
+        choose_workers(
+            profile, link_named("pcie3-x16"), count=2, share=None, all_reduce_on_link=False
+        )
+
+
+def test_a_profile_carries_what_the_table_says_of_its_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, words = tmp_path / "gpt2.profile.json", ["--set", "size=tiny", "--set", "sequence=8"]
+    device = ["--device", "v100-16gb", "--link", "nvlink2-ac922-4gpu"]
+    assert main(["profile", "gpt2", *words, *device, "-o", str(path)]) == 0
+    assert read_profile(path).sharing == LINK_FACTS["nvlink2-ac922-4gpu"].sharing
+    assert "a link each, 2 to a socket, memory 170.00 GB/s" in capsys.readouterr().out

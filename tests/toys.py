@@ -137,6 +137,7 @@ def toy(
         model_fingerprint="toy",
         device=Device(kind="cpu", name="toy", memory_bytes=10**6, compute_threads=1),
         link=link or toy_link(),
+        sharing=None,
         versions=Versions(swapplan="0", torch="0", python="0"),
         times=Provenance.MEASURED,
         slot_times=SlotTimes.BETWEEN_ANCHORS,

@@ -7,9 +7,10 @@ from planner.cli.output import print_table
 from planner.cli.quantity import rate_text, size_text, time_text
 from planner.cli.sharing import SHARE, Workers
 from planner.plan import Plan
-from planner.shared_link import NOTHING_SHARED, exchanged_bytes
+from planner.shared_link import exchanged_bytes
 from planner.worker_costs import worker_costs_table
 from profiles.profile import LeftOut, Profile
+from profiles.sharing import NOTHING_SHARED
 
 NUMBERS = ("workers", "to the host", "from it", "both together", "stall", "step", "host pools")
 

@@ -6,7 +6,8 @@ import typer
 
 from planner.cli.output import print_table, progress_bars
 from planner.cli.quantity import rate_text, size_text, time_text
-from planner.cli.recording import CPU, ready_device
+from planner.cli.recording import CPU, CUDA, ready_device
+from planner.descriptions import sharing_text
 
 if TYPE_CHECKING:
     from profiles.profile import Link
@@ -29,9 +30,15 @@ def link(
         progress("loading torch", 0, 1)
         from runtime.link_measure import link_from, measure_link
 
-        rows = measure_link(ready_device(device), progress=progress)
+        at_hand = ready_device(device)
+        rows = measure_link(at_hand, progress=progress)
     _print_rates(device, rows)
     _print_link(link_from(rows))
+    if device == CUDA:
+        from runtime.pci import sharing_at_hand
+
+        print(f"GPUs of this machine share: {sharing_text(sharing_at_hand(at_hand))}.")
+    print("'plan profile --link measured' measures it again and stores it in the profile.")
 
 
 def _print_rates(device: str, rows: "tuple[SizeRates, ...]") -> None:
@@ -62,4 +69,3 @@ def _print_link(link: "Link") -> None:
         f"{'neither slows the other' if both is None else f'{rate_text(both)} both together'}, "
         f"{time_text(link.latency_us)} per copy."
     )
-    print("'plan profile --link measured' measures it again and stores it in the profile.")

@@ -7,14 +7,13 @@ import typer
 
 from planner.cli.output import print_table
 from planner.cli.quantity import rate_text, size_text, time_text
+from planner.descriptions import SECOND_HAND, UNKNOWN, figure_text, sharing_text
 
 if TYPE_CHECKING:
     from profiles.library.index import WorkloadSize
-    from profiles.link_facts import Figure, LinkFacts, Sharing
+    from profiles.link_facts import LinkFacts
     from profiles.profile import Link
 
-SECOND_HAND = "*"
-UNKNOWN = "?"
 LINK_COLUMNS = ("to the host", "from the host", "both together", "in theory", "per copy")
 
 
@@ -75,33 +74,14 @@ def _link_row(link: "Link", facts: "LinkFacts | None") -> tuple[str, ...]:
         return (link.name, *map(rate_text, rates), UNKNOWN, UNKNOWN, latency, "nothing: emulated")
     return (
         link.name,
-        *map(_figure_text, (facts.d2h, facts.h2d, facts.both, facts.theory)),
+        *map(figure_text, (facts.d2h, facts.h2d, facts.both, facts.theory)),
         latency,
-        _sharing_text(facts.sharing),
+        sharing_text(facts.sharing),
     )
-
-
-def _figure_text(figure: "Figure | None") -> str:
-    if figure is None:
-        return UNKNOWN
-    return rate_text(figure.bytes_per_us) + ("" if figure.verified else SECOND_HAND)
-
-
-def _sharing_text(sharing: "Sharing | None") -> str:
-    if sharing is None:
-        return UNKNOWN
-    uplink = (
-        f"{sharing.gpus_per_uplink} behind a switch"
-        if sharing.gpus_per_uplink > 1
-        else "a link each"
-    )
-    memory = f", {sharing.gpus_per_memory} to a socket"
-    rate = f", memory {_figure_text(sharing.memory)}" if sharing.memory else ""
-    return uplink + memory + rate
 
 
 def _source_rows(facts: "LinkFacts") -> Iterator[tuple[str, ...]]:
     for name, figure in facts.figures:
-        yield facts.link.name, name, _figure_text(figure), figure.source
+        yield facts.link.name, name, figure_text(figure), figure.source
     if facts.sharing is not None:
         yield facts.link.name, "what GPUs share", "", facts.sharing.source

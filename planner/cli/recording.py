@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from profiles.profile import Link, Profile, WorkloadSource
     from profiles.progress import Progress
+    from profiles.workload import Workload
 
 CPU = "cpu"
 CUDA = "cuda"
@@ -90,7 +91,6 @@ def _record_step(
 ) -> "Profile":
     from profiles.data_parallel import data_parallel
     from profiles.device import build_on
-    from profiles.record import record
     from profiles.workloads.build import build
 
     device = ready_device(how.device)
@@ -98,10 +98,26 @@ def _record_step(
     if how.data_parallel:
         workload = data_parallel(workload)
     progress("loading the workload", 1, 1)
-    if link is None:
-        from runtime.link_measure import link_from, measure_link
+    if link is not None:
+        return _recorded(workload, source, link, how, progress)
+    from runtime.link_measure import link_from, measure_link
+    from runtime.pci import sharing_at_hand
 
-        link = link_from(measure_link(device, progress=progress))
+    measured = link_from(measure_link(device, progress=progress))
+    profile = _recorded(workload, source, measured, how, progress)
+    sharing = sharing_at_hand(device) if how.device == CUDA else None
+    return profile.model_copy(update={"sharing": sharing})
+
+
+def _recorded(
+    workload: "Workload",
+    source: "WorkloadSource",
+    link: "Link",
+    how: HowToRecord,
+    progress: "Progress",
+) -> "Profile":
+    from profiles.record import record
+
     if how.beyond_capacity:
         from runtime.beyond_capacity import record_beyond_capacity
 

@@ -4,7 +4,7 @@ import math
 
 from planner.cli.output import print_table
 from planner.cli.quantity import size_text, time_text
-from planner.descriptions import certificate_rows, link_text, workload_text
+from planner.descriptions import certificate_rows, link_text, sharing_text, workload_text
 from planner.plan import Plan
 from planner.tables import (
     kinds_table,
@@ -15,6 +15,7 @@ from planner.tables import (
     swaps_table,
 )
 from profiles.profile import Profile, Provenance
+from profiles.sharing import Sharing
 
 
 def print_profile(profile: Profile, *, top: int) -> None:
@@ -58,9 +59,14 @@ def _print_step(profile: Profile) -> None:
             ("anchors", str(len(profile.slots)), how),
             ("storages", str(len(profile.storages)), how),
             ("link", link_text(profile.link), profile.link.provenance.value),
+            ("workers share", sharing_text(profile.sharing), _said_by(profile.sharing)),
         ),
         right=("value",),
     )
+
+
+def _said_by(sharing: Sharing | None) -> str:
+    return "" if sharing is None else sharing.source
 
 
 def _steps_before(profile: Profile) -> str:

@@ -8,8 +8,8 @@ from profiles.errors import QuantityError
 
 if TYPE_CHECKING:
     from planner.shared_link import Exchange
-    from profiles.link_facts import Sharing
     from profiles.profile import Link, Profile
+    from profiles.sharing import Sharing
 
 SHARE = "--share"
 SWITCH, SOCKET, MEMORY = "switch", "socket", "memory"
@@ -62,15 +62,17 @@ def choose_workers(
         profile: What they train; its gradients are what they exchange.
         alone: The link as one worker alone sees it.
         count: `--workers`.
-        share: `--share`; if None, what is known of the link counts.
+        share: `--share`; if None, what the profile says of its link, or the table of another.
         all_reduce_on_link: `--all-reduce-on-link`.
 
     Raises:
         QuantityError: `--share` is unreadable, or there is none and nothing is known.
     """
-    from planner.shared_link import Exchange, exchanged_bytes, known_sharing
+    from planner.shared_link import Exchange, exchanged_bytes
+    from profiles.hardware import known_sharing
 
-    sharing = known_sharing(alone) if share is None else parse_sharing(share)
+    known = profile.sharing if alone == profile.link else known_sharing(alone)
+    sharing = known if share is None else parse_sharing(share)
     if sharing is None and count > 1:
         raise QuantityError(
             f"what {count} workers share on link {alone.name} is not known. Say it, such as "
@@ -91,9 +93,8 @@ def parse_sharing(text: str) -> "Sharing":
     Raises:
         QuantityError: It is something else.
     """
-    from planner.shared_link import NOTHING_SHARED
     from profiles.hardware import LINK_FACTS
-    from profiles.link_facts import Figure, Sharing
+    from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 
     if text.strip() == NOTHING:
         return NOTHING_SHARED
@@ -106,7 +107,7 @@ def parse_sharing(text: str) -> "Sharing":
         gpus_per_uplink=_count(text, parts.get(SWITCH, "1")),
         gpus_per_memory=_count(text, parts.get(SOCKET, parts.get(SWITCH, "1"))),
         memory=(
-            Figure(bytes_per_us=parse_rate_bytes_per_us(SHARE, memory), source=SHARE)
+            Figure(bytes_per_us=parse_rate_bytes_per_us(SHARE, memory), source=SHARE, verified=True)
             if memory
             else None
         ),
