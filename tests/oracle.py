@@ -111,7 +111,7 @@ class _Search:
             for s in profile.storages
         }
         periodic = boundary is Boundary.PERIODIC
-        self.lasting = {s.id for s in profile.storages if periodic and goes_on(s)}
+        self.lasting = {s.id for s in profile.storages if periodic and goes_on(s) and s.uses}
         self.link: Link = profile.link
         self.over = [resident_bytes(profile, t) - budget_bytes for t in range(self.count)]
         self.host_budget_bytes = host_budget_bytes
