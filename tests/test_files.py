@@ -1,6 +1,7 @@
 """Profile and plan files: what comes back, and what is refused and how."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,24 @@ def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
     assert "expected 'swapplan-plan'" in refused(read_plan, path)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, -1, 2.0, True, "2", None])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda right: right - 1,
+        lambda right: right + 1,
+        lambda _: 0,
+        lambda _: -1,
+        float,
+        lambda _: True,
+        str,
+        lambda _: None,
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_wrong_version(tmp_path: Path, kind: str, version: object) -> None:
-    path = tmp_path / "x.json"
-    write_json(content_of(record(kind)) | {"version": version}, path)
+def test_wrong_version(tmp_path: Path, kind: str, wrong: Callable[[int], object]) -> None:
+    path, content = tmp_path / "x.json", content_of(record(kind))
+    version = wrong(content["version"])
+    write_json(content | {"version": version}, path)
     message = refused(READ[kind], path)
     assert "version" in message
     assert repr(version) in message
