@@ -1,5 +1,7 @@
 """Plans and profiles in words, for people: on the terminal and on a page."""
 
+from typing import TYPE_CHECKING
+
 from planner.plan import Plan, Proof
 from profiles.profile import Link, Profile
 from profiles.quantities import rate_text, size_text, time_text
@@ -8,6 +10,9 @@ from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 SECOND_HAND = "*"
 """Marks a figure that its source repeats from somebody else."""
 UNKNOWN = "?"
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def workload_text(source: Profile | Plan) -> str:
@@ -88,3 +93,14 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("solver's proof for its model", about.proof.value, ""),
         ("planning took", f"{about.solve_seconds:.1f} s", "measured"),
     ]
+
+
+def certificate_table(plan: Plan) -> "pd.DataFrame":
+    """Returns `certificate_rows` as a table.
+
+    Columns: `figure` (index), `value` (as people read it), `comes_from`.
+    """
+    import pandas as pd
+
+    rows = certificate_rows(plan)
+    return pd.DataFrame(rows, columns=["figure", "value", "comes_from"]).set_index("figure")

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import pandas as pd
 
+from planner.host_bytes import host_bytes
 from planner.memory import planned_bytes, slot_memory
 from planner.plan import Plan, Swap
 from planner.simulate import simulate_plan
@@ -104,6 +105,19 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
     else:
         table["without_bytes"] = [slot.resident_bytes for slot in source.slots]
         table["with_bytes"] = list(planned_bytes(source))
+    return table
+
+
+def planned_memory_table(plan: Plan) -> pd.DataFrame:
+    """Returns the memory of one step under a plan, one row per slot, in simulated time.
+
+    Columns: `slot` (index), `anchor`, `start_us` (simulated, stalls included), `without_bytes`
+    (resident with nothing swapped), `with_bytes` (under the plan), `host_bytes` (waiting in the
+    host pool).
+    """
+    table = memory_table(plan).drop(columns="duration_us")
+    table["start_us"] = simulate_plan(plan).start_us
+    table["host_bytes"] = list(host_bytes(plan))
     return table
 
 

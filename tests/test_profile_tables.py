@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from planner.idle_gaps import hidden_trips_table, idle_gaps_table
 from planner.kind_memory import OVERHEAD, kind_memory_table
@@ -23,6 +22,7 @@ from planner.profile_plots import (
     modules_figure,
 )
 from profiles.profile import Profile, Provenance, StorageKind
+from tests.figures import words_of
 from tests.toys import (
     activation,
     fixed,
@@ -265,18 +265,6 @@ def test_what_lives_from_step_to_step_is_idle_round_the_boundary() -> None:
     assert gaps["idle_us"].to_list() == [50.0]
 
 
-def texts(figure: Figure) -> str:
-    """Everything a figure says in words."""
-    legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
-    parts = [figure.get_suptitle()]
-    for axes in figure.axes:
-        labels = [label.get_text() for label in axes.get_yticklabels()]
-        parts += [axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), *labels]
-    for legend in [*figure.legends, *legends]:
-        parts += [text.get_text() for text in legend.get_texts()]
-    return "\n".join(parts)
-
-
 @pytest.mark.parametrize("times", [Provenance.MEASURED, Provenance.ESTIMATED])
 def test_pictures_say_units_and_where_times_come_from(times: Provenance) -> None:
     profile = two_layers()
@@ -297,12 +285,12 @@ def test_pictures_say_units_and_where_times_come_from(times: Provenance) -> None
     ]
     for figure in figures:
         assert png_bytes(figure)
-        assert f", us ({times.value}" in texts(figure)
-        assert "bytes" in texts(figure)
-    assert "device: 200.00 bytes" in texts(figures[0])
-    assert "optimizer" in texts(figures[1])
-    assert "pack:0  enc.a  50.00 bytes" in texts(figures[2])
-    assert "out and back, toy" in texts(figures[3])
+        assert f", us ({times.value}" in words_of(figure)
+        assert "bytes" in words_of(figure)
+    assert "device: 200.00 bytes" in words_of(figures[0])
+    assert "optimizer" in words_of(figures[1])
+    assert "pack:0  enc.a  50.00 bytes" in words_of(figures[2])
+    assert "out and back, toy" in words_of(figures[3])
 
 
 def test_tables_of_nothing_are_empty_tables() -> None:

@@ -1,0 +1,113 @@
+"""What each lane does when: compute, its stalls, and the copies each way."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from planner.simulate import Copy, Timeline, simulate_plan
+
+if TYPE_CHECKING:
+    from planner.plan import Plan
+
+COLUMNS = ("lane", "what", "size_bytes", "start_us", "end_us")
+Stretch = tuple[str, str, int, float, float]
+
+
+class LaneName(StrEnum):
+    """A lane, or compute standing still."""
+
+    COMPUTE = "compute"
+    STALL = "stall"
+    D2H = "D2H"
+    H2D = "H2D"
+
+
+def lanes_table(plan: "Plan", timeline: Timeline | None = None) -> pd.DataFrame:
+    """Returns one row per stretch in which a lane is busy, or compute stands still.
+
+    Columns: `lane` (a `LaneName`), `what` (the anchor of the slot, or the name of the storage that
+    is copied), `size_bytes` (0 for compute), `start_us`, `end_us`, both within the step: a copy
+    that goes on in the next step is two rows, the second of which begins at 0.
+
+    Args:
+        plan: The plan.
+        timeline: A step under it; the simulated one if None.
+    """
+    step = timeline or simulate_plan(plan)
+    names = {storage.id: storage.name for storage in plan.storages}
+    sizes_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    rows = list(_compute(plan, step))
+    for lane, copies in ((LaneName.D2H, step.d2h), (LaneName.H2D, step.h2d)):
+        for copy in copies:
+            what = (lane.value, names[copy.storage], sizes_bytes[copy.storage])
+            rows += [(*what, *span) for span in _within(copy, step.step_us)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def link_use_table(lanes: pd.DataFrame, step_us: float) -> pd.DataFrame:
+    """Returns how busy each lane is over the step.
+
+    Columns: `lane` (index, every `LaneName`), `stretches`, `busy_us`, `share` (of the step).
+
+    Args:
+        lanes: From `lanes_table`.
+        step_us: The step's time.
+    """
+    busy = pd.DataFrame(
+        {
+            "lane": lanes["lane"],
+            "stretches": 1,
+            "busy_us": (lanes["end_us"] - lanes["start_us"]).astype(float),
+        }
+    )
+    table = busy.groupby("lane").sum().reindex([lane.value for lane in LaneName], fill_value=0)
+    table["share"] = table["busy_us"] / max(step_us, 1e-9)
+    return table
+
+
+def link_use_over_time_table(lanes: pd.DataFrame, step_us: float, *, parts: int) -> pd.DataFrame:
+    """Returns how busy each lane is in each of equal parts of the step.
+
+    Columns: `start_us` (index), and one per `LaneName`: the share of the part.
+
+    Args:
+        lanes: From `lanes_table`.
+        step_us: The step's time.
+        parts: How many.
+    """
+    part_us = step_us / parts
+    starts_us = [part * part_us for part in range(parts)]
+    index = pd.Index(starts_us, name="start_us")
+    table = pd.DataFrame(0.0, index=index, columns=[lane.value for lane in LaneName])
+    for start_us in starts_us:
+        overlaps_us = (
+            lanes["end_us"].clip(upper=start_us + part_us) - lanes["start_us"].clip(lower=start_us)
+        ).clip(lower=0.0)
+        shares = overlaps_us.groupby(lanes["lane"]).sum() / max(part_us, 1e-9)
+        table.loc[start_us, shares.index] = shares
+    return table
+
+
+def _compute(plan: "Plan", step: Timeline) -> Iterator[Stretch]:
+    ends_us = (*step.start_us[1:], step.step_us)
+    stalls_us = (*step.stall_us[1:], 0.0)
+    for t, slot in enumerate(plan.slots):
+        start_us, stall_us = step.start_us[t], step.stall_us[t]
+        if stall_us > 0:
+            yield LaneName.STALL.value, slot.anchor, 0, start_us - stall_us, start_us
+        if ends_us[t] - stalls_us[t] > start_us:
+            yield LaneName.COMPUTE.value, slot.anchor, 0, start_us, ends_us[t] - stalls_us[t]
+
+
+def _within(copy: Copy, step_us: float) -> Iterator[tuple[float, float]]:
+    """The parts of a copy by step, each in the time of its own step."""
+    start_us, end_us = copy.start_us, copy.end_us
+    while start_us >= step_us > 0:
+        start_us, end_us = start_us - step_us, end_us - step_us
+    if end_us <= step_us:
+        yield start_us, end_us
+    else:
+        yield start_us, step_us
+        yield 0.0, min(end_us - step_us, step_us)
