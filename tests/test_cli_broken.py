@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from planner.cli import main
-from planner.plan import write_plan
+from planner.plan import Plan, write_plan
 from planner.solve import solve
-from profiles.profile import write_profile
+from profiles.profile import Profile, write_profile
 from tests.test_cli import TRAINING, sandwich
 
 ROOT = Path(__file__).parent.parent
@@ -112,11 +112,15 @@ def test_a_truncated_file(tmp_path: Path, refused: Refused, make: Callable[[Path
             assert "damaged" in refused(*words)
 
 
-@pytest.mark.parametrize("make", [good_profile, good_plan])
-def test_another_version(tmp_path: Path, refused: Refused, make: Callable[[Path], Path]) -> None:
+@pytest.mark.parametrize(
+    ("make", "version"), [(good_profile, Profile.VERSION), (good_plan, Plan.VERSION)]
+)
+def test_another_version(
+    tmp_path: Path, refused: Refused, make: Callable[[Path], Path], version: int
+) -> None:
     path = edited(make(tmp_path), lambda content: content.update(version=99))
     for words in shown_and_used(path):
-        assert "version is 99, this swapplan reads version 2" in refused(*words)
+        assert f"version is 99, this swapplan reads version {version}" in refused(*words)
 
 
 @pytest.mark.parametrize("make", [good_profile, good_plan])
