@@ -93,7 +93,8 @@ def candidate_gaps(
         if storage.left_out is None and storage.size_bytes >= max(1, min_size_bytes)
         for gap in _gaps_of(profile, storage, boundary)
     ]
-    return tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.next_use_slot, gap.storage)))
+    # By name, not by id: the order in which storages stand in the profile must not matter.
+    return tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.next_use_slot, gap.name)))
 
 
 def useful_gaps(

@@ -264,8 +264,9 @@ class _Walk:
         insort(self.away, i, key=self.in_key)
 
     def in_key(self, i: int) -> tuple[int, int]:
-        # As the schedule orders them (`planner.schedule.lower_swaps`).
-        return (self.end_slot(i), self.problem.gaps[i].storage)
+        # As the schedule orders them (`planner.schedule.lower_swaps`), but for ties: those that one
+        # anchor issues and one anchor awaits are over at the same time in any order.
+        return (self.end_slot(i), i)
 
     def swap_out_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies to the host while the lane would fall idle before the next anchor."""
