@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from planner.gaps import Gap, candidate_gaps
 from planner.memory import slot_memory
+from profiles.hardware import LINKS
 from profiles.profile import Profile
 
 if TYPE_CHECKING:
@@ -31,9 +32,21 @@ def _faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
         if found != expected:
             yield f"{field} is {found!r}, the profile has {expected!r}"
             return
+    yield from _link_faults(plan, profile)
     yield from _slot_faults_against(plan, profile)
     yield from _storage_faults_against(plan, profile)
     yield from _gap_faults_against(plan, profile)
+
+
+def _link_faults(plan: "Plan", profile: Profile) -> Iterator[str]:
+    """A link that goes by a name of the table, but is not that link."""
+    known = LINKS.get(plan.link.name)
+    if known is None or plan.link in (known, profile.link):
+        return
+    for field, found in plan.link:
+        expected = getattr(known, field)
+        if found != expected:
+            yield f"link.{field} is {found!r}, link {known.name} has {expected!r}"
 
 
 def _slot_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
@@ -43,11 +56,10 @@ def _slot_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
             if getattr(planned, field) != getattr(recorded, field):
                 found, expected = getattr(planned, field), getattr(recorded, field)
                 yield f"slots[{t}].{field} is {found!r}, the profile has {expected!r}"
-        if planned.resident_bytes != memory[t].resident_bytes:
-            yield (
-                f"slots[{t}].resident_bytes is {planned.resident_bytes}, the profile gives "
-                f"{memory[t].resident_bytes}"
-            )
+        for field in ("resident_bytes", "peak_op"):
+            if getattr(planned, field) != getattr(memory[t], field):
+                found, expected = getattr(planned, field), getattr(memory[t], field)
+                yield f"slots[{t}].{field} is {found!r}, the profile gives {expected!r}"
 
 
 def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:

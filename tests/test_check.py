@@ -2,19 +2,21 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from planner.boundary import Boundary
 from planner.check import Check, check_plan, check_plan_against, read_stored_plan
 from planner.cli import main
 from planner.plan import BoundSource, Plan, Proof, write_plan
 from planner.solve import solve
 from planner.solver_name import SolverName
 from profiles.errors import FileError, SolverError
-from profiles.profile import Profile, write_profile
+from profiles.hardware import link_named
+from profiles.profile import Profile, Provenance, StorageKind, write_profile
 from tests.test_cli import sandwich
 from tests.toys import toy_link, transformer_like, unet_like
 
@@ -149,6 +151,89 @@ def test_a_bound_over_fewer_storages_than_move_is_found(tmp_path: Path) -> None:
     assert found.mismatches == ("swaps[0] moves 50 bytes, expected at least 51 (min_size_bytes)",)
 
 
+TAKEN_AS_IT_STANDS = {
+    "created_by",
+    "link.name",
+    "link.provenance",
+    "certificate.solver",
+    "certificate.proof",
+    "certificate.solve_seconds",
+}
+"""What no file can tell; the names and kinds of links that are in no table."""
+STILL_TRUE = {
+    "boundary": "no trip wraps, and the bound is the same without any that does",
+    "link.both_bytes_per_us": "a joint rate at which both directions together never run",
+    "min_size_bytes": "no storage is so small",
+    "budget_bytes": "the plan is within it, and the same gaps are the least that meet it",
+}
+
+
+def leaves(content: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in a file that holds a single value."""
+    children = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, child in children:
+        if isinstance(child, dict | list):
+            yield from leaves(child, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        members = next((tuple(kind) for kind in ENUMS if value in tuple(kind)), (f"{value}x",))
+        return next(member for member in members if member != value)
+    return 1 if value is None else value + 1
+
+
+ENUMS = (Boundary, BoundSource, Proof, Provenance, SolverName, StorageKind)
+
+
+def test_whatever_else_is_edited_is_found(tmp_path: Path) -> None:
+    plan = slow_plan()
+    passed = set()
+    for path in leaves(json.loads(plan.model_dump_json())):
+
+        def edit(content: Json, path: tuple[str | int, ...] = path) -> None:
+            parent: Any = content
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = other(parent[path[-1]])
+
+        try:
+            found = checked(edited(tmp_path, edit, plan), sandwich())
+        except FileError:
+            continue
+        if not found.mismatches:
+            passed.add(".".join(map(str, path)))
+    assert passed == TAKEN_AS_IT_STANDS | STILL_TRUE.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("d2h_bytes_per_us", 14000.0, 14300.0),
+        ("latency_us", 0.0, 10.0),
+        ("provenance", "measured", "nominal"),
+    ],
+)
+def test_a_link_of_the_table_is_that_link(
+    tmp_path: Path, field: str, value: object, expected: object
+) -> None:
+    plan = solve(sandwich(), budget_bytes=105, link=link_named("pcie3-x16"))
+    assert check_plan_against(plan, sandwich()).mismatches == ()
+    path = edited(tmp_path, lambda content: content["link"].update({field: value}), plan)
+    edited_plan = read_stored_plan(path)
+    # Where the link hides the copies no figure but its own shows it.
+    assert check_plan_against(edited_plan, sandwich()).mismatches == (
+        f"link.{field} is {getattr(edited_plan.link, field)!r}, link pcie3-x16 has "
+        f"{getattr(plan.link, field)!r}",
+    )
+    assert getattr(plan.link, field) == expected
+
+
 def test_a_bound_that_claims_nothing_needs_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = solve(sandwich(), budget_bytes=1000)
     assert plan.certificate.proof is Proof.NOT_NEEDED
@@ -202,7 +287,8 @@ def test_the_command_prints_each_figure_beside_its_own(
     assert main(["check", str(path), str(profile_file)]) == 0
     both = capsys.readouterr().out
     assert re.search(r"bound_stall_us .* solving the relaxation with highs +│ +yes", both)
-    assert both.splitlines()[-1] == "Checked: every figure is what the files say."
+    assert "Checked: every figure is what the files say.\n" in both
+    assert both.splitlines()[-1].endswith("what the solver proved of its own model.")
 
 
 def test_the_command_fails_on_a_mismatch_and_says_what_was_found_and_expected(
