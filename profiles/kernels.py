@@ -4,8 +4,12 @@
 ties every kernel, copy and fill on the device to the call that launched it, and that call lies
 within the range of one op, on the same thread: an op's time is the time of all kernels launched in
 its range, whenever they ran.
+
+Seeing kernels takes CUPTI, which a driver may keep from ordinary users and containers. Then the
+profiler sees the calls and no kernel at all, which is told from a step that launches none.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -82,9 +86,22 @@ class OpMarks(TorchDispatchMode):
 
 def cuda_kernels(step: Callable[[], object]) -> tuple[OpKernels, ...]:
     """Runs a step under torch's profiler and returns the time of each op's kernels."""
-    return profiled_kernels(
-        step, (ProfilerActivity.CPU, ProfilerActivity.CUDA), torch.cuda.synchronize
+    activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
+    return or_unknown(profiled_kernels(step, activities, torch.cuda.synchronize))
+
+
+def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
+    """Returns the ops as they are, or without times if the profiler saw no kernel of any."""
+    if any(op.kernel_us for op in ops):
+        return ops
+    warnings.warn(
+        "The profiler saw no kernel on the GPU, so the profile has no kernel times; the times of "
+        "slots are not affected. A driver may keep CUPTI for administrators "
+        "(NVreg_RestrictProfilingToAdminUsers).",
+        RuntimeWarning,
+        stacklevel=2,
     )
+    return tuple(OpKernels(op.name, None) for op in ops)
 
 
 def profiled_kernels(

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profiler
 
 from profiles.device import build_on, device_at_hand
 from profiles.errors import CapacityError, WorkloadError
 from profiles.instruments import Instruments
-from profiles.kernels import MARK, OpKernels, attributed, profiled_kernels
+from profiles.kernels import MARK, OpKernels, OpMarks, attributed, or_unknown, profiled_kernels
 from profiles.profile import Profile, WorkloadSource
 from profiles.progress import silent
 from profiles.record import record
@@ -232,6 +233,38 @@ def test_the_profiler_marks_every_op_that_the_trace_has() -> None:
     )
     assert len(profile.ops) > 100
     assert {op.kernel_us for op in profile.ops} == {0.0}
+
+
+def test_kernels_launched_within_an_op_are_its_own() -> None:
+    """The real profiler's events of a real step; each innermost call is given a kernel of 1 us."""
+    workload = models.unet3d()
+    workload.step()
+    marks = OpMarks()
+    with torch_profiler(activities=[ProfilerActivity.CPU]) as profiler, marks:
+        workload.step()
+    events = profiler.events()
+    assert events is not None
+    # What only describes a tensor launches nothing, and is no op of the trace either.
+    no_ops = {"aten::detach", "aten::to", "aten::broadcast_tensors"}
+    calls = [found for found in events if found.name.startswith("aten::")]
+    innermost = [found for found in calls if not found.cpu_children and found.name not in no_ops]
+    for found in innermost:
+        found.append_kernel("kernel", 0, 1.0)
+    timed = attributed(marks.names, events)
+    assert sum(op.kernel_us or 0.0 for op in timed) == len(innermost)
+    # A convolution calls others, down to what would launch its kernels.
+    convolutions = [op.kernel_us for op in timed if op.name == "aten.convolution.default"]
+    assert convolutions
+    assert min(us or 0.0 for us in convolutions) >= 1.0
+    assert all(op.kernel_us is not None for op in timed)
+
+
+def test_where_no_kernel_can_be_seen_none_has_a_time() -> None:
+    seen = (OpKernels("aten.mm.default", 3.0), OpKernels("aten.t.default", 0.0))
+    assert or_unknown(seen) == seen
+    unseen = tuple(OpKernels(op.name, 0.0) for op in seen)
+    with pytest.warns(RuntimeWarning, match="saw no kernel on the GPU"):
+        assert or_unknown(unseen) == tuple(OpKernels(op.name, None) for op in seen)
 
 
 def steps_of(*times_us: float) -> Callable[[], float]:
