@@ -20,7 +20,7 @@ from profiles.errors import WorkloadError
 from profiles.estimate_trace import EstimateTrace
 from profiles.hardware import known_sharing
 from profiles.hollow import build_hollow
-from profiles.known_values import KnownValues, lists_answered
+from profiles.known_values import KnownValues, looks_answered
 from profiles.libraries import foreach_allowed, not_taken_for_tracing
 from profiles.owned import model_fingerprint, owned_storages
 from profiles.profile import (
@@ -109,7 +109,7 @@ class _FakeStep:
             if self._on_cuda:
                 around.enter_context(CudaAttention())
             around.enter_context(self.view_writes)
-            around.enter_context(lists_answered(self._values))
+            around.enter_context(looks_answered(self._values))
             for mode in (self._mode, self._values, watching, Entrance(self.twins)):
                 around.enter_context(mode)
             try:

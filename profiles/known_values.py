@@ -61,7 +61,8 @@ class KnownValues(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is ASKS_VALUE:
-            return self._value(args[0])
+            with _disable_current_modes():
+                return self.answer(args[0]).item()
         try:
             result = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -73,14 +74,19 @@ class KnownValues(TorchDispatchMode):
         self._follow(func, args, kwargs, result)
         return result
 
-    def _value(self, tensor: torch.Tensor) -> Any:
-        real = self.value_of(tensor)
+    def answer(self, fake: torch.Tensor) -> torch.Tensor:
+        """Returns a real tensor for somebody who wants to look at a fake one.
+
+        Raises:
+            WorkloadError: Its values are not known, and it is no single number to be read.
+        """
+        real = self.value_of(fake)
         if real is not None:
-            with _disable_current_modes():
-                return real.item()
-        if not tensor.dtype.is_floating_point:
+            return real
+        if fake.numel() != 1 or not fake.dtype.is_floating_point:
+            what = "a value" if fake.numel() == 1 else f"{fake.numel()} values"
             raise WorkloadError(
-                f"{_place()}the step asks for a value ({tensor.dtype}) that depends on its inputs, "
+                f"{_place()}the step asks for {what} ({fake.dtype}) that depend on its inputs, "
                 "which an estimate does not have. Leave the question out of the step, or profile "
                 "on a device."
             )
@@ -91,7 +97,8 @@ class KnownValues(TorchDispatchMode):
                 f"{UNKNOWN}.",
                 stacklevel=2,
             )
-        return UNKNOWN
+        with _disable_current_modes():
+            return torch.full(fake.shape, UNKNOWN, dtype=fake.dtype)
 
     def _follow(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         """Does on the known values what the op did on the fake ones."""
@@ -120,22 +127,25 @@ class KnownValues(TorchDispatchMode):
 
 
 @contextmanager
-def lists_answered(values: KnownValues) -> Iterator[None]:
-    """Answers `tolist`, which is no op for a real tensor but many for a fake one."""
-    item_by_item = FakeTensor.tolist
+def looks_answered(values: KnownValues) -> Iterator[None]:
+    """Answers those who look at a tensor without an op: `tolist` and `numpy`."""
 
     def tolist(fake: FakeTensor) -> Any:
-        real = values.value_of(fake)
-        if real is None:
-            return item_by_item(fake)
         with _disable_current_modes():
-            return real.tolist()
+            return values.answer(fake).tolist()
 
+    def as_array(fake: FakeTensor, *, force: bool = False) -> Any:
+        with _disable_current_modes():
+            return values.answer(fake).numpy(force=force)
+
+    item_by_item = FakeTensor.tolist
     FakeTensor.tolist = tolist  # type: ignore[method-assign, assignment]
+    FakeTensor.numpy = as_array  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         FakeTensor.tolist = item_by_item  # type: ignore[method-assign]
+        del FakeTensor.numpy
 
 
 def _most_elements(dtype: torch.dtype) -> int:

@@ -13,10 +13,11 @@ from profiles.op_times import OpTimes
 from profiles.op_workspaces import OpWatcher, OpWorkspaces, held_bytes
 from profiles.owned import Owned, owned_storages
 from profiles.profile import Storage
+from profiles.quantities import size_text_down, size_text_up
 from profiles.recording import check_trains, device_of, watch_anchors
 from profiles.trace import StepTrace
 from profiles.workload import Workload
-from runtime.accountant import MIB, Accountant
+from runtime.accountant import Accountant
 from runtime.host_shelf import HostShelf
 from runtime.lanes import Direction
 from runtime.online_swap import OnlineSwap
@@ -137,11 +138,11 @@ class LimitedSteps:
             return
         need = self._swap.largest_need
         module = trace.ops[need.op].module
+        limit = size_text_down(self._accountant.budget_bytes or 0)
         raise CapacityError(
             f"{need.name}{f' in {module}' if module else ''} needs "
-            f"{need.size_bytes / MIB:.1f} MiB on the device at once, the limit is "
-            f"{(self._accountant.budget_bytes or 0) / MIB:.1f} MiB. Give --limit at least that "
-            "much, or record a smaller step."
+            f"{size_text_up(need.size_bytes)} on the device at once, the limit is {limit}. "
+            "Give --limit at least that much, or record a smaller step."
         )
 
 

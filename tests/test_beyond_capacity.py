@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from planner.cli.quantity import parse_size_bytes
 from planner.solve import solve
 from profiles.device import build_on, device_at_hand
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
@@ -271,14 +272,13 @@ def test_memory_of_somebody_else_stays() -> None:
 
 def test_an_op_too_large_is_named_with_what_it_needs() -> None:
     name = "resnet"
-    with pytest.raises(CapacityError, match=r"limit is 1\.0 MiB\. Give --limit") as caught:
+    with pytest.raises(CapacityError, match=r"limit is 1\.00 MiB\. Give --limit") as caught:
         beyond(BUILDERS[name](), 2**20)
     message = str(caught.value)
     assert "\n" not in message
-    # The largest of all, not the first that found no room: with that much it runs.
-    needed_mib = float(message.split(" needs ")[1].split(" MiB")[0])
-    # Printed with one digit: the next one up is surely enough.
-    assert beyond(BUILDERS[name](), int((needed_mib + 0.1) * 2**20)).storages
+    # The largest of all, not the first that found no room: with as much as is printed it runs.
+    needed = message.split(" needs ")[1].split(" on the device")[0]
+    assert beyond(BUILDERS[name](), parse_size_bytes("--limit", needed)).storages
     assert message.startswith("aten.")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from planner.memory import slot_memory
 from profiles.errors import WorkloadError
@@ -278,6 +279,8 @@ def test_a_loss_that_is_read_is_taken_to_be_0_and_said_so() -> None:
     ("question", "told"),
     [
         (lambda loss: bool(loss > 0), r"line \d+: the step asks for a value \(torch\.bool\)"),
+        (lambda loss: loss.expand(3).tolist(), r"line \d+: the step asks for 3 values"),
+        (lambda loss: np.asarray(loss.detach()[None].expand(3)), r"line \d+: the step asks for 3"),
         (lambda loss: loss[None].nonzero(), r"aten\.nonzero\.default has a result whose shape"),
         (lambda loss: loss + torch.ones(2), "mixes tensors of two devices"),
     ],
@@ -288,6 +291,14 @@ def test_what_an_estimate_cannot_know_is_refused(
     with pytest.raises(WorkloadError, match=told) as refused:
         estimated(lambda: asking(question), "cuda")
     assert "\n" not in str(refused.value)
+
+
+def test_a_loss_that_is_read_as_an_array_is_0_too() -> None:
+    arrays: list[np.ndarray] = []
+    with pytest.warns(UserWarning, match="the estimate takes it to be 0"):
+        estimated(lambda: asking(lambda loss: arrays.append(loss.detach().cpu().numpy())), "cuda")
+    assert {array.item() for array in arrays} == {0.0}
+    assert "numpy" not in vars(FakeTensor)
 
 
 def test_values_that_follow_from_the_program_are_known() -> None:

@@ -1,5 +1,6 @@
 """`plan profile --device NAME` for a device that is not there."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,21 @@ import pytest
 from planner.cli import main
 from profiles.profile import Provenance, read_profile
 
+READS_ITS_LOSS = """
+import torch
+def train():
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows = torch.ones(2, 4)
+    def step():
+        optimizer.zero_grad()
+        loss = model(rows).square().mean()
+        print(loss.detach().item())
+        loss.backward()
+        optimizer.step()
+        return loss
+    return model, optimizer, step
+"""
 TINY = ["profile", "gpt2", "--set", "size=tiny", "--set", "sequence=32"]
 
 
@@ -52,3 +68,19 @@ def test_mistakes_are_told_in_one_line(
     found = capsys.readouterr().err
     assert found.startswith(told)
     assert found.count("\n") == 1
+
+
+def test_what_an_estimate_assumes_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "train.py").write_text(READS_ITS_LOSS)
+    words = ["profile", f"{tmp_path}/train.py:train", "--device", "h200"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([*words, "-o", str(tmp_path / "p.json")]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "takes it to be" in line]
+    assert told == [
+        "plan: train.py, line 10: the step asks for the value of a tensor; the estimate takes it "
+        "to be 0.0."
+    ]
+    assert not recwarn.list

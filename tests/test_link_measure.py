@@ -288,7 +288,7 @@ def test_a_profile_beyond_capacity_from_the_command_line(
     assert "the sum of its ops" in capsys.readouterr().out
     assert read_profile("p.json").link.name == "cpu-emulated"
     assert main([*words, "100KiB", "-o", "p.json"]) == 2
-    assert "needs 0.2 MiB on the device at once" in capsys.readouterr().err
+    assert "KiB on the device at once, the limit is 100.00 KiB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

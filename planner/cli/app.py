@@ -1,6 +1,7 @@
 """The `plan` command: its subcommands, and what becomes of errors."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -84,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        app(args=argv, prog_name="plan")
+        with warnings.catch_warnings():
+            warnings.showwarning = _tell_warning
+            app(args=argv, prog_name="plan")
     except SwapplanError as error:
         return _told(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -94,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # typer turns an interrupt into this code, without a word.
         return _told("interrupted", code) if code == INTERRUPTED else code
     return 0
+
+
+def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Prints a warning in one line, without the place in our source that raised it."""
+    print(f"plan: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _told(message: str, exit_code: int) -> int:
