@@ -12,6 +12,7 @@ from profiles.profile import write_profile
 from tests.toys import activation, fixed, toy
 
 NAMES = [OURS, *(baseline.name for baseline in BASELINES)]
+OTHERWISE_TIMED = [f"{OURS}'s gaps, one layer ahead", f"{OURS}'s gaps, just in time"]
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_the_table_has_ours_first_and_every_baseline(
     for baseline in PUBLISHED:
         assert baseline.source.split(",")[0] in printed
     table = pd.read_csv(csv, index_col="name")
-    assert [*table.index] == NAMES
+    assert [*table.index] == [NAMES[0], *OTHERWISE_TIMED, *NAMES[1:]]
     assert table.loc[OURS, "stall_us"] == 0
     assert table.loc["PyTorch LMS", "stall_us"] == 600
     assert table.loc["PyTorch LMS", "retimed_stall_us"] == 0

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from planner.baselines.case import Case
 from planner.baselines.ruled_trip import Ruled
+from planner.boundary import Boundary
 
 
 class KnownFrom(StrEnum):
@@ -27,6 +28,8 @@ class Baseline:
         known_from: How its rules became known to us.
         simplified: What is stated more simply here than there.
         rule: Its selection and its timing.
+        boundary: Whether its trips may wrap round the step boundary; if not, what lives from step
+            to step is resident when a step begins and when it ends.
     """
 
     name: str
@@ -34,3 +37,8 @@ class Baseline:
     known_from: KnownFrom
     simplified: str
     rule: Callable[[Case], Ruled]
+    boundary: Boundary = Boundary.RESIDENT
+
+    def plan(self, case: Case) -> Ruled:
+        """Plans a task by the rule, with the gaps that the rule may use."""
+        return self.rule(case.bounded(self.boundary))

@@ -1,5 +1,6 @@
 """What every baseline is given: the step, the gaps it may use, a link and a budget."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,9 @@ class Case:
 
     Attributes:
         step: The step.
-        problem: The gaps, the link and the budget, as our own planner sees them.
+        problem: The gaps, the link and the budget, as our own planner sees them. Gaps stay within
+            the step unless it is bounded otherwise: few of the published rules say what to do
+            across the step boundary, and most plan forward and backward alone.
     """
 
     step: StepView
@@ -27,6 +30,13 @@ class Case:
     def gaps(self) -> tuple[Gap, ...]:
         """The gaps, in order of their first slot."""
         return self.problem.whole_gaps
+
+    def bounded(self, boundary: Boundary) -> "Case":
+        """Returns the same task with the gaps there are if trips may wrap, or if they may not."""
+        if boundary is self.problem.boundary:
+            return self
+        gaps = candidate_gaps(self.step.profile, self.problem.min_size_bytes, boundary)
+        return replace(self, problem=replace(self.problem, whole_gaps=gaps, boundary=boundary))
 
     def with_budget(self, budget_bytes: int) -> "Case":
         """Returns the same task for another budget."""
@@ -62,6 +72,17 @@ class Case:
         gap, elapsed_us = self.gaps[i], self.problem.elapsed_us
         return gap.size_bytes * (elapsed_us[gap.next_use_slot] - elapsed_us[gap.first_slot])
 
+    def latest_start_slot(self, i: int) -> int:
+        """Returns the last slot after a gap's first in which its copy back may start.
+
+        From there on it is over by the next use if nothing else is copied and nothing waits; the
+        slot of the next use if there is no such slot.
+        """
+        gap, elapsed_us = self.gaps[i], self.problem.elapsed_us
+        latest_us = elapsed_us[gap.next_use_slot] - self.problem.h2d_us[i]
+        slot = bisect_right(elapsed_us, latest_us) - 1
+        return min(max(slot, gap.first_slot + 1), gap.next_use_slot)
+
     def largest_first(self, wanted: Sequence[int], key: Callable[[int], float]) -> tuple[int, ...]:
         """Returns gaps by falling key; equal ones stay in order of their first slot."""
         return tuple(sorted(wanted, key=key, reverse=True))
@@ -87,7 +108,7 @@ def case_of(
     problem = Problem(
         durations_us=tuple(slot.duration_us for slot in profile.slots),
         resident_bytes=resident_bytes,
-        whole_gaps=gaps_within_step(profile, min_size_bytes),
+        whole_gaps=candidate_gaps(profile, min_size_bytes, Boundary.RESIDENT),
         link=link or profile.link,
         boundary=Boundary.RESIDENT,
         min_size_bytes=min_size_bytes,
@@ -95,13 +116,3 @@ def case_of(
         host_budget_bytes=None,
     )
     return Case(StepView(profile), problem)
-
-
-def gaps_within_step(profile: Profile, min_size_bytes: int) -> tuple[Gap, ...]:
-    """Returns the gaps a baseline may use: those that do not wrap round the step boundary.
-
-    [Note: Baselines stay within the step] What is alive when a step begins or ends is resident
-    then. Few of the published rules say what to do across the boundary, and most plan forward and
-    backward alone.
-    """
-    return candidate_gaps(profile, min_size_bytes, Boundary.RESIDENT)

@@ -9,7 +9,9 @@ from planner.baselines.case import Case
 from planner.baselines.measure import own_stall_us
 from planner.baselines.ruled_trip import held_bytes
 from planner.baselines.smallest import smallest_budget_bytes
+from planner.boundary import Boundary
 from planner.draft import POLICIES, Draft
+from planner.problem import Problem
 from planner.timing import schedule_trips
 from profiles.progress import Progress, silent
 
@@ -75,7 +77,8 @@ class Comparison:
     case: Case
     bound_stall_us: float
     is_full: bool = True
-    _retimed_us: dict[frozenset[int], float | None] = field(default_factory=dict)
+    _bounded: dict[Boundary, Case] = field(default_factory=dict)
+    _retimed_us: dict[tuple[frozenset[int], Boundary], float | None] = field(default_factory=dict)
 
     def rows(self, baselines: Sequence[Baseline], progress: Progress = silent) -> Iterator[Row]:
         """Yields one row per baseline, in their order."""
@@ -86,8 +89,8 @@ class Comparison:
 
     def row(self, baseline: Baseline) -> Row:
         """Scores one baseline."""
-        problem = self.case.problem
-        ruled = baseline.rule(self.case)
+        problem = self.bounded(baseline.boundary).problem
+        ruled = baseline.plan(self.case)
         peak_bytes = max(held_bytes(problem, ruled.trips))
         chosen = frozenset(trip.gap for trip in ruled.trips)
         return Row(
@@ -99,24 +102,30 @@ class Comparison:
             stall_us=own_stall_us(problem, ruled),
             compute_us=problem.compute_us,
             bound_stall_us=self.bound_stall_us,
-            retimed_stall_us=self.retimed_us(chosen) if self.is_full else None,
+            retimed_stall_us=(self.retimed_us(chosen, baseline.boundary) if self.is_full else None),
             smallest_budget_bytes=(
                 smallest_budget_bytes(baseline, self.case) if self.is_full else None
             ),
         )
 
-    def retimed_us(self, chosen: frozenset[int]) -> float | None:
-        """Returns the stall of a selection with our scheduler, the best of its policies."""
-        if chosen not in self._retimed_us:
-            self._retimed_us[chosen] = self._retime(chosen)
-        return self._retimed_us[chosen]
+    def bounded(self, boundary: Boundary) -> Case:
+        """Returns the task with the gaps there are if trips may wrap, or if they may not."""
+        if boundary not in self._bounded:
+            self._bounded[boundary] = self.case.bounded(boundary)
+        return self._bounded[boundary]
 
-    def _retime(self, chosen: frozenset[int]) -> float | None:
-        if not self.case.problem.fits(chosen):
-            return None
-        return min(
-            schedule_trips(self.case.problem, Draft(chosen, policy)).stall_us for policy in POLICIES
-        )
+    def retimed_us(self, chosen: frozenset[int], boundary: Boundary) -> float | None:
+        """Returns the stall of a selection with our scheduler, the best of its policies."""
+        if (chosen, boundary) not in self._retimed_us:
+            problem = self.bounded(boundary).problem
+            self._retimed_us[chosen, boundary] = _retimed(problem, chosen)
+        return self._retimed_us[chosen, boundary]
+
+
+def _retimed(problem: Problem, chosen: frozenset[int]) -> float | None:
+    if not problem.fits(chosen):
+        return None
+    return min(schedule_trips(problem, Draft(chosen, policy)).stall_us for policy in POLICIES)
 
 
 def comparison_table(rows: Sequence[Row], known: Sequence[Baseline]) -> "pd.DataFrame":

@@ -1,7 +1,13 @@
 """Our own plan as a row beside the baselines."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from planner.baselines.baseline import Baseline, KnownFrom
 from planner.baselines.case import Case
 from planner.baselines.compare import OURS, Row
+from planner.baselines.controls import just_in_time, one_layer_ahead
+from planner.baselines.ruled_trip import Ruled
 from planner.plan import Plan
 from planner.solve import solve
 from planner.solver_name import SolverName
@@ -44,6 +50,36 @@ def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
         bound_stall_us=about.bound_stall_us,
         smallest_budget_bytes=smallest_bytes,
     )
+
+
+def our_selection(case: Case, plan: Plan) -> tuple[int, ...]:
+    """Returns the gaps of a task that a plan's swaps lie in."""
+    count = case.step.slot_count
+    gaps = {
+        (gap.storage, slot % count): i
+        for i, gap in enumerate(case.gaps)
+        for slot in range(gap.first_slot, gap.next_use_slot)
+    }
+    return tuple(sorted({gaps[swap.storage, swap.swap_out_slot] for swap in plan.swaps}))
+
+
+def our_selection_otherwise_timed(plan: Plan) -> tuple[Baseline, ...]:
+    """Returns controls that move what a plan moves, with the simplest timings there are."""
+    return tuple(
+        Baseline(
+            name=f"{OURS}'s gaps, {timing}",
+            source="",
+            known_from=KnownFrom.CONTROL,
+            simplified="",
+            rule=partial(_selection_timed, plan=plan, time=time),
+            boundary=plan.boundary,
+        )
+        for timing, time in (("one layer ahead", one_layer_ahead), ("just in time", just_in_time))
+    )
+
+
+def _selection_timed(case: Case, plan: Plan, time: Callable[[Case, Iterable[int]], Ruled]) -> Ruled:
+    return time(case, our_selection(case, plan))
 
 
 def our_smallest_budget_bytes(case: Case) -> int:

@@ -5,7 +5,8 @@ was read. There is no plan. When an allocation fails, the idle storage that fits
 paged out; if none is large enough, several, those idle longest first. A storage that was reclaimed
 at the same point of the last step is paged out as soon as it is idle, so that in later steps the
 copy has often ended by then. A storage is paged in when it is used, and compute waits at once:
-nothing is fetched ahead. Every class of storage moves.
+nothing is fetched ahead. Every class of storage moves, and what is paged out when a step ends is
+paged in when the next one uses it.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from planner.baselines.baseline import Baseline, KnownFrom
 from planner.baselines.case import Case
 from planner.baselines.ruled_trip import Ruled, RuledTrip, ruled
 from planner.baselines.shortage import evictions
+from planner.boundary import Boundary
 
 
 def _page(case: Case) -> Ruled:
@@ -38,4 +40,5 @@ PYTORCH_LMS = Baseline(
     simplified="a steady step, in which every page-out is predicted; all of a slot's allocations "
     "are one request; no fragmentation",
     rule=_page,
+    boundary=Boundary.PERIODIC,
 )

@@ -11,6 +11,8 @@ from planner.problem import Problem
 class Room:
     """What is left of a budget, slot by slot.
 
+    Slots count on past the end of the step, as those of gaps do: of T slots, T + 3 is slot 3.
+
     Args:
         problem: The step.
         budget_bytes: The budget; the problem's if None.
@@ -21,16 +23,20 @@ class Room:
         self.free_bytes = budget - np.array(problem.resident_bytes)
 
     def give(self, size_bytes: int, first_slot: int, end_slot: int) -> None:
-        """Something is away from one slot until another."""
-        self.free_bytes[first_slot:end_slot] += size_bytes
+        """Something is away from one slot until another, less than a step later."""
+        count = len(self.free_bytes)
+        if first_slot < count:
+            self.free_bytes[first_slot : min(end_slot, count)] += size_bytes
+        if end_slot > count:
+            self.free_bytes[max(0, first_slot - count) : end_slot - count] += size_bytes
 
     def take(self, size_bytes: int, first_slot: int, end_slot: int) -> None:
         """Something comes back from one slot until another."""
-        self.free_bytes[first_slot:end_slot] -= size_bytes
+        self.give(-size_bytes, first_slot, end_slot)
 
-    def missing_bytes(self, slot: int) -> int:
-        """Returns how far a slot is over the budget; 0 if it fits."""
-        return max(0, -int(self.free_bytes[slot]))
+    def has_room(self, slot: int, size_bytes: int) -> bool:
+        """Whether a slot holds so many bytes more."""
+        return bool(self.free_bytes[slot % len(self.free_bytes)] >= size_bytes)
 
     def first_with_room(self, gap: Gap, earliest_slot: int) -> int:
         """Returns the first slot from which a storage that is away fits until its next use.
@@ -40,7 +46,7 @@ class Room:
             earliest_slot: No slot before this one.
         """
         slot = gap.next_use_slot
-        while slot > earliest_slot and self.free_bytes[slot - 1] >= gap.size_bytes:
+        while slot > earliest_slot and self.has_room(slot - 1, gap.size_bytes):
             slot -= 1
         return slot
 

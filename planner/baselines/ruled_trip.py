@@ -14,6 +14,7 @@ class RuledTrip(NamedTuple):
     """One gap used, with swap_out <= release < swap_in <= await.
 
     Unlike a plan's own trips it may be awaited before the gap ends: many rules wait too early.
+    Slots count on past the end of the step, as those of gaps do.
 
     Attributes:
         gap: Index of the gap in the problem.
@@ -63,11 +64,11 @@ def lower_trips(problem: Problem, trips: Sequence[RuledTrip]) -> Schedule:
     by_return = sorted(trips, key=_return_order)
 
     def act(slot: int, kind: ActionKind, trip: RuledTrip) -> None:
-        anchors[slot].append(Action(kind, problem.gaps[trip.gap].storage))
+        anchors[slot % problem.slot_count].append(Action(kind, problem.gaps[trip.gap].storage))
 
     for trip in trips:
         act(trip.swap_out_slot, ActionKind.SWAP_OUT, trip)
-    for trip in trips:
+    for trip in sorted(trips, key=_slots_leaving, reverse=True):
         act(trip.release_slot, ActionKind.RELEASE, trip)
     for trip in by_return:
         act(trip.swap_in_slot, ActionKind.SWAP_IN, trip)
@@ -81,11 +82,21 @@ def held_bytes(problem: Problem, trips: Iterable[RuledTrip]) -> tuple[int, ...]:
     return resident_bytes(
         problem.resident_bytes,
         (
-            Absence(trip.release_slot, trip.swap_in_slot, problem.gaps[trip.gap].size_bytes)
+            Absence(
+                trip.release_slot % problem.slot_count,
+                trip.swap_in_slot % problem.slot_count,
+                problem.gaps[trip.gap].size_bytes,
+            )
             for trip in trips
         ),
     )
 
 
 def _return_order(trip: RuledTrip) -> tuple[int, int]:
-    return (trip.await_slot, trip.gap)
+    """Among copies back that one anchor issues, the one that is awaited first."""
+    return (trip.await_slot - trip.swap_in_slot, trip.gap)
+
+
+def _slots_leaving(trip: RuledTrip) -> int:
+    """Among those that one anchor releases, the one that was issued longest ago."""
+    return trip.release_slot - trip.swap_out_slot

@@ -14,6 +14,7 @@ def smallest_budget_bytes(baseline: Baseline, case: Case) -> int:
     First what the rule leaves when it is asked for the impossible, then bisection: a rule need not
     meet every budget above one it meets, so the answer is one it meets, next to one it does not.
     """
+    case = case.bounded(baseline.boundary)
     problem = case.problem
     high = max(problem.resident_bytes)
     least = max(problem.floor_bytes(problem.whole_set))

@@ -5,7 +5,7 @@ search over schedules and memory pools. The ops are scanned in order; when memor
 tensors that are large enough the one used again last is evicted (Belady), else the one used again
 last of all, and so on. Copies to the host start after the victim's last use, copies back as early
 as memory allows and never before the copy to the host has ended. Every class of storage moves, on
-one stream each way.
+one stream each way; what is resident when a step begins is what the step before left.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from planner.baselines.baseline import Baseline, KnownFrom
 from planner.baselines.case import Case
 from planner.baselines.ruled_trip import Ruled, RuledTrip, ruled
 from planner.baselines.shortage import evictions, room_after
+from planner.boundary import Boundary
 
 
 def _belady(case: Case) -> Ruled:
@@ -30,6 +31,7 @@ SWAPADVISOR = Baseline(
     known_from=KnownFrom.OTHERS,
     simplified="its planner alone, for the recorded order of ops; no size classes",
     rule=_belady,
+    boundary=Boundary.PERIODIC,
 )
 
 

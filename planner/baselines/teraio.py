@@ -7,6 +7,7 @@ between half-way out and half-way back), TERAIO the largest benefit (bytes times
 budget between the earliest end of the way out and the latest start of the way back) per time of its
 copies. Both ends are found by walking the time that earlier choices left on the link; periods too
 short for both ways are passed over. At the end G10 moves copies back earlier while memory permits.
+What lives from step to step has a period that wraps round the step boundary, as both have it.
 Where periods run out before the step fits, the rest is filled up by size times idle time: without
 that there would be no figure.
 """
@@ -23,6 +24,7 @@ from planner.baselines.link_budget import FloatArray, LinkBudget, SlotArray
 from planner.baselines.room import Room, room_without
 from planner.baselines.ruled_trip import Ruled
 from planner.baselines.runtime_walk import Intent, walk
+from planner.boundary import Boundary
 
 
 @dataclass
@@ -67,7 +69,7 @@ class _Periods:
         outs, ins = self._span(share)
         over = self.room.free_bytes < 0
         over_us = np.where(over, np.array(self.case.problem.durations_us), 0.0)
-        before_us = np.concatenate(([0.0], np.cumsum(over_us)))
+        before_us = np.concatenate(([0.0], np.cumsum(over_us), over_us.sum() + np.cumsum(over_us)))
         return np.where(ins > outs, before_us[ins] - before_us[np.minimum(outs, ins)], 0.0)
 
     def choose(self, benefit: FloatArray) -> bool:
@@ -90,7 +92,7 @@ class _Periods:
         problem = self.case.problem
         outs = self._out.finish_slots(self._firsts, share * np.array(problem.d2h_us)) + 1
         ins = self._in.start_slots(self._ends, share * np.array(problem.h2d_us))
-        last = problem.slot_count
+        last = 2 * problem.slot_count
         return np.clip(outs, 0, last), np.clip(ins, 0, last)
 
 
@@ -129,14 +131,11 @@ def _eagerly(periods: _Periods) -> None:
     gaps = periods.case.gaps
     for i, slot in sorted(periods.in_slots.items(), key=lambda item: item[1]):
         gap, earlier = gaps[i], slot
-        while earlier > gap.first_slot + 1 and _has_room(periods.room, earlier - 1, gap.size_bytes):
+        first_away = gap.first_slot + 1
+        while earlier > first_away and periods.room.has_room(earlier - 1, gap.size_bytes):
             earlier -= 1
         periods.room.take(gap.size_bytes, earlier, slot)
         periods.in_slots[i] = earlier
-
-
-def _has_room(room: Room, slot: int, size_bytes: int) -> bool:
-    return bool(room.free_bytes[slot] >= size_bytes)
 
 
 def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
@@ -149,22 +148,20 @@ def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
         if room.all_fit():
             break
         gap = case.gaps[i]
-        latest_us = problem.elapsed_us[gap.next_use_slot] - problem.h2d_us[i]
-        slot = int(np.searchsorted(problem.elapsed_us, latest_us, side="right")) - 1
-        filled[i] = min(max(slot, gap.first_slot + 1), gap.next_use_slot)
+        filled[i] = case.latest_start_slot(i)
         room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
     return filled
 
 
 SIMPLIFIED = (
-    "to host memory alone, no disk; no period wraps round the step boundary; where its choices do "
-    "not fit, filled up by size times idle time"
+    "to host memory alone, no disk; where its choices do not fit, filled up by size times idle time"
 )
 G10 = Baseline(
     name="G10",
     source="Zhang et al. 2023, MICRO; platformxlab/G10",
     known_from=KnownFrom.CODE,
     simplified=SIMPLIFIED,
+    boundary=Boundary.PERIODIC,
     rule=partial(_plan, worth=_area, fetch=_eagerly),
 )
 TERAIO = Baseline(
@@ -172,5 +169,6 @@ TERAIO = Baseline(
     source="2025, by the group of G10",
     known_from=KnownFrom.PAPER,
     simplified=SIMPLIFIED,
+    boundary=Boundary.PERIODIC,
     rule=partial(_plan, worth=_benefit_over_cost, fetch=_at_the_latest),
 )

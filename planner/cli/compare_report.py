@@ -7,6 +7,7 @@ from planner.baselines.case import Case
 from planner.baselines.checkpointing import full_checkpointing
 from planner.baselines.compare import Row, comparison_table
 from planner.baselines.registry import BASELINES, PUBLISHED
+from planner.boundary import Boundary
 from planner.cli.output import print_table
 from planner.cli.quantity import rate_text, size_text, time_text
 from profiles.files import write_atomically
@@ -31,7 +32,8 @@ def print_comparison(case: Case, rows: Sequence[Row]) -> None:
     print(
         "over bound: stall beyond the bound, as a share of the best step that the bound allows. "
         "our timing: stall of the row's selection with our scheduler; '-' if its selection cannot "
-        "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak."
+        "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak. swapplan's "
+        "gaps: what our plan moves, with simple timing instead of ours."
     )
     _print_checkpointing(case)
     _print_sources()
@@ -77,8 +79,10 @@ def _print_sources() -> None:
     for baseline in PUBLISHED:
         about = f"{baseline.name}: {baseline.source}; {baseline.known_from.value}"
         print(f"- {about}. {baseline.simplified[0].upper()}{baseline.simplified[1:]}.")
+    wrapping = [b.name for b in PUBLISHED if b.boundary is Boundary.PERIODIC]
     print(
-        "Baselines stay within the step: what lives from step to step is resident when it begins "
-        "and ends. Rows below the published ones are controls: what they move leaves when it is "
-        "idle and is fetched one layer ahead."
+        f"Trips of {', '.join(wrapping)} and of the controls may wrap round the step boundary, as "
+        "ours may; the other baselines move activations alone, or stay within the step. None of "
+        "them drops a storage without a copy. Rows below the published ones are controls: what "
+        "they move leaves when it is idle and is fetched one layer ahead."
     )

@@ -189,9 +189,10 @@ def compared(
         yield figures(label, planner, stall_of_plan(plan), planned, draws)
     case = case_of(profile, budget_bytes, link)
     for baseline in BASELINES:
-        ruled = baseline.rule(case)
-        if max(held_bytes(case.problem, ruled.trips)) <= budget_bytes:
-            stall_of = stall_of_baseline(case, ruled)
+        ruled = baseline.plan(case)
+        bounded = case.bounded(baseline.boundary)
+        if max(held_bytes(bounded.problem, ruled.trips)) <= budget_bytes:
+            stall_of = stall_of_baseline(bounded, ruled)
             yield figures(label, baseline.name, stall_of, planned, draws)
 
 
