@@ -1,16 +1,18 @@
-"""The lower bound on the stall of every plan, from the relaxed ILP."""
+"""Lower bounds on the stall of every plan, from the ILP: a loose one and a tight one."""
 
+import math
 from typing import NamedTuple
 
 from planner.model import build
 from planner.plan import BoundSource
 from planner.problem import Problem
-from planner.solver import Outcome, Solved, solve_model
+from planner.solver import GAP_REL, Outcome, Solved, solve_model
 from planner.solver_name import SolverName
+from planner.stop import Limits
 from planner.variables import Goal, units_of
 
 ROUNDING = 1e-6
-"""The bound is taken down by this share of itself and of a unit: the solvers' tolerance."""
+"""A bound is taken down by this share of itself and of a unit: the solvers' tolerance."""
 
 
 class StallBound(NamedTuple):
@@ -19,28 +21,63 @@ class StallBound(NamedTuple):
     Attributes:
         stall_us: No plan can wait less.
         source: How that is known.
-        shares: How much of each gap the relaxation uses; empty if there was none.
+        shares: How much of each whole gap the solution of the model uses; empty if there was none.
+        proven: Whether the model was solved to its end.
     """
 
     stall_us: float
     source: BoundSource
-    shares: tuple[float, ...]
+    shares: tuple[float, ...] = ()
+    proven: bool = False
 
 
-def stall_bound(problem: Problem, solver: SolverName, time_limit_s: float) -> StallBound:
-    """Solves the relaxation of `planner.model` with goal STALL.
+NO_BOUND = StallBound(0.0, BoundSource.TRIVIAL)
+
+
+def fluid_bound(problem: Problem, solver: SolverName, limits: Limits) -> StallBound:
+    """Returns the loose bound: the relaxation of `planner.model` with goal FLUID.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
-    relaxed = solve_model(build(problem, Goal.STALL), solver, time_limit_s)
+    relaxed = solve_model(build(problem, Goal.FLUID), solver, limits)
     if relaxed.outcome is not Outcome.OPTIMAL:
         # A relaxation stopped early bounds nothing.
-        return StallBound(0.0, BoundSource.TRIVIAL, tuple(relaxed.shares))
-    return StallBound(_bound_us(problem, relaxed), BoundSource.RELAXATION, tuple(relaxed.shares))
+        return NO_BOUND
+    return _bound(problem, relaxed, BoundSource.RELAXATION)
 
 
-def _bound_us(problem: Problem, relaxed: Solved) -> float:
+def whole_bound(
+    problem: Problem,
+    solver: SolverName,
+    limits: Limits,
+    *,
+    gap: float = GAP_REL,
+    enough_us: float = math.inf,
+) -> StallBound:
+    """Returns the tight bound: what a solver proves about `planner.model` with goal STALL.
+
+    Args:
+        problem: The problem.
+        solver: Which solver.
+        limits: When to stop; a bound proven by then holds all the same.
+        gap: Near enough to the best bound of all, as a share of it.
+        enough_us: A bound this high is good enough (HiGHS).
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    enough = enough_us / units_of(problem).time_us
+    solved = solve_model(build(problem, Goal.STALL), solver, limits, gap=gap, enough=enough)
+    if not math.isfinite(solved.bound):
+        return NO_BOUND
+    return _bound(problem, solved, BoundSource.WHOLE_STORAGES)
+
+
+def _bound(problem: Problem, solved: Solved, source: BoundSource) -> StallBound:
     unit_us = units_of(problem).time_us
-    stall_us = relaxed.objective * unit_us
-    return max(0.0, stall_us - ROUNDING * (stall_us + unit_us))
+    stall_us = solved.bound * unit_us
+    held_us = max(0.0, stall_us - ROUNDING * (abs(stall_us) + unit_us))
+    found = solved.outcome in (Outcome.OPTIMAL, Outcome.FOUND)
+    shares = solved.shares if found else ()
+    return StallBound(held_us, source, shares, solved.outcome is Outcome.OPTIMAL)

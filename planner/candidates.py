@@ -20,7 +20,7 @@ def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozens
 
     Args:
         problem: The problem; all its whole gaps together must fit the budget.
-        shares: x of the relaxation.
+        shares: x of the relaxation; empty if it was not solved.
     """
     orders = (sorted(problem.whole_set, key=key, reverse=True) for key in _keys(problem, shares))
     prefixes = [shortest_prefix(problem, order) for order in orders]
@@ -94,4 +94,5 @@ def _keys(problem: Problem, shares: Sequence[float]) -> tuple[Key, ...]:
         # TERAIO's benefit over cost, with cost the copies' time: time spent above the budget.
         return over[gaps[i].next_use_slot] - over[gaps[i].first_slot]
 
-    return (by_share, by_free_time, by_size_and_gap, by_relief)
+    known = (by_free_time, by_size_and_gap, by_relief)
+    return (by_share, *known) if shares else known

@@ -20,58 +20,63 @@ def _add(model: Model, name: str, terms: Terms, sense: int, limit: float) -> Non
     model.program.addConstraint(constraint, name)
 
 
-def _step(variables: list[LpVariable], t: int, factor: float = 1.0) -> Terms:
-    """The growth of a variable in slot t; what has index -1 is 0."""
-    before = [] if t == 0 else [(variables[t - 1], -factor)]
-    return [(variables[t], factor), *before]
+def _step(variables: list[LpVariable], k: int, factor: float = 1.0) -> Terms:
+    """The growth of a variable since the kept slot before; what has index -1 is 0."""
+    before = [] if k == 0 else [(variables[k - 1], -factor)]
+    return [(variables[k], factor), *before]
 
 
 def _waits(model: Model, first: int, last: int) -> Terms:
-    """The waits at anchors first..last, which may be those of the next step."""
+    """The waits at anchors first..last, which may be those of the next step.
+
+    Where such an anchor is not kept, those up to the next kept one, or since the last.
+    """
     count = model.problem.slot_count
     if first >= count:
         return _waits(model, first - count, last - count)
-    before = [] if first == 0 else [(model.waited[first - 1], -1.0)]
+    earlier = model.kept.last_until(first - 1)
+    before = [] if earlier < 0 else [(model.waited[earlier], -1.0)]
     if last < count:
-        return [(model.waited[last], 1.0), *before]
-    return [(model.waited[-1], 1.0), *before, (model.waited[last - count], 1.0)]
+        return [(model.waited[model.kept.first_from(last)], 1.0), *before]
+    again = model.waited[model.kept.first_from(last - count)]
+    return [(model.waited[-1], 1.0), *before, (again, 1.0)]
 
 
-def _away(model: Model, t: int, back: list[LpVariable]) -> Terms:
+def _away(model: Model, k: int, back: list[LpVariable]) -> Terms:
     """Bytes on the host alone, with P or Q for what is back."""
     boundary = [] if model.boundary is None else [(model.boundary.away, 1.0)]
-    return [*boundary, (model.out[t], 1.0), *_clean_begun(model, t, 1.0), (back[t], -1.0)]
+    return [*boundary, (model.out[k], 1.0), *_clean_begun(model, k, 1.0), (back[k], -1.0)]
 
 
-def _clean_begun(model: Model, t: int, factor: float) -> Terms:
-    return [(model.clean_begun[t], factor)] if model.clean_begun else []
+def _clean_begun(model: Model, k: int, factor: float) -> Terms:
+    return [(model.clean_begun[k], factor)] if model.clean_begun else []
 
 
 def c0_waits_add_up(model: Model) -> None:
     """(0) Waits only add up."""
-    for t in range(model.problem.slot_count):
-        _add(model, f"c0_waits_add_up_{t}", _step(model.waited, t), LpConstraintGE, 0)
+    for k, t in enumerate(model.kept.slots):
+        _add(model, f"c0_waits_add_up_{t}", _step(model.waited, k), LpConstraintGE, 0)
 
 
 def c1_out_rate(model: Model) -> None:
     """(1) The D2H lane carries at most its rate."""
     rate = _rate(model, model.problem.d2h_us)
-    durations_us = (0.0, *model.problem.durations_us)
-    for t in range(model.problem.slot_count):
-        run = durations_us[t] / model.units.time_us
-        terms = _step(model.out, t) + _step(model.waited, t, -rate)
+    for k, t in enumerate(model.kept.slots):
+        run = model.kept.before_us(k) / model.units.time_us
+        terms = _step(model.out, k) + _step(model.waited, k, -rate)
         _add(model, f"c1_out_rate_{t}", terms, LpConstraintLE, rate * run)
 
 
 def c3_in_rate(model: Model) -> None:
     """(3) The H2D lane carries at most its rate."""
     rate = _rate(model, model.problem.h2d_us)
-    for t, duration_us in enumerate(model.problem.durations_us):
-        run = duration_us / model.units.time_us
-        before = [] if t == 0 else [(model.back_after[t - 1], -1.0)]
-        waiting = [(model.back[t], 1.0), *before, *_step(model.waited, t, -rate)]
-        running = [(model.back_after[t], 1.0), (model.back[t], -1.0)]
-        _add(model, f"c3_in_rate_wait_{t}", waiting, LpConstraintLE, 0)
+    for k, t in enumerate(model.kept.slots):
+        skipped = model.kept.skipped_us(k) / model.units.time_us
+        run = model.problem.durations_us[t] / model.units.time_us
+        before = [] if k == 0 else [(model.back_after[k - 1], -1.0)]
+        waiting = [(model.back[k], 1.0), *before, *_step(model.waited, k, -rate)]
+        running = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
+        _add(model, f"c3_in_rate_wait_{t}", waiting, LpConstraintLE, rate * skipped)
         _add(model, f"c3_in_rate_run_{t}", running, LpConstraintLE, rate * run)
 
 
@@ -88,8 +93,9 @@ def c2_out_begun(model: Model) -> None:
     first_slots = [gap.first_slot for gap in model.gaps]
     _sum_rows(model, "c2_begun", model.begun, first_slots)
     boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
-    for t, (out, begun) in enumerate(zip(model.out, model.begun, strict=True)):
-        terms = [(out, 1.0), (begun, -1.0), *_clean_begun(model, t, 1.0), *boundary]
+    for k, t in enumerate(model.kept.slots):
+        begun = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
+        terms = [(model.out[k], 1.0), *begun, *boundary]
         _add(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
 
 
@@ -99,40 +105,41 @@ def c4_back_in_time(model: Model) -> None:
     next_use_slots = [gap.next_use_slot % count for gap in model.gaps]
     _sum_rows(model, "c4_ended", model.ended, next_use_slots)
     boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
-    for t, (back, ended) in enumerate(zip(model.back, model.ended, strict=True)):
-        terms = [(back, 1.0), (ended, -1.0), *boundary]
+    for k, t in enumerate(model.kept.slots):
+        terms = [(model.back[k], 1.0), (model.ended[k], -1.0), *boundary]
         _add(model, f"c4_back_in_time_{t}", terms, LpConstraintGE, 0)
-        growth = [(model.back_after[t], 1.0), (back, -1.0)]
+        growth = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
         _add(model, f"c4_stays_back_{t}", growth, LpConstraintGE, 0)
 
 
 def _sum_rows(model: Model, name: str, total: list[LpVariable], at_slots: list[int]) -> None:
-    """total_t = total_{t-1} + the bytes of used gaps with `at_slots` t."""
+    """total_t = total_{t-1} + the bytes of used gaps with `at_slots` t; all of these are kept."""
     added: list[Terms] = [[] for _ in total]
     for used, gap, t in zip(model.used, model.gaps, at_slots, strict=True):
-        added[t].append((used, -gap.size_bytes / model.units.size_bytes))
-    for t, terms in enumerate(added):
-        _add(model, f"{name}_{t}", _step(total, t) + terms, LpConstraintEQ, 0)
+        size = gap.size_bytes / model.units.size_bytes
+        added[model.kept.first_from(t)].append((used, -size))
+    for k, t in enumerate(model.kept.slots):
+        _add(model, f"{name}_{t}", _step(total, k) + added[k], LpConstraintEQ, 0)
 
 
 def c5_budget(model: Model) -> None:
     """(5) Every slot fits the budget."""
-    for t, least_bytes in enumerate(model.least_away_bytes):
-        if least_bytes > 0:
-            terms = [*_away(model, t, model.back_after), (model.raised, 1.0)]
-            limit = least_bytes / model.units.size_bytes
+    for k, t in enumerate(model.kept.slots):
+        if model.least_away_bytes[k] > 0:
+            terms = [*_away(model, k, model.back_after), (model.raised, 1.0)]
+            limit = model.least_away_bytes[k] / model.units.size_bytes
             _add(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
 
 
 def c6_host(model: Model) -> None:
     """(6) Only what has left can come back, and the host holds what is away."""
     host_bytes = model.problem.host_budget_bytes
-    for t in range(model.problem.slot_count):
-        left = _away(model, t, model.back_after)
+    for k, t in enumerate(model.kept.slots):
+        left = _away(model, k, model.back_after)
         _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
         if host_bytes is not None:
             limit = host_bytes / model.units.size_bytes
-            _add(model, f"c6_host_{t}", _away(model, t, model.back), LpConstraintLE, limit)
+            _add(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
 
 
 def c7_host_reserved(model: Model) -> None:
@@ -145,10 +152,10 @@ def c7_host_reserved(model: Model) -> None:
         for used, gap in zip(model.used, model.gaps, strict=True)
         if model.problem.wraps(gap)
     ]
-    for t, begun in enumerate(model.begun):
-        ended = [] if t == 0 else [(model.ended[t - 1], -1.0)]
-        limit = host_bytes / model.units.size_bytes
-        terms = [(begun, 1.0), *ended, *wrapping]
+    limit = host_bytes / model.units.size_bytes
+    for k, t in enumerate(model.kept.slots):
+        ended = [] if k == 0 else [(model.ended[k - 1], -1.0)]
+        terms = [(model.begun[k], 1.0), *ended, *wrapping]
         _add(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
 
 
@@ -189,14 +196,13 @@ def c10_away(model: Model) -> None:
     away: list[Terms] = [[] for _ in model.least_away_bytes]
     for i, gap in enumerate(model.gaps):
         size = gap.size_bytes / model.units.size_bytes
-        for t in range(gap.first_slot, gap.next_use_slot):
-            at = t % model.problem.slot_count
-            if model.least_away_bytes[at] > 0:
-                away[at].append((model.absent.get((i, t), model.used[i]), size))
-    for t, terms in enumerate(away):
-        if terms:
-            limit = model.least_away_bytes[t] / model.units.size_bytes
-            _add(model, f"c10_away_{t}", terms, LpConstraintGE, limit)
+        for k, t in model.kept.open_over(gap):
+            away[k].append((model.absent.get((i, t), model.used[i]), size))
+    for k, terms in enumerate(away):
+        if terms and model.least_away_bytes[k] > 0:
+            limit = model.least_away_bytes[k] / model.units.size_bytes
+            name = f"c10_away_{model.kept.slots[k]}"
+            _add(model, name, terms, LpConstraintGE, limit)
     for (i, t), absent in model.absent.items():
         terms = [(absent, 1.0), (model.used[i], -1.0)]
         _add(model, f"c10_used_{i}_{t}", terms, LpConstraintLE, 0)
@@ -227,11 +233,10 @@ def c13_both_rate(model: Model) -> None:
     if both is None:
         return
     rate = both * model.units.time_us / model.units.size_bytes
-    durations_us = (0.0, *model.problem.durations_us)
-    for t in range(model.problem.slot_count):
-        run = durations_us[t] / model.units.time_us
-        moved = _step(model.out, t) + _step(model.back, t)
-        terms = moved + _step(model.waited, t, -rate)
+    for k, t in enumerate(model.kept.slots):
+        run = model.kept.before_us(k) / model.units.time_us
+        moved = _step(model.out, k) + _step(model.back, k)
+        terms = moved + _step(model.waited, k, -rate)
         _add(model, f"c13_both_rate_{t}", terms, LpConstraintLE, rate * run)
 
 
@@ -271,10 +276,11 @@ def c15_clean(model: Model) -> None:
             alike = turns[gap.storage, gap.content]
             earlier = [(model.used[j], -1.0) for j in alike if model.gaps[j].turn < gap.turn]
             _add(model, f"c15_copied_{i}", [(clean, 1.0), *earlier], LpConstraintLE, 0)
-    cleaned = [(model.clean[i], model.gaps[i]) for i in model.clean]
     added: list[Terms] = [[] for _ in model.clean_begun]
-    for clean, gap in cleaned:
-        added[gap.first_slot].append((clean, -gap.size_bytes / model.units.size_bytes))
-    for t, terms in enumerate(added):
-        growth = _step(model.clean_begun, t)
-        _add(model, f"c15_clean_begun_{t}", growth + terms, LpConstraintEQ, 0)
+    for i, clean in model.clean.items():
+        gap = model.gaps[i]
+        size = gap.size_bytes / model.units.size_bytes
+        added[model.kept.first_from(gap.first_slot)].append((clean, -size))
+    for k, t in enumerate(model.kept.slots):
+        growth = _step(model.clean_begun, k)
+        _add(model, f"c15_clean_begun_{t}", growth + added[k], LpConstraintEQ, 0)

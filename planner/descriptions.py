@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from planner.plan import Plan, Proof
+from planner.plan import BoundSource, Plan, Proof
 from profiles.profile import Link, Profile
 from profiles.quantities import rate_text, size_text, time_text
 from profiles.sharing import NOTHING_SHARED, Figure, Sharing
@@ -10,6 +10,7 @@ from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 SECOND_HAND = "*"
 """Marks a figure that its source repeats from somebody else."""
 UNKNOWN = "?"
+LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,7 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("step with the plan", time_text(about.simulated_step_us), "simulated"),
         ("stall", time_text(about.simulated_stall_us), "simulated"),
         ("stall no plan can be below", time_text(about.bound_stall_us), bound),
+        ("loose bound", time_text(about.loose_bound_stall_us), LOOSE),
         ("gap to the bound", f"{about.gap:.2%} of the step", "simulated over bound"),
         ("solver", solver, ""),
         ("solver's proof for its model", about.proof.value, ""),

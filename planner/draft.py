@@ -87,6 +87,7 @@ class Draft:
     chosen: frozenset[int]
     policy: Policy
     holds: Mapping[int, Hold] = field(default_factory=dict)
+    keeps_copies: bool = True
     anew: frozenset[int] = frozenset()
 
 

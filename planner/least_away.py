@@ -11,8 +11,8 @@ MAX_OPEN = 200
 """With more gaps open at once their sums are so dense that nothing is gained."""
 
 
-def least_away_bytes(problem: Problem) -> tuple[int, ...]:
-    """Returns, for each slot, the least sum of sizes of its open gaps that makes it fit.
+def least_away_bytes(problem: Problem, slots: Sequence[int]) -> tuple[int, ...]:
+    """Returns, for each of some slots, the least sum of sizes of its open gaps that makes it fit.
 
     At most what whole storages must give back, never more: a lower bound for every plan. Where the
     open gaps cannot make a slot fit, the bytes that are over.
@@ -21,14 +21,10 @@ def least_away_bytes(problem: Problem) -> tuple[int, ...]:
     for gap in problem.whole_gaps:
         for t in problem.slots_of(gap):
             open_sizes[t].append(gap.size_bytes)
-    found: dict[tuple[int, tuple[int, ...]], int] = {}
     least = []
-    for held_bytes, sizes in zip(problem.resident_bytes, open_sizes, strict=True):
-        over_bytes = max(0, held_bytes - problem.budget_bytes)
-        key = (over_bytes, tuple(sorted(sizes)))
-        if key not in found:
-            found[key] = least_sum_bytes(sizes, over_bytes)
-        least.append(found[key])
+    for t in slots:
+        over_bytes = max(0, problem.resident_bytes[t] - problem.budget_bytes)
+        least.append(least_sum_bytes(open_sizes[t], over_bytes))
     return tuple(least)
 
 

@@ -118,7 +118,7 @@ def build(problem: Problem, goal: Goal) -> Model:
     c6_host(model)
     c14_boundary(model)
     c15_clean(model)
-    if goal is not Goal.STALL:
+    if goal in (Goal.CHOICE, Goal.BUDGET):
         c7_host_reserved(model)
         c9_one_part(model)
     if goal is not Goal.BUDGET:
@@ -126,10 +126,11 @@ def build(problem: Problem, goal: Goal) -> Model:
         c1_out_rate(model)
         c3_in_rate(model)
         c8_trip(model)
+        c13_both_rate(model)
+    if goal in (Goal.STALL, Goal.CHOICE):
         c10_away(model)
         c11_gone(model)
         c12_return(model)
-        c13_both_rate(model)
     return model
 
 

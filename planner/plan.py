@@ -19,7 +19,9 @@ class Proof(StrEnum):
     """What the solver proved about its own model (not about the simulated plan)."""
 
     OPTIMAL = "optimal"
+    """The ILP was solved to its end, or the plan meets the bound of its relaxation."""
     FEASIBLE = "feasible"
+    """It was stopped before."""
     NOT_NEEDED = "not needed"
 
 
@@ -27,6 +29,9 @@ class BoundSource(StrEnum):
     """Where the bound on the stall comes from."""
 
     RELAXATION = "LP relaxation"
+    """Bytes that flow: the loose bound is the best known."""
+    WHOLE_STORAGES = "ILP of whole storages"
+    """What the solver proved about the ILP by the time it ended."""
     TRIVIAL = "no stall is below 0"
     """There was no relaxation to solve, or no time to solve it in."""
 
@@ -114,8 +119,9 @@ class Certificate(Record):
         compute_us: Step time with nothing moved, from the profile.
         simulated_stall_us: Time compute waits per step once steps repeat, simulated with
             whole-storage FIFO copies.
-        bound_stall_us: No plan can wait less.
-        bound_source: Why not: the LP relaxation (`planner.model`), or nothing but arithmetic.
+        loose_bound_stall_us: No plan can wait less, by the LP relaxation with bytes that flow.
+        bound_stall_us: No plan can wait less: the tightest bound known.
+        bound_source: Why not: the ILP or its relaxation (`planner.model`), or arithmetic alone.
         solver: The solver's name.
         proof: What it proved about the model.
         solve_seconds: Wall time of planning.
@@ -127,6 +133,7 @@ class Certificate(Record):
     h2d_bytes: Count
     compute_us: Microseconds
     simulated_stall_us: Microseconds
+    loose_bound_stall_us: Microseconds
     bound_stall_us: Microseconds
     bound_source: BoundSource
     solver: str
@@ -169,7 +176,7 @@ class Plan(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     REMAKE: ClassVar[str] = "plan solve"
 
     profile_fingerprint: str

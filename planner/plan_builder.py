@@ -21,6 +21,7 @@ class Solution:
     Attributes:
         chosen: The gaps the trips were chosen from.
         trips: What moves when.
+        loose_bound_stall_us: No plan can wait less, by the relaxation.
         bound_stall_us: No plan can wait less.
         bound_source: How that is known.
         proof: What the solver proved about its model.
@@ -28,6 +29,7 @@ class Solution:
 
     chosen: frozenset[int]
     trips: tuple[Trip, ...]
+    loose_bound_stall_us: float
     bound_stall_us: float
     bound_source: BoundSource
     proof: Proof
@@ -143,6 +145,7 @@ def _certificate(
         h2d_bytes=sum(sizes_bytes[swap.storage] for swap in swaps),
         compute_us=problem.compute_us,
         simulated_stall_us=timeline.total_stall_us,
+        loose_bound_stall_us=solution.loose_bound_stall_us,
         bound_stall_us=solution.bound_stall_us,
         bound_source=solution.bound_source,
         solver=solver.value,

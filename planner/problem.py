@@ -10,6 +10,8 @@ from planner.gaps import Gap
 from planner.memory import Absence, resident_bytes
 from profiles.profile import Link
 
+REPEATED_STEPS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -64,6 +66,12 @@ class Problem:
     def elapsed_us(self) -> tuple[float, ...]:
         """When each slot of two steps starts with nothing moved; the last entry is their end."""
         return tuple(accumulate((*self.durations_us, *self.durations_us), initial=0.0))
+
+    @cached_property
+    def repeated_us(self) -> tuple[float, ...]:
+        """When each slot of many steps starts with nothing moved."""
+        once_us = self.elapsed_us[: self.slot_count]
+        return tuple(n * self.compute_us + us for n in range(REPEATED_STEPS) for us in once_us)
 
     @cached_property
     def d2h_us(self) -> tuple[float, ...]:

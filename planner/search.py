@@ -5,15 +5,15 @@ the stall, with the bytes moved to break ties. The search is deterministic: a fi
 number of tries, and the time limit only as a guard.
 """
 
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from planner.candidates import without_needless
-from planner.draft import POLICIES, Draft, Timing
+from planner.draft import POLICIES, Draft, Policy, Timing
 from planner.model import BYTES_WEIGHT
 from planner.neighbours import Neighbours
 from planner.problem import Problem
+from planner.stop import Limits
 from planner.timing import schedule_trips
 from planner.trip_layout import fits_host
 from profiles.progress import Progress
@@ -44,58 +44,63 @@ class Answer:
 
 
 class Search:
-    """One search over one problem.
+    """One search over one problem, in stages; each starts from what those before it found.
 
     Args:
         problem: What is searched.
-        bound_us: No answer can wait less, so an answer that waits no more ends the search.
-        deadline_s: When to stop, on the clock of `time.monotonic`.
+        limits: When to stop.
         progress: Told how far it is.
     """
 
-    def __init__(
-        self, problem: Problem, bound_us: float, deadline_s: float, progress: Progress
-    ) -> None:
+    def __init__(self, problem: Problem, limits: Limits, progress: Progress) -> None:
         self.problem = problem
-        self.bound_us = bound_us
-        self.deadline_s = deadline_s
+        self.limits = limits
         self.progress = progress
+        self.bound_us = 0.0
         self._best: Answer | None = None
 
-    def run(self, starts: Iterable[frozenset[int]]) -> Answer:
-        """Returns the best answer found.
-
-        Args:
-            starts: Sets of gaps that fit the budget; whole trips of one of them fit the host pool.
-        """
-        for chosen in starts:
-            self._try_policies(chosen)
-            if self._over(GOOD_ENOUGH):
-                break
+    @property
+    def best(self) -> Answer:
+        """The best answer so far."""
         assert self._best is not None, "one start fits budget and host pool"
-        self._improve(self._best)
         return self._best
 
-    def _over(self, share: float = 0.0) -> bool:
-        """Whether there is nothing left to gain, or less than a share of the step, or no time."""
-        if self._best is None:
-            return False
-        worth_us = share * (self.problem.compute_us + self.bound_us)
-        done = self._best.timing.stall_us <= self.bound_us + worth_us
-        return done or time.monotonic() > self.deadline_s
+    @property
+    def good(self) -> bool:
+        """Whether there is nothing left worth looking for."""
+        worth_us = GOOD_ENOUGH * (self.problem.compute_us + self.bound_us)
+        return self.best.timing.stall_us <= self.bound_us + worth_us
 
-    def _try_policies(self, chosen: frozenset[int]) -> None:
-        """Times one set in every way, first as it is and then without what proved needless."""
-        for policy in POLICIES:
-            answer = self._time(Draft(chosen, policy))
-            if not self._fits_host(answer):
-                # Whole trips of a start may fit only if no copy outlasts its trip.
-                answer = self._time(Draft(chosen, policy, anew=chosen))
-            used = [trip.gap for trip in answer.timing.trips]
-            fewer = Draft(without_needless(self.problem, used), policy, anew=answer.draft.anew)
-            self._time(fewer)
-            if self._over():
-                return
+    @property
+    def over(self) -> bool:
+        """Whether to stop: there is an answer, and it is good, or time is up."""
+        return self._best is not None and (self.good or self.limits.over)
+
+    def start(self, chosen: frozenset[int]) -> None:
+        """Finds a first answer, whatever its stall.
+
+        Args:
+            chosen: A set whose whole trips fit the host pool, each with a copy of its own.
+        """
+        for keeps_copies in (True, False):
+            if self._best is None:
+                self._time(Draft(chosen, POLICIES[0], keeps_copies=keeps_copies))
+
+    def try_sets(self, chosen_sets: Iterable[frozenset[int]], policies: Sequence[Policy]) -> None:
+        """Times sets of gaps that fit the budget, each with some policies."""
+        for chosen in chosen_sets:
+            for policy in policies:
+                if self.over:
+                    return
+                self._try(chosen, policy)
+
+    def _try(self, chosen: frozenset[int], policy: Policy) -> None:
+        """Times a set as it is, and then without what proved needless."""
+        answer = self._time(Draft(chosen, policy))
+        used = [trip.gap for trip in answer.timing.trips]
+        needed = without_needless(self.problem, used)
+        if needed != answer.draft.chosen:
+            self._time(Draft(needed, policy))
 
     def _time(self, draft: Draft) -> Answer:
         """Times a draft and keeps the answer if it is the best so far."""
@@ -110,13 +115,14 @@ class Search:
     def _fits_host(self, answer: Answer) -> bool:
         return fits_host(self.problem, answer.draft.chosen, answer.timing.trips)
 
-    def _improve(self, best: Answer) -> None:
+    def improve(self) -> None:
         """Local search; walks sideways, to answers that wait no longer but may move more bytes."""
         neighbours = Neighbours(self.problem)
         gap_count = len(self.problem.gaps)
         max_tries = min(MAX_TRIES, max(MIN_TRIES, TRIES_PER_GAP * gap_count))
-        tries, mark_us, current = 0, best.cost_us, best
-        while tries < max_tries and not self._over(GOOD_ENOUGH):
+        best = current = self.best
+        tries, mark_us = 0, best.cost_us
+        while tries < max_tries and not self.over:
             self.progress("improving the plan", tries, max_tries)
             tries += 1
             if tries % TRIES_SIDEWAYS == 0:
@@ -127,8 +133,8 @@ class Search:
             answer = self._time(draft)
             if answer.timing.stall_us <= current.timing.stall_us and self._fits_host(answer):
                 current = answer
-            if self._best is not None and self._best.cost_us < best.cost_us:
-                current = best = self._best
+            if self.best.cost_us < best.cost_us:
+                current = best = self.best
                 if mark_us - best.cost_us > WORTH_HAVING * self.problem.compute_us:
                     tries, mark_us = 0, best.cost_us
 

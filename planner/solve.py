@@ -1,11 +1,12 @@
 """From a profile and a budget to a plan: the bound, the ILP, the search, the certificate."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from planner.bound import StallBound, stall_bound
+from planner.bound import StallBound, fluid_bound, whole_bound
 from planner.boundary import Boundary
 from planner.candidates import starting_sets
+from planner.draft import POLICIES, OutOrder
 from planner.gaps import default_min_size_bytes
 from planner.memory import slot_memory
 from planner.model import build
@@ -14,15 +15,24 @@ from planner.plan_builder import Solution, build_plan
 from planner.problem import Problem
 from planner.problem_of import problem_of
 from planner.search import Search
-from planner.smallest_budget import check_budget, widest_set
-from planner.solver import Outcome, Solved, solve_model
+from planner.smallest_budget import check_budget, whole_trips_fit_host, widest_set
+from planner.solver import solve_model
 from planner.solver_name import SolverName
+from planner.stop import Limits, never
 from planner.variables import Goal
 from profiles.profile import Link, Profile
 from profiles.progress import Progress, silent
 
+STAGES = 3
 STAGE_SHARE = 1 / 2
-"""Share of the time left that the bound may take, and then the ILP."""
+"""Share of the time left that the loose bound may take, and then the ILP."""
+QUICK_POLICIES = tuple(
+    policy
+    for policy in POLICIES
+    if policy.out_order in (OutOrder.FIRST_BEGUN, OutOrder.LAST_USED)
+    and policy.lead in (1.0, float("inf"))
+)
+"""What is tried before the ILP."""
 
 
 def solve(
@@ -36,6 +46,7 @@ def solve(
     min_size_bytes: int | None = None,
     boundary: Boundary = Boundary.PERIODIC,
     progress: Progress | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Plan:
     """Plans a step for a budget.
 
@@ -50,6 +61,7 @@ def solve(
         min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
         boundary: Whether trips may wrap round the step boundary.
         progress: Told how far it is.
+        stop: Asked often; once it says so, the best plan so far is returned.
 
     Returns:
         A verified plan; an empty one if the step fits the budget as it is.
@@ -71,49 +83,76 @@ def solve(
         boundary=boundary,
     )
     if problem.fits(()):
-        solution = Solution(frozenset(), (), 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
+        solution = Solution(frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
     else:
         # The set with the most room is always a way out, whatever the solver finds in time.
         widest = widest_set(problem, solver)
         check_budget(problem, widest, profile)
-        deadline_s = started_s + time_limit_s
-        solution = _Solver(problem, solver, deadline_s, progress or silent).solve(widest)
+        limits = Limits(started_s + time_limit_s, stop)
+        solution = _Solver(problem, solver, limits, progress or silent).solve(widest)
     seconds = time.monotonic() - started_s
     return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
 
 
 class _Solver:
-    """The stages of one solve."""
+    """The stages of one solve: each has a plan to fall back on, and a bound once there is one."""
 
     def __init__(
-        self, problem: Problem, solver: SolverName, deadline_s: float, progress: Progress
+        self, problem: Problem, solver: SolverName, limits: Limits, progress: Progress
     ) -> None:
         self.problem = problem
         self.solver = solver
-        self.deadline_s = deadline_s
+        self.limits = limits
         self.progress = progress
+        self.search = Search(problem, limits, progress)
 
     def solve(self, widest: frozenset[int]) -> Solution:
-        self.progress("bounding the stall", 0, 3)
-        bound = stall_bound(self.problem, self.solver, self.share_of_time_left_s())
-        self.progress("solving the ILP", 1, 3)
-        model = build(self.problem, Goal.CHOICE)
-        choice = solve_model(model, self.solver, self.share_of_time_left_s())
-        self.progress("timing the swaps", 2, 3)
-        search = Search(self.problem, bound.stall_us, self.deadline_s, self.progress)
-        answer = search.run(self.starts(bound, choice, widest))
-        proof = Proof.OPTIMAL if choice.outcome is Outcome.OPTIMAL else Proof.FEASIBLE
+        self.progress("bounding the stall", 0, STAGES)
+        self.search.start(widest)
+        loose = self.bounded(fluid_bound(self.problem, self.solver, self.part()))
+        self.progress("timing the swaps", 1, STAGES)
+        sets = [*starting_sets(self.problem, loose.shares), widest]
+        self.search.try_sets(sets, QUICK_POLICIES)
+        tight = loose
+        if not self.search.over:
+            self.progress("solving the ILP", 2, STAGES)
+            tight = self.tightened(loose)
+            self.search.try_sets([*self.chosen(tight), *sets], POLICIES)
+        self.search.improve()
+        return self.solution(loose, tight)
+
+    def part(self) -> Limits:
+        return self.limits.share(STAGE_SHARE)
+
+    def bounded(self, bound: StallBound) -> StallBound:
+        self.search.bound_us = max(self.search.bound_us, bound.stall_us)
+        return bound
+
+    def tightened(self, loose: StallBound) -> StallBound:
+        """The tight bound, unless time was too short for it to be any tighter."""
+        tight = whole_bound(self.problem, self.solver, self.part())
+        if tight.stall_us <= loose.stall_us:
+            tight = tight._replace(stall_us=loose.stall_us, source=loose.source)
+        return self.bounded(tight)
+
+    def chosen(self, tight: StallBound) -> Iterator[frozenset[int]]:
+        """The ILP's own sets."""
+        whole = frozenset(i for i, share in enumerate(tight.shares) if share > 0.5)
+        if whole and self.problem.fits(whole):
+            yield whole
+        if not whole_trips_fit_host(self.problem, self.problem.whole_set):
+            choice = solve_model(build(self.problem, Goal.CHOICE), self.solver, self.part())
+            if choice.chosen and self.problem.fits(choice.chosen):
+                yield choice.chosen
+
+    def solution(self, loose: StallBound, tight: StallBound) -> Solution:
+        best = self.search.best
+        proven = self.search.good if tight is loose else tight.proven
         return Solution(
-            answer.draft.chosen, answer.timing.trips, bound.stall_us, bound.source, proof
+            chosen=best.draft.chosen,
+            trips=best.timing.trips,
+            loose_bound_stall_us=loose.stall_us,
+            bound_stall_us=tight.stall_us,
+            bound_source=tight.source,
+            proof=Proof.OPTIMAL if proven else Proof.FEASIBLE,
         )
-
-    def share_of_time_left_s(self) -> float:
-        return STAGE_SHARE * (self.deadline_s - time.monotonic())
-
-    def starts(
-        self, bound: StallBound, choice: Solved, widest: frozenset[int]
-    ) -> Iterator[frozenset[int]]:
-        if choice.chosen and self.problem.fits(choice.chosen):
-            yield choice.chosen
-        yield widest
-        yield from starting_sets(self.problem, bound.shares)

@@ -1,5 +1,6 @@
 """Runs a solver on a model and reads back only what the solver stands behind."""
 
+import math
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -7,7 +8,9 @@ from enum import Enum, auto
 import pulp
 
 from planner.solver_name import SolverName
-from planner.variables import Goal, Model
+from planner.solver_runs import Cbc, Highs, Run
+from planner.stop import Limits
+from planner.variables import Model
 from profiles.errors import SolverError
 
 GAP_REL = 1e-3
@@ -43,6 +46,7 @@ class Solved:
     Attributes:
         outcome: How far the values can be trusted.
         objective: Value of the objective, in the model's units; 0 without a solution.
+        bound: No solution has a lower objective; minus infinity if the solver told nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
         shares: Value of each x, as it is; fractions for a relaxation.
         seconds: Wall time.
@@ -50,26 +54,38 @@ class Solved:
 
     outcome: Outcome
     objective: float
+    bound: float
     chosen: frozenset[int]
     shares: tuple[float, ...]
     seconds: float
 
 
-def solve_model(model: Model, name: SolverName, time_limit_s: float) -> Solved:
+def solve_model(
+    model: Model,
+    name: SolverName,
+    limits: Limits,
+    *,
+    gap: float = GAP_REL,
+    enough: float = math.inf,
+) -> Solved:
     """Solves a model.
 
     Args:
         model: The model.
         name: Which solver.
-        time_limit_s: Wall time after which the best solution so far is taken.
+        limits: When the best solution so far is taken.
+        gap: Near enough to the optimum, as a share of it.
+        enough: A bound this high, in the model's units, ends a search for binaries (HiGHS).
 
     Raises:
         SolverError: The solver is missing or failed.
     """
     started_s = time.perf_counter()
     program = model.program
+    run = _run(name, limits, gap, enough)
     try:
-        program.solve(_solver(name, model.goal, time_limit_s))
+        program.solve(run.solver)
+        bound = run.bound(program)
     except pulp.PulpSolverError as error:
         raise SolverError(
             f"{name.value} failed: {error}. Try the other one of --solver."
@@ -78,31 +94,28 @@ def solve_model(model: Model, name: SolverName, time_limit_s: float) -> Solved:
     shares = tuple(float(used.varValue or 0.0) for used in model.used)
     seconds = time.perf_counter() - started_s
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
-        return Solved(outcome, 0.0, frozenset(), shares, seconds)
+        return Solved(outcome, 0.0, bound, frozenset(), shares, seconds)
     objective = float(pulp.value(program.objective))
     chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
-    return Solved(outcome, objective, chosen if program.isMIP() else frozenset(), shares, seconds)
+    if not program.isMIP():
+        bound = objective if outcome is Outcome.OPTIMAL else -math.inf
+        chosen = frozenset()
+    return Solved(outcome, objective, bound, chosen, shares, seconds)
 
 
-def _solver(name: SolverName, goal: Goal, time_limit_s: float) -> pulp.LpSolver:
-    # The smallest budget is a figure the user is told to ask for: it must be exact.
-    exact = goal is Goal.BUDGET
+def _run(name: SolverName, limits: Limits, gap: float, enough: float) -> Run:
     settings = {
         "msg": False,
-        "timeLimit": max(1.0, time_limit_s),
-        "gapRel": 0.0 if exact else GAP_REL,
-        "gapAbs": 0.0 if exact else GAP_ABS_UNITS,
+        "timeLimit": max(1.0, limits.left_s),
+        "gapRel": gap,
+        "gapAbs": GAP_ABS_UNITS if gap > 0 else 0.0,
         # One thread: plans do not depend on how busy the machine is.
         "threads": 1,
     }
-    if name is SolverName.HIGHS:
-        solver = pulp.HiGHS(**settings)
-    else:
-        # PuLP's own class for its CBC warns that it will go; this is the same program.
-        solver = pulp.COIN_CMD(path=pulp.PULP_CBC_CMD.pulp_cbc_path, **settings)
-    if not solver.available():
+    run = Highs(settings, limits, enough) if name is SolverName.HIGHS else Cbc(settings)
+    if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
-    return solver
+    return run
 
 
 def _outcome(model: Model) -> Outcome:

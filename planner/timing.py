@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from planner.draft import NO_HOLD, Draft, OutOrder, Timing, Trip, Wait
 from planner.gaps import Gap
-from planner.problem import Problem
+from planner.problem import REPEATED_STEPS, Problem
 
-MAX_STEPS = 6
+MAX_STEPS = REPEATED_STEPS - 2
 """Steps walked before the boundary is shut."""
 
 
@@ -75,6 +75,8 @@ class _Walk:
         self.problem = problem
         self.draft = draft
         self.shut = shut
+        self.slot_count = problem.slot_count
+        self.elapsed_us = problem.repeated_us
         self.begins: list[list[int]] = [[] for _ in range(problem.slot_count)]
         self.ends: list[list[int]] = [[] for _ in range(problem.slot_count)]
         for i in sorted(draft.chosen):
@@ -116,12 +118,12 @@ class _Walk:
         for i in sorted(self.draft.chosen):
             gap = self.problem.gaps[i]
             if self.problem.wraps(gap):
-                self.shift[i] = -self.problem.slot_count
-                self.go_away(i, gap.first_slot - self.problem.slot_count)
+                self.shift[i] = -self.slot_count
+                self.go_away(i, gap.first_slot - self.slot_count)
 
     def step(self) -> None:
         """Walks one step; `decided`, `waits` and `wasted` are those of the last one."""
-        count = self.problem.slot_count
+        count = self.slot_count
         self.begin_slot += count
         self.spare_bytes = np.concatenate([self.spare_bytes[count:], self.base_spare_bytes])
         self.decided = {}
@@ -132,11 +134,11 @@ class _Walk:
 
     def slot(self, t: int) -> None:
         """Decides everything at anchor t, in the order of the actions, and runs the slot."""
-        at = t % self.problem.slot_count
+        at = t % self.slot_count
         begins, ends = self.begins[at], self.ends[at]
-        if not (begins or self.waiting or self.leaving or self.away or ends):
+        self.arrival_us = self.now_us = self.elapsed_us[t] + self.waited_us
+        if not (begins or ends or self.told[at]) and self.is_quiet(t, at):
             return
-        self.arrival_us = self.now_us = self.elapsed_us(t) + self.waited_us
         self.issued_here = 0
         self.end_unused(t)
         self.begin(t)
@@ -153,9 +155,30 @@ class _Walk:
         self.swap_in_ahead(t, next_anchor_us)
         self.waited_us += after_us - self.arrival_us
 
-    def elapsed_us(self, t: int) -> float:
-        steps, at = divmod(t, self.problem.slot_count)
-        return steps * self.problem.compute_us + self.problem.elapsed_us[at]
+    def is_quiet(self, t: int, at: int) -> bool:
+        """Whether there is nothing to do at an anchor where no gap begins or ends."""
+        if not (self.waiting or self.leaving or self.away):
+            return True
+        if self.shut and at == self.slot_count - 1:
+            return False
+        if self.pending_bytes > self.spare_bytes[t - self.begin_slot]:
+            return False
+        if self.leaving and self.out_end_us[self.leaving[0]] <= self.now_us:
+            return False
+        next_anchor_us = self.now_us + self.problem.durations_us[at]
+        if self.waiting and self.out_free_us < next_anchor_us:
+            return False
+        return not self.away or self.in_free_us >= next_anchor_us or self.is_too_early(t)
+
+    def is_too_early(self, t: int) -> bool:
+        """Whether even the first copy back is not to be issued yet."""
+        i = self.away[0]
+        may_be_held = self.shut or i in self.draft.holds
+        return not may_be_held and self.elapsed_us[t + 1] <= self.lead_end_us(i)
+
+    def lead_end_us(self, i: int) -> float:
+        """Until when the copy back is not to be issued, on a clock without stalls."""
+        return self.elapsed_us[self.end_slot(i)] - self.lead_us[i]
 
     def end_slot(self, i: int) -> int:
         return self.problem.gaps[i].next_use_slot + self.shift[i]
@@ -163,12 +186,12 @@ class _Walk:
     def wait_for(self, t: int, i: int, now_us: float, end_us: float) -> float:
         if end_us <= now_us:
             return now_us
-        self.waits.append(Wait(t % self.problem.slot_count, i, end_us - now_us))
+        self.waits.append(Wait(t % self.slot_count, i, end_us - now_us))
         return end_us
 
     def end_unused(self, t: int) -> None:
         """Gaps that end before their bytes were given back."""
-        for i in self.ends[t % self.problem.slot_count]:
+        for i in self.ends[t % self.slot_count]:
             if i not in self.release_slot:
                 self.pending_bytes -= self.problem.gaps[i].size_bytes
                 if i in self.out_slot:
@@ -178,7 +201,7 @@ class _Walk:
                     self.waiting.remove(i)
 
     def begin(self, t: int) -> None:
-        begins = self.begins[t % self.problem.slot_count]
+        begins = self.begins[t % self.slot_count]
         for i in begins:
             gap = self.problem.gaps[i]
             self.shift[i] = t - gap.first_slot
@@ -198,6 +221,8 @@ class _Walk:
 
     def has_copy(self, gap: Gap) -> bool:
         """Whether the host still has these bytes from an earlier trip."""
+        if not self.draft.keeps_copies:
+            return False
         if gap.lasting:
             return True
         turn = self.copied_turn.get((gap.storage, gap.content))
@@ -206,7 +231,7 @@ class _Walk:
     def go_away(self, i: int, t: int) -> None:
         """A storage leaves without a copy."""
         self.out_slot[i] = self.release_slot[i] = t
-        self.out_place[i] = (t % self.problem.slot_count, -1)
+        self.out_place[i] = (t % self.slot_count, -1)
         insort(self.away, i, key=self.in_key)
 
     def make_room(self, t: int) -> None:
@@ -216,10 +241,10 @@ class _Walk:
                 missing_bytes = int(self.pending_bytes - self.spare_bytes[t - self.begin_slot])
                 self.issue_out(self.next_out(missing_bytes), t)
             self.wait_and_release(t)
-        for i in self.told[t % self.problem.slot_count]:
+        for i in self.told[t % self.slot_count]:
             if t == self.draft.holds[i].release_slot + self.shift.get(i, t):
                 self.send_away(i, t)
-        if self.shut and t - self.begin_slot == self.problem.slot_count - 1:
+        if self.shut and t - self.begin_slot == self.slot_count - 1:
             for i in sorted({*self.waiting, *self.leaving}):
                 if self.problem.wraps(self.problem.gaps[i]):
                     self.send_away(i, t)
@@ -251,7 +276,7 @@ class _Walk:
         start_us = max(self.out_free_us, self.arrival_us)
         self.out_free_us = self.out_end_us[i] = start_us + self.problem.d2h_us[i]
         self.out_slot[i] = t
-        self.out_place[i] = (t % self.problem.slot_count, self.issued_here)
+        self.out_place[i] = (t % self.slot_count, self.issued_here)
         self.issued_here += 1
         self.copied_turn[gap.storage, gap.content] = gap.turn
         self.waiting.remove(i)
@@ -281,7 +306,7 @@ class _Walk:
         """Whether a copy issued now ends before the gap's last slot, or may be waited for."""
         end_slot = self.end_slot(i)
         end_us = max(self.out_free_us, self.arrival_us) + self.problem.d2h_us[i]
-        if end_us <= self.elapsed_us(end_slot - 1) + self.waited_us:
+        if end_us <= self.elapsed_us[end_slot - 1] + self.waited_us:
             return True
         return bool(self.spare_over(t, end_slot).min() < self.pending_bytes)
 
@@ -301,7 +326,7 @@ class _Walk:
             if self.release_slot[i] == t or held_to > t or self.is_shut_out(i, t):
                 # Taking again what was given back at this very anchor would free nothing.
                 continue
-            if self.elapsed_us(t + 1) <= self.elapsed_us(self.end_slot(i)) - self.lead_us[i]:
+            if self.elapsed_us[t + 1] <= self.lead_end_us(i):
                 return
             if self.has_room(i, t):
                 self.issue_in(i, t)
@@ -310,7 +335,7 @@ class _Walk:
 
     def is_shut_out(self, i: int, t: int) -> bool:
         """Whether a gap must wait for the next step to come back."""
-        return self.shut and self.end_slot(i) >= self.begin_slot + self.problem.slot_count > t
+        return self.shut and self.end_slot(i) >= self.begin_slot + self.slot_count > t
 
     def has_room(self, i: int, t: int) -> bool:
         size_bytes = self.problem.gaps[i].size_bytes

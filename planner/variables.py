@@ -8,6 +8,7 @@ from pulp import LpProblem, LpVariable
 from pulp.constants import LpBinary, LpContinuous
 
 from planner.gaps import Gap
+from planner.kept_slots import KeptSlots, kept_slots
 from planner.least_away import least_away_bytes
 from planner.problem import Problem
 
@@ -17,8 +18,10 @@ MAX_EDGES = 20_000
 class Goal(Enum):
     """What a model is solved for."""
 
+    FLUID = auto()
+    """The loose bound: stall alone, x between 0 and 1, bytes that flow."""
     STALL = auto()
-    """The lower bound: stall alone, x between 0 and 1."""
+    """The tight bound: stall alone, x binary, whole storages."""
     CHOICE = auto()
     """A set of gaps: stall, then bytes moved, x binary, whole host buffers."""
     BUDGET = auto()
@@ -61,6 +64,7 @@ class Model:
         problem: What it was built from.
         goal: What it is solved for.
         gaps: Those it may use.
+        kept: The slots it counts; variables of slots are in their order.
         program: The PuLP problem.
         units: What its numbers are counted in.
         used: x.
@@ -75,12 +79,13 @@ class Model:
         clean_begun: K, if any c is there.
         boundary: F, G and Z, if any gap wraps.
         absent: y, by gap and slot, where it is not simply x.
-        least_away_bytes: R.
+        least_away_bytes: R, by kept slot.
     """
 
     problem: Problem
     goal: Goal
     gaps: tuple[Gap, ...]
+    kept: KeptSlots
     program: LpProblem
     units: Units
     used: list[LpVariable]
@@ -108,19 +113,21 @@ def units_of(problem: Problem) -> Units:
 def add_variables(problem: Problem, goal: Goal) -> Model:
     """Starts a model: its variables, and no row yet."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
-    slots = range(problem.slot_count)
-    budgeting = goal is Goal.BUDGET
-    gaps = problem.whole_gaps if goal is Goal.STALL else problem.gaps
-    category = LpContinuous if goal is Goal.STALL else LpBinary
+    whole = goal in (Goal.FLUID, Goal.STALL)
+    gaps = problem.whole_gaps if whole else problem.gaps
+    kept = kept_slots(problem, gaps)
+    category = LpContinuous if goal is Goal.FLUID else LpBinary
+    sharing = _sharing(gaps)
+    edges = _edges(kept, gaps) if goal in (Goal.STALL, Goal.CHOICE) else []
 
     def over_slots(name: str) -> list[LpVariable]:
-        return [program.add_variable(f"{name}_{t}", 0) for t in slots]
+        return [program.add_variable(f"{name}_{t}", 0) for t in kept.slots]
 
-    sharing = _sharing(gaps)
     return Model(
         problem=problem,
         goal=goal,
         gaps=gaps,
+        kept=kept,
         program=program,
         units=units_of(problem),
         used=[program.add_variable(f"x_{i}", 0, 1, category) for i in range(len(gaps))],
@@ -130,15 +137,12 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
         back_after=over_slots("Q"),
         begun=over_slots("A"),
         ended=over_slots("B"),
-        raised=program.add_variable("E", 0, None if budgeting else 0),
+        raised=program.add_variable("E", 0, None if goal is Goal.BUDGET else 0),
         clean={i: program.add_variable(f"c_{i}", 0, 1, category) for i in sharing},
         clean_begun=over_slots("K") if sharing else [],
         boundary=_boundary(program) if any(problem.wraps(gap) for gap in gaps) else None,
-        absent={
-            (i, t): program.add_variable(f"y_{i}_{t}", 0, 1)
-            for i, t in (() if budgeting else _edges(problem, gaps))
-        },
-        least_away_bytes=_over_bytes(problem) if budgeting else least_away_bytes(problem),
+        absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1) for i, t in edges},
+        least_away_bytes=_least_away(kept, goal),
     )
 
 
@@ -151,22 +155,25 @@ def _boundary(program: LpProblem) -> BoundaryBytes:
     return BoundaryBytes(*(program.add_variable(name, 0) for name in ("F", "G", "Z")))
 
 
-def _over_bytes(problem: Problem) -> tuple[int, ...]:
-    """What each slot holds above the budget: while that is raised, no whole storages are known."""
-    return tuple(max(0, held - problem.budget_bytes) for held in problem.resident_bytes)
+def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:
+    """R; while the budget is raised no whole storages are known, only what a slot has above it."""
+    if goal is not Goal.BUDGET:
+        return least_away_bytes(kept.problem, kept.slots)
+    held = [kept.problem.resident_bytes[t] for t in kept.slots]
+    return tuple(max(0, held_bytes - kept.problem.budget_bytes) for held_bytes in held)
 
 
-def _edges(problem: Problem, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
+def _edges(kept: KeptSlots, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
     """Where being away costs a wait: over-full slots too near a gap's begin or end to copy in.
 
     Slots count as the gap's do. None at all if they are too many: the rows on them only tighten
     the model.
     """
+    problem = kept.problem
     edges: list[tuple[int, int]] = []
     for i, gap in enumerate(gaps):
-        for t in range(gap.first_slot, gap.next_use_slot):
-            over = problem.resident_bytes[t % problem.slot_count] > problem.budget_bytes
-            if over and (out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0):
+        for _, t in kept.open_over(gap):
+            if out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0:
                 edges.append((i, t))
         if len(edges) > MAX_EDGES:
             return []

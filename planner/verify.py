@@ -285,6 +285,17 @@ def _proof_faults(plan: "Plan") -> Iterator[str]:
             f"certificate.bound_stall_us is {bound_us}, expected at most {simulated_us} "
             "(simulated_stall_us)"
         )
+    loose_us = certificate.loose_bound_stall_us
+    if loose_us > bound_us:
+        yield (
+            f"certificate.loose_bound_stall_us is {loose_us}, expected at most {bound_us} "
+            "(bound_stall_us)"
+        )
+    if certificate.bound_source is BoundSource.RELAXATION and loose_us != bound_us:
+        yield (
+            f"certificate.bound_stall_us is {bound_us}, expected {loose_us} "
+            f"(loose_bound_stall_us), from the {certificate.bound_source.value}"
+        )
     if certificate.bound_source is BoundSource.TRIVIAL and bound_us > 0:
         yield f"certificate.bound_stall_us is {bound_us}, expected 0 from a bound that is trivial"
     if certificate.proof is Proof.NOT_NEEDED and plan.swaps:

@@ -102,6 +102,7 @@ def _empty_certificate(profile: Profile, moved_bytes: int) -> Certificate:
         h2d_bytes=moved_bytes,
         compute_us=profile.step_us,
         simulated_stall_us=0.0,
+        loose_bound_stall_us=0.0,
         bound_stall_us=0.0,
         bound_source=BoundSource.TRIVIAL,
         solver="none",

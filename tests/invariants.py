@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from planner.boundary import Boundary
-from planner.plan import Plan, Proof, Swap
+from planner.plan import BoundSource, Plan, Proof, Swap
 from planner.schedule import Action, ActionKind, lower
 from planner.simulate import simulate_plan
 from profiles.profile import Access, Profile, Storage
@@ -240,6 +240,9 @@ def _check_certificate(plan: Plan, profile: Profile) -> None:
     )
     assert found.compute_us == close(profile.step_us)
     assert found.bound_stall_us <= found.simulated_stall_us + ROUNDING * (1 + profile.step_us)
+    assert 0 <= found.loose_bound_stall_us <= found.bound_stall_us
+    if found.bound_source is not BoundSource.WHOLE_STORAGES:
+        assert found.loose_bound_stall_us == found.bound_stall_us
     assert found.gap >= 0
     fits = max(without) <= plan.budget_bytes
     assert (found.proof is Proof.NOT_NEEDED) == fits

@@ -34,7 +34,7 @@ def solved(folder: Path, share: float) -> SolveFigures:
 def test_a_solve_is_measured(tmp_path: Path) -> None:
     found = solved(tmp_path, 0.95)
     assert found.case == "toy/95%/pcie3-x16"
-    assert min(found.rows, found.variables, found.binaries, found.models) > 0
+    assert min(found.rows, found.variables, found.models) > 0
     assert found.peak_memory_bytes >= found.start_memory_bytes
     assert found.gap is not None
     assert found.idle_stretches >= found.binaries

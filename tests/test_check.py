@@ -64,6 +64,7 @@ def test_a_plan_passes_whichever_solver_checks_it(
         "h2d_bytes",
         "compute_us",
         "simulated_stall_us",
+        "loose_bound_stall_us",
         "bound_stall_us",
     ]
 
@@ -89,7 +90,7 @@ def test_an_edited_figure_is_found_without_the_profile(
     assert re.match(rf"certificate\.{field} is {value}, expected {expected}\b", found.mismatches[0])
 
 
-@pytest.mark.parametrize("bound_us", [7999.0, 4000.0, 0.0])
+@pytest.mark.parametrize("bound_us", [7999.0, 7500.0, 7000.0])
 def test_an_edited_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
     path = edited(
         tmp_path, lambda content: content["certificate"].update({"bound_stall_us": bound_us})
@@ -101,6 +102,30 @@ def test_an_edited_bound_is_found_with_the_profile(tmp_path: Path, bound_us: flo
     assert told is not None
     assert float(told[1]) == bound_us
     assert float(told[2]) == pytest.approx(slow_plan().certificate.bound_stall_us, rel=1e-4)
+
+
+@pytest.mark.parametrize("bound_us", [7001.0, 6999.0, 0.0])
+def test_an_edited_loose_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
+    path = edited(
+        tmp_path, lambda content: content["certificate"].update({"loose_bound_stall_us": bound_us})
+    )
+    assert checked(path).mismatches == ()
+    found = checked(path, sandwich())
+    assert len(found.mismatches) == 1
+    expected = rf"certificate.loose_bound_stall_us is {bound_us}, expected 6999.99"
+    assert re.match(expected, found.mismatches[0])
+
+
+@pytest.mark.parametrize(("loose_us", "bound_us"), [(7000.0, 6999.0), (8000.5, 8000.0)])
+def test_a_loose_bound_above_the_bound_is_found_without_the_profile(
+    tmp_path: Path, loose_us: float, bound_us: float
+) -> None:
+    bounds = {"loose_bound_stall_us": loose_us, "bound_stall_us": bound_us}
+    path = edited(tmp_path, lambda content: content["certificate"].update(bounds))
+    assert checked(path).mismatches == (
+        f"certificate.loose_bound_stall_us is {loose_us}, expected at most {bound_us} "
+        "(bound_stall_us)",
+    )
 
 
 def test_a_bound_above_the_simulated_stall_is_found_without_the_profile(tmp_path: Path) -> None:
@@ -143,7 +168,8 @@ def test_a_bound_for_another_budget_is_found(tmp_path: Path, budget_bytes: int) 
     plan = solve(profile, budget_bytes=900, min_size_bytes=1, link=toy_link(0.5, 0.5))
     path = edited(tmp_path, lambda content: content.update(budget_bytes=budget_bytes), plan)
     found = checked(path, profile)
-    assert [figure.name for figure in found.figures if not figure.matches] == ["bound_stall_us"]
+    differing = [figure.name for figure in found.figures if not figure.matches]
+    assert differing == ["loose_bound_stall_us", "bound_stall_us"]
 
 
 def test_a_bound_over_fewer_storages_than_move_is_found(tmp_path: Path) -> None:
@@ -237,7 +263,7 @@ def test_a_link_of_the_table_is_that_link(
 def test_a_bound_that_claims_nothing_needs_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = solve(sandwich(), budget_bytes=1000)
     assert plan.certificate.proof is Proof.NOT_NEEDED
-    monkeypatch.setattr("planner.bound.stall_bound", None)
+    monkeypatch.setattr("planner.bound.fluid_bound", None)
     found = check_plan_against(plan, sandwich())
     assert found.mismatches == ()
     assert found.figures[-1].source == "nothing was proved"
@@ -252,10 +278,9 @@ def test_a_solver_that_nobody_has_is_told(tmp_path: Path) -> None:
 
 
 def test_a_relaxation_that_was_not_solved_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.bound import StallBound
+    from planner.bound import NO_BOUND
 
-    stopped = StallBound(0.0, BoundSource.TRIVIAL, ())
-    monkeypatch.setattr("planner.bound.stall_bound", lambda *_: stopped)
+    monkeypatch.setattr("planner.bound.fluid_bound", lambda *_: NO_BOUND)
     with pytest.raises(SolverError, match="did not solve the relaxation within 9 s"):
         check_plan_against(slow_plan(), sandwich(), time_limit_s=9.0)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from planner import Plan, read_plan, write_plan
 from planner.schedule import Action, lower
 from planner.solve import solve
+from planner.solver import GAP_ABS_UNITS, GAP_REL
 from planner.solver_name import SolverName
 from profiles import Profile, read_profile, write_profile
 from profiles.errors import BudgetError
@@ -80,9 +81,17 @@ def test_invariants_hold_on_synthetic_networks(profile: Profile, share: float) -
 
 
 def same_bound(one: Plan, other: Plan) -> bool:
-    return one.certificate.bound_stall_us == pytest.approx(
-        other.certificate.bound_stall_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
+    """Whether the loose bounds are one; tight ones may differ by the gap that solvers are given."""
+    here, there = one.certificate, other.certificate
+    same_loose = here.loose_bound_stall_us == pytest.approx(
+        there.loose_bound_stall_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
     )
+    unit_us = 0.01 * here.peak_without_bytes / one.link.h2d_bytes_per_us
+    slack_us = GAP_ABS_UNITS * unit_us + ROUNDING * (1 + step_us(one))
+    same_tight = here.bound_stall_us == pytest.approx(
+        there.bound_stall_us, rel=2 * GAP_REL, abs=slack_us
+    )
+    return same_loose and same_tight
 
 
 def step_us(found: Plan) -> float:
@@ -95,7 +104,8 @@ def test_the_bound_falls_as_the_budget_grows(job: Job, more_bytes: int) -> None:
     profile, budget_bytes = job
     tight, loose = plan(profile, budget_bytes), plan(profile, budget_bytes + more_bytes)
     slack_us = ROUNDING * (1 + step_us(tight))
-    assert loose.certificate.bound_stall_us <= tight.certificate.bound_stall_us + slack_us
+    least_us = loose.certificate.loose_bound_stall_us
+    assert least_us <= tight.certificate.loose_bound_stall_us + slack_us
 
 
 @given(jobs(), st.sampled_from([1.1, 2.0, 10.0]), st.booleans())
@@ -108,7 +118,8 @@ def test_the_bound_falls_as_the_link_grows_faster(job: Job, factor: float, out: 
     slow, fast = plan(profile, budget_bytes), plan(profile, budget_bytes, link=link)
     assert fast.link == link
     slack_us = ROUNDING * (1 + step_us(slow))
-    assert fast.certificate.bound_stall_us <= slow.certificate.bound_stall_us + slack_us
+    least_us = fast.certificate.loose_bound_stall_us
+    assert least_us <= slow.certificate.loose_bound_stall_us + slack_us
 
 
 @given(profiles)

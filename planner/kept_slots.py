@@ -1,0 +1,81 @@
+"""The slots the ILP counts: those where something can change, and the fullest between them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from planner.gaps import Gap
+from planner.problem import Problem
+
+
+@dataclass(frozen=True)
+class KeptSlots:
+    """Some slots of a step, the last one among them.
+
+    Attributes:
+        problem: The problem.
+        slots: Their numbers, in order.
+    """
+
+    problem: Problem
+    slots: tuple[int, ...]
+
+    def last_until(self, slot: int) -> int:
+        """Returns the position of the last one up to a slot; -1 if there is none."""
+        return bisect_right(self.slots, slot) - 1
+
+    def first_from(self, slot: int) -> int:
+        """Returns the position of the first one from a slot on."""
+        return bisect_left(self.slots, slot)
+
+    def open_over(self, gap: Gap) -> Iterator[tuple[int, int]]:
+        """Yields those that do not fit with nothing moved and in which a gap is open.
+
+        Yields:
+            The position, and the number of the slot as the gap counts.
+        """
+        count = self.problem.slot_count
+        for shift in (0, count):
+            first = self.first_from(gap.first_slot - shift)
+            for k in range(first, self.first_from(gap.next_use_slot - shift)):
+                t = self.slots[k]
+                if self.problem.resident_bytes[t] > self.problem.budget_bytes:
+                    yield k, t + shift
+
+    def before_us(self, position: int) -> float:
+        """Returns the time, with nothing moved, from the start of the one before to its start."""
+        return self.problem.elapsed_us[self.slots[position]] - self._start_us(position - 1)
+
+    def skipped_us(self, position: int) -> float:
+        """Returns the time, with nothing moved, from the end of the one before to its start."""
+        before = self.slots[position - 1] + 1 if position > 0 else 0
+        elapsed_us = self.problem.elapsed_us
+        return elapsed_us[self.slots[position]] - elapsed_us[before]
+
+    def _start_us(self, position: int) -> float:
+        return self.problem.elapsed_us[self.slots[position]] if position >= 0 else 0.0
+
+
+def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
+    """Returns the slots where a gap begins or ends, and the fullest one from each to the next.
+
+    Between two of them the same gaps are open, so whole gaps that make the fullest slot fit make
+    all of them fit.
+
+    Args:
+        problem: The problem.
+        gaps: The gaps a model may use.
+    """
+    count = problem.slot_count
+    events = {0, count - 1}
+    for gap in gaps:
+        events |= {gap.first_slot, gap.next_use_slot % count}
+    edges = [*sorted(events), count]
+    fullest = {_fullest(problem.resident_bytes, a, b) for a, b in pairwise(edges)}
+    over = {t for t in fullest if problem.resident_bytes[t] > problem.budget_bytes}
+    return KeptSlots(problem, tuple(sorted(events | over)))
+
+
+def _fullest(resident_bytes: Sequence[int], first: int, end: int) -> int:
+    return max(range(first, end), key=resident_bytes.__getitem__)
