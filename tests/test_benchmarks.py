@@ -1,14 +1,21 @@
 """The benchmarks of the planner in a tiny form: what they compute, and no claim about time."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from planner.baselines.case import case_of
+from planner.baselines.registry import BASELINES
 from planner.boundary import Boundary
 from planner.plan import BoundSource
 from planner.solve import solve
 from profiles.profile import write_profile
+from tests.benchmarks.bench_baselines import figures_of
+from tests.benchmarks.bench_compare import Figures as CompareFigures
+from tests.benchmarks.bench_compare import figures as best_of
+from tests.benchmarks.bench_compare import read_baselines
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
 from tests.benchmarks.bench_growth import draw, fitted, series
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
@@ -107,3 +114,18 @@ def test_every_planner_that_fits_is_simulated_in_every_draw() -> None:
         assert row.worst >= row.median >= 0
         assert row.worst_growth >= row.median_growth
         assert row.median_growth == pytest.approx(row.median - row.planned)
+
+
+def test_baselines_are_simulated_once_and_read_again(tmp_path: Path) -> None:
+    case = case_of(unet_like(3), 3000, LINK)
+    rows = [*figures_of(case, "toy", 75)]
+    assert [row.baseline for row in rows] == [baseline.name for baseline in BASELINES]
+    pd.DataFrame([asdict(row) for row in rows]).to_csv(tmp_path / "rows.csv", index=False)
+    known = read_baselines(tmp_path / "rows.csv")
+    assert known == {(case.step.profile.fingerprint(), "toy", 75): rows}
+    mine = best_of(case, "toy", 75, 600.0, known)
+    again = best_of(case, "toy", 75, 600.0, {})
+    assert isinstance(mine, CompareFigures)
+    assert isinstance(again, CompareFigures)
+    assert mine.best_us == again.best_us == min(row.stall_us for row in rows if row.fits)
+    assert not mine.is_beaten

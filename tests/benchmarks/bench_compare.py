@@ -1,41 +1,40 @@
 """Our plans against the best published baseline and against the bound, on the library's profiles.
 
     python -m tests.benchmarks.bench_compare [--only NAME] [--budget 30] [--link NAME]
-        [--time-limit 60] [--csv FILE]
+        [--time-limit 60] [--baselines FILE] [--csv FILE]
 
-Every profile of the library at 30, 50 and 70% of its peak on three links: the two of the paper, and
-the profile's own, or PCIe 5 where that is one of them. Stalls are simulated, as a share of the step
-with nothing moved. `ratio` is our step over the best baseline's that fits; `over bound` our step
-over the least that the bound allows. A baseline that beats ours is marked: it is a fault of the
-planner.
+The cases are those of `tests.benchmarks.bench_baselines`; baselines are simulated unless the table
+of that benchmark is given and has them. Stalls are simulated, as a share of the step with nothing
+moved. `ratio` is our step over the best baseline's that fits; `over bound` our step over the least
+that the bound allows. A baseline that beats ours is marked: it is a fault of the planner.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from planner.baselines.case import Case, case_of
-from planner.baselines.compare import Comparison, Row
+from planner.baselines.case import Case
 from planner.baselines.ours import our_plan
-from planner.baselines.registry import BASELINES
-from planner.memory import slot_memory
 from planner.solver_name import SolverName
 from profiles.errors import BudgetError
-from profiles.hardware import link_named
-from profiles.library.index import PREFIX, profile_path, read_index
-from profiles.profile import Profile, read_profile
+from tests.benchmarks.bench_baselines import (
+    BaselineFigures,
+    add_case_options,
+    cases,
+    figures_of,
+)
 
-BUDGETS_PERCENT = (30, 50, 70)
-LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu")
-THIRD_LINK = "pcie5-x16"
 TIED_US = 1.0
 """Stalls this near are one."""
 NONE_FITS = "none fits"
+
+Known = dict[tuple[str, str, int], list[BaselineFigures]]
+"""Every baseline's figures, by fingerprint of the profile, link and budget in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +83,9 @@ HEADING = (
 )
 
 
-def links_of(profile: Profile) -> tuple[str, ...]:
-    own = profile.link.name
-    return (*LINKS, own if own not in LINKS else THIRD_LINK)
-
-
-def figures(case: Case, name: str, percent: int, time_limit_s: float) -> Figures | str:
+def figures(
+    case: Case, name: str, percent: int, time_limit_s: float, known: Known
+) -> Figures | str:
     """One line, or why there is none."""
     started_s = time.monotonic()
     try:
@@ -98,48 +94,46 @@ def figures(case: Case, name: str, percent: int, time_limit_s: float) -> Figures
         needed = error.smallest_budget_bytes / max(case.problem.resident_bytes)
         return f"{name:22s} {case.problem.link.name:19s} {percent:3d}% needs {100 * needed:.1f}%"
     seconds = time.monotonic() - started_s
-    bound_us = plan.certificate.bound_stall_us
-    rows = Comparison(case, bound_us, is_full=False).rows(BASELINES)
     line = Figures(
         profile=name,
         link=case.problem.link.name,
         budget_percent=percent,
         compute_us=plan.certificate.compute_us,
         ours_us=plan.certificate.simulated_stall_us,
-        bound_us=bound_us,
+        bound_us=plan.certificate.bound_stall_us,
         seconds=seconds,
     )
+    key = (case.step.profile.fingerprint(), case.problem.link.name, percent)
+    rows = known.get(key) or list(figures_of(case, name, percent))
     fitting = sorted((row for row in rows if row.fits), key=_stall_us)
     if not fitting:
         return line
-    return replace(line, best=fitting[0].name, best_us=fitting[0].stall_us)
+    return replace(line, best=fitting[0].baseline, best_us=fitting[0].stall_us)
 
 
-def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
-    for entry in read_index().entries:
-        if options.only not in entry.name:
-            continue
-        profile = read_profile(profile_path(Path(f"{PREFIX}{entry.name}")))
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
-        for link in options.link or links_of(profile):
-            for percent in options.budget or BUDGETS_PERCENT:
-                budget_bytes = peak_bytes * percent // 100
-                yield case_of(profile, budget_bytes, link_named(link)), entry.name, percent
+def read_baselines(path: Path | None) -> Known:
+    """Reads the table of `tests.benchmarks.bench_baselines`, case by case."""
+    known: Known = {}
+    if path is not None:
+        for record in pd.read_csv(path).to_dict("records"):
+            row = BaselineFigures(**{str(field): value for field, value in record.items()})
+            known.setdefault((row.fingerprint, row.link, row.budget_percent), []).append(row)
+    return known
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table line by line, and writes it."""
     parser = argparse.ArgumentParser(description="Ours against every baseline.")
-    parser.add_argument("--only", default="", help="profiles whose name contains this")
-    parser.add_argument("--budget", type=int, action="append", help="percent of the peak")
-    parser.add_argument("--link", action="append", help="a link of the table")
+    add_case_options(parser)
+    parser.add_argument("--baselines", type=Path, help="what bench_baselines wrote")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per plan")
     parser.add_argument("--csv", type=Path, default=Path("bench_compare.csv"))
     options = parser.parse_args(argv)
+    known = read_baselines(options.baselines)
     found: list[Figures] = []
     print(HEADING, flush=True)
     for case, name, percent in cases(options):
-        line = figures(case, name, percent, options.time_limit)
+        line = figures(case, name, percent, options.time_limit, known)
         print(line if isinstance(line, str) else line.line(), flush=True)
         if isinstance(line, Figures):
             found.append(line)
@@ -148,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{len(found)} cases planned, {beaten} in which a baseline beats ours; simulated")
 
 
-def _stall_us(row: Row) -> float:
+def _stall_us(row: BaselineFigures) -> float:
     return row.stall_us
 
 

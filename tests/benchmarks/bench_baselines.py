@@ -1,0 +1,127 @@
+"""Every baseline on the library's profiles: what it stalls, what it moves, whether it fits.
+
+    python -m tests.benchmarks.bench_baselines --csv baselines.csv [--only NAME] [--budget 30]
+        [--link NAME]
+
+Every profile of the library at 30, 50 and 70% of its peak on three links: the two of the paper, and
+the profile's own, or PCIe 5 where that is one of them. Stalls and bytes are simulated; seconds are
+those a rule took to plan (measured). `tests.benchmarks.bench_compare` reads the table.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from planner.baselines.case import Case, case_of
+from planner.baselines.compare import Comparison
+from planner.baselines.registry import BASELINES
+from planner.memory import slot_memory
+from profiles.hardware import link_named
+from profiles.library.index import PREFIX, profile_path, read_index
+from profiles.profile import Profile, read_profile
+
+BUDGETS_PERCENT = (30, 50, 70)
+LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu")
+THIRD_LINK = "pcie5-x16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineFigures:
+    """One baseline on one case.
+
+    Attributes:
+        profile: Name of the library's profile.
+        fingerprint: Its digest: figures of another version are none of this one.
+        link: Name of the link.
+        budget_percent: The budget, as a share of the peak with nothing moved.
+        baseline: Its name.
+        fits: Whether it meets the budget.
+        stall_us: With its own timing (simulated).
+        moved_bytes: Copied to the host per step (simulated).
+        peak_bytes: Most bytes resident (simulated).
+        seconds: Time the rule and its simulation took (measured).
+    """
+
+    profile: str
+    fingerprint: str
+    link: str
+    budget_percent: int
+    baseline: str
+    fits: bool
+    stall_us: float
+    moved_bytes: int
+    peak_bytes: int
+    seconds: float
+
+
+def add_case_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose cases."""
+    parser.add_argument("--only", default="", help="profiles whose name contains this")
+    parser.add_argument("--budget", type=int, action="append", help="percent of the peak")
+    parser.add_argument("--link", action="append", help="a link of the table")
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
+    """Yields each case with the name of its profile and its budget in percent."""
+    for entry in read_index().entries:
+        if options.only not in entry.name:
+            continue
+        profile = read_profile(profile_path(Path(f"{PREFIX}{entry.name}")))
+        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        for link in options.link or links_of(profile):
+            for percent in options.budget or BUDGETS_PERCENT:
+                budget_bytes = peak_bytes * percent // 100
+                yield case_of(profile, budget_bytes, link_named(link)), entry.name, percent
+
+
+def links_of(profile: Profile) -> tuple[str, ...]:
+    """Returns the three links that a profile is planned for."""
+    own = profile.link.name
+    return (*LINKS, own if own not in LINKS else THIRD_LINK)
+
+
+def figures_of(case: Case, name: str, percent: int) -> Iterator[BaselineFigures]:
+    """Simulates every baseline on one case."""
+    # No bound is asked for: these figures do not depend on it.
+    comparison = Comparison(case, 0.0, is_full=False)
+    fingerprint = case.step.profile.fingerprint()
+    for baseline in BASELINES:
+        started_s = time.perf_counter()
+        row = comparison.row(baseline)
+        yield BaselineFigures(
+            profile=name,
+            fingerprint=fingerprint,
+            link=case.problem.link.name,
+            budget_percent=percent,
+            baseline=row.name,
+            fits=row.fits,
+            stall_us=row.stall_us,
+            moved_bytes=row.moved_bytes,
+            peak_bytes=row.peak_bytes,
+            seconds=time.perf_counter() - started_s,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a line per case, and writes the table after each."""
+    parser = argparse.ArgumentParser(description="Every baseline, simulated.")
+    add_case_options(parser)
+    parser.add_argument("--csv", type=Path, default=Path("bench_baselines.csv"))
+    options = parser.parse_args(argv)
+    found: list[BaselineFigures] = []
+    for case, name, percent in cases(options):
+        rows = list(figures_of(case, name, percent))
+        found += rows
+        pd.DataFrame([asdict(row) for row in found]).to_csv(options.csv, index=False)
+        fitting = sum(row.fits for row in rows)
+        print(
+            f"{name} {case.problem.link.name} {percent}%: {fitting} of {len(rows)} fit", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
