@@ -185,7 +185,7 @@ def test_a_host_budget_counts_what_waits_over_the_boundary() -> None:
     p = resident("parameter:p", 4, 1, 4, writes=[4])
     profile = toy(*[10] * 6, storages=[s, p, fixed("w", 6, 0)])
     free = plan(profile, 12)
-    assert {swap.storage for swap in free.swaps} == {0}
+    assert 0 in {swap.storage for swap in free.swaps}
     assert stall_us(free) == 0
     tight = plan(profile, 12, host_budget_bytes=4)
     assert {swap.storage for swap in tight.swaps} == {1}
