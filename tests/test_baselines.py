@@ -34,6 +34,7 @@ from planner.baselines.swapadvisor import SWAPADVISOR
 from planner.baselines.teraio import G10, TERAIO
 from planner.baselines.tflms import TFLMS_V1, TFLMS_V2
 from planner.baselines.torch_pass import TORCH_PASS, TORCH_PASS_SINK
+from planner.baselines.torchtitan import TORCHTITAN
 from planner.baselines.torchtune import MAX_FWD_STASH, TORCHTUNE
 from planner.baselines.vdnn import VDNN_ALL, VDNN_CONV
 from planner.boundary import Boundary
@@ -231,6 +232,20 @@ def test_the_torch_pass_waits_for_every_copy_out_or_for_all_at_the_end() -> None
     assert trips(TORCH_PASS, profile, 1) == [(0, 1, 1, 4, 6), (1, 2, 2, 3, 5)]
     assert trips(TORCH_PASS_SINK, profile, 1) == [(0, 1, 3, 4, 6), (1, 2, 3, 4, 5)]
     assert stall_us(TORCH_PASS, profile, 1) == 12
+
+
+def test_torchtitan_takes_the_largest_and_waits_one_layer_later() -> None:
+    # y is larger than x and enough. It is idle from slot 2 on: compute waits for it when slot 3,
+    # the layer after that, ends. It is fetched one layer ahead of slot 7.
+    x, y = activation("x", 5, 0, 8), activation("y", 6, 1, 7)
+    profile = steps_of_ten(9, [x, y, fixed("w", 9, 5)])
+    assert trips(TORCHTITAN, profile, 14) == [(1, 2, 4, 6, 7)]
+    assert stall_us(TORCHTITAN, profile, 14) == 0
+    # What is packed in the last forward layer stays; z is, and is not even the smallest.
+    z = activation("z", 7, 4, 6)
+    storages = [x, y, z, fixed("w", 9, 5)]
+    moved = {storage for storage, *_ in trips(TORCHTITAN, steps_of_ten(9, storages), 1)}
+    assert moved == {0, 1}
 
 
 def test_deepcompile_brings_the_largest_back_and_waits_for_every_copy_out() -> None:

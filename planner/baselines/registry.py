@@ -11,6 +11,7 @@ from planner.baselines.swapadvisor import SWAPADVISOR
 from planner.baselines.teraio import G10, TERAIO
 from planner.baselines.tflms import TFLMS_V1, TFLMS_V2
 from planner.baselines.torch_pass import TORCH_PASS, TORCH_PASS_SINK
+from planner.baselines.torchtitan import TORCHTITAN
 from planner.baselines.torchtune import TORCHTUNE
 from planner.baselines.vdnn import VDNN_ALL, VDNN_CONV
 
@@ -29,6 +30,7 @@ PUBLISHED: tuple[Baseline, ...] = (
     TORCHTUNE,
     TORCH_PASS,
     TORCH_PASS_SINK,
+    TORCHTITAN,
     DEEPCOMPILE,
 )
 CONTROLS: tuple[Baseline, ...] = (
