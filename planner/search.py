@@ -13,6 +13,7 @@ from planner.draft import POLICIES, Draft, Policy, Timing
 from planner.model import BYTES_WEIGHT
 from planner.neighbours import Neighbours
 from planner.problem import Problem
+from planner.standing import Standing, Told, untold
 from planner.stop import Limits
 from planner.timing import schedule_trips
 from planner.trip_layout import fits_host
@@ -50,12 +51,16 @@ class Search:
         problem: What is searched.
         limits: When to stop.
         progress: Told how far it is.
+        told: Told of every better answer and bound.
     """
 
-    def __init__(self, problem: Problem, limits: Limits, progress: Progress) -> None:
+    def __init__(
+        self, problem: Problem, limits: Limits, progress: Progress, told: Told = untold
+    ) -> None:
         self.problem = problem
         self.limits = limits
         self.progress = progress
+        self.told = told
         self.bound_us = 0.0
         self._best: Answer | None = None
 
@@ -110,7 +115,17 @@ class Search:
         better = self._best is None or answer.cost_us < self._best.cost_us
         if better and self._fits_host(answer):
             self._best = answer
+            self._tell()
         return answer
+
+    def bounded(self, bound_us: float) -> None:
+        """Takes note of a bound: no answer can wait less."""
+        self.bound_us = max(self.bound_us, bound_us)
+        self._tell()
+
+    def _tell(self) -> None:
+        stall_us = self.best.timing.stall_us
+        self.told(Standing(stall_us, self.bound_us, self.problem.compute_us))
 
     def _fits_host(self, answer: Answer) -> bool:
         return fits_host(self.problem, answer.draft.chosen, answer.timing.trips)

@@ -18,6 +18,7 @@ from planner.search import Search
 from planner.smallest_budget import check_budget, whole_trips_fit_host, widest_set
 from planner.solver import solve_model
 from planner.solver_name import SolverName
+from planner.standing import Told, untold
 from planner.stop import Limits, never
 from planner.variables import Goal
 from profiles.profile import Link, Profile
@@ -46,6 +47,7 @@ def solve(
     min_size_bytes: int | None = None,
     boundary: Boundary = Boundary.PERIODIC,
     progress: Progress | None = None,
+    told: Told = untold,
     stop: Callable[[], bool] = never,
 ) -> Plan:
     """Plans a step for a budget.
@@ -61,6 +63,7 @@ def solve(
         min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
         boundary: Whether trips may wrap round the step boundary.
         progress: Told how far it is.
+        told: Told of every better plan and bound.
         stop: Asked often; once it says so, the best plan so far is returned.
 
     Returns:
@@ -89,7 +92,8 @@ def solve(
         widest = widest_set(problem, solver)
         check_budget(problem, widest, profile)
         limits = Limits(started_s + time_limit_s, stop)
-        solution = _Solver(problem, solver, limits, progress or silent).solve(widest)
+        search = Search(problem, limits, progress or silent, told)
+        solution = _Solver(problem, solver, search).solve(widest)
     seconds = time.monotonic() - started_s
     return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
 
@@ -97,43 +101,37 @@ def solve(
 class _Solver:
     """The stages of one solve: each has a plan to fall back on, and a bound once there is one."""
 
-    def __init__(
-        self, problem: Problem, solver: SolverName, limits: Limits, progress: Progress
-    ) -> None:
+    def __init__(self, problem: Problem, solver: SolverName, search: Search) -> None:
         self.problem = problem
         self.solver = solver
-        self.limits = limits
-        self.progress = progress
-        self.search = Search(problem, limits, progress)
+        self.search = search
 
     def solve(self, widest: frozenset[int]) -> Solution:
-        self.progress("bounding the stall", 0, STAGES)
+        self.search.progress("bounding the stall", 0, STAGES)
         self.search.start(widest)
-        loose = self.bounded(fluid_bound(self.problem, self.solver, self.part()))
-        self.progress("timing the swaps", 1, STAGES)
+        loose = fluid_bound(self.problem, self.solver, self.part())
+        self.search.bounded(loose.stall_us)
+        self.search.progress("timing the swaps", 1, STAGES)
         sets = [*starting_sets(self.problem, loose.shares), widest]
         self.search.try_sets(sets, QUICK_POLICIES)
         tight = loose
         if not self.search.over:
-            self.progress("solving the ILP", 2, STAGES)
+            self.search.progress("solving the ILP", 2, STAGES)
             tight = self.tightened(loose)
             self.search.try_sets([*self.chosen(tight), *sets], POLICIES)
         self.search.improve()
         return self.solution(loose, tight)
 
     def part(self) -> Limits:
-        return self.limits.share(STAGE_SHARE)
-
-    def bounded(self, bound: StallBound) -> StallBound:
-        self.search.bound_us = max(self.search.bound_us, bound.stall_us)
-        return bound
+        return self.search.limits.share(STAGE_SHARE)
 
     def tightened(self, loose: StallBound) -> StallBound:
         """The tight bound, unless time was too short for it to be any tighter."""
         tight = whole_bound(self.problem, self.solver, self.part())
         if tight.stall_us <= loose.stall_us:
             tight = tight._replace(stall_us=loose.stall_us, source=loose.source)
-        return self.bounded(tight)
+        self.search.bounded(tight.stall_us)
+        return tight
 
     def chosen(self, tight: StallBound) -> Iterator[frozenset[int]]:
         """The ILP's own sets."""

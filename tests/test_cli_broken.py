@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from planner.cli import main
-from planner.plan import Plan, write_plan
+from planner.plan import Plan, Proof, read_plan, write_plan
 from planner.solve import solve
 from profiles.profile import Profile, write_profile
 from tests.test_cli import TRAINING, sandwich
@@ -355,3 +355,43 @@ def test_ctrl_c_ends_with_one_line_and_no_file(tmp_path: Path) -> None:
     assert told.splitlines()[-1] == "plan: interrupted"
     assert "Traceback" not in told
     assert not output.exists()
+
+
+PLANNING = """
+import signal
+import sys
+
+from planner.cli.app import main
+from planner.plan import Proof, read_plan
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_planning_leaves_the_best_plan_so_far(tmp_path: Path) -> None:
+    output = tmp_path / "some.plan.json"
+    words = ["solve", "library:resnet50-v100-16gb", "--budget", "30%", "-o", str(output)]
+    with subprocess.Popen(
+        [sys.executable, "-c", PLANNING, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            # Its ILP takes seconds, whatever the machine.
+            while not process.stderr.readline().startswith("solving the ILP"):
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            told, complaints = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert "ending with the best plan so far" in complaints
+    assert "Traceback" not in complaints
+    plan = read_plan(output)
+    assert plan.certificate.proof is Proof.FEASIBLE
+    assert plan.certificate.loose_bound_stall_us > 0
+    assert f"Wrote {output}" in told

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from profiles.progress import Progress
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
 PIPED_WIDTH = 160
@@ -53,15 +52,25 @@ def print_table(
     console().print(table)
 
 
+class Shown(Protocol):
+    """Progress on the terminal, with a note beside it."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """Shows how far work is."""
+
+    def note(self, text: str) -> None:
+        """Shows what it has come to so far."""
+
+
 @contextmanager
-def progress_bars() -> Iterator[Progress]:
+def progress_bars() -> Iterator[Shown]:
     """Shows how far long work is: bars on a terminal, else one line per kind of work.
 
     Yields:
         What the work calls.
     """
     if not console(stderr=True).is_terminal:
-        yield _lines()
+        yield _Lines()
         return
     from rich.progress import (
         BarColumn,
@@ -76,30 +85,53 @@ def progress_bars() -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(
         *columns, console=console(stderr=True), refresh_per_second=REFRESHES_PER_SECOND
     ) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                # Whatever came before is over when the next kind of work starts.
-                for earlier in bars.tasks:
-                    bars.update(earlier.id, completed=earlier.total)
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield show
+        yield _Bars(bars)
 
 
-def _lines() -> Progress:
-    told: set[str] = set()
-    to_stderr = console(stderr=True)
+class _Bars:
+    """One bar per kind of work."""
 
-    def show(what: str, done: int, total: int) -> None:
-        if what not in told:
-            told.add(what)
-            to_stderr.print(f"{what} ...", markup=False, highlight=False)
+    def __init__(self, bars: "RichProgress") -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._last: TaskID | None = None
 
-    return show
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """Moves a bar."""
+        if what not in self._tasks:
+            # Whatever came before is over when the next kind of work starts.
+            for earlier in self._bars.tasks:
+                self._bars.update(earlier.id, completed=earlier.total)
+            self._tasks[what] = self._bars.add_task(what, total=total, note="")
+        self._last = self._tasks[what]
+        self._bars.update(self._last, completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        """Writes beside the last bar."""
+        if self._last is not None:
+            self._bars.update(self._last, note=text)
+
+
+class _Lines:
+    """One line per kind of work, with the note that stood before it."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._note = ""
+        self._console = console(stderr=True)
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """Prints a line when another kind of work starts."""
+        if what not in self._told:
+            self._told.add(what)
+            note = f" {self._note}" if self._note else ""
+            self._console.print(f"{what} ...{note}", markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Keeps a note for the next line."""
+        self._note = f"({text})"

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.early_end import early_end
 from planner.cli.options import (
     AllReduceOnLink,
     D2hBandwidth,
@@ -105,7 +106,7 @@ def _solved(
     host_bytes = parse_size_bytes("--host-budget", host_budget) if host_budget else None
     min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
     link = workers.link
-    with progress_bars() as progress:
+    with progress_bars() as progress, early_end() as interrupted:
         progress("loading the solver", 0, 1)
         from planner.solve import solve as solve_profile
 
@@ -118,6 +119,8 @@ def _solved(
             time_limit_s=time_limit,
             min_size_bytes=min_bytes,
             progress=progress,
+            told=lambda standing: progress.note(str(standing)),
+            stop=interrupted,
         )
 
 
