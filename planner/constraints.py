@@ -81,9 +81,17 @@ def c3_in_rate(model: Model) -> None:
 
 
 def _rate(model: Model, copy_us: Sequence[float]) -> float:
-    """The rate the largest storage sees: every copy pays the latency, it loses least by that."""
+    """The rate the largest storage sees: every copy pays the latency, it loses least by that.
+
+    Bytes may be counted evenly over a copy's time only if no copy slows another; with a joint rate
+    (13) they are counted as they move, which is at the link's own rate at best.
+    """
+    latency_us = (
+        0.0 if model.problem.link.both_bytes_per_us is None else model.problem.link.latency_us
+    )
     bytes_per_us = max(
-        gap.size_bytes / us for gap, us in zip(model.problem.gaps, copy_us, strict=True)
+        gap.size_bytes / (us - latency_us)
+        for gap, us in zip(model.problem.gaps, copy_us, strict=True)
     )
     return bytes_per_us * model.units.time_us / model.units.size_bytes
 
@@ -228,16 +236,23 @@ def c12_return(model: Model) -> None:
 
 
 def c13_both_rate(model: Model) -> None:
-    """(13) Both lanes together carry at most the rate of both directions."""
-    both = model.problem.link.both_bytes_per_us
-    if both is None:
+    """(13) What both lanes carry is a mixture of each alone and both together."""
+    link = model.problem.link
+    if link.both_bytes_per_us is None:
         return
-    rate = both * model.units.time_us / model.units.size_bytes
+    share = link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us)
+    # The time a copy takes of the other lane's while both run, per time it would take alone.
+    taken = min(1.0, (1.0 - share) / share)
+    if taken <= 0:
+        return
+    unit = model.units.size_bytes / model.units.time_us
+    out_time, back_time = unit / link.d2h_bytes_per_us, unit / link.h2d_bytes_per_us
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
-        moved = _step(model.out, k) + _step(model.back, k)
-        terms = moved + _step(model.waited, k, -rate)
-        _add(model, f"c13_both_rate_{t}", terms, LpConstraintLE, rate * run)
+        for word, out, back in (("out", 1.0, taken), ("in", taken, 1.0)):
+            moved = _step(model.out, k, out * out_time) + _step(model.back, k, back * back_time)
+            terms = moved + _step(model.waited, k, -1.0)
+            _add(model, f"c13_both_rate_{word}_{t}", terms, LpConstraintLE, run)
 
 
 def c14_boundary(model: Model) -> None:

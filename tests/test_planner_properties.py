@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from planner import Plan, read_plan, write_plan
+from planner.check import check_plan_against
 from planner.schedule import Action, lower
+from planner.simulate import simulate_plan
 from planner.solve import solve
 from planner.solver import GAP_ABS_UNITS, GAP_REL
 from planner.solver_name import SolverName
@@ -120,6 +122,20 @@ def test_the_bound_falls_as_the_link_grows_faster(job: Job, factor: float, out: 
     slack_us = ROUNDING * (1 + step_us(slow))
     least_us = fast.certificate.loose_bound_stall_us
     assert least_us <= slow.certificate.loose_bound_stall_us + slack_us
+
+
+@given(jobs(), st.sampled_from([0.2, 0.5, 0.6, 0.9]))
+@few
+def test_a_joint_rate_only_adds_waits(job: Job, share: float) -> None:
+    """Even one below what a direction alone can do, as some hosts show."""
+    profile, budget_bytes = job
+    rates = profile.link.d2h_bytes_per_us + profile.link.h2d_bytes_per_us
+    link = profile.link.model_copy(update={"both_bytes_per_us": share * rates})
+    found = plan(profile, budget_bytes, link=link)
+    assert check_plan_against(found, profile).mismatches == ()
+    alone = found.model_copy(update={"link": profile.link})
+    slack_us = ROUNDING * (1 + step_us(found))
+    assert simulate_plan(alone).total_stall_us <= found.certificate.simulated_stall_us + slack_us
 
 
 @given(profiles)
