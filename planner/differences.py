@@ -102,9 +102,9 @@ def compared(one: Mapping[str, Any], other: Mapping[str, Any]) -> pd.DataFrame:
 def moved_table(one: Plan, other: Plan) -> pd.DataFrame:
     """Returns one row per storage that either plan moves, the heaviest first.
 
-    Columns: `name` (index), `kind`, `a_bytes` and `b_bytes` (of the storage; 0 where the plan does
-    not know it), `a_trips` and `b_trips` (swaps per step), `moved` (a `Moved`), and `why` (what
-    keeps the other plan from moving it; empty if that was its choice).
+    Columns: `name` (index), `kind`, `module` (its leaf module), `a_bytes` and `b_bytes` (of the
+    storage; 0 where the plan does not know it), `a_trips` and `b_trips` (swaps per step), `moved`
+    (a `Moved`), and `why` (what keeps the other plan from moving it; empty if that was its choice).
     """
     a_trips, b_trips = _trips(one), _trips(other)
     a_known, b_known = _storages(one), _storages(other)
@@ -112,6 +112,7 @@ def moved_table(one: Plan, other: Plan) -> pd.DataFrame:
         {
             "name": name,
             "kind": (a_known.get(name) or b_known[name]).kind.value,
+            "module": (a_known.get(name) or b_known[name]).module,
             "a_bytes": a_known[name].size_bytes if name in a_known else 0,
             "b_bytes": b_known[name].size_bytes if name in b_known else 0,
             "a_trips": len(a_trips.get(name, ())),
@@ -120,7 +121,8 @@ def moved_table(one: Plan, other: Plan) -> pd.DataFrame:
         }
         for name in sorted({*a_trips, *b_trips})
     ]
-    columns = ["name", "kind", "a_bytes", "b_bytes", "a_trips", "b_trips", "moved", "why"]
+    sizes = ["a_bytes", "b_bytes", "a_trips", "b_trips"]
+    columns = ["name", "kind", "module", *sizes, "moved", "why"]
     table = pd.DataFrame(rows, columns=columns).set_index("name")
     heaviest = table[["a_bytes", "b_bytes"]].max(axis=1).sort_values(ascending=False, kind="stable")
     return table.loc[heaviest.index]

@@ -595,6 +595,7 @@ const plain = (key) => (swap) => swaps[key][swap];
 const COLUMNS = [
   { label: "storage", text: plain("name"), sort: plain("name") },
   { label: "kind", text: plain("kind"), sort: plain("kind") },
+  { label: "module", text: plain("module"), sort: plain("module") },
   { label: "bytes", text: (swap) => sizeText(swaps.size_bytes[swap]), sort: plain("size_bytes"), number: true },
   { label: "swap-out", text: anchorOf("swap_out"), sort: plain("swap_out") },
   { label: "release", text: anchorOf("release"), sort: plain("release") },
@@ -605,10 +606,11 @@ const COLUMNS = [
 ];
 const table = document.getElementById("swaps");
 const body = table.tBodies[0];
-const list = { column: 3, down: false, order: [], shown: 0 };
+const list = { column: 4, down: false, order: [], shown: 0 };
 
 const searched = Array.from({ length: swapCount }, (_, swap) =>
-  [...COLUMNS.filter((column) => !column.number).map((column) => column.text(swap)), swaps.module[swap]]
+  COLUMNS.filter((column) => !column.number)
+    .map((column) => column.text(swap))
     .join("\n")
     .toLowerCase(),
 );

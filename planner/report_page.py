@@ -169,7 +169,8 @@ def _about(plan: "Plan") -> str:
     if not plan.swaps:
         return "The step fits within the budget without swapping; the plan is empty."
     return (
-        f"{len(plan.swaps)} swaps per step, over {len(plan.slots)} slots. Written by {CREATED_BY}."
+        f"{len(plan.swaps)} swaps per step, over {len(plan.slots)} slots, for {plan.device.name}. "
+        f"Written by {CREATED_BY}."
     )
 
 

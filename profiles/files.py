@@ -88,12 +88,18 @@ def write_atomically(data: bytes, path: Path) -> None:
         raise
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, keep: Path | None = None) -> None:
     """Fails now, not after minutes of work, if `path` cannot be written.
+
+    Args:
+        path: What will be written.
+        keep: What the command reads, and must not write over.
 
     Raises:
         FileError: The path cannot be written.
     """
+    if keep is not None and path.exists() and keep.exists() and path.samefile(keep):
+        raise FileError(f"{path}: this is what is read, and would be lost. Choose another path.")
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "it is a folder")

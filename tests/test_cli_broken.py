@@ -290,6 +290,18 @@ def test_an_unwritable_output_is_told_before_the_work(
     assert message in refused("solve", profile, "--budget", "1%", "-o", output)
 
 
+def test_what_is_read_is_not_written_over(tmp_path: Path, refused: Refused) -> None:
+    profile, plan = good_profile(tmp_path), good_plan(tmp_path)
+    before = [path.read_bytes() for path in (profile, plan)]
+    lost = "this is what is read, and would be lost"
+    assert lost in refused("solve", profile, "--budget", "60%", "-o", profile)
+    assert lost in refused("sweep", profile, "--budgets", "60%", "-o", profile)
+    assert lost in refused("trace", plan, "-o", tmp_path / "." / plan.name)
+    assert lost in refused("report", plan, "-o", plan)
+    assert lost in refused("show", plan, "--png", plan)
+    assert [path.read_bytes() for path in (profile, plan)] == before
+
+
 def test_an_older_file_survives_a_failure(tmp_path: Path, refused: Refused) -> None:
     output = tmp_path / "output.json"
     output.write_text("the older file")

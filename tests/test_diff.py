@@ -255,7 +255,7 @@ def test_the_command_compares_plans(
         r"swaps +│ +1 │ +2 │ +\+1",
         r"only in B .* 1 .* 0 B .* 40 B",
         r"Moved only in B \(1 of 1",
-        r"pack:1 +│ activation +│ +40 B │ +1 │ its choice",
+        r"pack:1 +│ activation +│ +│ +40 B │ +1 │ its choice",
     ):
         assert re.search(line, printed), line
     assert "alike: the same swaps" not in printed

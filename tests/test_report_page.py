@@ -22,6 +22,7 @@ from tests.browser import TWO_FRAMES, Tab, browser_tab
 from tests.plans import empty_plan, periodic_plan, stalling_plan
 from tests.toys import activation, fixed, toy
 
+BYTES_COLUMN = 3
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
@@ -294,7 +295,7 @@ def test_swaps_are_sorted_filtered_and_followed(look: Callable[[str], Tab]) -> N
     assert "clean" in text(tab, "#swaps tbody")
     sizes = swaps["size_bytes"]
     for order in (True, False):
-        click(tab, "#swaps th button", 2)
+        click(tab, "#swaps th button", BYTES_COLUMN)
         assert [sizes[n] for n in rows(tab)] == sorted(sizes, reverse=order)
     first = rows(tab)[0]
     click(tab, "#swaps tbody tr")

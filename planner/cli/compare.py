@@ -68,7 +68,7 @@ def compare(
     chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
     case = _case(recorded, budget, chosen, min_size)
     if csv is not None:
-        check_writable(csv)
+        check_writable(csv, keep=profile)
     rows = _rows(case, solver=solver, time_limit=time_limit, is_full=not brief)
     print_comparison(case, rows)
     if csv is not None:

@@ -124,11 +124,12 @@ def _print_moved(moved: "pd.DataFrame", top: int) -> None:
         other = "B" if letter == "a" else "A"
         print_table(
             f"Moved {which.value} ({len(listed)} of {len(rows)}, the heaviest first)",
-            ("storage", "kind", "bytes", "trips", f"why not in {other}"),
+            ("storage", "kind", "module", "bytes", "trips", f"why not in {other}"),
             [
                 (
                     str(row.Index),
                     row.kind,
+                    row.module,
                     size_text(getattr(row, f"{letter}_bytes")),
                     str(getattr(row, f"{letter}_trips")),
                     row.why or "its choice",

@@ -30,6 +30,6 @@ def report(
     from profiles.files import check_writable
     from profiles.library.index import profile_path
 
-    check_writable(output)
+    check_writable(output, keep=plan)
     write_report_page(read_plan(profile_path(plan)), output)
     wrote(output)

@@ -35,7 +35,7 @@ def show(
     from profiles.profile import read_profile
 
     if png is not None:
-        check_writable(png)
+        check_writable(png, keep=file)
     file = profile_path(file)
     content = read_plan(file) if format_of(file) == Plan.FORMAT else read_profile(file)
     if isinstance(content, Plan):

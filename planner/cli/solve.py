@@ -68,7 +68,7 @@ def solve(
     sharers = choose_workers(
         recorded, alone, count=workers, share=share, all_reduce_on_link=all_reduce_on_link
     )
-    check_writable(output)
+    check_writable(output, keep=profile)
     try:
         plan = _solved(
             recorded,

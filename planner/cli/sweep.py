@@ -97,7 +97,7 @@ def sweep(
     )
     for path in (output, png):
         if path is not None:
-            check_writable(path)
+            check_writable(path, keep=profile)
     rows: dict[int, SweepRow] = {}
     try:
         _solve(recorded, points, settings, processes or os.cpu_count() or 1, rows)

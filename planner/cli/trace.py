@@ -21,6 +21,6 @@ def trace(
     from profiles.files import check_writable
     from profiles.library.index import profile_path
 
-    check_writable(output)
+    check_writable(output, keep=plan)
     write_trace(read_plan(profile_path(plan)), output)
     wrote(output)
