@@ -79,7 +79,7 @@ def test_the_whole_brain_is_padded_to_what_the_network_can_halve() -> None:
     ("settings", "message"),
     [
         ((("sise", "64"),), "unet3d has no setting 'sise'. Settings: size, features,"),
-        ((("size", "63"),), "unet3d: size is '63', expected a multiple of 16 from 32 to 192"),
+        ((("size", "63"),), "unet3d: size is '63', expected a multiple of 16 from 32 to 768"),
         ((("size", "16"),), "unet3d: size is '16', expected"),
         ((("size", "big"),), "unet3d: size is 'big', expected"),
         ((("size", ""),), "unet3d: size is '', expected"),

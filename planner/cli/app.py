@@ -11,6 +11,7 @@ from planner.cli.check import check
 from planner.cli.compare import compare
 from planner.cli.diff import diff
 from planner.cli.library import library
+from planner.cli.limits import limits
 from planner.cli.link_command import link
 from planner.cli.lists import links, workloads
 from planner.cli.profile import profile
@@ -62,6 +63,7 @@ for command in (
     check,
     compare,
     sweep,
+    limits,
     show,
     diff,
     report,

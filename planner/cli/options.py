@@ -20,6 +20,19 @@ OutputFile = Annotated[
         "once the new one is complete.",
     ),
 ]
+Workload = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A built-in name (see 'plan workloads') or path/to/file.py:function.",
+        show_default=False,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the workload; repeatable."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Set before the workload is built.")]
 ProfileFile = Annotated[
     Path,
     typer.Argument(
@@ -112,3 +125,19 @@ TimeLimit = Annotated[
     float,
     typer.Option("--time-limit", metavar="S", callback=_seconds, help="Seconds for the solver."),
 ]
+
+
+def parse_settings(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Reads the pairs of `--set`.
+
+    Raises:
+        QuantityError: One of them is no pair.
+    """
+    return tuple(map(_pair, texts or ()))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise QuantityError(f"--set is {text!r}, expected KEY=VALUE such as size=96.")
+    return key, value

@@ -5,27 +5,25 @@ from typing import Annotated
 import typer
 
 from planner.cli.estimating import check_estimates, estimate_step, is_estimated, usual_link
-from planner.cli.options import D2hBandwidth, H2dBandwidth, MeasurableLinkName, OutputFile
+from planner.cli.options import (
+    D2hBandwidth,
+    H2dBandwidth,
+    MeasurableLinkName,
+    OutputFile,
+    Seed,
+    Settings,
+    Workload,
+    parse_settings,
+)
 from planner.cli.output import progress_bars, wrote
 from planner.cli.recording import CPU, HowToRecord, read_limit_bytes, record_step
-from profiles.errors import QuantityError
 
 
 def profile(
-    workload: Annotated[
-        str,
-        typer.Argument(
-            metavar="WORKLOAD",
-            help="A built-in name (see 'plan workloads') or path/to/file.py:function.",
-            show_default=False,
-        ),
-    ],
+    workload: Workload,
     output: OutputFile,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the workload; repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Set before the workload is built.")] = 0,
+    setting: Settings = None,
+    seed: Seed = 0,
     device: Annotated[
         str,
         typer.Option(
@@ -76,9 +74,7 @@ def profile(
     from profiles.profile import WorkloadSource, write_profile
     from profiles.workloads.build import check
 
-    source = WorkloadSource(
-        reference=workload, settings=tuple(map(_pair, setting or ())), seed=seed
-    )
+    source = WorkloadSource(reference=workload, settings=parse_settings(setting), seed=seed)
     how = HowToRecord(
         device=device,
         beyond_capacity=beyond_capacity,
@@ -107,10 +103,3 @@ def profile(
 
     print_profile(recorded, top=0)
     wrote(output)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise QuantityError(f"--set is {text!r}, expected KEY=VALUE such as size=96.")
-    return key, value

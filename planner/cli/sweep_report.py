@@ -18,6 +18,7 @@ NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out",
 
 UNSOLVED = "*"
 """Behind a bound that is nothing but the time of compute."""
+UNSOLVED_MEANS = "the relaxation was not solved in time: only that nothing computes faster."
 
 
 def tell_sweep(
@@ -52,10 +53,8 @@ def tell_sweep(
     if png is not None:
         _draw(profile, name, rows, png)
     _print_rows(profile, rows)
-    if any(_is_unsolved(row) for row in rows):
-        print(
-            f"{UNSOLVED} the relaxation was not solved in time: only that nothing computes faster."
-        )
+    if any(is_unsolved(row) for row in rows):
+        print(f"{UNSOLVED} {UNSOLVED_MEANS}")
     if any(row.workers > 1 and not row.all_reduce_on_link for row in rows):
         print(ANOTHER_WAY.format(size_text(exchanged_bytes(profile))))
     for path in (csv, png):
@@ -81,14 +80,16 @@ def _cells(row: SweepRow, peak_bytes: int) -> tuple[str, ...]:
         assert row.smallest_budget_bytes is not None
         smallest = f"needs {size_text_up(row.smallest_budget_bytes)}"
         return (*asked, *[""] * (len(NUMBERS) - 2), smallest)
-    return (*asked, *_figures(row), row.outcome.value)
+    return (*asked, *figure_cells(row), row.outcome.value)
 
 
-def _is_unsolved(row: SweepRow) -> bool:
+def is_unsolved(row: SweepRow) -> bool:
+    """Whether all that is known of a plan's bound is the time of compute."""
     return row.outcome is SweepOutcome.PLANNED and row.bound_source is BoundSource.TRIVIAL
 
 
-def _figures(row: SweepRow) -> tuple[str, ...]:
+def figure_cells(row: SweepRow) -> tuple[str, ...]:
+    """Returns peak, step, slowdown, bound, gap, bytes out and back, and host pool of a plan."""
     assert row.step_us is not None
     assert row.bound_step_us is not None
     slower = row.step_us / row.compute_us - 1 if row.compute_us else 0.0
@@ -97,7 +98,7 @@ def _figures(row: SweepRow) -> tuple[str, ...]:
         size_text(row.peak_bytes or 0),
         time_text(row.step_us),
         f"{slower:.1%}",
-        time_text(row.bound_step_us) + (UNSOLVED if _is_unsolved(row) else ""),
+        time_text(row.bound_step_us) + (UNSOLVED if is_unsolved(row) else ""),
         f"{row.gap:.2%}",
         *(size_text(size_bytes or 0) for size_bytes in bytes_of),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from profiles.workloads.setting import Setting, number, number_from, one_of, whole_number
+from profiles.workloads.setting import Setting, number, number_from, one_of, up_to, whole_number
 
 ADAM, ADAMW, MOMENTUM, SGD = "adam", "adamw", "momentum", "sgd"
 
@@ -28,11 +28,13 @@ class Builtin:
 
 def batch(default: str, largest: int) -> Setting:
     """Returns the setting for how many samples one step takes."""
+    numbers = up_to(largest)
     return Setting(
         name="batch",
         default=default,
         allowed=f"a whole number from 1 to {largest} (samples in a step)",
-        read=whole_number(1, largest),
+        read=whole_number(numbers),
+        numbers=numbers,
     )
 
 
@@ -45,22 +47,26 @@ def size(default: str, *names: str) -> Setting:
 
 def sequence(default: str, largest: int) -> Setting:
     """Returns the setting for how many tokens one sample has."""
+    numbers = up_to(largest, smallest=8)
     return Setting(
         name="sequence",
         default=default,
         allowed=f"a whole number from 8 to {largest} (tokens in a sample)",
-        read=whole_number(8, largest),
+        read=whole_number(numbers),
+        numbers=numbers,
     )
 
 
 def resolution(default: str, smallest: int, largest: int, multiple_of: int) -> Setting:
     """Returns the setting for the edge of a picture."""
+    numbers = up_to(largest, smallest=smallest, multiple_of=multiple_of)
     return Setting(
         name="resolution",
         default=default,
         allowed=f"a multiple of {multiple_of} from {smallest} to {largest} (edge of a picture, in "
         "pixels)",
-        read=whole_number(smallest, largest, multiple_of),
+        read=whole_number(numbers),
+        numbers=numbers,
     )
 
 

@@ -16,15 +16,16 @@ from profiles.workloads.builtin import (
     sequence,
     size,
 )
-from profiles.workloads.setting import Setting, one_of, whole_number
+from profiles.workloads.setting import Setting, one_of, up_to, whole_number
 
 WHOLE_IMAGE = "full"
 LEVELS_DIVISOR = 16
 """The U-Net halves the image four times."""
-SMALLEST_EDGE = 2 * LEVELS_DIVISOR
-"""Instance normalisation needs more than one voxel at the coarsest level."""
-LARGEST_EDGE = 192
-"""The shortest side of the image is 189 voxels."""
+EDGES = up_to(768, smallest=2 * LEVELS_DIVISOR, multiple_of=LEVELS_DIVISOR)
+"""Instance normalisation needs more than one voxel at the coarsest level. The image is 189 to 233
+voxels wide: what is beyond it is background.
+"""
+FEATURES = up_to(128, smallest=4)
 BASIC_UNET, DYN_UNET = "basicunet", "dynunet"
 BF16, FP32 = "bf16", "fp32"
 PATCH_EDGE = 16
@@ -33,7 +34,7 @@ PATCH_EDGE = 16
 def _crop_size(text: str) -> int | None:
     if text == WHOLE_IMAGE:
         return None
-    return whole_number(SMALLEST_EDGE, LARGEST_EDGE, LEVELS_DIVISOR)(text)
+    return whole_number(EDGES)(text)
 
 
 UNET3D = Builtin(
@@ -43,15 +44,17 @@ UNET3D = Builtin(
         Setting(
             name="size",
             default="64",
-            allowed=f"a multiple of {LEVELS_DIVISOR} from {SMALLEST_EDGE} to {LARGEST_EDGE} (edge "
-            f"of the centred crop, in voxels of 1 mm), or {WHOLE_IMAGE!r}",
+            allowed=f"a multiple of {EDGES.step} from {EDGES[0]} to {EDGES[-1]} (edge of the "
+            f"centred crop, in voxels of 1 mm), or {WHOLE_IMAGE!r}",
             read=_crop_size,
+            numbers=EDGES,
         ),
         Setting(
             name="features",
             default="32",
             allowed="a whole number from 4 to 128 (channels of the first level)",
-            read=whole_number(4, 128),
+            read=whole_number(FEATURES),
+            numbers=FEATURES,
         ),
         Setting(
             name="network",
@@ -70,7 +73,7 @@ RESNET50 = Builtin(
     name="resnet50",
     summary="ResNet-50 (transformers) telling how high in the head a slice of the brain lies",
     settings=(
-        resolution("224", 32, 8192, 32),
+        resolution("224", 32, 32_768, 32),
         batch("8", 4096),
         optimizer(MOMENTUM),
         learning_rate("0.01"),

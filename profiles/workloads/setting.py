@@ -16,12 +16,14 @@ class Setting:
         default: Its value, as the user would write it.
         allowed: What it may be, in words.
         read: Turns the text into a value; raises ValueError if it may not be that.
+        numbers: The whole numbers that it may be; None if it is something else.
     """
 
     name: str
     default: str
     allowed: str
     read: Callable[[str], Any]
+    numbers: range | None = None
 
 
 def read_settings(
@@ -54,16 +56,21 @@ def _read(workload: str, setting: Setting, text: str) -> Any:
         ) from None
 
 
-def whole_number(smallest: int, largest: int, multiple_of: int = 1) -> Callable[[str], int]:
-    """Returns a reader of whole numbers in a range."""
+def whole_number(numbers: range) -> Callable[[str], int]:
+    """Returns a reader of whole numbers, of these."""
 
     def read(text: str) -> int:
         value = int(text)
-        if not smallest <= value <= largest or value % multiple_of:
+        if value not in numbers:
             raise ValueError(text)
         return value
 
     return read
+
+
+def up_to(largest: int, *, smallest: int = 1, multiple_of: int = 1) -> range:
+    """Returns the multiples of a number from one of them to another."""
+    return range(smallest, largest + 1, multiple_of)
 
 
 def number(above: float, largest: float) -> Callable[[str], float]:
