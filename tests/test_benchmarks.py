@@ -12,6 +12,7 @@ from planner.boundary import Boundary
 from planner.plan import BoundSource
 from planner.solve import solve
 from profiles.profile import write_profile
+from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of
 from tests.benchmarks.bench_compare import Figures as CompareFigures
 from tests.benchmarks.bench_compare import figures as best_of
@@ -129,3 +130,25 @@ def test_baselines_are_simulated_once_and_read_again(tmp_path: Path) -> None:
     assert isinstance(again, CompareFigures)
     assert mine.best_us == again.best_us == min(row.stall_us for row in rows if row.fits)
     assert not mine.is_beaten
+
+
+def test_each_baseline_is_summed_up_over_the_cases_it_fits() -> None:
+    case = {"profile": "toy", "link": "toy", "budget_percent": 50}
+    other = case | {"budget_percent": 30}
+    compared = pd.DataFrame(
+        [
+            {**case, "compute_us": 100.0, "ours_us": 0.0},
+            {**other, "compute_us": 100.0, "ours_us": 50.0},
+        ]
+    )
+    baselines = pd.DataFrame(
+        [
+            {**case, "baseline": "G10", "fits": True, "stall_us": 100.0},
+            {**other, "baseline": "G10", "fits": True, "stall_us": 25.0},
+            {**case, "baseline": "nothing", "fits": False, "stall_us": 0.0},
+        ]
+    )
+    table = summary(baselines, compared)
+    assert table.loc["G10"].to_list() == [2, 1, 0.85, 0.5]
+    assert table.loc["nothing", "fits"] == 0
+    assert [*table.index] == [baseline.name for baseline in BASELINES]
