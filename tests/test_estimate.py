@@ -11,12 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from planner.memory import slot_memory
 from profiles.errors import WorkloadError
+from profiles.instruments import Instruments
 from profiles.profile import Profile, Provenance, SlotTimes, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
 from profiles.workloads import WORKLOADS, build
 from tests import models
 from tests.estimating import assert_same_step, estimated
+from tests.fake_time import CountingClock
+from tests.test_workloads_builtin import WAYS
 from tests.training import BUILDERS, FAST_LINK, recorded
 
 SMALL = {
@@ -27,6 +30,7 @@ SMALL = {
     "bert": {"size": "tiny", "sequence": "32"},
     "llama": {"size": "tiny", "sequence": "32"},
 }
+TRANSFORMERS = ("vit", "gpt2", "bert", "llama")
 ROWS, WIDTH = 64, 32
 
 
@@ -44,6 +48,12 @@ def small(name: str) -> WorkloadSource:
     return WorkloadSource(reference=name, settings=tuple(SMALL[name].items()), seed=0)
 
 
+def recording_of(source: WorkloadSource) -> Profile:
+    """The recording, by a clock on which times settle at once."""
+    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    return record(build(source), source=source, link=FAST_LINK, timed_steps=1, instruments=tools)
+
+
 @cache
 def small_estimated(name: str) -> Profile:
     return estimated(lambda: build(small(name)), source=small(name))
@@ -51,8 +61,38 @@ def small_estimated(name: str) -> Profile:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_built_in_workloads_are_estimated_as_they_are_recorded(name: str) -> None:
-    recording = record(build(small(name)), source=small(name), link=FAST_LINK, timed_steps=1)
-    assert_same_step(small_estimated(name), recording)
+    assert_same_step(small_estimated(name), recording_of(small(name)))
+
+
+@cache
+def way_estimated(way: int, kind: str) -> Profile:
+    source = way_source(way)
+    return estimated(lambda: build(source), kind, source)
+
+
+def way_source(way: int) -> WorkloadSource:
+    name, settings = WAYS[way]
+    return WorkloadSource(reference=name, settings=tuple(settings.items()), seed=0)
+
+
+@pytest.mark.parametrize("way", range(len(WAYS)))
+def test_ways_of_training_them_are_estimated_as_they_are_recorded(way: int) -> None:
+    assert_same_step(way_estimated(way, "cpu"), recording_of(way_source(way)))
+
+
+@pytest.mark.parametrize("way", [n for n, (name, _) in enumerate(WAYS) if name in TRANSFORMERS])
+def test_ways_of_training_transformers_are_estimated_for_a_gpu(way: int) -> None:
+    on_gpu, on_cpu = way_estimated(way, "cuda"), way_estimated(way, "cpu")
+    updated = [
+        [slot.anchor for slot in profile.slots if slot.anchor.startswith(("grad:", "update:"))]
+        for profile in (on_gpu, on_cpu)
+    ]
+    assert updated[0] == updated[1] != []
+    ops = {op.name for op in on_gpu.ops}
+    precision = dict(on_gpu.workload.settings).get("precision")
+    assert ("aten._amp_update_scale_.default" in ops) is (precision == "fp16")
+    # Attention takes the same kernel when a checkpoint computes it again.
+    assert len({name for name in ops if "attention" in name and "backward" not in name}) == 1
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -82,6 +122,22 @@ def autocast(kind: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> Workload
     def step() -> torch.Tensor:
         optimizer.zero_grad()
         with torch.autocast(kind, dtype=dtype):
+            loss = model(rows).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def autocast_in_batch_norm() -> Workload:
+    model, rows = perceptron()
+    model[1] = nn.BatchNorm1d(WIDTH)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(rows).square().mean()
         loss.backward()
         optimizer.step()
@@ -185,7 +241,9 @@ def converted() -> Workload:
     return Workload(model=model, optimizer=optimizer, step=step)
 
 
-@pytest.mark.parametrize("builder", [autocast, scaled, in_place, clipped, converted])
+@pytest.mark.parametrize(
+    "builder", [autocast, autocast_in_batch_norm, scaled, in_place, clipped, converted]
+)
 def test_ways_of_training(builder: Callable[[], Workload]) -> None:
     source = WorkloadSource(reference="", settings=(), seed=0)
     recording = record(builder(), source=source, link=FAST_LINK, timed_steps=1)

@@ -15,6 +15,24 @@ from profiles.workloads import WORKLOADS, build
 from profiles.workloads.build import check
 
 Settings = dict[str, str]
+WAYS: tuple[tuple[str, Settings], ...] = (
+    ("unet3d", {"size": "32", "features": "4", "accumulate": "2"}),
+    ("resnet50", {"resolution": "32", "batch": "2", "accumulate": "2"}),
+    ("vit", {"size": "tiny", "resolution": "32", "batch": "2", "checkpointing": "yes"}),
+    ("gpt2", {"size": "tiny", "sequence": "16", "precision": "fp16", "checkpointing": "yes"}),
+    ("bert", {"size": "tiny", "sequence": "16", "checkpointing": "yes", "accumulate": "3"}),
+    (
+        "llama",
+        {
+            "size": "tiny",
+            "sequence": "16",
+            "dtype": "fp32",
+            "precision": "bf16",
+            "checkpointing": "yes",
+        },
+    ),
+)
+"""Gradient accumulation, mixed precision and checkpointing; the first two networks are slow."""
 TINY: tuple[tuple[str, Settings], ...] = (
     ("unet3d", {"size": "32", "features": "4"}),
     ("unet3d", {"size": "32", "features": "4", "network": "dynunet", "batch": "2"}),
@@ -24,6 +42,7 @@ TINY: tuple[tuple[str, Settings], ...] = (
     ("bert", {"size": "tiny", "sequence": "32"}),
     ("llama", {"size": "tiny", "sequence": "16"}),
     ("llama", {"size": "tiny", "sequence": "16", "dtype": "fp32", "optimizer": "sgd"}),
+    *WAYS[2:],
 )
 
 

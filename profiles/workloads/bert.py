@@ -1,13 +1,13 @@
 """BERT, Devlin et al. 2018, arXiv:1810.04805."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from profiles.workload import Workload
 from profiles.workloads.text import BYTES, text_batches
-from profiles.workloads.training_step import training
+from profiles.workloads.training_step import HowToTrain, checkpointed, training
 
 
 class _Shape(NamedTuple):
@@ -37,8 +37,8 @@ def build(
     sequence: int,
     batch: int,
     dropout: float,
-    optimizer: str,
-    learning_rate: float,
+    checkpointing: str,
+    **how: Unpack[HowToTrain],
 ) -> Workload:
     """Returns the training of a BERT that restores masked bytes.
 
@@ -47,8 +47,8 @@ def build(
         sequence: Tokens in a sample.
         batch: Samples in a step.
         dropout: Share of values set to zero, after each layer and in its attention.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        checkpointing: A word of the `checkpointing` setting.
+        how: See `HowToTrain`.
     """
     shape = SHAPES[size]
     config = BertConfig(
@@ -59,8 +59,9 @@ def build(
         vocab_size=shape.vocabulary,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        use_cache=False,
     )
-    model = BertForMaskedLM(config)
+    model = checkpointed(BertForMaskedLM(config), checkpointing)
     fetch = text_batches(batch, sequence)
 
     def loss() -> torch.Tensor:
@@ -69,4 +70,4 @@ def build(
         answers = tokens.masked_fill(~masked, NOT_ASKED)
         return model(input_ids=tokens.masked_fill(masked, MASK_TOKEN), labels=answers).loss
 
-    return training(model, loss, optimizer=optimizer, learning_rate=learning_rate)
+    return training(model, loss, **how)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from profiles.workloads.setting import Setting, number, number_from, one_of, up_to, whole_number
 
 ADAM, ADAMW, MOMENTUM, SGD = "adam", "adamw", "momentum", "sgd"
+FP32, BF16, FP16 = "fp32", "bf16", "fp16"
+YES, NO = "yes", "no"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,25 @@ def learning_rate(default: str) -> Setting:
     )
 
 
+PRECISION = Setting(
+    name="precision",
+    default=FP32,
+    allowed=f"one of {FP32}, {BF16}, {FP16} (autocast in forward; {FP16} with a GradScaler; {FP32} "
+    "is none)",
+    read=one_of(FP32, BF16, FP16),
+)
+ACCUMULATE = Setting(
+    name="accumulate",
+    default="1",
+    allowed="a whole number from 1 to 64 (batches in a step, whose gradients are added up)",
+    read=whole_number(1, 64),
+)
+CHECKPOINTING = Setting(
+    name="checkpointing",
+    default=NO,
+    allowed=f"one of {NO}, {YES} (each block is computed again in backward instead of kept)",
+    read=one_of(NO, YES),
+)
 DROPOUT = Setting(
     name="dropout",
     default="0.1",

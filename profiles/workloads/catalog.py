@@ -4,10 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from profiles.workloads.builtin import (
+    ACCUMULATE,
     ADAM,
     ADAMW,
+    BF16,
+    CHECKPOINTING,
     DROPOUT,
+    FP32,
     MOMENTUM,
+    PRECISION,
     Builtin,
     batch,
     learning_rate,
@@ -27,7 +32,6 @@ voxels wide: what is beyond it is background.
 """
 FEATURES = up_to(128, smallest=4)
 BASIC_UNET, DYN_UNET = "basicunet", "dynunet"
-BF16, FP32 = "bf16", "fp32"
 PATCH_EDGE = 16
 
 
@@ -65,6 +69,8 @@ UNET3D = Builtin(
         batch("1", 64),
         optimizer(ADAM),
         learning_rate("0.001"),
+        PRECISION,
+        ACCUMULATE,
     ),
     module="profiles.workloads.unet3d",
 )
@@ -77,6 +83,8 @@ RESNET50 = Builtin(
         batch("8", 4096),
         optimizer(MOMENTUM),
         learning_rate("0.01"),
+        PRECISION,
+        ACCUMULATE,
     ),
     module="profiles.workloads.resnet50",
 )
@@ -90,6 +98,9 @@ VIT = Builtin(
         batch("8", 4096),
         optimizer(ADAMW),
         learning_rate("0.0001"),
+        PRECISION,
+        ACCUMULATE,
+        CHECKPOINTING,
     ),
     module="profiles.workloads.vit",
 )
@@ -104,6 +115,9 @@ GPT2 = Builtin(
         DROPOUT,
         optimizer(ADAMW),
         learning_rate("0.0003"),
+        PRECISION,
+        ACCUMULATE,
+        CHECKPOINTING,
     ),
     module="profiles.workloads.gpt2",
 )
@@ -118,6 +132,9 @@ BERT = Builtin(
         DROPOUT,
         optimizer(ADAMW),
         learning_rate("0.0001"),
+        PRECISION,
+        ACCUMULATE,
+        CHECKPOINTING,
     ),
     module="profiles.workloads.bert",
 )
@@ -137,6 +154,9 @@ LLAMA = Builtin(
         ),
         optimizer(ADAMW),
         learning_rate("0.0003"),
+        PRECISION,
+        ACCUMULATE,
+        CHECKPOINTING,
     ),
     module="profiles.workloads.llama",
 )

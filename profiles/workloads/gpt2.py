@@ -1,12 +1,13 @@
 """GPT-2, Radford et al. 2019, Language Models are Unsupervised Multitask Learners, table 2."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from profiles.workload import Workload
 from profiles.workloads.next_token import next_token_training
 from profiles.workloads.text import BYTES
+from profiles.workloads.training_step import HowToTrain, checkpointed
 
 
 class _Shape(NamedTuple):
@@ -32,8 +33,8 @@ def build(
     sequence: int,
     batch: int,
     dropout: float,
-    optimizer: str,
-    learning_rate: float,
+    checkpointing: str,
+    **how: Unpack[HowToTrain],
 ) -> Workload:
     """Returns the training of a GPT-2; see `next_token_training`.
 
@@ -42,8 +43,8 @@ def build(
         sequence: Tokens in a sample.
         batch: Samples in a step.
         dropout: Share of values set to zero, after attention, in it and on the embeddings.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        checkpointing: A word of the `checkpointing` setting.
+        how: See `HowToTrain`.
     """
     shape = SHAPES[size]
     config = GPT2Config(
@@ -61,9 +62,8 @@ def build(
     # transformers does not know this class's loss by its name, and would say so at each start.
     model.loss_type = "ForCausalLM"
     return next_token_training(
-        model,
+        checkpointed(model, checkpointing),
         sequence=sequence,
         batch=batch,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
+        **how,
     )

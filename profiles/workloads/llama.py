@@ -6,15 +6,16 @@ The latter's shapes are those of the published configurations of Llama 3.2 1B an
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from profiles.workload import Workload
-from profiles.workloads.catalog import BF16
+from profiles.workloads.builtin import BF16
 from profiles.workloads.next_token import next_token_training
 from profiles.workloads.text import BYTES
+from profiles.workloads.training_step import HowToTrain, checkpointed
 
 
 class _Shape(NamedTuple):
@@ -38,7 +39,13 @@ SHAPES = {
 
 
 def build(
-    *, size: str, sequence: int, batch: int, dtype: str, optimizer: str, learning_rate: float
+    *,
+    size: str,
+    sequence: int,
+    batch: int,
+    dtype: str,
+    checkpointing: str,
+    **how: Unpack[HowToTrain],
 ) -> Workload:
     """Returns the training of a Llama; see `next_token_training`.
 
@@ -47,8 +54,8 @@ def build(
         sequence: Tokens in a sample.
         batch: Samples in a step.
         dtype: Of parameters, gradients, optimizer states and most activations.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        checkpointing: A word of the `checkpointing` setting.
+        how: See `HowToTrain`.
     """
     shape = SHAPES[size]
     config = LlamaConfig(
@@ -64,11 +71,10 @@ def build(
     with _default_dtype(torch.bfloat16 if dtype == BF16 else torch.float32):
         model = LlamaForCausalLM(config)
     return next_token_training(
-        model,
+        checkpointed(model, checkpointing),
         sequence=sequence,
         batch=batch,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
+        **how,
     )
 
 

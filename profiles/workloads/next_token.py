@@ -1,14 +1,16 @@
 """Training a transformers model to say which byte of a text comes next."""
 
+from typing import Unpack
+
 import torch
 
 from profiles.workload import Workload
 from profiles.workloads.text import text_batches
-from profiles.workloads.training_step import training
+from profiles.workloads.training_step import HowToTrain, training
 
 
 def next_token_training(
-    model: torch.nn.Module, *, sequence: int, batch: int, optimizer: str, learning_rate: float
+    model: torch.nn.Module, *, sequence: int, batch: int, **how: Unpack[HowToTrain]
 ) -> Workload:
     """Returns the training of a causal language model on the standard library's sources.
 
@@ -16,8 +18,7 @@ def next_token_training(
         model: A transformers model that takes tokens and returns logits.
         sequence: Tokens in a sample.
         batch: Samples in a step.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        how: See `HowToTrain`.
     """
     fetch = text_batches(batch, sequence)
 
@@ -25,4 +26,4 @@ def next_token_training(
         tokens = fetch()
         return model(input_ids=tokens, labels=tokens, use_cache=False).loss
 
-    return training(model, loss, optimizer=optimizer, learning_rate=learning_rate)
+    return training(model, loss, **how)

@@ -1,17 +1,19 @@
 """Training a transformers model to classify slices of the brain."""
 
+from typing import Unpack
+
 import torch
 
 from profiles.workload import Workload
 from profiles.workloads.slices import brain_slices
-from profiles.workloads.training_step import training
+from profiles.workloads.training_step import HowToTrain, training
 
 CLASSES = 1000
 """As in ImageNet, so that the model has the size it is known for."""
 
 
 def classifier_training(
-    model: torch.nn.Module, *, resolution: int, batch: int, optimizer: str, learning_rate: float
+    model: torch.nn.Module, *, resolution: int, batch: int, **how: Unpack[HowToTrain]
 ) -> Workload:
     """Returns the training of a model that takes pictures and returns logits.
 
@@ -19,8 +21,7 @@ def classifier_training(
         model: A transformers model for image classification.
         resolution: Edge of a picture in pixels.
         batch: Pictures in a step.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        how: See `HowToTrain`.
     """
     pictures, classes = brain_slices(batch, resolution)
 
@@ -28,4 +29,4 @@ def classifier_training(
         logits = model(pixel_values=pictures).logits
         return torch.nn.functional.cross_entropy(logits, classes)
 
-    return training(model, loss, optimizer=optimizer, learning_rate=learning_rate)
+    return training(model, loss, **how)

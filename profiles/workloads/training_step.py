@@ -1,41 +1,95 @@
 """The training step that the built-in workloads have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypedDict, Unpack
 
 import torch
 
 from profiles.workload import Workload
-from profiles.workloads.builtin import ADAM, ADAMW, MOMENTUM
+from profiles.workloads.builtin import ADAM, ADAMW, BF16, FP16, FP32, MOMENTUM, YES
 
 MOMENTUM_SHARE = 0.9
 """He et al. 2015, arXiv:1512.03385, section 3.4."""
+FIRST_SCALE = 1024.0
+"""Of the loss in fp16: low enough that gradients do not overflow. A step in which they do skips
+the update and so takes another course than the one recorded."""
+AUTOCAST = {BF16: torch.bfloat16, FP16: torch.float16}
+
+
+class HowToTrain(TypedDict):
+    """The settings that every built-in workload has.
+
+    Attributes:
+        optimizer: A word of the `optimizer` setting.
+        learning_rate: The optimizer's.
+        precision: A word of the `precision` setting.
+        accumulate: Batches in a step, whose gradients are added up.
+    """
+
+    optimizer: str
+    learning_rate: float
+    precision: str
+    accumulate: int
 
 
 def training(
-    model: torch.nn.Module,
-    loss: Callable[[], torch.Tensor],
-    *,
-    optimizer: str,
-    learning_rate: float,
+    model: torch.nn.Module, loss: Callable[[], torch.Tensor], **how: Unpack[HowToTrain]
 ) -> Workload:
     """Returns the workload whose step is forward, backward and update.
 
     Args:
         model: What is trained.
         loss: Fetches a batch and runs the forward pass.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        how: See `HowToTrain`.
     """
-    updates = _optimizer(optimizer, model, learning_rate)
+    updates = _optimizer(how["optimizer"], model, how["learning_rate"])
+    precision, batches = how["precision"], how["accumulate"]
+    scaler = torch.amp.GradScaler(
+        torch.get_default_device().type, init_scale=FIRST_SCALE, enabled=precision == FP16
+    )
+
+    def one_batch() -> torch.Tensor:
+        with _autocast(model, precision):
+            value = loss()
+        scaler.scale(value if batches == 1 else value / batches).backward()
+        return value.detach()
 
     def step() -> torch.Tensor:
         updates.zero_grad()
-        value = loss()
-        value.backward()
-        updates.step()
-        return value.detach()
+        values = [one_batch() for _ in range(batches)]
+        scaler.step(updates)
+        scaler.update()
+        return values[0] if batches == 1 else torch.stack(values).mean()
 
     return Workload(model=model, optimizer=updates, step=step)
+
+
+def checkpointed(model: torch.nn.Module, word: str) -> torch.nn.Module:
+    """Returns a transformers model that computes its blocks again in backward, if it shall.
+
+    Args:
+        model: The model.
+        word: A word of the `checkpointing` setting.
+    """
+    if word == YES:
+        untyped: Any = model
+        # transformers 5 has a new name for it.
+        if hasattr(untyped, "activation_checkpointing_enable"):
+            untyped.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            untyped.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+@contextmanager
+def _autocast(model: torch.nn.Module, precision: str) -> Iterator[None]:
+    if precision == FP32:
+        yield
+        return
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, dtype=AUTOCAST[precision]):
+        yield
 
 
 def _optimizer(kind: str, model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:

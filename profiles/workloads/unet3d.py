@@ -1,5 +1,7 @@
 """The main job: a 3D U-Net that finds grey and white matter in a brain image."""
 
+from typing import Unpack
+
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, DynUNet
@@ -7,7 +9,7 @@ from monai.networks.nets import BasicUNet, DynUNet
 from profiles.workload import Workload
 from profiles.workloads.brain import brain
 from profiles.workloads.catalog import BASIC_UNET, LEVELS_DIVISOR
-from profiles.workloads.training_step import training
+from profiles.workloads.training_step import HowToTrain, training
 
 TISSUES = 3
 AXES = 3
@@ -19,8 +21,7 @@ def build(
     features: int,
     network: str,
     batch: int,
-    optimizer: str,
-    learning_rate: float,
+    **how: Unpack[HowToTrain],
 ) -> Workload:
     """Returns the training of a U-Net on the MNI152 template.
 
@@ -29,8 +30,7 @@ def build(
         features: Channels of the first level.
         network: Which U-Net.
         batch: Images in a step.
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
+        how: See `HowToTrain`.
     """
     voxels, tissues = brain(size, LEVELS_DIVISOR)
     image = _mirrored(torch.tensor(voxels), batch)
@@ -41,7 +41,7 @@ def build(
     def loss() -> torch.Tensor:
         return loss_function(model(image), labels)
 
-    return training(model, loss, optimizer=optimizer, learning_rate=learning_rate)
+    return training(model, loss, **how)
 
 
 def _mirrored(volume: torch.Tensor, batch: int) -> torch.Tensor:

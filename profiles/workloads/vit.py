@@ -1,12 +1,13 @@
 """Vision transformer, Dosovitskiy et al. 2020, arXiv:2010.11929, table 1."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from transformers import ViTConfig, ViTForImageClassification
 
 from profiles.workload import Workload
 from profiles.workloads.catalog import PATCH_EDGE
 from profiles.workloads.picture_classes import CLASSES, classifier_training
+from profiles.workloads.training_step import HowToTrain, checkpointed
 
 
 class _Shape(NamedTuple):
@@ -25,7 +26,7 @@ INNER_PER_WIDTH = 4
 
 
 def build(
-    *, size: str, resolution: int, batch: int, optimizer: str, learning_rate: float
+    *, size: str, resolution: int, batch: int, checkpointing: str, **how: Unpack[HowToTrain]
 ) -> Workload:
     """Returns the training of a ViT on slices of the brain; see `classifier_training`."""
     shape = SHAPES[size]
@@ -39,9 +40,8 @@ def build(
         num_labels=CLASSES,
     )
     return classifier_training(
-        ViTForImageClassification(config),
+        checkpointed(ViTForImageClassification(config), checkpointing),
         resolution=resolution,
         batch=batch,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
+        **how,
     )

@@ -99,7 +99,13 @@ def layered_llama(layers: int) -> Profile:
         finally:
             torch.set_default_dtype(torch.float32)
         return next_token_training(
-            model, sequence=SEQUENCE, batch=BATCH, optimizer="adamw", learning_rate=1e-4
+            model,
+            sequence=SEQUENCE,
+            batch=BATCH,
+            optimizer="adamw",
+            learning_rate=1e-4,
+            precision="fp32",
+            accumulate=1,
         )
 
     return estimate(
