@@ -7,6 +7,7 @@ from profiles.workloads.setting import Setting, number, number_from, one_of, up_
 ADAM, ADAMW, MOMENTUM, SGD = "adam", "adamw", "momentum", "sgd"
 FP32, BF16, FP16 = "fp32", "bf16", "fp16"
 YES, NO = "yes", "no"
+MOST_BATCHES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,10 @@ PRECISION = Setting(
 ACCUMULATE = Setting(
     name="accumulate",
     default="1",
-    allowed="a whole number from 1 to 64 (batches in a step, whose gradients are added up)",
-    read=whole_number(1, 64),
+    allowed=f"a whole number from 1 to {MOST_BATCHES} (batches in a step, whose gradients are added "
+    "up)",
+    read=whole_number(up_to(MOST_BATCHES)),
+    numbers=up_to(MOST_BATCHES),
 )
 CHECKPOINTING = Setting(
     name="checkpointing",
