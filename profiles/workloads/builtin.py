@@ -104,10 +104,8 @@ PRECISION = Setting(
 ACCUMULATE = Setting(
     name="accumulate",
     default="1",
-    allowed=f"a whole number from 1 to {MOST_BATCHES} (batches in a step, whose gradients are added "
-    "up)",
+    allowed=f"a whole number from 1 to {MOST_BATCHES} (batches in a step; gradients are added up)",
     read=whole_number(up_to(MOST_BATCHES)),
-    numbers=up_to(MOST_BATCHES),
 )
 CHECKPOINTING = Setting(
     name="checkpointing",
