@@ -215,6 +215,23 @@ def test_emptied_storages_are_sealed_where_torch_can(
     assert calls == [("seal", storage._cdata, 0), ("unseal", storage._cdata, 0)]
 
 
+def test_no_seal_is_put_on_that_cannot_be_taken_off(
+    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in torch 2.11 with CUDA."""
+
+    def seal(cdata: int, message: str) -> None:
+        raise AssertionError("sealed")
+
+    monkeypatch.setattr(torch._C, "_set_storage_data_ptr_access_error_msg", seal, raising=False)
+    monkeypatch.delattr(torch._C, "_clear_storage_data_ptr_access_error_msg", raising=False)
+    values, tracked = tracked_storage()
+    tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
+    tracked.release()
+    tracked.restore(h2d)
+    assert bool((values == torch.arange(MIB // 8)).all())
+
+
 def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
     """A replay that is dropped while a copy is in flight must not unmap what it writes to."""
     lane = Lane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
