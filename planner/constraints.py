@@ -141,7 +141,7 @@ def c5_budget(model: Model) -> None:
 
 def c6_host(model: Model) -> None:
     """(6) Only what has left can come back, and the host holds what is away."""
-    host_bytes = model.problem.host_budget_bytes
+    host_bytes = _host_bytes(model)
     for k, t in enumerate(model.kept.slots):
         left = _away(model, k, model.back_after)
         _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
@@ -150,9 +150,15 @@ def c6_host(model: Model) -> None:
             _add(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
 
 
+def _host_bytes(model: Model) -> int | None:
+    """H, in device bytes: what is packed on the way takes less of the host."""
+    host_bytes = model.problem.host_budget_bytes
+    return None if host_bytes is None else host_bytes + model.problem.packed_away_bytes
+
+
 def c7_host_reserved(model: Model) -> None:
     """(7) The host pool reserves a storage's bytes for its whole trip."""
-    host_bytes = model.problem.host_budget_bytes
+    host_bytes = _host_bytes(model)
     if host_bytes is None:
         return
     wrapping = [
@@ -245,7 +251,8 @@ def c13_both_rate(model: Model) -> None:
     taken = min(1.0, (1.0 - share) / share)
     if taken <= 0:
         return
-    unit = model.units.size_bytes / model.units.time_us
+    # Kernels may move more device bytes in that time than the link's rate says.
+    unit = model.units.size_bytes / model.units.time_us / model.problem.lane_gain
     out_time, back_time = unit / link.d2h_bytes_per_us, unit / link.h2d_bytes_per_us
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us

@@ -1,8 +1,10 @@
 """Plans and profiles in words, for people: on the terminal and on a page."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from planner.plan import BoundSource, Plan, Proof
+from profiles.copy_engine import CopyEngine
 from profiles.profile import Link, Profile
 from profiles.quantities import rate_text, size_text, time_text
 from profiles.sharing import NOTHING_SHARED, Figure, Sharing
@@ -59,6 +61,11 @@ def swaps_text(plan: Plan) -> str:
     around = sum(swap.wraps for swap in plan.swaps)
     of_them = [f"{clean} clean"] if clean else []
     of_them += [f"{around} round the step boundary"] if around else []
+    of_them += [
+        f"{count} by {engine.value.replace('_', ' ')}"
+        for engine, count in Counter(swap.engine for swap in plan.swaps).items()
+        if engine is not CopyEngine.COPY_ENGINE
+    ]
     return f"{len(plan.swaps)}" + (f" ({', '.join(of_them)})" if of_them else "")
 
 

@@ -42,6 +42,7 @@ class Gap:
         content: Which bytes it holds. Gaps of one storage with the same content can share one host
             copy, since nothing writes the storage between them.
         turn: How many gaps with that content come before it since they were written.
+        is_mask: It holds nothing but bools.
         lasting: The step never writes the storage, so that a host copy stays true for good.
     """
 
@@ -53,6 +54,7 @@ class Gap:
     content: int = 0
     turn: int = 0
     lasting: bool = False
+    is_mask: bool = False
 
     def is_open_in(self, slot: int, slot_count: int) -> bool:
         """Whether a slot of the step is one of its idle slots."""
@@ -161,7 +163,13 @@ def _cyclic_gaps(storage: Storage, uses: Sequence[_UseSlot], slot_count: int) ->
 
 def _gap(storage: Storage, first_slot: int, next_use_slot: int, content: int) -> Gap:
     return Gap(
-        storage.id, storage.name, storage.size_bytes, first_slot, next_use_slot, content=content
+        storage.id,
+        storage.name,
+        storage.size_bytes,
+        first_slot,
+        next_use_slot,
+        content=content,
+        is_mask=storage.is_mask,
     )
 
 

@@ -15,9 +15,8 @@ def host_bytes(plan: "Plan") -> tuple[int, ...]:
     A storage's bytes are, from its swap-out to its await, and on through the clean trips that rely
     on the same copy. The pool itself can be larger, as its layout may leave holes.
     """
-    sizes_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
     change = [0] * (len(plan.slots) + 1)
-    for need in host_needs(plan.swaps, sizes_bytes, len(plan.slots)).needs:
+    for need in host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).needs:
         change[need.first_slot] += need.size_bytes
         change[need.last_slot + 1] -= need.size_bytes
         if need.wraps:

@@ -39,10 +39,27 @@ class Copy(NamedTuple):
     end_us: float
 
 
+class LaneLoad(NamedTuple):
+    """What a copy puts on its lane.
+
+    Attributes:
+        latency_us: Time before any byte moves.
+        link_bytes: What then moves at the lane's rate.
+    """
+
+    latency_us: float
+    link_bytes: float
+
+
+def link_load(link: Link, size_bytes: int) -> LaneLoad:
+    """Returns what a copy by the copy engine puts on its lane."""
+    return LaneLoad(link.latency_us, float(size_bytes))
+
+
 class LaneClock(Protocol):
     """Both lanes of one link. Time never goes back from call to call."""
 
-    def issue(self, direction: Direction, storage: int, size_bytes: int, now_us: float) -> None:
+    def issue(self, direction: Direction, storage: int, load: LaneLoad, now_us: float) -> None:
         """Queues a copy."""
 
     def end_us(self, direction: Direction, storage: int, now_us: float) -> float:
@@ -89,10 +106,10 @@ class IndependentLanes:
         self._copies: dict[Direction, list[Copy]] = {d: [] for d in Direction}
         self._last: dict[tuple[Direction, int], Copy] = {}
 
-    def issue(self, direction: Direction, storage: int, size_bytes: int, now_us: float) -> None:
+    def issue(self, direction: Direction, storage: int, load: LaneLoad, now_us: float) -> None:
         """Queues a copy."""
         start_us = max(self._free_us[direction], now_us)
-        copy_us = self._link.latency_us + size_bytes / rate_bytes_per_us(self._link, direction)
+        copy_us = load.latency_us + load.link_bytes / rate_bytes_per_us(self._link, direction)
         copy = Copy(storage, start_us, start_us + copy_us)
         self._free_us[direction] = copy.end_us
         self._copies[direction].append(copy)
@@ -142,10 +159,10 @@ class JointLanes:
         self._copies: dict[Direction, list[Copy]] = {d: [] for d in Direction}
         self._last: dict[tuple[Direction, int], float] = {}
 
-    def issue(self, direction: Direction, storage: int, size_bytes: int, now_us: float) -> None:
+    def issue(self, direction: Direction, storage: int, load: LaneLoad, now_us: float) -> None:
         """Queues a copy."""
         self._advance(now_us)
-        self._queues[direction].append(_Queued(storage, self._link.latency_us, float(size_bytes)))
+        self._queues[direction].append(_Queued(storage, load.latency_us, load.link_bytes))
 
     def end_us(self, direction: Direction, storage: int, now_us: float) -> float:
         """Returns when the last copy issued for a storage ends if nothing is issued before."""

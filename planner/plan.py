@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from planner.boundary import Boundary
+from profiles.copy_engine import CopyEngine, host_size_bytes
 from profiles.files import Count, FileRecord, Microseconds, Record, read_file, write_file
 from profiles.profile import Device, Link, Provenance, StorageKind, WorkloadSource
 
@@ -45,6 +46,7 @@ class PlannedStorage(Record):
         kind: Who owns it.
         size_bytes: Its bytes.
         module: The leaf module it was first seen in, for readers.
+        is_mask: It holds nothing but bools.
     """
 
     id: Count
@@ -52,6 +54,7 @@ class PlannedStorage(Record):
     kind: StorageKind
     size_bytes: Count
     module: str
+    is_mask: bool
 
 
 class PlannedSlot(Record):
@@ -88,6 +91,9 @@ class Swap(Record):
         clean: Nothing is copied to the host: the copy that the storage's trip before this one left
             there is still true, since nothing has written the storage in between. Swap-out and
             release are one anchor.
+        engine: What carries its copies, chosen from measured rates; the same for all swaps of one
+            storage. Neighbours that the batch kernel carries go in one launch (see
+            `planner.copy_costs`).
     """
 
     storage: Count
@@ -97,6 +103,11 @@ class Swap(Record):
     await_slot: Count
     host_offset_bytes: Count
     clean: bool
+    engine: CopyEngine
+
+    def host_bytes_of(self, size_bytes: int) -> int:
+        """Returns what a storage's bytes take on the host, and on the link."""
+        return host_size_bytes(self.engine, size_bytes)
 
     @property
     def wraps(self) -> bool:
@@ -114,8 +125,9 @@ class Certificate(Record):
     Attributes:
         peak_without_bytes: Peak with nothing moved, from the profile.
         peak_bytes: Peak under the plan, by walking the anchors in program order.
-        d2h_bytes: Bytes copied to the host per step; clean swaps copy none.
-        h2d_bytes: Bytes moved back per step.
+        d2h_bytes: Bytes copied to the host per step, as they go over the link; clean swaps copy
+            none.
+        h2d_bytes: Bytes moved back per step, likewise.
         compute_us: Step time with nothing moved, from the profile.
         simulated_stall_us: Time compute waits per step once steps repeat, simulated with
             whole-storage FIFO copies.
@@ -198,6 +210,20 @@ class Plan(FileRecord):
     def storage(self, storage_id: int) -> PlannedStorage:
         """Returns the storage with this id."""
         return next(storage for storage in self.storages if storage.id == storage_id)
+
+    @property
+    def engines(self) -> dict[int, CopyEngine]:
+        """What carries storages that the copy engine does not, by id."""
+        return {s.storage: s.engine for s in self.swaps if s.engine is not CopyEngine.COPY_ENGINE}
+
+    @property
+    def host_sizes_bytes(self) -> dict[int, int]:
+        """Bytes that each storage takes in the host pool, by id."""
+        engines = self.engines
+        return {
+            s.id: host_size_bytes(engines.get(s.id, CopyEngine.COPY_ENGINE), s.size_bytes)
+            for s in self.storages
+        }
 
     @model_validator(mode="after")
     def _check(self) -> Self:

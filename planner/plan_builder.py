@@ -10,6 +10,7 @@ from planner.schedule import lower_swaps
 from planner.simulate import simulate
 from planner.solver_name import SolverName
 from planner.trip_layout import trip_offsets
+from profiles.copy_engine import CopyEngine
 from profiles.profile import Profile
 from profiles.version import CREATED_BY
 
@@ -76,6 +77,7 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
             await_slot=problem.gaps[trip.gap].next_use_slot % count,
             host_offset_bytes=offset,
             clean=trip.clean,
+            engine=problem.engines.get(problem.gaps[trip.gap].storage, CopyEngine.COPY_ENGINE),
         )
         for trip, offset in zip(trips, offsets, strict=True)
     )
@@ -83,7 +85,9 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
 
 def _host_pool_bytes(problem: Problem, swaps: tuple[Swap, ...]) -> int:
     sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.gaps}
-    ends = (swap.host_offset_bytes + sizes_bytes[swap.storage] for swap in swaps)
+    ends = (
+        swap.host_offset_bytes + swap.host_bytes_of(sizes_bytes[swap.storage]) for swap in swaps
+    )
     return max(ends, default=0)
 
 
@@ -97,6 +101,7 @@ def _storages(profile: Profile, swaps: tuple[Swap, ...]) -> tuple[PlannedStorage
             kind=storage.kind,
             size_bytes=storage.size_bytes,
             module=storage.module,
+            is_mask=storage.is_mask,
         )
         for storage in profile.storages
         if storage.id in moved | shown
@@ -137,12 +142,13 @@ def _certificate(
         sizes_bytes=sizes_bytes,
         link=problem.link,
         schedule=lower_swaps(swaps, problem.slot_count),
+        engines=problem.engines,
     )
     return Certificate(
         peak_without_bytes=max(problem.resident_bytes),
         peak_bytes=max(held_bytes),
-        d2h_bytes=sum(sizes_bytes[swap.storage] for swap in swaps if not swap.clean),
-        h2d_bytes=sum(sizes_bytes[swap.storage] for swap in swaps),
+        d2h_bytes=sum(s.host_bytes_of(sizes_bytes[s.storage]) for s in swaps if not s.clean),
+        h2d_bytes=sum(s.host_bytes_of(sizes_bytes[s.storage]) for s in swaps),
         compute_us=problem.compute_us,
         simulated_stall_us=timeline.total_stall_us,
         loose_bound_stall_us=solution.loose_bound_stall_us,

@@ -1,16 +1,20 @@
 """The planning problem: what the model, the scheduler and the search all work on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 from planner.boundary import Boundary
+from planner.copy_costs import Engines, copy_us, engine_for
 from planner.gaps import Gap
+from planner.lane_clock import Direction, rate_bytes_per_us
 from planner.memory import Absence, resident_bytes
+from profiles.copy_engine import CopyEngine, host_size_bytes
 from profiles.profile import Link
 
 REPEATED_STEPS = 8
+HOST_GRANULE_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +78,49 @@ class Problem:
         return tuple(n * self.compute_us + us for n in range(REPEATED_STEPS) for us in once_us)
 
     @cached_property
+    def engines(self) -> Engines:
+        """What carries each storage that the copy engine is not the fastest for, by id."""
+        chosen = {
+            gap.storage: engine_for(self.link, gap.size_bytes, is_mask=gap.is_mask)
+            for gap in (self.gaps if self.link.engines else ())
+        }
+        return {i: engine for i, engine in chosen.items() if engine is not CopyEngine.COPY_ENGINE}
+
+    @cached_property
     def d2h_us(self) -> tuple[float, ...]:
-        """How long each gap's copy to the host takes."""
-        return tuple(
-            self.link.latency_us + gap.size_bytes / self.link.d2h_bytes_per_us for gap in self.gaps
-        )
+        """How long each gap's copy to the host takes; in a batch it may wait for its neighbours."""
+        return self._copies_us(Direction.D2H)
 
     @cached_property
     def h2d_us(self) -> tuple[float, ...]:
-        """How long each gap's copy back takes."""
-        return tuple(
-            self.link.latency_us + gap.size_bytes / self.link.h2d_bytes_per_us for gap in self.gaps
+        """How long each gap's copy back takes, likewise."""
+        return self._copies_us(Direction.H2D)
+
+    @cached_property
+    def host_sizes_bytes(self) -> Mapping[int, int]:
+        """Bytes that each storage takes in the host pool, by id.
+
+        Kernels move 16 bytes at a time where both ends allow it, so with them all are multiples.
+        """
+        granule = HOST_GRANULE_BYTES if self.engines else 1
+        return {gap.storage: -(-self._host_bytes(gap) // granule) * granule for gap in self.gaps}
+
+    @cached_property
+    def packed_away_bytes(self) -> int:
+        """How much less than their device bytes all storages together take on the host, at most."""
+        sizes_bytes = {gap.storage: gap.size_bytes - self._host_bytes(gap) for gap in self.gaps}
+        return sum(sizes_bytes.values())
+
+    @cached_property
+    def lane_gain(self) -> float:
+        """Most device bytes that move for one byte of the link's rate; 1 with no kernel."""
+        gains = (
+            gap.size_bytes / (us * rate_bytes_per_us(self.link, direction))
+            for direction, copies_us in ((Direction.D2H, self.d2h_us), (Direction.H2D, self.h2d_us))
+            for gap, us in zip(self.gaps, copies_us, strict=True)
+            if gap.storage in self.engines
         )
+        return max([1.0, *gains])
 
     @cached_property
     def next_over_slot(self) -> tuple[int, ...]:
@@ -97,6 +132,21 @@ class Problem:
                 following = t
             slots.append(following)
         return tuple(reversed(slots))[: self.slot_count]
+
+    def _copies_us(self, direction: Direction) -> tuple[float, ...]:
+        return tuple(
+            copy_us(
+                self.link,
+                direction,
+                gap.size_bytes,
+                self.engines.get(gap.storage, CopyEngine.COPY_ENGINE),
+            )
+            for gap in self.gaps
+        )
+
+    def _host_bytes(self, gap: Gap) -> int:
+        engine = self.engines.get(gap.storage, CopyEngine.COPY_ENGINE)
+        return host_size_bytes(engine, gap.size_bytes)
 
     def slots_of(self, gap: Gap) -> tuple[int, ...]:
         """The slots a gap is open in, each below the slot count."""

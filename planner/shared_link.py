@@ -86,6 +86,15 @@ def shared_link(
         h2d_bytes_per_us=h2d,
         both_bytes_per_us=both if both < d2h + h2d else None,
         latency_us=link.latency_us,
+        engines=tuple(
+            rate.model_copy(
+                update={
+                    "d2h_bytes_per_us": rate.d2h_bytes_per_us * d2h / link.d2h_bytes_per_us,
+                    "h2d_bytes_per_us": rate.h2d_bytes_per_us * h2d / link.h2d_bytes_per_us,
+                }
+            )
+            for rate in link.engines
+        ),
         # What was measured was not measured with so many copying at once.
         provenance=Provenance.ESTIMATED if measured else link.provenance,
     )

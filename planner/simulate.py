@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from planner.lane_clock import Copy, Direction, LaneClock, lane_clock, same_unfinished
+from planner.copy_costs import COPY_ENGINE_ALONE, DIRECTIONS, Engines, lane_loads
+from planner.lane_clock import Copy, Direction, LaneClock, LaneLoad, lane_clock, same_unfinished
 from planner.schedule import Action, ActionKind, Schedule, lower
 from profiles.profile import Link
 
@@ -54,6 +55,7 @@ def simulate(
     sizes_bytes: Mapping[int, int],
     link: Link,
     schedule: Schedule,
+    engines: Engines = COPY_ENGINE_ALONE,
 ) -> Timeline:
     """Simulates a step that repeats.
 
@@ -62,8 +64,10 @@ def simulate(
         sizes_bytes: Bytes of each storage that moves, by id.
         link: Rates and latency.
         schedule: The actions at each slot's anchor.
+        engines: What carries storages that the copy engine does not, by id.
     """
     clock = lane_clock(link)
+    loads = lane_loads(schedule, sizes_bytes, link, engines)
     elapsed_us = (0.0, *accumulate(durations_us))
     begin_us = end_us = 0.0
     unfinished = clock.unfinished_us(begin_us)
@@ -71,7 +75,7 @@ def simulate(
     while True:
         steps += 1
         begin_us, before = end_us, unfinished
-        starts_us, stalls_us = _walk(schedule, elapsed_us, sizes_bytes, clock, begin_us)
+        starts_us, stalls_us = _walk(schedule, elapsed_us, loads, clock, begin_us)
         end_us = begin_us + elapsed_us[-1] + sum(stalls_us)
         unfinished = clock.unfinished_us(end_us)
         if steps == MAX_STEPS or same_unfinished(before, unfinished):
@@ -93,13 +97,14 @@ def simulate_plan(plan: "Plan") -> Timeline:
         sizes_bytes={storage.id: storage.size_bytes for storage in plan.storages},
         link=plan.link,
         schedule=lower(plan),
+        engines=plan.engines,
     )
 
 
 def _walk(
     schedule: Schedule,
     elapsed_us: Sequence[float],
-    sizes_bytes: Mapping[int, int],
+    loads: Sequence[Sequence[LaneLoad | None]],
     clock: LaneClock,
     begin_us: float,
 ) -> tuple[list[float], list[float]]:
@@ -111,26 +116,22 @@ def _walk(
         # Not summed slot by slot: rounding must not grow with the length of the step.
         arrival_us = begin_us + elapsed_us[t] + waited_us
         now_us = arrival_us
-        for action in actions:
-            now_us = _act(action, now_us, sizes_bytes, clock)
+        for action, load in zip(actions, loads[t], strict=True):
+            now_us = _act(action, load, now_us, clock)
         stalls_us.append(now_us - arrival_us)
         waited_us += now_us - arrival_us
         starts_us.append(now_us)
     return starts_us, stalls_us
 
 
-def _act(action: Action, now_us: float, sizes_bytes: Mapping[int, int], clock: LaneClock) -> float:
+def _act(action: Action, load: LaneLoad | None, now_us: float, clock: LaneClock) -> float:
     """Does one action; returns the time after it."""
     kind, storage = action
-    if kind is ActionKind.SWAP_OUT:
-        clock.issue(Direction.D2H, storage, sizes_bytes[storage], now_us)
-    elif kind is ActionKind.RELEASE:
-        return max(now_us, clock.end_us(Direction.D2H, storage, now_us))
-    elif kind is ActionKind.SWAP_IN:
-        clock.issue(Direction.H2D, storage, sizes_bytes[storage], now_us)
-    else:
-        return max(now_us, clock.end_us(Direction.H2D, storage, now_us))
-    return now_us
+    if load is not None:
+        clock.issue(DIRECTIONS[kind], storage, load, now_us)
+        return now_us
+    direction = Direction.D2H if kind is ActionKind.RELEASE else Direction.H2D
+    return max(now_us, clock.end_us(direction, storage, now_us))
 
 
 def _last_of(

@@ -127,7 +127,7 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
     Columns: `name`, `kind`, `size_bytes`, the anchors `swap_out`, `release`, `swap_in` and
     `await`, and the simulated slacks `out_slack_us` and `in_slack_us`: how long before compute
     asks for it the copy to the host, or back, is over. Below zero, compute waits. A clean swap
-    copies nothing to the host: its `out_slack_us` is not a number.
+    copies nothing to the host: its `out_slack_us` is not a number. `engine` is what carries it.
     """
     rows = [
         {
@@ -137,12 +137,13 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
             **_anchors(plan, trip.swap),
             "out_slack_us": math.nan if trip.out_slack_us is None else trip.out_slack_us,
             "in_slack_us": trip.in_slack_us,
+            "engine": trip.swap.engine.value,
         }
         for trip in trips(plan, simulate_plan(plan))
     ]
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
-    return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks])
+    return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks, "engine"])
 
 
 def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:

@@ -63,19 +63,15 @@ def whole_trips_pool_bytes(problem: Problem, chosen: Iterable[int]) -> int:
 def trip_needs(problem: Problem, trips: Sequence[Trip]) -> HostNeeds:
     """Returns what trips occupy."""
     placed = [_placed(problem, trip.gap, trip.swap_out_slot, trip.clean) for trip in trips]
-    return host_needs(placed, _sizes_bytes(problem), problem.slot_count)
+    return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
 
 
 def whole_needs(problem: Problem, order: Sequence[int]) -> HostNeeds:
     """Returns what trips would occupy that last from the beginning of their gaps."""
     placed = [_placed(problem, i, problem.gaps[i].first_slot, clean=False) for i in order]
-    return host_needs(placed, _sizes_bytes(problem), problem.slot_count)
+    return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
 
 
 def _placed(problem: Problem, i: int, swap_out_slot: int, clean: bool) -> _PlacedTrip:
     gap, count = problem.gaps[i], problem.slot_count
     return _PlacedTrip(gap.storage, swap_out_slot % count, gap.next_use_slot % count, clean)
-
-
-def _sizes_bytes(problem: Problem) -> dict[int, int]:
-    return {gap.storage: gap.size_bytes for gap in problem.gaps}

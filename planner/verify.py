@@ -13,6 +13,7 @@ from planner.boundary import Boundary
 from planner.host_needs import host_needs
 from planner.memory import planned_bytes
 from planner.simulate import simulate_plan
+from profiles.copy_engine import CopyEngine
 from profiles.errors import FileError
 from profiles.profile import BEGIN, END
 
@@ -52,7 +53,7 @@ def structure_fault(plan: "Plan") -> str | None:
 
 def derived_figures(plan: "Plan") -> dict[str, int | float]:
     """Returns the figures of the certificate that follow from the plan, by field name."""
-    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    size_bytes = plan.host_sizes_bytes
     return {
         "peak_without_bytes": max(slot.resident_bytes for slot in plan.slots),
         "peak_bytes": max(planned_bytes(plan)),
@@ -114,6 +115,7 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
         yield from _order_faults(where, swap, len(plan.slots))
         yield from _boundary_faults(where, swap, storages[swap.storage], plan.boundary)
         yield from _shown_faults(where, swap, storages[swap.storage], shown_slots)
+        yield from _engine_faults(where, swap, storages[swap.storage], plan)
     for position, (before, after) in enumerate(pairwise(plan.swaps)):
         if after.swap_out_slot < before.swap_out_slot:
             yield (
@@ -156,6 +158,24 @@ def _boundary_faults(
     if storage.name.startswith(PACK):
         yield (
             f"{where} wraps round the step boundary, expected a storage that lives across it, not "
+            f"{storage.name!r}"
+        )
+
+
+def _engine_faults(
+    where: str, swap: "Swap", storage: "PlannedStorage", plan: "Plan"
+) -> Iterator[str]:
+    expected = plan.engines.get(swap.storage, CopyEngine.COPY_ENGINE)
+    if swap.engine is not expected:
+        yield (
+            f"{where}.engine is {swap.engine.value!r}, expected {expected.value!r} as in another "
+            f"swap of storage {swap.storage}"
+        )
+    if swap.engine is CopyEngine.STRIDED_KERNEL:
+        yield f"{where}.engine is {swap.engine.value!r}, expected one that carries whole storages"
+    if swap.engine is CopyEngine.BITPACK_KERNEL and not storage.is_mask:
+        yield (
+            f"{where}.engine is {swap.engine.value!r}, expected a storage of bools, not "
             f"{storage.name!r}"
         )
 
@@ -205,7 +225,7 @@ def _trip_faults(plan: "Plan") -> Iterator[str]:
 
 def _host_faults(plan: "Plan") -> Iterator[str]:
     yield from _overlap_faults(plan)
-    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    size_bytes = plan.host_sizes_bytes
     ends = (swap.host_offset_bytes + size_bytes[swap.storage] for swap in plan.swaps)
     used_bytes = max(ends, default=0)
     if plan.host_pool_bytes != used_bytes:
@@ -219,7 +239,7 @@ def _host_faults(plan: "Plan") -> Iterator[str]:
 
 def _overlap_faults(plan: "Plan") -> Iterator[str]:
     """No host byte may belong to two storages at once (see `planner.host_needs`)."""
-    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    size_bytes = plan.host_sizes_bytes
     together = host_needs(plan.swaps, size_bytes, len(plan.slots))
     of_need: dict[int, int] = {}
     for position, need in enumerate(together.of_trip):

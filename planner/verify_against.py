@@ -68,7 +68,7 @@ def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
             yield f"storages[{position}].id is {planned.id}, the profile has no such storage"
             return
         recorded = profile.storages[planned.id]
-        for field in ("name", "kind", "size_bytes", "module"):
+        for field in ("name", "kind", "size_bytes", "module", "is_mask"):
             if getattr(planned, field) != getattr(recorded, field):
                 found, expected = getattr(planned, field), getattr(recorded, field)
                 yield f"storages[{position}].{field} is {found!r}, the profile has {expected!r}"

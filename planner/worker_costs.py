@@ -65,6 +65,7 @@ def _row(
         sizes_bytes={storage.id: storage.size_bytes for storage in plan.storages},
         link=left,
         schedule=lower(plan),
+        engines=plan.engines,
     )
     return {
         **row,

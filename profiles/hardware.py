@@ -34,6 +34,7 @@ EMULATED = Link(
     h2d_bytes_per_us=1_000.0,
     both_bytes_per_us=None,
     latency_us=50.0,
+    engines=(),
     provenance=Provenance.NOMINAL,
 )
 
@@ -59,6 +60,7 @@ def _link(
         h2d_bytes_per_us=h2d.bytes_per_us,
         both_bytes_per_us=both.bytes_per_us if both else None,
         latency_us=COPY_LATENCY_US,
+        engines=(),
         provenance=Provenance.NOMINAL,
     )
     return LinkFacts(link=link, theory=theory, d2h=d2h, h2d=h2d, both=both, sharing=sharing)

@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from profiles.copy_engine import EngineRate
 from profiles.files import Count, FileRecord, Microseconds, Rate, Record, read_file, write_file
 from profiles.sharing import Sharing
 
@@ -110,6 +111,7 @@ class Storage(Record):
         shown_at: The first slot whose anchor shows it to the runtime; None if no anchor does.
         uses: Every op that touches it, in order.
         left_out: Why it cannot be moved; None if it can.
+        is_mask: Whether every op sees nothing but bools in it: then a bit holds what a byte does.
     """
 
     id: Count
@@ -122,6 +124,7 @@ class Storage(Record):
     shown_at: Count | None
     uses: tuple[Use, ...]
     left_out: LeftOut | None
+    is_mask: bool
 
 
 class Slot(Record):
@@ -153,6 +156,8 @@ class Link(Record):
         both_bytes_per_us: Rate of both directions together while both run; None if neither slows
             the other.
         latency_us: Fixed time per copy.
+        engines: How fast copy kernels were measured; nothing where they were not, and then the copy
+            engine carries everything.
         provenance: Measured, or nominal (a data sheet, the user, the emulator's setting).
     """
 
@@ -161,6 +166,7 @@ class Link(Record):
     h2d_bytes_per_us: Rate
     both_bytes_per_us: Rate | None
     latency_us: Microseconds
+    engines: tuple[EngineRate, ...]
     provenance: Provenance
 
 
@@ -226,7 +232,7 @@ class Profile(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     REMAKE: ClassVar[str] = "plan profile"
 
     workload: WorkloadSource

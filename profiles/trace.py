@@ -10,7 +10,14 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, is_collective, is_on, storages_in, storages_of
+from profiles.dispatch import (
+    is_bookkeeping,
+    is_collective,
+    is_on,
+    storages_in,
+    storages_of,
+    tensors_of,
+)
 from profiles.owned import Owned
 from profiles.profile import Access, LeftOut, Op, Storage, StorageKind, Use
 from profiles.stamps import US_PER_NS
@@ -39,6 +46,8 @@ class _Sighting:
     shown_at: int | None = None
     released_op: int | None = None
     uses: list[Use] = field(default_factory=list)
+    seen_bools: bool = False
+    seen_others: bool = False
 
     @property
     def is_bucket(self) -> bool:
@@ -103,6 +112,7 @@ class StepTrace(TorchDispatchMode):
         result, duration_us = self._run(func, args, kwargs)
         self._in_op = False
         self._see_outputs(result)
+        self._see_types((args, kwargs, result))
         op = Op(
             name=str(func),
             slot=max(0, len(self.anchors) - 1),
@@ -183,6 +193,15 @@ class StepTrace(TorchDispatchMode):
                 sighting = self._see(storage, allocated_op=len(self.ops))
                 sighting.uses.append(Use(op=len(self.ops), access=Access.WRITE))
 
+    def _see_types(self, value: Any) -> None:
+        """Notes which storages hold bools, and which hold anything else as well."""
+        for tensor in tensors_of(value):
+            if is_on(tensor, self._device):
+                sighting = self._live.get(tensor.untyped_storage()._cdata)
+                if sighting is not None:
+                    sighting.seen_bools |= tensor.dtype is torch.bool
+                    sighting.seen_others |= tensor.dtype is not torch.bool
+
     def _show(self, slot: int, key: str, shown: torch.Tensor | None) -> int | None:
         if shown is None or not is_on(shown, self._device):
             return None
@@ -221,6 +240,7 @@ def _storage(sighting: _Sighting, position: int, taken: set[str]) -> Storage:
         shown_at=shown_at,
         uses=tuple(sighting.uses),
         left_out=left_out,
+        is_mask=sighting.seen_bools and not sighting.seen_others,
     )
 
 

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import torch
 
+from planner import lane_clock
+from planner.copy_costs import launch_us
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError
 from runtime.copying import CopyLane
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, PinnedHostPool
+from runtime.kernels.cuda_carrier import cuda_carrier
+from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes import Direction, Lane
 from runtime.streams import CudaStreams, StreamDevice
 from runtime.untried import tell_untried
@@ -59,7 +64,7 @@ def backend_for(plan: Plan, device: torch.device) -> Backend:
 
     Raises:
         PlanMismatchError: There is none for it, or the device is not at hand.
-        SwapplanError: The host pool cannot be had.
+        SwapplanError: The host pool cannot be had, or the plan's kernels cannot be compiled.
     """
     match plan.device.kind:
         case "cpu":
@@ -76,9 +81,23 @@ def backend_for(plan: Plan, device: torch.device) -> Backend:
 
 def _emulated(plan: Plan) -> Backend:
     link = plan.link
+    # A carrier each: a lane's table is in use until its launch is over.
+    d2h_carrier, h2d_carrier = (host_carrier() if plan.engines else None for _ in Direction)
     return Backend(
-        d2h=Lane(Direction.D2H, link.d2h_bytes_per_us, link.latency_us),
-        h2d=Lane(Direction.H2D, link.h2d_bytes_per_us, link.latency_us),
+        d2h=Lane(
+            Direction.D2H,
+            link.d2h_bytes_per_us,
+            link.latency_us,
+            partial(launch_us, link, lane_clock.Direction.D2H),
+            d2h_carrier,
+        ),
+        h2d=Lane(
+            Direction.H2D,
+            link.h2d_bytes_per_us,
+            link.latency_us,
+            partial(launch_us, link, lane_clock.Direction.H2D),
+            h2d_carrier,
+        ),
         pool=HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
         budget_bytes=plan.budget_bytes,
@@ -86,7 +105,7 @@ def _emulated(plan: Plan) -> Backend:
 
 
 def _cuda(plan: Plan, device: torch.device) -> Backend:
-    streams = CudaStreams(device)
+    streams = CudaStreams(device, cuda_carrier(device) if plan.engines else None)
     return Backend(
         d2h=StreamLane(streams, Direction.D2H),
         h2d=StreamLane(streams, Direction.H2D),

@@ -11,13 +11,30 @@ runs beside it and is tied to it at two points only:
 
 On the emulated device compute is the Python thread itself, and waiting blocks it. On CUDA both are
 stream operations and the host waits for nothing.
+
+[Note: boarding] Copies that the batch kernel carries board one launch until something else is
+issued on their lane, one of them is waited for, or `flush` is called, which a replay does at the
+end of each anchor. They are the batches that the simulator counts with (`planner.copy_costs`).
 """
 
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from profiles.copy_engine import CopyEngine
 from runtime.host_pool import HostStretch
+
+
+class Piece(NamedTuple):
+    """The two ends of one copy.
+
+    Attributes:
+        storage: The device end.
+        host: The host end.
+    """
+
+    storage: torch.UntypedStorage
+    host: HostStretch
 
 
 class CopyInFlight(Protocol):
@@ -25,19 +42,38 @@ class CopyInFlight(Protocol):
 
     Attributes:
         overrun_us: How much longer it took than the planned link, where that is known.
+        inexact: Whether the host end turned out not to hold all that the device end does, where
+            that is known when it has been waited for.
     """
 
-    overrun_us: float
+    @property
+    def overrun_us(self) -> float:
+        """See the class."""
+
+    @property
+    def inexact(self) -> bool:
+        """See the class."""
 
     def wait(self) -> float:
         """Makes compute wait for the copy; returns the time the host waited, in microseconds."""
+
+    def span(self) -> tuple[Any, Any]:
+        """Returns the marks of its begin and end, once it has ended, if its lane is timed."""
 
 
 class CopyLane(Protocol):
     """A first-in first-out lane of copies in one direction."""
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> CopyInFlight:
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> CopyInFlight:
         """Queues a copy between a storage and host memory of its size; returns at once."""
+
+    def flush(self) -> None:
+        """Sends off what is boarding."""
 
     def close(self) -> None:
         """Ends the lane after the copies it holds."""

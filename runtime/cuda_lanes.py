@@ -5,11 +5,34 @@ tensor is handed to `record_stream`: memory goes back to the allocator only afte
 told to wait for the lane, so its blocks are free for compute's next allocation in stream order.
 """
 
+from typing import Any
+
 import torch
 
+from profiles.copy_engine import CopyEngine
+from runtime.copying import Piece
 from runtime.host_pool import HostStretch
 from runtime.lanes import Direction
 from runtime.streams import Event, StreamDevice
+
+
+class Launch:
+    """Copies that go off together, and the event behind them.
+
+    Attributes:
+        engine: What carries them.
+        pieces: What boards; nothing once it has gone off.
+        ended: The event behind them; None before they go off.
+        waited_for_by: How many of its copies have not been waited for.
+        span: What the device tells of when they ran.
+    """
+
+    def __init__(self, engine: CopyEngine) -> None:
+        self.engine = engine
+        self.pieces: list[Piece] = []
+        self.ended: Event | None = None
+        self.waited_for_by = 0
+        self.span: Any = None
 
 
 class StreamCopy:
@@ -20,29 +43,28 @@ class StreamCopy:
 
     Attributes:
         overrun_us: Always 0: the host does not see when a copy ends.
+        inexact: Always False, for the same reason.
     """
 
     overrun_us = 0.0
+    inexact = False
 
-    def __init__(
-        self,
-        device: StreamDevice,
-        ended: Event,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-    ) -> None:
-        self._device = device
-        self._ended: Event | None = ended
-        self._held: tuple[torch.UntypedStorage, HostStretch] | None = (storage, host)
+    def __init__(self, lane: "StreamLane", launch: Launch, piece: Piece) -> None:
+        self._lane = lane
+        self._launch = launch
+        self._held: Piece | None = piece
 
     def wait(self) -> float:
         """Makes compute wait for the copy, then lets go of both ends."""
-        if self._ended is not None:
-            for stream in self._device.compute_streams():
-                self._device.wait(stream, self._ended)
-            self._device.recycle(self._ended)
-            self._ended = self._held = None
+        if self._held is not None:
+            self._lane.let_compute_wait(self._launch)
+            self._held = None
         return 0.0
+
+    def span(self) -> tuple[Any, Any]:
+        """Returns the marks of its launch's begin and end."""
+        begin, end = self._launch.span
+        return begin, end
 
 
 class StreamLane:
@@ -52,16 +74,57 @@ class StreamLane:
         self._device = device
         self._direction = direction
         self._stream = device.new_stream()
+        self._boarding: Launch | None = None
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
-        """Queues a copy behind all that compute was given so far."""
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> StreamCopy:
+        """Queues a copy behind all that compute was given so far; see [Note: boarding]."""
+        batched = engine is CopyEngine.BATCH_KERNEL
+        if not batched:
+            self.flush()
+        launch = self._boarding or Launch(engine)
+        piece = Piece(storage, host)
+        launch.pieces.append(piece)
+        launch.waited_for_by += 1
+        self._boarding = launch
+        if not batched:
+            self.flush()
+        return StreamCopy(self, launch, piece)
+
+    def flush(self) -> None:
+        """Sends off what is boarding."""
+        launch, self._boarding = self._boarding, None
+        if launch is not None:
+            self._send(launch)
+            # From now on each copy holds its own ends.
+            launch.pieces.clear()
+
+    def let_compute_wait(self, launch: Launch) -> None:
+        """Makes compute wait for one of a launch's copies; the last one gives its event back."""
+        if launch is self._boarding:
+            self.flush()
+        for stream in self._device.compute_streams():
+            self._device.wait(stream, launch.ended)
+        launch.waited_for_by -= 1
+        if launch.waited_for_by == 0:
+            self._device.recycle(launch.ended)
+
+    def close(self) -> None:
+        """Waits on the host until the lane is empty, so that its memory may be unmapped."""
+        self.flush()
+        self._device.finish(self._stream)
+
+    def _send(self, launch: Launch) -> None:
         for stream in self._device.compute_streams():
             before = self._device.record(stream)
             self._device.wait(self._stream, before)
             self._device.recycle(before)
-        self._device.copy(self._stream, storage, host, self._direction)
-        return StreamCopy(self._device, self._device.record(self._stream), storage, host)
+        launch.span = self._copy(launch)
+        launch.ended = self._device.record(self._stream)
 
-    def close(self) -> None:
-        """Waits on the host until the lane is empty, so that its memory may be unmapped."""
-        self._device.finish(self._stream)
+    def _copy(self, launch: Launch) -> Any:
+        return self._device.copy(self._stream, launch.pieces, self._direction, launch.engine)

@@ -16,11 +16,18 @@ import queue
 import threading
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import torch
 
+from profiles.copy_engine import CopyEngine
+from runtime.copying import Piece
 from runtime.host_pool import HostStretch
+
+if TYPE_CHECKING:
+    from runtime.kernels.carrier import KernelCarrier
 
 NS_PER_US = 1_000
 
@@ -32,32 +39,41 @@ class Direction(Enum):
     H2D = "H2D"
 
 
+LaunchTime = Callable[[Sequence[int], CopyEngine], float]
+"""Returns how long a launch of copies of some sizes, by some kernel, takes on the link, in us."""
+
+
+def no_time(sizes_bytes: Sequence[int], engine: CopyEngine) -> float:
+    """A kernel is not held back: it takes what it takes on this machine."""
+    return 0.0
+
+
 class Copy:
-    """One copy in flight or ended.
+    """A copy in flight or ended, or several that one launch carries.
 
     Attributes:
-        storage: The device end, kept alive while in flight; None once ended.
-        host: The host end, likewise.
+        pieces: Both ends of each, kept alive while in flight; none once ended.
         direction: Which way.
+        engine: What carries them.
         issued_ns: When it was issued, on the performance counter.
         started_ns: When the lane took it up; 0 before that.
         ended_ns: When it ended; 0 before that.
         overrun_us: How much longer this machine took than the link would have; 0 before it ended.
+        inexact: Whether a byte was packed that is no bool.
     """
 
     def __init__(
-        self,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        direction: Direction,
+        self, direction: Direction, engine: CopyEngine, go: Callable[[], None] | None = None
     ) -> None:
-        self.storage: torch.UntypedStorage | None = storage
-        self.host: HostStretch | None = host
+        self.pieces: list[Piece] = []
         self.direction = direction
+        self.engine = engine
         self.issued_ns = time.perf_counter_ns()
         self.started_ns = 0
         self.ended_ns = 0
         self.overrun_us = 0.0
+        self.inexact = False
+        self._go = go
         self._ended = threading.Event()
 
     def wait(self) -> float:
@@ -69,78 +85,180 @@ class Copy:
         if self._ended.is_set():
             return 0.0
         start_ns = time.perf_counter_ns()
+        self._set_off()
         self._ended.wait()
         return (time.perf_counter_ns() - start_ns) / NS_PER_US
 
-    def span_ns(self) -> tuple[int, int]:
+    def span(self) -> tuple[int, int]:
         """Blocks until the copy has ended; returns when it was taken up and when it ended."""
+        self._set_off()
         self._ended.wait()
         return self.started_ns, self.ended_ns
 
-    def run(self, not_before_ns: int, duration_ns: float) -> int:
+    def run(
+        self, not_before_ns: int, duration_ns: float, carrier: "KernelCarrier | None" = None
+    ) -> int:
         """Copies, then holds the lane for as long as the link would take.
 
         Args:
             not_before_ns: When the lane became free.
             duration_ns: What the copy takes on the link.
+            carrier: What carries it, if a kernel does.
 
         Returns:
             When the lane is free again.
         """
-        assert self.storage is not None
-        assert self.host is not None
         self.started_ns = time.perf_counter_ns()
         start_ns = max(not_before_ns, self.issued_ns)
-        device_address = self.storage.data_ptr()
-        if self.direction is Direction.D2H:
-            ctypes.memmove(self.host.address, device_address, self.host.size_bytes)
+        if self.engine is CopyEngine.COPY_ENGINE:
+            _copy_bytes(self.pieces[0], self.direction)
         else:
-            ctypes.memmove(device_address, self.host.address, self.host.size_bytes)
+            assert carrier is not None, "a plan with kernels comes with what carries by them"
+            self._run_kernel(carrier)
         due_ns = start_ns + int(duration_ns)
         early_ns = due_ns - time.perf_counter_ns()
         if early_ns > 0:
             time.sleep(early_ns * 1e-9)
         else:
             self.overrun_us = -early_ns / NS_PER_US
-        self.storage = self.host = None
+        self.pieces.clear()
         self.ended_ns = time.perf_counter_ns()
         self._ended.set()
         # A copy on time ended when it was due: waking late must not slow the link down.
         return due_ns if early_ns > 0 else self.ended_ns
 
+    def _run_kernel(self, carrier: "KernelCarrier") -> None:
+        from runtime.kernels.carrier import Ends
+
+        ends = [Ends(p.storage.data_ptr(), p.host.address, p.storage.nbytes()) for p in self.pieces]
+        carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
+        self.inexact = carrier.saw_stray
+
+    def _set_off(self) -> None:
+        go, self._go = self._go, None
+        if go is not None:
+            go()
+
+
+class Passenger:
+    """One of several copies that one launch carries, but the first.
+
+    Attributes:
+        overrun_us: 0: what the launch took too long, the first one tells.
+    """
+
+    overrun_us = 0.0
+
+    def __init__(self, launch: Copy) -> None:
+        self._launch = launch
+
+    @property
+    def inexact(self) -> bool:
+        """As the launch has it."""
+        return self._launch.inexact
+
+    def wait(self) -> float:
+        """Blocks until the launch has ended; returns the time waited, in microseconds."""
+        return self._launch.wait()
+
+    def span(self) -> tuple[int, int]:
+        """Returns when the launch was taken up and when it ended."""
+        return self._launch.span()
+
 
 class Lane:
     """A first-in first-out lane of copies in one direction."""
 
-    def __init__(self, direction: Direction, bytes_per_us: float, latency_us: float) -> None:
+    def __init__(
+        self,
+        direction: Direction,
+        bytes_per_us: float,
+        latency_us: float,
+        launch_time: LaunchTime = no_time,
+        carrier: "KernelCarrier | None" = None,
+    ) -> None:
+        """Starts the lane's thread.
+
+        Args:
+            direction: Which way.
+            bytes_per_us: The rate that the copy engine keeps.
+            latency_us: What each of its copies takes beyond that.
+            launch_time: What a kernel takes.
+            carrier: What carries by kernel; None if no copy is issued that a kernel carries.
+        """
         self._direction = direction
         self._jobs: queue.SimpleQueue[tuple[Copy, float] | None] = queue.SimpleQueue()
         self._bytes_per_us = bytes_per_us
         self._latency_us = latency_us
+        self._launch_time = launch_time
+        self._boarding: Copy | None = None
         self._thread = threading.Thread(
-            target=_carry, args=(self._jobs,), name=f"swapplan-{direction.value}", daemon=True
+            target=_carry,
+            args=(self._jobs, carrier),
+            name=f"swapplan-{direction.value}",
+            daemon=True,
         )
         self._thread.start()
         # The thread holds the queue, not the lane, so that a forgotten lane ends its thread.
         self._finalizer = weakref.finalize(self, self._jobs.put, None)
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> Copy:
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> Copy | Passenger:
         """Queues a copy between a storage and host memory of its size; returns at once."""
-        copy = Copy(storage, host, self._direction)
-        duration_us = self._latency_us + host.size_bytes / self._bytes_per_us
-        self._jobs.put((copy, duration_us * NS_PER_US))
-        return copy
+        piece = Piece(storage, host)
+        if engine is not CopyEngine.BATCH_KERNEL:
+            self.flush()
+            copy = Copy(self._direction, engine)
+            copy.pieces.append(piece)
+            self._put(copy)
+            return copy
+        if self._boarding is not None:
+            self._boarding.pieces.append(piece)
+            return Passenger(self._boarding)
+        self._boarding = Copy(self._direction, engine, self.flush)
+        self._boarding.pieces.append(piece)
+        return self._boarding
+
+    def flush(self) -> None:
+        """Sends off what is boarding; see [Note: boarding] in `runtime.copying`."""
+        boarding, self._boarding = self._boarding, None
+        if boarding is not None:
+            self._put(boarding)
 
     def close(self) -> None:
         """Ends the lane after the copies it holds."""
+        self.flush()
         self._finalizer()
         self._thread.join()
 
+    def _put(self, copy: Copy) -> None:
+        if copy.engine is CopyEngine.COPY_ENGINE:
+            size_bytes = copy.pieces[0].host.size_bytes
+            duration_us = self._latency_us + size_bytes / self._bytes_per_us
+        else:
+            sizes_bytes = [piece.storage.nbytes() for piece in copy.pieces]
+            duration_us = self._launch_time(sizes_bytes, copy.engine)
+        self._jobs.put((copy, duration_us * NS_PER_US))
 
-def _carry(jobs: "queue.SimpleQueue[tuple[Copy, float] | None]") -> None:
+
+def _copy_bytes(piece: Piece, direction: Direction) -> None:
+    storage, host = piece
+    if direction is Direction.D2H:
+        ctypes.memmove(host.address, storage.data_ptr(), host.size_bytes)
+    else:
+        ctypes.memmove(storage.data_ptr(), host.address, host.size_bytes)
+
+
+def _carry(
+    jobs: "queue.SimpleQueue[tuple[Copy, float] | None]", carrier: "KernelCarrier | None"
+) -> None:
     free_ns = 0
     while (job := jobs.get()) is not None:
         copy, duration_ns = job
-        free_ns = copy.run(free_ns, duration_ns)
+        free_ns = copy.run(free_ns, duration_ns, carrier)
         # Holding on to the last copy while idle would keep its storage's owner waiting for it.
         del job, copy

@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from profiles.copy_engine import CopyEngine, EngineRate
 from profiles.errors import CapacityError, SwapplanError
 from profiles.hardware import MEASURED
 from profiles.profile import Link, Provenance
@@ -92,11 +93,26 @@ class Ends:
             self._buffers.append((device_bytes.untyped_storage(), host))
         return count
 
-    def issue(self, copies: int) -> Callable[[], None]:
-        """Issues copies; returns what blocks the host until they have ended."""
-        in_flight = [
-            self.lane.issue(*self._buffers[number % len(self._buffers)]) for number in range(copies)
-        ]
+    def issue(
+        self,
+        copies: int,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        together: int = 1,
+    ) -> Callable[[], None]:
+        """Issues copies; returns what blocks the host until they have ended.
+
+        Args:
+            copies: How many.
+            engine: What carries them.
+            together: How many of them one launch carries, if a kernel does.
+        """
+        in_flight = []
+        for number in range(copies):
+            storage, host = self._buffers[number % len(self._buffers)]
+            in_flight.append(self.lane.issue(storage, host, engine))
+            if (number + 1) % together == 0:
+                self.lane.flush()
+        self.lane.flush()
 
         def wait() -> None:
             self._finish()
@@ -151,8 +167,12 @@ def measure(
     return tuple(rows)
 
 
-def link_from(rows: tuple[SizeRates, ...]) -> Link:
+def link_from(rows: tuple[SizeRates, ...], engines: tuple[EngineRate, ...] = ()) -> Link:
     """Returns the link that rates by size amount to.
+
+    Args:
+        rows: Those of the copy engine.
+        engines: Those of copy kernels, if they were measured.
 
     A copy takes `latency_us + size / rate` (`planner.simulate`): the rates are those of the largest
     size, where the latency hardly counts; the latency is what a lone smallest copy takes beyond
@@ -168,6 +188,7 @@ def link_from(rows: tuple[SizeRates, ...]) -> Link:
         h2d_bytes_per_us=largest.h2d_bytes_per_us,
         both_bytes_per_us=largest.both_bytes_per_us if shared else None,
         latency_us=max(0.0, smallest.lone_copy_us - smallest.size_bytes / slower),
+        engines=engines,
         provenance=Provenance.MEASURED,
     )
 

@@ -12,6 +12,7 @@ import torch
 from planner.plan import Plan, Swap
 from planner.schedule import Action, ActionKind
 from profiles.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, is_update
+from profiles.copy_engine import CopyEngine
 from runtime.accountant import Accountant
 from runtime.backend import Backend
 from runtime.binding import lookups, storage_of
@@ -50,6 +51,8 @@ class Moves:
         self._accountant = accountant
         self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
         self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
+        self._engines = plan.engines
+        self._host_sizes = plan.host_sizes_bytes
         self._moved = frozenset(swap.storage for swap in plan.swaps)
         self._lookups = lookups(plan, model, optimizer)
         self._across = BoundaryTrips(plan)
@@ -86,6 +89,12 @@ class Moves:
         """
         for trip in self._across.wrapping:
             self._enter(trip)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends off what boards the lanes; see [Note: boarding] in `runtime.copying`."""
+        self.d2h.flush()
+        self.h2d.flush()
 
     def settle(self) -> None:
         """Leaves every storage where the plan has it when a step ends."""
@@ -163,7 +172,7 @@ class Moves:
             case ActionKind.RELEASE:
                 self._now.stall_us += self.tracked[action.storage].release()
             case ActionKind.SWAP_IN:
-                self._swap_in(self.tracked[action.storage])
+                self._swap_in(self.tracked[action.storage], action.storage)
             case ActionKind.AWAIT:
                 self._arrive(action.storage, slot)
 
@@ -210,14 +219,14 @@ class Moves:
             self._skipped.add(trip.swap.storage)
             self.left_out = True
             return
-        self._send(tracked, trip.swap.host_offset_bytes)
+        self._send(tracked, trip.swap.storage, trip.swap.host_offset_bytes)
         if trip.residency is Residency.AWAY:
             tracked.release()
 
     def _swap_out(self, storage_id: int, slot: int) -> None:
         tracked = self._known(storage_id)
         if tracked is not None:
-            self._send(tracked, self._offsets[storage_id, slot])
+            self._send(tracked, storage_id, self._offsets[storage_id, slot])
 
     def _begin_clean_trip(self, trip: Swap) -> None:
         """See [Note: clean trips] in `runtime.boundary_trips`."""
@@ -227,12 +236,12 @@ class Moves:
         if tracked.has_copy and self._version(trip.storage) == self._versions[trip.storage]:
             tracked.drop()
         else:
-            self._send(tracked, trip.host_offset_bytes)
+            self._send(tracked, trip.storage, trip.host_offset_bytes)
             self._now.stall_us += tracked.release()
 
-    def _swap_in(self, tracked: TrackedStorage) -> None:
+    def _swap_in(self, tracked: TrackedStorage, storage_id: int) -> None:
         tracked.swap_in(self.h2d)
-        self._now.h2d_bytes += tracked.size_bytes
+        self._now.h2d_bytes += self._host_sizes[storage_id]
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
     def _arrive(self, storage_id: int, slot: int) -> None:
@@ -244,9 +253,10 @@ class Moves:
         else:
             tracked.forget_copy()
 
-    def _send(self, tracked: TrackedStorage, offset_bytes: int) -> None:
-        size_bytes = tracked.size_bytes
-        tracked.swap_out(self.d2h, self._pool.stretch(offset_bytes, size_bytes))
+    def _send(self, tracked: TrackedStorage, storage_id: int, offset_bytes: int) -> None:
+        size_bytes = self._host_sizes[storage_id]
+        engine = self._engines.get(storage_id, CopyEngine.COPY_ENGINE)
+        tracked.swap_out(self.d2h, self._pool.stretch(offset_bytes, size_bytes), engine)
         self._now.d2h_bytes += size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
@@ -260,7 +270,7 @@ class Moves:
                 tracked = None if trip is None else self._find(storage_id)
                 if trip is not None and tracked is not None:
                     self._skipped.discard(storage_id)
-                    self._send(tracked, trip.host_offset_bytes)
+                    self._send(tracked, storage_id, trip.host_offset_bytes)
                     self._now.stall_us += tracked.release()
             except UnmovableError as error:
                 fault(str(error))

@@ -188,8 +188,11 @@ class Replay:
                 return
         try:
             self._check_anchor(key, shown)
-            for action in self._schedule[self._slot]:
+            actions = self._schedule[self._slot]
+            for action in actions:
                 self._do(action)
+            if actions:
+                self._moves.flush()
         except UnmovableError as error:
             self._fall_back(str(error))
         self._moves.look_out_for_states(key, self._slot, self._fall_back)

@@ -16,6 +16,7 @@ from enum import Enum
 
 import torch
 
+from profiles.copy_engine import CopyEngine, host_size_bytes
 from runtime.accountant import Accountant
 from runtime.copying import CopyInFlight, CopyLane
 from runtime.host_pool import HostStretch
@@ -52,6 +53,7 @@ class TrackedStorage:
         self._accountant = accountant
         self._host: HostStretch | None = None
         self._host_is_true = False
+        self._engine = CopyEngine.COPY_ENGINE
         self._copy: CopyInFlight | None = None
 
     def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
@@ -84,12 +86,18 @@ class TrackedStorage:
         self._host_is_true = False
         self._accountant.expect_write(self)
 
-    def swap_out(self, lane: CopyLane, host: HostStretch) -> None:
-        """Issues the copy to the host."""
+    def swap_out(
+        self,
+        lane: CopyLane,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> None:
+        """Issues the copy to the host; the same engine will carry it back."""
+        self._engine = engine
         storage = self._movable(host)
         self._accountant.forbid(storage, self)
         self._host = host
-        self._copy = lane.issue(storage, host)
+        self._copy = lane.issue(storage, host, engine)
         self.forget_copy()
         self.residency = Residency.LEAVING
 
@@ -106,9 +114,17 @@ class TrackedStorage:
 
         Returns:
             The time waited, in microseconds.
+
+        Raises:
+            UnmovableError: The host does not hold what the device does; the storage stays.
         """
         self._expect(Residency.LEAVING)
+        copy = self._copy
         waited_us = self._wait()
+        if copy is not None and copy.inexact:
+            self.residency = Residency.RESIDENT
+            self._accountant.allow(self)
+            raise UnmovableError("it holds bytes that are no bools, so it cannot wait as bits")
         storage = self._storage()
         if storage is not None:
             self._empty(storage)
@@ -132,7 +148,7 @@ class TrackedStorage:
             seal(storage)
             raise
         assert self._host is not None
-        self._copy = lane.issue(storage, self._host)
+        self._copy = lane.issue(storage, self._host, self._engine)
         self.residency = Residency.RETURNING
 
     def arrive(self) -> float:
@@ -174,7 +190,8 @@ class TrackedStorage:
     def _movable(self, host: HostStretch) -> torch.UntypedStorage:
         self._expect(Residency.RESIDENT)
         storage = self._alive()
-        if not storage.resizable() or storage.nbytes() != host.size_bytes:
+        host_bytes = host_size_bytes(self._engine, storage.nbytes())
+        if not storage.resizable() or host_bytes != host.size_bytes:
             raise UnmovableError("its memory can no longer be resized")
         return storage
 

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from runtime.host_pool import HostStretch
+from profiles.copy_engine import CopyEngine
+from runtime.copying import Piece
+from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.lanes import Direction
 
 Stream = Any
@@ -39,13 +41,19 @@ class StreamDevice(Protocol):
         """Takes an event back that nobody will wait for again."""
 
     def copy(
-        self,
-        stream: Stream,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        direction: Direction,
-    ) -> None:
-        """Copies between a storage and pinned host memory, in stream order."""
+        self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
+    ) -> Any:
+        """Copies between storages and pinned host memory, in stream order.
+
+        Args:
+            stream: The stream.
+            pieces: What one launch carries: one copy, or a batch.
+            direction: Which way.
+            engine: What carries them.
+
+        Returns:
+            The marks of its begin and end, if they are timed.
+        """
 
     def finish(self, stream: Stream) -> None:
         """Blocks the host until a stream has done all it was given."""
@@ -66,8 +74,15 @@ class CudaStreams:
     more than is needed, never less.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, carrier: KernelCarrier | None = None) -> None:
+        """Begins with the default stream.
+
+        Args:
+            device: The device.
+            carrier: What carries by kernel; None if nothing is.
+        """
         self._device = device
+        self._carrier = carrier
         self._spare: list[torch.cuda.Event] = []
         self._compute: tuple[torch.cuda.Stream, ...] = (torch.cuda.default_stream(device),)
 
@@ -103,11 +118,15 @@ class CudaStreams:
     def copy(
         self,
         stream: torch.cuda.Stream,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
+        pieces: Sequence[Piece],
         direction: Direction,
+        engine: CopyEngine,
     ) -> None:
-        """One asynchronous copy by the copy engine; the host memory must be pinned."""
+        """One asynchronous copy by the copy engine, or one kernel; host memory must be pinned."""
+        if engine is not CopyEngine.COPY_ENGINE:
+            self._launch(stream, pieces, direction, engine)
+            return
+        ((storage, host),) = pieces
         # The copy is no op of the step: whoever watches those must not see it.
         with _disable_current_modes(), torch.no_grad(), torch.cuda.stream(stream):
             device_bytes = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
@@ -116,6 +135,22 @@ class CudaStreams:
                 host_bytes.copy_(device_bytes, non_blocking=True)
             else:
                 device_bytes.copy_(host_bytes, non_blocking=True)
+
+    def _launch(
+        self,
+        stream: torch.cuda.Stream,
+        pieces: Sequence[Piece],
+        direction: Direction,
+        engine: CopyEngine,
+    ) -> None:
+        assert self._carrier is not None, "a plan with kernels comes with what carries by them"
+        ends = [
+            Ends(storage.data_ptr(), host.device_address, storage.nbytes())
+            for storage, host in pieces
+        ]
+        # numba launches in the context of the thread's current device.
+        with torch.cuda.device(self._device):
+            self._carrier.carry(engine, ends, to_host=direction is Direction.D2H, stream=stream)
 
     def finish(self, stream: torch.cuda.Stream) -> None:
         """Synchronises the stream."""

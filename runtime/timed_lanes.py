@@ -1,32 +1,41 @@
 """Lanes that tell when each of their copies ran."""
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 
-from runtime.copying import CopyInFlight, CopyLane
+from profiles.copy_engine import CopyEngine
+from runtime.copying import CopyInFlight, CopyLane, Piece
 from runtime.host_pool import HostStretch
-from runtime.lanes import Copy, Direction
-from runtime.step_marks import MarkClock, Span
+from runtime.lanes import Direction
+from runtime.step_marks import Mark, MarkClock, Span
 from runtime.streams import Event, Stream, StreamDevice
 
 Told = Callable[[Direction, Span], None]
 
 
 class TimedLane:
-    """A lane of the emulated device, whose copies note their own times."""
+    """A lane whose copies tell when they ran, and whom."""
 
     def __init__(self, lane: CopyLane, direction: Direction, told: Told) -> None:
         self._lane = lane
         self._direction = direction
         self._told = told
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> CopyInFlight:
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> CopyInFlight:
         """Queues a copy and tells of it."""
-        copy = cast(Copy, self._lane.issue(storage, host))
-        self._told(self._direction, copy.span_ns)
+        copy = self._lane.issue(storage, host, engine)
+        self._told(self._direction, copy.span)
         return copy
+
+    def flush(self) -> None:
+        """Sends off what is boarding."""
+        self._lane.flush()
 
     def close(self) -> None:
         """Ends the lane."""
@@ -36,10 +45,9 @@ class TimedLane:
 class TimedStreams:
     """`runtime.streams.StreamDevice` that marks both ends of each copy, on the stream it is on."""
 
-    def __init__(self, streams: StreamDevice, clock: MarkClock, told: Told) -> None:
+    def __init__(self, streams: StreamDevice, clock: MarkClock) -> None:
         self._streams = streams
         self._clock = clock
-        self._told = told
 
     def compute_streams(self) -> Sequence[Stream]:
         """All streams that the step's ops may go to."""
@@ -68,15 +76,14 @@ class TimedStreams:
     def copy(
         self,
         stream: Stream,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
+        pieces: Sequence[Piece],
         direction: Direction,
-    ) -> None:
+        engine: CopyEngine,
+    ) -> tuple[Mark, Mark]:
         """Copies between two marks."""
         began = self._clock.mark(stream)
-        self._streams.copy(stream, storage, host, direction)
-        ended = self._clock.mark(stream)
-        self._told(direction, lambda: (began, ended))
+        self._streams.copy(stream, pieces, direction, engine)
+        return began, self._clock.mark(stream)
 
     def finish(self, stream: Stream) -> None:
         """Blocks the host until a stream is done."""

@@ -36,13 +36,13 @@ class TracedReplay(Replay):
         self._clock: MarkClock
         if self._backend.streams is not None:
             self._clock = EventClock()
-            streams = TimedStreams(self._backend.streams, self._clock, self._on_copy)
+            streams = TimedStreams(self._backend.streams, self._clock)
             self._moves.d2h = StreamLane(streams, Direction.D2H)
             self._moves.h2d = StreamLane(streams, Direction.H2D)
         else:
             self._clock = HostClock()
-            self._moves.d2h = TimedLane(self._moves.d2h, Direction.D2H, self._on_copy)
-            self._moves.h2d = TimedLane(self._moves.h2d, Direction.H2D, self._on_copy)
+        self._moves.d2h = TimedLane(self._moves.d2h, Direction.D2H, self._on_copy)
+        self._moves.h2d = TimedLane(self._moves.h2d, Direction.H2D, self._on_copy)
 
     def timelines(self) -> tuple[Timeline, ...]:
         """Returns the last replayed steps as they were measured, in order.

@@ -7,15 +7,24 @@ import torch
 from runtime.copying import CopyLane
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, PinnedHostPool
+from runtime.kernels.carrier import KernelCarrier
 from runtime.lanes import Direction, Lane
 from runtime.streams import CudaStreams
 
 
-def unpaced_lane(device: torch.device, direction: Direction) -> CopyLane:
-    """Returns a lane of the kind that replays on this device use, without a rate to keep."""
+def unpaced_lane(
+    device: torch.device, direction: Direction, carrier: KernelCarrier | None = None
+) -> CopyLane:
+    """Returns a lane of the kind that replays on this device use, without a rate to keep.
+
+    Args:
+        device: The device.
+        direction: Which way.
+        carrier: What carries by kernel; None if nothing is.
+    """
     if device.type == "cuda":
-        return StreamLane(CudaStreams(device), direction)
-    return Lane(direction, math.inf, 0.0)
+        return StreamLane(CudaStreams(device, carrier), direction)
+    return Lane(direction, math.inf, 0.0, carrier=carrier)
 
 
 def host_pool(device: torch.device, size_bytes: int) -> HostPool:

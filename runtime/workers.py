@@ -29,13 +29,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError, WorkerError
-from runtime.host_memory import host_room
+from profiles.profile import Link
+from profiles.quantities import size_text
+from runtime.host_memory import MIB, host_room
 
 LAST_WORD = timedelta(seconds=10)
 """How long `close` waits for the others' last step; they may have left the training early."""
 
-NOT_EXECUTED = {"created_by", "host_budget_bytes", "budget_bytes", "certificate"}
-"""Parts of a plan that change nothing in what a worker does."""
+NOT_EXECUTED = {"created_by", "host_budget_bytes", "budget_bytes", "link", "certificate"}
+"""Parts of a plan that change nothing in what a worker does, or that workers agree on apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Vote:
         fault: Why it cannot follow its plan; None if it can.
         digest: Digest of what its plan has it do.
         budget_bytes: Its device's budget.
+        link: The link that its plan was made for, or is to be replayed on.
         pool_bytes: The host pool that it will allocate.
         host: The machine it is on.
         host_free_bytes: What that machine has free and this process may take.
@@ -54,6 +57,7 @@ class Vote:
     fault: str | None
     digest: str
     budget_bytes: int
+    link: Link
     pool_bytes: int
     host: str
     host_free_bytes: int
@@ -90,7 +94,8 @@ class Workers:
             fault: Why it cannot follow it; None if it can.
 
         Returns:
-            The plan, with the smallest budget that a worker brought.
+            The plan, with the smallest budget and the slowest link that a worker brought: all wait
+            for the slowest in every all-reduce.
 
         Raises:
             PlanMismatchError: A worker cannot follow its plan, has another one than the first
@@ -100,6 +105,7 @@ class Workers:
             fault=fault,
             digest=_digest(plan),
             budget_bytes=plan.budget_bytes,
+            link=plan.link,
             pool_bytes=plan.host_pool_bytes,
             host=platform.node(),
             host_free_bytes=host_room().size_bytes,
@@ -110,7 +116,8 @@ class Workers:
             self._leave()
             raise PlanMismatchError(disagreement)
         smallest_bytes = min(vote.budget_bytes for vote in votes)
-        return plan.model_copy(update={"budget_bytes": smallest_bytes})
+        slowest = slowest_link([vote.link for vote in votes])
+        return plan.model_copy(update={"budget_bytes": smallest_bytes, "link": slowest})
 
     def tell(self, *, fell_back: bool) -> None:
         """Tells the others, at the end of a step, whether it fell back here; returns at once."""
@@ -187,6 +194,19 @@ def workers_of(model: torch.nn.Module) -> Workers | None:
     return Workers(group) if distributed.get_world_size(group) > 1 else None
 
 
+def slowest_link(links: list[Link]) -> Link:
+    """Returns the first link with the least of every rate, and the most of the latency."""
+    both = [link.both_bytes_per_us for link in links if link.both_bytes_per_us is not None]
+    return links[0].model_copy(
+        update={
+            "d2h_bytes_per_us": min(link.d2h_bytes_per_us for link in links),
+            "h2d_bytes_per_us": min(link.h2d_bytes_per_us for link in links),
+            "both_bytes_per_us": min(both, default=None),
+            "latency_us": max(link.latency_us for link in links),
+        }
+    )
+
+
 def first_disagreement(votes: list[Vote]) -> str | None:
     """Says why workers cannot train under one plan, and what to do; None if they can.
 
@@ -218,8 +238,9 @@ def _host_fault(votes: list[Vote]) -> str | None:
     if pools_bytes <= free_bytes:
         return None
     return (
-        f"The host pools of {len(votes)} workers on {votes[0].host} need {pools_bytes} bytes, it "
-        f"has {free_bytes} free. Solve again with --host-budget {free_bytes // len(votes)}."
+        f"The host pools of {len(votes)} workers on {votes[0].host} need {size_text(pools_bytes)}, "
+        f"it has {size_text(free_bytes)} free. Train with fewer swaps: plan for less with "
+        f"'plan solve --workers {len(votes)} --host-budget {free_bytes // MIB}MiB'."
     )
 
 

@@ -11,6 +11,7 @@ from planner.host_pool import host_offsets, pool_bytes
 from planner.memory import planned_bytes, slot_memory
 from planner.plan import BoundSource, Certificate, Plan, PlannedSlot, PlannedStorage, Proof, Swap
 from planner.simulate import simulate_plan
+from profiles.copy_engine import CopyEngine
 from profiles.profile import Profile
 from profiles.version import CREATED_BY
 
@@ -74,6 +75,7 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], boundary: Boundary, budget_by
                 await_slot=gap.next_use_slot % count,
                 host_offset_bytes=offset,
                 clean=False,
+                engine=CopyEngine.COPY_ENGINE,
             )
             for gap, offset in zip(gaps, offsets, strict=True)
         ),
@@ -89,6 +91,7 @@ def _storages(profile: Profile) -> tuple[PlannedStorage, ...]:
             kind=storage.kind,
             size_bytes=storage.size_bytes,
             module=storage.module,
+            is_mask=storage.is_mask,
         )
         for storage in profile.storages
     )

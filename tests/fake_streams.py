@@ -6,7 +6,7 @@ must be ordered by those clocks: if they are not, a real device may run them in 
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,11 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from profiles.copy_engine import CopyEngine
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
-from runtime.host_pool import HostStretch
+from runtime.copying import Piece
+from runtime.kernels.carrier import Ends, KernelCarrier
+from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes import Direction
 
 Clock = dict[int, int]
@@ -47,11 +50,14 @@ class FakeStreams:
         log: What was asked for, in order.
         races: Pairs of accesses that nothing orders.
         current: The stream that compute is on.
+        launches: What carried copies, and how many in one launch.
     """
 
     log: list[tuple[Any, ...]] = field(default_factory=list)
     races: list[str] = field(default_factory=list)
     current: int = COMPUTE
+    launches: list[tuple[CopyEngine, int]] = field(default_factory=list)
+    _kernels: KernelCarrier | None = None
     _computing: list[int] = field(default_factory=lambda: [COMPUTE])
     _clocks: list[Clock] = field(default_factory=lambda: [{COMPUTE: 0}])
     _events: dict[int, Clock] = field(default_factory=dict)
@@ -87,19 +93,27 @@ class FakeStreams:
         self._events[event] = {}
 
     def copy(
-        self,
-        stream: int,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        direction: Direction,
+        self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
     ) -> None:
-        self.log.append((direction.value, stream))
         to_host = direction is Direction.D2H
-        first, end = host.offset_bytes, host.offset_bytes + host.size_bytes
-        self.access(stream, direction.value, storage._cdata, 0, 1, writes=not to_host)
-        self.access(stream, direction.value, -1, first, end, writes=to_host)
-        ends = (host.address, storage.data_ptr()) if to_host else (storage.data_ptr(), host.address)
-        ctypes.memmove(*ends, host.size_bytes)
+        for storage, host in pieces:
+            self.log.append((direction.value, stream))
+            first, end = host.offset_bytes, host.offset_bytes + host.size_bytes
+            self.access(stream, direction.value, storage._cdata, 0, 1, writes=not to_host)
+            self.access(stream, direction.value, -1, first, end, writes=to_host)
+        self.launches.append((engine, len(pieces)))
+        if engine is CopyEngine.COPY_ENGINE:
+            ((storage, host),) = pieces
+            device, pool = storage.data_ptr(), host.address
+            ctypes.memmove(*((pool, device) if to_host else (device, pool)), host.size_bytes)
+        else:
+            ends = [Ends(s.data_ptr(), host.device_address, s.nbytes()) for s, host in pieces]
+            self._carrier().carry(engine, ends, to_host=to_host)
+
+    def _carrier(self) -> KernelCarrier:
+        if self._kernels is None:
+            self._kernels = host_carrier()
+        return self._kernels
 
     def finish(self, stream: int) -> None:
         self.log.append(("finish", stream))

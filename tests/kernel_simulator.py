@@ -16,8 +16,8 @@ import numpy.typing as npt
 from numba import cuda
 
 from runtime.kernels.kernel import SOURCES, Kernel
+from runtime.kernels.relink import relinked
 from tests.kernel_buffers import Buffer
-from tests.kernel_relink import relinked
 
 
 class BadAccessError(Exception):

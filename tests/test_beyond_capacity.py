@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.cli.quantity import parse_size_bytes
 from planner.solve import solve
+from profiles.copy_engine import CopyEngine
 from profiles.device import build_on, device_at_hand
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
 from profiles.errors import CapacityError
@@ -24,6 +25,7 @@ from profiles.stamps import CpuClock
 from profiles.workload import Workload
 from runtime.accountant import Accountant
 from runtime.beyond_capacity import record_beyond_capacity
+from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, HostStretch
 from runtime.host_shelf import HostShelf
@@ -154,11 +156,20 @@ class LoggingLane:
         self._direction = direction
         self._moves = moves
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> Copy:
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> Copy:
         self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
-        copy = Copy(storage, host, self._direction)
+        copy = Copy(self._direction, engine)
+        copy.pieces.append(Piece(storage, host))
         copy.run(0, 0.0)
         return copy
+
+    def flush(self) -> None:
+        """Nothing boards."""
 
     def close(self) -> None:
         """Holds nothing."""

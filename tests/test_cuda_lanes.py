@@ -15,8 +15,8 @@ from profiles.workload import Workload
 from runtime import Replay, replay
 from runtime.accountant import Accountant
 from runtime.backend import Backend, Watch
-from runtime.cuda_lanes import StreamCopy, StreamLane
-from runtime.host_pool import HostPool, HostStretch
+from runtime.cuda_lanes import Launch, StreamLane
+from runtime.host_pool import HostPool
 from runtime.lanes import Direction
 from tests.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
 from tests.periodic import leaving_plan, periodic_plan, returning_plan, with_swaps
@@ -102,29 +102,26 @@ def test_one_swap_is_this_row_of_stream_operations(monkeypatch: pytest.MonkeyPat
 class NeverWaitsForCompute(StreamLane):
     """Planted fault: a copy starts before compute has finished with the bytes."""
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
-        self._device.copy(self._stream, storage, host, self._direction)
-        return StreamCopy(self._device, self._device.record(self._stream), storage, host)
+    def _send(self, launch: Launch) -> None:
+        self._copy(launch)
+        launch.ended = self._device.record(self._stream)
 
 
 class ComputeNeverWaits(StreamLane):
     """Planted fault: compute goes on before the copy has ended."""
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
-        copy = super().issue(storage, host)
-        copy._ended = None
-        return copy
+    def let_compute_wait(self, launch: Launch) -> None:
+        self.flush()
 
 
 class RecordsTooEarly(StreamLane):
     """Planted fault: the event stands before the copy instead of after it."""
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> StreamCopy:
+    def _send(self, launch: Launch) -> None:
         before = self._device.record(COMPUTE)
         self._device.wait(self._stream, before)
-        early = self._device.record(self._stream)
-        self._device.copy(self._stream, storage, host, self._direction)
-        return StreamCopy(self._device, early, storage, host)
+        launch.ended = self._device.record(self._stream)
+        self._copy(launch)
 
 
 @pytest.mark.parametrize("faulty", [NeverWaitsForCompute, ComputeNeverWaits, RecordsTooEarly])

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("planner", "profiles", "runtime")
 TORCH_FREE_PROFILES = frozenset(
     {
+        "profiles.copy_engine",
         "profiles.errors",
         "profiles.files",
         "profiles.hardware",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runtime.kernels import CopyJob, StridedLayout, batch_words, write_batch
-from tests import kernel_cpu
+from runtime.kernels import host_execution as kernel_cpu
 from tests.kernel_buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20

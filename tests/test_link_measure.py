@@ -9,13 +9,15 @@ import torch
 
 from planner.cli import main
 from planner.cli.link import is_to_be_measured
+from profiles.copy_engine import CopyEngine
 from profiles.errors import CapacityError
 from profiles.profile import Provenance, read_profile
 from profiles.progress import silent
 from runtime import link_measure
 from runtime.cuda_lanes import StreamLane
-from runtime.host_pool import PinnedHostPool
-from runtime.lanes import NS_PER_US, Direction, Lane
+from runtime.engine_measure import measure_engines
+from runtime.host_pool import HostStretch, PinnedHostPool
+from runtime.lanes import NS_PER_US, Copy, Direction, Lane, Passenger
 from runtime.link_measure import (
     FOOTPRINT_BYTES,
     MOST_COPIES,
@@ -184,9 +186,14 @@ def test_copies_rotate_through_their_buffers() -> None:
     issued: list[tuple[int, int]] = []
 
     class Noting(Lane):
-        def issue(self, storage, host):  # type: ignore[no-untyped-def]  # as the lane's own
+        def issue(
+            self,
+            storage: torch.UntypedStorage,
+            host: HostStretch,
+            engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        ) -> Copy | Passenger:
             issued.append((storage.data_ptr(), host.offset_bytes))
-            return super().issue(storage, host)
+            return super().issue(storage, host, engine)
 
     lane = Noting(Direction.D2H, math.inf, 0.0)
     ends = Ends(CPU, Direction.D2H, lane)
@@ -236,13 +243,16 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "__kwdefaults__",
         {"sizes_bytes": (4 * KIB, MIB), "progress": None},
     )
+    monkeypatch.setattr(
+        measure_engines, "__kwdefaults__", {"sizes_bytes": (4 * KIB,), "progress": None}
+    )
 
 
 @pytest.mark.usefixtures("quick")
 def test_plan_link_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["link"]) == 0
     printed = capsys.readouterr().out
-    for word in ("4.00 KiB", "1.00 MiB", "both together", "(measured)", "As a link"):
+    for word in ("4.00 KiB", "1.00 MiB", "both together", "(measured)", "As a link", "best"):
         assert word in printed
 
 

@@ -5,7 +5,7 @@ wait that is missing shows as other numbers in almost every run, where it would 
 in a thousand. The last tests leave a wait out on purpose, to see that they would notice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,14 +15,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.boundary import Boundary
 from planner.plan import Plan
+from profiles.copy_engine import CopyEngine
 from profiles.device import build_on
 from profiles.profile import WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
 from runtime import Replay, replay
 from runtime.backend import Backend, Watch
+from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
-from runtime.host_pool import HostStretch, PinnedHostPool
+from runtime.host_pool import PinnedHostPool
 from runtime.lanes import Direction
 from runtime.streams import CudaStreams
 from tests.everything_away import everything_away
@@ -100,13 +102,13 @@ class SlowCopies(CudaStreams):
     def copy(
         self,
         stream: torch.cuda.Stream,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
+        pieces: Sequence[Piece],
         direction: Direction,
+        engine: CopyEngine,
     ) -> None:
         with torch.cuda.stream(stream):
             torch.cuda._sleep(SLEEP_CYCLES)
-        super().copy(stream, storage, host, direction)
+        super().copy(stream, pieces, direction, engine)
         with torch.cuda.stream(stream):
             torch.cuda._sleep(SLEEP_CYCLES)
 

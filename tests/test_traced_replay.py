@@ -11,11 +11,13 @@ from planner.plan import Plan
 from planner.schedule import ActionKind, lower
 from planner.simulate import Copy, Timeline
 from profiles.anchors import is_update
+from profiles.copy_engine import CopyEngine
 from runtime import FallbackWarning, LoadedPlan
+from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool
 from runtime.lanes import Direction
 from runtime.step_marks import EventClock, HostClock, MarkedCopy, Span, StepMarks
-from runtime.timed_lanes import TimedStreams
+from runtime.timed_lanes import TimedLane, TimedStreams
 from tests.fake_streams import FakeStreams
 from tests.training import BUILDERS, everything_away_plan
 
@@ -141,20 +143,22 @@ class FakeEvent:
 
 
 def test_on_streams_a_copy_is_marked_on_its_own_lane() -> None:
-    streams, told = FakeStreams(), []
-    clock = EventClock(FakeEvent)
-
-    def tell(direction: Direction, span: Span) -> None:
-        told.append((direction, span()))
-
-    timed = TimedStreams(streams, clock, tell)
-    lane = timed.new_stream()
-    storage = torch.zeros(8, dtype=torch.uint8).untyped_storage()
-    timed.copy(lane, storage, HostPool(8).stretch(0, 8), Direction.H2D)
-    assert streams.log == [("H2D", lane)]
-    [(direction, (began, ended))] = told
-    assert direction is Direction.H2D
-    assert (began.stream, ended.stream) == (lane, lane)
+    streams = FakeStreams()
+    spans: list[Span] = []
+    timed = TimedStreams(streams, EventClock(FakeEvent))
+    lane = TimedLane(
+        StreamLane(timed, Direction.H2D), Direction.H2D, lambda _, span: spans.append(span)
+    )
+    pool = HostPool(24)
+    storages = [torch.zeros(8, dtype=torch.uint8).untyped_storage() for _ in range(3)]
+    for number, storage in enumerate(storages):
+        lane.issue(storage, pool.stretch(8 * number, 8), CopyEngine.BATCH_KERNEL)
+    assert [entry[0] for entry in streams.log] == [], "they board one launch"
+    lane.flush()
+    assert [entry for entry in streams.log if entry[0] == "H2D"] == [("H2D", 1)] * 3
+    assert streams.launches == [(CopyEngine.BATCH_KERNEL, 3)]
+    ((began, ended),) = {span() for span in spans}
+    assert (began.stream, ended.stream) == (1, 1)
     assert ended.at == began.at + 1
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from runtime import backend, untried
 from runtime.backend import Watch, backend_for
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool
+from runtime.streams import StreamDevice
 from tests.fake_streams import FakeStreams
 from tests.training import everything_away_plan
 
@@ -41,7 +43,7 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 17)
-    monkeypatch.setattr(backend, "CudaStreams", lambda device: streams)
+    monkeypatch.setattr(backend, "CudaStreams", lambda *_: streams)
     monkeypatch.setattr(backend, "PinnedHostPool", pool)
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         made = [backend_for(plan, GPU) for _ in range(2)]
@@ -53,7 +55,7 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
         assert one.watch is Watch.UNTIL_REPLAYED
         assert one.budget_bytes is None, "the device enforces it"
         assert one.allocated_peak_bytes() == 17
-        assert one.streams is streams
+        assert one.streams is cast(StreamDevice, streams)
 
 
 def test_the_notice_goes_when_results_come() -> None:

@@ -11,12 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from profiles.data_parallel import data_parallel, group_of_one, unwrapped
 from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.owned import model_fingerprint
-from profiles.profile import LeftOut, Storage, StorageKind
+from profiles.profile import LeftOut, Link, Storage, StorageKind
 from profiles.workload import Workload
 from runtime import LoadedPlan
-from runtime.workers import Vote, first_disagreement
+from runtime.host_memory import MIB
+from runtime.workers import Vote, first_disagreement, slowest_link
 from tests.everything_away import everything_away
-from tests.training import BUILDERS, everything_away_plan, recorded
+from tests.training import BUILDERS, FAST_LINK, everything_away_plan, recorded
 from tests.worker_programs.cases import recorded_alone, wrapped
 
 
@@ -91,15 +92,37 @@ def test_a_step_that_calls_parts_of_its_model_is_refused() -> None:
 
 def vote(**changed: Any) -> Vote:
     same = Vote(
-        fault=None, digest="1", budget_bytes=9, pool_bytes=40, host="a", host_free_bytes=100
+        fault=None,
+        digest="1",
+        budget_bytes=9,
+        link=FAST_LINK,
+        pool_bytes=40 * MIB,
+        host="a",
+        host_free_bytes=100 * MIB,
     )
     return replace(same, **changed)
 
 
 def test_workers_of_one_host_share_its_memory() -> None:
     assert first_disagreement([vote(), vote(), vote(host="b"), vote(host="b")]) is None
-    told = first_disagreement([vote(host="b"), vote(), vote(host_free_bytes=99), vote()])
+    told = first_disagreement([vote(host="b"), vote(), vote(host_free_bytes=99 * MIB), vote()])
     assert told == (
-        "The host pools of 3 workers on a need 120 bytes, it has 99 free. Solve again with "
-        "--host-budget 33."
+        "The host pools of 3 workers on a need 120.00 MiB, it has 99.00 MiB free. Train with fewer "
+        "swaps: plan for less with 'plan solve --workers 3 --host-budget 99MiB'."
     )
+
+
+def test_workers_keep_to_the_slowest_link() -> None:
+    def link(d2h: float, h2d: float, both: float | None, latency_us: float) -> Link:
+        return FAST_LINK.model_copy(
+            update={
+                "d2h_bytes_per_us": d2h,
+                "h2d_bytes_per_us": h2d,
+                "both_bytes_per_us": both,
+                "latency_us": latency_us,
+            }
+        )
+
+    slowest = slowest_link([link(9, 5, None, 1), link(7, 6, 10, 3), link(8, 8, 12, 2)])
+    assert slowest == link(7, 5, 10, 3)
+    assert slowest_link([FAST_LINK, FAST_LINK]) == FAST_LINK

@@ -106,6 +106,7 @@ def toy_link(
         h2d_bytes_per_us=h2d_bytes_per_us,
         both_bytes_per_us=None,
         latency_us=latency_us,
+        engines=(),
         provenance=Provenance.NOMINAL,
     )
 
@@ -177,6 +178,7 @@ def _numbered(number: int, storage: ToyStorage, slot_of_op: Sequence[int]) -> St
             for op in storage.uses
         ),
         left_out=storage.left_out,
+        is_mask=False,
     )
 
 

@@ -18,6 +18,7 @@ FAST_LINK = Link(
     h2d_bytes_per_us=50_000.0,
     both_bytes_per_us=None,
     latency_us=0.0,
+    engines=(),
     provenance=Provenance.NOMINAL,
 )
 

@@ -109,7 +109,8 @@ def case_of(
         durations_us=tuple(slot.duration_us for slot in profile.slots),
         resident_bytes=resident_bytes,
         whole_gaps=candidate_gaps(profile, min_size_bytes, Boundary.RESIDENT),
-        link=link or profile.link,
+        # Baselines know the copy engine alone.
+        link=(link or profile.link).model_copy(update={"engines": ()}),
         boundary=Boundary.RESIDENT,
         min_size_bytes=min_size_bytes,
         budget_bytes=budget_bytes,

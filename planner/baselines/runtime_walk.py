@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.baselines.ruled_trip import Ruled, RuledTrip, ruled
-from planner.lane_clock import Direction, lane_clock
+from planner.lane_clock import Direction, LaneLoad, lane_clock, link_load
 from planner.problem import Problem
 
 
@@ -142,7 +142,7 @@ class _Walk:
 
     def issue_out(self, i: int, t: int) -> None:
         storage = self.problem.gaps[i].storage
-        self.clock.issue(Direction.D2H, storage, self.size_bytes(i), self.now_us)
+        self.clock.issue(Direction.D2H, storage, self.load(i), self.now_us)
         self.out_slot[i] = t
         self.waiting.remove(i)
         self.leaving.append(i)
@@ -202,7 +202,7 @@ class _Walk:
         self.away.remove(i)
         self.in_slot[i] = t
         self.take_bytes(t, self.next_use_slot(i), gap.size_bytes)
-        self.clock.issue(Direction.H2D, gap.storage, gap.size_bytes, self.now_us)
+        self.clock.issue(Direction.H2D, gap.storage, self.load(i), self.now_us)
 
     def take_bytes(self, first: int, end: int, size_bytes: int) -> None:
         """Takes bytes from slots, for this time only."""
@@ -228,6 +228,9 @@ class _Walk:
 
     def next_use_slot(self, i: int) -> int:
         return self.problem.gaps[i].next_use_slot + self.shift[i]
+
+    def load(self, i: int) -> LaneLoad:
+        return link_load(self.problem.link, self.size_bytes(i))
 
     def size_bytes(self, i: int) -> int:
         return self.problem.gaps[i].size_bytes

@@ -47,5 +47,6 @@ def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | Non
         h2d_bytes_per_us=rates[-1],
         both_bytes_per_us=None,
         latency_us=default.latency_us,
+        engines=(),
         provenance=Provenance.NOMINAL,
     )

@@ -10,6 +10,7 @@ from planner.cli.recording import CPU, CUDA, ready_device
 from planner.descriptions import sharing_text
 
 if TYPE_CHECKING:
+    from profiles.copy_engine import CopyEngine
     from profiles.profile import Link
     from runtime.link_measure import SizeRates
 
@@ -28,12 +29,16 @@ def link(
     """Measures copies to and from the host: each way, both at once, by size."""
     with progress_bars() as progress:
         progress("loading torch", 0, 1)
+        from runtime.engine_measure import measure_engines
         from runtime.link_measure import link_from, measure_link
 
         at_hand = ready_device(device)
         rows = measure_link(at_hand, progress=progress)
+        engines = measure_engines(at_hand, progress=progress)
+    link = link_from(rows, engines)
     _print_rates(device, rows)
-    _print_link(link_from(rows))
+    _print_engines(device, link)
+    _print_link(link)
     if device == CUDA:
         from runtime.pci import sharing_at_hand
 
@@ -59,6 +64,41 @@ def _print_rates(device: str, rows: "tuple[SizeRates, ...]") -> None:
         ],
         right=("size", *RATES, "a lone copy takes"),
     )
+
+
+def _print_engines(device: str, link: "Link") -> None:
+    from planner.copy_costs import engine_for, measured_us
+    from planner.lane_clock import Direction
+
+    if not link.engines:
+        print("Copy kernels: not measured, as there is nothing to compile them with.")
+        return
+    engines = list(dict.fromkeys(rate.engine for rate in link.engines))
+    sizes_bytes = sorted({rate.size_bytes for rate in link.engines})
+    columns = ("size", *map(_words, engines), "best", "best of a mask")
+    print_table(
+        f"A copy between {device} and host, among others: to the host / back (measured)",
+        columns,
+        [
+            (
+                size_text(size_bytes),
+                *(
+                    " / ".join(
+                        time_text(measured_us(link, way, size_bytes, engine)) for way in Direction
+                    )
+                    for engine in engines
+                ),
+                _words(engine_for(link, size_bytes, is_mask=False)),
+                _words(engine_for(link, size_bytes, is_mask=True)),
+            )
+            for size_bytes in sizes_bytes
+        ],
+        right=columns[:-2],
+    )
+
+
+def _words(engine: "CopyEngine") -> str:
+    return engine.value.replace("_", " ")
 
 
 def _print_link(link: "Link") -> None:

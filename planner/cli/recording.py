@@ -100,10 +100,12 @@ def _record_step(
     progress("loading the workload", 1, 1)
     if link is not None:
         return _recorded(workload, source, link, how, progress)
+    from runtime.engine_measure import measure_engines
     from runtime.link_measure import link_from, measure_link
     from runtime.pci import sharing_at_hand
 
-    measured = link_from(measure_link(device, progress=progress))
+    rows = measure_link(device, progress=progress)
+    measured = link_from(rows, measure_engines(device, progress=progress))
     profile = _recorded(workload, source, measured, how, progress)
     sharing = sharing_at_hand(device) if how.device == CUDA else None
     return profile.model_copy(update={"sharing": sharing})

@@ -141,7 +141,17 @@ def _print_swaps(plan: Plan, top: int) -> None:
     print_table(
         f"Largest swaps ({len(table)} of {len(plan.swaps)}; slack in ms, simulated: how long "
         "before compute asks for it a copy is over; clean: none is needed)",
-        ("storage", "bytes", "swap-out", "release", "slack", "swap-in", "await", "slack "),
+        (
+            "storage",
+            "bytes",
+            "swap-out",
+            "release",
+            "slack",
+            "swap-in",
+            "await",
+            "slack ",
+            "engine",
+        ),
         [
             (
                 row.name,
@@ -152,6 +162,7 @@ def _print_swaps(plan: Plan, top: int) -> None:
                 row.swap_in,
                 row._7,
                 _slack_text(row.in_slack_us),
+                row.engine.replace("_", " "),
             )
             for row in table.itertuples()
         ],

@@ -1,27 +1,7 @@
-"""What can carry a copy between device and host, and how many host bytes that takes."""
+"""Which engines can carry a copy between device and host exactly."""
 
-from enum import StrEnum
-
+from profiles.copy_engine import CopyEngine
 from runtime.kernels.layout import StridedLayout
-
-BOOLS_PER_BYTE = 8
-
-
-class CopyEngine(StrEnum):
-    """What carries a copy.
-
-    COPY_ENGINE: The device's own copy engine, through the driver: best for large stretches.
-    VECTOR_KERNEL: A kernel of few blocks, 16 bytes a thread and access.
-    BATCH_KERNEL: The same for many stretches in one launch, from a table of addresses.
-    STRIDED_KERNEL: A kernel that gathers strided items into a compact host buffer, or scatters.
-    BITPACK_KERNEL: A kernel that keeps one bit of each bool: eight times fewer host bytes.
-    """
-
-    COPY_ENGINE = "copy_engine"
-    VECTOR_KERNEL = "vector_kernel"
-    BATCH_KERNEL = "batch_kernel"
-    STRIDED_KERNEL = "strided_kernel"
-    BITPACK_KERNEL = "bitpack_kernel"
 
 
 def engines_for(
@@ -48,10 +28,3 @@ def engines_for(
         return (CopyEngine.STRIDED_KERNEL,) if layout.can_be_carried else ()
     contiguous = (CopyEngine.COPY_ENGINE, CopyEngine.VECTOR_KERNEL, CopyEngine.BATCH_KERNEL)
     return (*contiguous, CopyEngine.BITPACK_KERNEL) if is_mask else contiguous
-
-
-def host_size_bytes(engine: CopyEngine, size_bytes: int) -> int:
-    """Returns the host bytes that `size_bytes` of device bytes take when an engine carries them."""
-    if engine is CopyEngine.BITPACK_KERNEL:
-        return -(-size_bytes // BOOLS_PER_BYTE)
-    return size_bytes

@@ -16,9 +16,9 @@ from statistics import median
 import torch
 
 from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
+from runtime.kernels import host_execution as kernel_cpu
 from runtime.kernels.compile import compile_kernels
 from runtime.kernels.launcher import KernelLauncher
-from tests import kernel_cpu
 from tests.kernel_buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20

@@ -34,6 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan import Plan
 from planner.schedule import ActionKind, lower
 from profiles.anchors import AnchorHooks, Reported, is_update
+from profiles.copy_engine import CopyEngine
 from profiles.profile import BEGIN
 from profiles.updates import UpdateMode
 from runtime import Replay, replay
@@ -51,16 +52,28 @@ class NoCopy:
     """A copy that is over before it begins."""
 
     overrun_us = 0.0
+    inexact = False
 
     def wait(self) -> float:
         return 0.0
+
+    def span(self) -> tuple[int, int]:
+        return 0, 0
 
 
 class NoLane:
     """Takes no time and moves nothing: for storages whose numbers do not matter."""
 
-    def issue(self, storage: torch.UntypedStorage, host: HostStretch) -> NoCopy:
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> NoCopy:
         return NoCopy()
+
+    def flush(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -22,6 +22,7 @@ from profiles.workload import Workload
 from profiles.workloads.build import build
 from runtime import ground as runtime_ground
 from runtime.accountant import Accountant
+from runtime.engine_measure import measure_engines
 from runtime.ground import Around, GpuGround, StepFigures
 from runtime.lanes import NS_PER_US
 from runtime.link_measure import link_from, measure_link
@@ -52,7 +53,7 @@ class CudaGround(GpuGround):
 
     def link(self) -> Link:
         """Measures the link; some ten seconds."""
-        return link_from(measure_link(self.device))
+        return link_from(measure_link(self.device), measure_engines(self.device))
 
     def describe(self) -> dict[str, str]:
         """The GPU, its driver's CUDA, torch and Python."""
