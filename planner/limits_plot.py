@@ -31,9 +31,9 @@ def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
     axes.set(
         title=title,
         xlabel=f"{table['grown'].iloc[0]} (setting of the workload)",
-        ylabel="step slower than with nothing moved, %\n(simulated; shaded: no plan is there)",
-        ylim=(0, None),
+        ylabel="step slower than with nothing moved, %\n(simulated; bars: no plan is below)",
     )
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -43,10 +43,9 @@ def _draw_line(
     axes: Axes, rows: pd.DataFrame, label: str, colour: str, style: tuple[str, str]
 ) -> None:
     marker, dashes = style
+    settings = rows["setting"].astype(float)
     slower = 100 * (rows["step_us"] / rows["compute_us"] - 1)
     bound = 100 * (rows["bound_step_us"] / rows["compute_us"] - 1)
-    settings = rows["setting"].astype(float)
-    axes.fill_between(settings, 0, bound, color=colour, alpha=0.15, linewidth=0)
     axes.plot(
         settings,
         slower,
@@ -56,6 +55,8 @@ def _draw_line(
         linewidth=1.6,
         label=label,
     )
+    # A bound holds for its own setting, so nothing is drawn between two of them.
+    axes.scatter(settings, bound, color=colour, marker="_", s=260, linewidth=1.6)
 
 
 def _draw_limits(axes: Axes, table: pd.DataFrame) -> None:

@@ -4,9 +4,11 @@ The format is the Trace Event Format's JSON object form: complete events (`X`) a
 on the lanes, counters (`C`), flow events (`s` and `f`) and metadata (`M`). Times in it are
 microseconds.
 
-[Note: whole nanoseconds] Viewers keep nanoseconds, and slices of one lane must follow or enclose
-each other. Rounding a start and a duration apart can make neighbours overlap by one. So both ends
-of a slice are rounded to whole nanoseconds, and the duration is their difference.
+[Note: eighths of a microsecond] Slices of one lane must follow or enclose each other. Viewers add
+start and duration in binary fractions of a microsecond, or in whole nanoseconds, rounded or cut;
+either sum of neighbours' times can pass the next start by a little, and then they are drawn nested
+into each other. An eighth of a microsecond is whole in both. So both ends of a slice are rounded to
+eighths, and the duration is their difference, exactly. What was rounded stands exact in `args`.
 """
 
 import gzip
@@ -273,11 +275,11 @@ def _flow_events(arrows: Sequence[_Arrow], steps: Sequence[_Step]) -> Iterator[E
                 continue
             number += 1
             back_step = steps[step.number + arrow.steps_between]
-            out_ns = _ns(step.begin_us + arrow.out.start_us)
-            back_ns = _ns(back_step.begin_us + arrow.back.start_us)
+            out_us = on_grid_us(step.begin_us + arrow.out.start_us)
+            back_us = on_grid_us(back_step.begin_us + arrow.back.start_us)
             trip = {"name": "trip", "cat": "trip", "id": number, "pid": PROCESS}
-            yield trip | {"ph": "s", "tid": Lane.D2H.value, "ts": out_ns / 1000}
-            yield trip | {"ph": "f", "bp": "e", "tid": Lane.H2D.value, "ts": back_ns / 1000}
+            yield trip | {"ph": "s", "tid": Lane.D2H.value, "ts": out_us}
+            yield trip | {"ph": "f", "bp": "e", "tid": Lane.H2D.value, "ts": back_us}
 
 
 def slice_event(
@@ -288,16 +290,16 @@ def slice_event(
     args: Mapping[str, Any],
     process: Process = Process.SIMULATED,
 ) -> Event:
-    """A complete event; see [Note: whole nanoseconds]."""
-    start_ns, end_ns = _ns(start_us), _ns(end_us)
+    """A complete event; see [Note: eighths of a microsecond]."""
+    start_us, end_us = on_grid_us(start_us), on_grid_us(end_us)
     return {
         "ph": "X",
         "name": name,
         "cat": lane.name.lower(),
         "pid": process.value,
         "tid": lane.value,
-        "ts": start_ns / 1000,
-        "dur": (end_ns - start_ns) / 1000,
+        "ts": start_us,
+        "dur": end_us - start_us,
         "args": dict(args),
     }
 
@@ -310,7 +312,7 @@ def _instant(lane: Lane, name: str, time_us: float, args: Mapping[str, Any]) -> 
         "cat": lane.name.lower(),
         "pid": PROCESS,
         "tid": lane.value,
-        "ts": _ns(time_us) / 1000,
+        "ts": on_grid_us(time_us),
         "args": dict(args),
     }
 
@@ -320,10 +322,11 @@ def _counter(name: str, time_us: float, size_bytes: int) -> Event:
         "ph": "C",
         "name": name,
         "pid": PROCESS,
-        "ts": _ns(time_us) / 1000,
+        "ts": on_grid_us(time_us),
         "args": {"bytes": size_bytes},
     }
 
 
-def _ns(time_us: float) -> int:
-    return round(time_us * 1000)
+def on_grid_us(time_us: float) -> float:
+    """Rounds a time as the file has it; see [Note: eighths of a microsecond]."""
+    return round(time_us * 8) / 8

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ import pytest
 from planner.cli import main
 from planner.host_bytes import host_bytes
 from planner.plan import Plan, write_plan
-from planner.simulate import simulate_plan
 from planner.solve import solve
-from planner.trace_events import BUDGET, DEVICE_WITH, DEVICE_WITHOUT, HOST, Event, Lane, trace
+from planner.trace_events import (
+    BUDGET,
+    DEVICE_WITH,
+    DEVICE_WITHOUT,
+    HOST,
+    Event,
+    Lane,
+    on_grid_us,
+    trace,
+)
 from tests.plans import empty_plan, periodic_plan, stalling_plan
 from tests.toys import activation, fixed, toy
 
@@ -29,6 +38,7 @@ REQUIRED = {
 """Keys of each phase, from the Trace Event Format's own description."""
 
 
+GRID_US = 1 / 8
 PLANS = pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan])
 
 
@@ -44,10 +54,12 @@ def step_count(plan: Plan) -> int:
     return len(events_of(plan, "X", Lane.STEP))
 
 
-def ns(event: Event) -> tuple[int, int]:
-    """A slice's start and end as a viewer keeps them."""
-    start = round(event["ts"] * 1000)
-    return start, start + round(event["dur"] * 1000)
+READINGS = {
+    "binary": lambda us: us,
+    "nanoseconds, rounded": lambda us: round(us * 1000),
+    "nanoseconds, cut": lambda us: int(us * 1000),
+}
+"""How viewers keep the times of a file, and add start and duration."""
 
 
 @PLANS
@@ -72,23 +84,31 @@ def test_events_come_in_order_of_time(plan: Any) -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
 @PLANS
-def test_no_two_slices_of_a_lane_overlap(plan: Any) -> None:
+def test_no_two_slices_of_a_lane_overlap(plan: Any, reading: Callable[[float], float]) -> None:
     for lane in Lane:
-        slices = [ns(event) for event in events_of(plan(), "X", lane)]
+        slices = [
+            (reading(event["ts"]), reading(event["ts"]) + reading(event["dur"]))
+            for event in events_of(plan(), "X", lane)
+        ]
         assert all(before[1] <= after[0] for before, after in pairwise(slices)), lane
 
 
-def test_rounding_start_and_duration_apart_would_overlap() -> None:
-    """The reason for [Note: whole nanoseconds], shown on the plan that the tests above use."""
-    plan = stalling_plan()
-    rounded = [
-        (round(start_us, 3), round(slot.duration_us, 3))
-        for start_us, slot in zip(simulate_plan(plan).start_us, plan.slots, strict=True)
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+def test_times_as_they_are_would_overlap(reading: Callable[[float], float]) -> None:
+    """The reason for [Note: eighths of a microsecond]: thirds of one, written to nanoseconds."""
+    ends_us = [round(n / 3, 3) for n in range(4000)]
+    passed = [
+        reading(start_us) + reading(round(end_us - start_us, 3)) > reading(end_us)
+        for start_us, end_us in pairwise(ends_us)
     ]
-    ends = [round((start + duration) * 1000) for start, duration in rounded]
-    starts = [round(start * 1000) for start, _ in rounded]
-    assert any(end != start for end, start in zip(ends, starts[1:], strict=False))
+    exact = [on_grid_us(end_us) for end_us in ends_us]
+    assert any(passed) == (reading is not READINGS["nanoseconds, rounded"])
+    assert all(
+        reading(start_us) + reading(end_us - start_us) == reading(end_us)
+        for start_us, end_us in pairwise(exact)
+    )
 
 
 @PLANS
@@ -153,9 +173,9 @@ def test_the_numbers_are_the_plans(plan: Any) -> None:
     compute = events_of(plan, "X", Lane.COMPUTE)
     stalls = [event for event in compute if event["name"] == "stall"]
     stall_us = sum(event["dur"] for event in stalls)
-    assert stall_us == pytest.approx(about.simulated_stall_us * steps, abs=1e-3 * len(stalls))
+    assert stall_us == pytest.approx(about.simulated_stall_us * steps, abs=GRID_US * len(stalls))
     for event in events_of(plan, "X", Lane.STEP):
-        assert event["dur"] == pytest.approx(about.simulated_step_us, abs=2e-3)
+        assert event["dur"] == pytest.approx(about.simulated_step_us, abs=2 * GRID_US)
         assert event["args"]["peak_bytes"] == about.peak_bytes
     slots = len(compute) - len(stalls)
     assert slots == steps * sum(slot.duration_us > 0 for slot in plan.slots)
