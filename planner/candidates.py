@@ -4,13 +4,16 @@ Fractions of the relaxation are never rounded up (research: 49% stall where the 
 only give an order in which gaps are taken until the set fits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, combinations
 
 from planner.problem import Problem
 
 MAX_EXHAUSTIVE = 6
 """With at most this many gaps every set is tried."""
+
+NOT_USED = 1e-3
+"""A relaxation that uses less of a gap than this does not use it."""
 
 Key = Callable[[int], float]
 
@@ -22,10 +25,17 @@ def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozens
         problem: The problem; all its whole gaps together must fit the budget.
         shares: x of the relaxation; empty if it was not solved.
     """
-    orders = (sorted(problem.whole_set, key=key, reverse=True) for key in _keys(problem, shares))
-    prefixes = [shortest_prefix(problem, order) for order in orders]
+    orders = [sorted(problem.whole_set, key=key, reverse=True) for key in _keys(problem, shares)]
+    used = [i for i in orders[0] if shares and shares[i] > NOT_USED]
+    found: list[frozenset[int]] = []
+    if problem.fits(used):
+        found.append(without_needless(problem, used, copy_sources(problem, used)))
+    for order in orders:
+        prefix = shortest_prefix(problem, order)
+        found.append(without_needless(problem, prefix, copy_sources(problem, prefix)))
+        found.append(without_needless(problem, prefix))
     # A dictionary keeps the order in which its keys were first seen.
-    yield from dict.fromkeys([*prefixes, problem.whole_set, *_small_sets(problem)])
+    yield from dict.fromkeys([*found, problem.whole_set, *_small_sets(problem)])
 
 
 def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
@@ -38,8 +48,8 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
                 yield frozenset(chosen)
 
 
-def shortest_prefix(problem: Problem, order: Sequence[int]) -> frozenset[int]:
-    """Returns the fewest gaps, taken in this order, that fit the budget, without the needless."""
+def shortest_prefix(problem: Problem, order: Sequence[int]) -> Sequence[int]:
+    """Returns the fewest gaps, taken in this order, that fit the budget."""
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
@@ -47,22 +57,49 @@ def shortest_prefix(problem: Problem, order: Sequence[int]) -> frozenset[int]:
             high = middle
         else:
             low = middle + 1
-    return without_needless(problem, order[:high])
+    return order[:high]
 
 
-def without_needless(problem: Problem, order: Sequence[int]) -> frozenset[int]:
-    """Returns what is left when gaps the budget does not need are dropped, the last ones first."""
+def without_needless(
+    problem: Problem, order: Sequence[int], needed: Collection[int] = ()
+) -> frozenset[int]:
+    """Returns what is left when gaps the budget does not need are dropped, the last ones first.
+
+    Args:
+        problem: The problem.
+        order: A set of gaps that fits.
+        needed: Those of it that are never dropped.
+    """
     spare_bytes = [problem.budget_bytes - held for held in problem.floor_bytes(order)]
     kept = []
     for i in reversed(order):
         gap = problem.gaps[i]
         slots = problem.slots_of(gap)
-        if min(spare_bytes[t] for t in slots) >= gap.size_bytes:
+        if i not in needed and min(spare_bytes[t] for t in slots) >= gap.size_bytes:
             for t in slots:
                 spare_bytes[t] -= gap.size_bytes
         else:
             kept.append(i)
     return frozenset(kept)
+
+
+def copy_sources(problem: Problem, chosen: Iterable[int]) -> frozenset[int]:
+    """Returns those gaps of a set whose host copies make later ones of it clean.
+
+    They may not be needed for their bytes: they use a lane that is idle then for one that is not
+    idle later.
+    """
+    last_turns: dict[tuple[int, int], int] = {}
+    chosen = tuple(chosen)
+    for i in chosen:
+        gap = problem.gaps[i]
+        key = (gap.storage, gap.content)
+        last_turns[key] = max(gap.turn, last_turns.get(key, gap.turn))
+    return frozenset(
+        i
+        for i in chosen
+        if problem.gaps[i].turn < last_turns[problem.gaps[i].storage, problem.gaps[i].content]
+    )
 
 
 def free_us(problem: Problem, i: int) -> float:

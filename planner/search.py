@@ -8,7 +8,7 @@ number of tries, and the time limit only as a guard.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from planner.candidates import without_needless
+from planner.candidates import copy_sources, without_needless
 from planner.draft import POLICIES, Draft, Policy, Timing
 from planner.model import BYTES_WEIGHT
 from planner.neighbours import Neighbours
@@ -103,9 +103,10 @@ class Search:
         """Times a set as it is, and then without what proved needless."""
         answer = self._time(Draft(chosen, policy))
         used = [trip.gap for trip in answer.timing.trips]
-        needed = without_needless(self.problem, used)
-        if needed != answer.draft.chosen:
-            self._time(Draft(needed, policy))
+        for needed in ((), copy_sources(self.problem, used)):
+            fewer = without_needless(self.problem, used, needed)
+            if fewer != answer.draft.chosen:
+                self._time(Draft(fewer, policy))
 
     def _time(self, draft: Draft) -> Answer:
         """Times a draft and keeps the answer if it is the best so far."""

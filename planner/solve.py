@@ -1,12 +1,13 @@
 """From a profile and a budget to a plan: the bound, the ILP, the search, the certificate."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 
 from planner.bound import StallBound, fluid_bound, whole_bound
 from planner.boundary import Boundary
 from planner.candidates import starting_sets
-from planner.draft import POLICIES, OutOrder
+from planner.draft import POLICIES, OutOrder, Policy
 from planner.gaps import default_min_size_bytes
 from planner.memory import slot_memory
 from planner.model import build
@@ -27,11 +28,9 @@ from profiles.progress import Progress, silent
 STAGES = 3
 STAGE_SHARE = 1 / 2
 """Share of the time left that the loose bound may take, and then the ILP."""
-QUICK_POLICIES = tuple(
-    policy
-    for policy in POLICIES
-    if policy.out_order in (OutOrder.FIRST_BEGUN, OutOrder.LAST_USED)
-    and policy.lead in (1.0, float("inf"))
+QUICK_POLICIES = (
+    *(Policy(out_order=order, lead=1.0, overtake=False) for order in OutOrder),
+    Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False),
 )
 """What is tried before the ILP."""
 

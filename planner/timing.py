@@ -102,6 +102,7 @@ class _Walk:
         self.shift: dict[int, int] = {}
         self.out_end_us: dict[int, float] = {}
         self.in_end_us: dict[int, float] = {}
+        self.blocked_until: dict[int, int] = {}
         self.out_slot: dict[int, int] = {}
         self.out_place: dict[int, tuple[int, int]] = {}
         self.release_slot: dict[int, int] = {}
@@ -205,8 +206,9 @@ class _Walk:
         for i in begins:
             gap = self.problem.gaps[i]
             self.shift[i] = t - gap.first_slot
-            for record in (self.out_slot, self.release_slot, self.in_slot, self.in_end_us):
+            for record in (self.out_slot, self.release_slot, self.in_slot, self.blocked_until):
                 record.pop(i, None)
+            self.in_end_us.pop(i, None)
             self.clean.discard(i)
             if i not in self.draft.anew and self.has_copy(gap):
                 self.clean.add(i)
@@ -341,7 +343,13 @@ class _Walk:
         size_bytes = self.problem.gaps[i].size_bytes
         if self.spare_bytes[t - self.begin_slot] - self.pending_bytes < size_bytes:
             return False
-        return bool(self.spare_over(t, self.end_slot(i)).min() >= size_bytes)
+        if self.blocked_until.get(i, -1) >= t:
+            return False
+        short = np.flatnonzero(self.spare_over(t, self.end_slot(i)) < size_bytes)
+        if short.size:
+            # Bytes of a slot are only ever taken: until then there is no need to look again.
+            self.blocked_until[i] = t + int(short[-1])
+        return not short.size
 
     def issue_in(self, i: int, t: int) -> None:
         self.away.remove(i)

@@ -78,7 +78,8 @@ class SolveFigures:
         smallest_budget_bytes: What could be met instead; None where the budget is met.
         compute_us: Step time with nothing moved (estimated or measured, as the profile says).
         stall_us: Stall under the plan (simulated).
-        bound_us: Stall no plan can be below (bound).
+        loose_bound_us: Stall no plan can be below, by the relaxation (bound).
+        bound_us: The tightest such bound.
         bound_source: Where the bound comes from.
         gap: From the bound to the simulated stall, as a share of the best step time.
         proof: What the solver proved about its model.
@@ -104,6 +105,7 @@ class SolveFigures:
     smallest_budget_bytes: int | None = None
     compute_us: float | None = None
     stall_us: float | None = None
+    loose_bound_us: float | None = None
     bound_us: float | None = None
     bound_source: str | None = None
     gap: float | None = None
@@ -132,7 +134,6 @@ def measured_solve(case: SolveCase) -> SolveFigures:
     profile = read_profile(profile_path(Path(case.profile)))
     peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     budget_bytes = int(case.budget_share * peak_bytes)
-    smallest_bytes = case.min_size_bytes or default_min_size_bytes(peak_bytes)
     start_memory_bytes = peak_memory_bytes()
     started_s, started_cpu_s = time.perf_counter(), cpu_seconds()
     with watched_models() as sizes:
@@ -144,7 +145,7 @@ def measured_solve(case: SolveCase) -> SolveFigures:
         workload=profile.workload.reference,
         ops=len(profile.ops),
         slots=len(profile.slots),
-        idle_stretches=sum(i.size_bytes >= smallest_bytes for i in idles(profile)),
+        idle_stretches=idle_stretches(profile, case.min_size_bytes),
         budget_bytes=budget_bytes,
         seconds=seconds,
         cpu_seconds=cpu_seconds() - started_cpu_s,
@@ -157,6 +158,13 @@ def measured_solve(case: SolveCase) -> SolveFigures:
         start_memory_bytes=start_memory_bytes,
         **outcome,
     )
+
+
+def idle_stretches(profile: Profile, min_size_bytes: int | None = None) -> int:
+    """Returns how many stretches there are in which a storage could be away within the step."""
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    smallest_bytes = min_size_bytes or default_min_size_bytes(peak_bytes)
+    return sum(idle.size_bytes >= smallest_bytes for idle in idles(profile))
 
 
 def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, Any]:
@@ -175,6 +183,7 @@ def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, 
     return {
         "compute_us": about.compute_us,
         "stall_us": about.simulated_stall_us,
+        "loose_bound_us": about.loose_bound_stall_us,
         "bound_us": about.bound_stall_us,
         "bound_source": about.bound_source.value,
         "gap": about.gap,
