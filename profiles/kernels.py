@@ -117,7 +117,7 @@ def profiled_kernels(
         synchronize: Waits until the device has run everything.
     """
     marks = OpMarks()
-    with torch_profiler(activities=activities) as profiler:
+    with torch_profiler(activities=activities, acc_events=True) as profiler:
         with marks:
             step()
         synchronize()
