@@ -10,8 +10,10 @@ later: the table of GitHub stas00/ml-engineering, compute/accelerator. V100: Cor
 architecture course (cvw.cac.cornell.edu) works out 7.8 and 15.7 from cores and clock,
 developer.nvidia.com/programming-tensor-cores-cuda-9-0 has 125, io-tech.fi 900 GB/s (of the PCIe
 board, whose memory is the same). RTX 4090, all of it: waredb.com/processor/nvidia-geforce-rtx-4090.
-Memory of A100 40 GB: GitHub PTsolvers/gpu-workshop-JuliaCon23#7; of GH200: datacrunch.io, Data
-movement in the GH200. The memory rates of A100 80 GB, H100 and H200 were not found again.
+Memory of A100 40 GB: GitHub PTsolvers/gpu-workshop-JuliaCon23#7; of A100 80 GB:
+glennklockwood.com/garden/processors/A100, which cites the data sheet; of H100 and H200:
+acecloud.ai/blog/hbm3e-nvidia-h200-ai-training-inference, likewise; of GH200: datacrunch.io, Data
+movement in the GH200.
 """
 
 import difflib

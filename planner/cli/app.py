@@ -9,6 +9,7 @@ import typer
 
 from planner.cli.check import check
 from planner.cli.compare import compare
+from planner.cli.devices import devices
 from planner.cli.diff import diff
 from planner.cli.library import library
 from planner.cli.limits import limits
@@ -70,6 +71,7 @@ for command in (
     trace,
     run,
     workloads,
+    devices,
     links,
     link,
     library,
