@@ -9,7 +9,7 @@ where a source is named. Compare them with `tests/benchmarks/bench_estimate.py` 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from profiles.accelerators import Accelerator
+from profiles.accelerators import BEST_COPY_SHARE, BEST_MATMUL_SHARE, Accelerator
 from profiles.op_class import COMPUTE_CLASSES, OpClass, Precision
 from profiles.profile import Device
 from profiles.roofline import Roofline, Target
@@ -18,10 +18,6 @@ FLOPS_PER_US = 1e6
 """Of one TFLOPS."""
 BYTES_PER_US = 1e3
 """Of one GB/s."""
-BEST_MATMUL_SHARE = 0.80
-"""ASSUMED where nobody measured. Measured elsewhere: 0.87 (A100), 0.80 (H100)."""
-BEST_COPY_SHARE = 0.87
-"""ASSUMED where nobody measured. Measured elsewhere: 0.88 (V100), 0.87 (A100 of 40 GB)."""
 LAUNCH_US = 5.0
 """ASSUMED: what the host takes to start an op in eager mode."""
 

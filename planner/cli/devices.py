@@ -24,7 +24,7 @@ def devices(
     ] = False,
 ) -> None:
     """Lists the accelerators that a step can be estimated for."""
-    from profiles.accelerators import ACCELERATORS
+    from profiles.accelerators import ACCELERATORS, BEST_COPY_SHARE, BEST_MATMUL_SHARE
 
     print_table(
         "Devices to estimate for: TFLOPS and memory rate of the data sheet, and the best that "
@@ -34,8 +34,9 @@ def devices(
         right=NUMBERS,
     )
     print(
-        f"best measured: bf16 matrix product. {UNKNOWN} no measurement was found: 80% of the matrix "
-        "products and 87% of the memory rate are assumed. Ops reach an assumed share of these."
+        f"best measured: bf16 matrix product. {UNKNOWN} no measurement was found: "
+        f"{BEST_MATMUL_SHARE:.0%} of the data sheet's TFLOPS, {BEST_COPY_SHARE:.0%} of its memory "
+        "rate are assumed. What ops of each class reach of these is assumed, too."
     )
     if sources:
         print_table(

@@ -29,8 +29,8 @@ def profile(
         typer.Option(
             metavar="NAME",
             help="Where to run the step: 'cpu' (the emulated accelerator) or 'cuda' (the GPU); or "
-            "an accelerator to estimate it for, such as h200 or v100-16gb (see 'plan devices'), with "
-            "nothing run.",
+            "an accelerator to estimate it for, with nothing run, such as h200 (see 'plan "
+            "devices').",
         ),
     ] = CPU,
     link: MeasurableLinkName = None,
