@@ -89,7 +89,8 @@ class Search:
         """
         for keeps_copies in (True, False):
             if self._best is None:
-                self._time(Draft(chosen, POLICIES[0], keeps_copies=keeps_copies))
+                # Pared at once: if it does not stall, nothing else will be tried.
+                self._pare(self._time(Draft(chosen, POLICIES[0], keeps_copies=keeps_copies)))
 
     def try_sets(self, chosen_sets: Iterable[frozenset[int]], policies: Sequence[Policy]) -> None:
         """Times sets of gaps that fit the budget, each with some policies."""
@@ -101,12 +102,15 @@ class Search:
 
     def _try(self, chosen: frozenset[int], policy: Policy) -> None:
         """Times a set as it is, and then without what proved needless."""
-        answer = self._time(Draft(chosen, policy))
+        self._pare(self._time(Draft(chosen, policy)))
+
+    def _pare(self, answer: Answer) -> None:
+        """Times a timed draft again without what proved needless."""
         used = [trip.gap for trip in answer.timing.trips]
         for needed in ((), copy_sources(self.problem, used)):
             fewer = without_needless(self.problem, used, needed)
             if fewer != answer.draft.chosen:
-                self._time(Draft(fewer, policy))
+                self._time(replace(answer.draft, chosen=fewer))
 
     def _time(self, draft: Draft) -> Answer:
         """Times a draft and keeps the answer if it is the best so far."""
