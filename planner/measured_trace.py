@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.schedule import ActionKind, lower
+from planner.schedule import lower, may_wait
 from planner.simulate import Copy, Timeline
 from planner.trace_events import (
     Event,
@@ -22,8 +22,6 @@ from planner.trace_events import (
 
 if TYPE_CHECKING:
     from planner.plan import Plan
-
-WAITS = (ActionKind.RELEASE, ActionKind.AWAIT)
 
 
 def trace_beside_simulated(plan: "Plan", measured: Timeline) -> dict[str, Any]:
@@ -68,7 +66,7 @@ def _compute_events(plan: "Plan", measured: Timeline) -> Iterator[Event]:
     A stall is drawn where the plan waits for a copy, and is all that passes at that anchor. At the
     others what passes is the runtime's own time; it shows as a space before the slot.
     """
-    waits = [any(action.kind in WAITS for action in actions) for actions in lower(plan)]
+    waits = may_wait(lower(plan))
     stalls_us = (*measured.stall_us[1:], 0.0)
     ends_us = (*measured.start_us[1:], measured.step_us)
     rows = zip(plan.slots, measured.start_us, measured.stall_us, ends_us, stalls_us, strict=True)

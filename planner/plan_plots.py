@@ -44,7 +44,7 @@ def step_figure(
     figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
     _draw_memory(above, memory, budget_bytes, time)
-    _draw_lanes(below, lanes, time)
+    draw_lanes(below, lanes, time)
     above.set(title=title)
     below.set(
         xlabel=f"time in the step, {time.name} (simulated)",
@@ -171,7 +171,8 @@ def _draw_memory(axes: Axes, memory: pd.DataFrame, budget_bytes: int, time: Axis
     axes.grid(alpha=0.3)
 
 
-def _draw_lanes(axes: Axes, lanes: pd.DataFrame, time: AxisUnit) -> None:
+def draw_lanes(axes: Axes, lanes: pd.DataFrame, time: AxisUnit) -> None:
+    """Draws what each lane does: three rows, compute above."""
     for lane, rows in lanes.groupby("lane"):
         spans = zip(rows["start_us"], rows["end_us"] - rows["start_us"], strict=True)
         scaled = [(start / time.size, width / time.size) for start, width in spans]

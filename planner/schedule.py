@@ -91,3 +91,9 @@ def lower_swaps(swaps: Sequence["Swap"], slot_count: int) -> Schedule:
     for swap in sorted(swaps, key=lambda s: (-slots_back(s)[0], s.storage)):
         anchors[swap.await_slot].append(Action(ActionKind.AWAIT, swap.storage))
     return tuple(tuple(actions) for actions in anchors)
+
+
+def may_wait(schedule: Schedule) -> tuple[bool, ...]:
+    """Returns, for each slot, whether compute waits for a copy at its anchor if it is late."""
+    waits = (ActionKind.RELEASE, ActionKind.AWAIT)
+    return tuple(any(action.kind in waits for action in actions) for actions in schedule)

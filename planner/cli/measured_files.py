@@ -11,7 +11,6 @@ from profiles.files import check_writable
 
 if TYPE_CHECKING:
     from planner.plan import Plan
-    from planner.simulate import Timeline
     from profiles.workload import Workload
     from runtime.traced_replay import TracedReplay
 
@@ -72,17 +71,12 @@ class MeasuredFiles:
             return
         if self.trace is not None:
             from planner.measured_trace import write_trace_beside_simulated
+            from runtime.measured_steps import typical
 
-            write_trace_beside_simulated(plan, _typical(measured), self.trace)
+            write_trace_beside_simulated(plan, typical(measured), self.trace)
             wrote(self.trace)
         if self.slots is not None:
             from planner.slot_times import slot_times_table, write_slot_times
 
             write_slot_times(slot_times_table(plan, measured), self.slots)
             wrote(self.slots)
-
-
-def _typical(measured: tuple["Timeline", ...]) -> "Timeline":
-    """The step of median duration; of two in the middle the shorter."""
-    by_duration = sorted(measured, key=lambda timeline: timeline.step_us)
-    return by_duration[(len(by_duration) - 1) // 2]
