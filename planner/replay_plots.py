@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from planner.axis_unit import TIME_UNITS, AxisUnit, time_unit
+from planner.axis_unit import AxisUnit, time_unit
 from planner.lane_stretches import LaneName
 from planner.palette import BLACK, BLUE, ORANGE, STALL
 from planner.plan_plots import LANES, WIDTH_IN, draw_lanes
@@ -101,9 +101,7 @@ def _points(table: pd.DataFrame, unit: AxisUnit) -> tuple["pd.Series[float]", "p
 
 
 def _unit(times: pd.DataFrame) -> AxisUnit:
-    """For an axis over several powers of ten."""
-    largest_us = 0.0 if times.empty else times.max(axis=None)
-    return next((unit for unit in TIME_UNITS if largest_us >= 10 * unit.size), TIME_UNITS[-1])
+    return time_unit(0.0 if times.empty else times.max(axis=None))
 
 
 def _draw_agreement(axes: Axes, times: pd.DataFrame, unit: AxisUnit) -> None:

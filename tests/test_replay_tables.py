@@ -116,8 +116,8 @@ def test_pictures_say_what_was_measured_and_what_was_simulated() -> None:
     drift = drift_figure(slots, title="step")
     assert "measured - simulated, ms" in words_of(drift)
     agreement = agreement_figure(slot_durations_table(slots), copies, title="step")
-    assert "simulated, us" in words_of(agreement)
-    assert "measured, us" in words_of(agreement)
+    assert "simulated, ms" in words_of(agreement)
+    assert "measured, ms" in words_of(agreement)
     for figure in (lanes, drift, agreement):
         assert png_bytes(figure)
 
