@@ -9,6 +9,7 @@ bottom.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from torch import _C
@@ -18,10 +19,13 @@ from torch.overrides import _push_mode as push_call_mode
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
+    _disable_current_modes,
     _get_current_dispatch_mode_stack,
 )
 from torch.utils._python_dispatch import _pop_mode as pop_op_mode
 from torch.utils._python_dispatch import _push_mode as push_op_mode
+
+NOTHING_TO_LEAVE = nullcontext()
 
 Mode = TypeVar("Mode")
 
@@ -34,6 +38,16 @@ def call_modes() -> Sequence[TorchFunctionMode]:
 def op_modes() -> Sequence[TorchDispatchMode]:
     """Returns this thread's modes that see ops, the lowest first."""
     return _get_current_dispatch_mode_stack()
+
+
+def unseen() -> AbstractContextManager[None]:
+    """Returns a context in which no mode sees what is done: a copy is no op of the step.
+
+    Leaving the modes takes some microseconds, and in most steps there are none.
+    """
+    if _C._len_torch_dispatch_stack() or _C._len_torch_function_stack():
+        return _disable_current_modes()
+    return NOTHING_TO_LEAVE
 
 
 def enter_calls_below(mode: TorchFunctionMode) -> None:

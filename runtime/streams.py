@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from profiles.copy_engine import CopyEngine
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.lanes import Direction
+from runtime.mode_stack import unseen
 
 Stream = Any
 Event = Any
@@ -127,8 +127,7 @@ class CudaStreams:
             self._launch(stream, pieces, direction, engine)
             return
         ((storage, host),) = pieces
-        # The copy is no op of the step: whoever watches those must not see it.
-        with _disable_current_modes(), torch.no_grad(), torch.cuda.stream(stream):
+        with unseen(), torch.cuda.stream(stream):
             device_bytes = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
             host_bytes = host.tensor()
             if direction is Direction.D2H:

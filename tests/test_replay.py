@@ -1,8 +1,10 @@
 """Real training under the hardest plan: equal bit by bit, within the budget, whatever happens."""
 
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,31 @@ def test_an_exception_inside_the_step_leaves_everything_resident(where: str) -> 
             workload.step()
         assert statistics.fallback is None
         assert_same(snapshot(plain), snapshot(workload))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "between"])
+def test_ctrl_c_leaves_everything_resident_and_hangs_nothing(plan: Plan, where: str) -> None:
+    """The main thread answers the key wherever it is, with copies in flight on both lanes."""
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    press = partial(signal.raise_signal, signal.SIGINT)
+    last = list(workload.model.parameters())[-3]
+    for one in (plain, workload):
+        one.step()
+    before = snapshot(plain)
+    replay = Replay(plan, workload.model, workload.optimizer)
+    handle = {
+        "forward": lambda: workload.model.get_submodule("4").register_forward_hook(
+            lambda *_: press()
+        ),
+        "backward": lambda: last.register_hook(lambda _: press()),
+        "between": lambda: workload.optimizer.register_step_pre_hook(lambda *_: press()),
+    }[where]()
+    with pytest.raises(KeyboardInterrupt), replay.step():
+        workload.step()
+    handle.remove()
+    replay.close()
+    assert_all_resident(workload)
+    assert_same(before, snapshot(workload))
 
 
 def interrupted(workload: Workload, where: str) -> None:
