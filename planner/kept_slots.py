@@ -1,12 +1,15 @@
-"""The slots the ILP counts: those where something can change, and the fullest between them."""
+"""The slots the ILP counts: those where something can change, and full ones between them."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from planner.gaps import Gap
 from planner.problem import Problem
+
+MAX_KEPT = 1000
+"""Above this many slots only the fullest ones are kept, for the sake of the solver's time."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ class KeptSlots:
 
 
 def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
-    """Returns the slots where a gap begins or ends, and the fullest one from each to the next.
+    """Returns the slots where a gap begins or ends, and full ones from each to the next.
 
     Between two of them the same gaps are open, so whole gaps that make the fullest slot fit make
-    all of them fit.
+    all of them fit. What is fuller than all before it, or than all after it, costs waits of its
+    own: it is kept too unless that makes too many.
 
     Args:
         problem: The problem.
@@ -72,10 +76,22 @@ def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
     for gap in gaps:
         events |= {gap.first_slot, gap.next_use_slot % count}
     edges = [*sorted(events), count]
-    fullest = {_fullest(problem.resident_bytes, a, b) for a, b in pairwise(edges)}
-    over = {t for t in fullest if problem.resident_bytes[t] > problem.budget_bytes}
-    return KeptSlots(problem, tuple(sorted(events | over)))
+    stretches = [
+        [t for t in range(a, b) if problem.resident_bytes[t] > problem.budget_bytes]
+        for a, b in pairwise(edges)
+    ]
+    held = problem.resident_bytes.__getitem__
+    fullest = {max(over, key=held) for over in stretches if over}
+    records = {t for over in stretches for t in _records(over, held)}
+    full = records if len(events | records) <= MAX_KEPT else fullest
+    return KeptSlots(problem, tuple(sorted(events | full)))
 
 
-def _fullest(resident_bytes: Sequence[int], first: int, end: int) -> int:
-    return max(range(first, end), key=resident_bytes.__getitem__)
+def _records(slots: Sequence[int], held: Callable[[int], int]) -> Iterator[int]:
+    """Yields slots fuller than all before them, and than all after them."""
+    for order in (slots, slots[::-1]):
+        most = -1
+        for t in order:
+            if held(t) > most:
+                most = held(t)
+                yield t

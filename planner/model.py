@@ -9,8 +9,9 @@ Data
     slots t        time tau_t with nothing moved, bytes M_t resident with nothing moved, t = 0..T-1
     gaps i         bytes s_i, first idle slot a_i < T, slot of the next use b_i < a_i + T; a gap
                    with b_i >= T wraps: it ends at slot b_i - T of the next step
-    kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot if
-                   M_t > C; t' is the kept slot before t; every row is over kept slots alone
+    kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
+                   (up to `kept_slots.MAX_KEPT`) every one fuller than all before or all after it,
+                   if M_t > C; t' is the kept slot before t; every row is over kept slots alone
     O, I           rates of the D2H and H2D lanes (those the largest storage sees once latency is
                    paid), S of both together if the link has such a limit
     C, H           budget, host budget
@@ -29,7 +30,7 @@ Variables
     K_t >= 0       bytes of the clean gaps that have begun by slot t
     F, Z, G >= 0   bytes of the used gaps that wrap, as a step begins: not yet copied to the host,
                    on the host alone, copied back already (all 0 if no gap wraps)
-    y_it in [0, 1] gap i is away in slot t, for t with M_t > C; x_i itself unless (11) or (12) asks
+    y_it in {0, 1} gap i is away in slot t, for t with M_t > C; x_i itself unless (11) or (12) asks
                    for a wait (and if more than `MAX_EDGES` of them do)
     E >= 0         bytes by which the budget is raised (goal BUDGET only; 0 otherwise)
     Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. W at a slot
@@ -107,8 +108,8 @@ await early; the bounds do without.
 
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
 (D, P, Q and W only grow), W at the kept slot before only makes (8) and (11) weaker, and rows (5)
-and (10) for slots between two kept ones are left out. What the bounds give away: that, y is no
-binary, the lanes mix the bytes of different storages, and FLUID moves parts of storages.
+and (10) for slots between two kept ones are left out. What the bounds give away: that, and that the
+lanes mix the bytes of different storages; FLUID also moves parts of storages.
 
 [Note: What is chosen fits] Between two kept slots the same gaps are open, so a set of whole gaps
 with (10) in the fullest slot between them fits in all of them.

@@ -141,7 +141,7 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
         clean={i: program.add_variable(f"c_{i}", 0, 1, category) for i in sharing},
         clean_begun=over_slots("K") if sharing else [],
         boundary=_boundary(program) if any(problem.wraps(gap) for gap in gaps) else None,
-        absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1) for i, t in edges},
+        absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category) for i, t in edges},
         least_away_bytes=_least_away(kept, goal),
     )
 
