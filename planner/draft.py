@@ -1,5 +1,6 @@
 """A draft: what the list scheduler is told; and a timing: what it makes of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -43,6 +44,12 @@ POLICIES = tuple(
     for lead in (1.0, 2.0, 4.0, float("inf"))
     for overtake in (False, True)
 )
+
+QUICK_POLICIES = (
+    *(Policy(out_order=order, lead=1.0, overtake=False) for order in OutOrder),
+    Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False),
+)
+"""What is tried before the ILP."""
 
 
 NEVER = 2**31

@@ -100,6 +100,13 @@ class Search:
                     return
                 self._try(chosen, policy)
 
+    def try_drafts(self, drafts: Iterable[Draft]) -> None:
+        """Times drafts that meet the budget."""
+        for draft in drafts:
+            self._time(draft)
+            if self.over:
+                return
+
     def _try(self, chosen: frozenset[int], policy: Policy) -> None:
         """Times a set as it is, and then without what proved needless."""
         self._pare(self._time(Draft(chosen, policy)))

@@ -1,13 +1,12 @@
 """From a profile and a budget to a plan: the bound, the ILP, the search, the certificate."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from planner.bound import StallBound, fluid_bound, whole_bound
 from planner.boundary import Boundary
 from planner.candidates import starting_sets
-from planner.draft import POLICIES, OutOrder, Policy
+from planner.draft import POLICIES, QUICK_POLICIES, Draft
 from planner.gaps import default_min_size_bytes
 from planner.memory import slot_memory
 from planner.model import build
@@ -15,6 +14,7 @@ from planner.plan import BoundSource, Plan, Proof
 from planner.plan_builder import Solution, build_plan
 from planner.problem import Problem
 from planner.problem_of import problem_of
+from planner.published_starts import published_drafts
 from planner.search import Search
 from planner.smallest_budget import check_budget, whole_trips_fit_host, widest_set
 from planner.solver import solve_model
@@ -28,11 +28,6 @@ from profiles.progress import Progress, silent
 STAGES = 3
 STAGE_SHARE = 1 / 2
 """Share of the time left that the loose bound may take, and then the ILP."""
-QUICK_POLICIES = (
-    *(Policy(out_order=order, lead=1.0, overtake=False) for order in OutOrder),
-    Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False),
-)
-"""What is tried before the ILP."""
 
 
 def solve(
@@ -92,7 +87,8 @@ def solve(
         check_budget(problem, widest, profile)
         limits = Limits(started_s + time_limit_s, stop)
         search = Search(problem, limits, progress or silent, told)
-        solution = _Solver(problem, solver, search).solve(widest)
+        drafts = published_drafts(profile, problem)
+        solution = _Solver(problem, solver, search).solve(widest, drafts)
     seconds = time.monotonic() - started_s
     return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
 
@@ -105,7 +101,7 @@ class _Solver:
         self.solver = solver
         self.search = search
 
-    def solve(self, widest: frozenset[int]) -> Solution:
+    def solve(self, widest: frozenset[int], drafts: Iterable[Draft]) -> Solution:
         self.search.progress("bounding the stall", 0, STAGES)
         self.search.start(widest)
         loose = fluid_bound(self.problem, self.solver, self.part())
@@ -113,6 +109,7 @@ class _Solver:
         self.search.progress("timing the swaps", 1, STAGES)
         sets = [*starting_sets(self.problem, loose.shares), widest]
         self.search.try_sets(sets, QUICK_POLICIES)
+        self.search.try_drafts(drafts)
         tight = loose
         if not self.search.over:
             self.search.progress("solving the ILP", 2, STAGES)

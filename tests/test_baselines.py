@@ -38,7 +38,9 @@ from planner.baselines.torchtitan import TORCHTITAN
 from planner.baselines.torchtune import MAX_FWD_STASH, TORCHTUNE
 from planner.baselines.vdnn import VDNN_ALL, VDNN_CONV
 from planner.boundary import Boundary
+from planner.published_starts import HEURISTICS, drafts_of
 from planner.solver_name import SolverName
+from planner.timing import schedule_trips
 from profiles.profile import Link, Profile, StorageKind
 from tests.reference import Trip, alive_across, alive_at, simulate
 from tests.strategies import jobs, peak_bytes
@@ -449,3 +451,21 @@ def check_ours_is_best(profile: Profile, budget_bytes: int) -> None:
     rows = Comparison(asked, plan.certificate.bound_stall_us, is_full=False).rows(BASELINES)
     beaten = {row.name: row.stall_us for row in rows if row.fits and row.stall_us < ours_us - 1e-3}
     assert beaten == {}, f"ours stalls {ours_us}"
+
+
+@given(job=jobs())
+@settings(max_examples=25)
+def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile, int]) -> None:
+    profile, budget_bytes = job
+    asked = case(profile, budget_bytes)
+    for boundary in Boundary:
+        problem = asked.bounded(boundary).problem
+        for heuristic in HEURISTICS:
+            ruled = heuristic.rule(asked.bounded(boundary))
+            if max(held_bytes(problem, ruled.trips)) > budget_bytes:
+                continue
+            drafts = [*drafts_of(ruled)]
+            assert all(problem.fits(draft.chosen) for draft in drafts)
+            least_us = min(schedule_trips(problem, draft).stall_us for draft in drafts)
+            # Slots in which nothing is missing are not waited for, so it may even be less.
+            assert least_us <= own_stall_us(problem, ruled) + 1e-6 * (1 + problem.compute_us)
