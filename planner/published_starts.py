@@ -6,6 +6,7 @@ of these heuristics, and mostly faster: the search goes on from there.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from planner.baselines.case import Case
 from planner.baselines.ruled_trip import Ruled
@@ -27,7 +28,8 @@ def published_drafts(profile: Profile, problem: Problem) -> Iterator[Draft]:
         profile: The step.
         problem: The problem made of it.
     """
-    case = Case(StepView(profile), problem)
+    # Whole gaps come first, so their indices are the same without the parts.
+    case = Case(StepView(profile), replace(problem, part_gaps=()))
     for heuristic in HEURISTICS:
         ruled = heuristic.rule(case)
         if problem.fits({trip.gap for trip in ruled.trips}):
