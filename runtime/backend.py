@@ -1,5 +1,6 @@
 """What a plan's device brings along: its lanes, its host pool, and how closely it is watched."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -19,6 +20,8 @@ from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes import Direction, Lane
 from runtime.streams import CudaStreams, StreamDevice
 from runtime.untried import tell_untried
+
+LOG = logging.getLogger("swapplan")
 
 
 class Watch(Enum):
@@ -105,6 +108,14 @@ def _emulated(plan: Plan) -> Backend:
 
 
 def _cuda(plan: Plan, device: torch.device) -> Backend:
+    at_hand = torch.cuda.get_device_name(device)
+    if at_hand != plan.device.name:
+        LOG.warning(
+            "The plan's times are those of %s, this is %s: the budget holds, the stall may be "
+            "another. Record the step here for a plan of its own.",
+            plan.device.name,
+            at_hand,
+        )
     streams = CudaStreams(device, cuda_carrier(device) if plan.engines else None)
     return Backend(
         d2h=StreamLane(streams, Direction.D2H),

@@ -5,6 +5,7 @@ import mmap
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -52,7 +53,6 @@ class HostPool:
     Attributes:
         size_bytes: Its size.
         address: Where in the process's memory it starts; 0 if it is empty.
-        device_address: By which address kernels reach it; the same, but where a device has its own.
     """
 
     def __init__(self, size_bytes: int, node: int | None = None) -> None:
@@ -67,16 +67,20 @@ class HostPool:
         """
         self.size_bytes = size_bytes
         self._slab: mmap.mmap | None = None
-        self.address = self.device_address = 0
+        self.address = 0
         if size_bytes == 0:
             return
         check_pools_fit(size_bytes)
         self._slab = mmap.mmap(-1, size_bytes)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._slab))
-        self.device_address = self.address
         if node is not None:
             prefer_node(self.address, size_bytes, node)
         ctypes.memset(self.address, 0, size_bytes)
+
+    @property
+    def device_address(self) -> int:
+        """By which address kernels reach the slab."""
+        return self.address
 
     def stretch(self, offset_bytes: int, size_bytes: int) -> HostStretch:
         """Returns a stretch of the slab.
@@ -129,24 +133,26 @@ class PinnedHostPool(HostPool):
                 "with 'plan solve --host-budget'."
             )
         weakref.finalize(self, cudart.cudaHostUnregister, self.address)
-        self.device_address = _device_address(self.address)
+
+    @cached_property
+    def device_address(self) -> int:
+        """By which address kernels reach the slab; see [Note: addresses of a job].
+
+        On all but a few systems it is the same. Whatever compiles kernels brings `cuda.bindings`,
+        which can tell; nobody else asks.
+        """
+        from cuda.bindings import driver
+
+        code, pointer = driver.cuMemHostGetDevicePointer(self.address, 0)
+        if int(code) != 0:
+            raise SwapplanError(
+                f"Copy kernels cannot reach the host pool (CUDA error {int(code)}). Solve again "
+                "with a link of the table, whose kernels were not measured."
+            )
+        return int(pointer)
 
 
 def _forget_last_error(device: torch.device) -> None:
     """Takes a failed call's error off the CUDA runtime, which the next launch would report."""
     with suppress(RuntimeError):
         torch.zeros(1, device=device)
-
-
-def _device_address(address: int) -> int:
-    """By which address a kernel reaches registered memory; see [Note: addresses of a job].
-
-    On all but a few systems it is the same. torch for CUDA brings `cuda.bindings`, which can tell;
-    without it nothing can compile a kernel either.
-    """
-    try:
-        from cuda.bindings import driver
-    except ImportError:
-        return address
-    code, pointer = driver.cuMemHostGetDevicePointer(address, 0)
-    return int(pointer) if int(code) == 0 else address

@@ -2,6 +2,7 @@
 
 import ctypes
 import resource
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,9 @@ import pytest
 import torch
 
 from profiles.errors import SwapplanError
-from runtime import numa
+from runtime import host_pool, numa
 from runtime.host_memory import check_pools_fit, host_room, locked_limit_text
-from runtime.host_pool import HostPool
+from runtime.host_pool import HostPool, PinnedHostPool
 
 MIB = 1 << 20
 V2 = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -177,3 +178,80 @@ def test_without_libnuma_memory_stays_where_it_is(
     with caplog.at_level("INFO", logger="swapplan"):
         assert not numa.prefer_node(4096, 8192, 1, tmp_path)
     assert "left to the system: libnuma.so.1" in caplog.text
+
+
+class Cudart:
+    """The part of the CUDA runtime that pins memory, and what it was asked for."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.registered: dict[int, int] = {}
+        self.log: list[str] = []
+
+    def cudaHostRegister(self, address: int, size_bytes: int, flags: int) -> int:
+        assert flags == 0
+        self.log.append("register")
+        if self.code == 0:
+            self.registered[address] = size_bytes
+        return self.code
+
+    def cudaHostUnregister(self, address: int) -> int:
+        self.log.append("unregister")
+        del self.registered[address]
+        return 0
+
+
+def with_cudart(monkeypatch: pytest.MonkeyPatch, code: int) -> Cudart:
+    cudart = Cudart(code)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(host_pool, "node_near", lambda device: None)
+    return cudart
+
+
+GPU = torch.device("cuda", 0)
+
+
+def test_a_pool_is_pinned_as_a_whole_until_nobody_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cudart = with_cudart(monkeypatch, 0)
+    pool = PinnedHostPool(3 * MIB, GPU)
+    stretch = pool.stretch(MIB, MIB)
+    assert cudart.registered == {pool.address: 3 * MIB}
+    del pool
+    assert cudart.log == ["register"], "a copy in flight holds a stretch of it"
+    del stretch
+    assert cudart.log == ["register", "unregister"]
+    assert PinnedHostPool(0, GPU).size_bytes == 0
+    assert cudart.log == ["register", "unregister"], "an empty plan pins nothing"
+
+
+def test_a_pool_that_cannot_be_pinned_says_what_limits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cudart = with_cudart(monkeypatch, 2)
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(host_pool, "_forget_last_error", forgotten.append)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64 * 1024, 64 * 1024))
+    with pytest.raises(SwapplanError, match=r"could not be pinned.*'ulimit -l'.*--host-budget"):
+        PinnedHostPool(MIB, GPU)
+    assert forgotten == [GPU], "or the next kernel would fail for it"
+    assert cudart.log == ["register"]
+
+
+def test_kernels_ask_the_driver_for_the_pools_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_cudart(monkeypatch, 0)
+    pool = PinnedHostPool(MIB, GPU)
+    asked: list[tuple[int, int]] = []
+
+    def device_pointer(address: int, flags: int) -> tuple[int, int]:
+        asked.append((address, flags))
+        return 0, 4096
+
+    driver = SimpleNamespace(cuMemHostGetDevicePointer=device_pointer)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(driver=driver))
+    assert [pool.stretch(offset, 1).device_address for offset in (0, 16)] == [4096, 4112]
+    assert asked == [(pool.address, 0)], "once"
+    driver.cuMemHostGetDevicePointer = lambda *_: (1, 0)
+    with pytest.raises(SwapplanError, match="Solve again"):
+        _ = PinnedHostPool(MIB, GPU).device_address

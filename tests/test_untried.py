@@ -42,13 +42,18 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
         return HostPool(size_bytes)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: plan.device.name)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 17)
     monkeypatch.setattr(backend, "CudaStreams", lambda *_: streams)
     monkeypatch.setattr(backend, "PinnedHostPool", pool)
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         made = [backend_for(plan, GPU) for _ in range(2)]
     assert caplog.messages == [untried.NOTICE], "once"
-    assert pinned == [(plan.host_pool_bytes, GPU)] * 2
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another GPU")
+    with caplog.at_level(logging.WARNING, logger="swapplan"):
+        backend_for(plan, GPU)
+    assert "this is another GPU" in caplog.messages[-1]
+    assert pinned == [(plan.host_pool_bytes, GPU)] * 3
     for one in made:
         assert isinstance(one.d2h, StreamLane)
         assert isinstance(one.h2d, StreamLane)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from planner.cli import main
 from planner.plan import read_plan, write_plan
@@ -140,3 +141,17 @@ def test_a_plan_for_one_process_is_refused_by_workers(
     told = capsys.readouterr().err.splitlines()[-1]
     assert "The plan is for the model without DistributedDataParallel" in told
     assert "'plan profile --data-parallel'" in told
+
+
+def test_each_worker_needs_a_gpu_of_its_own(
+    plan_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = read_plan(plan_file)
+    device = plan.device.model_copy(update={"kind": "cuda", "compute_threads": 0})
+    path = plan_file.with_name("cuda.plan.json")
+    write_plan(plan.model_copy(update={"device": device}), path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert main(["run", str(path), "--workers", "2"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("plan: --workers 2 needs a GPU for each, this machine shows 1.")
