@@ -258,6 +258,7 @@ def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
         "swap-in": plan.slots[swap.swap_in_slot].anchor,
         "await": plan.slots[swap.await_slot].anchor,
         "to host": "clean, no copy" if swap.clean else "copied",
+        "carried by": swap.engine.value.replace("_", " "),
     }
 
 

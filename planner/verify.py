@@ -5,7 +5,7 @@ and every figure that can be derived again is. The verifier knows nothing of how
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,8 @@ def _slot_faults(plan: "Plan") -> Iterator[str]:
 def _swap_faults(plan: "Plan") -> Iterator[str]:
     storages = {storage.id: storage for storage in plan.storages}
     shown_slots = _first_shown(plan)
+    engines = plan.engines
+    measured = {CopyEngine.COPY_ENGINE, *(rate.engine for rate in plan.link.engines)}
     for position, swap in enumerate(plan.swaps):
         where = f"swaps[{position}]"
         if swap.storage not in storages:
@@ -115,7 +117,7 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
         yield from _order_faults(where, swap, len(plan.slots))
         yield from _boundary_faults(where, swap, storages[swap.storage], plan.boundary)
         yield from _shown_faults(where, swap, storages[swap.storage], shown_slots)
-        yield from _engine_faults(where, swap, storages[swap.storage], plan)
+        yield from _engine_faults(where, swap, storages[swap.storage], engines, measured)
     for position, (before, after) in enumerate(pairwise(plan.swaps)):
         if after.swap_out_slot < before.swap_out_slot:
             yield (
@@ -163,9 +165,13 @@ def _boundary_faults(
 
 
 def _engine_faults(
-    where: str, swap: "Swap", storage: "PlannedStorage", plan: "Plan"
+    where: str,
+    swap: "Swap",
+    storage: "PlannedStorage",
+    engines: Mapping[int, CopyEngine],
+    measured: Collection[CopyEngine],
 ) -> Iterator[str]:
-    expected = plan.engines.get(swap.storage, CopyEngine.COPY_ENGINE)
+    expected = engines.get(swap.storage, CopyEngine.COPY_ENGINE)
     if swap.engine is not expected:
         yield (
             f"{where}.engine is {swap.engine.value!r}, expected {expected.value!r} as in another "
@@ -173,6 +179,8 @@ def _engine_faults(
         )
     if swap.engine is CopyEngine.STRIDED_KERNEL:
         yield f"{where}.engine is {swap.engine.value!r}, expected one that carries whole storages"
+    if swap.engine not in measured:
+        yield f"{where}.engine is {swap.engine.value!r}, expected one with rates in link.engines"
     if swap.engine is CopyEngine.BITPACK_KERNEL and not storage.is_mask:
         yield (
             f"{where}.engine is {swap.engine.value!r}, expected a storage of bools, not "

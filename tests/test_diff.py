@@ -128,7 +128,7 @@ def test_a_trip_that_only_one_plan_makes_stands_beside_nothing() -> None:
     (swap,) = plan.swaps
     twice = plan.model_copy(update={"swaps": (swap, swap)})
     anchors = anchors_table(plan, twice)
-    assert anchors["trip"].to_list() == [2] * 5
+    assert anchors["trip"].to_list() == [2] * 6
     assert set(anchors["a"]) == {""}
     assert anchors["later_us"].isna().all()
 

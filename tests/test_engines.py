@@ -213,6 +213,15 @@ def test_an_engine_edited_is_refused(
     assert told in str(refused.value)
 
 
+def test_an_engine_without_rates_is_refused(planned: Plan, tmp_path: Path) -> None:
+    content = json.loads(planned.model_dump_json())
+    content["link"]["engines"] = []
+    path = tmp_path / "edited.plan.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileError, match=r"expected one with rates in link\.engines"):
+        read_plan(path)
+
+
 def test_the_plan_is_replayed_bit_equal_by_its_kernels(planned: Plan) -> None:
     report = prove(planned, build=masking, steps=4, timed_steps=1)
     assert report.passed, report.warnings
