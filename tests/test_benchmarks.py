@@ -13,7 +13,7 @@ from planner.plan import BoundSource
 from planner.solve import solve
 from profiles.profile import write_profile
 from tests.benchmarks.baseline_summary import summary
-from tests.benchmarks.bench_baselines import figures_of
+from tests.benchmarks.bench_baselines import figures_of, stall_percents
 from tests.benchmarks.bench_compare import Figures as CompareFigures
 from tests.benchmarks.bench_compare import figures as best_of
 from tests.benchmarks.bench_compare import read_baselines
@@ -121,7 +121,11 @@ def test_baselines_are_simulated_once_and_read_again(tmp_path: Path) -> None:
     case = case_of(unet_like(3), 3000, LINK)
     rows = [*figures_of(case, "toy", 75)]
     assert [row.baseline for row in rows] == [baseline.name for baseline in BASELINES]
-    pd.DataFrame([asdict(row) for row in rows]).to_csv(tmp_path / "rows.csv", index=False)
+    table = pd.DataFrame([asdict(row) for row in rows])
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    percents = stall_percents(table).loc[("toy", "toy", 75)]
+    assert pd.isna(percents["nothing"])
+    assert percents["G10"] == round(100 * rows[9].stall_us / case.problem.compute_us, 2)
     known = read_baselines(tmp_path / "rows.csv")
     assert known == {(case.step.profile.fingerprint(), "toy", 75): rows}
     mine = best_of(case, "toy", 75, 600.0, known)
@@ -143,9 +147,9 @@ def test_each_baseline_is_summed_up_over_the_cases_it_fits() -> None:
     )
     baselines = pd.DataFrame(
         [
-            {**case, "baseline": "G10", "fits": True, "stall_us": 100.0},
-            {**other, "baseline": "G10", "fits": True, "stall_us": 25.0},
-            {**case, "baseline": "nothing", "fits": False, "stall_us": 0.0},
+            {**case, "baseline": "G10", "fits": True, "stall_us": 100.0, "compute_us": 100.0},
+            {**other, "baseline": "G10", "fits": True, "stall_us": 25.0, "compute_us": 100.0},
+            {**case, "baseline": "nothing", "fits": False, "stall_us": 0.0, "compute_us": 100.0},
         ]
     )
     table = summary(baselines, compared)

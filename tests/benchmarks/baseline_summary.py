@@ -30,7 +30,7 @@ def summary(baselines: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
         baselines: Columns of `BaselineFigures`.
         compared: Columns of `tests.benchmarks.bench_compare.Figures`.
     """
-    both = baselines.merge(compared, on=CASE)
+    both = baselines.merge(compared.drop(columns="compute_us"), on=CASE)
     both = both[both["fits"]]
     both["ratio"] = (both["compute_us"] + both["ours_us"]) / (both["compute_us"] + both["stall_us"])
     both["beats"] = both["stall_us"] < both["ours_us"] - TIED_US

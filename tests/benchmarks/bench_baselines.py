@@ -1,7 +1,7 @@
 """Every baseline on the library's profiles: what it stalls, what it moves, whether it fits.
 
-    python -m tests.benchmarks.bench_baselines --csv baselines.csv [--only NAME] [--budget 30]
-        [--link NAME]
+    python -m tests.benchmarks.bench_baselines --csv rows.csv --stalls baselines.csv
+        [--only NAME] [--budget 30] [--link NAME]
 
 Every profile of the library at 30, 50 and 70% of its peak on three links: the two of the paper, and
 the profile's own, or PCIe 5 where that is one of them. Stalls and bytes are simulated; seconds are
@@ -40,6 +40,7 @@ class BaselineFigures:
         budget_percent: The budget, as a share of the peak with nothing moved.
         baseline: Its name.
         fits: Whether it meets the budget.
+        compute_us: Time of the step with nothing moved (as the profile has it).
         stall_us: With its own timing (simulated).
         moved_bytes: Copied to the host per step (simulated).
         peak_bytes: Most bytes resident (simulated).
@@ -52,6 +53,7 @@ class BaselineFigures:
     budget_percent: int
     baseline: str
     fits: bool
+    compute_us: float
     stall_us: float
     moved_bytes: int
     peak_bytes: int
@@ -99,6 +101,7 @@ def figures_of(case: Case, name: str, percent: int) -> Iterator[BaselineFigures]
             budget_percent=percent,
             baseline=row.name,
             fits=row.fits,
+            compute_us=row.compute_us,
             stall_us=row.stall_us,
             moved_bytes=row.moved_bytes,
             peak_bytes=row.peak_bytes,
@@ -106,21 +109,37 @@ def figures_of(case: Case, name: str, percent: int) -> Iterator[BaselineFigures]
         )
 
 
+def stall_percents(found: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row per case, one column per baseline: its stall in percent of the step.
+
+    NaN where its plan does not fit the budget.
+
+    Args:
+        found: Columns of `BaselineFigures`.
+    """
+    percents = (100 * found["stall_us"] / found["compute_us"]).where(found["fits"]).round(2)
+    table = found.assign(percent=percents).pivot(
+        index=["profile", "link", "budget_percent"], columns="baseline", values="percent"
+    )
+    return table[[baseline.name for baseline in BASELINES]]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line per case, and writes the table after each."""
     parser = argparse.ArgumentParser(description="Every baseline, simulated.")
     add_case_options(parser)
     parser.add_argument("--csv", type=Path, default=Path("bench_baselines.csv"))
+    parser.add_argument("--stalls", type=Path, help="one row per case there, stalls in percent")
     options = parser.parse_args(argv)
     found: list[BaselineFigures] = []
     for case, name, percent in cases(options):
         rows = list(figures_of(case, name, percent))
         found += rows
         pd.DataFrame([asdict(row) for row in found]).to_csv(options.csv, index=False)
-        fitting = sum(row.fits for row in rows)
-        print(
-            f"{name} {case.problem.link.name} {percent}%: {fitting} of {len(rows)} fit", flush=True
-        )
+        fit = f"{sum(row.fits for row in rows)} of {len(rows)} fit"
+        print(f"{name} {case.problem.link.name} {percent}%: {fit}", flush=True)
+    if options.stalls:
+        stall_percents(pd.DataFrame([asdict(row) for row in found])).to_csv(options.stalls)
 
 
 if __name__ == "__main__":
