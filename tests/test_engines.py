@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import random
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from profiles.copy_engine import CopyEngine
 from profiles.device import build_on
 from profiles.errors import FileError, SwapplanError
 from profiles.hardware import LINK_FACTS
-from profiles.profile import WorkloadSource
+from profiles.profile import Profile, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
 from runtime import FallbackWarning, LoadedPlan, Replay, replay
@@ -54,11 +55,15 @@ from tests.engines import (
 )
 from tests.everything_away import everything_away
 from tests.fake_streams import ComputeLog, FakeStreams, logging_resizes
+from tests.oracle import smallest_budget_bytes
+from tests.strategies import peak_bytes, random_profile
 from tests.training import FAST_LINK, assert_same, snapshot
 
 CPU = torch.device("cpu")
 COPY_ENGINE = CopyEngine.COPY_ENGINE
 VECTOR = CopyEngine.VECTOR_KERNEL
+SEEDS = 30
+SPEEDS = (0.3, 0.8, 1.0, 2.0, 6.0)
 
 
 def test_between_two_measured_sizes_time_is_in_proportion() -> None:
@@ -185,6 +190,39 @@ def test_the_planner_chooses_and_the_plan_file_keeps_it(planned: Plan, tmp_path:
 
 def test_a_plan_with_kernels_checks_against_its_profile(planned: Plan) -> None:
     assert check_plan_against(planned, masking_profile()).mismatches == ()
+
+
+def with_random_kernels(seed: int) -> Profile:
+    """A random step on a link whose kernels are slower or faster than its copy engine."""
+    rng = random.Random(seed)
+    profile = random_profile(seed)
+    link = profile.link
+    engines = tuple(
+        engine_rate(
+            engine, size_bytes, link.d2h_bytes_per_us * rng.choice([0.3, 0.8, 1.0, 2.0, 6.0])
+        )
+        for engine in (COPY_ENGINE, VECTOR, BATCHED, PACKED)
+        for size_bytes in (64, 600)
+        if rng.random() < 0.9
+    )
+    both = rng.choice([None, 1.3 * max(link.d2h_bytes_per_us, link.h2d_bytes_per_us)])
+    link = link.model_copy(update={"engines": engines, "both_bytes_per_us": both})
+    storages = tuple(
+        storage.model_copy(update={"is_mask": rng.random() < 0.3}) for storage in profile.storages
+    )
+    return profile.model_copy(update={"link": link, "storages": storages})
+
+
+def test_no_plan_with_kernels_is_below_its_bound() -> None:
+    """Building a plan verifies it: bound, simulation, host layout and engines."""
+    carried: set[CopyEngine] = set()
+    for seed in range(SEEDS):
+        profile = with_random_kernels(seed)
+        smallest = smallest_budget_bytes(profile)
+        budget_bytes = smallest + (peak_bytes(profile) - smallest) * (seed % 4) // 5
+        plan = solve(profile, budget_bytes=budget_bytes, min_size_bytes=1)
+        carried.update(swap.engine for swap in plan.swaps)
+    assert carried == {COPY_ENGINE, VECTOR, BATCHED, PACKED}
 
 
 @pytest.mark.parametrize(
