@@ -101,11 +101,13 @@ class Search:
                 self._try(chosen, policy)
 
     def try_drafts(self, drafts: Iterable[Draft]) -> None:
-        """Times drafts that meet the budget."""
-        for draft in drafts:
-            self._time(draft)
-            if self.over:
+        """Times drafts that meet the budget; takes none if there is nothing left to gain."""
+        taken = iter(drafts)
+        while not self.over:
+            draft = next(taken, None)
+            if draft is None:
                 return
+            self._time(draft)
 
     def _try(self, chosen: frozenset[int], policy: Policy) -> None:
         """Times a set as it is, and then without what proved needless."""
