@@ -60,7 +60,7 @@ def c0_waits_add_up(model: Model) -> None:
 
 def c1_out_rate(model: Model) -> None:
     """(1) The D2H lane carries at most its rate."""
-    rate = _rate(model, model.problem.d2h_us)
+    rate = _out_rate(model)
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
         terms = _step(model.out, k) + _step(model.waited, k, -rate)
@@ -69,7 +69,7 @@ def c1_out_rate(model: Model) -> None:
 
 def c3_in_rate(model: Model) -> None:
     """(3) The H2D lane carries at most its rate."""
-    rate = _rate(model, model.problem.h2d_us)
+    rate = _in_rate(model)
     for k, t in enumerate(model.kept.slots):
         skipped = model.kept.skipped_us(k) / model.units.time_us
         run = model.problem.durations_us[t] / model.units.time_us
@@ -80,19 +80,23 @@ def c3_in_rate(model: Model) -> None:
         _add(model, f"c3_in_rate_run_{t}", running, LpConstraintLE, rate * run)
 
 
-def _rate(model: Model, copy_us: Sequence[float]) -> float:
+def _out_rate(model: Model) -> float:
+    return _rate(model, model.problem.d2h_us, model.problem.link.d2h_bytes_per_us)
+
+
+def _in_rate(model: Model) -> float:
+    return _rate(model, model.problem.h2d_us, model.problem.link.h2d_bytes_per_us)
+
+
+def _rate(model: Model, copy_us: Sequence[float], alone_bytes_per_us: float) -> float:
     """The rate the largest storage sees: every copy pays the latency, it loses least by that.
 
-    Bytes may be counted evenly over a copy's time only if no copy slows another; with a joint rate
-    (13) they are counted as they move, which is at the link's own rate at best.
+    With a joint rate it is the lane's own: see [Note: The bound] of `planner.model`.
     """
-    latency_us = (
-        0.0 if model.problem.link.both_bytes_per_us is None else model.problem.link.latency_us
-    )
-    bytes_per_us = max(
-        gap.size_bytes / (us - latency_us)
-        for gap, us in zip(model.problem.gaps, copy_us, strict=True)
-    )
+    problem = model.problem
+    bytes_per_us = max(gap.size_bytes / us for gap, us in zip(problem.gaps, copy_us, strict=True))
+    if problem.link.both_bytes_per_us is not None:
+        bytes_per_us = alone_bytes_per_us * problem.lane_gain
     return bytes_per_us * model.units.time_us / model.units.size_bytes
 
 
@@ -242,12 +246,11 @@ def c12_return(model: Model) -> None:
 
 
 def c13_both_rate(model: Model) -> None:
-    """(13) What both lanes carry is a mixture of each alone and both together."""
+    """(13) What the lanes carry is a mixture of each alone and of both at once."""
     link = model.problem.link
     if link.both_bytes_per_us is None:
         return
     share = link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us)
-    # The time a copy takes of the other lane's while both run, per time it would take alone.
     taken = min(1.0, (1.0 - share) / share)
     if taken <= 0:
         return
@@ -278,7 +281,7 @@ def c14_boundary(model: Model) -> None:
     _add(model, "c14_all_out", rest, LpConstraintGE, 0)
     if model.goal is not Goal.BUDGET:
         run = model.problem.durations_us[-1] / model.units.time_us
-        limit = _rate(model, model.problem.d2h_us) * run
+        limit = _out_rate(model) * run
         _add(model, "c14_last_out", rest, LpConstraintLE, limit)
     returned = [(model.back_after[-1], 1.0), (model.ended[-1], -1.0)]
     _add(model, "c14_all_back", returned, LpConstraintEQ, 0)

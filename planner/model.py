@@ -12,8 +12,10 @@ Data
     kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
                    (up to `kept_slots.MAX_KEPT`) every one fuller than all before or all after it,
                    if M_t > C; t' is the kept slot before t; every row is over kept slots alone
-    O, I           rates of the D2H and H2D lanes (those the largest storage sees once latency is
-                   paid), S of both together if the link has such a limit
+    O, I           rates of the D2H and H2D lanes: those the largest storage sees once latency is
+                   paid, or their own if the link has a rate S of both together
+    k              what a byte takes of the other lane's time while both run, by what it takes of
+                   its own: (O + I - S) / S, at most 1; no row (13) where that is not above 0
     C, H           budget, host budget
     o_i, r_i       time of gap i's copy to the host and of its copy back, latency included
     R_t            least sum of sizes of gaps open in t that is at least M_t - C
@@ -54,7 +56,8 @@ Model
     (10) sum of s_i y_it over gaps open in t >= R_t,      y_it <= x_i   where M_t > C, not FLUID
     (11) W_t - W_{a_i - 1} >= (o_i - tau[a_i, t)) (y_it - c_i)          where positive, not FLUID
     (12) W_{b_i} - W_t >= (r_i - tau[t+1, b_i)) y_it                    where positive, not FLUID
-    (13) D_t - D_t' + P_t - P_t' <= S (tau[t', t) + W_t - W_t')
+    (13) (D_t - D_t') / O + k (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
+         k (D_t - D_t') / O + (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
     (14) F + Z + G = bytes of used gaps that wrap,        Q_{T-1} = B_{T-1},
          0 <= A_{T-1} - K_{T-1} - D_{T-1} <= O tau_{T-1}                        if any gap wraps
     (15) c_i <= x_i,                 K_t = K_t' + sum of s_i c_i over a_i = t
@@ -77,7 +80,8 @@ Model
     (10) What makes a slot fit is away in it.
     (11) What is away has left as a whole, unless it is clean.
     (12) What is away comes back as a whole.
-    (13) Both lanes together carry at most the rate of both directions.
+    (13) What the lanes carry is a mixture of each alone (O, 0), (0, I) and of both at once, where
+         each has S / (O + I) of its rate; these are the two edges between those three.
     (14) A step ends as the one before it ended. What wraps is somewhere when it begins. In a whole
          step the D2H lane copies as much as begins in it and is not clean, the last of it during
          the last run, and the H2D lane copies as much as ends in it. With goal BUDGET time does not
@@ -92,19 +96,21 @@ simulated step, of many that repeat. Set x_i to whether gap i is used, c_i to wh
 clean, y_it to whether it is absent in slot t, W_t to the simulated waits, D_t, P_t and Q_t to the
 bytes the lanes have carried in this step when slot t's run starts and ends, a copy's bytes counted
 evenly over its time, latency included; F, Z and G to where the bytes of trips that wrap are when
-the step begins. Lanes work only while time passes, no copy is faster than the largest one, and two
-at once share S: so (1), (3) and (13) hold. A copy to the host is issued inside its gap or, if that
-wraps, was left over (2). It has ended before its release, so bytes given back have left; a copy
-back starts after an anchor took its bytes, so Q_t is at most the bytes taken by anchor t; the plan
-keeps its budget with whole storages, so what is absent in t is at least R_t: (5) and (10). An await
-has happened by b_i (4). A copy back starts after its copy out has ended, and both use one host
-buffer (6). The copies of a used gap run between the anchors a_i and b_i, waits at both included
-(8). What is absent in t and not clean was copied out between the anchors a_i and t (11), and its
-copy back is issued at anchor t+1 or later (12). Steps repeat, so a step takes over as many bytes as
-it leaves over: in sum it copies out what it begins and is not clean, and copies back what it ends
-(14). A clean trip follows one that left its copy, in this step or, where nothing is ever written,
-in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue late and
-await early; the bounds do without.
+the step begins. Lanes work only while time passes, and no copy is faster than the largest one: so
+(1) and (3) hold. If two at once share S, count a copy's bytes as they move instead, for which O and
+I are the lanes' own rates, and (13) holds, too; evenly counted, a copy that is slowed in part of
+its time would seem to carry more than that in this part. A copy to the host is issued inside its
+gap or, if that wraps, was left over (2). It has ended before its release, so bytes given back have
+left; a copy back starts after an anchor took its bytes, so Q_t is at most the bytes taken by anchor
+t; the plan keeps its budget with whole storages, so what is absent in t is at least R_t: (5) and
+(10). An await has happened by b_i (4). A copy back starts after its copy out has ended, and both
+use one host buffer (6). The copies of a used gap run between the anchors a_i and b_i, waits at both
+included (8). What is absent in t and not clean was copied out between the anchors a_i and t (11),
+and its copy back is issued at anchor t+1 or later (12). Steps repeat, so a step takes over as many
+bytes as it leaves over: in sum it copies out what it begins and is not clean, and copies back what
+it ends (14). A clean trip follows one that left its copy, in this step or, where nothing is ever
+written, in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue
+late and await early; the bounds do without.
 
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
 (D, P, Q and W only grow), W at the kept slot before only makes (8) and (11) weaker, and rows (5)
