@@ -144,6 +144,27 @@ def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) ->
     return _row(profile, point, **_figures(plan))
 
 
+def budgets_of_shares(peak_bytes: int, percents: Iterable[int]) -> tuple[int, ...]:
+    """Returns budgets that are so many percent of a peak."""
+    return tuple(peak_bytes * percent // 100 for percent in percents)
+
+
+def solved_sweep_table(
+    profile: Profile, points: Iterable[SweepPoint], settings: SweepSettings
+) -> pd.DataFrame:
+    """Plans for every point, one after the other; the table is that of `sweep_table`.
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    return sweep_table(solve_point(profile, point, settings) for point in points)
+
+
+def link_choices(links: Iterable[Link]) -> tuple[LinkChoice, ...]:
+    """Returns links as one worker alone has them."""
+    return tuple(LinkChoice(name=link.name, workers=1, link=link) for link in links)
+
+
 def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
     """Returns one row per point, in the order given; columns are the fields of `SweepRow`.
 
