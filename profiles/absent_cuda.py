@@ -1,9 +1,12 @@
 """What torch needs to be told so that a fake step for a GPU runs where there is none."""
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +14,18 @@ from profiles.errors import WorkloadError
 
 CUDA = 1
 """`c10::DeviceType::CUDA`."""
-MOST_VIRTUAL_FUNCTIONS = 64
+REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
+"""`c10::impl::device_guard_impl_registry`."""
+HOOKS = "_ZN2at6detail12getCUDAHooksEv"
+"""`at::detail::getCUDAHooks()`."""
+FUNCTIONS = 64
+"""Virtual functions of an object, at most."""
+HEADER = 2
+"""Words that stand before the functions in a table of them."""
+WORD_BYTES = ctypes.sizeof(ctypes.c_void_p)
+
+_Function = ctypes.CFUNCTYPE(ctypes.c_int)
+_RETURNS_ZERO = _Function(lambda: 0)
 
 
 @contextmanager
@@ -21,50 +35,124 @@ def cuda_pretended() -> Iterator[None]:
     Raises:
         WorkloadError: This build of torch cannot.
     """
-    _provide_device_guard()
     common = torch.cuda.amp.common
     before = common.amp_definitely_not_available, torch.cuda.is_bf16_supported
-    common.amp_definitely_not_available = lambda: False
-    torch.cuda.is_bf16_supported = lambda including_emulation=True: True
-    try:
-        # One thread runs backward: the engine's device threads are those of devices that exist.
-        with torch.autograd.set_multithreading_enabled(False):
-            yield
-    finally:
-        common.amp_definitely_not_available, torch.cuda.is_bf16_supported = before
+    with nullcontext() if torch.cuda.is_available() else _absent():
+        common.amp_definitely_not_available = lambda: False
+        torch.cuda.is_bf16_supported = lambda including_emulation=True: True
+        try:
+            # One thread runs backward: the engine's device threads are those of devices that exist.
+            with torch.autograd.set_multithreading_enabled(False):
+                yield
+        finally:
+            common.amp_definitely_not_available, torch.cuda.is_bf16_supported = before
 
 
-def _provide_device_guard() -> None:
-    """Gives torch a device guard for CUDA that does nothing, if it has none.
+@contextmanager
+def _absent() -> Iterator[None]:
+    with _guarded(), _unbuilt():
+        yield
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Gives torch a device guard for CUDA that does nothing.
 
     [Note: the missing device guard] Ops on a fake CUDA tensor switch the current device through
-    `c10::impl::device_guard_impl_registry`. Where CUDA is built in but no GPU is there,
-    `torch._C._ensureCUDADeviceGuardSet` puts a guard there that does nothing; the fake mode calls
-    it. Where torch was built without CUDA, the place is empty and that function leaves it so: it
-    replaces only a guard that counts no devices. So one that counts none is put there first: an
-    object whose every virtual function returns 0. It is asked for its count, replaced, and gone.
+    `c10::impl::device_guard_impl_registry`. A build without CUDA has no guard there, one with CUDA
+    has a guard that fails. The fake mode would replace that, by `_ensureCUDADeviceGuardSet`, with
+    one that does nothing and says that there is a device. So that nobody looks for it, a guard is
+    put there that does nothing and counts none: an object whose virtual functions return 0.
     """
-    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    guards = _found("c10", lambda library: (ctypes.c_void_p * (CUDA + 1)).in_dll(library, REGISTRY))
+    torch_c: Any = torch._C
+    before, replaces = guards[CUDA], torch_c._ensureCUDADeviceGuardSet
+    guards[CUDA] = ctypes.addressof(_GUARD)
+    torch_c._ensureCUDADeviceGuardSet = lambda: None
     try:
-        registry = (ctypes.c_void_p * (CUDA + 1)).in_dll(
-            ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE"
-        )
-    except (OSError, ValueError) as error:
-        raise WorkloadError(
-            f"torch {torch.__version__} here cannot estimate for a GPU ({error}). Install a build "
-            "of torch with CUDA; a GPU is not needed."
-        ) from error
-    if registry[CUDA]:
+        yield
+    finally:
+        guards[CUDA] = before
+        torch_c._ensureCUDADeviceGuardSet = replaces
+
+
+@contextmanager
+def _unbuilt() -> Iterator[None]:
+    """Has a build of torch with CUDA say that it was built without.
+
+    [Note: the accelerator that was built in] Autograd's engine asks which accelerator torch was
+    built with, not whether one is there, and then looks for its streams. The answer comes from a
+    virtual function of `at::detail::getCUDAHooks()`. Which one is found out by asking while every
+    function notes its number. Then the object is given a copy of its table in which that function
+    returns 0, as it does in a build without CUDA, where all this is not needed.
+
+    Raises:
+        WorkloadError: This build of torch finds the answer elsewhere.
+    """
+    if _built_in() is None:
+        yield
         return
-    returns_zero = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
-    address = ctypes.cast(returns_zero, ctypes.c_void_p).value
-    functions = (ctypes.c_void_p * MOST_VIRTUAL_FUNCTIONS)(*[address] * MOST_VIRTUAL_FUNCTIONS)
-    guard = ctypes.c_void_p(ctypes.addressof(functions))
-    registry[CUDA] = ctypes.addressof(guard)
-    torch._C._ensureCUDADeviceGuardSet()
-    if registry[CUDA] == ctypes.addressof(guard):
-        registry[CUDA] = None
-        raise WorkloadError(
-            f"torch {torch.__version__} here cannot estimate for a GPU. Install a build of torch "
-            "with CUDA; a GPU is not needed."
-        )
+    hooks = _found("torch_cpu", lambda library: library[HOOKS])
+    hooks.restype = ctypes.c_void_p
+    table = ctypes.c_void_p.from_address(hooks())
+    before = table.value
+    assert before is not None
+    asked: list[int] = []
+    noting = {number: _Function(partial(_note, asked, number)) for number in range(FUNCTIONS)}
+    probe = _table_like(before, noting)
+    try:
+        table.value = ctypes.addressof(probe) + HEADER * WORD_BYTES
+        _built_in()
+        unbuilt = _table_like(before, dict.fromkeys(asked, _RETURNS_ZERO))
+        table.value = ctypes.addressof(unbuilt) + HEADER * WORD_BYTES
+        if _built_in() is not None:
+            raise _cannot("it insists on its accelerator")
+        yield
+    finally:
+        table.value = before
+
+
+def _built_in() -> torch.device | None:
+    return torch.accelerator.current_accelerator(check_available=False)
+
+
+def _note(asked: list[int], number: int) -> int:
+    asked.append(number)
+    return 0
+
+
+def _table_like(table: int, replaced: Mapping[int, Any]) -> "ctypes.Array[ctypes.c_void_p]":
+    """Returns a copy of a table of virtual functions, its header included, with some replaced."""
+    words = (ctypes.c_void_p * (HEADER + FUNCTIONS))()
+    ctypes.memmove(words, table - HEADER * WORD_BYTES, ctypes.sizeof(words))
+    for number, function in replaced.items():
+        words[HEADER + number] = ctypes.cast(function, ctypes.c_void_p).value
+    return words
+
+
+def _found(name: str, look_up: Callable[[ctypes.CDLL], Any]) -> Any:
+    """Returns what a library of torch has under a name.
+
+    Raises:
+        WorkloadError: It is not there.
+    """
+    ending = "dylib" if sys.platform == "darwin" else "so"
+    library = Path(torch.__file__).parent / "lib" / f"lib{name}.{ending}"
+    try:
+        return look_up(ctypes.CDLL(str(library)))
+    except (OSError, ValueError, AttributeError) as error:
+        raise _cannot(str(error)) from error
+
+
+def _cannot(reason: str) -> WorkloadError:
+    return WorkloadError(
+        f"torch {torch.__version__} here cannot estimate for a GPU ({reason}). Install its release "
+        "for Linux; a GPU is not needed."
+    )
+
+
+_DOES_NOTHING = (ctypes.c_void_p * FUNCTIONS)(
+    *[ctypes.cast(_RETURNS_ZERO, ctypes.c_void_p).value] * FUNCTIONS
+)
+_GUARD = ctypes.c_void_p(ctypes.addressof(_DOES_NOTHING))
+"""The guard: an object is a pointer to its functions. It lives as long as the process."""

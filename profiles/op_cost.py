@@ -118,13 +118,23 @@ def _flops(op: OpOverload, args: Any, kwargs: Any, result: Any) -> int:
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    return sdpa_flop_count(query.shape, _per_head(key, query), _per_head(value, query))
 
 
 def _cpu_attention_backward(
     gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any
 ) -> int:
-    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
+    return sdpa_backward_flop_count(
+        gradient.shape, query.shape, _per_head(key, query), _per_head(value, query)
+    )
+
+
+def _per_head(tensor: Any, query: Any) -> torch.Size:
+    """Returns the shape of keys or values that groups of heads share, as if each head had its own.
+
+    Not every version of torch counts shared ones.
+    """
+    return torch.Size((*tensor.shape[:-3], query.shape[-3], *tensor.shape[-2:]))
 
 
 # torch counts attention on GPUs only.

@@ -27,7 +27,9 @@ def test_the_peak_is_the_allocators(name: str) -> None:
 
 def allocator_peak_bytes(build: Callable[[], Workload]) -> int:
     """Most bytes allocated at once in a step, without what single ops take and give back."""
-    with torch_profiler(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch_profiler(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         workload = build()
         for _ in range(WARMUP_STEPS):
             workload.step()
