@@ -25,7 +25,6 @@ HEADER = 2
 WORD_BYTES = ctypes.sizeof(ctypes.c_void_p)
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_int)
-_RETURNS_ZERO = _Function(lambda: 0)
 
 
 @contextmanager
@@ -50,30 +49,31 @@ def cuda_pretended() -> Iterator[None]:
 
 @contextmanager
 def _absent() -> Iterator[None]:
-    with _guarded(), _unbuilt():
+    _provide_guard()
+    with _unbuilt():
         yield
 
 
-@contextmanager
-def _guarded() -> Iterator[None]:
-    """Gives torch a device guard for CUDA that does nothing.
+def _provide_guard() -> None:
+    """Gives torch a device guard for CUDA that does nothing, if it has none.
 
     [Note: the missing device guard] Ops on a fake CUDA tensor switch the current device through
-    `c10::impl::device_guard_impl_registry`. A build without CUDA has no guard there, one with CUDA
-    has a guard that fails. The fake mode would replace that, by `_ensureCUDADeviceGuardSet`, with
-    one that does nothing and says that there is a device. So that nobody looks for it, a guard is
-    put there that does nothing and counts none: an object whose virtual functions return 0.
+    `c10::impl::device_guard_impl_registry`. Where CUDA is built in but no GPU is there,
+    `torch._C._ensureCUDADeviceGuardSet` puts a guard there that does nothing; the fake mode calls
+    it. Where torch was built without CUDA, the place is empty and that function leaves it so: it
+    replaces only a guard that counts no devices. So one that counts none is put there first: an
+    object whose every virtual function returns 0. It is asked for its count, replaced, and gone.
     """
     guards = _found("c10", lambda library: (ctypes.c_void_p * (CUDA + 1)).in_dll(library, REGISTRY))
-    torch_c: Any = torch._C
-    before, replaces = guards[CUDA], torch_c._ensureCUDADeviceGuardSet
-    guards[CUDA] = ctypes.addressof(_GUARD)
-    torch_c._ensureCUDADeviceGuardSet = lambda: None
-    try:
-        yield
-    finally:
-        guards[CUDA] = before
-        torch_c._ensureCUDADeviceGuardSet = replaces
+    if guards[CUDA]:
+        return
+    functions = (ctypes.c_void_p * FUNCTIONS)(*[_returns_zero()] * FUNCTIONS)
+    guard = ctypes.c_void_p(ctypes.addressof(functions))
+    guards[CUDA] = ctypes.addressof(guard)
+    torch._C._ensureCUDADeviceGuardSet()
+    if guards[CUDA] == ctypes.addressof(guard):
+        guards[CUDA] = None
+        raise _cannot("it takes no device guard")
 
 
 @contextmanager
@@ -98,12 +98,12 @@ def _unbuilt() -> Iterator[None]:
     before = table.value
     assert before is not None
     asked: list[int] = []
-    noting = {number: _Function(partial(_note, asked, number)) for number in range(FUNCTIONS)}
-    probe = _table_like(before, noting)
+    noting = [_Function(partial(_note, asked, number)) for number in range(FUNCTIONS)]
+    probe = _table_like(before, dict(enumerate(map(_address, noting))))
     try:
         table.value = ctypes.addressof(probe) + HEADER * WORD_BYTES
         _built_in()
-        unbuilt = _table_like(before, dict.fromkeys(asked, _RETURNS_ZERO))
+        unbuilt = _table_like(before, dict.fromkeys(asked, _returns_zero()))
         table.value = ctypes.addressof(unbuilt) + HEADER * WORD_BYTES
         if _built_in() is not None:
             raise _cannot("it insists on its accelerator")
@@ -121,13 +121,26 @@ def _note(asked: list[int], number: int) -> int:
     return 0
 
 
-def _table_like(table: int, replaced: Mapping[int, Any]) -> "ctypes.Array[ctypes.c_void_p]":
+def _table_like(table: int, replaced: Mapping[int, int | None]) -> "ctypes.Array[ctypes.c_void_p]":
     """Returns a copy of a table of virtual functions, its header included, with some replaced."""
     words = (ctypes.c_void_p * (HEADER + FUNCTIONS))()
     ctypes.memmove(words, table - HEADER * WORD_BYTES, ctypes.sizeof(words))
-    for number, function in replaced.items():
-        words[HEADER + number] = ctypes.cast(function, ctypes.c_void_p).value
+    for number, address in replaced.items():
+        words[HEADER + number] = address
     return words
+
+
+def _returns_zero() -> int | None:
+    """Returns the address of a function that returns 0, whatever it is called with.
+
+    It must not be one of Python's: it is called while errors of Python are on their way. The C
+    library's `fegetround` takes nothing, and returns 0 for rounding to the nearest number.
+    """
+    return _address(ctypes.CDLL(None).fegetround)
+
+
+def _address(function: Any) -> int | None:
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 def _found(name: str, look_up: Callable[[ctypes.CDLL], Any]) -> Any:
@@ -149,10 +162,3 @@ def _cannot(reason: str) -> WorkloadError:
         f"torch {torch.__version__} here cannot estimate for a GPU ({reason}). Install its release "
         "for Linux; a GPU is not needed."
     )
-
-
-_DOES_NOTHING = (ctypes.c_void_p * FUNCTIONS)(
-    *[ctypes.cast(_RETURNS_ZERO, ctypes.c_void_p).value] * FUNCTIONS
-)
-_GUARD = ctypes.c_void_p(ctypes.addressof(_DOES_NOTHING))
-"""The guard: an object is a pointer to its functions. It lives as long as the process."""

@@ -371,6 +371,8 @@ def test_estimating_twice_gives_the_same_profile() -> None:
 
 def test_torch_is_left_as_it_was() -> None:
     before = torch.cuda.is_available, torch.cuda.is_bf16_supported
+    built_in = torch.accelerator.current_accelerator(check_available=False)
     estimated(lambda: autocast("cuda"), "cuda")
     assert (torch.cuda.is_available, torch.cuda.is_bf16_supported) == before
+    assert torch.accelerator.current_accelerator(check_available=False) == built_in
     assert torch.rand(2).tolist()

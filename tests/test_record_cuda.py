@@ -240,7 +240,7 @@ def test_kernels_launched_within_an_op_are_its_own() -> None:
     workload = models.unet3d()
     workload.step()
     marks = OpMarks()
-    with torch_profiler(activities=[ProfilerActivity.CPU]) as profiler, marks:
+    with torch_profiler(activities=[ProfilerActivity.CPU], acc_events=True) as profiler, marks:
         workload.step()
     events = profiler.events()
     assert events is not None
