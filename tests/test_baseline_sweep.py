@@ -54,8 +54,8 @@ def test_baselines_stand_at_every_point() -> None:
     slow, fast = table[table["link"] == "toy"], table[table["link"] == "fast"]
     assert slow["step_us"].to_list() == pytest.approx([5000.0, 5000.0, 5000.0, 13_000.0])
     assert fast["step_us"].to_list() == pytest.approx([5000.0] * 4)
-    # At 200 bytes no gap is of any use.
-    assert table["moved_bytes"].to_list() == [0, 0, 0, 50] * 2
+    # Where there is room, a copy still on its way out when it is due back frees nothing: no trip.
+    assert table["moved_bytes"].to_list() == [0, 0, 0, 50, 0, 50, 0, 50]
 
 
 def test_step_times_are_shares_of_compute_with_ours_first() -> None:
