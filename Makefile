@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_BUDGET ?= 50%
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check gpu-bench library notebooks setup clean
+.PHONY: demo test gpu-check gpu-bench library notebooks pictures setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
@@ -34,6 +34,11 @@ library: .venv/demo.stamp
 # Opens the notebooks in a browser.
 notebooks: .venv/notebooks.stamp
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# Draws the pictures of README.md again; less than two minutes.
+pictures: .venv/demo.stamp
+	mkdir -p notebooks/pictures
+	$(BIN)/python -m planner.readme_pictures notebooks/pictures
 
 setup: .venv/test.stamp
 

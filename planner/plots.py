@@ -67,10 +67,10 @@ def memory_figure(
     return figure
 
 
-def png_bytes(figure: Figure) -> bytes:
+def png_bytes(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     """Returns a figure as a PNG file's content."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DOTS_PER_INCH)
+    figure.savefig(stream, format="png", dpi=dots_per_inch)
     return stream.getvalue()
 
 
