@@ -7,7 +7,8 @@ Each case is solved by one thread in a process of its own. Times and memory are 
 simulated, bounds bounds; step times of the library's profiles are estimated. The goals: a
 transformer within 1% of its bound in 5 s where storages have up to 1,000 idle stretches and in 60 s
 where they have more; few large storages (3D U-Nets, ResNet-50) within 3% of the tightest bound in
-60 s. Each solve gets nine tenths of its goal as a time limit.
+60 s. Each solve gets nine tenths of its goal as a time limit. What came of it, and which goals were
+missed, stands in `tests/benchmarks/results/`.
 """
 
 import argparse
