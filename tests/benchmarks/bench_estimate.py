@@ -35,6 +35,12 @@ models' tensors do. With rates measured on 4 MiB tensors instead, the same steps
 x0.50 and x1.30 (the transformers). Nothing was fitted to close the difference.
 
     llama-7b, 9743 ops, 3205 anchors, 5355 storages: 26.0 s, 0.44 GiB resident at most
+
+On 2026-11-24, AMD EPYC, two cores that other work shared, one compute thread, the same versions:
+the steps came out at x0.63 (unet3d), x1.76 (resnet50), x1.19 (vit), x3.91 (gpt2), x2.52 (llama);
+convolution x0.45, elementwise x2.47, normalization x1.55, transcendental x1.49, matmul x1.67,
+pooling x2.13, attention x1.01, reduction x4.59, random x2.02, view x0.13, gather x1.01. Estimating
+llama-7b, now of 3496 anchors, took 14.6 s and 0.44 GiB.
 """
 
 import platform
