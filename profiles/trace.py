@@ -50,9 +50,18 @@ class _Sighting:
     seen_others: bool = False
 
     @property
+    def is_lasting(self) -> bool:
+        """Whether it outlives steps although nobody at hand owns it: a batch that is used again.
+
+        No op of the step made it and it is there when the step ends, so the next step finds it from
+        the begin on, however late in it the first use comes.
+        """
+        return self.came_from_outside and self.owner is None and self.released_op is None
+
+    @property
     def is_bucket(self) -> bool:
-        """Whether workers sum gradients in it: it outlives steps, and nobody at hand owns it."""
-        return self.exchanged and self.came_from_outside and self.released_op is None
+        """Whether workers sum gradients in it."""
+        return self.exchanged and self.is_lasting
 
 
 class StepTrace(TorchDispatchMode):
@@ -136,8 +145,8 @@ class StepTrace(TorchDispatchMode):
             sighting = self._live.get(owner.storage._cdata)
             if sighting is not None and sighting.owner is None:
                 sighting.owner = _Owner(owner.name, owner.kind)
-        for bucket in (s for s in self._sightings if s.is_bucket):
-            bucket.allocated_op = None
+        for lasting in (s for s in self._sightings if s.is_lasting):
+            lasting.allocated_op = None
         kept = [s for s in self._sightings if s.released_op is None or s.released_op >= 0]
         renumbered = {sighting.id: position for position, sighting in enumerate(kept)}
         # Buckets get their last sizes in the second step only: a replay cannot tell them before.

@@ -177,6 +177,26 @@ def test_memory_of_somebody_else_is_left_out() -> None:
     assert batch.left_out is LeftOut.NOT_RESIZABLE
 
 
+def test_a_batch_that_is_kept_is_there_from_the_begin_on() -> None:
+    """Labels are first used at the end of forward, but the next step begins with them."""
+    workload = two_layers()
+    inputs = torch.ones(ROWS, WIDTH)
+    labels = torch.ones_like(workload.model(inputs))
+
+    def step() -> torch.Tensor:
+        workload.optimizer.zero_grad()
+        loss = (workload.model(inputs) - labels).square().sum()
+        loss.backward()
+        workload.optimizer.step()
+        return loss.detach()
+
+    owner = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+    profile = record(owner, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    kept = [s for s in profile.storages if s.kind is StorageKind.INPUT]
+    assert len(kept) == 2
+    assert all(s.allocated_op is s.released_op is None for s in kept)
+
+
 def test_a_step_that_changes_is_refused() -> None:
     workload = two_layers()
     calls = iter(range(100))
