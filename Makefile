@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO_BUDGET ?= 50%
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check gpu-bench library notebooks pictures setup clean
+.PHONY: demo test gpu-check gpu-bench library paper notebooks pictures setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
@@ -30,6 +30,10 @@ gpu-bench: .venv/test.stamp
 # Estimates the profiles that are shipped in profiles/library again; takes some minutes.
 library: .venv/demo.stamp
 	$(BIN)/python -m profiles.library.make
+
+# Plans the experiments of planner/paper again; takes half an hour.
+paper: .venv/demo.stamp
+	$(BIN)/python -m planner.paper.make
 
 # Opens the notebooks in a browser.
 notebooks: .venv/notebooks.stamp

@@ -199,6 +199,10 @@ def test_where_nothing_is_to_be_planned_that_is_said(
         ("unet3d --grow size --set batch --device h200", "--set is 'batch', expected KEY=VALUE"),
         ("unet3d --grow size --device h200 --multiple-of 7000", "--multiple-of is 7000, but size"),
         ("unet3d --grow size --device h200 --budget none", "--budget is 'none', expected a size"),
+        (
+            "resnet50 --grow resolution --set batch=1 --device h200",
+            "resolution=32 cannot be estimated: Expected more than 1 value per channel",
+        ),
         ("unet --grow size --device h200", "there is no workload 'unet'. Did you mean 'unet3d'?"),
     ],
 )

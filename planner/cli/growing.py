@@ -71,7 +71,14 @@ class Growing:
 
     def _estimate(self, number: int) -> "Profile":
         device = self.accelerator.name
-        return estimate_step(self.source(number), usual_link(device), device, silent)
+        try:
+            return estimate_step(self.source(number), usual_link(device), device, silent)
+        except (RuntimeError, ValueError) as error:
+            # Too small a number can be one that the step itself refuses.
+            raise WorkloadError(
+                f"{self.title} {self.key}={number} cannot be estimated: {error} If the number is "
+                "too small, --multiple-of keeps it out."
+            ) from error
 
 
 def choose_growing(

@@ -80,7 +80,7 @@ RESNET50 = Builtin(
     summary="ResNet-50 (transformers) telling how high in the head a slice of the brain lies",
     settings=(
         resolution("224", 32, 32_768, 32),
-        batch("8", 4096),
+        batch("8", 16_384),
         optimizer(MOMENTUM),
         learning_rate("0.01"),
         PRECISION,
