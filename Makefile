@@ -42,7 +42,8 @@ notebooks: .venv/notebooks.stamp
 # Draws the pictures of README.md again; less than two minutes.
 pictures: .venv/demo.stamp
 	mkdir -p notebooks/pictures
-	$(BIN)/python -m planner.readme_pictures notebooks/pictures
+	$(BIN)/python -m planner.readme_pictures \
+		profiles/library/unet3d-144-v100-16gb.profile.json.gz notebooks/pictures
 
 setup: .venv/test.stamp
 

@@ -1,4 +1,4 @@
-"""Makes the pictures of README.md again: `python -m planner.readme_pictures FOLDER`.
+"""Makes the pictures of README.md again: `python -m planner.readme_pictures PROFILE FOLDER`.
 
 They are those of the notebooks, smaller. All is estimated or simulated, so any machine draws them.
 """
@@ -19,10 +19,8 @@ from planner.solve import solve
 from planner.tables import planned_memory_table
 from profiles.files import write_atomically
 from profiles.hardware import link_named
-from profiles.library.index import profile_path
 from profiles.profile import Profile, read_profile
 
-STEP = "library:unet3d-144-v100-16gb"
 BUDGET_BYTES = 15 * 2**30
 DOTS_PER_INCH = 90
 """A picture is 810 pixels wide, and well below 60 kB."""
@@ -53,16 +51,16 @@ def pictures(profile: Profile) -> Iterator[tuple[str, Figure]]:
     yield "plan.png", step_figure(memory, lanes, title=title, budget_bytes=plan.budget_bytes)
 
 
-def main(folder: Path) -> None:
-    """Writes the pictures into a folder that is there.
+def main(profile: Path, folder: Path) -> None:
+    """Writes the pictures of a profile into a folder that is there.
 
     Raises:
-        FileError: A picture cannot be written.
+        FileError: The profile cannot be read, or a picture cannot be written.
     """
-    for name, figure in pictures(read_profile(profile_path(Path(STEP)))):
+    for name, figure in pictures(read_profile(profile)):
         write_atomically(png_bytes(figure, dots_per_inch=DOTS_PER_INCH), folder / name)
         print(f"Wrote {folder / name}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
