@@ -78,7 +78,8 @@ class _HollowMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         tensors = [tensor for tensor, _ in tensors_in(func, args, kwargs)]
-        if _only_describes(func) or (tensors and not any(map(_is_large, tensors))):
+        small = tensors and not any(map(_is_large, tensors))
+        if _only_describes(func) or (small and not _enlarges(func)):
             return func(*args, **kwargs)
         try:
             return self._run_hollow(func, args, kwargs)
@@ -99,7 +100,7 @@ class _HollowMode(TorchDispatchMode):
         with self._fake_mode:
             fake_args, fake_kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))
             result = func(*fake_args, **fake_kwargs)
-        if not real_of and not _is_large(result):
+        if not any(map(_is_large, (*real_of.values(), result))):
             return func(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda out: _real(out, real_of), result)
 
@@ -120,6 +121,11 @@ def _only_describes(func: OpOverload) -> bool:
     """Whether an op reads and writes no element: a view, or an allocation."""
     in_place_view = torch.Tag.inplace_view in func.tags
     return func.is_view or in_place_view or "empty" in func._schema.name
+
+
+def _enlarges(func: OpOverload) -> bool:
+    """Whether an op draws a picture larger: it may write much where it reads little."""
+    return "upsample" in func._schema.name
 
 
 class _CpuInstead(TorchFunctionMode):
