@@ -61,15 +61,12 @@ def _on_each(
         yield Experiment(name=name, question=question, command=" ".join(filter(None, words)))
 
 
+ALL_DEVICES = {**PAPERS_DEVICES, **LATER_DEVICES}
+
 EXPERIMENTS: tuple[Experiment, ...] = (
-    *_on_each(
-        {**PAPERS_DEVICES, **LATER_DEVICES},
-        Question.VOLUME,
-        VOLUME,
-        "--points 3 --time-limit 30",
-    ),
-    *_on_each(PAPERS_DEVICES, Question.RESOLUTION, RESOLUTION, "--time-limit 20"),
-    *_on_each(PAPERS_DEVICES, Question.BATCH, BATCH, "--time-limit 20"),
+    *_on_each(ALL_DEVICES, Question.VOLUME, VOLUME, "--points 3 --time-limit 30"),
+    *_on_each(ALL_DEVICES, Question.RESOLUTION, RESOLUTION, "--time-limit 20"),
+    *_on_each(ALL_DEVICES, Question.BATCH, BATCH, "--time-limit 20"),
     Experiment(
         name="workers-pcie3",
         question=Question.WORKERS,
