@@ -197,6 +197,10 @@ def _if_clean(model: Model, i: int, factor: float) -> Terms:
     return [(model.clean[i], factor)] if i in model.clean else []
 
 
+def _copied(model: Model, i: int, factor: float) -> Terms:
+    return [(model.used[i], factor), *_if_clean(model, i, -factor)]
+
+
 def c9_one_part(model: Model) -> None:
     """(9) Parts of one gap are used one at a time."""
     parts: dict[tuple[int, int], Terms] = {}
@@ -299,8 +303,9 @@ def c15_clean(model: Model) -> None:
         _add(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
         if not gap.lasting:
             alike = turns[gap.storage, gap.content]
-            earlier = [(model.used[j], -1.0) for j in alike if model.gaps[j].turn < gap.turn]
-            _add(model, f"c15_copied_{i}", [(clean, 1.0), *earlier], LpConstraintLE, 0)
+            earlier = [j for j in alike if model.gaps[j].turn < gap.turn]
+            copied = [term for j in earlier for term in _copied(model, j, -1.0)]
+            _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
     added: list[Terms] = [[] for _ in model.clean_begun]
     for i, clean in model.clean.items():
         gap = model.gaps[i]

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-from planner.lane_clock import Direction, LaneLoad, link_load, rate_bytes_per_us
+from planner.direction import Direction
+from planner.lane_clock import LaneLoad, link_load, rate_bytes_per_us
 from planner.schedule import Action, ActionKind, Schedule
 from profiles.copy_engine import CopyEngine, EngineRate
 from profiles.profile import Link

@@ -6,23 +6,15 @@ time share it in proportion to their own rates.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple, Protocol
 
+from planner.direction import Direction
+from planner.joint_queues import JointQueues
 from profiles.profile import Link
 
 SAME_US = 1e-6
 """Two times this near, in microseconds, are one."""
-
-
-class Direction(Enum):
-    """One way over the link."""
-
-    D2H = "d2h"
-    H2D = "h2d"
 
 
 class Copy(NamedTuple):
@@ -77,10 +69,14 @@ class LaneClock(Protocol):
 
 def lane_clock(link: Link) -> LaneClock:
     """Returns a clock on which both lanes are idle."""
-    both = link.both_bytes_per_us
-    if both is None or both >= link.d2h_bytes_per_us + link.h2d_bytes_per_us:
-        return IndependentLanes(link)
-    return JointLanes(link, both)
+    return JointLanes(link) if share_of_both(link) < 1 else IndependentLanes(link)
+
+
+def share_of_both(link: Link) -> float:
+    """Returns what each direction keeps of its own rate while both run; 1 if they do not meet."""
+    if link.both_bytes_per_us is None:
+        return 1.0
+    return min(1.0, link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us))
 
 
 def same_unfinished(
@@ -133,47 +129,35 @@ class IndependentLanes:
         }
 
 
-@dataclass
-class _Queued:
-    """A copy that has not ended."""
-
-    storage: int
-    latency_us: float
-    left_bytes: float
-    start_us: float | None = None
-
-
 class JointLanes:
     """Lanes that share a rate while both run, so that a later copy can slow an earlier one.
 
     Args:
-        link: The link.
-        both_bytes_per_us: Rate of both directions together.
+        link: The link; it has a rate for both directions together.
     """
 
-    def __init__(self, link: Link, both_bytes_per_us: float) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._slowed = both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us)
-        self._now_us = 0.0
-        self._queues: dict[Direction, deque[_Queued]] = {d: deque() for d in Direction}
+        self._queues = JointQueues(share_of_both(link))
         self._copies: dict[Direction, list[Copy]] = {d: [] for d in Direction}
         self._last: dict[tuple[Direction, int], float] = {}
 
     def issue(self, direction: Direction, storage: int, load: LaneLoad, now_us: float) -> None:
         """Queues a copy."""
         self._advance(now_us)
-        self._queues[direction].append(_Queued(storage, load.latency_us, load.link_bytes))
+        moving_us = load.link_bytes / rate_bytes_per_us(self._link, direction)
+        self._queues.issue(direction, storage, load.latency_us, moving_us)
 
     def end_us(self, direction: Direction, storage: int, now_us: float) -> float:
         """Returns when the last copy issued for a storage ends if nothing is issued before."""
         self._advance(now_us)
-        while any(queued.storage == storage for queued in self._queues[direction]):
+        while any(queued.key == storage for queued in self._queues.queues[direction]):
             self._to_next_event(math.inf)
         return self._last.get((direction, storage), now_us)
 
     def copies(self, direction: Direction) -> tuple[Copy, ...]:
         """Returns every copy issued, in order; lets all of them end."""
-        while any(self._queues.values()):
+        while not self._queues.idle:
             self._to_next_event(math.inf)
         return tuple(self._copies[direction])
 
@@ -181,43 +165,17 @@ class JointLanes:
         """Returns how long each copy that has not ended would still take on a lane of its own."""
         self._advance(now_us)
         return {
-            (direction, queued.storage): queued.latency_us
-            + queued.left_bytes / rate_bytes_per_us(self._link, direction)
-            for direction, queue in self._queues.items()
+            (direction, queued.key): queued.latency_us + queued.moving_us
+            for direction, queue in self._queues.queues.items()
             for queued in queue
         }
 
     def _advance(self, now_us: float) -> None:
-        while self._now_us < now_us:
+        while self._queues.now_us < now_us:
             self._to_next_event(now_us)
 
     def _to_next_event(self, until_us: float) -> None:
-        """Runs both lanes until something changes: a copy begins to move bytes, or ends."""
-        heads = {d: queue[0] for d, queue in self._queues.items() if queue}
-        moving = sum(head.latency_us <= 0 for head in heads.values())
-        share = self._slowed if moving == len(Direction) else 1.0
-        rates = {d: share * rate_bytes_per_us(self._link, d) for d in heads}
-        left_us = {
-            d: head.latency_us if head.latency_us > 0 else head.left_bytes / rates[d]
-            for d, head in heads.items()
-        }
-        step_us = min([until_us - self._now_us, *left_us.values()])
-        for direction, head in heads.items():
-            if head.start_us is None:
-                head.start_us = self._now_us
-            ends = left_us[direction] <= step_us
-            if head.latency_us > 0:
-                head.latency_us = 0.0 if ends else head.latency_us - step_us
-            else:
-                head.left_bytes = 0.0 if ends else head.left_bytes - step_us * rates[direction]
-        self._now_us = until_us if step_us == until_us - self._now_us else self._now_us + step_us
-        for direction, head in heads.items():
-            if head.latency_us <= 0 and head.left_bytes <= 0:
-                self._end(direction)
-
-    def _end(self, direction: Direction) -> None:
-        head = self._queues[direction].popleft()
-        assert head.start_us is not None
-        copy = Copy(head.storage, head.start_us, self._now_us)
-        self._copies[direction].append(copy)
-        self._last[direction, head.storage] = copy.end_us
+        for direction, storage, start_us in self._queues.to_next_event(until_us):
+            copy = Copy(storage, start_us, self._queues.now_us)
+            self._copies[direction].append(copy)
+            self._last[direction, storage] = copy.end_us

@@ -7,8 +7,9 @@ from itertools import accumulate
 
 from planner.boundary import Boundary
 from planner.copy_costs import Engines, copy_us, engine_for
+from planner.direction import Direction
 from planner.gaps import Gap
-from planner.lane_clock import Direction, rate_bytes_per_us
+from planner.lane_clock import rate_bytes_per_us
 from planner.memory import Absence, resident_bytes
 from profiles.copy_engine import CopyEngine, host_size_bytes
 from profiles.profile import Link

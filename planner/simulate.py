@@ -15,7 +15,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from planner.copy_costs import COPY_ENGINE_ALONE, DIRECTIONS, Engines, lane_loads
-from planner.lane_clock import Copy, Direction, LaneClock, LaneLoad, lane_clock, same_unfinished
+from planner.direction import Direction
+from planner.lane_clock import Copy, LaneClock, LaneLoad, lane_clock, same_unfinished
 from planner.schedule import Action, ActionKind, Schedule, lower
 from profiles.profile import Link
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from planner.draft import NO_HOLD, Draft, OutOrder, Timing, Trip, Wait
 from planner.gaps import Gap
 from planner.problem import REPEATED_STEPS, Problem
+from planner.walk_lanes import walk_lanes
 
 MAX_STEPS = REPEATED_STEPS - 2
 """Steps walked before the boundary is shut."""
@@ -100,8 +101,7 @@ class _Walk:
         self.copied_turn: dict[tuple[int, int], int] = {}
         self.clean: set[int] = set()
         self.shift: dict[int, int] = {}
-        self.out_end_us: dict[int, float] = {}
-        self.in_end_us: dict[int, float] = {}
+        self.lanes = walk_lanes(problem)
         self.blocked_until: dict[int, int] = {}
         self.out_slot: dict[int, int] = {}
         self.out_place: dict[int, tuple[int, int]] = {}
@@ -109,7 +109,6 @@ class _Walk:
         self.in_slot: dict[int, int] = {}
         self.decided: dict[int, _Decided] = {}
         self.waits: list[Wait] = []
-        self.out_free_us = self.in_free_us = 0.0
         self.arrival_us = self.now_us = self.waited_us = 0.0
         self.issued_here = 0
         self.begin_away()
@@ -141,19 +140,21 @@ class _Walk:
         if not (begins or ends or self.told[at]) and self.is_quiet(t, at):
             return
         self.issued_here = 0
+        self.lanes.arrive(self.arrival_us)
         self.end_unused(t)
         self.begin(t)
         self.make_room(t)
         self.swap_in_due(t)
-        after_us = self.now_us
-        for i in ends:
-            # The copies issued below come behind these on their lane, so the wait is known.
-            if i in self.in_end_us:
-                after_us = self.wait_for(t, i, after_us, self.in_end_us[i])
-                self.decide(i)
-        next_anchor_us = after_us + self.problem.durations_us[at]
+        awaited = [i for i in ends if i in self.lanes.in_end_us]
+        # The copies issued below come behind the awaited ones on their lane.
+        back_us = max((self.lanes.in_end_us[i] for i in awaited), default=self.now_us)
+        next_anchor_us = max(self.now_us, back_us) + self.problem.durations_us[at]
         self.swap_out_ahead(t, next_anchor_us)
         self.swap_in_ahead(t, next_anchor_us)
+        after_us = self.now_us
+        for i in awaited:
+            after_us = self.wait_for(t, i, after_us, self.lanes.in_end_us[i])
+            self.decide(i)
         self.waited_us += after_us - self.arrival_us
 
     def is_quiet(self, t: int, at: int) -> bool:
@@ -164,12 +165,12 @@ class _Walk:
             return False
         if self.pending_bytes > self.spare_bytes[t - self.begin_slot]:
             return False
-        if self.leaving and self.out_end_us[self.leaving[0]] <= self.now_us:
+        if self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us:
             return False
         next_anchor_us = self.now_us + self.problem.durations_us[at]
-        if self.waiting and self.out_free_us < next_anchor_us:
+        if self.waiting and self.lanes.out_free_us < next_anchor_us:
             return False
-        return not self.away or self.in_free_us >= next_anchor_us or self.is_too_early(t)
+        return not self.away or self.lanes.in_free_us >= next_anchor_us or self.is_too_early(t)
 
     def is_too_early(self, t: int) -> bool:
         """Whether even the first copy back is not to be issued yet."""
@@ -208,7 +209,7 @@ class _Walk:
             self.shift[i] = t - gap.first_slot
             for record in (self.out_slot, self.release_slot, self.in_slot, self.blocked_until):
                 record.pop(i, None)
-            self.in_end_us.pop(i, None)
+            self.lanes.in_end_us.pop(i, None)
             self.clean.discard(i)
             if i not in self.draft.anew and self.has_copy(gap):
                 self.clean.add(i)
@@ -250,7 +251,7 @@ class _Walk:
             for i in sorted({*self.waiting, *self.leaving}):
                 if self.problem.wraps(self.problem.gaps[i]):
                     self.send_away(i, t)
-        while self.leaving and self.out_end_us[self.leaving[0]] <= self.now_us:
+        while self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us:
             self.release(self.leaving[0], t)
 
     def send_away(self, i: int, t: int) -> None:
@@ -261,7 +262,7 @@ class _Walk:
 
     def wait_and_release(self, t: int) -> None:
         i = self.leaving[0]
-        self.now_us = self.wait_for(t, i, self.now_us, self.out_end_us[i])
+        self.now_us = self.wait_for(t, i, self.now_us, self.lanes.out_end_us[i])
         self.release(i, t)
 
     def next_out(self, missing_bytes: int) -> int:
@@ -275,8 +276,7 @@ class _Walk:
 
     def issue_out(self, i: int, t: int) -> None:
         gap = self.problem.gaps[i]
-        start_us = max(self.out_free_us, self.arrival_us)
-        self.out_free_us = self.out_end_us[i] = start_us + self.problem.d2h_us[i]
+        self.lanes.issue_out(i, self.arrival_us)
         self.out_slot[i] = t
         self.out_place[i] = (t % self.slot_count, self.issued_here)
         self.issued_here += 1
@@ -298,7 +298,7 @@ class _Walk:
     def swap_out_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies to the host while the lane would fall idle before the next anchor."""
         for i in tuple(self.waiting):
-            if self.out_free_us >= next_anchor_us:
+            if self.lanes.out_free_us >= next_anchor_us:
                 return
             held_to = self.draft.holds.get(i, NO_HOLD).out_slot + self.shift[i]
             if held_to <= t and self.is_worth_leaving(i, t):
@@ -307,7 +307,7 @@ class _Walk:
     def is_worth_leaving(self, i: int, t: int) -> bool:
         """Whether a copy issued now ends before the gap's last slot, or may be waited for."""
         end_slot = self.end_slot(i)
-        end_us = max(self.out_free_us, self.arrival_us) + self.problem.d2h_us[i]
+        end_us = max(self.lanes.out_free_us, self.arrival_us) + self.problem.d2h_us[i]
         if end_us <= self.elapsed_us[end_slot - 1] + self.waited_us:
             return True
         return bool(self.spare_over(t, end_slot).min() < self.pending_bytes)
@@ -322,7 +322,7 @@ class _Walk:
     def swap_in_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies back while the lane would fall idle before the next anchor."""
         for i in tuple(self.away):
-            if self.in_free_us >= next_anchor_us:
+            if self.lanes.in_free_us >= next_anchor_us:
                 return
             held_to = self.draft.holds.get(i, NO_HOLD).in_slot + self.shift[i]
             if self.release_slot[i] == t or held_to > t or self.is_shut_out(i, t):
@@ -354,8 +354,7 @@ class _Walk:
     def issue_in(self, i: int, t: int) -> None:
         self.away.remove(i)
         self.spare_over(t, self.end_slot(i))[:] -= self.problem.gaps[i].size_bytes
-        self.in_free_us = max(self.in_free_us, self.now_us) + self.problem.h2d_us[i]
-        self.in_end_us[i] = self.in_free_us
+        self.lanes.issue_in(i, self.now_us)
         self.in_slot[i] = t
 
     def decide(self, i: int) -> None:

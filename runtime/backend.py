@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from planner import lane_clock
 from planner.copy_costs import launch_us
+from planner.direction import Direction
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError
 from runtime.copying import CopyLane
@@ -17,7 +17,7 @@ from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, PinnedHostPool
 from runtime.kernels.cuda_carrier import cuda_carrier
 from runtime.kernels.host_carrier import host_carrier
-from runtime.lanes import Direction, Lane
+from runtime.lanes import Lane
 from runtime.streams import CudaStreams, StreamDevice
 from runtime.untried import tell_untried
 
@@ -91,14 +91,14 @@ def _emulated(plan: Plan) -> Backend:
             Direction.D2H,
             link.d2h_bytes_per_us,
             link.latency_us,
-            partial(launch_us, link, lane_clock.Direction.D2H),
+            partial(launch_us, link, Direction.D2H),
             d2h_carrier,
         ),
         h2d=Lane(
             Direction.H2D,
             link.h2d_bytes_per_us,
             link.latency_us,
-            partial(launch_us, link, lane_clock.Direction.H2D),
+            partial(launch_us, link, Direction.H2D),
             h2d_carrier,
         ),
         pool=HostPool(plan.host_pool_bytes),

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from runtime.copying import Piece
 from runtime.host_pool import HostStretch
-from runtime.lanes import Direction
 from runtime.streams import Event, StreamDevice
 
 

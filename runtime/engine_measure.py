@@ -11,13 +11,14 @@ from statistics import median
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine, EngineRate
 from profiles.errors import SwapplanError
 from profiles.progress import Progress, silent
 from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.cuda_carrier import cuda_carrier
 from runtime.kernels.host_carrier import host_carrier
-from runtime.lanes import NS_PER_US, Direction
+from runtime.lanes import NS_PER_US
 from runtime.link_measure import Ends
 from runtime.unpaced_lanes import unpaced_lane
 

@@ -17,11 +17,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from runtime.copying import Piece
 from runtime.host_pool import HostStretch
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from runtime.kernels.carrier import KernelCarrier
 
 NS_PER_US = 1_000
-
-
-class Direction(Enum):
-    """Which way a lane copies."""
-
-    D2H = "D2H"
-    H2D = "H2D"
 
 
 LaunchTime = Callable[[Sequence[int], CopyEngine], float]

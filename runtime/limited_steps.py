@@ -7,6 +7,7 @@ from typing import NamedTuple, Self
 
 import torch
 
+from planner.direction import Direction
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments
 from profiles.op_times import OpTimes
@@ -19,7 +20,6 @@ from profiles.trace import StepTrace
 from profiles.workload import Workload
 from runtime.accountant import Accountant
 from runtime.host_shelf import HostShelf
-from runtime.lanes import Direction
 from runtime.online_swap import OnlineSwap
 from runtime.second_try import SecondTry
 from runtime.unpaced_lanes import host_pool, unpaced_lane

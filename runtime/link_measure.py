@@ -14,6 +14,7 @@ from statistics import median
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine, EngineRate
 from profiles.errors import CapacityError, SwapplanError
 from profiles.hardware import MEASURED
@@ -22,7 +23,7 @@ from profiles.progress import Progress, silent
 from runtime.copying import CopyLane
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostStretch
-from runtime.lanes import NS_PER_US, Direction
+from runtime.lanes import NS_PER_US
 from runtime.unpaced_lanes import host_pool, unpaced_lane
 
 SIZES_BYTES = tuple(4**power * 1024 for power in range(1, 9))

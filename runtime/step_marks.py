@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
+from planner.direction import Direction
 from planner.simulate import Copy, Timeline
-from runtime.lanes import NS_PER_US, Direction
+from runtime.lanes import NS_PER_US
 from runtime.streams import Stream
 
 US_PER_MS = 1_000

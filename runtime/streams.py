@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
-from runtime.lanes import Direction
 from runtime.mode_stack import unseen
 
 Stream = Any

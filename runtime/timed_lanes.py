@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from runtime.copying import CopyInFlight, CopyLane, Piece
 from runtime.host_pool import HostStretch
-from runtime.lanes import Direction
 from runtime.step_marks import Mark, MarkClock, Span
 from runtime.streams import Event, Stream, StreamDevice
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from planner.direction import Direction
 from planner.plan import Plan
 from planner.schedule import Action
 from planner.simulate import Timeline
 from runtime.cuda_lanes import StreamLane
-from runtime.lanes import Direction
 from runtime.replay import Replay
 from runtime.step_marks import EventClock, HostClock, MarkClock, MarkedCopy, Span, StepMarks
 from runtime.timed_lanes import TimedLane, TimedStreams

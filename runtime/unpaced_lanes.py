@@ -4,11 +4,12 @@ import math
 
 import torch
 
+from planner.direction import Direction
 from runtime.copying import CopyLane
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, PinnedHostPool
 from runtime.kernels.carrier import KernelCarrier
-from runtime.lanes import Direction, Lane
+from runtime.lanes import Lane
 from runtime.streams import CudaStreams
 
 

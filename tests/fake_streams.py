@@ -14,12 +14,12 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
-from runtime.lanes import Direction
 
 Clock = dict[int, int]
 COMPUTE = 0

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.cli.quantity import parse_size_bytes
+from planner.direction import Direction
 from planner.solve import solve
 from profiles.copy_engine import CopyEngine
 from profiles.device import build_on, device_at_hand
@@ -29,7 +30,7 @@ from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool, HostStretch
 from runtime.host_shelf import HostShelf
-from runtime.lanes import Copy, Direction
+from runtime.lanes import Copy
 from runtime.online_swap import OnlineSwap
 from runtime.output_bytes import OutputBytes
 from runtime.proof import prove

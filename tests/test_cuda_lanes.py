@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from planner.direction import Direction
 from planner.plan import Plan
 from profiles.workload import Workload
 from runtime import Replay, replay
@@ -17,7 +18,6 @@ from runtime.accountant import Accountant
 from runtime.backend import Backend, Watch
 from runtime.cuda_lanes import Launch, StreamLane
 from runtime.host_pool import HostPool
-from runtime.lanes import Direction
 from tests.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
 from tests.periodic import leaving_plan, periodic_plan, returning_plan, with_swaps
 from tests.training import BUILDERS, assert_same, everything_away_plan, snapshot

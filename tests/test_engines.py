@@ -13,7 +13,8 @@ import torch
 
 from planner.check import check_plan_against
 from planner.copy_costs import batches, copy_us, engine_for, lane_loads, launch_us
-from planner.lane_clock import Direction, LaneLoad
+from planner.direction import Direction
+from planner.lane_clock import LaneLoad
 from planner.plan import Plan, read_plan, write_plan
 from planner.schedule import Action, ActionKind, lower
 from planner.shared_link import shared_link
@@ -37,7 +38,6 @@ from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.kernels.cuda_carrier import LEAST_WORDS, PinnedTables
 from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes import Copy, Lane, Passenger
-from runtime.lanes import Direction as LaneDirection
 from runtime.proof import prove
 from tests.engines import (
     BATCHED,
@@ -310,8 +310,8 @@ def fake_backend(
 ) -> FakeStreams:
     streams = FakeStreams()
     backend = Backend(
-        d2h=lane(streams, LaneDirection.D2H),
-        h2d=lane(streams, LaneDirection.H2D),
+        d2h=lane(streams, Direction.D2H),
+        h2d=lane(streams, Direction.H2D),
         pool=HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
         budget_bytes=plan.budget_bytes,
@@ -401,7 +401,7 @@ def test_no_kernel_carries_strided_items_as_a_storage() -> None:
 
 
 def test_what_boards_goes_off_when_it_is_waited_for() -> None:
-    lane = Lane(LaneDirection.D2H, 1e9, 0.0, carrier=host_carrier())
+    lane = Lane(Direction.D2H, 1e9, 0.0, carrier=host_carrier())
     pool = HostPool(3 * KIB)
     values = [torch.full((KIB,), number, dtype=torch.uint8) for number in range(3)]
     first, *others = (

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from planner.direction import Direction
 from profiles.errors import SwapplanError
 from runtime.accountant import Accountant, EmulatedOutOfMemoryError
 from runtime.host_pool import HostPool, HostStretch
-from runtime.lanes import Copy, Direction, Lane
+from runtime.lanes import Copy, Lane
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.resident_set import anonymous_bytes, give_back_free_memory
 from tests.fake_time import HeldTime, held_time

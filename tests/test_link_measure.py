@@ -9,6 +9,7 @@ import torch
 
 from planner.cli import main
 from planner.cli.link import is_to_be_measured
+from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from profiles.errors import CapacityError
 from profiles.profile import Provenance, read_profile
@@ -17,7 +18,7 @@ from runtime import link_measure
 from runtime.cuda_lanes import StreamLane
 from runtime.engine_measure import measure_engines
 from runtime.host_pool import HostStretch, PinnedHostPool
-from runtime.lanes import NS_PER_US, Copy, Direction, Lane, Passenger
+from runtime.lanes import NS_PER_US, Copy, Lane, Passenger
 from runtime.link_measure import (
     FOOTPRINT_BYTES,
     MOST_COPIES,

@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.boundary import Boundary
+from planner.direction import Direction
 from planner.plan import Plan
 from profiles.copy_engine import CopyEngine
 from profiles.device import build_on
@@ -25,7 +26,6 @@ from runtime.backend import Backend, Watch
 from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import PinnedHostPool
-from runtime.lanes import Direction
 from runtime.streams import CudaStreams
 from tests.everything_away import everything_away
 from tests.gpu.variants import VARIANTS, build_variant

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from planner.direction import Direction
 from planner.plan import Plan
 from planner.schedule import ActionKind, lower
 from planner.simulate import Copy, Timeline
@@ -15,7 +16,6 @@ from profiles.copy_engine import CopyEngine
 from runtime import FallbackWarning, LoadedPlan
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostPool
-from runtime.lanes import Direction
 from runtime.step_marks import EventClock, HostClock, MarkedCopy, Span, StepMarks
 from runtime.timed_lanes import TimedLane, TimedStreams
 from tests.fake_streams import FakeStreams

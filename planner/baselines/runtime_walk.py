@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.baselines.ruled_trip import Ruled, RuledTrip, ruled
-from planner.lane_clock import Direction, LaneLoad, lane_clock, link_load
+from planner.direction import Direction
+from planner.lane_clock import LaneLoad, lane_clock, link_load
 from planner.problem import Problem
 
 

@@ -68,7 +68,7 @@ def _print_rates(device: str, rows: "tuple[SizeRates, ...]") -> None:
 
 def _print_engines(device: str, link: "Link") -> None:
     from planner.copy_costs import engine_for, measured_us
-    from planner.lane_clock import Direction
+    from planner.direction import Direction
 
     if not link.engines:
         print("Copy kernels: not measured, as there is nothing to compile them with.")

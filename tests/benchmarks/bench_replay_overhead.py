@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from planner.direction import Direction
 from planner.plan import Plan
 from planner.schedule import ActionKind, lower
 from profiles.anchors import AnchorHooks, Reported, is_update
@@ -44,7 +45,6 @@ from runtime.backend import Backend, backend_for
 from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostStretch
-from runtime.lanes import Direction
 from runtime.traced_replay import TracedReplay
 from tests.models import gpt2
 from tests.training import everything_away_plan
