@@ -7,6 +7,8 @@ only give an order in which gaps are taken until the set fits.
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, combinations
 
+import numpy as np
+
 from planner.problem import Problem
 
 MAX_EXHAUSTIVE = 6
@@ -70,14 +72,14 @@ def without_needless(
         order: A set of gaps that fits.
         needed: Those of it that are never dropped.
     """
-    spare_bytes = [problem.budget_bytes - held for held in problem.floor_bytes(order)]
+    spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(order))
     kept = []
     for i in reversed(order):
         gap = problem.gaps[i]
-        slots = problem.slots_of(gap)
-        if i not in needed and min(spare_bytes[t] for t in slots) >= gap.size_bytes:
-            for t in slots:
-                spare_bytes[t] -= gap.size_bytes
+        spares = [spare_bytes[part] for part in problem.open_slices(gap)]
+        if i not in needed and min(int(spare.min()) for spare in spares) >= gap.size_bytes:
+            for spare in spares:
+                spare -= gap.size_bytes
         else:
             kept.append(i)
     return frozenset(kept)

@@ -215,6 +215,8 @@ def c9_one_part(model: Model) -> None:
 
 def c10_away(model: Model) -> None:
     """(10) What makes a slot fit is away in it."""
+    if not model.absent:
+        return
     away: list[Terms] = [[] for _ in model.least_away_bytes]
     for i, gap in enumerate(model.gaps):
         size = gap.size_bytes / model.units.size_bytes

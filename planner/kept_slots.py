@@ -10,6 +10,8 @@ from planner.problem import Problem
 
 MAX_KEPT = 1000
 """Above this many slots only the fullest ones are kept, for the sake of the solver's time."""
+RUN_KEPT = 2
+"""Of each run of slots a thinned choice keeps the fullest one and the last one."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class KeptSlots:
 
     problem: Problem
     slots: tuple[int, ...]
+
+    def thinned(self, most: int) -> "KeptSlots":
+        """Returns these, or if they are more than so many, the fullest and the last of each run."""
+        if len(self.slots) <= most:
+            return self
+        held = self.problem.resident_bytes.__getitem__
+        length = -(-RUN_KEPT * len(self.slots) // most)
+        runs = [self.slots[k : k + length] for k in range(0, len(self.slots), length)]
+        kept = {run[-1] for run in runs} | {max(run, key=held) for run in runs}
+        return KeptSlots(self.problem, tuple(sorted(kept)))
 
     def last_until(self, slot: int) -> int:
         """Returns the position of the last one up to a slot; -1 if there is none."""

@@ -11,7 +11,9 @@ Data
                    with b_i >= T wraps: it ends at slot b_i - T of the next step
     kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
                    (up to `kept_slots.MAX_KEPT`) every one fuller than all before or all after it,
-                   if M_t > C; t' is the kept slot before t; every row is over kept slots alone
+                   if M_t > C; with goal FLUID, if those are more than `variables.MAX_FLUID`, of
+                   each run of them the fullest and the last; t' is the kept slot before t; every
+                   row is over kept slots alone
     O, I           rates of the D2H and H2D lanes: those the largest storage sees once latency is
                    paid, or their own if the link has a rate S of both together
     k              what a byte takes of the other lane's time while both run, by what it takes of
@@ -33,10 +35,12 @@ Variables
     F, Z, G >= 0   bytes of the used gaps that wrap, as a step begins: not yet copied to the host,
                    on the host alone, copied back already (all 0 if no gap wraps)
     y_it in {0, 1} gap i is away in slot t, for t with M_t > C; x_i itself unless (11) or (12) asks
-                   for a wait (and if more than `MAX_EDGES` of them do)
+                   for a wait (and if more than `MAX_EDGES` of them do: all of (10) then follows
+                   from (2), (4), (5) and (14), and is left out)
     E >= 0         bytes by which the budget is raised (goal BUDGET only; 0 otherwise)
-    Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. W at a slot
-    that is not kept is that of the kept one before it.
+    Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. What begins
+    or ends at a slot that is not kept does so at the next kept one. W at a_i - 1 or t - 1, if that
+    is not kept, is W at the kept one before it; W at b_i or t is W at the next one.
 
 Model
     min W_{T-1}                                     goals FLUID (x, c between 0 and 1) and STALL
@@ -61,7 +65,7 @@ Model
     (14) F + Z + G = bytes of used gaps that wrap,        Q_{T-1} = B_{T-1},
          0 <= A_{T-1} - K_{T-1} - D_{T-1} <= O tau_{T-1}                        if any gap wraps
     (15) c_i <= x_i,                 K_t = K_t' + sum of s_i c_i over a_i = t
-         c_i <= sum of x_j over earlier gaps j with the same bytes, unless these are never written
+         c_i <= sum of x_j - c_j over earlier gaps j with the same bytes, unless never written
 
     (0) Waits only add up.
     (1) The D2H lane carries at most its rate, while compute runs and while it waits.
@@ -86,7 +90,8 @@ Model
          step the D2H lane copies as much as begins in it and is not clean, the last of it during
          the last run, and the H2D lane copies as much as ends in it. With goal BUDGET time does not
          matter, and the last part of the middle row is missing.
-    (15) A gap is clean only after one that left a copy of the same bytes.
+    (15) A gap is clean only after one that left a copy of the same bytes, which one that is clean
+         itself does not: so parts of storages are not counted twice in goal FLUID.
 
 [Note: The bound]
 With goal FLUID (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
@@ -113,9 +118,10 @@ written, in an earlier one (15). (7) and (9) ask more than the runtime does, sin
 late and await early; the bounds do without.
 
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
-(D, P, Q and W only grow), W at the kept slot before only makes (8) and (11) weaker, and rows (5)
-and (10) for slots between two kept ones are left out. What the bounds give away: that, and that the
-lanes mix the bytes of different storages; FLUID also moves parts of storages.
+(D, P, Q and W only grow), W at the kept slot before, or at the next one, only makes (8), (11) and
+(12) weaker, and rows (5) and (10) for slots between two kept ones are left out. What the bounds
+give away: that, and that the lanes mix the bytes of different storages; FLUID also moves parts of
+storages.
 
 [Note: What is chosen fits] Between two kept slots the same gaps are open, so a set of whole gaps
 with (10) in the fullest slot between them fits in all of them.

@@ -149,12 +149,16 @@ class Problem:
         engine = self.engines.get(gap.storage, CopyEngine.COPY_ENGINE)
         return host_size_bytes(engine, gap.size_bytes)
 
-    def slots_of(self, gap: Gap) -> tuple[int, ...]:
-        """The slots a gap is open in, each below the slot count."""
+    def open_slices(self, gap: Gap) -> tuple[slice, ...]:
+        """The slots a gap is open in, each below the slot count: one slice, or two if it wraps."""
         count = self.slot_count
         if gap.next_use_slot <= count:
-            return tuple(range(gap.first_slot, gap.next_use_slot))
-        return (*range(gap.first_slot, count), *range(gap.next_use_slot - count))
+            return (slice(gap.first_slot, gap.next_use_slot),)
+        return (slice(gap.first_slot, count), slice(0, gap.next_use_slot - count))
+
+    def slots_of(self, gap: Gap) -> tuple[int, ...]:
+        """The same slots, one by one."""
+        return tuple(t for part in self.open_slices(gap) for t in range(part.start, part.stop))
 
     def wraps(self, gap: Gap) -> bool:
         """Whether a gap goes on in the next step."""

@@ -13,6 +13,8 @@ from planner.least_away import least_away_bytes
 from planner.problem import Problem
 
 MAX_EDGES = 20_000
+MAX_FLUID = 1000
+"""The loose bound counts no more slots than this: more make it hardly tighter, and much slower."""
 
 
 class Goal(Enum):
@@ -116,6 +118,7 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
     whole = goal in (Goal.FLUID, Goal.STALL)
     gaps = problem.whole_gaps if whole else problem.gaps
     kept = kept_slots(problem, gaps)
+    kept = kept.thinned(MAX_FLUID) if goal is Goal.FLUID else kept
     category = LpContinuous if goal is Goal.FLUID else LpBinary
     sharing = _sharing(gaps)
     edges = _edges(kept, gaps) if goal in (Goal.STALL, Goal.CHOICE) else []

@@ -8,12 +8,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from planner import Plan, read_plan, write_plan
+from planner.boundary import Boundary
 from planner.check import check_plan_against
+from planner.draft import POLICIES, Draft, Policy
+from planner.plan import BoundSource, Proof
+from planner.plan_builder import Solution, build_plan
+from planner.problem_of import problem_of
 from planner.schedule import Action, lower
 from planner.simulate import simulate_plan
 from planner.solve import solve
 from planner.solver import GAP_ABS_UNITS, GAP_REL
 from planner.solver_name import SolverName
+from planner.timing import schedule_trips
 from profiles import Profile, read_profile, write_profile
 from profiles.errors import BudgetError
 from profiles.profile import Link
@@ -45,6 +51,29 @@ def plan(profile: Profile, budget_bytes: int, **options: object) -> Plan:
 def test_invariants_hold_with_highs(job: Job) -> None:
     profile, budget_bytes = job
     check_plan(plan(profile, budget_bytes), profile)
+
+
+@given(jobs(), st.floats(0.4, 1.0), st.sampled_from(Boundary), st.sampled_from(POLICIES))
+@settings(max_examples=200)
+def test_the_schedulers_clock_is_the_simulators(
+    job: Job, both_share: float, boundary: Boundary, policy: Policy
+) -> None:
+    profile, budget_bytes = job
+    rate = profile.link.d2h_bytes_per_us + profile.link.h2d_bytes_per_us
+    problem = problem_of(
+        profile,
+        budget_bytes=budget_bytes,
+        link=profile.link.model_copy(update={"both_bytes_per_us": both_share * rate}),
+        host_budget_bytes=None,
+        min_size_bytes=1,
+        boundary=boundary,
+    )
+    assume(problem.fits(problem.whole_set))
+    timing = schedule_trips(problem, Draft(problem.whole_set, policy))
+    solution = Solution(timing.chosen, timing.trips, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
+    found = build_plan(profile, problem, solution, solver=SolverName.HIGHS, seconds=0.0)
+    stall_us = found.certificate.simulated_stall_us
+    assert timing.stall_us == pytest.approx(stall_us, abs=1e-6 * (1 + problem.compute_us))
 
 
 @given(jobs())
