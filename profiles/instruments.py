@@ -1,6 +1,7 @@
 """What a step is measured with, by kind of device."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -28,5 +29,9 @@ class Instruments:
 def instruments_for(device: torch.device) -> Instruments:
     """Returns what steps on a device are measured with."""
     if device.type == "cuda":
-        return Instruments(clock=CudaClock(), memory=CudaMeter(device), kernels=cuda_kernels)
+        return Instruments(
+            clock=CudaClock(device),
+            memory=CudaMeter(device),
+            kernels=partial(cuda_kernels, device=device),
+        )
     return Instruments(clock=CpuClock(), memory=None, kernels=None)

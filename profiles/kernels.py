@@ -11,6 +11,7 @@ profiler sees the calls and no kernel at all, which is told from a step that lau
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -84,10 +85,11 @@ class OpMarks(TorchDispatchMode):
             return func(*args, **kwargs)
 
 
-def cuda_kernels(step: Callable[[], object]) -> tuple[OpKernels, ...]:
+def cuda_kernels(step: Callable[[], object], *, device: torch.device) -> tuple[OpKernels, ...]:
     """Runs a step under torch's profiler and returns the time of each op's kernels."""
     activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
-    return or_unknown(profiled_kernels(step, activities, torch.cuda.synchronize))
+    wait = partial(torch.cuda.synchronize, device)
+    return or_unknown(profiled_kernels(step, activities, wait))
 
 
 def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
@@ -141,6 +143,7 @@ def attributed(names: list[str], events: Iterable[ProfilerEvent]) -> tuple[OpKer
 
 
 def _kernels_us(event: ProfilerEvent) -> float:
-    # A mark's stretch on the device is no kernel, whether or not it is listed as one.
-    own_us = sum(kernel.duration for kernel in event.kernels if not kernel.name.startswith(MARK))
+    # The stretch that a range covers on the device, from its first kernel to its last, may be
+    # listed among its kernels under its own name: that of a mark, and of any range within an op.
+    own_us = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
     return own_us + sum(_kernels_us(child) for child in event.cpu_children)

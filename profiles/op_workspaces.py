@@ -72,20 +72,34 @@ def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
 
 
 def with_op_overhead(
-    profile: Profile, *, granule_bytes: int, held_bytes: int, workspaces_bytes: tuple[int, ...]
+    profile: Profile,
+    *,
+    granule_bytes: int,
+    unsplit_bytes: int,
+    held_bytes: int,
+    workspaces_bytes: tuple[int, ...],
 ) -> Profile:
     """Returns the profile with what each slot needs beyond its storages.
+
+    Which free block a storage of the resident step would get, nobody saw. Each large one is taken
+    to get the largest that is not split: too much, never too little.
 
     Args:
         profile: A profile without any overhead.
         granule_bytes: The allocator rounds every storage up to a multiple of this.
+        unsplit_bytes: What it may leave unused in a block of a storage larger than this.
         held_bytes: What is allocated all the time.
         workspaces_bytes: What each op takes while it runs.
     """
+
+    def block_bytes(size_bytes: int) -> int:
+        unused_bytes = unsplit_bytes if size_bytes > unsplit_bytes else 0
+        return _rounded(size_bytes, granule_bytes) + unused_bytes
+
     rounded = profile.model_copy(
         update={
             "storages": tuple(
-                s.model_copy(update={"size_bytes": _rounded(s.size_bytes, granule_bytes)})
+                s.model_copy(update={"size_bytes": block_bytes(s.size_bytes)})
                 for s in profile.storages
             )
         }

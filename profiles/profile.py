@@ -83,7 +83,8 @@ class Op(Record):
     Attributes:
         name: The operator, such as `aten.convolution.default`.
         slot: The slot it runs in.
-        duration_us: Its time: measured around its dispatch in the trace pass, or estimated.
+        duration_us: Its time: that of its kernels where there is one; else measured around its
+            dispatch in the trace pass, or estimated.
         kernel_us: Time of its kernels on the device, from the device's own profiler; None where
             there is none.
         module: The leaf module entered last, for readers; empty before the first one.

@@ -5,8 +5,8 @@ Each pass is a step of its own, watched by one instrument, so that none disturbs
 1. warm-up, until the optimizer's states exist and the times of steps settle;
 2. the trace: ops, storages, anchors (`profiles.trace`);
 3. the time from each anchor to the next, a few times, with nobody else watching (`stamps`);
-4. on a GPU, the allocator's own peak in each slot (`slot_peaks`);
-5. on a GPU, the time of each op's kernels (`kernels`).
+4. on a GPU, the time of each op's kernels (`kernels`);
+5. on a GPU, the allocator's own peak in each slot (`slot_peaks`).
 """
 
 from contextlib import ExitStack
@@ -151,10 +151,14 @@ def _with_kernels(
     progress("timing kernels", 0, 1)
     timed = kernels(workload.step)
     check_same_course([op.name for op in ops], [op.name for op in timed], "op")
-    return tuple(
-        op.model_copy(update={"kernel_us": found.kernel_us})
-        for op, found in zip(ops, timed, strict=True)
-    )
+    return tuple(_timed(op, found.kernel_us) for op, found in zip(ops, timed, strict=True))
+
+
+def _timed(op: Op, kernel_us: float | None) -> Op:
+    """The trace only saw how long the host took to launch the op's kernels."""
+    if kernel_us is None:
+        return op
+    return op.model_copy(update={"kernel_us": kernel_us, "duration_us": kernel_us})
 
 
 def _run(workload: Workload, listener: AnchorListener) -> None:

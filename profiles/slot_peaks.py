@@ -18,9 +18,12 @@ class MemoryMeter(Protocol):
 
     Attributes:
         granule_bytes: It rounds every allocation up to a multiple of this.
+        unsplit_bytes: An allocation of more than this gets a free block whole if no more than this
+            would be left over, and counts with all of the block.
     """
 
     granule_bytes: int
+    unsplit_bytes: int
 
     def allocated_bytes(self) -> int:
         """Returns what is allocated now."""
@@ -38,7 +41,8 @@ class CudaMeter:
     The allocator works in program order, on the host: its peaks need no wait for the device.
     """
 
-    granule_bytes = 512  # kMinBlockSize, c10/cuda/CUDACachingAllocator.cpp
+    granule_bytes = 512  # kMinBlockSize, c10/core/AllocatorConfig.h
+    unsplit_bytes = 1 << 20  # kSmallSize there; none is left over with expandable segments
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

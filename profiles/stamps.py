@@ -50,8 +50,8 @@ class CpuClock:
 class TimedEvent(Protocol):
     """What a clock needs of `torch.cuda.Event(enable_timing=True)`."""
 
-    def record(self) -> None:
-        """Puts the event at the end of the stream."""
+    def record(self, stream: Any, /) -> None:
+        """Puts the event at the end of a stream."""
 
     def elapsed_time(self, end_event: Any, /) -> float:
         """Returns the milliseconds from this event to another."""
@@ -62,7 +62,7 @@ def _cuda_event() -> TimedEvent:
 
 
 class CudaClock:
-    """Events on the current stream, one per stamp.
+    """Events on a device's current stream, one per stamp.
 
     [Note: host-bound time] An event is stamped when the stream gets to it. Where the device is
     busy, the interval is the time of the kernels between two events. Where the host is too slow to
@@ -70,35 +70,58 @@ class CudaClock:
     interval holds the time the host took. So the intervals of a step add up to its whole time on
     the device, whichever of the two is slower. The device is idle when the first stamp is made:
     the launch of the first kernel, which in a row of steps hides behind the step before, counts.
+
+    [Note: stamps on several streams] The current stream is asked for anew at each stamp: a step may
+    change it, and backward runs on another thread, where it is that of the forward. Events on two
+    streams need not be reached in the order they were issued. One that is reached before another
+    that was issued earlier adds no time, so that intervals are never negative and still add up.
     """
 
     def __init__(
         self,
+        device: torch.device,
+        *,
         new_event: Callable[[], TimedEvent] = _cuda_event,
-        synchronize: Callable[[], None] = torch.cuda.synchronize,
+        current_stream: Callable[[torch.device], Any] = torch.cuda.current_stream,
+        synchronize: Callable[[torch.device], None] = torch.cuda.synchronize,
     ) -> None:
+        """Makes a clock without stamps.
+
+        Args:
+            device: The device that is timed, whichever is the current one.
+            new_event: Makes an event.
+            current_stream: Returns the stream that a device's ops go to now.
+            synchronize: Waits until a device has run everything.
+        """
+        self._device = device
         self._new_event = new_event
+        self._current_stream = current_stream
         self._synchronize = synchronize
         self._events: list[TimedEvent] = []
         self._stamped = 0
 
     def start(self) -> None:
         """Waits for the device and forgets all stamps."""
-        self._synchronize()
+        self._synchronize(self._device)
         self._stamped = 0
 
     def stamp(self) -> None:
         """Records an event on the current stream; those of an earlier round are used again."""
         if self._stamped == len(self._events):
             self._events.append(self._new_event())
-        self._events[self._stamped].record()
+        self._events[self._stamped].record(self._current_stream(self._device))
         self._stamped += 1
 
     def intervals_us(self) -> list[float]:
         """Waits for the device and returns the times from each event to the next."""
-        self._synchronize()
-        stamped = self._events[: self._stamped]
-        return [a.elapsed_time(b) * US_PER_MS for a, b in pairwise(stamped)]
+        self._synchronize(self._device)
+        intervals_us: list[float] = []
+        behind_us = 0.0  # How long before the latest event so far the last one was reached.
+        for one, other in pairwise(self._events[: self._stamped]):
+            later_us = one.elapsed_time(other) * US_PER_MS - behind_us
+            intervals_us.append(max(0.0, later_us))
+            behind_us = max(0.0, -later_us)
+        return intervals_us
 
 
 class AnchorStamps:

@@ -85,6 +85,7 @@ def record_beyond_capacity(
     return with_op_overhead(
         profile,
         granule_bytes=tools.memory.granule_bytes,
+        unsplit_bytes=tools.memory.unsplit_bytes,
         held_bytes=seen.held_bytes,
         workspaces_bytes=seen.workspaces_bytes,
     )

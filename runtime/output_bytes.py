@@ -24,7 +24,9 @@ class OutputBytes:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._fakes = FakeTensorMode()
+        # Where torch cannot tell shapes it would run the op on real tensors, made for that on the
+        # very device that has no room.
+        self._fakes = FakeTensorMode(allow_fallback_kernels=False)
 
     def of(self, func: OpOverload, args: Any, kwargs: Any) -> int | None:
         """Returns the bytes an op allocates for its results.

@@ -426,6 +426,7 @@ class Scripted:
     """An allocator that takes 300 bytes during each op and gives them back."""
 
     granule_bytes = 512
+    unsplit_bytes = 1 << 20
 
     def __init__(self, allocated: int) -> None:
         self._allocated = allocated
@@ -444,7 +445,11 @@ def test_overhead_is_rounding_and_workspace_and_what_is_always_held() -> None:
     """Two storages: 100 bytes in slots 0 to 2, 600 in slot 1. Rounded: 512 and 1024."""
     profile = toy(10, 10, 10, storages=[resident("w", 100, 2), activation("x", 600, 1)])
     with_it = with_op_overhead(
-        profile, granule_bytes=512, held_bytes=7, workspaces_bytes=(0, 30, 40)
+        profile,
+        granule_bytes=512,
+        unsplit_bytes=600,
+        held_bytes=7,
+        workspaces_bytes=(0, 30, 40),
     )
     assert [slot.overhead_bytes for slot in with_it.slots] == [
         412 + 0 + 7,
@@ -452,6 +457,15 @@ def test_overhead_is_rounding_and_workspace_and_what_is_always_held() -> None:
         412 + 40 + 7,
         412 + 0 + 7,
     ]
+
+
+def test_a_large_storage_may_get_a_block_that_is_not_split() -> None:
+    """Of 600 bytes more than 599 are a large storage: 599 may be left unused in its block."""
+    profile = toy(10, 10, 10, storages=[activation("x", 600, 1)])
+    with_it = with_op_overhead(
+        profile, granule_bytes=512, unsplit_bytes=599, held_bytes=0, workspaces_bytes=(0, 0, 0)
+    )
+    assert [slot.overhead_bytes for slot in with_it.slots] == [0, 424 + 599, 0, 0]
 
 
 def test_a_workspace_is_what_lies_above_before_and_after() -> None:

@@ -36,18 +36,35 @@ CPU = torch.device("cpu")
 Log = list[tuple[Any, ...]]
 
 
+SECOND_GPU = torch.device("cuda", 1)
+
+
 class FakeEvents:
     """Events of a device that is at 1.5 ms, then 2.5 ms, 3.5 ms ... when it gets to them."""
 
     def __init__(self) -> None:
         self.log: Log = []
         self.made = 0
+        self.stream = "main"
+
+    def clock(self) -> CudaClock:
+        return CudaClock(
+            SECOND_GPU,
+            new_event=self.new,
+            current_stream=self.current_stream,
+            synchronize=self.synchronize,
+        )
 
     def new(self) -> "FakeEvent":
         self.made += 1
         return FakeEvent(self.made - 1, self.log)
 
-    def synchronize(self) -> None:
+    def current_stream(self, device: torch.device) -> str:
+        assert device == SECOND_GPU
+        return self.stream
+
+    def synchronize(self, device: torch.device) -> None:
+        assert device == SECOND_GPU
         self.log.append(("synchronize",))
 
 
@@ -56,8 +73,8 @@ class FakeEvent:
         self.number = number
         self.log = log
 
-    def record(self) -> None:
-        self.log.append(("record", self.number))
+    def record(self, stream: Any, /) -> None:
+        self.log.append(("record", self.number, stream))
 
     def elapsed_time(self, end_event: Any, /) -> float:
         self.log.append(("elapsed", self.number, end_event.number))
@@ -66,16 +83,16 @@ class FakeEvent:
 
 def test_a_cuda_clock_waits_once_at_either_end() -> None:
     events = FakeEvents()
-    clock = CudaClock(events.new, events.synchronize)
+    clock = events.clock()
     clock.start()
     for _ in range(3):
         clock.stamp()
     assert clock.intervals_us() == [2000.0, 3000.0]
     assert events.log == [
         ("synchronize",),
-        ("record", 0),
-        ("record", 1),
-        ("record", 2),
+        ("record", 0, "main"),
+        ("record", 1, "main"),
+        ("record", 2, "main"),
         ("synchronize",),
         ("elapsed", 0, 1),
         ("elapsed", 1, 2),
@@ -84,7 +101,7 @@ def test_a_cuda_clock_waits_once_at_either_end() -> None:
 
 def test_a_cuda_clock_uses_its_events_again() -> None:
     events = FakeEvents()
-    clock = CudaClock(events.new, events.synchronize)
+    clock = events.clock()
     for stamps in (3, 2, 4):
         clock.start()
         for _ in range(stamps):
@@ -93,10 +110,43 @@ def test_a_cuda_clock_uses_its_events_again() -> None:
     assert events.made == 4
 
 
+def test_a_cuda_clock_asks_for_the_current_stream_at_each_stamp() -> None:
+    """The device's own, whichever device is the current one: the fakes know one device only."""
+    events = FakeEvents()
+    clock = events.clock()
+    clock.start()
+    for stream in ("main", "side", "main"):
+        events.stream = stream
+        clock.stamp()
+    assert [entry[2] for entry in events.log if entry[0] == "record"] == ["main", "side", "main"]
+
+
+def test_intervals_of_several_streams_never_run_backwards() -> None:
+    """Reached at 0, 5, 3, 4 and 7 ms: the second is the latest until the fifth is reached."""
+    reached_ms = (0.0, 5.0, 3.0, 4.0, 7.0)
+
+    class Reached(FakeEvent):
+        def elapsed_time(self, end_event: Any, /) -> float:
+            return reached_ms[end_event.number] - reached_ms[self.number]
+
+    events = FakeEvents()
+
+    def new() -> Reached:
+        events.made += 1
+        return Reached(events.made - 1, events.log)
+
+    events.new = new  # type: ignore[method-assign]
+    clock = events.clock()
+    clock.start()
+    for _ in reached_ms:
+        clock.stamp()
+    assert clock.intervals_us() == [5000.0, 0.0, 0.0, 2000.0]
+
+
 def test_slots_are_timed_by_the_events_at_their_anchors() -> None:
     """One event per anchor in every timed step; the times are the events' own."""
     events = FakeEvents()
-    clock = CudaClock(events.new, events.synchronize)
+    clock = events.clock()
     tools = Instruments(clock=clock, memory=None, kernels=None)
     profile = record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2, instruments=tools)
     slots = len(profile.slots)
@@ -116,6 +166,7 @@ class LoggingMeter:
     """An allocator whose peak is the number of the reset."""
 
     granule_bytes = 1
+    unsplit_bytes = 0
 
     def allocated_bytes(self) -> int:
         self.log.append(("allocated", self.resets))
@@ -154,6 +205,7 @@ class AllocatorOf:
     """The accountant as an allocator whose kernels hold on to a workspace."""
 
     granule_bytes = 1
+    unsplit_bytes = 0
 
     def __init__(self, accountant: Accountant) -> None:
         self._accountant = accountant
@@ -215,6 +267,35 @@ def test_kernel_times_go_to_their_ops() -> None:
         OpKernels("aten.relu.default", 30.0),
         OpKernels("aten.t.default", None),
     )
+
+
+def test_the_stretch_of_a_range_within_an_op_is_no_kernel() -> None:
+    inner = event("my range", ("my range", 60.0), ("gemm", 20.0))
+    events = [event(f"{MARK}0", (f"{MARK}0", 90.0), children=[inner])]
+    assert attributed(["my.op.default"], events) == (OpKernels("my.op.default", 20.0),)
+
+
+def test_an_op_takes_as_long_as_its_kernels() -> None:
+    """What the host took to launch them says nothing about the device; it is all there is if the
+    profiler lost the op."""
+    workload = two_layers()
+    lost = 3
+
+    def kernels(step: Callable[[], object]) -> tuple[OpKernels, ...]:
+        found = profiled_kernels(step, [ProfilerActivity.CPU], no_wait)
+        return tuple(
+            op._replace(kernel_us=None if number == lost else 7.0)
+            for number, op in enumerate(found)
+        )
+
+    tools = Instruments(clock=CpuClock(), memory=None, kernels=kernels)
+    profile = record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1, instruments=tools)
+    for number, op in enumerate(profile.ops):
+        if number == lost:
+            assert op.kernel_us is None
+            assert op.duration_us > 0
+        else:
+            assert (op.kernel_us, op.duration_us) == (7.0, 7.0)
 
 
 def no_wait() -> None:
