@@ -151,7 +151,7 @@ class JointLanes:
     def end_us(self, direction: Direction, storage: int, now_us: float) -> float:
         """Returns when the last copy issued for a storage ends if nothing is issued before."""
         self._advance(now_us)
-        while any(queued.key == storage for queued in self._queues.queues[direction]):
+        while any(queued.key == storage for queued in self._queues.queue(direction)):
             self._to_next_event(math.inf)
         return self._last.get((direction, storage), now_us)
 
@@ -166,8 +166,8 @@ class JointLanes:
         self._advance(now_us)
         return {
             (direction, queued.key): queued.latency_us + queued.moving_us
-            for direction, queue in self._queues.queues.items()
-            for queued in queue
+            for direction in Direction
+            for queued in self._queues.queue(direction)
         }
 
     def _advance(self, now_us: float) -> None:
