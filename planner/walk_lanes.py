@@ -3,12 +3,11 @@
 [Note: An anchor's copies] At one anchor copies to the host are issued as compute arrives and copies
 back after the releases (`planner.schedule.ActionKind`), but the scheduler decides on some of the
 former last. Where lanes do not meet that changes nothing for what was issued before. Where they
-share a rate it does: so what one anchor issues is kept apart until the next one, and played again
-in the order of time with every copy that is added.
+share a rate it does, if the lane was idle meanwhile: then what the anchor issues is played again,
+in the order of time.
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from planner.direction import Direction
@@ -73,7 +72,7 @@ class IndependentWalkLanes:
 
 
 class _Issued(NamedTuple):
-    """A copy that the last anchor issues; sorts by time, then by order of decision."""
+    """A copy that this anchor issues; sorts by time, then by order of decision."""
 
     at_us: float
     order: int
@@ -93,55 +92,59 @@ class JointWalkLanes:
 
     def __init__(self, problem: Problem, share: float) -> None:
         self._problem = problem
-        self._settled = JointQueues(share)
+        self._queues = JointQueues(share)
+        self._at_arrival = self._queues.copy()
         self._here: list[_Issued] = []
-        self._ends_us: Mapping[Direction, dict[int, float]] = {d: {} for d in Direction}
-        self.out_end_us = self._ends_us[Direction.D2H]
-        self.in_end_us = self._ends_us[Direction.H2D]
+        self.out_end_us: dict[int, float] = {}
+        self.in_end_us: dict[int, float] = {}
         self.out_free_us = self.in_free_us = 0.0
 
     def arrive(self, now_us: float) -> None:
-        """What the anchor before issued is settled."""
-        for issued in sorted(self._here):
-            self._settled.advance(issued.at_us)
-            _queue(self._settled, issued)
+        """Compute arrives at an anchor; nothing is issued before that any more."""
+        self._queues.advance(now_us)
+        self._at_arrival = self._queues.copy()
         self._here.clear()
-        self._settled.advance(now_us)
 
     def issue_out(self, i: int, at_us: float) -> None:
         """Queues gap i's copy to the host."""
-        self._issue(Direction.D2H, i, self._problem.d2h_us[i], at_us)
+        was_idle = self.out_free_us < self._queues.now_us
+        self._note(Direction.D2H, i, self._problem.d2h_us[i], at_us)
+        if was_idle and at_us < self._queues.now_us:
+            self._queues = self._at_arrival.copy()
+            for issued in sorted(self._here):
+                self._queue(issued)
+        else:
+            self._queue(self._here[-1])
+        self._foresee()
 
     def issue_in(self, i: int, at_us: float) -> None:
         """Queues gap i's copy back."""
-        self._issue(Direction.H2D, i, self._problem.h2d_us[i], at_us)
+        self._note(Direction.H2D, i, self._problem.h2d_us[i], at_us)
+        self._queue(self._here[-1])
+        self._foresee()
 
-    def _issue(self, direction: Direction, i: int, copy_us: float, at_us: float) -> None:
+    def _note(self, direction: Direction, i: int, copy_us: float, at_us: float) -> None:
         # Kernels pay no latency of the link; what was measured of them holds all they take.
         carried = self._problem.gaps[i].storage in self._problem.engines
         latency_us = 0.0 if carried else self._problem.link.latency_us
         order = len(self._here)
         self._here.append(_Issued(at_us, order, i, latency_us, copy_us - latency_us, direction))
-        self._foresee()
+
+    def _queue(self, issued: _Issued) -> None:
+        self._run(self._queues, issued.at_us)
+        self._queues.issue(issued.direction, issued.gap, issued.latency_us, issued.moving_us)
 
     def _foresee(self) -> None:
-        """Runs a copy of the lanes until both are idle, and notes when what ends."""
-        queues = self._settled.copy()
-        for issued in sorted(self._here):
-            while queues.now_us < issued.at_us:
-                self._note(queues, issued.at_us)
-            _queue(queues, issued)
-        while not queues.idle:
-            self._note(queues, math.inf)
+        """Runs a copy of the lanes until both are idle."""
+        self._run(self._queues.copy(), math.inf)
 
-    def _note(self, queues: JointQueues, until_us: float) -> None:
-        for direction, i, _ in queues.to_next_event(until_us):
-            self._ends_us[direction][i] = queues.now_us
-            if direction is Direction.D2H:
-                self.out_free_us = queues.now_us
-            else:
-                self.in_free_us = queues.now_us
-
-
-def _queue(queues: JointQueues, issued: _Issued) -> None:
-    queues.issue(issued.direction, issued.gap, issued.latency_us, issued.moving_us)
+    def _run(self, queues: JointQueues, until_us: float) -> None:
+        """Runs lanes up to a time, or until they are idle, and notes when what ends."""
+        while queues.now_us < until_us and not queues.idle:
+            for direction, i, _ in queues.to_next_event(until_us):
+                if direction is Direction.D2H:
+                    self.out_end_us[i] = self.out_free_us = queues.now_us
+                else:
+                    self.in_end_us[i] = self.in_free_us = queues.now_us
+        if queues.idle and until_us < math.inf:
+            queues.advance(until_us)
