@@ -3,9 +3,32 @@
 Rates are for large pinned copies by the copy engine, to the memory next to the device, as the
 places named beside each figure report them. None was measured on the machine at hand, so all are
 nominal; a rate of your own goes in by `--d2h-bandwidth` and `--h2d-bandwidth`. Machines with the
-same link differ, by a factor of two at times: an A100's PCIe 4 host may or may not slow a
-direction while the other one runs, and GH200 boards with other memory copy to the host at 170 GB/s
-(GitHub NVIDIA/Megatron-LM#6491) where the one in the table does 297.
+same link differ, by a factor of two at times:
+
+- PCIe 3 hosts of the time of V100 reach 12 to 13 GB/s one way; GitHub thread FreeToken#436 has 14.2
+  to 14.3.
+- An A100's PCIe 4 host may or may not slow a direction while the other one runs.
+- GH200 boards with other memory copy to the host at 170 GB/s (GitHub NVIDIA/Megatron-LM#6491) where
+  the one in the table does 297.
+- Of GB200, GitHub pytorch/torchtitan#3489 and #3519 say 330 to 350 GB/s from memory to the GPU next
+  to it, and 115 to 120 across sockets. The table has what nvbandwidth printed, as the mean of the
+  four GPUs of a machine. A GB300 that has a socket to itself does 359 from the host, 377 to it and
+  347 both ways (GitHub stas00/ml-engineering, network).
+
+[Note: Lutz et al.] C. Lutz et al., Pump Up the Volume: Processing Large Data on GPUs with Fast
+Interconnects, SIGMOD 2020, doi:10.1145/3318464.3389705. Its text was not read. The figures are
+those that its author draws in GitHub LutzCle/web, 20200507_fast_interconnects: as printed there,
+but for NVLink 2 one way (63.3 GiB/s), which is measured on the drawing.
+
+[Note: assumed figures] What nobody was found to have published is assumed; its source says so, and
+it counts as not verified:
+
+- AC922 to the host: as from the host, since both ways together reach nearly twice that.
+- AC922 with six GPUs, both ways: two thirds of what four GPUs' three bricks reach, as one way does.
+- GB200 in theory: half of a Grace's 450 GB/s (GitHub stas00/ml-engineering, network), which has two
+  GPUs, since each of them reaches nearly that.
+- PCIe 5, memory of a socket: half of the 456 GB/s that eight H800 reach while all copy both ways,
+  as machines of eight have two sockets.
 """
 
 import difflib
@@ -41,6 +64,9 @@ EMULATED = Link(
 PCIE = "PCI-SIG: 8, 16 and 32 GT/s for PCIe 3, 4 and 5, 128b/130b code, 16 lanes"
 S9426 = "IBM at GTC 2019, S9426"
 NEXTPLATFORM = "a reader's quote of nextplatform.com, 2017-12-15; the article was not read"
+LUTZ = "Lutz et al., SIGMOD 2020"
+GB200_TRAY = "GitHub oracle-quickstart/oci-gpu-quickstarts, README-GB200.md"
+H800_BOX = "GitHub liguodongiot/llm-action, nvbandwidth.md: eight H800"
 NVLINK_BRICK = "25 GB/s each way per NVLink 2 brick (GitHub open-mpi/hwloc#574)"
 GH200_BOX = "GitHub dnhkng/GH200_benchmarking, RESULTS.md of 2026-04-25"
 
@@ -73,8 +99,15 @@ def _figure(gigabytes_per_s: float, source: str, *, verified: bool = True) -> Fi
 _PCIE3 = _link(
     "pcie3-x16",
     theory=_figure(15.75, PCIE),
-    d2h=_figure(14.3, "GitHub thread FreeToken#436"),
-    h2d=_figure(14.2, "GitHub thread FreeToken#436"),
+    d2h=_figure(12.9, "GitHub mpicbg-scicomp/gearshifft#82: P100"),
+    h2d=_figure(12.35, f"{LUTZ}: 11.5 GiB/s; gearshifft#82 has 12.15"),
+    both=_figure(22.0, f"{LUTZ}: 20.5 GiB/s"),
+    sharing=Sharing(
+        gpus_per_uplink=2,
+        gpus_per_memory=4,
+        memory=_figure(76.8, f"{S9426}: an x86 host, in theory"),
+        source="GitHub NVIDIA/nccl#671: a DGX-1 with V100",
+    ),
 )
 _PCIE4 = _link(
     "pcie4-x16",
@@ -94,17 +127,24 @@ _PCIE5 = _link(
     theory=_figure(63.0, PCIE),
     d2h=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870; NVIDIA/nvbandwidth#24 has 52.8"),
     h2d=_figure(53.0, "GitHub flashinfer-ai/flashinfer#4870"),
-    both=_figure(83.4, "blog.vllm.ai, 2026-01-08, H100, copy engine"),
+    both=_figure(83.4, "blog.vllm.ai, 2026-01-08, H100, copy engine; H800 have 87 (llm-action)"),
+    sharing=Sharing(
+        gpus_per_uplink=1,
+        gpus_per_memory=4,
+        memory=_figure(228.0, f"not published; assumed half of 456 ({H800_BOX})", verified=False),
+        source=f"{H800_BOX}; two sockets are assumed",
+    ),
 )
 _AC922_4GPU = _link(
     "nvlink2-ac922-4gpu",
     theory=_figure(75.0, f"{NVLINK_BRICK}, three of them"),
-    d2h=_figure(68.0, NEXTPLATFORM, verified=False),
-    h2d=_figure(68.0, NEXTPLATFORM, verified=False),
+    d2h=_figure(68.0, "not published; assumed as from the host", verified=False),
+    h2d=_figure(68.0, f"{LUTZ}: 63.3 GiB/s"),
+    both=_figure(129.6, f"{LUTZ}: 120.7 GiB/s"),
     sharing=Sharing(
         gpus_per_uplink=1,
         gpus_per_memory=2,
-        memory=_figure(170.0, S9426),
+        memory=_figure(170.0, f"{S9426}: in theory; its CPU reads at 126 ({LUTZ})"),
         source="reddit.com/r/OpenPOWER, 2018-01-03: two V100 a socket, three bricks each",
     ),
 )
@@ -113,10 +153,11 @@ _AC922_6GPU = _link(
     theory=_figure(50.0, f"{NVLINK_BRICK}, two of them"),
     d2h=_figure(45.9, NEXTPLATFORM, verified=False),
     h2d=_figure(45.9, NEXTPLATFORM, verified=False),
+    both=_figure(86.4, "not published; assumed 2/3 of that with four GPUs", verified=False),
     sharing=Sharing(
         gpus_per_uplink=1,
         gpus_per_memory=3,
-        memory=_figure(170.0, S9426),
+        memory=_figure(170.0, f"{S9426}: in theory; its CPU reads at 126 ({LUTZ})"),
         source="reddit.com/r/OpenPOWER, 2018-01-03: three V100 a socket, two bricks each",
     ),
 )
@@ -135,13 +176,14 @@ _GH200 = _link(
 )
 _GB200 = _link(
     "nvlink-c2c-gb200",
-    theory=_figure(450.0, "taken to be that of GH200, no source read", verified=False),
-    d2h=_figure(330.0, "GitHub pytorch/torchtitan#3519: local; 115 across sockets"),
-    h2d=_figure(350.0, "GitHub pytorch/torchtitan#3489: local; 120 across sockets"),
+    theory=_figure(225.0, "not published; assumed half of a Grace's 450", verified=False),
+    d2h=_figure(193.5, f"{GB200_TRAY}: 774, four GPUs"),
+    h2d=_figure(200.7, f"{GB200_TRAY}: 803, four GPUs"),
+    both=_figure(327.4, f"{GB200_TRAY}: 659 + 650, four GPUs"),
     sharing=Sharing(
         gpus_per_uplink=1,
         gpus_per_memory=2,
-        memory=None,
+        memory=_figure(328.0, f"{GB200_TRAY}: 330 + 326, two sockets"),
         source="GitHub ishandhanani/srt-slurm#164: four GPUs, two sockets",
     ),
 )

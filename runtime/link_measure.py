@@ -4,6 +4,12 @@ On the `cpu` device that is the most the emulated accelerator's lanes can do, wi
 on CUDA it is what the copy engines do to and from pinned memory.
 
 Buffers rotate through more memory than caches hold, as they do in training.
+
+[Note: both at once] One thread issues the copies of both directions. Large ones are queued long
+before they run: the other direction is given work that outlasts what is timed. Small ones are over
+as soon as they are issued, however many were queued before: so the two are also issued in turns,
+and what the host takes to issue the other direction's copies is part of what is measured, as it is
+in training.
 """
 
 import math
@@ -32,6 +38,9 @@ FOOTPRINT_BYTES = 128 << 20
 """What the buffers at either end of one direction take together."""
 MOST_COPIES = 64
 """Copies timed at once; fewer where they are large."""
+LEAST_COPIES = 8
+"""As many even of the largest, which use buffers again: what the host takes to issue the first and
+to hear of the last one counts for all of them."""
 ROUNDS = 5
 BACKGROUND_FACTOR = 3
 """The other direction is given work for so many times as long, alone, so that it outlasts."""
@@ -99,6 +108,7 @@ class Ends:
         copies: int,
         engine: CopyEngine = CopyEngine.COPY_ENGINE,
         together: int = 1,
+        first: int = 0,
     ) -> Callable[[], None]:
         """Issues copies; returns what blocks the host until they have ended.
 
@@ -106,9 +116,10 @@ class Ends:
             copies: How many.
             engine: What carries them.
             together: How many of them one launch carries, if a kernel does.
+            first: The number of the first one: buffers take turns.
         """
         in_flight = []
-        for number in range(copies):
+        for number in range(first, first + copies):
             storage, host = self._buffers[number % len(self._buffers)]
             in_flight.append(self.lane.issue(storage, host, engine))
             if (number + 1) % together == 0:
@@ -197,7 +208,7 @@ def link_from(rows: tuple[SizeRates, ...], engines: tuple[EngineRate, ...] = ())
 def _measure_size(
     ends: Mapping[Direction, Ends], size_bytes: int, now_ns: Callable[[], int]
 ) -> SizeRates:
-    copies = min(end.lay_out(size_bytes) for end in ends.values())
+    copies = max(LEAST_COPIES, *(end.lay_out(size_bytes) for end in ends.values()))
 
     def time_us(direction: Direction, number: int) -> float:
         start_ns = now_ns()
@@ -208,18 +219,27 @@ def _measure_size(
         time_us(direction, number)  # Touches every buffer, and wakes whatever sleeps.
         return median(time_us(direction, number) for _ in range(ROUNDS)) / number
 
-    def shared(direction: Direction, background_copies: int) -> float:
-        wait_for_other = ends[OPPOSITE[direction]].issue(background_copies)
-        copy_us = time_us(direction, copies) / copies
-        wait_for_other()
-        return copy_us
+    def shared(direction: Direction, beside_each: int) -> float:
+        """The time of a copy while the other direction is busy; see [Note: both at once]."""
+        own, other = ends[direction], ends[OPPOSITE[direction]]
+        waits = [other.issue(BACKGROUND_FACTOR * copies * beside_each)]
+        own_waits = []
+        start_ns = now_ns()
+        for number in range(copies):
+            waits.append(other.issue(beside_each, first=number * beside_each))
+            own_waits.append(own.issue(1, first=number))
+        for wait in own_waits:
+            wait()
+        taken_us = (now_ns() - start_ns) / NS_PER_US
+        for wait in waits:
+            wait()
+        return taken_us / copies
 
     copy_us = {direction: alone(direction, copies) for direction in Direction}
     shared_us = {}
     for direction, other in OPPOSITE.items():
-        ratio = max(1.0, copy_us[direction] / copy_us[other])
-        background_copies = math.ceil(BACKGROUND_FACTOR * copies * ratio)
-        shared_us[direction] = median(shared(direction, background_copies) for _ in range(ROUNDS))
+        beside_each = math.ceil(max(1.0, copy_us[direction] / copy_us[other]))
+        shared_us[direction] = median(shared(direction, beside_each) for _ in range(ROUNDS))
     return SizeRates(
         size_bytes=size_bytes,
         d2h_bytes_per_us=size_bytes / copy_us[Direction.D2H],

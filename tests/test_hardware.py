@@ -60,7 +60,7 @@ def test_links_are_printed_with_their_marks_and_sources(
 ) -> None:
     assert main(["links"]) == 0
     short = capsys.readouterr().out
-    assert "68.00 GB/s*" in short
+    assert "45.90 GB/s*" in short
     assert "26.00 GB/s*" not in short
     assert "2 behind a switch, 4 to a socket" in short
     assert "blog.vllm.ai" not in short
@@ -70,6 +70,39 @@ def test_links_are_printed_with_their_marks_and_sources(
     for facts in LINK_FACTS.values():
         for _, figure in facts.figures:
             assert figure.source in long
+
+
+def test_nothing_is_unknown_and_what_is_assumed_says_so() -> None:
+    """Nobody published these; the module says what each is assumed from."""
+    named = {
+        (name, what): figure for name, facts in LINK_FACTS.items() for what, figure in facts.figures
+    }
+    for facts in LINK_FACTS.values():
+        assert facts.both is not None
+        assert facts.sharing is not None
+    assumed = {key for key, figure in named.items() if "assumed" in figure.source}
+    assert assumed == {
+        ("pcie5-x16", "memory of a socket"),
+        ("nvlink2-ac922-4gpu", "to the host"),
+        ("nvlink2-ac922-6gpu", "both ways together"),
+        ("nvlink-c2c-gb200", "in theory, each way"),
+    }
+    for key in assumed:
+        assert named[key].source.startswith("not published; assumed")
+        assert not named[key].verified
+
+
+def test_directions_contend_alike_on_machines_alike() -> None:
+    """Both together over each alone: what the four-GPU AC922 measured is assumed of the other."""
+
+    def kept(name: str) -> float:
+        link = link_named(name)
+        assert link.both_bytes_per_us is not None
+        return link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us)
+
+    assert kept("nvlink2-ac922-6gpu") == pytest.approx(kept("nvlink2-ac922-4gpu"), rel=0.02)
+    # GiB as the source has them: 20.5 both ways, 11.5 one way.
+    assert kept("pcie3-x16") == pytest.approx(20.5 / (2 * 11.5), rel=0.03)
 
 
 def test_no_figure_claims_to_be_measured_here() -> None:

@@ -49,12 +49,19 @@ class Machine:
         self, alone: dict[Direction, float], shared: dict[Direction, float], latency_us: float
     ) -> None:
         self.alone, self.shared, self.latency_us = alone, shared, latency_us
+        self.issue_us = 0.0
         self.now_us = 0.0
         self.left_us = dict.fromkeys(Direction, 0.0)
         """Work of each direction still to do, in microseconds at its own rate."""
 
     def now_ns(self) -> int:
         return int(self.now_us * NS_PER_US)
+
+    def issue(self) -> None:
+        """Passes the time that the host takes to issue a copy; both directions get on meanwhile."""
+        self.now_us += self.issue_us
+        for each in Direction:
+            self.left_us[each] = max(0.0, self.left_us[each] - self.issue_us)
 
     def wait(self, direction: Direction) -> None:
         """Passes time until a direction is done; the other gets on meanwhile."""
@@ -71,7 +78,6 @@ class FakeEnds:
     """One direction of the machine."""
 
     def __init__(self, machine: Machine, direction: Direction) -> None:
-        self.issued: list[int] = []
         self._machine = machine
         self._direction = direction
         self._size_bytes = 0
@@ -80,10 +86,11 @@ class FakeEnds:
         self._size_bytes = size_bytes
         return 4
 
-    def issue(self, copies: int) -> Callable[[], None]:
-        self.issued.append(copies)
+    def issue(self, copies: int, first: int = 0) -> Callable[[], None]:
         copy_us = self._machine.latency_us + self._size_bytes / self._machine.alone[self._direction]
-        self._machine.left_us[self._direction] += copies * copy_us
+        for _ in range(copies):
+            self._machine.issue()
+            self._machine.left_us[self._direction] += copy_us
         return lambda: self._machine.wait(self._direction)
 
 
@@ -107,6 +114,16 @@ def test_each_direction_alone_and_beside_the_other(d2h: float, h2d: float, share
     assert row.d2h_shared_bytes_per_us == pytest.approx(share * d2h, rel=1e-3)
     assert row.h2d_shared_bytes_per_us == pytest.approx(share * h2d, rel=1e-3)
     assert row.both_bytes_per_us == pytest.approx(share * (d2h + h2d), rel=1e-3)
+
+
+def test_small_copies_share_the_thread_that_issues_them() -> None:
+    """Each is over before the next is issued: nothing that was queued before runs beside it."""
+    busy = machine(1000.0, 1000.0, 1.0)
+    busy.issue_us = 10.0
+    (row,) = measured(busy, KIB)
+    assert row.d2h_bytes_per_us == pytest.approx(KIB / 10.0, rel=0.05)
+    assert row.d2h_shared_bytes_per_us == pytest.approx(KIB / 20.0, rel=0.05)
+    assert row.both_bytes_per_us == pytest.approx(KIB / 10.0, rel=0.05)
 
 
 def test_the_link_predicts_the_copies_it_was_made_from() -> None:

@@ -18,7 +18,7 @@ from planner.shared_link import (
 from planner.solve import solve
 from planner.worker_costs import worker_costs_table
 from profiles.errors import QuantityError
-from profiles.hardware import EMULATED, LINK_FACTS, known_sharing, link_named
+from profiles.hardware import CUSTOM, EMULATED, LINK_FACTS, known_sharing, link_named
 from profiles.profile import LeftOut, Link, Provenance, StorageKind, read_profile, write_profile
 from profiles.sharing import NOTHING_SHARED, Figure, Sharing
 from tests.test_cli import sandwich
@@ -213,7 +213,7 @@ def test_the_option_says_what_is_shared(
         "switch=2,switch=4",
         "sockt=4",
         "2,4",
-        "pcie3-x16",
+        "cpu-emulatd",
     ],
 )
 def test_an_option_that_says_nothing_clear_is_refused(text: str) -> None:
@@ -267,8 +267,9 @@ def test_solve_says_where_workers_share_nothing(
 
 
 def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
-    """Of another link the table does, if it can."""
+    """Of another link the table does, if it can; of one whose rates the user gave nobody does."""
     own, what = link(), sharing(switch=2, socket=4)
+    custom = link().model_copy(update={"name": CUSTOM})
     profile = toy(1.0, storages=[], link=own).model_copy(update={"sharing": what})
     found = {
         alone.name: choose_workers(
@@ -286,9 +287,7 @@ def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
         "pcie4-x16": NOTHING_SHARED,
     }
     with pytest.raises(QuantityError, match="is not known"):
-        choose_workers(
-            profile, link_named("pcie3-x16"), count=2, share=None, all_reduce_on_link=False
-        )
+        choose_workers(profile, custom, count=2, share=None, all_reduce_on_link=False)
 
 
 def test_a_profile_carries_what_the_table_says_of_its_link(
