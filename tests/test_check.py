@@ -240,7 +240,7 @@ def test_whatever_else_is_edited_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("d2h_bytes_per_us", 14000.0, 14300.0),
+        ("d2h_bytes_per_us", 13000.0, 12900.0),
         ("latency_us", 0.0, 10.0),
         ("provenance", "measured", "nominal"),
     ],
