@@ -13,6 +13,7 @@ wraps has left by the end of a step and starts back in the next, so that all ste
 
 from bisect import insort
 from collections import defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -146,16 +147,19 @@ class _Walk:
         self.make_room(t)
         self.swap_in_due(t)
         awaited = [i for i in ends if i in self.lanes.in_end_us]
-        # The copies issued below come behind the awaited ones on their lane.
-        back_us = max((self.lanes.in_end_us[i] for i in awaited), default=self.now_us)
-        next_anchor_us = max(self.now_us, back_us) + self.problem.durations_us[at]
-        self.swap_out_ahead(t, next_anchor_us)
-        self.swap_in_ahead(t, next_anchor_us)
+        # The copies issued below come behind the awaited ones on their lane, but where lanes share
+        # a rate they may slow them: so it is asked anew when the next anchor comes.
+        self.swap_out_ahead(t, self.next_anchor_us(at, awaited))
+        self.swap_in_ahead(t, self.next_anchor_us(at, awaited))
         after_us = self.now_us
         for i in awaited:
             after_us = self.wait_for(t, i, after_us, self.lanes.in_end_us[i])
             self.decide(i)
         self.waited_us += after_us - self.arrival_us
+
+    def next_anchor_us(self, at: int, awaited: Iterable[int]) -> float:
+        back_us = (self.lanes.in_end_us[i] for i in awaited)
+        return max([self.now_us, *back_us]) + self.problem.durations_us[at]
 
     def is_quiet(self, t: int, at: int) -> bool:
         """Whether there is nothing to do at an anchor where no gap begins or ends."""
