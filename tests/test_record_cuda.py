@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch._C._autograd import DeviceType
+from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 
@@ -266,6 +267,73 @@ def test_kernel_times_go_to_their_ops() -> None:
         OpKernels("aten.mm.default", 25.0),
         OpKernels("aten.relu.default", 30.0),
         OpKernels("aten.t.default", None),
+    )
+
+
+class KinetoEvent:
+    """What kineto tells torch of one range, call or kernel; what is not said is nothing."""
+
+    def __init__(self, name: str, begin_us: int, end_us: int, **said: Any) -> None:
+        self._said = {
+            "name": name,
+            "start_ns": begin_us * 1000,
+            "end_ns": end_us * 1000,
+            "device_type": DeviceType.CPU,
+            "start_thread_id": 1,
+            "end_thread_id": 1,
+            **said,
+        }
+
+    def __getattr__(self, asked: str) -> Callable[[], Any]:
+        texts = ("overload_name", "backend", "metadata_json", "activity_type")
+        lists = ("shapes", "concrete_inputs", "stack", "dtypes")
+        nothing: Any = "" if asked in texts else [] if asked in lists else 0
+        return lambda: self._said.get(asked, nothing)
+
+
+def on_device(name: str, begin_us: int, end_us: int, linked: int) -> KinetoEvent:
+    return KinetoEvent(
+        name,
+        begin_us,
+        end_us,
+        device_type=DeviceType.CUDA,
+        linked_correlation_id=linked,
+        start_thread_id=7,
+        end_thread_id=7,
+    )
+
+
+def test_torchs_own_reading_of_kineto_gives_each_op_its_kernels() -> None:
+    """Two ops on autograd's thread. Their kernels run later, and op 0's while op 1 is issued.
+
+    Kineto links a kernel to the innermost call around its launch, and the stretch of a mark on the
+    device to the mark.
+    """
+    told = [
+        KinetoEvent(f"{MARK}0", 0, 20, correlation_id=1),
+        KinetoEvent("aten::convolution", 2, 18, correlation_id=2),
+        KinetoEvent("aten::cudnn_convolution", 4, 16, correlation_id=3),
+        KinetoEvent("cudaLaunchKernel", 6, 8, linked_correlation_id=3, start_thread_id=99),
+        KinetoEvent(f"{MARK}1", 30, 50, correlation_id=4),
+        KinetoEvent("aten::add_", 32, 48, correlation_id=5),
+        KinetoEvent(f"{MARK}2", 60, 70, correlation_id=6),
+        on_device("implicit_gemm", 25, 65, linked=3),
+        on_device("Memset (Device)", 66, 68, linked=2),
+        on_device("vectorized_add", 70, 75, linked=5),
+        on_device(f"{MARK}0", 25, 68, linked=1),
+        on_device(f"{MARK}1", 70, 75, linked=4),
+    ]
+    with torch.autograd.profiler.profile(use_kineto=True) as profiler:
+        """Only its reading is of interest."""
+    profiler.use_device = "cuda"
+    result = SimpleNamespace(events=lambda: told, trace_start_ns=lambda: 0)
+    events = EventList(profiler._parse_kineto_results(result), use_device="cuda")
+    events._build_tree()
+    names = ["aten.convolution.default", "aten.add_.Tensor", "aten.t.default"]
+    assert attributed(names, events) == (
+        OpKernels(names[0], 42.0),
+        OpKernels(names[1], 5.0),
+        OpKernels(names[2], 0.0),
     )
 
 
