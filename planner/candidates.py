@@ -13,6 +13,8 @@ from planner.problem import Problem
 
 MAX_EXHAUSTIVE = 6
 """With at most this many gaps every set is tried."""
+MAX_WHOLE = 500
+"""With more gaps than this all of them together are not tried: slow, and never the best."""
 
 NOT_USED = 1e-3
 """A relaxation that uses less of a gap than this does not use it."""
@@ -37,7 +39,8 @@ def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozens
         found.append(without_needless(problem, prefix, copy_sources(problem, prefix)))
         found.append(without_needless(problem, prefix))
     # A dictionary keeps the order in which its keys were first seen.
-    yield from dict.fromkeys([*found, problem.whole_set, *_small_sets(problem)])
+    whole = [problem.whole_set] if len(problem.whole_gaps) <= MAX_WHOLE else []
+    yield from dict.fromkeys([*found, *whole, *_small_sets(problem)])
 
 
 def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:

@@ -87,10 +87,12 @@ class Search:
         Args:
             chosen: A set whose whole trips fit the host pool, each with a copy of its own.
         """
-        for keeps_copies in (True, False):
-            if self._best is None:
-                # Pared at once: if it does not stall, nothing else will be tried.
-                self._pare(self._time(Draft(chosen, POLICIES[0], keeps_copies=keeps_copies)))
+        pared = without_needless(self.problem, sorted(chosen))
+        for first in (pared, chosen):
+            for keeps_copies in (True, False):
+                if self._best is None:
+                    # Pared at once: if it does not stall, nothing else will be tried.
+                    self._pare(self._time(Draft(first, POLICIES[0], keeps_copies=keeps_copies)))
 
     def try_sets(self, chosen_sets: Iterable[frozenset[int]], policies: Sequence[Policy]) -> None:
         """Times sets of gaps that fit the budget, each with some policies."""

@@ -107,7 +107,9 @@ class _Solver:
         loose = fluid_bound(self.problem, self.solver, self.part())
         self.search.bounded(loose.stall_us)
         self.search.progress("timing the swaps", 1, STAGES)
-        sets = [*starting_sets(self.problem, loose.shares), widest]
+        sets = [*starting_sets(self.problem, loose.shares)]
+        if widest != self.problem.whole_set:
+            sets.append(widest)
         self.search.try_sets(sets, QUICK_POLICIES)
         self.search.try_drafts(drafts)
         tight = loose
