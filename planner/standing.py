@@ -20,10 +20,15 @@ class Standing:
     bound_us: float
     compute_us: float
 
+    @property
+    def gap(self) -> float:
+        """From the bound to the stall, as a share of the best step time."""
+        over_us = max(0.0, self.stall_us - self.bound_us)
+        return over_us / max(1e-9, self.compute_us + self.bound_us)
+
     def __str__(self) -> str:
-        gap = (self.stall_us - self.bound_us) / max(1e-9, self.compute_us + self.bound_us)
         stall, bound = time_text(self.stall_us), time_text(self.bound_us)
-        return f"stall {stall}, bound {bound}, gap {max(0.0, gap):.2%}"
+        return f"stall {stall}, bound {bound}, gap {self.gap:.2%}"
 
 
 Told = Callable[[Standing], None]

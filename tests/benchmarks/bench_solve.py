@@ -88,16 +88,22 @@ def cases(
         time_limit_s: Of each solve; what its goal leaves if None.
     """
     for name in profiles:
-        limit_s = time_limit_s or _goal_limit_s(name)
+        goal = _goal_for(name)
+        # A time limit is met within a tenth.
+        limit_s = time_limit_s or 0.9 * goal.seconds
         for share, link in product(shares, links):
-            yield SolveCase(profile=name, budget_share=share, link=link, time_limit_s=limit_s)
+            yield SolveCase(
+                profile=name,
+                budget_share=share,
+                link=link,
+                time_limit_s=limit_s,
+                goal_gap=goal.gap,
+            )
 
 
-def _goal_limit_s(name: str) -> float:
-    """What a solve may take if the goal is to be reached: a time limit is met within a tenth."""
+def _goal_for(name: str) -> Goal:
     profile = read_profile(profile_path(Path(name)))
-    goal = goal_of(profile.workload.reference, idle_stretches(profile))
-    return 0.9 * goal.seconds
+    return goal_of(profile.workload.reference, idle_stretches(profile))
 
 
 HEADINGS = (
@@ -105,6 +111,7 @@ HEADINGS = (
     "ops",
     "stretches",
     "seconds",
+    "to goal",
     "CPU s",
     "rows",
     "variables",
@@ -130,6 +137,7 @@ def cells(figures: SolveFigures) -> tuple[str, ...]:
         str(figures.ops),
         str(figures.idle_stretches),
         f"{figures.seconds:.1f}",
+        "" if figures.goal_seconds is None else f"{figures.goal_seconds:.1f}",
         f"{figures.cpu_seconds:.1f}",
         str(figures.rows),
         str(figures.variables),
