@@ -16,7 +16,7 @@ from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of, stall_percents
 from tests.benchmarks.bench_compare import Figures as CompareFigures
 from tests.benchmarks.bench_compare import figures as best_of
-from tests.benchmarks.bench_compare import read_baselines
+from tests.benchmarks.bench_compare import planned, read_baselines, read_ours
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
 from tests.benchmarks.bench_growth import draw, fitted, series
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
@@ -48,6 +48,21 @@ def test_a_solve_is_measured(tmp_path: Path) -> None:
     assert found.idle_stretches >= found.binaries
     assert [*written([found], tmp_path / "rows.csv")] == [found]
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+    assert found.goal_seconds is not None
+    assert 0 < found.goal_seconds < found.seconds
+    ours = read_ours(tmp_path / "rows.csv")[found.case]
+    assert (ours.stall_us, ours.bound_us) == (found.stall_us, found.bound_us)
+    assert read_ours(None) == {}
+
+
+def test_a_budget_that_cannot_be_met_is_compared_with_nothing(tmp_path: Path) -> None:
+    found = solved(tmp_path, 0.01)
+    assert verdict(found) == "cannot be met"
+    assert [*written([found], tmp_path / "rows.csv")] == [found]
+    ours = read_ours(tmp_path / "rows.csv")[found.case]
+    line = best_of(case_of(unet_like(3), 3000, LINK), "toy", 1, ours, {})
+    assert isinstance(line, str)
+    assert "needs" in line
 
 
 def test_verdicts(tmp_path: Path) -> None:
@@ -128,8 +143,9 @@ def test_baselines_are_simulated_once_and_read_again(tmp_path: Path) -> None:
     assert percents["G10"] == round(100 * rows[9].stall_us / case.problem.compute_us, 2)
     known = read_baselines(tmp_path / "rows.csv")
     assert known == {(case.step.profile.fingerprint(), "toy", 75): rows}
-    mine = best_of(case, "toy", 75, 600.0, known)
-    again = best_of(case, "toy", 75, 600.0, {})
+    plan = planned(case, 600.0)
+    mine = best_of(case, "toy", 75, plan, known)
+    again = best_of(case, "toy", 75, plan, {})
     assert isinstance(mine, CompareFigures)
     assert isinstance(again, CompareFigures)
     assert mine.best_us == again.best_us == min(row.stall_us for row in rows if row.fits)

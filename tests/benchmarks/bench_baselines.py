@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_baselines --csv rows.csv --stalls baselines.csv
         [--only NAME] [--budget 30] [--link NAME]
 
-Every profile of the library at 30, 50 and 70% of its peak on three links: the two of the paper, and
-the profile's own, or PCIe 5 where that is one of them. Stalls and bytes are simulated; seconds are
+The cases are those of `tests.benchmarks.bench_solve`: every profile of the library at 30, 50 and
+70% of its peak on three links. Stalls and bytes are simulated; seconds are
 those a rule took to plan (measured). `tests.benchmarks.bench_compare` reads the table.
 """
 
@@ -22,11 +22,10 @@ from planner.baselines.registry import BASELINES
 from planner.memory import slot_memory
 from profiles.hardware import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
-from profiles.profile import Profile, read_profile
+from profiles.profile import read_profile
+from tests.benchmarks.bench_solve import BUDGET_SHARES, LINKS
 
-BUDGETS_PERCENT = (30, 50, 70)
-LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu")
-THIRD_LINK = "pcie5-x16"
+BUDGETS_PERCENT = tuple(round(100 * share) for share in BUDGET_SHARES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +73,10 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
             continue
         profile = read_profile(profile_path(Path(f"{PREFIX}{entry.name}")))
         peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
-        for link in options.link or links_of(profile):
+        for link in options.link or LINKS:
             for percent in options.budget or BUDGETS_PERCENT:
                 budget_bytes = peak_bytes * percent // 100
                 yield case_of(profile, budget_bytes, link_named(link)), entry.name, percent
-
-
-def links_of(profile: Profile) -> tuple[str, ...]:
-    """Returns the three links that a profile is planned for."""
-    own = profile.link.name
-    return (*LINKS, own if own not in LINKS else THIRD_LINK)
 
 
 def figures_of(case: Case, name: str, percent: int) -> Iterator[BaselineFigures]:

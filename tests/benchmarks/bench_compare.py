@@ -1,20 +1,23 @@
 """Our plans against the best published baseline and against the bound, on the library's profiles.
 
     python -m tests.benchmarks.bench_compare [--only NAME] [--budget 30] [--link NAME]
-        [--time-limit 60] [--baselines FILE] [--csv FILE]
+        [--time-limit 60] [--ours FILE] [--baselines FILE] [--csv FILE]
 
 The cases are those of `tests.benchmarks.bench_baselines`; baselines are simulated unless the table
-of that benchmark is given and has them. Stalls are simulated, as a share of the step with nothing
-moved. `ratio` is our step over the best baseline's that fits; `over bound` our step over the least
-that the bound allows. A baseline that beats ours is marked: it is a fault of the planner.
+of that benchmark is given and has them, and ours are planned unless that of
+`tests.benchmarks.bench_solve` is given and has them. Stalls are simulated, as a share of the step
+with nothing moved. `ratio` is our step over the best baseline's that fits; `over bound` our step
+over the least that the bound allows. A baseline that beats ours is marked: that is a fault of the
+planner.
 """
 
 import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,6 +38,17 @@ NONE_FITS = "none fits"
 
 Known = dict[tuple[str, str, int], list[BaselineFigures]]
 """Every baseline's figures, by fingerprint of the profile, link and budget in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """Our plan of a case, or the smallest budget that could be met; what is not known is NaN."""
+
+    compute_us: float = math.nan
+    stall_us: float = math.nan
+    bound_us: float = math.nan
+    seconds: float = math.nan
+    smallest_budget_bytes: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +97,48 @@ HEADING = (
 )
 
 
-def figures(
-    case: Case, name: str, percent: int, time_limit_s: float, known: Known
-) -> Figures | str:
-    """One line, or why there is none."""
+def planned(case: Case, time_limit_s: float) -> Ours:
+    """Plans a case."""
     started_s = time.monotonic()
     try:
         plan = our_plan(case, solver=SolverName.HIGHS, time_limit_s=time_limit_s)
     except BudgetError as error:
-        needed = error.smallest_budget_bytes / max(case.problem.resident_bytes)
+        return Ours(smallest_budget_bytes=error.smallest_budget_bytes)
+    about = plan.certificate
+    return Ours(
+        compute_us=about.compute_us,
+        stall_us=about.simulated_stall_us,
+        bound_us=about.bound_stall_us,
+        seconds=time.monotonic() - started_s,
+    )
+
+
+def read_ours(path: Path | None) -> dict[str, Ours]:
+    """Reads the table of `tests.benchmarks.bench_solve`: our plans by the labels of its cases."""
+    if path is None:
+        return {}
+    names = [field.name for field in fields(Ours)]
+    table = pd.read_csv(path)
+    return {record["case"]: Ours(**{n: record[n] for n in names}) for record in _records(table)}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): v for key, v in row.items()} for row in table.to_dict("records")]
+
+
+def figures(case: Case, name: str, percent: int, ours: Ours, known: Known) -> Figures | str:
+    """One line, or why there is none."""
+    if math.isnan(ours.stall_us):
+        needed = ours.smallest_budget_bytes / max(case.problem.resident_bytes)
         return f"{name:22s} {case.problem.link.name:19s} {percent:3d}% needs {100 * needed:.1f}%"
-    seconds = time.monotonic() - started_s
     line = Figures(
         profile=name,
         link=case.problem.link.name,
         budget_percent=percent,
-        compute_us=plan.certificate.compute_us,
-        ours_us=plan.certificate.simulated_stall_us,
-        bound_us=plan.certificate.bound_stall_us,
-        seconds=seconds,
+        compute_us=ours.compute_us,
+        ours_us=ours.stall_us,
+        bound_us=ours.bound_us,
+        seconds=ours.seconds,
     )
     key = (case.step.profile.fingerprint(), case.problem.link.name, percent)
     rows = known.get(key) or list(figures_of(case, name, percent))
@@ -115,8 +152,8 @@ def read_baselines(path: Path | None) -> Known:
     """Reads the table of `tests.benchmarks.bench_baselines`, case by case."""
     known: Known = {}
     if path is not None:
-        for record in pd.read_csv(path).to_dict("records"):
-            row = BaselineFigures(**{str(field): value for field, value in record.items()})
+        for record in _records(pd.read_csv(path)):
+            row = BaselineFigures(**record)
             known.setdefault((row.fingerprint, row.link, row.budget_percent), []).append(row)
     return known
 
@@ -125,15 +162,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table line by line, and writes it."""
     parser = argparse.ArgumentParser(description="Ours against every baseline.")
     add_case_options(parser)
+    parser.add_argument("--ours", type=Path, help="what bench_solve wrote")
     parser.add_argument("--baselines", type=Path, help="what bench_baselines wrote")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds per plan")
     parser.add_argument("--csv", type=Path, default=Path("bench_compare.csv"))
     options = parser.parse_args(argv)
-    known = read_baselines(options.baselines)
+    known, solved = read_baselines(options.baselines), read_ours(options.ours)
     found: list[Figures] = []
     print(HEADING, flush=True)
     for case, name, percent in cases(options):
-        line = figures(case, name, percent, options.time_limit, known)
+        label = f"{name}/{percent}%/{case.problem.link.name}"
+        ours = solved.get(label) or planned(case, options.time_limit)
+        line = figures(case, name, percent, ours, known)
         print(line if isinstance(line, str) else line.line(), flush=True)
         if isinstance(line, Figures):
             found.append(line)
