@@ -118,6 +118,7 @@ class _Solver:
             tight = self.tightened(loose)
             self.search.try_sets([*self.chosen(tight), *sets], POLICIES)
         self.search.improve()
+        self.search.slacken()
         return self.solution(loose, tight)
 
     def part(self) -> Limits:
