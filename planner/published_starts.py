@@ -1,28 +1,43 @@
 """Starts of the search that published heuristics give: what they move, and when.
 
-Our own scheduler times what a heuristic chose, once held to the heuristic's anchors and once to the
-slots of its copies back alone, with policies of ours. So a plan is hardly ever slower than the best
-of these heuristics, and mostly faster: the search goes on from there.
+Each is taken once as it is published, but for awaits, which wait until the next use. Then our own
+scheduler times what the heuristic chose, once held to its anchors and once to the slots of its
+copies back alone, with policies of ours. So no plan is slower than the best of these heuristics,
+and most are faster: the search goes on from there.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from planner.baselines.case import Case
-from planner.baselines.ruled_trip import Ruled
+from planner.baselines.ruled_trip import Ruled, RuledTrip, held_bytes, lower_trips
 from planner.baselines.step_view import StepView
 from planner.baselines.swapadvisor import SWAPADVISOR
 from planner.baselines.teraio import G10, TERAIO
-from planner.draft import QUICK_POLICIES, Draft, Hold
+from planner.draft import QUICK_POLICIES, Draft, Hold, Timing, Trip, Wait
 from planner.problem import Problem
+from planner.simulate import simulate
 from profiles.profile import Profile
 
 HEURISTICS = (G10, TERAIO, SWAPADVISOR)
 """Those that came first among the baselines most often, and take a second or less."""
 
 
-def published_drafts(profile: Profile, problem: Problem) -> Iterator[Draft]:
-    """Yields drafts that meet the budget.
+class Start(NamedTuple):
+    """Where the search may start.
+
+    Attributes:
+        draft: It meets the budget.
+        timing: When it moves what; None to leave that to our scheduler.
+    """
+
+    draft: Draft
+    timing: Timing | None
+
+
+def published_starts(profile: Profile, problem: Problem) -> Iterator[Start]:
+    """Yields starts that meet the budget.
 
     Args:
         profile: The step.
@@ -32,18 +47,57 @@ def published_drafts(profile: Profile, problem: Problem) -> Iterator[Draft]:
     case = Case(StepView(profile), replace(problem, part_gaps=()))
     for heuristic in HEURISTICS:
         ruled = heuristic.rule(case)
-        if problem.fits({trip.gap for trip in ruled.trips}):
-            yield from drafts_of(ruled)
+        if max(held_bytes(problem, ruled.trips)) <= problem.budget_bytes:
+            yield Start(_as_published(ruled), published_timing(problem, ruled))
+            for draft in drafts_of(ruled):
+                yield Start(draft, None)
+
+
+def published_timing(problem: Problem, ruled: Ruled) -> Timing:
+    """Returns what a heuristic does, simulated, with awaits as late as they can be."""
+    late = tuple(
+        trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in ruled.trips
+    )
+    timeline = simulate(
+        durations_us=problem.durations_us,
+        sizes_bytes={gap.storage: gap.size_bytes for gap in problem.gaps},
+        link=problem.link,
+        schedule=lower_trips(problem, late),
+        engines=problem.engines,
+    )
+    waited = _waited_for(problem, late)
+    return Timing(
+        chosen=frozenset(trip.gap for trip in late),
+        trips=tuple(
+            Trip(trip.gap, trip.swap_out_slot, trip.release_slot, trip.swap_in_slot)
+            for trip in late
+        ),
+        waits=tuple(
+            Wait(t, waited[t], stall_us)
+            for t, stall_us in enumerate(timeline.stall_us)
+            if stall_us > 0
+        ),
+    )
 
 
 def drafts_of(ruled: Ruled) -> Iterator[Draft]:
     """Yields what our scheduler may make of what a heuristic does with a step."""
     chosen = frozenset(trip.gap for trip in ruled.trips)
-    as_published = {
-        trip.gap: Hold(rank, trip.swap_out_slot, trip.swap_in_slot, trip.release_slot)
-        for rank, trip in enumerate(ruled.trips)
-    }
-    yield Draft(chosen, QUICK_POLICIES[0], as_published)
+    yield _as_published(ruled)
     back_as_published = {trip.gap: Hold(in_slot=trip.swap_in_slot) for trip in ruled.trips}
     for policy in QUICK_POLICIES:
         yield Draft(chosen, policy, back_as_published)
+
+
+def _as_published(ruled: Ruled) -> Draft:
+    holds = {
+        trip.gap: Hold(rank, trip.swap_out_slot, trip.swap_in_slot, trip.release_slot)
+        for rank, trip in enumerate(ruled.trips)
+    }
+    return Draft(frozenset(holds), QUICK_POLICIES[0], holds)
+
+
+def _waited_for(problem: Problem, trips: tuple[RuledTrip, ...]) -> dict[int, int]:
+    """For each slot whose anchor may wait, a gap whose copy is waited for there."""
+    slots = {trip.release_slot % problem.slot_count: trip.gap for trip in trips}
+    return slots | {trip.await_slot % problem.slot_count: trip.gap for trip in trips}

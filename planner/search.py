@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 from planner.candidates import copy_sources, without_needless
 from planner.draft import POLICIES, Draft, Policy, Timing
+from planner.lane_clock import SAME_US
 from planner.model import BYTES_WEIGHT
 from planner.neighbours import Neighbours
 from planner.problem import Problem
+from planner.published_starts import Start
 from planner.standing import Standing, Told, untold
 from planner.stop import Limits
 from planner.timing import schedule_trips
@@ -80,6 +82,11 @@ class Search:
         return self.best.timing.stall_us <= self.bound_us + worth_us
 
     @property
+    def perfect(self) -> bool:
+        """Whether no answer can wait less, as far as a clock can tell."""
+        return self.best.timing.stall_us <= self.bound_us + SAME_US
+
+    @property
     def over(self) -> bool:
         """Whether to stop: there is an answer, and it is good, or time is up."""
         return self._best is not None and (self.good or self.limits.over)
@@ -105,14 +112,20 @@ class Search:
                     return
                 self._try(chosen, policy)
 
-    def try_drafts(self, drafts: Iterable[Draft]) -> None:
-        """Times drafts that meet the budget; takes none if there is nothing left to gain."""
-        taken = iter(drafts)
-        while not self.over:
-            draft = next(taken, None)
-            if draft is None:
+    def try_starts(self, starts: Iterable[Start]) -> None:
+        """Takes starts that meet the budget, unless the best answer is as good as can be.
+
+        Near the bound is not enough here: no published heuristic is to do better.
+        """
+        taken = iter(starts)
+        while not (self.perfect or self.limits.over):
+            start = next(taken, None)
+            if start is None:
                 return
-            self._time(draft)
+            if start.timing is None:
+                self._time(start.draft)
+            else:
+                self._keep(start.draft, start.timing)
 
     def _try(self, chosen: frozenset[int], policy: Policy) -> None:
         """Times a set as it is, and then without what proved needless."""
@@ -128,7 +141,9 @@ class Search:
 
     def _time(self, draft: Draft) -> Answer:
         """Times a draft and keeps the answer if it is the best so far."""
-        timing = schedule_trips(self.problem, draft)
+        return self._keep(draft, schedule_trips(self.problem, draft))
+
+    def _keep(self, draft: Draft, timing: Timing) -> Answer:
         kept = replace(draft, chosen=timing.chosen)
         answer = Answer(kept, timing, _cost_us(self.problem, timing))
         better = self._best is None or answer.cost_us < self._best.cost_us
@@ -171,7 +186,6 @@ class Search:
                 current = best = self.best
                 if mark_us - best.cost_us > WORTH_HAVING * self.problem.compute_us:
                     tries, mark_us = 0, best.cost_us
-
 
     def slacken(self) -> None:
         """Fetches earlier where that costs nothing, lest a step that is a little late waits."""

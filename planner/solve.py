@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from planner.bound import StallBound, fluid_bound, whole_bound
 from planner.boundary import Boundary
 from planner.candidates import starting_sets
-from planner.draft import POLICIES, QUICK_POLICIES, Draft
+from planner.draft import POLICIES, QUICK_POLICIES
 from planner.gaps import default_min_size_bytes
 from planner.memory import slot_memory
 from planner.model import build
@@ -14,7 +14,7 @@ from planner.plan import BoundSource, Plan, Proof
 from planner.plan_builder import Solution, build_plan
 from planner.problem import Problem
 from planner.problem_of import problem_of
-from planner.published_starts import published_drafts
+from planner.published_starts import Start, published_starts
 from planner.search import Search
 from planner.smallest_budget import check_budget, whole_trips_fit_host, widest_set
 from planner.solver import solve_model
@@ -87,8 +87,8 @@ def solve(
         check_budget(problem, widest, profile)
         limits = Limits(started_s + time_limit_s, stop)
         search = Search(problem, limits, progress or silent, told)
-        drafts = published_drafts(profile, problem)
-        solution = _Solver(problem, solver, search).solve(widest, drafts)
+        starts = published_starts(profile, problem)
+        solution = _Solver(problem, solver, search).solve(widest, starts)
     seconds = time.monotonic() - started_s
     return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
 
@@ -101,7 +101,7 @@ class _Solver:
         self.solver = solver
         self.search = search
 
-    def solve(self, widest: frozenset[int], drafts: Iterable[Draft]) -> Solution:
+    def solve(self, widest: frozenset[int], starts: Iterable[Start]) -> Solution:
         self.search.progress("bounding the stall", 0, STAGES)
         self.search.start(widest)
         loose = fluid_bound(self.problem, self.solver, self.part())
@@ -111,7 +111,7 @@ class _Solver:
         if widest != self.problem.whole_set:
             sets.append(widest)
         self.search.try_sets(sets, QUICK_POLICIES)
-        self.search.try_drafts(drafts)
+        self.search.try_starts(starts)
         tight = loose
         if not self.search.over:
             self.search.progress("solving the ILP", 2, STAGES)

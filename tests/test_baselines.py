@@ -38,7 +38,9 @@ from planner.baselines.torchtitan import TORCHTITAN
 from planner.baselines.torchtune import MAX_FWD_STASH, TORCHTUNE
 from planner.baselines.vdnn import VDNN_ALL, VDNN_CONV
 from planner.boundary import Boundary
-from planner.published_starts import HEURISTICS, drafts_of
+from planner.plan import BoundSource, Proof
+from planner.plan_builder import Solution, build_plan
+from planner.published_starts import HEURISTICS, drafts_of, published_timing
 from planner.solver_name import SolverName
 from planner.timing import schedule_trips
 from profiles.profile import Link, Profile, StorageKind
@@ -468,4 +470,17 @@ def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile,
             assert all(problem.fits(draft.chosen) for draft in drafts)
             least_us = min(schedule_trips(problem, draft).stall_us for draft in drafts)
             # Slots in which nothing is missing are not waited for, so it may even be less.
-            assert least_us <= own_stall_us(problem, ruled) + 1e-6 * (1 + problem.compute_us)
+            own_us = own_stall_us(problem, ruled) + 1e-6 * (1 + problem.compute_us)
+            assert least_us <= own_us
+            timing = published_timing(problem, ruled)
+            assert timing.stall_us <= own_us
+            plan = build_plan(
+                profile,
+                problem,
+                Solution(
+                    timing.chosen, timing.trips, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE
+                ),
+                solver=SolverName.HIGHS,
+                seconds=0.0,
+            )
+            assert plan.certificate.simulated_stall_us == pytest.approx(timing.stall_us)
