@@ -28,6 +28,9 @@ from profiles.progress import Progress, silent
 STAGES = 3
 STAGE_SHARE = 1 / 2
 """Share of the time left that the loose bound may take, and then the ILP."""
+MAX_ILP_GAPS = 1500
+"""With more gaps the ILP is not tried: it hardly ever tells more in time than the loose bound, and
+HiGHS looks at the clock too seldom while it prepares models so large."""
 
 
 def solve(
@@ -126,6 +129,8 @@ class _Solver:
 
     def tightened(self, loose: StallBound) -> StallBound:
         """The tight bound, unless time was too short for it to be any tighter."""
+        if len(self.problem.whole_gaps) > MAX_ILP_GAPS:
+            return loose
         tight = whole_bound(self.problem, self.solver, self.part())
         if tight.stall_us <= loose.stall_us:
             tight = tight._replace(stall_us=loose.stall_us, source=loose.source)
