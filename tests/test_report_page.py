@@ -381,8 +381,6 @@ def test_the_picture_shows_memory_lanes_and_stalls(
     look: Callable[[str], Tab], tmp_path: Path
 ) -> None:
     tab = look(report_page(stalling_plan()))
-    # What is in host memory is drawn over it where both are the same.
-    tab.run("document.querySelectorAll('#series input')[3].click()")
     for theme, with_plan in (("light", (0x00, 0x72, 0xB2)), ("dark", (0x56, 0xB4, 0xE9))):
         if theme == "dark":
             tab.dark()
@@ -395,4 +393,6 @@ def test_the_picture_shows_memory_lanes_and_stalls(
             ("copies to the host", (0xCC, 0x79, 0xA7)),
             ("copies back", (0x00, 0x9E, 0x73)),
         ):
-            assert (pixels == colour).all(axis=-1).sum() > 500, (theme, name)
+            # Lines between pixels are smoothed: the browser's own rounding is let pass.
+            near = (abs(pixels - colour) <= 2).all(axis=-1)
+            assert near.sum() > 500, (theme, name)
