@@ -143,6 +143,7 @@ def test_the_optimum_of_a_small_unet(share: float) -> None:
 
 
 @pytest.mark.xfail(reason="the scheduler has no move that leads to this plan", strict=True)
-def test_a_tiny_profile_whose_optimum_is_missed() -> None:
-    """The one miss among 988 tiny profiles (seeds from 80 on): 32 us where 31 us is possible."""
-    check_optimum(tiny_job(253))
+@pytest.mark.parametrize("seed", [253, 300])
+def test_a_tiny_profile_whose_optimum_is_missed(seed: int) -> None:
+    """The two misses among the first 1,000 tiny profiles, each by 1 us (of 31 us, of 21 us)."""
+    check_optimum(tiny_job(seed))
