@@ -36,11 +36,11 @@ x0.50 and x1.30 (the transformers). Nothing was fitted to close the difference.
 
     llama-7b, 9743 ops, 3205 anchors, 5355 storages: 26.0 s, 0.44 GiB resident at most
 
-On 2026-11-24, AMD EPYC, two cores that other work shared, one compute thread, the same versions:
-the steps came out at x0.63 (unet3d), x1.76 (resnet50), x1.19 (vit), x3.91 (gpt2), x2.52 (llama);
-convolution x0.45, elementwise x2.47, normalization x1.55, transcendental x1.49, matmul x1.67,
-pooling x2.13, attention x1.01, reduction x4.59, random x2.02, view x0.13, gather x1.01. Estimating
-llama-7b, now of 3496 anchors, took 14.6 s and 0.44 GiB.
+On 2026-11-24, AMD EPYC, one core to itself, one compute thread, the same versions: the steps came
+out at x0.93 (unet3d), x1.48 (resnet50), x1.02 (vit), x2.00 (gpt2), x1.49 (llama); convolution
+x0.71, elementwise x4.65, normalization x2.21, transcendental x5.73, matmul x0.97, pooling x2.80,
+attention x0.69, reduction x3.92, random x1.26, view x0.12, gather x1.89. Estimating llama-7b, now
+of 3496 anchors, took 14.6 s and 0.44 GiB while other work used the cores.
 """
 
 import platform
