@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
 
+from planner.lane_clock import share_of_both
 from planner.variables import Goal, Model, in_wait_us, out_wait_us
 
 Terms = list[tuple[LpVariable, float]]
@@ -254,9 +255,7 @@ def c12_return(model: Model) -> None:
 def c13_both_rate(model: Model) -> None:
     """(13) What the lanes carry is a mixture of each alone and of both at once."""
     link = model.problem.link
-    if link.both_bytes_per_us is None:
-        return
-    share = link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us)
+    share = share_of_both(link)
     taken = min(1.0, (1.0 - share) / share)
     if taken <= 0:
         return

@@ -156,10 +156,6 @@ class Problem:
             return (slice(gap.first_slot, gap.next_use_slot),)
         return (slice(gap.first_slot, count), slice(0, gap.next_use_slot - count))
 
-    def slots_of(self, gap: Gap) -> tuple[int, ...]:
-        """The same slots, one by one."""
-        return tuple(t for part in self.open_slices(gap) for t in range(part.start, part.stop))
-
     def wraps(self, gap: Gap) -> bool:
         """Whether a gap goes on in the next step."""
         return gap.next_use_slot >= self.slot_count

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from planner.baselines.case import Case
-from planner.baselines.ruled_trip import Ruled, RuledTrip, held_bytes, lower_trips
+from planner.baselines.measure import timeline
+from planner.baselines.ruled_trip import Ruled, RuledTrip, held_bytes
 from planner.baselines.step_view import StepView
 from planner.baselines.swapadvisor import SWAPADVISOR
 from planner.baselines.teraio import G10, TERAIO
 from planner.draft import QUICK_POLICIES, Draft, Hold, Timing, Trip, Wait
 from planner.problem import Problem
-from planner.simulate import simulate
 from profiles.profile import Profile
 
 HEURISTICS = (G10, TERAIO, SWAPADVISOR)
@@ -58,13 +58,7 @@ def published_timing(problem: Problem, ruled: Ruled) -> Timing:
     late = tuple(
         trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in ruled.trips
     )
-    timeline = simulate(
-        durations_us=problem.durations_us,
-        sizes_bytes={gap.storage: gap.size_bytes for gap in problem.gaps},
-        link=problem.link,
-        schedule=lower_trips(problem, late),
-        engines=problem.engines,
-    )
+    stalls_us = timeline(problem, Ruled(late), problem.engines).stall_us
     waited = _waited_for(problem, late)
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
@@ -73,9 +67,7 @@ def published_timing(problem: Problem, ruled: Ruled) -> Timing:
             for trip in late
         ),
         waits=tuple(
-            Wait(t, waited[t], stall_us)
-            for t, stall_us in enumerate(timeline.stall_us)
-            if stall_us > 0
+            Wait(t, waited[t], stall_us) for t, stall_us in enumerate(stalls_us) if stall_us > 0
         ),
     )
 

@@ -3,6 +3,7 @@
 from itertools import accumulate
 
 from planner.baselines.ruled_trip import Ruled, Streams, lower_trips
+from planner.copy_costs import COPY_ENGINE_ALONE, Engines
 from planner.problem import Problem
 from planner.schedule import ActionKind
 from planner.simulate import Timeline, simulate
@@ -15,13 +16,14 @@ def own_stall_us(problem: Problem, ruled: Ruled) -> float:
     return timeline(problem, ruled).total_stall_us
 
 
-def timeline(problem: Problem, ruled: Ruled) -> Timeline:
+def timeline(problem: Problem, ruled: Ruled, engines: Engines = COPY_ENGINE_ALONE) -> Timeline:
     """Simulates trips as plans are simulated, one stream each way."""
     return simulate(
         durations_us=problem.durations_us,
         sizes_bytes={gap.storage: gap.size_bytes for gap in problem.gaps},
         link=problem.link,
         schedule=lower_trips(problem, ruled.trips),
+        engines=engines,
     )
 
 
