@@ -4,15 +4,15 @@ Every gap that can be used is used from end to end, and still this op needs that
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from planner.gaps import Gap
-from planner.memory import ops_before_slots
 from planner.problem import Problem
 from profiles.errors import BudgetError
 from profiles.profile import LeftOut, Profile, Storage, StorageKind
+from profiles.slot_memory import alive_at, neediest_moments, ops_before_slots
 
 
 class Stays(StrEnum):
@@ -23,6 +23,7 @@ class Stays(StrEnum):
     NEVER_SHOWN = LeftOut.NEVER_SHOWN.value
     NOT_RESIZABLE = LeftOut.NOT_RESIZABLE.value
     EXCHANGED = LeftOut.EXCHANGED.value
+    RESIZED = LeftOut.RESIZED.value
     TOO_SMALL = "smaller than the minimum size"
     HOST_BUDGET = "no room in the host budget"
     KEPT = "kept, though the step does not use it again"
@@ -139,7 +140,7 @@ class _Moment:
 
     Attributes:
         slot: The slot.
-        op: The first op that needs the most; None in a slot without ops.
+        op: The first op that needs the most; None if none needs more than the slot's anchor finds.
         allocated: The storages allocated then.
     """
 
@@ -148,13 +149,9 @@ class _Moment:
         self._profile = profile
         first = ops_before_slots(profile)[t]
         self._ops = range(first, first + sum(op.slot == t for op in profile.ops[first:]))
-        needs_bytes = {k: _sum_bytes(_allocated_at(profile, k)) for k in self._ops}
-        self.op = max(needs_bytes, key=lambda k: (needs_bytes[k], -k), default=None)
-        self.allocated = (
-            _allocated_across(profile, first)
-            if self.op is None
-            else _allocated_at(profile, self.op)
-        )
+        moment = neediest_moments(profile)[t]
+        self.op = moment.op
+        self.allocated = alive_at(profile, moment)
 
     def stays(self, storage: Storage, min_size_bytes: int, is_idle: bool) -> Stays:
         """Why a storage is there.
@@ -165,7 +162,7 @@ class _Moment:
             is_idle: Whether it is in one of its gaps.
         """
         uses = {use.op for use in storage.uses}
-        if self.op in uses:
+        if self.op in uses or any(touch.slot == self.slot for touch in storage.touches):
             return Stays.IN_USE
         if storage.left_out is not None:
             return Stays(storage.left_out.value)
@@ -209,27 +206,3 @@ def _held(storage: Storage, stays: Stays) -> HeldStorage:
 
 def _is_open(problem: Problem, gap: Gap, t: int) -> bool:
     return gap.is_open_in(t, problem.slot_count)
-
-
-def _sum_bytes(storages: Sequence[Storage]) -> int:
-    return sum(storage.size_bytes for storage in storages)
-
-
-def _allocated_at(profile: Profile, op: int) -> tuple[Storage, ...]:
-    """The storages that an op finds or makes, as `profiles.slot_memory` counts them."""
-    return tuple(
-        storage
-        for storage in profile.storages
-        if (storage.allocated_op or 0) <= op
-        and (storage.released_op is None or op <= storage.released_op)
-    )
-
-
-def _allocated_across(profile: Profile, op: int) -> tuple[Storage, ...]:
-    """The storages that live across the boundary before an op."""
-    return tuple(
-        storage
-        for storage in profile.storages
-        if (storage.allocated_op is None or storage.allocated_op < op)
-        and (storage.released_op is None or op <= storage.released_op)
-    )

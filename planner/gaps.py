@@ -126,8 +126,7 @@ def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap
     # A storage that no anchor shows is always left out (the profile checks that).
     assert storage.shown_at is not None
     uses = _use_slots(profile, storage)
-    lives_on = storage.allocated_op is None and storage.released_op is None
-    if boundary is Boundary.PERIODIC and lives_on and storage.kind in OWNED and uses:
+    if boundary is Boundary.PERIODIC and storage.lives_on and storage.kind in OWNED and uses:
         return _cyclic_gaps(storage, uses, len(profile.slots))
     if storage.allocated_op is None:
         uses.insert(0, _UseSlot(-1, writes=True))
@@ -195,7 +194,7 @@ def _within_step(gap: Gap, slot_count: int, *, lasting: bool) -> Gap:
 
 def _use_slots(profile: Profile, storage: Storage) -> list[_UseSlot]:
     writes: dict[int, bool] = {}
-    for use in storage.uses:
-        slot = profile.ops[use.op].slot
-        writes[slot] = writes.get(slot, False) or use.access is Access.WRITE
-    return [_UseSlot(slot, written) for slot, written in writes.items()]
+    by_op = [(profile.ops[use.op].slot, use.access) for use in storage.uses]
+    for slot, access in [*by_op, *((touch.slot, touch.access) for touch in storage.touches)]:
+        writes[slot] = writes.get(slot, False) or access is Access.WRITE
+    return [_UseSlot(slot, writes[slot]) for slot in sorted(writes)]

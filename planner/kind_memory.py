@@ -1,11 +1,12 @@
 """What the memory of a step consists of, slot by slot."""
 
+from collections.abc import Iterable
 from itertools import accumulate
 
 import pandas as pd
 
-from planner.memory import ops_before_slots
-from profiles.profile import Profile, Storage, StorageKind
+from profiles.profile import Profile, StorageKind
+from profiles.slot_memory import Moment, bytes_at_anchors, bytes_at_ops, neediest_moments
 
 OVERHEAD = "beyond storages"
 """Kernels' workspace, and what the allocator rounds up."""
@@ -18,7 +19,7 @@ def kind_memory_table(profile: Profile) -> pd.DataFrame:
     `StorageKind`, then `beyond storages`. Each is taken where the slot needs the most memory, so a
     row's bytes add up to what `planner.memory.slot_memory` says of the slot.
     """
-    moments = _moments(profile)
+    moments = neediest_moments(profile)
     table = pd.DataFrame(
         {
             kind.value: _bytes_at(profile, kind, moments)
@@ -33,38 +34,6 @@ def kind_memory_table(profile: Profile) -> pd.DataFrame:
     return table
 
 
-def _moments(profile: Profile) -> list[float]:
-    """The op at which each slot needs the most; halfway before the next op where it has none."""
-    held_bytes = _held_bytes(profile.storages, len(profile.ops))
-    moments = [before - 0.5 for before in ops_before_slots(profile)]
-    for k, op in enumerate(profile.ops):
-        if moments[op.slot] % 1 or held_bytes[k] > held_bytes[int(moments[op.slot])]:
-            moments[op.slot] = k
-    return moments
-
-
-def _held_bytes(storages: tuple[Storage, ...], op_count: int) -> list[int]:
-    change = [0] * (op_count + 1)
-    for storage in storages:
-        change[storage.allocated_op or 0] += storage.size_bytes
-        if storage.released_op is not None:
-            change[storage.released_op + 1] -= storage.size_bytes
-    return list(accumulate(change))
-
-
-def _bytes_at(profile: Profile, kind: StorageKind, moments: list[float]) -> list[int]:
-    """Bytes of a kind at each moment.
-
-    A moment k is at op k, which finds what it allocates and what is released after it; a moment
-    k - 0.5 lies between two ops.
-    """
-    # Twice the moment is a whole number from -1, between the begin and the first op.
-    change = [0] * (2 * len(profile.ops) + 2)
-    for storage in profile.storages:
-        if storage.kind is kind:
-            first = -1 if storage.allocated_op is None else 2 * storage.allocated_op
-            change[first + 1] += storage.size_bytes
-            if storage.released_op is not None:
-                change[2 * storage.released_op + 2] -= storage.size_bytes
-    held_bytes = list(accumulate(change))
-    return [held_bytes[int(2 * moment) + 1] for moment in moments]
+def _bytes_at(profile: Profile, kind: StorageKind, moments: Iterable[Moment]) -> list[int]:
+    at_ops, at_anchors = bytes_at_ops(profile, kind), bytes_at_anchors(profile, kind)
+    return [at_anchors[slot] if op is None else at_ops[op] for slot, op in moments]

@@ -100,8 +100,10 @@ def uses_table(profile: Profile, ids: Iterable[int]) -> pd.DataFrame:
 
 def _row(storage: Storage, spans: Sequence[_Span], step_us: float) -> dict[str, object]:
     used = [spans[op] for op in sorted({use.op for use in storage.uses})]
-    born_us = 0.0 if storage.allocated_op is None else spans[storage.allocated_op].start_us
-    gone_us = step_us if storage.released_op is None else spans[storage.released_op].end_us
+    born_us = 0.0 if storage.allocated_op is None else _start_us(spans, storage.allocated_op)
+    gone_us = step_us if storage.released_op is None else _end_us(spans, storage.released_op)
+    # What only an anchor finds allocated takes no time.
+    gone_us = max(born_us, gone_us)
     used_us = sum(span.end_us - span.start_us for span in used)
     return {
         "id": storage.id,
@@ -117,6 +119,14 @@ def _row(storage: Storage, spans: Sequence[_Span], step_us: float) -> dict[str, 
     }
 
 
+def _start_us(spans: Sequence[_Span], op: int) -> float:
+    return spans[op].start_us if op < len(spans) else _end_us(spans, op - 1)
+
+
+def _end_us(spans: Sequence[_Span], op: int) -> float:
+    return spans[op].end_us if op >= 0 else 0.0
+
+
 def _idle_us(
     storage: Storage, used: Sequence[_Span], born_us: float, gone_us: float
 ) -> list[float]:
@@ -125,7 +135,7 @@ def _idle_us(
         return [gone_us - born_us]
     between_us = [after.start_us - before.end_us for before, after in pairwise(used)]
     first_us, last_us = used[0].start_us - born_us, gone_us - used[-1].end_us
-    if storage.allocated_op is None and storage.released_op is None:
+    if storage.lives_on:
         return [*between_us, first_us + last_us]
     return [*between_us, first_us, last_us]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.slot_memory import SlotMemory, ops_before_slots, slot_memory
+from profiles.slot_memory import SlotMemory, slot_memory
 
 if TYPE_CHECKING:
     from planner.plan import Plan
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Absence",
     "SlotMemory",
-    "ops_before_slots",
     "planned_bytes",
     "resident_bytes",
     "slot_memory",

@@ -43,4 +43,5 @@ def _first_module(profile: Profile, storage: Storage, modules: "pd.Series[str]")
     ops = [use.op for use in storage.uses[:1]]
     if storage.allocated_op is not None:
         ops.append(storage.allocated_op)
-    return modules[profile.ops[min(ops)].slot] if ops else ELSEWHERE
+    made = [op for op in ops if op < len(profile.ops)]
+    return modules[profile.ops[min(made)].slot] if made else ELSEWHERE

@@ -10,7 +10,8 @@ from planner.memory import planned_bytes, slot_memory
 from planner.plan import Plan, Swap
 from planner.simulate import simulate_plan
 from planner.trips import trips
-from profiles.profile import Profile, Storage
+from profiles.profile import Profile
+from profiles.slot_memory import Moment, alive_at, neediest_moments
 
 
 def storages_table(profile: Profile) -> pd.DataFrame:
@@ -19,7 +20,7 @@ def storages_table(profile: Profile) -> pd.DataFrame:
     Columns: `id` (index), `name`, `kind`, `size_bytes`, `module`, `uses` (how many ops touch it),
     `at_peak` (is it allocated when the most bytes are), `left_out` (why it cannot move, or "").
     """
-    peak_op = _peak_op(profile)
+    at_peak = {storage.id for storage in alive_at(profile, _peak_moment(profile))}
     rows = [
         {
             "id": storage.id,
@@ -28,7 +29,7 @@ def storages_table(profile: Profile) -> pd.DataFrame:
             "size_bytes": storage.size_bytes,
             "module": storage.module,
             "uses": len(storage.uses),
-            "at_peak": _lives_at(storage, peak_op),
+            "at_peak": storage.id in at_peak,
             "left_out": storage.left_out.value if storage.left_out else "",
         }
         for storage in profile.storages
@@ -59,9 +60,7 @@ def kinds_table(profile: Profile) -> pd.DataFrame:
 
 def peak_overhead_bytes(profile: Profile) -> int:
     """Returns what the device needs beyond the storages' own bytes when it needs the most."""
-    if not profile.ops:
-        return 0
-    return profile.slots[profile.ops[_peak_op(profile)].slot].overhead_bytes
+    return profile.slots[_peak_moment(profile).slot].overhead_bytes
 
 
 def left_out_table(profile: Profile) -> pd.DataFrame:
@@ -155,20 +154,8 @@ def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
     }
 
 
-def _peak_op(profile: Profile) -> int:
-    """The first op at which the most bytes are needed."""
-    change_bytes = [0] * (len(profile.ops) + 1)
-    for storage in profile.storages:
-        change_bytes[storage.allocated_op or 0] += storage.size_bytes
-        if storage.released_op is not None:
-            change_bytes[storage.released_op + 1] -= storage.size_bytes
-    needed_bytes = [
-        allocated_bytes + profile.slots[op.slot].overhead_bytes
-        for op, allocated_bytes in zip(profile.ops, accumulate(change_bytes), strict=False)
-    ]
-    return needed_bytes.index(max(needed_bytes)) if needed_bytes else 0
-
-
-def _lives_at(storage: Storage, op: int) -> bool:
-    born = storage.allocated_op is None or storage.allocated_op <= op
-    return born and (storage.released_op is None or storage.released_op >= op)
+def _peak_moment(profile: Profile) -> Moment:
+    """Where the step needs the most."""
+    needs = slot_memory(profile)
+    most = max(range(len(needs)), key=lambda t: needs[t].resident_bytes)
+    return neediest_moments(profile)[most]

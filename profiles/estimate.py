@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from profiles.absent_cuda import cuda_pretended
 from profiles.anchors import AnchorHooks
 from profiles.backward_modes import seen_in_backward
 from profiles.cuda_attention import CudaAttention
+from profiles.dispatch import storages_of
 from profiles.entrance import Entrance
 from profiles.errors import WorkloadError
 from profiles.estimate_trace import EstimateTrace
@@ -45,6 +46,8 @@ from profiles.profile import (
     WorkloadSource,
 )
 from profiles.progress import Progress, silent
+from profiles.reached import reached_tensors
+from profiles.record import MOST_TRACED_STEPS
 from profiles.recording import check_trains
 from profiles.roofline import Target
 from profiles.twins import Twins, turn_fake
@@ -83,9 +86,6 @@ def estimate(
     workload, tensors = build_hollow(build, device)
     fake = _FakeStep(workload, tensors, device)
     del tensors
-    for done in range(WARMUP_STEPS):
-        tell("warming up", done, WARMUP_STEPS)
-        fake.run(nullcontext())
     tell("tracing", 0, 1)
     trace = EstimateTrace(device, target.roofline, fake.twins, fake.view_writes)
     storages = _trace(workload, fake, trace)
@@ -135,6 +135,15 @@ class _FakeStep:
                     "its tensors where the model is, such as by device=inputs.device."
                 ) from error
 
+    def reached(self) -> Iterator[torch.UntypedStorage]:
+        """Returns the storages that the step can reach; those that could not be turned fake, not.
+
+        See `profiles.reached`.
+        """
+        tensors = reached_tensors(self._workload)
+        fake = [tensor for tensor in tensors if isinstance(tensor, FakeTensor)]
+        return storages_of(fake, self.twins.device)
+
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
         device = cuda_pretended() if self._on_cuda else nullcontext()
@@ -143,16 +152,23 @@ class _FakeStep:
 
 
 def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[Storage, ...]:
-    trace.see_owned(owned_storages(workload.model, workload.optimizer))
-    hooks = AnchorHooks(workload.model, workload.optimizer, trace)
-    try:
-        with hooks.step():
-            loss = fake.run(trace)
-    finally:
-        hooks.close()
+    """Traces steps as `profiles.record` does, the first of which makes the optimizer's states."""
+    loss: torch.Tensor | None = None
+    for done in range(WARMUP_STEPS + MOST_TRACED_STEPS):
+        trace.begin_step(owned_storages(workload.model, workload.optimizer), fake.reached())
+        found_bytes = trace.live_bytes
+        hooks = AnchorHooks(workload.model, workload.optimizer, trace)
+        try:
+            with hooks.step():
+                # Assigned inside: the caller of a step holds its loss until the next one is there.
+                loss = fake.run(trace)
+        finally:
+            hooks.close()
+        if done >= WARMUP_STEPS and trace.live_bytes == found_bytes:
+            break
     check_trains(trace.anchors)
     storages = trace.storages(owned_storages(workload.model, workload.optimizer))
-    del loss  # Until here: whoever runs a step holds its loss when it ends.
+    del loss
     return storages
 
 

@@ -11,12 +11,14 @@ This module needs no torch: the planner reads profiles on machines without it.
 import hashlib
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Self
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from profiles.copy_engine import EngineRate
 from profiles.files import Count, FileRecord, Microseconds, Rate, Record, read_file, write_file
+from profiles.older_profiles import from_version_4
 from profiles.sharing import Sharing
 
 BEGIN = "begin"
@@ -48,6 +50,7 @@ class LeftOut(StrEnum):
     NEVER_SHOWN = "no anchor shows it"
     NOT_RESIZABLE = "its memory belongs to somebody else and cannot be resized"
     EXCHANGED = "workers exchange it while no op shows that"
+    RESIZED = "its size changes during the step"
 
 
 class Provenance(StrEnum):
@@ -77,6 +80,21 @@ class Use(Record):
     access: Access
 
 
+class Touch(Record):
+    """A slot in which a storage is needed although no op of the slot need be handed it.
+
+    Its anchor asks for the bytes (a saved tensor is unpacked, a module is about to use its own
+    parameters), or the address of the bytes is handed out.
+
+    Attributes:
+        slot: The slot.
+        access: What may be done to the bytes.
+    """
+
+    slot: Count
+    access: Access
+
+
 class Op(Record):
     """One dispatched operator.
 
@@ -100,6 +118,12 @@ class Op(Record):
 class Storage(Record):
     """One `torch.UntypedStorage`: the unit that is moved.
 
+    [Note: the event line] Anchors and ops follow each other on one line: the anchor of slot 0, the
+    ops of slot 0, the anchor of slot 1, and so on. A storage lives over a stretch of that line, so
+    its life is told twice: by the ops that find it allocated, and by the anchors that do. Either
+    stretch may be empty, with its end just before its begin: what is freed between an anchor and
+    the next op is found by that anchor only. `END`'s anchor finds what the step leaves alive.
+
     Attributes:
         id: Its number, its position in `Profile.storages`.
         name: How replay finds it: `parameter:…`, `buffer:…`, `state:…`, `grad:…` by qualified name,
@@ -107,10 +131,16 @@ class Storage(Record):
         kind: Who owns it.
         size_bytes: Its bytes.
         module: The leaf module entered last when it was first seen, for readers.
-        allocated_op: The op that allocated it; None if it was alive when the step began.
-        released_op: The last op during which it is allocated; None if alive when the step ends.
+        allocated_op: The first op that finds it allocated, which is the op that made it if one did;
+            None if it was alive when the step began.
+        released_op: The last op that finds it allocated, -1 if none does before it is freed; None
+            if it is alive when the step ends.
+        allocated_slot: The first slot whose anchor finds it allocated; 0 if the step began with it.
+        released_slot: The last slot whose anchor finds it allocated; that of `END` if it is alive
+            when the step ends.
         shown_at: The first slot whose anchor shows it to the runtime; None if no anchor does.
         uses: Every op that touches it, in order.
+        touches: Slots that need it besides, in order.
         left_out: Why it cannot be moved; None if it can.
         is_mask: Whether every op sees nothing but bools in it: then a bit holds what a byte does.
     """
@@ -121,11 +151,28 @@ class Storage(Record):
     size_bytes: Count
     module: str
     allocated_op: Count | None
-    released_op: Count | None
+    released_op: Annotated[int, Field(ge=-1)] | None
+    allocated_slot: Count
+    released_slot: Annotated[int, Field(ge=-1)]
     shown_at: Count | None
     uses: tuple[Use, ...]
+    touches: tuple[Touch, ...]
     left_out: LeftOut | None
     is_mask: bool
+
+    @property
+    def lives_on(self) -> bool:
+        """Whether it is alive both when the step begins and when it ends."""
+        return self.allocated_op is None and self.released_op is None
+
+    def is_alive_at_op(self, op: int) -> bool:
+        """Whether an op finds it allocated."""
+        born = self.allocated_op is None or self.allocated_op <= op
+        return born and (self.released_op is None or op <= self.released_op)
+
+    def is_alive_at_anchor(self, slot: int) -> bool:
+        """Whether the anchor of a slot finds it allocated."""
+        return self.allocated_slot <= slot <= self.released_slot
 
 
 class Slot(Record):
@@ -233,8 +280,9 @@ class Profile(FileRecord):
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
     REMAKE: ClassVar[str] = "plan profile"
+    UPGRADES = MappingProxyType({4: from_version_4})
 
     workload: WorkloadSource
     model_fingerprint: str
@@ -255,6 +303,12 @@ class Profile(FileRecord):
     def step_us(self) -> float:
         """Time of the whole step with nothing moved: the sum of its slots."""
         return sum(slot.duration_us for slot in self.slots)
+
+    @property
+    def growth_bytes(self) -> int:
+        """How much more the step leaves alive than it found; 0 for a step that repeats."""
+        left = sum(s.size_bytes for s in self.storages if s.released_op is None)
+        return left - sum(s.size_bytes for s in self.storages if s.allocated_slot == 0)
 
     def fingerprint(self) -> str:
         """Digest of the whole content; a plan carries its profile's."""

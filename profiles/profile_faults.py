@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 from profiles.profile import BEGIN, END, LeftOut, Profile, SlotTimes, Storage
+from profiles.slot_memory import lifetime
 
 ROUNDING = 1e-9
 """How far a sum of times may be off by the order of its terms."""
@@ -65,16 +66,50 @@ def _op_faults(profile: Profile) -> Iterator[str]:
 
 def _storage_faults(profile: Profile, storage: Storage) -> Iterator[str]:
     where = f"storages[{storage.id}]"
-    first = 0 if storage.allocated_op is None else storage.allocated_op
-    last = len(profile.ops) - 1 if storage.released_op is None else storage.released_op
-    if last >= len(profile.ops) or (last < first and storage.released_op is not None):
+    first, last = lifetime(storage, len(profile.ops))
+    if first > len(profile.ops) or last >= len(profile.ops) or last < first - 1:
         yield f"{where} lives from op {first} to op {last}, expected a stretch of the step"
+        return
     previous = first
     for use in storage.uses:
         if not previous <= use.op <= last:
             yield f"{where} is used by op {use.op}, expected {previous} to {last}"
         previous = use.op
+    yield from _anchor_faults(profile, storage, where)
     yield from _identity_faults(profile, storage, where)
+
+
+def _anchor_faults(profile: Profile, storage: Storage, where: str) -> Iterator[str]:
+    """Whether the anchors that find a storage allocated lie where the ops that do so say."""
+    first_op, last_op = lifetime(storage, len(profile.ops))
+    last_slot = len(profile.slots) - 1
+    earliest = 0 if storage.allocated_op is None else _slot_before(profile, first_op - 1)
+    latest = 0 if storage.allocated_op is None else _slot_before(profile, first_op) + 1
+    if not earliest <= storage.allocated_slot <= latest:
+        found = storage.allocated_slot
+        yield f"{where}.allocated_slot is {found}, expected {earliest} to {latest} from its ops"
+    earliest = last_slot if storage.released_op is None else _slot_before(profile, last_op)
+    latest = last_slot if storage.released_op is None else _slot_before(profile, last_op + 1)
+    if not earliest <= storage.released_slot <= latest:
+        found = storage.released_slot
+        yield f"{where}.released_slot is {found}, expected {earliest} to {latest} from its ops"
+    if last_op < first_op and storage.released_slot < storage.allocated_slot:
+        yield f"{where} is found allocated by no op and no anchor, expected a stretch of the step"
+    previous = storage.allocated_slot - 1
+    for touch in storage.touches:
+        if not max(0, previous) <= touch.slot <= storage.released_slot:
+            yield (
+                f"{where} is touched in slot {touch.slot}, expected {previous} to "
+                f"{storage.released_slot}"
+            )
+        previous = touch.slot
+
+
+def _slot_before(profile: Profile, op: int) -> int:
+    """The slot of an op; before the first op the first slot, after the last op the last slot."""
+    if op < 0:
+        return 0
+    return profile.ops[op].slot if op < len(profile.ops) else len(profile.slots) - 1
 
 
 def _identity_faults(profile: Profile, storage: Storage, where: str) -> Iterator[str]:

@@ -3,7 +3,8 @@
 Each pass is a step of its own, watched by one instrument, so that none disturbs another's figures:
 
 1. warm-up, until the optimizer's states exist and the times of steps settle;
-2. the trace: ops, storages, anchors (`profiles.trace`);
+2. the trace: ops, storages, anchors (`profiles.trace`), of a step that finds what the one before
+   left;
 3. the time from each anchor to the next, a few times, with nobody else watching (`stamps`);
 4. on a GPU, the time of each op's kernels (`kernels`);
 5. on a GPU, the allocator's own peak in each slot (`slot_peaks`).
@@ -16,12 +17,14 @@ import torch
 
 from profiles.anchors import AnchorListener
 from profiles.device import what_was_missing
+from profiles.dispatch import storages_of
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments, instruments_for
 from profiles.kernels import KernelTimer
 from profiles.owned import owned_storages
 from profiles.profile import Link, Op, Profile, SlotTimes, Storage, WorkloadSource
 from profiles.progress import Progress, silent
+from profiles.reached import reached_tensors
 from profiles.recording import (
     Recording,
     check_same_course,
@@ -35,6 +38,9 @@ from profiles.stamps import AnchorStamps, Clock
 from profiles.trace import StepTrace
 from profiles.warm_up import step_timer, warm_up
 from profiles.workload import Workload
+
+MOST_TRACED_STEPS = 10
+"""Memory that has not settled by then is taken to grow for good."""
 
 
 def record(
@@ -109,15 +115,27 @@ def _record(
 
 
 def _trace(workload: Workload) -> tuple[StepTrace, tuple[Storage, ...]]:
+    """Traces steps until one finds as much memory in use as it leaves, and returns that one.
+
+    See [Note: the step before] in `profiles.trace`. Memory of a step that does not come to that,
+    such as one that collects its losses, grows; the profile has the bytes by which it did.
+    """
     trace = StepTrace(device_of(workload.model))
-    trace.see_owned(owned_storages(workload.model, workload.optimizer))
-    with ExitStack() as watched:
-        watch_anchors(workload, trace, watched)
-        watched.enter_context(trace)
-        loss = workload.step()
+    loss: torch.Tensor | None = None
+    for done in range(MOST_TRACED_STEPS):
+        reached = storages_of(reached_tensors(workload), device_of(workload.model))
+        trace.begin_step(owned_storages(workload.model, workload.optimizer), reached)
+        found_bytes = trace.live_bytes
+        with ExitStack() as watched:
+            watch_anchors(workload, trace, watched)
+            watched.enter_context(trace)
+            # Assigned inside: the caller of a step holds its loss until the next one is there.
+            loss = workload.step()
+        if done > 0 and trace.live_bytes == found_bytes:
+            break
     check_trains(trace.anchors)
     storages = trace.storages(owned_storages(workload.model, workload.optimizer))
-    del loss  # Until here: whoever runs a step holds its loss when it ends.
+    del loss
     return trace, storages
 
 

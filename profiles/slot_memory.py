@@ -3,19 +3,32 @@
 Memory is a fact of program order. Nothing here knows about time.
 """
 
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
-from profiles.profile import Profile, Storage
+from profiles.profile import Profile, Storage, StorageKind
+
+
+class Moment(NamedTuple):
+    """A point of the event line (see [Note: the event line] in `profiles.profile`).
+
+    Attributes:
+        slot: The slot.
+        op: The op; None for the slot's anchor.
+    """
+
+    slot: int
+    op: int | None
 
 
 class SlotMemory(NamedTuple):
     """What one slot needs with nothing swapped.
 
     Attributes:
-        resident_bytes: Most bytes allocated at any of its ops; in a slot without ops, the bytes
-            that live across it.
-        peak_op: The first op that needs that much; empty in a slot without ops.
+        resident_bytes: Most bytes allocated at its anchor or at any of its ops, and what the slot
+            needs beyond storages.
+        peak_op: The first op that needs that much; empty if none needs more than the anchor finds.
     """
 
     resident_bytes: int
@@ -24,22 +37,34 @@ class SlotMemory(NamedTuple):
 
 def slot_memory(profile: Profile) -> tuple[SlotMemory, ...]:
     """Returns what each slot needs with nothing swapped."""
-    at_op_bytes = _bytes_at_ops(profile)
-    across_bytes = _bytes_across(profile)
-    needs: list[SlotMemory | None] = [None] * len(profile.slots)
-    for k, op in enumerate(profile.ops):
-        need = needs[op.slot]
-        if need is None or at_op_bytes[k] > need.resident_bytes:
-            needs[op.slot] = SlotMemory(at_op_bytes[k], op.name)
-    ops_before = ops_before_slots(profile)
+    at_ops, at_anchors = bytes_at_ops(profile), bytes_at_anchors(profile)
     return tuple(
-        _with_overhead(need or SlotMemory(across_bytes[ops_before[t]], ""), slot.overhead_bytes)
-        for t, (need, slot) in enumerate(zip(needs, profile.slots, strict=True))
+        SlotMemory(
+            (at_anchors[t] if op is None else at_ops[op]) + slot.overhead_bytes,
+            "" if op is None else profile.ops[op].name,
+        )
+        for (t, op), slot in zip(neediest_moments(profile), profile.slots, strict=True)
     )
 
 
-def _with_overhead(need: SlotMemory, overhead_bytes: int) -> SlotMemory:
-    return need._replace(resident_bytes=need.resident_bytes + overhead_bytes)
+def neediest_moments(profile: Profile) -> tuple[Moment, ...]:
+    """Returns where each slot needs the most: the first such op, or else its anchor."""
+    at_ops = bytes_at_ops(profile)
+    most_bytes = list(bytes_at_anchors(profile))
+    moments = [Moment(t, None) for t in range(len(profile.slots))]
+    for k, op in enumerate(profile.ops):
+        t = op.slot
+        if at_ops[k] > most_bytes[t] or (at_ops[k] == most_bytes[t] and moments[t].op is None):
+            most_bytes[t], moments[t] = at_ops[k], Moment(t, k)
+    return tuple(moments)
+
+
+def alive_at(profile: Profile, moment: Moment) -> tuple[Storage, ...]:
+    """Returns the storages that an op or an anchor finds allocated."""
+    if moment.op is None:
+        return tuple(s for s in profile.storages if s.is_alive_at_anchor(moment.slot))
+    op = moment.op
+    return tuple(s for s in profile.storages if s.is_alive_at_op(op))
 
 
 def ops_before_slots(profile: Profile) -> tuple[int, ...]:
@@ -50,28 +75,36 @@ def ops_before_slots(profile: Profile) -> tuple[int, ...]:
     return tuple(accumulate(counts))[:-1]
 
 
-def _lifetime(storage: Storage, op_count: int) -> tuple[int, int]:
-    """First and last op that find it allocated; -1 and `op_count` stand for outside the step."""
-    first = -1 if storage.allocated_op is None else storage.allocated_op
-    last = op_count if storage.released_op is None else storage.released_op
+def lifetime(storage: Storage, op_count: int) -> tuple[int, int]:
+    """Returns the first and the last op of a step that find a storage allocated."""
+    first = 0 if storage.allocated_op is None else storage.allocated_op
+    last = op_count - 1 if storage.released_op is None else storage.released_op
     return first, last
 
 
-def _bytes_at_ops(profile: Profile) -> list[int]:
-    """Bytes allocated at each op: its results are there already, its arguments are still there."""
-    change = [0] * (len(profile.ops) + 2)
-    for storage in profile.storages:
-        first, last = _lifetime(storage, len(profile.ops))
-        change[max(first, 0)] += storage.size_bytes
+def bytes_at_ops(profile: Profile, kind: StorageKind | None = None) -> tuple[int, ...]:
+    """Returns the bytes allocated at each op: its results as well as its arguments.
+
+    Args:
+        profile: The step.
+        kind: What storages to count; all if None.
+    """
+    change = [0] * (len(profile.ops) + 1)
+    for storage in _of_kind(profile, kind):
+        first, last = lifetime(storage, len(profile.ops))
+        change[first] += storage.size_bytes
         change[last + 1] -= storage.size_bytes
-    return list(accumulate(change))
+    return tuple(accumulate(change))[:-1]
 
 
-def _bytes_across(profile: Profile) -> list[int]:
-    """Bytes that live across the boundary before each op (and, last, across the step's end)."""
-    change = [0] * (len(profile.ops) + 2)
-    for storage in profile.storages:
-        first, last = _lifetime(storage, len(profile.ops))
-        change[first + 1] += storage.size_bytes
-        change[last + 1] -= storage.size_bytes
-    return list(accumulate(change))
+def bytes_at_anchors(profile: Profile, kind: StorageKind | None = None) -> tuple[int, ...]:
+    """Returns the bytes that the anchor of each slot finds allocated; see `bytes_at_ops`."""
+    change = [0] * (len(profile.slots) + 1)
+    for storage in _of_kind(profile, kind):
+        change[storage.allocated_slot] += storage.size_bytes
+        change[storage.released_slot + 1] -= storage.size_bytes
+    return tuple(accumulate(change))[:-1]
+
+
+def _of_kind(profile: Profile, kind: StorageKind | None) -> Iterator[Storage]:
+    return (storage for storage in profile.storages if kind is None or storage.kind is kind)

@@ -1,9 +1,8 @@
 """The trace of one step: a dispatch mode that sees every op, every storage and every anchor."""
 
 import time
-import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +17,9 @@ from profiles.dispatch import (
     storages_of,
     tensors_of,
 )
+from profiles.live_storages import LiveStorages
 from profiles.owned import Owned
-from profiles.profile import Access, LeftOut, Op, Storage, StorageKind, Use
+from profiles.profile import Access, LeftOut, Op, Storage, StorageKind, Touch, Use
 from profiles.stamps import US_PER_NS
 
 
@@ -30,46 +30,57 @@ class _Owner(NamedTuple):
     kind: StorageKind
 
 
-@dataclass
+@dataclass(eq=False)
 class _Sighting:
-    """What is known of a storage so far; becomes a `Storage` when the step is over."""
+    """What is known of a storage in one step; becomes a `Storage` when the step is over.
 
+    `None` stands for the edges of the step, as in `profiles.profile.Storage`.
+    """
+
+    step: int
     id: int
     size_bytes: int
     module: str
     resizable: bool
     allocated_op: int | None
+    allocated_slot: int
     owner: _Owner | None = None
     came_from_outside: bool = False
     exchanged: bool = False
+    resized: bool = False
     shown_by: str | None = None
     shown_at: int | None = None
     released_op: int | None = None
+    released_slot: int | None = None
     uses: list[Use] = field(default_factory=list)
+    touches: list[Touch] = field(default_factory=list)
     seen_bools: bool = False
     seen_others: bool = False
 
     @property
-    def is_lasting(self) -> bool:
-        """Whether it outlives steps although nobody at hand owns it: a batch that is used again.
-
-        No op of the step made it and it is there when the step ends, so the next step finds it from
-        the begin on, however late in it the first use comes.
-        """
-        return self.came_from_outside and self.owner is None and self.released_op is None
-
-    @property
     def is_bucket(self) -> bool:
         """Whether workers sum gradients in it."""
-        return self.exchanged and self.is_lasting
+        kept = self.allocated_op is None and self.released_op is None
+        return self.exchanged and self.owner is None and kept
+
+    def is_found_by_none(self) -> bool:
+        """Whether no anchor and no op finds it allocated."""
+        if self.released_op is None or self.released_slot is None:
+            return False
+        met_op = self.released_op >= (self.allocated_op or 0)
+        return not met_op and self.released_slot < self.allocated_slot
 
 
 class StepTrace(TorchDispatchMode):
-    """Records one step while active. It is also the anchor listener of that step.
+    """Records steps while active, the last one for good. It is their anchor listener, too.
 
-    [Note: release by weak reference] A storage's Python object lives exactly as long as the
-    storage does, so a finalizer on it fires at the point of the program where the memory is given
-    back. Nothing here may keep a tensor or a storage alive beyond the op that showed it.
+    [Note: the step before] A step finds alive what earlier steps left: gradients that it is about
+    to drop, a batch that was fetched ahead, the loss that the caller still holds. So the step
+    before is traced as well, and what is alive when `begin_step` is called again is known.
+
+    [Note: storages that no op made] Some storages come to life unseen: `torch.tensor` and NumPy
+    make them without an op. They count from the op or anchor that first shows them, here and by
+    the accountant of a replay (`runtime.accountant`).
     """
 
     def __init__(
@@ -81,7 +92,7 @@ class StepTrace(TorchDispatchMode):
 
         Args:
             device: Storages elsewhere are not traced.
-            size_of: Tells a storage's size in bytes, also of one that is emptied just now.
+            size_of: Returns a storage's size in bytes, also of one that is emptied just now.
         """
         super().__init__()
         self.ops: list[Op] = []
@@ -89,26 +100,64 @@ class StepTrace(TorchDispatchMode):
         self.shows: list[int | None] = []
         self._device = device
         self._size_of = size_of
+        self._step = 0
         self._sightings: list[_Sighting] = []
-        self._live: dict[int, _Sighting] = {}
-        self._finalizers: list[weakref.finalize[Any, Any]] = []
+        self._live: LiveStorages[_Sighting] = LiveStorages(self._on_release)
+        self._used_by_module: dict[str, list[_Sighting]] = {}
+        self._packed: dict[str, _Sighting] = {}
         self._module = ""
         self._in_op = False
 
-    def see_owned(self, owned: tuple[Owned, ...]) -> None:
-        """Registers what the model and the optimizer hold before the step begins."""
+    def begin_step(
+        self, owned: tuple[Owned, ...], reached: Iterable[torch.UntypedStorage] = ()
+    ) -> None:
+        """Forgets the step before, except for what it left alive.
+
+        Args:
+            owned: What the model and the optimizer hold.
+            reached: Further storages of the device that are alive, whether an op used them or not.
+        """
+        self.ops, self.anchors, self.shows = [], [], []
+        self._step += 1
+        self._sightings = []
+        self._used_by_module, self._packed = {}, {}
+        self._module = ""
+        left_alive = list(self._live)
         for owner in owned:
             if owner.device == self._device:
-                sighting = self._see(owner.storage, allocated_op=None)
+                sighting = self._see_again(owner.storage)
                 sighting.owner = _Owner(owner.name, owner.kind)
+                self._note_module(sighting)
+        for storage in reached:
+            self._see_again(storage).came_from_outside = True
+        for cdata in left_alive:
+            self._carry_over(cdata)
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of all storages that are alive now."""
+        sightings = (self._live.get(cdata) for cdata in self._live)
+        return sum(s.size_bytes for s in sightings if s is not None)
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Opens the next slot."""
         slot = len(self.anchors)
+        self.anchors.append(key)
         if key.startswith("pre:"):
             self._module = key.removeprefix("pre:").split("#")[0]
-        self.anchors.append(key)
+            for sighting in self._used_by_module.get(self._module, ()):
+                sighting.touches.append(Touch(slot=slot, access=Access.READ))
+        packed = self._packed.get(key.removeprefix("unpack:")) if "unpack:" in key else None
+        if packed is not None:
+            packed.touches.append(Touch(slot=slot, access=Access.READ))
         self.shows.append(self._show(slot, key, shown))
+
+    def on_address(self, storage: torch.UntypedStorage) -> None:
+        """Notes that the address of a storage's bytes is handed out: anything may be done there."""
+        sighting = self._live.get(storage._cdata)
+        if sighting is not None and self.anchors:
+            slot = len(self.anchors) - 1
+            sighting.touches.append(Touch(slot=slot, access=Access.WRITE))
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
@@ -120,7 +169,7 @@ class StepTrace(TorchDispatchMode):
         self._in_op = True
         result, duration_us = self._run(func, args, kwargs)
         self._in_op = False
-        self._see_outputs(result)
+        self._see_outputs(func, args, kwargs, result)
         self._see_types((args, kwargs, result))
         op = Op(
             name=str(func),
@@ -133,27 +182,24 @@ class StepTrace(TorchDispatchMode):
         return result
 
     def storages(self, owned_after: tuple[Owned, ...]) -> tuple[Storage, ...]:
-        """Ends the trace and returns what it saw, in order of first sight.
+        """Returns what the step that has just ended was seen to do, in order of first sight.
 
         Args:
             owned_after: What the model and the optimizer hold after the step: this names the
                 gradients and the states that the step itself made.
         """
-        for finalizer in self._finalizers:
-            finalizer.detach()
         for owner in owned_after:
             sighting = self._live.get(owner.storage._cdata)
             if sighting is not None and sighting.owner is None:
                 sighting.owner = _Owner(owner.name, owner.kind)
-        for lasting in (s for s in self._sightings if s.is_lasting):
-            lasting.allocated_op = None
-        kept = [s for s in self._sightings if s.released_op is None or s.released_op >= 0]
+        kept = [s for s in self._sightings if not s.is_found_by_none()]
         renumbered = {sighting.id: position for position, sighting in enumerate(kept)}
         # Buckets get their last sizes in the second step only: a replay cannot tell them before.
         shown = [None if s is None or self._sightings[s].exchanged else s for s in self.shows]
         self.shows = [None if s is None else renumbered[s] for s in shown]
         taken: set[str] = set()
-        return tuple(_storage(s, position, taken) for position, s in enumerate(kept))
+        last_slot = len(self.anchors) - 1
+        return tuple(_storage(s, position, taken, last_slot) for position, s in enumerate(kept))
 
     def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
         """Runs an op; returns its result and its duration in us."""
@@ -165,42 +211,102 @@ class StepTrace(TorchDispatchMode):
         return storage.resizable()
 
     def _see(self, storage: torch.UntypedStorage, *, allocated_op: int | None) -> _Sighting:
+        """Gets to know a storage: at an op or an anchor, or, with no op, at the step's begin."""
         sighting = _Sighting(
+            step=self._step,
             id=len(self._sightings),
             size_bytes=self._size_of(storage),
             module=self._module,
             resizable=self._is_resizable(storage),
             allocated_op=allocated_op,
+            allocated_slot=0 if allocated_op is None else len(self.anchors),
         )
         self._sightings.append(sighting)
-        self._live[storage._cdata] = sighting
-        finalizer = weakref.finalize(storage, self._on_release, storage._cdata, sighting)
-        finalizer.atexit = False
-        self._finalizers.append(finalizer)
+        self._live.put(storage, sighting)
         return sighting
 
-    def _on_release(self, cdata: int, sighting: _Sighting) -> None:
+    def _see_again(self, storage: torch.UntypedStorage) -> _Sighting:
+        """Gets to know a storage that is alive when a step begins."""
+        known = self._live.get(storage._cdata)
+        if known is not None and known.step == self._step:
+            return known
+        return self._see(storage, allocated_op=None)
+
+    def _carry_over(self, cdata: int) -> None:
+        """Begins a new sighting of a storage that the step before left alive."""
+        before = self._live.get(cdata)
+        if before is None or before.step == self._step:
+            return
+        sighting = replace(
+            before,
+            step=self._step,
+            id=len(self._sightings),
+            module="",
+            allocated_op=None,
+            allocated_slot=0,
+            owner=None,
+            came_from_outside=True,
+            exchanged=False,
+            resized=False,
+            shown_by=None,
+            shown_at=None,
+            uses=[],
+            touches=[],
+        )
+        self._sightings.append(sighting)
+        self._live.replace(cdata, sighting)
+
+    def _note_module(self, sighting: _Sighting) -> None:
+        """A module is about to use its own parameters and buffers when its forward begins."""
+        assert sighting.owner is not None
+        name, kind = sighting.owner
+        if kind in (StorageKind.PARAMETER, StorageKind.BUFFER):
+            module = name.partition(":")[2].rpartition(".")[0]
+            self._used_by_module.setdefault(module, []).append(sighting)
+
+    def _on_release(self, sighting: _Sighting) -> None:
         sighting.released_op = len(self.ops) if self._in_op else len(self.ops) - 1
-        if self._live.get(cdata) is sighting:
-            del self._live[cdata]
+        sighting.released_slot = len(self.anchors) - 1
 
     def _use_inputs(self, func: OpOverload, args: Any, kwargs: Any) -> None:
         collective = is_collective(func)
         for storage, writes in storages_in(func, args, kwargs, self._device).items():
-            sighting = self._live.get(storage._cdata)
-            if sighting is None:
-                sighting = self._see(storage, allocated_op=len(self.ops))
-                sighting.came_from_outside = True
+            sighting = self._known(storage)
             access = Access.WRITE if writes else Access.READ
             sighting.uses.append(Use(op=len(self.ops), access=access))
             sighting.exchanged |= collective
-            sighting.size_bytes = max(sighting.size_bytes, self._size_of(storage))
 
-    def _see_outputs(self, result: Any) -> None:
+    def _known(self, storage: torch.UntypedStorage) -> _Sighting:
+        """Returns what is known of a storage that an op is about to be handed."""
+        sighting = self._live.get(storage._cdata)
+        if sighting is None:
+            sighting = self._see(storage, allocated_op=len(self.ops))
+            sighting.came_from_outside = True
+        return self._in_its_size(storage, sighting)
+
+    def _in_its_size(self, storage: torch.UntypedStorage, sighting: _Sighting) -> _Sighting:
+        """Begins a new sighting if a storage has another size than before."""
+        if self._size_of(storage) == sighting.size_bytes:
+            return sighting
+        sighting.resized = True
+        # What it had before is given back; it is not told from a storage that was released.
+        sighting.released_op, sighting.released_slot = len(self.ops) - 1, len(self.anchors) - 1
+        following = self._see(storage, allocated_op=len(self.ops))
+        following.resized = True
+        following.came_from_outside = sighting.came_from_outside
+        return following
+
+    def _see_outputs(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         for storage in storages_of(result, self._device):
-            if storage._cdata not in self._live:
+            sighting = self._live.get(storage._cdata)
+            if sighting is None:
                 sighting = self._see(storage, allocated_op=len(self.ops))
                 sighting.uses.append(Use(op=len(self.ops), access=Access.WRITE))
+        if func._schema.is_mutable:
+            for storage, writes in storages_in(func, args, kwargs, self._device).items():
+                sighting = self._live.get(storage._cdata)
+                if writes and sighting is not None:
+                    self._in_its_size(storage, sighting)
 
     def _see_types(self, value: Any) -> None:
         """Notes which storages hold bools, and which hold anything else as well."""
@@ -217,14 +323,17 @@ class StepTrace(TorchDispatchMode):
         storage = shown.untyped_storage()
         sighting = self._live.get(storage._cdata)
         if sighting is None:
-            sighting = self._see(storage, allocated_op=max(0, len(self.ops) - 1))
+            sighting = self._see(storage, allocated_op=len(self.ops))
+            sighting.allocated_slot = slot
             sighting.came_from_outside = True
         if sighting.shown_at is None:
             sighting.shown_at, sighting.shown_by = slot, key
+        if key.startswith("pack:"):
+            self._packed[key.removeprefix("pack:")] = sighting
         return sighting.id
 
 
-def _storage(sighting: _Sighting, position: int, taken: set[str]) -> Storage:
+def _storage(sighting: _Sighting, position: int, taken: set[str], last_slot: int) -> Storage:
     """Closes a sighting: name, kind, first anchor, and why it cannot be moved."""
     name, kind, shown_at = _identity(sighting, position)
     if name in taken:
@@ -236,6 +345,8 @@ def _storage(sighting: _Sighting, position: int, taken: set[str]) -> Storage:
         left_out = LeftOut.NOT_RESIZABLE
     elif sighting.exchanged:
         left_out = LeftOut.EXCHANGED
+    elif sighting.resized:
+        left_out = LeftOut.RESIZED
     elif shown_at is None:
         left_out = LeftOut.NEVER_SHOWN
     return Storage(
@@ -246,8 +357,11 @@ def _storage(sighting: _Sighting, position: int, taken: set[str]) -> Storage:
         module=sighting.module,
         allocated_op=sighting.allocated_op,
         released_op=sighting.released_op,
+        allocated_slot=sighting.allocated_slot,
+        released_slot=last_slot if sighting.released_slot is None else sighting.released_slot,
         shown_at=shown_at,
         uses=tuple(sighting.uses),
+        touches=tuple(dict.fromkeys(sighting.touches)),
         left_out=left_out,
         is_mask=sighting.seen_bools and not sighting.seen_others,
     )
@@ -273,6 +387,8 @@ def _identity(sighting: _Sighting, position: int) -> tuple[str, StorageKind, int
         return owner.name, owner.kind, None
     if sighting.is_bucket:
         return f"bucket:{position}", StorageKind.GRADIENT, None
-    if sighting.came_from_outside:
+    if sighting.came_from_outside and sighting.uses:
         return f"input:{position}", StorageKind.INPUT, None
+    if sighting.came_from_outside:
+        return f"kept:{position}", StorageKind.TEMPORARY, None
     return f"op:{sighting.allocated_op}:{position}", StorageKind.TEMPORARY, None

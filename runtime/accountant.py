@@ -5,8 +5,7 @@ It is a dispatch mode: it sees every op of a watched step. It counts as the reco
 own size, without what a kernel allocates and frees within one op.
 """
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.live_storages import LiveStorages
 from profiles.owned import Owned
+from runtime.memory_curve import Counted
 
 if TYPE_CHECKING:
     from runtime.residency import TrackedStorage
@@ -34,6 +35,7 @@ class Accountant(TorchDispatchMode):
         budget_bytes: The device's memory; None counts without a limit.
         live_bytes: Device bytes now.
         peak_bytes: Most device bytes since `watch` was entered.
+        slot_peak_bytes: Most device bytes since `open_slot` was called.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
@@ -41,10 +43,13 @@ class Accountant(TorchDispatchMode):
         self.budget_bytes = budget_bytes
         self.live_bytes = 0
         self.peak_bytes = 0
+        self.slot_peak_bytes = 0
         self._device = device
         self._lifted = False
         self._watching = False
-        self._sizes: dict[int, int] = {}
+        self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
+        self._op: OpOverload | None = None
+        self._dying_bytes = 0
         self._forbidden: dict[int, TrackedStorage] = {}
         self._copied: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
@@ -61,8 +66,21 @@ class Accountant(TorchDispatchMode):
         It is not part of `watch`: a context manager would hold its argument, and with it the
         gradients that `zero_grad` means to drop, until the step ends.
         """
-        for owner in owned:
-            self._see(owner.storage)
+        self.count(owner.storage for owner in owned)
+
+    def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
+        """Counts storages that are there, whether an op ever touches them or not."""
+        for storage in storages:
+            self._see(storage)
+
+    def open_slot(self) -> None:
+        """Begins a slot, when the actions at its anchor are done."""
+        self.slot_peak_bytes = self.live_bytes
+
+    def counted(self) -> tuple[Counted, ...]:
+        """Returns what is counted now, in the order in which it was first seen."""
+        notes = (self._counted.get(cdata) for cdata in self._counted)
+        return tuple(note for note in notes if note is not None)
 
     def before_each_op(self, act: Callable[[], None] | None) -> None:
         """Sets what is done before every op from now on; None for nothing."""
@@ -122,8 +140,7 @@ class Accountant(TorchDispatchMode):
 
     def give_back(self, storage: torch.UntypedStorage) -> None:
         """Counts the bytes of a storage that has just been emptied as free."""
-        if storage._cdata in self._sizes:
-            self._resize(storage._cdata, 0)
+        self._resize_if_known(storage, 0)
 
     def take(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
         """Counts bytes for a storage that is about to be refilled.
@@ -135,7 +152,8 @@ class Accountant(TorchDispatchMode):
             self._resize_if_known(storage, size_bytes)
             return
         self._check_room(size_bytes)
-        self._sizes.setdefault(storage._cdata, 0)
+        if storage._cdata not in self._counted:
+            self._counted.put(storage, Counted(0, ""))
         self._resize(storage._cdata, size_bytes)
 
     def __torch_dispatch__(
@@ -153,11 +171,23 @@ class Accountant(TorchDispatchMode):
             if writes and storage._cdata in self._copied:
                 self._copied[storage._cdata].forget_copy()
             self._see(storage)
-        result = func(*args, **kwargs)
-        for storage in storages_of(result):
-            self._see(storage)
-        self._check_room(0)
+        self._op = func
+        try:
+            result = func(*args, **kwargs)
+            written = [storage for storage, writes in inputs.items() if writes]
+            # What an op writes it may have resized.
+            for storage in (*written, *storages_of(result)):
+                self._see(storage)
+            self._check_room(0)
+        finally:
+            self._end_op()
         return result
+
+    def _end_op(self) -> None:
+        """What an op frees counts until it ends, as it does for the recorder."""
+        self._op = None
+        self.live_bytes -= self._dying_bytes
+        self._dying_bytes = 0
 
     def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
         if self._on_forbidden_use is not None:
@@ -167,24 +197,30 @@ class Accountant(TorchDispatchMode):
         cdata = storage._cdata
         if cdata in self._forbidden or storage.device != self._device:
             return
-        if cdata not in self._sizes:
-            self._sizes[cdata] = 0
-            weakref.finalize(storage, self._forget, cdata).atexit = False
+        if cdata not in self._counted:
+            self._counted.put(storage, Counted(0, "" if self._op is None else str(self._op)))
             if self._on_made is not None:
                 self._on_made(storage)
         self._resize(cdata, storage.nbytes())
 
     def _resize_if_known(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
-        if storage._cdata in self._sizes:
+        if storage._cdata in self._counted:
             self._resize(storage._cdata, size_bytes)
 
     def _resize(self, cdata: int, size_bytes: int) -> None:
-        self.live_bytes += size_bytes - self._sizes[cdata]
-        self._sizes[cdata] = size_bytes
+        counted = self._counted.get(cdata)
+        if counted is None or counted.size_bytes == size_bytes:
+            return
+        self._counted.replace(cdata, counted._replace(size_bytes=size_bytes))
+        self.live_bytes += size_bytes - counted.size_bytes
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.slot_peak_bytes = max(self.slot_peak_bytes, self.live_bytes)
 
-    def _forget(self, cdata: int) -> None:
-        self.live_bytes -= self._sizes.pop(cdata, 0)
+    def _on_release(self, counted: Counted) -> None:
+        if self._op is not None:
+            self._dying_bytes += counted.size_bytes
+        else:
+            self.live_bytes -= counted.size_bytes
 
     def _check_room(self, wanted_bytes: int) -> None:
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):

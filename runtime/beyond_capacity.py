@@ -14,7 +14,6 @@ from profiles.op_workspaces import with_op_overhead
 from profiles.profile import Link, Profile, SlotTimes, WorkloadSource
 from profiles.progress import Progress, silent
 from profiles.recording import Recording, check_same_course, device_of, profile_of
-from profiles.trace import StepTrace
 from profiles.warm_up import warm_up
 from profiles.workload import Workload
 from runtime.limited_steps import LimitedSteps, SeenStep
@@ -61,19 +60,19 @@ def record_beyond_capacity(
         for done in range(timed_steps):
             tell("recording op by op", done, timed_steps)
             steps.append(limited.run())
-            check_same_course(steps[0].trace.anchors, steps[-1].trace.anchors, "anchor")
+            check_same_course(list(steps[0].anchors), list(steps[-1].anchors), "anchor")
             check_same_course(steps[0].op_names, steps[-1].op_names, "op")
         tell("recording op by op", timed_steps, timed_steps)
     durations_us = [median(times) for times in zip(*(s.durations_us for s in steps), strict=True)]
-    seen = steps[0]
+    seen = steps[-1]
     recording = Recording(
         ops=tuple(
             op.model_copy(update={"duration_us": duration_us})
-            for op, duration_us in zip(seen.trace.ops, durations_us, strict=True)
+            for op, duration_us in zip(seen.ops, durations_us, strict=True)
         ),
-        anchors=tuple(seen.trace.anchors),
-        shows=tuple(seen.trace.shows),
-        durations_us=_slot_sums_us(seen.trace, durations_us),
+        anchors=seen.anchors,
+        shows=seen.shows,
+        durations_us=_slot_sums_us(seen, durations_us),
         storages=seen.storages,
         slot_times=SlotTimes.SUM_OF_OPS,
         warm_up=warmed_up,
@@ -91,8 +90,8 @@ def record_beyond_capacity(
     )
 
 
-def _slot_sums_us(trace: StepTrace, durations_us: list[float]) -> tuple[float, ...]:
-    sums_us = [0.0] * len(trace.anchors)
-    for op, duration_us in zip(trace.ops, durations_us, strict=True):
+def _slot_sums_us(seen: SeenStep, durations_us: list[float]) -> tuple[float, ...]:
+    sums_us = [0.0] * len(seen.anchors)
+    for op, duration_us in zip(seen.ops, durations_us, strict=True):
         sums_us[op.slot] += duration_us
     return tuple(sums_us)

@@ -1,6 +1,7 @@
 """Runs the steps of a workload within a limit, watched and timed op by op."""
 
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple, Self
@@ -8,13 +9,15 @@ from typing import NamedTuple, Self
 import torch
 
 from planner.direction import Direction
+from profiles.dispatch import storages_of
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments
 from profiles.op_times import OpTimes
 from profiles.op_workspaces import OpWatcher, OpWorkspaces, held_bytes
 from profiles.owned import Owned, owned_storages
-from profiles.profile import Storage
+from profiles.profile import Op, Storage
 from profiles.quantities import size_text_down, size_text_up
+from profiles.reached import reached_tensors
 from profiles.recording import check_trains, device_of, watch_anchors
 from profiles.trace import StepTrace
 from profiles.workload import Workload
@@ -29,14 +32,18 @@ class SeenStep(NamedTuple):
     """One step as it was seen.
 
     Attributes:
-        trace: Its ops and anchors.
+        ops: Its ops, in order.
+        anchors: Keys of its anchors, in order.
+        shows: The storage each of them shows.
         storages: Its storages.
         durations_us: The time of each op.
         held_bytes: Allocated all the time, beyond storages; 0 where there is no allocator to ask.
         workspaces_bytes: What each op took meanwhile; empty where there is no allocator to ask.
     """
 
-    trace: StepTrace
+    ops: tuple[Op, ...]
+    anchors: tuple[str, ...]
+    shows: tuple[int | None, ...]
     storages: tuple[Storage, ...]
     durations_us: tuple[float, ...]
     held_bytes: int
@@ -45,7 +52,7 @@ class SeenStep(NamedTuple):
     @property
     def op_names(self) -> list[str]:
         """The ops, in order."""
-        return [op.name for op in self.trace.ops]
+        return [op.name for op in self.ops]
 
 
 class LimitedSteps:
@@ -70,6 +77,7 @@ class LimitedSteps:
         self._device = device_of(workload.model)
         self._accountant = Accountant(self._device, limit_bytes)
         self._accountant.count_owned(self._owned())
+        self._loss: torch.Tensor | None = None
         if limit_bytes is None:
             self._accountant.budget_bytes = self._accountant.live_bytes + _free_bytes(self._device)
         self._d2h, self._h2d = (unpaced_lane(self._device, direction) for direction in Direction)
@@ -77,6 +85,7 @@ class LimitedSteps:
         self._swap = OnlineSwap(
             self._device, self._accountant, d2h=self._d2h, h2d=self._h2d, shelf=shelf
         )
+        self._trace = StepTrace(self._device, self._swap.size_of)
 
     def run(self) -> SeenStep:
         """Runs a step.
@@ -89,8 +98,8 @@ class LimitedSteps:
             CapacityError: An op does not fit even with everything else on the host.
             WorkloadError: The step never calls the optimizer.
         """
-        trace = StepTrace(self._device, self._swap.size_of)
-        trace.see_owned(self._owned())
+        trace = self._trace
+        trace.begin_step(self._owned(), self._reached())
         self._swap.begin_step(self._owned())
         self._accountant.count_owned(self._owned())
         meter = self._tools.memory
@@ -105,13 +114,15 @@ class LimitedSteps:
             watched.enter_context(self._accountant.watch())
             for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
                 watched.enter_context(mode)
-            loss = self._workload.step()
+            # Held until the next step's is there, as the caller of a step holds it.
+            self._loss = self._workload.step()
         self._check_need(trace)
         check_trains(trace.anchors)
         storages = trace.storages(self._owned())
-        del loss  # Until here: whoever runs a step holds its loss when it ends.
         return SeenStep(
-            trace=trace,
+            ops=tuple(trace.ops),
+            anchors=tuple(trace.anchors),
+            shows=tuple(trace.shows),
             storages=storages,
             durations_us=times.durations_us(),
             held_bytes=held,
@@ -132,6 +143,9 @@ class LimitedSteps:
 
     def _owned(self) -> tuple[Owned, ...]:
         return owned_storages(self._workload.model, self._workload.optimizer)
+
+    def _reached(self) -> Iterator[torch.UntypedStorage]:
+        return storages_of(reached_tensors(self._workload), self._device)
 
     def _check_need(self, trace: StepTrace) -> None:
         if not self._swap.fell_short:

@@ -28,6 +28,7 @@ from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
+from runtime.memory_curve import MemoryCurve
 from runtime.moves import Moves
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import TrackedStorage, UnmovableError
@@ -88,7 +89,9 @@ class Replay:
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._handles += _before_forward(model, self._on_forward)
+        self._curve = MemoryCurve(plan)
         self._slot = 0
+        self._begun = range(0)
         self._step_count = 0
         self._now: StepStatistics | None = None
         self._on_step: OnStep | None = None
@@ -186,6 +189,7 @@ class Replay:
                 self._backend.streams.see_stream()
             if self._heard.is_extra(key, self._slot):
                 return
+            self._compare_memory()
         try:
             self._check_anchor(key, shown)
             actions = self._schedule[self._slot]
@@ -196,7 +200,24 @@ class Replay:
         except UnmovableError as error:
             self._fall_back(str(error))
         self._moves.look_out_for_states(key, self._slot, self._fall_back)
-        self._slot = self._heard.after(self._slot)
+        self._open_slot(shown)
+
+    def _open_slot(self, shown: torch.Tensor | None) -> None:
+        """Goes on to the slot whose anchor has been reached."""
+        self._begun = range(self._slot, self._heard.after(self._slot))
+        self._slot = self._begun.stop
+        if self._accountant.watching:
+            storage = storage_of(shown)
+            if storage is not None:
+                self._accountant.count([storage])
+            self._accountant.open_slot()
+
+    def _compare_memory(self) -> None:
+        """Compares the slots that have just ended with the plan; see `runtime.memory_curve`."""
+        assert self._now is not None
+        if self._now.fallback is None and self._begun:
+            peak_bytes = self._accountant.slot_peak_bytes
+            self._curve.compare(self._begun, peak_bytes, self._accountant.counted)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
         return self._step(self._accountant.watch())
@@ -217,6 +238,8 @@ class Replay:
                     self._accountant.lift()
                 with self._hooks.step():
                     yield now
+                if watched:
+                    self._compare_memory()
         except BaseException as error:
             now.fallback = now.fallback or f"the step raised {type(error).__name__}"
             if self._workers is not None:
@@ -230,7 +253,8 @@ class Replay:
 
     def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
         self._guard.leave()
-        self._slot = 0
+        self._slot, self._begun = 0, range(0)
+        self._curve.begin(self._step_count)
         self._step_count += 1
         self._do = self._ranges.around(self._act)
         self._moves.begin(now)
@@ -279,6 +303,7 @@ class Replay:
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
             now.peak_bytes = self._accountant.peak_bytes
+            now.memory_difference = self._curve.difference
         now.allocated_peak_bytes = self._backend.allocated_peak_bytes()
         self.steps.append(now)
         self.fallbacks += now.fallback is not None

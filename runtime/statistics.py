@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from runtime.memory_curve import MemoryDifference
+
 
 @dataclass(kw_only=True)
 class StepStatistics:
@@ -23,6 +25,8 @@ class StepStatistics:
         skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
         misses: Ops that asked for a storage the plan had away.
         peak_bytes: Most device bytes in storages; None if the step was not watched.
+        memory_difference: The first slot whose measured memory was not the planned one; None if it
+            was the planned one in all of them, or the step was not watched.
         allocated_peak_bytes: Most bytes that the device's allocator had handed out since
             `torch.cuda.reset_peak_memory_stats` was last called; None on the emulated device.
         host_peak_bytes: High-water mark of the host pool: the end of the highest bytes used.
@@ -43,6 +47,7 @@ class StepStatistics:
     skipped_swaps: int = 0
     misses: int = 0
     peak_bytes: int | None = None
+    memory_difference: MemoryDifference | None = None
     allocated_peak_bytes: int | None = None
     host_peak_bytes: int = 0
     prologue_us: float = 0.0

@@ -123,6 +123,7 @@ class _Walk:
         for action in actions:
             assert action.storage in alive, f"slot {t}: {action} is not alive"
             self.act(t, action)
+        self.touch(t)
         spare_bytes = self.plan.budget_bytes - profile.slots[t].overhead_bytes
         _check_bytes(spare_bytes, alive_across(profile, t), self.state, f"anchor {t}")
         for k, op in enumerate(profile.ops):
@@ -148,6 +149,12 @@ class _Walk:
         self.state[storage] = made
         if kind is ActionKind.SWAP_OUT:
             self.host_copies.add(storage)
+
+    def touch(self, t: int) -> None:
+        for s in self.profile.storages:
+            for touch in s.touches:
+                if touch.slot == t:
+                    assert self.state[s.id] is State.RESIDENT, f"anchor {t} needs {self.state}"
 
     def use(self, k: int) -> None:
         for s in self.profile.storages:
@@ -186,6 +193,7 @@ def _check_gaps(plan: Plan, profile: Profile) -> None:
         assert release == 0 or not swap.clean
         idle = {(swap.swap_out_slot + k) % count for k in range(awaited)}
         assert not [use for use in storage.uses if profile.ops[use.op].slot in idle]
+        assert not [touch for touch in storage.touches if touch.slot in idle]
     outs = [swap.swap_out_slot for swap in plan.swaps]
     assert outs == sorted(outs), "swaps stand in order of swap-out"
 

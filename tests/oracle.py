@@ -36,6 +36,7 @@ def idles(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> list[Idle
         if s.left_out is not None or s.shown_at is None or s.size_bytes == 0:
             continue
         slots = [profile.ops[use.op].slot for use in s.uses]
+        slots = sorted([*slots, *(touch.slot for touch in s.touches)])
         if boundary is Boundary.PERIODIC and goes_on(s) and slots:
             slots.append(slots[0] + count)
         else:

@@ -127,18 +127,12 @@ def alive_at(profile: Profile, op: int) -> list[Storage]:
 
 
 def alive_across(profile: Profile, slot: int) -> list[Storage]:
-    """The storages that live both before and after a slot's anchor."""
-    before = sum(op.slot < slot for op in profile.ops) - 1
-    return [
-        s
-        for s in profile.storages
-        if (s.allocated_op is None or s.allocated_op <= before)
-        and (s.released_op is None or s.released_op > before)
-    ]
+    """The storages that a slot's anchor finds allocated."""
+    return [s for s in profile.storages if s.allocated_slot <= slot <= s.released_slot]
 
 
 def resident_bytes(profile: Profile, slot: int) -> int:
-    """Most bytes needed at any op of a slot with nothing moved."""
+    """Most bytes needed at a slot's anchor or at any of its ops with nothing moved."""
     moments = [alive_at(profile, k) for k, op in enumerate(profile.ops) if op.slot == slot]
-    held = max(sum(s.size_bytes for s in m) for m in moments or [alive_across(profile, slot)])
+    held = max(sum(s.size_bytes for s in m) for m in [*moments, alive_across(profile, slot)])
     return held + profile.slots[slot].overhead_bytes

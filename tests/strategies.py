@@ -30,6 +30,7 @@ def random_storage(
     first = 0 if allocated is None else allocated
     released = rng.choice([None, *range(first, last + 1), *range((first + last) // 2, last + 1)])
     until = last if released is None else released
+    lingers = _anchors_after(ops, last if released is None else released)
     uses = {rng.randint(first, until) for _ in range(rng.randint(0, 3))}
     if allocated is not None:
         # What an op allocates it writes; what is released was mostly used just before.
@@ -55,7 +56,25 @@ def random_storage(
         released_op=released,
         shown_at=None if left_out is LeftOut.NEVER_SHOWN else shown_at,
         left_out=left_out,
+        lingers_slots=rng.choice([0, 0, lingers, rng.randint(0, lingers)]),
+        touched_slots=_touched(rng, ops, first, until),
     )
+
+
+def _slot_of(ops: list[int], op: int) -> int:
+    return next(t for t in range(len(ops)) if sum(ops[: t + 1]) > op)
+
+
+def _anchors_after(ops: list[int], op: int) -> int:
+    """How many anchors stand between an op and the next one."""
+    following = _slot_of(ops, op + 1) if op + 1 < sum(ops) else len(ops)
+    return following - _slot_of(ops, op)
+
+
+def _touched(rng: random.Random, ops: list[int], first: int, until: int) -> tuple[int, ...]:
+    """Now and then a slot, within its life, that needs a storage without an op."""
+    slots = range(_slot_of(ops, first) + 1, _slot_of(ops, until) + 1)
+    return (rng.choice(slots),) if slots and rng.random() < 0.2 else ()
 
 
 def random_profile(seed: int) -> Profile:

@@ -25,6 +25,7 @@ from profiles.profile import (
     SlotTimes,
     Storage,
     StorageKind,
+    Touch,
     Use,
     Versions,
     WorkloadSource,
@@ -33,7 +34,10 @@ from profiles.profile import (
 
 @dataclass(frozen=True, kw_only=True)
 class ToyStorage:
-    """A storage before it has a number; ops are ids, None is the edge of the step."""
+    """A storage before it has a number; ops are ids, None is the edge of the step.
+
+    It is freed right after `released_op`, or so many anchors later.
+    """
 
     name: str
     size_bytes: int
@@ -44,6 +48,8 @@ class ToyStorage:
     released_op: int | None
     shown_at: int | None
     left_out: LeftOut | None = None
+    lingers_slots: int = 0
+    touched_slots: tuple[int, ...] = ()
 
 
 def activation(
@@ -129,7 +135,7 @@ def toy(
     """
     counts = ops if ops is not None else [1] * len(slots_us)
     slot_of_op = [t for t, count in enumerate(counts) for _ in range(count)]
-    numbered = tuple(_numbered(i, s, slot_of_op) for i, s in enumerate(storages))
+    numbered = tuple(_numbered(i, s, slot_of_op, len(slots_us)) for i, s in enumerate(storages))
     return Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
@@ -160,10 +166,14 @@ def toy(
     )
 
 
-def _numbered(number: int, storage: ToyStorage, slot_of_op: Sequence[int]) -> Storage:
+def _numbered(
+    number: int, storage: ToyStorage, slot_of_op: Sequence[int], slot_count: int
+) -> Storage:
     shown_at = storage.shown_at
     if shown_at == -1:
         shown_at = slot_of_op[storage.uses[0]] + 1
+    allocated, released = storage.allocated_op, storage.released_op
+    lingers = 0 if released is None else storage.lingers_slots
     return Storage(
         id=number,
         name=storage.name,
@@ -172,11 +182,14 @@ def _numbered(number: int, storage: ToyStorage, slot_of_op: Sequence[int]) -> St
         module="",
         allocated_op=storage.allocated_op,
         released_op=storage.released_op,
+        allocated_slot=0 if allocated is None else slot_of_op[allocated] + 1,
+        released_slot=slot_count if released is None else slot_of_op[released] + lingers,
         shown_at=shown_at,
         uses=tuple(
             Use(op=op, access=Access.WRITE if op in storage.writes else Access.READ)
             for op in storage.uses
         ),
+        touches=tuple(Touch(slot=slot, access=Access.READ) for slot in storage.touched_slots),
         left_out=storage.left_out,
         is_mask=False,
     )

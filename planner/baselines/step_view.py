@@ -79,11 +79,7 @@ class StepView:
     @cached_property
     def permanent_bytes(self) -> int:
         """Bytes that live over the whole step: parameters, optimizer states, kept gradients."""
-        return sum(
-            storage.size_bytes
-            for storage in self.profile.storages
-            if storage.allocated_op is None and storage.released_op is None
-        )
+        return sum(storage.size_bytes for storage in self.profile.storages if storage.lives_on)
 
     @cached_property
     def parameter_bytes(self) -> int:

@@ -17,6 +17,7 @@ LOWERED_BY = {
     Stays.NEVER_SHOWN: "a smaller step; the runtime never gets hold of these",
     Stays.NOT_RESIZABLE: "a clone() of what is memory-mapped or comes from NumPy: torch owns that",
     Stays.EXCHANGED: "DistributedDataParallel(gradient_as_bucket_view=True): gradients in buckets",
+    Stays.RESIZED: "memory of one size: what is resized within a step cannot be planned for",
     Stays.TOO_SMALL: "a smaller --min-size",
     Stays.HOST_BUDGET: "a larger --host-budget",
     Stays.KEPT: "letting go of it before this op: del, or zero_grad(set_to_none=True) earlier",
