@@ -53,8 +53,6 @@ class Accountant(TorchDispatchMode):
         self._forbidden: dict[int, TrackedStorage] = {}
         self._copied: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
-        self._before_op: Callable[[], None] | None = None
-        self._on_made: Callable[[torch.UntypedStorage], None] | None = None
 
     def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
@@ -82,14 +80,6 @@ class Accountant(TorchDispatchMode):
         notes = (self._counted.get(cdata) for cdata in self._counted)
         return tuple(note for note in notes if note is not None)
 
-    def before_each_op(self, act: Callable[[], None] | None) -> None:
-        """Sets what is done before every op from now on; None for nothing."""
-        self._before_op = act
-
-    def when_made(self, note: Callable[[torch.UntypedStorage], None] | None) -> None:
-        """Sets who is told of each storage not seen before from now on; None for nobody."""
-        self._on_made = note
-
     @property
     def watching(self) -> bool:
         """Whether a step is being watched."""
@@ -106,8 +96,15 @@ class Accountant(TorchDispatchMode):
                 yield
         finally:
             self._watching = False
-            self._before_op = None
-            self._on_made = None
+
+    @contextmanager
+    def limited_to(self, budget_bytes: int) -> Iterator[None]:
+        """Enforces a budget inside, also where the device itself enforces one."""
+        before_bytes, self.budget_bytes = self.budget_bytes, budget_bytes
+        try:
+            yield
+        finally:
+            self.budget_bytes = before_bytes
 
     def lift(self) -> None:
         """Stops enforcing the budget until the step ends, so that everything can be restored."""
@@ -162,8 +159,6 @@ class Accountant(TorchDispatchMode):
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
-        if self._before_op is not None:
-            self._before_op()
         inputs = storages_in(func, args, kwargs)
         for storage, writes in inputs.items():
             if storage._cdata in self._forbidden:
@@ -199,8 +194,6 @@ class Accountant(TorchDispatchMode):
             return
         if cdata not in self._counted:
             self._counted.put(storage, Counted(0, "" if self._op is None else str(self._op)))
-            if self._on_made is not None:
-                self._on_made(storage)
         self._resize(cdata, storage.nbytes())
 
     def _resize_if_known(self, storage: torch.UntypedStorage, size_bytes: int) -> None:

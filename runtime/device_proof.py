@@ -159,6 +159,8 @@ def _report(
         overrun_us=None,
         misses=sum(step.misses for step in replayed),
         fallbacks=sum(step.fallback is not None for step in replayed),
+        memory_differences=(),
+        memory_compared_steps=0,
         warnings=told,
         resident_growth_without_bytes=0,
         resident_growth_with_bytes=0,

@@ -4,21 +4,17 @@ What moves when is the schedule's business, and what to do if it fails is the re
 known which storage a plan means, where each is, and which trips are not made this time.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 
 from planner.plan import Plan, Swap
 from planner.schedule import Action, ActionKind
-from profiles.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, is_update
 from profiles.copy_engine import CopyEngine
+from profiles.profile import StorageKind
 from runtime.accountant import Accountant
 from runtime.backend import Backend
 from runtime.binding import lookups, storage_of
 from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
-from runtime.late_trips import LateTrips
-from runtime.made_storages import MadeStorages
+from runtime.first_step import FirstStep
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
 
@@ -56,8 +52,11 @@ class Moves:
         self._moved = frozenset(swap.storage for swap in plan.swaps)
         self._lookups = lookups(plan, model, optimizer)
         self._across = BoundaryTrips(plan)
-        self._late = LateTrips(plan)
-        self._made = MadeStorages(plan)
+        self._lasting = frozenset(
+            storage_id
+            for storage_id in self._lookups
+            if plan.storage(storage_id).kind in (StorageKind.OPTIMIZER_STATE, StorageKind.BUFFER)
+        ) | {trip.swap.storage for trip in self._across.wrapping}
         self._versions: dict[int, int] = {}
         self._skipped: set[int] = set()
         self._now = StepStatistics(step=0)
@@ -71,6 +70,10 @@ class Moves:
         self._now = now
         self._skipped.clear()
         self.left_out = False
+
+    def missing(self) -> frozenset[int]:
+        """Returns the ids of storages that the plan finds when a step begins, and that are not."""
+        return frozenset(i for i in self._lasting if storage_of(self._lookups[i]()) is None)
 
     def are_held(self) -> bool:
         """Whether the model and optimizer still hold what they held when the last step ended."""
@@ -90,6 +93,26 @@ class Moves:
         for trip in self._across.wrapping:
             self._enter(trip)
         self.flush()
+
+    def take_over(self, first: FirstStep) -> None:
+        """Brings every storage where the plan has it when a step begins, one after the other.
+
+        See [Note: the step that makes the states] in `runtime.first_step`.
+
+        Args:
+            first: The step that has just ended.
+
+        Raises:
+            UnmovableError: A storage is not as the plan expects.
+        """
+        first.make_room()
+        for trip in self._across.wrapping:
+            storage = storage_of(self._lookups[trip.swap.storage]())
+            if storage is not None and trip.residency is not Residency.RETURNING:
+                first.hand_over(storage)
+                self._enter(trip)
+        self.flush()
+        first.close()
 
     def flush(self) -> None:
         """Sends off what boards the lanes; see [Note: boarding] in `runtime.copying`."""
@@ -176,41 +199,6 @@ class Moves:
             case ActionKind.AWAIT:
                 self._arrive(action.storage, slot)
 
-    def look_out_for_states(self, key: str, slot: int, fault: Callable[[str], None]) -> None:
-        """Follows what the optimizer makes, in a step whose plan moves states not made so far.
-
-        Args:
-            key: The anchor that has been reached.
-            slot: Its slot.
-            fault: Told if a state is not as the plan expects.
-        """
-        makes_states = key == OPTIMIZER_PRE and self._skipped
-        late_trips = partial(self._make_late_trips, slot, fault) if makes_states else None
-        self._accountant.before_each_op(late_trips)
-        if makes_states:
-            self._made.clear()
-            self._accountant.when_made(self._made.note)
-        elif is_update(key):
-            self._made.begin_update(key)
-        elif key == OPTIMIZER_POST:
-            self._accountant.when_made(None)
-            self._made.clear()
-
-    def take_back(self, tracked: TrackedStorage) -> bool:
-        """Undoes the trip of what was taken for a state and is none; that state makes no trip.
-
-        Returns:
-            Whether the storage was taken for a state.
-        """
-        taken = next((i for i in self._made.taken if self.tracked.get(i) is tracked), None)
-        if taken is None:
-            return False
-        tracked.restore(self.h2d)
-        del self.tracked[taken]
-        self._skipped.add(taken)
-        self._now.skipped_swaps += 1
-        return True
-
     def _enter(self, trip: BoundaryTrip) -> None:
         tracked = self._known(trip.swap.storage)
         if tracked is None or tracked.residency is trip.residency:
@@ -260,22 +248,6 @@ class Moves:
         self._now.d2h_bytes += size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
-    def _make_late_trips(self, slot: int, fault: Callable[[str], None]) -> None:
-        """Sends away what has just been made; see [Note: states in the step that makes them]."""
-        if self._now.fallback is not None:
-            return
-        for storage_id in tuple(self._skipped):
-            trip = self._late.trip_at(storage_id, slot)
-            try:
-                tracked = None if trip is None else self._find(storage_id)
-                if trip is not None and tracked is not None:
-                    self._skipped.discard(storage_id)
-                    self._send(tracked, storage_id, trip.host_offset_bytes)
-                    self._now.stall_us += tracked.release()
-            except UnmovableError as error:
-                fault(str(error))
-                return
-
     def _version(self, storage_id: int) -> int:
         """Counts writes of an owned storage that autograd sees, whether the step is watched or not.
 
@@ -299,8 +271,6 @@ class Moves:
         """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
         lookup = self._lookups.get(storage_id)
         storage = None if lookup is None else storage_of(lookup())
-        if storage is None:
-            storage = self._made.take(storage_id)
         if storage is None:
             return None
         if storage.nbytes() != self._sizes[storage_id]:

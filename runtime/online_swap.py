@@ -14,7 +14,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.dispatch import is_bookkeeping, is_collective, storages_in, storages_of
 from profiles.owned import Owned
 from runtime.accountant import Accountant
 from runtime.copying import CopyLane
@@ -79,6 +79,8 @@ class OnlineSwap(TorchDispatchMode):
         self._here: dict[int, _Seen] = {}
         self._fixed: dict[int, _Seen] = {}
         self._away: dict[int, _Seen] = {}
+        # Threads of the process group may use these after the op that hands them over.
+        self._exchanged: set[int] = set()
         self._op = 0
         self._largest = Need(0, "", 0)
         self._fell_short = False
@@ -116,6 +118,15 @@ class OnlineSwap(TorchDispatchMode):
         for cdata in [cdata for cdata in self._here if cdata not in kept]:
             self._evict(cdata)
 
+    def hand_over(self, storage: torch.UntypedStorage) -> None:
+        """Brings a storage back, outside any step, and lets go of it."""
+        if storage._cdata in self._away:
+            self._bring_in(storage._cdata)
+        for place in self._places():
+            seen = place.pop(storage._cdata, None)
+            if seen is not None:
+                seen.finalizer.detach()
+
     def close(self) -> None:
         """Brings everything back, outside any step, where no budget holds, and lets go of it.
 
@@ -139,6 +150,8 @@ class OnlineSwap(TorchDispatchMode):
         self._prepare(inputs, self._output_bytes.of(func, args, kwargs))
         result = func(*args, **kwargs)
         touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
+        if is_collective(func):
+            self._exchanged |= touched.keys()
         for storage in touched.values():
             self._use(storage)
         self._note_need(func, touched)
@@ -195,7 +208,7 @@ class OnlineSwap(TorchDispatchMode):
         seen = self._here.pop(cdata, None) or self._fixed.pop(cdata, None)
         if seen is None or seen.tracked.size_bytes != storage.nbytes():
             seen = self._get_to_know(storage)
-        movable = storage.nbytes() > 0 and storage.resizable()
+        movable = storage.nbytes() > 0 and storage.resizable() and cdata not in self._exchanged
         (self._here if movable else self._fixed)[cdata] = seen
 
     def _get_to_know(self, storage: torch.UntypedStorage) -> _Seen:
@@ -210,6 +223,7 @@ class OnlineSwap(TorchDispatchMode):
             seen = place.get(cdata)
             if seen is not None and seen.tracked is tracked:
                 del place[cdata]
+                self._exchanged.discard(cdata)
                 self._accountant.allow(tracked)
                 self._give_back_host(seen)
 

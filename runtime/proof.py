@@ -1,7 +1,7 @@
 """The proof of a plan: train twice from one seed, without and with it, and compare every bit."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from statistics import median
@@ -9,9 +9,12 @@ from statistics import median
 import torch
 
 from planner.plan import Plan
+from profiles.dispatch import storages_of
 from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.owned import owned_storages
 from profiles.progress import Progress
+from profiles.reached import reached_tensors
+from profiles.recording import device_of
 from profiles.workload import Workload
 from runtime.accountant import Accountant
 from runtime.device_proof import STEPS_TO_FILL, Attach, Tell, prove_on_device
@@ -121,10 +124,7 @@ def _train_in_turns(
                 watched_steps, lambda k: tell("with the plan", k, watched_steps)
             )
         except torch.OutOfMemoryError as error:
-            raise PlanMismatchError(
-                f"Under the plan the training ran out of memory. {error} This is not the step "
-                "that was recorded: record it again with 'plan profile'."
-            ) from error
+            raise PlanMismatchError(_out_of_memory_text(replay, error)) from error
         for done in range(timed_steps):
             tell("timing both in turns", done, timed_steps)
             with replay.unguarded():
@@ -135,9 +135,26 @@ def _train_in_turns(
     return with_plan, replay, told
 
 
+def _out_of_memory_text(replay: Replay, error: torch.OutOfMemoryError) -> str:
+    text = f"Under the plan the training ran out of memory. {error}"
+    difference = replay.steps[-1].memory_difference if replay.steps else None
+    if difference is None:
+        return f"{text} Solve again with a smaller budget than the device has."
+    return (
+        f"{text} In {difference}. Let go of it before that anchor, or record the training as it is "
+        "now with 'plan profile'."
+    )
+
+
+def _reached(workload: Workload) -> Iterator[torch.UntypedStorage]:
+    """What the step can reach is on the device, whether an op has touched it or not."""
+    return storages_of(reached_tensors(workload), device_of(workload.model))
+
+
 def _without_plan(plan: Plan, workload: Workload) -> Surroundings:
     """Trains as anyone would: no hooks, no plan, memory only counted."""
     accountant = Accountant(torch.device(plan.device.kind), budget_bytes=None)
+    accountant.count(_reached(workload))
     return Surroundings(
         watched=lambda: _watch(accountant, workload),
         timed=nullcontext,
@@ -153,6 +170,7 @@ def _attached(
 
     def around(workload: Workload) -> Surroundings:
         replay = attach(plan, workload)
+        replay.count(_reached(workload))
         attached.append(replays.enter_context(replay))
         return Surroundings(
             watched=replay.step,
@@ -167,13 +185,16 @@ def _run_out_of_memory(plan: Plan, build: Callable[[], Workload], tell: Tell) ->
     """Trains without the plan under its budget; returns what went wrong, or nothing."""
     workload = build()
     accountant = Accountant(torch.device(plan.device.kind), plan.budget_bytes)
+    accountant.count(_reached(workload))
+    loss: torch.Tensor | None = None
     for done in range(STEPS_TO_FILL):
         tell("without the plan, under its budget", done, STEPS_TO_FILL)
         try:
             with _watch(accountant, workload):
-                workload.step()
+                loss = workload.step()
         except torch.OutOfMemoryError as error:
             return str(error)
+    del loss
     return ""
 
 
@@ -197,6 +218,7 @@ def _report(
 ) -> ProofReport:
     replayed, summary = tuple(replay.steps), replay.summary()
     timed = replayed[-len(with_plan.timed_us) :]
+    compared = [step for step in replayed if step.compares_memory]
     certificate, digests = plan.certificate, without.digests()
     return ProofReport(
         losses=tuple(float(loss) for loss in without.losses),
@@ -221,6 +243,10 @@ def _report(
         overrun_us=median(step.overrun_us for step in timed),
         misses=sum(step.misses for step in replayed),
         fallbacks=sum(step.fallback is not None for step in replayed),
+        memory_differences=tuple(
+            str(step.memory_difference) for step in compared if step.memory_difference is not None
+        ),
+        memory_compared_steps=len(compared),
         warnings=told,
         resident_growth_without_bytes=without.resident_growth_bytes,
         resident_growth_with_bytes=with_plan.resident_growth_bytes,

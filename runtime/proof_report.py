@@ -34,6 +34,10 @@ class ProofReport:
             where the host does not see it.
         misses: Ops that asked for a storage the plan had away.
         fallbacks: Steps that fell back to resident.
+        memory_differences: For each watched step whose memory was not the planned one in every
+            slot, where it first differed.
+        memory_compared_steps: Watched steps whose memory was compared: those that found all that
+            the plan moves.
         warnings: Why.
         resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
         resident_growth_with_bytes: The same with the plan; the host pool is apart. Both are 0 where
@@ -64,6 +68,8 @@ class ProofReport:
     overrun_us: float | None
     misses: int
     fallbacks: int
+    memory_differences: tuple[str, ...]
+    memory_compared_steps: int
     warnings: tuple[str, ...]
     resident_growth_without_bytes: int
     resident_growth_with_bytes: int

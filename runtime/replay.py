@@ -10,8 +10,9 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -26,6 +27,7 @@ from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
 from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
+from runtime.first_step import FirstStep
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
 from runtime.memory_curve import MemoryCurve
@@ -90,6 +92,8 @@ class Replay:
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._handles += _before_forward(model, self._on_forward)
         self._curve = MemoryCurve(plan)
+        self._first: FirstStep | None = None
+        self._missing: frozenset[int] = frozenset()
         self._slot = 0
         self._begun = range(0)
         self._step_count = 0
@@ -139,6 +143,10 @@ class Replay:
         """
         return self._guard.suspended()
 
+    def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
+        """Counts storages of the emulated device that no op of a step may ever touch."""
+        self._accountant.count(storages)
+
     def call_each_step(self, callback: OnStep) -> None:
         """Sets a function that is called with the statistics of every step when it ends.
 
@@ -159,6 +167,7 @@ class Replay:
         The first time, `summary` is logged at level INFO by the logger `swapplan`.
         """
         self._guard.leave()
+        self._close_first()
         self._moves.restore()
         self._hooks.close()
         for handle in self._handles:
@@ -187,9 +196,11 @@ class Replay:
             if self._backend.streams is not None:
                 # A watched step goes first, and the others take the same course.
                 self._backend.streams.see_stream()
+            if self._first is not None:
+                return
             if self._heard.is_extra(key, self._slot):
                 return
-            self._compare_memory()
+        self._compare_memory()
         try:
             self._check_anchor(key, shown)
             actions = self._schedule[self._slot]
@@ -199,7 +210,6 @@ class Replay:
                 self._moves.flush()
         except UnmovableError as error:
             self._fall_back(str(error))
-        self._moves.look_out_for_states(key, self._slot, self._fall_back)
         self._open_slot(shown)
 
     def _open_slot(self, shown: torch.Tensor | None) -> None:
@@ -215,7 +225,8 @@ class Replay:
     def _compare_memory(self) -> None:
         """Compares the slots that have just ended with the plan; see `runtime.memory_curve`."""
         assert self._now is not None
-        if self._now.fallback is None and self._begun:
+        follows_plan = self._now.fallback is None and self._first is None
+        if self._accountant.watching and follows_plan and self._begun:
             peak_bytes = self._accountant.slot_peak_bytes
             self._curve.compare(self._begun, peak_bytes, self._accountant.counted)
 
@@ -229,6 +240,9 @@ class Replay:
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
         now = self._now = StepStatistics(step=self._step_count)
+        self._first = self._first_step()
+        if self._first is not None:
+            watch = self._first.watched(partial(owned_storages, self._model, self._optimizer))
         watched = not isinstance(watch, nullcontext)
         start_ns = time.perf_counter_ns()
         try:
@@ -237,9 +251,12 @@ class Replay:
                 if now.fallback is not None:
                     self._accountant.lift()
                 with self._hooks.step():
-                    yield now
-                if watched:
-                    self._compare_memory()
+                    try:
+                        yield now
+                    except torch.OutOfMemoryError:
+                        self._compare_memory()
+                        raise
+                self._compare_memory()
         except BaseException as error:
             now.fallback = now.fallback or f"the step raised {type(error).__name__}"
             if self._workers is not None:
@@ -260,7 +277,8 @@ class Replay:
         self._moves.begin(now)
         if watched:
             self._accountant.count_owned(owned_storages(self._model, self._optimizer))
-        self._run_prologue(now)
+        if self._first is None:
+            self._run_prologue(now)
         now.boundary_restores = self.boundary_restores - self._restores_told
         self._restores_told = self.boundary_restores
 
@@ -292,7 +310,7 @@ class Replay:
         self._now = None
         try:
             if now.fallback is None:
-                self._moves.settle()
+                self._settle(now)
                 self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
             else:
                 self._restore_for_good()
@@ -312,6 +330,39 @@ class Replay:
         if self._on_step is not None:
             self._on_step(now)
 
+    def _close_first(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
+
+    def _first_step(self) -> FirstStep | None:
+        """Returns what runs the step if some of what the plan moves has still to be made.
+
+        What a step like that has not made the next one is not expected to make either.
+        """
+        missing = self._moves.missing()
+        if missing == self._missing:
+            return None
+        self._missing = missing
+        if not missing:
+            return None
+        return FirstStep(
+            device_of(self._model), self._backend, self._accountant, self._plan.budget_bytes
+        )
+
+    def _settle(self, now: StepStatistics) -> None:
+        """Leaves every storage where the plan has it when a step ends."""
+        if self._first is None:
+            self._moves.settle()
+            return
+        now.on_line = True
+        now.skipped_swaps = len(self._plan.swaps)
+        self._moves.take_over(self._first)
+        self._missing = self._moves.missing()
+        if self._first.shortage is not None:
+            self._tell_once(f"step {now.step} took more than the budget: {self._first.shortage}")
+        self._first = None
+
     def _check_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         slots = self._plan.slots
         if self._slot >= len(slots):
@@ -327,8 +378,6 @@ class Replay:
 
     def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
         assert self._now is not None
-        if self._moves.take_back(tracked):
-            return
         self._now.misses += 1
         self._fall_back(reason)
 
@@ -347,6 +396,9 @@ class Replay:
         if self._now.fallback is not None:
             return
         self._now.fallback = reason
+        self._accountant.lift()
+        if self._first is not None:
+            self._first.close()
         self._moves.restore()
         self._tell_once(f"step {self._now.step} fell back to resident: {reason}")
 
@@ -370,6 +422,7 @@ class Replay:
 
     def _restore_for_good(self) -> None:
         """Brings every storage back; the next step looks all of them up anew."""
+        self._close_first()
         self._moves.restore()
         self._moves.tracked.clear()
 

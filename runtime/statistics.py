@@ -23,6 +23,8 @@ class StepStatistics:
             this is the time compute waited.
         overrun_us: How much longer copies took on this machine than on the planned link.
         skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
+        on_line: Whether the step made what the plan moves, and so was kept within the budget
+            without the plan (see `runtime.first_step`).
         misses: Ops that asked for a storage the plan had away.
         peak_bytes: Most device bytes in storages; None if the step was not watched.
         memory_difference: The first slot whose measured memory was not the planned one; None if it
@@ -45,6 +47,7 @@ class StepStatistics:
     stall_us: float = 0.0
     overrun_us: float = 0.0
     skipped_swaps: int = 0
+    on_line: bool = False
     misses: int = 0
     peak_bytes: int | None = None
     memory_difference: MemoryDifference | None = None
@@ -54,3 +57,13 @@ class StepStatistics:
     prologue_bytes: int = 0
     boundary_restores: int = 0
     duration_us: float = 0.0
+
+    @property
+    def compares_memory(self) -> bool:
+        """Whether the step's memory says something of the plan.
+
+        It was counted, the step followed the plan, and no swap was left out. The first step of a
+        training holds less: not all that lives from step to step is made.
+        """
+        followed = self.fallback is None and not self.on_line and self.skipped_swaps == 0
+        return followed and self.peak_bytes is not None and self.step > 0

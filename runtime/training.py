@@ -47,6 +47,7 @@ class Training:
         self.timed_us: list[float] = []
         self.peak_bytes = 0
         self.resident_growth_bytes = 0
+        self._last: torch.Tensor | None = None
         self._random = _random_state()
         self._around = around(self.workload)
 
@@ -83,8 +84,9 @@ class Training:
 
     def _run(self, around: StepContext) -> None:
         with self._own_random_numbers(), around():
-            loss = self.workload.step().detach()
-        self.losses.append(loss.clone())
+            # Held until the next one is there, as the loop of a user does, and the recorder did.
+            self._last = self.workload.step()
+        self.losses.append(self._last.detach().clone())
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:

@@ -269,6 +269,8 @@ def report(**changes: object) -> ProofReport:
         "overrun_us": 0.0,
         "misses": 0,
         "fallbacks": 0,
+        "memory_differences": (),
+        "memory_compared_steps": 2,
         "warnings": (),
         "resident_growth_without_bytes": 0,
         "resident_growth_with_bytes": 0,

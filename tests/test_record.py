@@ -10,10 +10,12 @@ from torch import nn
 
 from planner.memory import slot_memory
 from profiles import trace
+from profiles.dispatch import storages_of
 from profiles.errors import WorkloadError
 from profiles.instruments import Instruments
 from profiles.owned import owned_storages
 from profiles.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource
+from profiles.reached import reached_tensors
 from profiles.record import record
 from profiles.workload import Workload
 from runtime.accountant import Accountant
@@ -151,10 +153,12 @@ def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     planned = max(memory.resident_bytes for memory in slot_memory(recorded(name)))
     workload = BUILDERS[name]()
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
+    accountant.count(storages_of(reached_tensors(workload)))
     for _ in range(3):
         accountant.count_owned(owned_storages(workload.model, workload.optimizer))
         with accountant.watch():
-            workload.step()
+            loss = workload.step()
+    del loss
     assert accountant.peak_bytes == planned
 
 

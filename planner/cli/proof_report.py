@@ -35,6 +35,8 @@ def print_figures(report: "ProofReport") -> None:
         rows,
         right=("without", "with the plan"),
     )
+    for difference in report.memory_differences:
+        print(f"Memory is not as planned: {difference}")
     if report.out_of_memory_without_plan:
         print(f"At this budget without the plan: {report.out_of_memory_message}")
     else:
@@ -86,6 +88,12 @@ def _memory_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
         f"{size_text(report.peak_with_bytes)} ({share:.1%})",
         "measured",
     )
+    yield (
+        "memory at every anchor",
+        "",
+        _curve_text(report),
+        f"measured in {report.memory_compared_steps} steps",
+    )
     yield ("peak the plan announces", "", size_text(report.peak_planned_bytes), "simulated")
     yield (
         "growth of resident set, host pool apart",
@@ -122,6 +130,12 @@ def _time_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
     yield ("moved back per step", "", size_text(report.h2d_bytes), "measured")
     yield ("misses", "", str(report.misses), "measured")
     yield ("steps that fell back", "", str(report.fallbacks), "measured")
+
+
+def _curve_text(report: "ProofReport") -> str:
+    if not report.memory_compared_steps:
+        return "not compared"
+    return "other than planned" if report.memory_differences else "as planned, to the byte"
 
 
 def verdict(equal: bool) -> str:

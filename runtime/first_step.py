@@ -1,0 +1,81 @@
+"""A step in which not all is there yet that the plan moves, as in the first of a training.
+
+[Note: the step that makes the states] Most optimizers make their states in the first step, many
+buffers and gradients come to life in it, too. A plan that has them wait on the host has no room for
+them at once, and their swaps should have begun long before. So such a step does not follow the
+plan. It is swapped on line (`runtime.online_swap`): before each op, what the op needs is brought
+in, and what has lain idle longest makes room. So it stays within the budget wherever the plan can:
+no op needs more then. It is slow, since nobody looks ahead. At its end everything goes where the
+plan has it when a step begins, and the next step follows the plan.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import torch
+
+from profiles.owned import Owned
+from runtime.accountant import Accountant
+from runtime.backend import Backend
+from runtime.host_shelf import HostShelf
+from runtime.online_swap import OnlineSwap
+from runtime.second_try import SecondTry
+from runtime.unpaced_lanes import host_pool
+
+
+class FirstStep:
+    """Keeps one step within a plan's budget without the plan."""
+
+    def __init__(
+        self, device: torch.device, backend: Backend, accountant: Accountant, budget_bytes: int
+    ) -> None:
+        """Prepares the step.
+
+        Args:
+            device: The device.
+            backend: Whose lanes carry the copies.
+            accountant: Counts the device's bytes while the step runs.
+            budget_bytes: What the step may use.
+        """
+        self._accountant = accountant
+        self._budget_bytes = budget_bytes
+        shelf = HostShelf(partial(host_pool, device))
+        self._swap = OnlineSwap(device, accountant, d2h=backend.d2h, h2d=backend.h2d, shelf=shelf)
+
+    @contextmanager
+    def watched(self, owned: Callable[[], tuple[Owned, ...]]) -> Iterator[None]:
+        """Surrounds the step; the mode that swaps is entered last, so it is asked first.
+
+        Args:
+            owned: Returns what the model and the optimizer hold.
+        """
+        self._swap.begin_step(owned())
+        with self._accountant.limited_to(self._budget_bytes), ExitStack() as modes:
+            modes.enter_context(self._accountant.watch())
+            modes.enter_context(SecondTry(self._swap.evict_all_but, ()))
+            modes.enter_context(self._swap)
+            yield
+
+    @property
+    def shortage(self) -> str | None:
+        """What did not fit, if the budget was given up."""
+        if not self._swap.fell_short:
+            return None
+        need = self._swap.largest_need
+        return (
+            f"{need.name} of the step that makes what the plan moves needs {need.size_bytes:,} "
+            "bytes at once"
+        )
+
+    def make_room(self) -> None:
+        """Moves out all that can be moved: there is room then for one storage after the other."""
+        self._swap.evict_all_but(set())
+
+    def hand_over(self, storage: torch.UntypedStorage) -> None:
+        """Brings one storage back and lets go of it: the plan has it from now on."""
+        self._swap.hand_over(storage)
+
+    def close(self) -> None:
+        """Brings back what is still away."""
+        self._swap.close()
