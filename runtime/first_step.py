@@ -25,7 +25,11 @@ from runtime.unpaced_lanes import host_pool
 
 
 class FirstStep:
-    """Keeps one step within a plan's budget without the plan."""
+    """Keeps one step within a plan's budget without the plan.
+
+    Attributes:
+        has_updated: Whether the optimizer has updated the parameters.
+    """
 
     def __init__(
         self, device: torch.device, backend: Backend, accountant: Accountant, budget_bytes: int
@@ -38,6 +42,7 @@ class FirstStep:
             accountant: Counts the device's bytes while the step runs.
             budget_bytes: What the step may use.
         """
+        self.has_updated = False
         self._accountant = accountant
         self._budget_bytes = budget_bytes
         shelf = HostShelf(partial(host_pool, device))

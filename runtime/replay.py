@@ -19,7 +19,7 @@ import torch
 
 from planner.plan import Plan
 from planner.schedule import Action, lower
-from profiles.anchors import AnchorHooks
+from profiles.anchors import OPTIMIZER_POST, AnchorHooks
 from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
@@ -93,7 +93,7 @@ class Replay:
         self._handles += _before_forward(model, self._on_forward)
         self._curve = MemoryCurve(plan)
         self._first: FirstStep | None = None
-        self._missing: frozenset[int] = frozenset()
+        self._never_made: frozenset[int] = frozenset()
         self._slot = 0
         self._begun = range(0)
         self._step_count = 0
@@ -197,6 +197,7 @@ class Replay:
                 # A watched step goes first, and the others take the same course.
                 self._backend.streams.see_stream()
             if self._first is not None:
+                self._first.has_updated |= key == OPTIMIZER_POST
                 return
             if self._heard.is_extra(key, self._slot):
                 return
@@ -240,6 +241,7 @@ class Replay:
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
         now = self._now = StepStatistics(step=self._step_count)
+        self._guard.leave()
         self._first = self._first_step()
         if self._first is not None:
             watch = self._first.watched(partial(owned_storages, self._model, self._optimizer))
@@ -269,7 +271,6 @@ class Replay:
             self._end_step(now, start_ns, watched=watched)
 
     def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
-        self._guard.leave()
         self._slot, self._begun = 0, range(0)
         self._curve.begin(self._step_count)
         self._step_count += 1
@@ -336,15 +337,8 @@ class Replay:
             first.close()
 
     def _first_step(self) -> FirstStep | None:
-        """Returns what runs the step if some of what the plan moves has still to be made.
-
-        What a step like that has not made the next one is not expected to make either.
-        """
-        missing = self._moves.missing()
-        if missing == self._missing:
-            return None
-        self._missing = missing
-        if not missing:
+        """Returns what runs the step if some of what the plan moves has still to be made."""
+        if not self._moves.missing() - self._never_made:
             return None
         return FirstStep(
             device_of(self._model), self._backend, self._accountant, self._plan.budget_bytes
@@ -357,8 +351,16 @@ class Replay:
             return
         now.on_line = True
         now.skipped_swaps = len(self._plan.swaps)
-        self._moves.take_over(self._first)
-        self._missing = self._moves.missing()
+        try:
+            self._moves.take_over(self._first)
+        except UnmovableError as error:
+            now.fallback = str(error)
+            self._restore_for_good()
+            self._tell_once(f"step {now.step} fell back to resident: {error}")
+            return
+        if self._first.has_updated:
+            # What an update has not made the next one is not expected to make either.
+            self._never_made = self._moves.missing()
         if self._first.shortage is not None:
             self._tell_once(f"step {now.step} took more than the budget: {self._first.shortage}")
         self._first = None

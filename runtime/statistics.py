@@ -17,8 +17,8 @@ class StepStatistics:
         step: Number of the step since `attach`, from 0.
         fallback: Why the step fell back to resident; None if it was replayed to the end. That
             another worker fell back is known when the next step begins.
-        d2h_bytes: Bytes copied to the host.
-        h2d_bytes: Bytes copied back.
+        d2h_bytes: Bytes copied to the host; 0 in a step that is swapped on line.
+        h2d_bytes: Bytes copied back, likewise.
         stall_us: Time the host waited for copies; on the emulated device the host computes, so
             this is the time compute waited.
         overrun_us: How much longer copies took on this machine than on the planned link.

