@@ -84,6 +84,7 @@ def estimate(
     device = torch.device("cuda", 0) if target.device.kind == "cuda" else torch.device("cpu")
     tell("building without memory", 0, 1)
     workload, tensors = build_hollow(build, device)
+    workload = workload.held()
     fake = _FakeStep(workload, tensors, device)
     del tensors
     tell("tracing", 0, 1)
@@ -153,23 +154,19 @@ class _FakeStep:
 
 def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[Storage, ...]:
     """Traces steps as `profiles.record` does, the first of which makes the optimizer's states."""
-    loss: torch.Tensor | None = None
     for done in range(WARMUP_STEPS + MOST_TRACED_STEPS):
         trace.begin_step(owned_storages(workload.model, workload.optimizer), fake.reached())
         found_bytes = trace.live_bytes
         hooks = AnchorHooks(workload.model, workload.optimizer, trace)
         try:
             with hooks.step():
-                # Assigned inside: the caller of a step holds its loss until the next one is there.
-                loss = fake.run(trace)
+                fake.run(trace)
         finally:
             hooks.close()
         if done >= WARMUP_STEPS and trace.live_bytes == found_bytes:
             break
     check_trains(trace.anchors)
-    storages = trace.storages(owned_storages(workload.model, workload.optimizer))
-    del loss
-    return storages
+    return trace.storages(owned_storages(workload.model, workload.optimizer))
 
 
 def _profile(

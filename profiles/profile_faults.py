@@ -68,12 +68,15 @@ def _storage_faults(profile: Profile, storage: Storage) -> Iterator[str]:
     where = f"storages[{storage.id}]"
     first, last = lifetime(storage, len(profile.ops))
     if first > len(profile.ops) or last >= len(profile.ops) or last < first - 1:
-        yield f"{where} lives from op {first} to op {last}, expected a stretch of the step"
+        yield (
+            f"{where} lives from op {first} to op {last} (allocated_op, released_op), expected a "
+            "stretch of the step"
+        )
         return
     previous = first
     for use in storage.uses:
         if not previous <= use.op <= last:
-            yield f"{where} is used by op {use.op}, expected {previous} to {last}"
+            yield f"{where} is used by op {use.op}, expected {previous} to {last} (released_op)"
         previous = use.op
     yield from _anchor_faults(profile, storage, where)
     yield from _identity_faults(profile, storage, where)

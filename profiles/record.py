@@ -93,6 +93,7 @@ def _record(
     progress: Progress,
     tools: Instruments,
 ) -> Profile:
+    workload = workload.held()
     timer = step_timer(tools.clock, workload.step)
     warmed_up = warm_up(timer, least_steps=warmup_steps, progress=progress)
     progress("tracing", 0, 1)
@@ -121,7 +122,6 @@ def _trace(workload: Workload) -> tuple[StepTrace, tuple[Storage, ...]]:
     such as one that collects its losses, grows; the profile has the bytes by which it did.
     """
     trace = StepTrace(device_of(workload.model))
-    loss: torch.Tensor | None = None
     for done in range(MOST_TRACED_STEPS):
         reached = storages_of(reached_tensors(workload), device_of(workload.model))
         trace.begin_step(owned_storages(workload.model, workload.optimizer), reached)
@@ -129,14 +129,11 @@ def _trace(workload: Workload) -> tuple[StepTrace, tuple[Storage, ...]]:
         with ExitStack() as watched:
             watch_anchors(workload, trace, watched)
             watched.enter_context(trace)
-            # Assigned inside: the caller of a step holds its loss until the next one is there.
-            loss = workload.step()
+            workload.step()
         if done > 0 and trace.live_bytes == found_bytes:
             break
     check_trains(trace.anchors)
-    storages = trace.storages(owned_storages(workload.model, workload.optimizer))
-    del loss
-    return trace, storages
+    return trace, trace.storages(owned_storages(workload.model, workload.optimizer))
 
 
 def _slot_durations_us(
@@ -182,5 +179,4 @@ def _timed(op: Op, kernel_us: float | None) -> Op:
 def _run(workload: Workload, listener: AnchorListener) -> None:
     with ExitStack() as watched:
         watch_anchors(workload, listener, watched)
-        loss = workload.step()
-    del loss
+        workload.step()

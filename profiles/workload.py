@@ -1,7 +1,7 @@
 """A training step that can be profiled and replayed: model, optimizer, and one callable."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,3 +20,22 @@ class Workload:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     step: Callable[[], torch.Tensor]
+
+    def held(self) -> "Workload":
+        """Returns it with each loss held until the next one is there, as training loops do.
+
+        `loss = step()` in a loop drops the loss of one step when that of the next has been made.
+        """
+        return replace(self, step=_HoldingStep(self.step))
+
+
+class _HoldingStep:
+    """A step that keeps what it returned last."""
+
+    def __init__(self, step: Callable[[], torch.Tensor]) -> None:
+        self._step = step
+        self._loss: torch.Tensor | None = None
+
+    def __call__(self) -> torch.Tensor:
+        self._loss = self._step()
+        return self._loss

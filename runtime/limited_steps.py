@@ -72,12 +72,11 @@ class LimitedSteps:
         Raises:
             CapacityError: There is no limit, and the device has no capacity of its own.
         """
-        self._workload = workload
+        self._workload = workload.held()
         self._tools = tools
         self._device = device_of(workload.model)
         self._accountant = Accountant(self._device, limit_bytes)
         self._accountant.count_owned(self._owned())
-        self._loss: torch.Tensor | None = None
         if limit_bytes is None:
             self._accountant.budget_bytes = self._accountant.live_bytes + _free_bytes(self._device)
         self._d2h, self._h2d = (unpaced_lane(self._device, direction) for direction in Direction)
@@ -114,8 +113,7 @@ class LimitedSteps:
             watched.enter_context(self._accountant.watch())
             for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
                 watched.enter_context(mode)
-            # Held until the next step's is there, as the caller of a step holds it.
-            self._loss = self._workload.step()
+            self._workload.step()
         self._check_need(trace)
         check_trains(trace.anchors)
         storages = trace.storages(self._owned())

@@ -183,18 +183,16 @@ def _attached(
 
 def _run_out_of_memory(plan: Plan, build: Callable[[], Workload], tell: Tell) -> str:
     """Trains without the plan under its budget; returns what went wrong, or nothing."""
-    workload = build()
+    workload = build().held()
     accountant = Accountant(torch.device(plan.device.kind), plan.budget_bytes)
     accountant.count(_reached(workload))
-    loss: torch.Tensor | None = None
     for done in range(STEPS_TO_FILL):
         tell("without the plan, under its budget", done, STEPS_TO_FILL)
         try:
             with _watch(accountant, workload):
-                loss = workload.step()
+                workload.step()
         except torch.OutOfMemoryError as error:
             return str(error)
-    del loss
     return ""
 
 

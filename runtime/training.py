@@ -42,12 +42,11 @@ class Training:
             build: Builds the workload from its seed.
             around: Makes what surrounds its steps.
         """
-        self.workload = build()
+        self.workload = build().held()
         self.losses: list[torch.Tensor] = []
         self.timed_us: list[float] = []
         self.peak_bytes = 0
         self.resident_growth_bytes = 0
-        self._last: torch.Tensor | None = None
         self._random = _random_state()
         self._around = around(self.workload)
 
@@ -84,9 +83,8 @@ class Training:
 
     def _run(self, around: StepContext) -> None:
         with self._own_random_numbers(), around():
-            # Held until the next one is there, as the loop of a user does, and the recorder did.
-            self._last = self.workload.step()
-        self.losses.append(self._last.detach().clone())
+            loss = self.workload.step()
+        self.losses.append(loss.detach().clone())
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
