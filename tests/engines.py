@@ -14,6 +14,7 @@ from profiles.profile import Link, Profile, Provenance, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
 from tests.everything_away import everything_away
+from tests.fixed_times import with_fixed_times
 
 KIB = 1024
 ROWS, WIDTH, LAYERS = 256, 96, 4
@@ -84,9 +85,10 @@ def masking() -> Workload:
 
 @cache
 def masking_profile() -> Profile:
-    """One step of it; recorded once."""
+    """One step of it; recorded once. Plans are made from it."""
     source = WorkloadSource(reference="masking", settings=(), seed=0)
-    return record(masking(), source=source, link=link_with_kernels(), timed_steps=1)
+    recorded = record(masking(), source=source, link=link_with_kernels(), timed_steps=1)
+    return with_fixed_times(recorded)
 
 
 def by_kernel(storage: PlannedStorage) -> CopyEngine:
