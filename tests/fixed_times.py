@@ -5,15 +5,28 @@ the machine at hand. What is worth moving depends on that; so a test that plans 
 asserts anything about the plan gives the recording these times first.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+from profiles.instruments import instruments_for
 from profiles.op_class import COMPUTE_CLASSES, class_of
-from profiles.profile import Op, Profile, read_profile, write_profile
+from profiles.profile import Link, Op, Profile, WorkloadSource, read_profile, write_profile
+from profiles.record import record
+from profiles.recording import device_of
+from profiles.workload import Workload
+from tests.fake_time import CountingClock
 
 LAUNCH_US = 1.0
 COMPUTE_BYTES_PER_US = 1000.0
 """Of ops bound by arithmetic."""
 MEMORY_BYTES_PER_US = 5000.0
+
+
+def record_at_fixed_times(workload: Workload, *, source: WorkloadSource, link: Link) -> Profile:
+    """Records a step by a clock on which it settles at once, and gives it fixed times."""
+    tools = replace(instruments_for(device_of(workload.model)), clock=CountingClock())
+    profile = record(workload, source=source, link=link, timed_steps=1, instruments=tools)
+    return with_fixed_times(profile)
 
 
 def with_fixed_times(profile: Profile) -> Profile:
