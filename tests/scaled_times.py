@@ -17,6 +17,8 @@ from profiles.stamps import CpuClock
 from profiles.trace import StepTrace
 
 LEAST, MOST = 0.25, 4.0
+INTERVALS, RUN, CALL = CpuClock.intervals_us, StepTrace._run, cpu_roofline._duration_us
+"""As they are without any scaling."""
 
 
 class Factors:
@@ -35,9 +37,9 @@ def scale_times(seed: int, patch: pytest.MonkeyPatch) -> None:
     """Scales what is measured of slots, of ops, and of this machine's CPU; clocks that tests bring
     along are left alone."""
     slots, ops, rates = (Factors(seed, what) for what in ("slot", "op", "rate"))
-    patch.setattr(CpuClock, "intervals_us", _scaled_intervals(CpuClock.intervals_us, slots))
-    patch.setattr(StepTrace, "_run", _scaled_ops(StepTrace._run, ops))
-    patch.setattr(cpu_roofline, "_duration_us", _scaled_calls(cpu_roofline._duration_us, rates))
+    patch.setattr(CpuClock, "intervals_us", _scaled_intervals(INTERVALS, slots))
+    patch.setattr(StepTrace, "_run", _scaled_ops(RUN, ops))
+    patch.setattr(cpu_roofline, "_duration_us", _scaled_calls(CALL, rates))
 
 
 def _scaled_intervals(
