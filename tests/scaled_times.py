@@ -54,7 +54,7 @@ def _scaled_intervals(
 def _scaled_ops(plain: Callable[..., tuple[Any, float]], factors: Factors) -> Callable[..., Any]:
     def run(stepped: StepTrace, *op: Any) -> tuple[Any, float]:
         result, duration_us = plain(stepped, *op)
-        if trace.time is not time:
+        if vars(trace)["time"] is not time:
             return result, duration_us
         return result, duration_us * factors.of(len(stepped.ops))
 
