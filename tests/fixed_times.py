@@ -22,10 +22,21 @@ COMPUTE_BYTES_PER_US = 1000.0
 MEMORY_BYTES_PER_US = 5000.0
 
 
-def record_at_fixed_times(workload: Workload, *, source: WorkloadSource, link: Link) -> Profile:
-    """Records a step by a clock on which it settles at once, and gives it fixed times."""
-    tools = replace(instruments_for(device_of(workload.model)), clock=CountingClock())
-    profile = record(workload, source=source, link=link, timed_steps=1, instruments=tools)
+def record_at_fixed_times(
+    workload: Workload, *, source: WorkloadSource, link: Link, warmup_steps: int = 2
+) -> Profile:
+    """Records a step by a clock on which it settles at once, and gives it fixed times.
+
+    So which step is recorded depends on no time either: it is the one after the warm-up.
+    """
+    profile = record(
+        workload,
+        source=source,
+        link=link,
+        warmup_steps=warmup_steps,
+        timed_steps=1,
+        instruments=replace(instruments_for(device_of(workload.model)), clock=CountingClock()),
+    )
     return with_fixed_times(profile)
 
 
