@@ -4,14 +4,17 @@ those marked `gpu` run only where there is one.
 [Note: time in tests] No test may depend on how fast the machine is, or on its pausing for seconds:
 what is asserted is structure, counts, bytes, simulated time, or time on a clock that the test
 itself moves (`tests.fake_time`). Limits of time end what would hang, and leave room for a machine
-many times slower.
+many times slower. `--scale-times` records as such machines would.
 """
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.scaled_times import scale_times
 
 # However slow the machine is, neither an example nor drawing one is too slow.
 settings.register_profile(
@@ -27,6 +30,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # Threads of one op that wait for each other make small ops slow wherever cores are shared, and
 # the lanes need a core of their own.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--scale-times",
+        metavar="SEED",
+        type=int,
+        help="multiply what recording on the CPU measures, op by op and slot by slot, each by a "
+        "random factor from 0.25 to 4: no test may notice",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
+    seed = request.config.getoption("--scale-times")
+    with pytest.MonkeyPatch.context() as patch:
+        if seed is not None:
+            scale_times(seed, patch)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

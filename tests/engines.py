@@ -11,9 +11,9 @@ from planner.plan import Plan, PlannedStorage
 from planner.simulate import simulate_plan
 from profiles.copy_engine import CopyEngine, EngineRate
 from profiles.profile import Link, Profile, Provenance, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 
 KIB = 1024
 ROWS, WIDTH, LAYERS = 256, 96, 4
@@ -84,9 +84,9 @@ def masking() -> Workload:
 
 @cache
 def masking_profile() -> Profile:
-    """One step of it; recorded once."""
+    """One step of it; recorded once. Plans are made from it."""
     source = WorkloadSource(reference="masking", settings=(), seed=0)
-    return record(masking(), source=source, link=link_with_kernels(), timed_steps=1)
+    return record_at_fixed_times(masking(), source=source, link=link_with_kernels())
 
 
 def by_kernel(storage: PlannedStorage) -> CopyEngine:

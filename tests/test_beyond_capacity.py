@@ -20,7 +20,6 @@ from profiles.op_times import OpTimes
 from profiles.op_workspaces import OpWorkspaces, with_op_overhead
 from profiles.owned import owned_storages
 from profiles.profile import Profile, SlotTimes, WorkloadSource
-from profiles.record import record
 from profiles.slot_memory import slot_memory
 from profiles.stamps import CpuClock
 from profiles.workload import Workload
@@ -37,6 +36,7 @@ from runtime.proof import prove
 from runtime.second_try import SecondTry
 from tests.fake_streams import ComputeLog, FakeStreams, logging_resizes
 from tests.fake_time import CountingClock
+from tests.fixed_times import record_at_fixed_times
 from tests.test_record import two_layers
 from tests.test_record_cuda import layers_on_device
 from tests.toys import activation, resident, toy
@@ -515,7 +515,8 @@ def test_a_plan_made_beyond_capacity_is_proved() -> None:
 def test_on_a_gpu_a_step_beyond_its_limit_is_recorded() -> None:
     """The same storages and anchors as resident, and a peak that holds for the resident step."""
     device = device_at_hand("cuda")
-    resident_step = record(build_on(device, layers_on_device), source=SOURCE, link=FAST_LINK)
+    workload = build_on(device, layers_on_device)
+    resident_step = record_at_fixed_times(workload, source=SOURCE, link=FAST_LINK)
     limit = int(SHARE * peak_bytes(resident_step))
     swapped = beyond(build_on(device, layers_on_device), limit)
     assert swapped.storages == resident_step.storages

@@ -12,6 +12,7 @@ from profiles.hardware import EMULATED, LINKS
 from profiles.profile import Profile, read_profile, write_profile
 from profiles.version import CREATED_BY
 from runtime.proof_report import ProofReport
+from tests.fixed_times import give_fixed_times
 from tests.invariants import check_plan
 from tests.toys import activation, fixed, toy, unet_like
 
@@ -234,6 +235,7 @@ def test_profile_solve_and_run_a_users_training(
     assert recorded.workload.settings == (("width", "32"),)
     assert (recorded.workload.seed, recorded.timed_steps) == (5, 1)
     assert recorded.warmup_steps >= 1
+    give_fixed_times(profile)
     assert main(["solve", str(profile), "--budget", "90%", "-o", str(plan)]) == 0
     assert read_plan(plan).swaps
     capsys.readouterr()

@@ -16,6 +16,7 @@ from planner.slot_times import COLUMNS, read_slot_times, slot_times_table, write
 from planner.trace_events import Lane, Process, trace
 from profiles.errors import FileError
 from profiles.profile import write_profile
+from tests.fixed_times import give_fixed_times
 from tests.test_cli import TRAINING, sandwich, solved
 
 
@@ -118,6 +119,7 @@ def test_plan_run_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     profile, plan = tmp_path / "mine.profile.json.gz", tmp_path / "mine.plan.json"
     words = ["profile", f"{tmp_path}/mine.py:train", "--set", "width=32"]
     assert main([*words, "--warmup", "1", "--steps", "1", "-o", str(profile)]) == 0
+    give_fixed_times(profile)
     assert main(["solve", str(profile), "--budget", "90%", "-o", str(plan)]) == 0
     traced, slots = tmp_path / "run.trace.json.gz", tmp_path / "run.csv"
     words = ["run", str(plan), "--steps", "4", "--trace", str(traced), "--slots", str(slots)]

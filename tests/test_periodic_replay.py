@@ -20,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan import Plan
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import FallbackWarning, Replay
 from runtime.mode_stack import call_modes, op_modes
 from runtime.proof import prove
 from runtime.residency import Residency
+from tests.fixed_times import record_at_fixed_times
 from tests.periodic import (
     clean_trips_late,
     leaving_at_boundary,
@@ -84,7 +84,7 @@ def training(kind: str = "adam", *, rows: int = 64) -> Workload:
 @cache
 def plan_for(kind: str) -> Plan:
     source = WorkloadSource(reference="", settings=(), seed=0)
-    return periodic(record(training(kind), source=source, link=FAST_LINK, timed_steps=1))
+    return periodic(record_at_fixed_times(training(kind), source=source, link=FAST_LINK))
 
 
 class Pair:

@@ -566,7 +566,6 @@ def test_on_a_gpu_everything_is_timed() -> None:
     assert profile.device.kind == "cuda"
     products = [op for op in profile.ops if op.name == "aten.addmm.default"]
     assert products
-    assert all(op.kernel_us for op in products)
-    assert 0 < sum(op.kernel_us or 0.0 for op in profile.ops) <= 1.1 * profile.step_us
+    assert all(op.kernel_us == op.duration_us > 0 for op in products)
     assert all(slot.overhead_bytes >= 0 for slot in profile.slots)
     assert all(storage.kind for storage in profile.storages)

@@ -15,13 +15,13 @@ from torch.nn import functional
 from planner.plan import Plan, write_plan
 from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
 from runtime.proof import prove
 from runtime.residency import TrackedStorage
 from tests import models
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.training import (
     BUILDERS,
     FAST_LINK,
@@ -177,7 +177,7 @@ SAME = [512] * 40
 
 def perceptron_plan() -> Plan:
     source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record(perceptron_training(SAME), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(perceptron_training(SAME), source=source, link=FAST_LINK)
     return everything_away(profile)
 
 
@@ -406,7 +406,7 @@ def test_an_in_place_write_to_a_saved_tensor_is_still_an_error() -> None:
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         training([True]).step()
     source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record(training([False] * 40), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(training([False] * 40), source=source, link=FAST_LINK)
     workload = training([False, True])
     with Replay(everything_away(profile), workload.model, workload.optimizer) as replay:
         with replay.step():
@@ -457,7 +457,7 @@ def test_same_shapes_but_another_program_falls_back_with_right_numbers() -> None
         return Workload(model=model, optimizer=optimizer, step=step)
 
     source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record(training(nn.Sequential), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(training(nn.Sequential), source=source, link=FAST_LINK)
     plain, workload = training(Swapped), training(Swapped)
     replay = Replay(everything_away(profile), workload.model, workload.optimizer)
     with replay, pytest.warns(FallbackWarning):

@@ -19,7 +19,6 @@ from planner.plan import Plan
 from profiles.copy_engine import CopyEngine
 from profiles.device import build_on
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import Replay, replay
 from runtime.backend import Backend, Watch
@@ -28,6 +27,7 @@ from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import PinnedHostPool
 from runtime.streams import CudaStreams
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.gpu.variants import VARIANTS, build_variant
 from tests.periodic import periodic
 from tests.test_cuda_lanes import ComputeNeverWaits, NeverWaitsForCompute
@@ -48,7 +48,7 @@ def build(name: str, device: torch.device) -> Workload:
 
 def hardest_plan(name: str, device: torch.device, boundary: Boundary) -> Plan:
     source = WorkloadSource(reference=name, settings=(), seed=0)
-    profile = record(build(name, device), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(build(name, device), source=source, link=FAST_LINK)
     hardest = periodic if boundary is Boundary.PERIODIC else everything_away
     plan = hardest(profile)
     budget_bytes = plan.budget_bytes + GROWTH_TRACKER_BYTES

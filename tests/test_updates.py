@@ -14,12 +14,12 @@ from planner.memory import planned_bytes, slot_memory
 from planner.plan import Plan
 from profiles.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, AnchorHooks, Reported, is_update
 from profiles.profile import Profile, StorageKind, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import Replay
 from runtime.proof import prove
 from tests.estimating import assert_same_step, estimated
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK
 
 WIDTH, LAYERS, ROWS = 64, 4, 8
@@ -66,7 +66,7 @@ def training(make_optimizer: MakeOptimizer) -> Workload:
 
 
 def recorded(make_optimizer: MakeOptimizer) -> Profile:
-    return record(training(make_optimizer), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    return record_at_fixed_times(training(make_optimizer), source=SOURCE, link=FAST_LINK)
 
 
 class Keys:

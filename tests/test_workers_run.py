@@ -12,9 +12,9 @@ from planner.plan import read_plan, write_plan
 from planner.solve import solve
 from profiles.data_parallel import data_parallel, group_of_one
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workloads.build import build
 from runtime import worker_processes
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK
 
 SECONDS = 900
@@ -79,7 +79,8 @@ def _plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "training.py").write_text(TRAINING)
     source = WorkloadSource(reference=f"{folder / 'training.py'}:train", settings=(), seed=0)
     with group_of_one():
-        profile = record(data_parallel(build(source)), source=source, link=FAST_LINK)
+        workload = data_parallel(build(source))
+        profile = record_at_fixed_times(workload, source=source, link=FAST_LINK)
     peak_bytes = solve(profile, budget_bytes=1 << 40).certificate.peak_without_bytes
     path = folder / "training.plan.json"
     write_plan(solve(profile, budget_bytes=peak_bytes * 7 // 10), path)
@@ -134,7 +135,7 @@ def test_a_plan_for_one_process_is_refused_by_workers(
     plan_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = read_plan(plan_file).workload
-    profile = record(build(source), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(build(source), source=source, link=FAST_LINK)
     path = plan_file.with_name("alone.plan.json")
     write_plan(solve(profile, budget_bytes=1 << 40), path)
     assert main(["run", str(path), "--workers", "1"]) == 2

@@ -7,10 +7,10 @@ import torch
 
 from planner.plan import Plan
 from profiles.profile import Link, Profile, Provenance, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from tests import models
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 
 FAST_LINK = Link(
     name="test",
@@ -40,7 +40,7 @@ BUILDERS: dict[str, Callable[[], Workload]] = {
 def recorded(name: str) -> Profile:
     """The profile of one of the small models; recorded once."""
     source = WorkloadSource(reference=name, settings=(), seed=0)
-    return record(BUILDERS[name](), source=source, link=FAST_LINK, timed_steps=1)
+    return record_at_fixed_times(BUILDERS[name](), source=source, link=FAST_LINK)
 
 
 @cache

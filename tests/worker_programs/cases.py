@@ -5,8 +5,8 @@ from functools import partial
 
 from profiles.data_parallel import data_parallel, group_of_one
 from profiles.profile import Profile, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
+from tests.fixed_times import record_at_fixed_times
 from tests.training import BUILDERS, FAST_LINK
 from tests.worker_programs import own_script
 
@@ -28,4 +28,4 @@ def recorded_alone(name: str) -> Profile:
     """Records a case as the only worker."""
     source = WorkloadSource(reference=name, settings=(), seed=0)
     with group_of_one():
-        return record(CASES[name](), source=source, link=FAST_LINK, timed_steps=1)
+        return record_at_fixed_times(CASES[name](), source=source, link=FAST_LINK)
