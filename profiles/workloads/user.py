@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from profiles.errors import SwapplanError, WorkloadError
+from profiles.hooks_refused import MESSAGE, is_refusal_of_hooks
 from profiles.workload import Workload
 
 EXPECTED = "a profiles.workload.Workload or a tuple (model, optimizer, step)"
@@ -107,6 +108,8 @@ def _guarded(
             # Running out of memory is what `plan run` waits for.
             raise
         except (Exception, SystemExit) as error:
+            if is_refusal_of_hooks(error):
+                raise WorkloadError(f"{reference}: {MESSAGE}") from error
             told = _one_line(error, path)
             raise WorkloadError(f"{reference}: the step failed: {told}") from error
         if not isinstance(loss, torch.Tensor):
