@@ -13,7 +13,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.dispatch import is_bookkeeping, is_taken_apart, storages_in, storages_of
 from profiles.live_storages import LiveStorages
 from profiles.owned import Owned
 from runtime.memory_curve import Counted
@@ -156,6 +156,8 @@ class Accountant(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

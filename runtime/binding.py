@@ -11,7 +11,8 @@ import torch
 
 from planner.plan import Plan
 from profiles.data_parallel import unwrapped
-from profiles.owned import has_storage
+from profiles.owned import PART
+from profiles.plain_tensors import only_plain, part_at
 
 Lookup = Callable[[], torch.Tensor | None]
 
@@ -30,10 +31,9 @@ def lookups(
 
 
 def storage_of(tensor: torch.Tensor | None) -> torch.UntypedStorage | None:
-    """Returns a tensor's storage, if it is there and has one."""
-    if tensor is None or not has_storage(tensor):
-        return None
-    return tensor.untyped_storage()
+    """Returns the storage of a tensor, or of the one that it wraps, if there is one."""
+    plain = only_plain(tensor)
+    return None if plain is None else plain.untyped_storage()
 
 
 def _lookups_by_name(
@@ -64,4 +64,12 @@ def _lookups_by_name(
         kind, _, qualified = name.partition(":")
         return makers[kind](qualified) if kind in makers else lambda: None
 
-    return lookup
+    def whole_or_part(name: str) -> Lookup:
+        owner, part, path = name.partition(PART)
+        if not part:
+            return lookup(name)
+        whole, holder = lookup(name), lookup(owner)
+        # A name may have the sign in it, too.
+        return lambda: part_at(holder(), path) if (found := whole()) is None else found
+
+    return whole_or_part

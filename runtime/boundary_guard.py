@@ -25,13 +25,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, tensors_of
-from profiles.owned import has_storage
+from profiles.dispatch import is_bookkeeping, storages_of
 from runtime.mode_stack import (
     call_modes,
     enter_calls_below,
@@ -91,7 +89,7 @@ class BoundaryGuard:
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
-        if self._guarded and any(map(self._is_guarded, tensors_of(arguments))):
+        if self._guarded and any(s._cdata in self._guarded for s in storages_of(arguments)):
             self.touch(str(getattr(what, "__name__", what)))
 
     @contextmanager
@@ -103,13 +101,6 @@ class BoundaryGuard:
         finally:
             if self._guarded:
                 self._enter_modes()
-
-    def _is_guarded(self, tensor: torch.Tensor) -> bool:
-        try:
-            return has_storage(tensor) and tensor.untyped_storage()._cdata in self._guarded
-        except (RuntimeError, NotImplementedError):
-            # A wrapper without a storage of its own; what it wraps is not known.
-            return True
 
     def _enter_modes(self) -> None:
         if not self._has_entered(op_modes()):

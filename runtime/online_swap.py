@@ -14,7 +14,13 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, is_collective, storages_in, storages_of
+from profiles.dispatch import (
+    is_bookkeeping,
+    is_collective,
+    is_taken_apart,
+    storages_in,
+    storages_of,
+)
 from profiles.owned import Owned
 from runtime.accountant import Accountant
 from runtime.copying import CopyLane
@@ -143,6 +149,8 @@ class OnlineSwap(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
