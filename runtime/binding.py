@@ -12,7 +12,7 @@ import torch
 from planner.plan import Plan
 from profiles.data_parallel import unwrapped
 from profiles.owned import PART
-from profiles.plain_tensors import only_plain, part_at
+from profiles.plain_tensors import only_plain, part_at, version_of
 
 Lookup = Callable[[], torch.Tensor | None]
 
@@ -30,10 +30,36 @@ def lookups(
     }
 
 
+def write_counts(
+    plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[int, Callable[[], int]]:
+    """Returns how to count the writes of each storage that `lookups` finds, as autograd counts them.
+
+    An op that writes a wrapper counts for the wrapper and not for what is behind it, whatever writes
+    that directly counts for it alone. So both are asked.
+    """
+    by_name = _lookups_by_name(unwrapped(model), optimizer)
+    return {
+        storage_id: _count(by_name, lookup, plan.storage(storage_id).name)
+        for storage_id, lookup in lookups(plan, model, optimizer).items()
+    }
+
+
 def storage_of(tensor: torch.Tensor | None) -> torch.UntypedStorage | None:
     """Returns the storage of a tensor, or of the one that it wraps, if there is one."""
     plain = only_plain(tensor)
     return None if plain is None else plain.untyped_storage()
+
+
+def _count(by_name: Callable[[str], Lookup], lookup: Lookup, name: str) -> Callable[[], int]:
+    asked = [lookup]
+    if PART in name:
+        asked.append(by_name(name.partition(PART)[0]))
+
+    def count() -> int:
+        return sum(version_of(found) for one in asked if (found := one()) is not None)
+
+    return count
 
 
 def _lookups_by_name(
