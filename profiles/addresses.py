@@ -10,10 +10,10 @@ another path, so a watched step would not be the step. Methods that are replaced
 they are called. They are replaced when the first listener comes and put back when the last one
 goes, not step by step: Python forgets what it has cached of a class each time.
 
-[Note: what is not seen] An address taken before anybody listened and used later: a kernel that
-keeps `weight.data_ptr()` from its construction, a CUDA graph. What C++ code takes by itself: an
-extension that is handed the tensor, a library that uses `__dlpack_c_exchange_api__`. There is
-`touch` for those.
+[Note: what is not seen] What C++ code takes by itself: an extension that is handed the tensor, a
+library that uses `__dlpack_c_exchange_api__`. There is `touch` for those. And an address that is
+kept: by a kernel that took `weight.data_ptr()` when it was made, by a CUDA graph. No `touch` helps
+there, as a storage that was away comes back at another address.
 """
 
 import threading
@@ -79,8 +79,9 @@ def touch(*tensors: torch.Tensor, writes: bool = True) -> None:
 
     A recording counts it as a use at this point of the step. A replay makes sure that the bytes
     are there, and that a copy on the host is not taken for true any more if they are written.
-    Where there is neither, it does nothing. Call it right before the kernel; in a step a tensor
-    stays where it is until the next module, saved tensor or gradient.
+    Where there is neither, it does nothing. Call it right before the kernel, and before the address
+    is taken: tensors stay where they are until the next anchor, that is the next module, saved
+    tensor or gradient. Anything autograd knows of the tensors stays as it is.
 
     Args:
         tensors: What is used.

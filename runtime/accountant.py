@@ -129,6 +129,14 @@ class Accountant(TorchDispatchMode):
         if self._copied.get(tracked.cdata) is tracked:
             del self._copied[tracked.cdata]
 
+    def see_address(self, storage: torch.UntypedStorage, *, writes: bool) -> None:
+        """Does for code that is about to get at a storage's memory what is done for an op."""
+        cdata = storage._cdata
+        if cdata in self._forbidden:
+            self._refuse("code that is no op", self._forbidden[cdata])
+        if writes and cdata in self._copied:
+            self._copied[cdata].forget_copy()
+
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes more are within the budget."""
         if self.budget_bytes is None or self._lifted:
@@ -186,9 +194,9 @@ class Accountant(TorchDispatchMode):
         self.live_bytes -= self._dying_bytes
         self._dying_bytes = 0
 
-    def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
+    def _refuse(self, what: object, tracked: "TrackedStorage") -> None:
         if self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{func} uses a storage that the plan has away", tracked)
+            self._on_forbidden_use(f"{what} uses a storage that the plan has away", tracked)
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         cdata = storage._cdata

@@ -33,9 +33,9 @@ def lookups(
 def write_counts(
     plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[int, Callable[[], int]]:
-    """Returns how to count the writes of each storage that `lookups` finds, as autograd counts them.
+    """Returns how autograd counts the writes of each storage that `lookups` finds.
 
-    An op that writes a wrapper counts for the wrapper and not for what is behind it, whatever writes
+    An op that writes a wrapper counts for the wrapper and not for what is behind it; what writes
     that directly counts for it alone. So both are asked.
     """
     by_name = _lookups_by_name(unwrapped(model), optimizer)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -91,6 +92,11 @@ class BoundaryGuard:
         """Brings everything back if a tensor among the arguments is guarded."""
         if self._guarded and any(s._cdata in self._guarded for s in storages_of(arguments)):
             self.touch(str(getattr(what, "__name__", what)))
+
+    def look_at(self, storage: torch.UntypedStorage) -> None:
+        """Brings everything back if a storage is guarded whose address is taken."""
+        if storage._cdata in self._guarded:
+            self.touch("code that is no op")
 
     @contextmanager
     def suspended(self) -> Iterator[None]:

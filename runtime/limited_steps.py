@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 import torch
 
 from planner.direction import Direction
+from profiles.addresses import Listening
 from profiles.dispatch import storages_of
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments
@@ -108,7 +109,8 @@ class LimitedSteps:
         workspaces = [] if meter is None else [OpWorkspaces(meter)]
         watchers: list[OpWatcher] = [times, *workspaces]
         with ExitStack() as watched:
-            watch_anchors(self._workload, trace, watched)
+            watch_anchors(self._workload, _TraceThenSwap(trace, self._swap), watched)
+            watched.enter_context(Listening(self._swap.on_address))
             for mode in (times, *workspaces):
                 watched.enter_context(mode)
             watched.enter_context(self._accountant.watch())
@@ -158,6 +160,19 @@ class LimitedSteps:
             f"{size_text_up(need.size_bytes)} on the device at once, the limit is {limit}. "
             "Give --limit at least that much, or record a smaller step."
         )
+
+
+class _TraceThenSwap:
+    """An anchor listener that tells both the trace and what swaps."""
+
+    def __init__(self, trace: StepTrace, swap: OnlineSwap) -> None:
+        self._trace = trace
+        self._swap = swap
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Tells both; see `profiles.anchors`."""
+        self._trace.on_anchor(key, shown)
+        self._swap.at_anchor()
 
 
 def _free_bytes(device: torch.device) -> int:
