@@ -20,6 +20,7 @@ from profiles.profile import Op, Storage
 from profiles.quantities import size_text_down, size_text_up
 from profiles.reached import reached_tensors
 from profiles.recording import check_trains, device_of, watch_anchors
+from profiles.shapes_seen import ShapesSeen
 from profiles.trace import StepTrace
 from profiles.workload import Workload
 from runtime.accountant import Accountant
@@ -36,6 +37,7 @@ class SeenStep(NamedTuple):
         ops: Its ops, in order.
         anchors: Keys of its anchors, in order.
         shows: The storage each of them shows.
+        shapes: What its anchors showed.
         storages: Its storages.
         durations_us: The time of each op.
         held_bytes: Allocated all the time, beyond storages; 0 where there is no allocator to ask.
@@ -45,6 +47,7 @@ class SeenStep(NamedTuple):
     ops: tuple[Op, ...]
     anchors: tuple[str, ...]
     shows: tuple[int | None, ...]
+    shapes: ShapesSeen
     storages: tuple[Storage, ...]
     durations_us: tuple[float, ...]
     held_bytes: int
@@ -101,6 +104,7 @@ class LimitedSteps:
         """
         trace = self._trace
         trace.begin_step(self._owned(), self._reached())
+        shapes = ShapesSeen(_TraceThenSwap(trace, self._swap), self._swap.size_of)
         self._swap.begin_step(self._owned())
         self._accountant.count_owned(self._owned())
         meter = self._tools.memory
@@ -109,7 +113,7 @@ class LimitedSteps:
         workspaces = [] if meter is None else [OpWorkspaces(meter)]
         watchers: list[OpWatcher] = [times, *workspaces]
         with ExitStack() as watched:
-            watch_anchors(self._workload, _TraceThenSwap(trace, self._swap), watched)
+            watch_anchors(self._workload, shapes, watched)
             watched.enter_context(Listening(self._swap.on_address))
             for mode in (times, *workspaces):
                 watched.enter_context(mode)
@@ -125,6 +129,7 @@ class LimitedSteps:
             ops=tuple(trace.ops),
             anchors=tuple(trace.anchors),
             shows=tuple(trace.shows),
+            shapes=shapes,
             storages=storages,
             durations_us=times.durations_us(),
             held_bytes=held,
