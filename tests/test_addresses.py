@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils import dlpack
 
 import runtime
 from profiles.addresses import Listening, touch
 from profiles.anchors import AnchorHooks
+from profiles.plain_tensors import address_of
 from profiles.profile import Access, WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload
@@ -36,7 +36,7 @@ WAYS: dict[str, tuple[Access, Callable[[torch.Tensor], object]]] = {
     "asarray": (Access.WRITE, np.asarray),
     "ufunc": (Access.WRITE, lambda t: np.abs(np.asarray(t))),
     "from_dlpack": (Access.WRITE, np.from_dlpack),
-    "to_dlpack": (Access.WRITE, lambda t: dlpack.to_dlpack(t)),
+    "to_dlpack": (Access.WRITE, lambda t: vars(torch.utils.dlpack)["to_dlpack"](t)),
     "apply_": (Access.WRITE, lambda t: t.apply_(abs)),
     "map_": (Access.WRITE, lambda t: t.map_(t, max)),
     "share": (Access.WRITE, lambda t: t.clone().share_memory_()),
@@ -84,12 +84,13 @@ def test_what_only_describes_a_tensor_is_not_told() -> None:
 
 
 def test_methods_are_torchs_own_before_and_after() -> None:
-    before = dict(vars(torch.Tensor)), dict(vars(torch.UntypedStorage)), torch.to_dlpack
+    before = [dict(vars(owner)) for owner in (torch.Tensor, torch.UntypedStorage, torch._C)]
     with Listening(Heard()):
         with Listening(Heard()):
             pass
         assert "data_ptr" in vars(torch.Tensor)
-    assert (dict(vars(torch.Tensor)), dict(vars(torch.UntypedStorage)), torch.to_dlpack) == before
+    assert before == [dict(vars(o)) for o in (torch.Tensor, torch.UntypedStorage, torch._C)]
+    assert vars(torch)["to_dlpack"] is vars(torch._C)["_to_dlpack"]
 
 
 def test_of_a_wrapper_what_is_behind_it_is_told() -> None:
@@ -128,10 +129,9 @@ def foreign(tensor: torch.Tensor) -> torch.Tensor:
     """Stands for an extension in C++: what it is handed, it takes by itself."""
     runtime.touch(tensor, writes=False)
     out = torch.empty(tensor.shape, dtype=tensor.dtype)
-    for to, come_from in ((out, tensor),):
-        storages = [t.untyped_storage() for t in (to, come_from)]
-        one, other = (torch._C.StorageBase.data_ptr(s) for s in storages)  # type: ignore[attr-defined]
-        ctypes.memmove(one, other, tensor.numel() * tensor.element_size())
+    size_bytes = tensor.numel() * tensor.element_size()
+    to, come_from = (address_of(t.untyped_storage()) for t in (out, tensor))
+    ctypes.memmove(to, come_from, size_bytes)
     return out
 
 
@@ -143,7 +143,7 @@ class Product(torch.autograd.Function):
         return rows @ kernel(weight).T
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         rows, weight = ctx.saved_tensors
         return gradient @ ctx.kernel(weight), gradient.T @ ctx.kernel(rows), None
 
@@ -196,16 +196,17 @@ def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
     profile = record(by_address(torch.clone), source=SOURCE, link=FAST_LINK, timed_steps=1)
     plain, workload = by_address(torch.clone), by_address(torch.clone)
     plan = everything_away(profile)
-    away = next(iter(workload.model.parameters()))
+    away = next(workload.model.parameters())
 
-    def reading(_: torch.autograd.Function) -> None:
+    def by_address_too(*_: Any) -> None:
         read(away)
 
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         with replay.step() as usual:
             workload.step()
         plain.step()
-        handle = workload.model[5].register_forward_hook(lambda *_: reading(None))  # type: ignore[operator,index,arg-type,return-value]
+        last = list(workload.model.children())[-1]
+        handle = last.register_forward_hook(by_address_too)
         with pytest.warns(FallbackWarning, match="code that is no op uses"), replay.step() as odd:
             workload.step()
         plain.step()

@@ -108,6 +108,8 @@ class Lora(nn.Module):
 class Graph(nn.Module):
     """A graph's adjacency as a sparse buffer."""
 
+    adjacency: torch.Tensor
+
     def __init__(self, layout: torch.layout) -> None:
         super().__init__()
         adjacency = (torch.rand(ROWS, ROWS) > 0.8).float()
@@ -277,7 +279,7 @@ def resizing() -> Workload:
     def step() -> torch.Tensor:
         optimizer.zero_grad()
         gathered.untyped_storage().resize_(size_bytes)
-        gathered.copy_(model[0].weight.detach())  # type: ignore[operator,union-attr,arg-type]
+        gathered.copy_(next(model.parameters()).detach())
         loss = (model(torch.ones(ROWS, WIDTH) * 2) @ torch.ones(1, WIDTH) @ gathered).sum()
         loss.backward()
         optimizer.step()
@@ -306,7 +308,8 @@ def sharded() -> Workload:
 
     torch.manual_seed(0)
     layers = [m for _ in range(3) for m in (nn.Linear(WIDTH, WIDTH), nn.GELU())]
-    model = fully_shard(nn.Sequential(*layers))
+    model = nn.Sequential(*layers)
+    fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     generator = torch.Generator().manual_seed(1)
 

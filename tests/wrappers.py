@@ -23,7 +23,9 @@ class Quantised(torch.Tensor):
         self.integers, self.scale = integers, scale
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         if func is torch.ops.aten.detach.default:
             return cls(args[0].integers, args[0].scale)
         bare = tree_map(lambda t: t.integers.float() * t.scale if isinstance(t, cls) else t, args)
