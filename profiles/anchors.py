@@ -24,8 +24,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
+from profiles.addresses import Listening
 from profiles.data_parallel import unwrapped
 from profiles.own_hook import OwnHook
+from profiles.plain_tensors import only_plain, version_of
 from profiles.profile import BEGIN, END
 from profiles.updates import UpdateMode
 
@@ -58,8 +60,8 @@ class AnchorListener(Protocol):
 
         Args:
             key: The anchor's key.
-            shown: The tensor this anchor shows, if any. Borrowed: a listener that keeps it
-                changes how long it lives.
+            shown: The tensor this anchor shows, if any: of a tensor that wraps one other, that
+                other. Borrowed: a listener that keeps it changes how long it lives.
         """
 
 
@@ -97,7 +99,7 @@ class AnchorHooks:
         self._step = 0
         self._packs = 0
         self._seen: Counter[str] = Counter()
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | Listening] = [Listening(self._updates.on_address)]
         self._hook_modules(unwrapped(model))
         self._hook_gradients(unwrapped(model))
         self._hook_optimizer(optimizer)
@@ -173,13 +175,14 @@ class AnchorHooks:
             return
         times = self._seen[key]
         self._seen[key] = times + 1
+        shown = only_plain(shown)
         self._listener.on_anchor(f"{key}#{times}" if times else key, shown)
 
     def _pack(self, tensor: torch.Tensor) -> _Saved:
         number = self._packs
         self._packs += 1
         self._reach(f"pack:{number}", tensor)
-        return _Saved(self._step, number, tensor.detach(), tensor._version)
+        return _Saved(self._step, number, tensor.detach(), version_of(tensor))
 
     def _unpack(self, saved: _Saved) -> torch.Tensor:
         if saved.step == self._step:
@@ -197,7 +200,7 @@ def _check_version(saved: _Saved) -> None:
     Raises:
         RuntimeError: The saved tensor was written in place since; its gradient would be wrong.
     """
-    found = saved.tensor._version
+    found = version_of(saved.tensor)
     if found != saved.version:
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace "

@@ -45,16 +45,38 @@ WRAPPER_SETTINGS = (
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """Returns the model itself: what DistributedDataParallel holds, or the model as it is."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """Returns the model itself: what DistributedDataParallel or `torch.compile` wrap, or as it is.
+
+    Names are those of the model itself, however it is wrapped.
+    """
+    while (inner := _wrapped_by(model)) is not None:
+        model = inner
+    return model
+
+
+def worker_wrapper(model: torch.nn.Module) -> DistributedDataParallel | None:
+    """Returns the DistributedDataParallel around a model, be it compiled or not; None if none."""
+    around: torch.nn.Module | None = model
+    while around is not None and not isinstance(around, DistributedDataParallel):
+        around = _wrapped_by(around)
+    return around
 
 
 def wrapper_words(model: torch.nn.Module) -> str:
     """Says how a model is wrapped, for its fingerprint; nothing for one that is not."""
-    if not isinstance(model, DistributedDataParallel):
+    wrapper = worker_wrapper(model)
+    if wrapper is None:
         return ""
-    settings = (f"{name}={getattr(model, name)}" for name in WRAPPER_SETTINGS)
+    settings = (f"{name}={getattr(wrapper, name)}" for name in WRAPPER_SETTINGS)
     return f"DistributedDataParallel({', '.join(settings)})"
+
+
+def _wrapped_by(model: torch.nn.Module) -> torch.nn.Module | None:
+    if isinstance(model, DistributedDataParallel):
+        return model.module
+    # Importing the class of compiled modules, `torch._dynamo.OptimizedModule`, takes seconds.
+    inner = model._modules.get("_orig_mod")
+    return inner if type(model).__name__ == "OptimizedModule" else None
 
 
 def data_parallel(workload: Workload, **settings: Any) -> Workload:
@@ -70,7 +92,7 @@ def data_parallel(workload: Workload, **settings: Any) -> Workload:
     Returns:
         The step of one worker, over the default process group or the one in `settings`.
     """
-    if isinstance(workload.model, DistributedDataParallel):
+    if worker_wrapper(workload.model) is not None:
         return workload
     wrapper = DistributedDataParallel(workload.model, **settings)
     detour = _Detour(wrapper)

@@ -8,7 +8,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
-from profiles.owned import has_storage
+from profiles.plain_tensors import SPARSE_PARTS, has_storage, storages_behind
 
 NEEDS_NO_BYTES = frozenset({torch.ops.aten.detach.default, torch.ops.aten.alias.default})
 """Ops that a storage may be away for: they copy a tensor's description and nothing else.
@@ -86,31 +86,60 @@ def storages_in(
     touched: dict[torch.UntypedStorage, bool] = {}
     if reads_description_only(op):
         return touched
-    for tensor, writes in tensors_in(op, args, kwargs):
-        if is_on(tensor, device):
-            storage = tensor.untyped_storage()
+    for value, writes in _arguments(op, args, kwargs):
+        for storage in storages_of(value, device):
             touched[storage] = touched.get(storage, False) or writes
     return touched
 
 
 def storages_of(value: Any, device: torch.device | None = None) -> Iterator[torch.UntypedStorage]:
-    """Yields the storage of every tensor in a nest of lists, tuples and dicts.
+    """Yields the storages behind every tensor in a nest of lists, tuples and dicts.
 
     Args:
         value: The nest.
         device: Whose storages; those of every device if None.
     """
     for tensor in tensors_of(value):
-        if is_on(tensor, device):
-            yield tensor.untyped_storage()
+        if device is None or tensor.device == device:
+            yield from storages_behind(tensor)
+    if isinstance(value, torch.UntypedStorage) and (device is None or value.device == device):
+        # `set_` is handed one; there is no tensor that could be asked.
+        yield value
+
+
+def is_taken_apart(types: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an op is handed a wrapper around other tensors, which runs ops of its own on those.
+
+    [Note: wrappers run their own ops] A dispatch mode that is shown such an op returns
+    `NotImplemented`. Torch then asks the wrapper, whose ops on the tensors inside come to all modes
+    one by one; had the mode run the op itself, it would have seen none of them, nor the memory that
+    they take.
+
+    Args:
+        types: Classes of arguments that dispatch for themselves, as a mode is told them.
+        args: Positional arguments of the op.
+        kwargs: Its other arguments.
+    """
+    if not types:
+        return False
+    return any(
+        tensor.layout not in SPARSE_PARTS and not has_storage(tensor)
+        for tensor in tensors_of((args, kwargs or {}))
+        if type(tensor) in types
+    )
 
 
 def tensors_in(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[torch.Tensor, bool]]:
     """Yields the tensors an op is handed, each with whether the op writes it."""
-    for position, (name, writes) in enumerate(_writes_by_argument(op)):
-        value = args[position] if position < len(args) else kwargs.get(name)
+    for value, writes in _arguments(op, args, kwargs):
         for tensor in tensors_of(value):
             yield tensor, writes
+
+
+def _arguments(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[Any, bool]]:
+    """Yields an op's arguments, each with whether the op writes it."""
+    for position, (name, writes) in enumerate(_writes_by_argument(op)):
+        yield (args[position] if position < len(args) else kwargs.get(name)), writes
 
 
 def tensors_of(value: Any) -> Iterator[torch.Tensor]:

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping
+from profiles.dispatch import is_bookkeeping, is_taken_apart
 
 MARK = "swapplan op "
 
@@ -76,6 +76,8 @@ class OpMarks(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

@@ -5,7 +5,7 @@ from typing import Any
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping
+from profiles.dispatch import is_bookkeeping, is_taken_apart
 from profiles.stamps import Clock
 
 
@@ -39,6 +39,8 @@ class OpTimes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

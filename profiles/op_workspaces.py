@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping
+from profiles.dispatch import is_bookkeeping, is_taken_apart
 from profiles.owned import Owned
 from profiles.profile import Profile
 from profiles.slot_memory import slot_memory
@@ -50,6 +50,8 @@ class OpWorkspaces(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from profiles.data_parallel import unwrapped, wrapper_words
+from profiles.plain_tensors import plain_parts
 from profiles.profile import StorageKind
+
+PART = "/"
+"""Stands between a tensor's name and the path to what is behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +19,8 @@ class Owned:
     """A storage held by a model or an optimizer.
 
     Attributes:
-        name: `parameter:…`, `buffer:…`, `state:…` or `grad:…`.
+        name: `parameter:…`, `buffer:…`, `state:…` or `grad:…`; of one behind another tensor, with
+            the path to it, such as `parameter:fc.weight/_local_tensor`.
         kind: Its class.
         storage: The storage. Holding this record keeps it alive.
         device: The device of its tensor. (The storage of a fake tensor says `meta`.)
@@ -30,21 +35,18 @@ class Owned:
 def owned_storages(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Owned, ...]:
     """Returns every storage held right now, each once, under its first name.
 
-    Tied tensors share one storage and so one entry. Tensors without a plain storage (sparse,
-    meta) are passed over.
+    Tied tensors share one storage and so one entry. Of a tensor that is made of others, such as a
+    sparse or a distributed one, those are held (`profiles.plain_tensors`). Tensors without memory
+    (meta) are passed over.
     """
     owned: dict[int, Owned] = {}
     for name, kind, tensor in _owned_tensors(unwrapped(model), optimizer):
-        if has_storage(tensor):
-            storage = tensor.untyped_storage()
-            owner = Owned(name=name, kind=kind, storage=storage, device=tensor.device)
+        for path, plain in plain_parts(tensor):
+            storage = plain.untyped_storage()
+            full = f"{name}{PART}{path}" if path else name
+            owner = Owned(name=full, kind=kind, storage=storage, device=plain.device)
             owned.setdefault(storage._cdata, owner)
     return tuple(owned.values())
-
-
-def has_storage(tensor: torch.Tensor) -> bool:
-    """Whether a tensor keeps its numbers in one storage of its own device."""
-    return tensor.layout is torch.strided and tensor.device.type != "meta"
 
 
 def model_fingerprint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:

@@ -33,6 +33,7 @@ from profiles.recording import (
     profile_of,
     watch_anchors,
 )
+from profiles.shapes_seen import ShapesSeen, check_same_sizes
 from profiles.slot_peaks import MemoryMeter, SlotPeaks, with_overhead
 from profiles.stamps import AnchorStamps, Clock
 from profiles.trace import StepTrace
@@ -97,9 +98,11 @@ def _record(
     timer = step_timer(tools.clock, workload.step)
     warmed_up = warm_up(timer, least_steps=warmup_steps, progress=progress)
     progress("tracing", 0, 1)
-    trace, storages = _trace(workload)
+    trace, shapes, storages = _trace(workload)
     recording = Recording(
-        durations_us=_slot_durations_us(workload, trace, timed_steps, tools.clock, progress),
+        durations_us=_slot_durations_us(
+            workload, trace, shapes, timed_steps, tools.clock, progress
+        ),
         ops=_with_kernels(workload, trace.ops, tools.kernels, progress),
         anchors=tuple(trace.anchors),
         shows=tuple(trace.shows),
@@ -115,37 +118,47 @@ def _record(
     return with_overhead(profile, _slot_peaks(workload, trace.anchors, tools.memory))
 
 
-def _trace(workload: Workload) -> tuple[StepTrace, tuple[Storage, ...]]:
+def _trace(workload: Workload) -> tuple[StepTrace, ShapesSeen, tuple[Storage, ...]]:
     """Traces steps until one finds as much memory in use as it leaves, and returns that one.
 
     See [Note: the step before] in `profiles.trace`. Memory of a step that does not come to that,
     such as one that collects its losses, grows; the profile has the bytes by which it did.
     """
     trace = StepTrace(device_of(workload.model))
+    shapes = ShapesSeen(trace)
     for done in range(MOST_TRACED_STEPS):
         reached = storages_of(reached_tensors(workload), device_of(workload.model))
         trace.begin_step(owned_storages(workload.model, workload.optimizer), reached)
         found_bytes = trace.live_bytes
+        shapes = ShapesSeen(trace)
         with ExitStack() as watched:
-            watch_anchors(workload, trace, watched)
+            watch_anchors(workload, shapes, watched)
             watched.enter_context(trace)
             workload.step()
         if done > 0 and trace.live_bytes == found_bytes:
             break
     check_trains(trace.anchors)
-    return trace, trace.storages(owned_storages(workload.model, workload.optimizer))
+    storages = trace.storages(owned_storages(workload.model, workload.optimizer))
+    return trace, shapes, storages
 
 
 def _slot_durations_us(
-    workload: Workload, trace: StepTrace, timed_steps: int, clock: Clock, progress: Progress
+    workload: Workload,
+    trace: StepTrace,
+    shapes: ShapesSeen,
+    timed_steps: int,
+    clock: Clock,
+    progress: Progress,
 ) -> tuple[float, ...]:
     """Median time from each anchor to the next, in steps without the trace; 0 for the last."""
     rounds: list[list[float]] = []
     for done in range(timed_steps):
         progress("timing", done, timed_steps)
         stamps = AnchorStamps(clock)
-        _run(workload, stamps)
+        seen = ShapesSeen(stamps)
+        _run(workload, seen)
         check_same_course(trace.anchors, stamps.keys, "anchor")
+        check_same_sizes(shapes, seen)
         rounds.append(clock.intervals_us())
     progress("timing", timed_steps, timed_steps)
     return (*(median(times) for times in zip(*rounds, strict=True)), 0.0)

@@ -10,6 +10,7 @@ from profiles.anchors import OPTIMIZER_PRE, AnchorHooks, AnchorListener
 from profiles.device import describe_device
 from profiles.errors import WorkloadError
 from profiles.hardware import known_sharing
+from profiles.hooks_refused import refusal_told
 from profiles.owned import model_fingerprint
 from profiles.profile import (
     Link,
@@ -103,6 +104,7 @@ def profile_of(
 
 def watch_anchors(workload: Workload, listener: AnchorListener, watched: ExitStack) -> None:
     """Has a listener told of the anchors of the step run until the stack is left."""
+    watched.enter_context(refusal_told())
     hooks = AnchorHooks(workload.model, workload.optimizer, listener)
     watched.callback(hooks.close)
     watched.enter_context(hooks.step())

@@ -13,6 +13,7 @@ from profiles.dispatch import (
     is_bookkeeping,
     is_collective,
     is_on,
+    is_taken_apart,
     storages_in,
     storages_of,
     tensors_of,
@@ -162,6 +163,8 @@ class StepTrace(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

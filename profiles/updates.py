@@ -14,6 +14,7 @@ its family was reported: what the report brings in is there when they look. It a
 op's own time holds the mode's; slots inside the optimizer step do, see `profiles.profile.Slot`.
 """
 
+import threading
 import weakref
 from collections.abc import Callable
 from functools import wraps
@@ -23,8 +24,15 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, reads_description_only, tensors_of
-from profiles.owned import has_storage
+from profiles.addresses import in_thread_of_step
+from profiles.dispatch import (
+    is_bookkeeping,
+    is_taken_apart,
+    reads_description_only,
+    tensors_of,
+)
+from profiles.plain_tensors import storages_behind
+from profiles.profile import Access
 
 OnReached = Callable[[str], None]
 
@@ -65,6 +73,7 @@ class UpdateMode(TorchDispatchMode):
         self._storages_of: dict[str, list[int]] = {}
         self._growing: set[str] = set()
         self._active = False
+        self._thread = 0
 
     def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Starts at the optimizer's pre hook.
@@ -79,9 +88,17 @@ class UpdateMode(TorchDispatchMode):
         self._forget()
         for family in self._parameters:
             self._look_up(family)
+        self._thread = threading.get_ident()
         self._enter()
         bare = tuple(map(self._left_alone, args))
         return bare, {name: self._left_alone(value) for name, value in kwargs.items()}
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Takes a storage whose address is taken as reached; see `profiles.addresses`."""
+        if self._active and in_thread_of_step(self._thread):
+            family = self._family_of(storage)
+            if family:
+                self._reach([family])
 
     def end(self) -> None:
         """Ends at the optimizer's post hook, or when an exception has passed that by."""
@@ -91,6 +108,8 @@ class UpdateMode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if self._unreached:
             self._look_at(func, args, kwargs)
@@ -106,6 +125,9 @@ class UpdateMode(TorchDispatchMode):
             # In the first step: what is made after a parameter or gradient may become a state.
             self._growing.update(families)
             return
+        self._reach(families)
+
+    def _reach(self, families: list[str]) -> None:
         for family in dict.fromkeys(families):
             for cdata in self._storages_of.pop(family):
                 self._unreached.pop(cdata, None)
@@ -124,12 +146,14 @@ class UpdateMode(TorchDispatchMode):
         return found
 
     def _note_family(self, tensor: torch.Tensor, found: list[str]) -> None:
-        if tensor.layout is not torch.strided:
-            return
-        storage = tensor.untyped_storage()
+        for storage in storages_behind(tensor):
+            family = self._family_of(storage)
+            if family:
+                found.append(family)
+
+    def _family_of(self, storage: torch.UntypedStorage) -> str:
         member = self._unreached.get(storage._cdata)
-        if member is not None and member.family and member.storage() is storage:
-            found.append(member.family)
+        return member.family if member is not None and member.storage() is storage else NOBODY
 
     def _look_up(self, family: str) -> None:
         """Finds the storages of a family as they are now."""
@@ -142,14 +166,12 @@ class UpdateMode(TorchDispatchMode):
                 self._add(family, value)
 
     def _add(self, family: str, tensor: torch.Tensor) -> None:
-        if not has_storage(tensor):
-            return
-        storage = tensor.untyped_storage()
-        known = self._unreached.get(storage._cdata)
-        shared = known is not None and known.storage() is storage and known.family != family
-        member = _Member(NOBODY if shared else family, weakref.ref(storage))
-        self._unreached[storage._cdata] = member
-        self._storages_of.setdefault(family, []).append(storage._cdata)
+        for storage in storages_behind(tensor):
+            known = self._unreached.get(storage._cdata)
+            shared = known is not None and known.storage() is storage and known.family != family
+            member = _Member(NOBODY if shared else family, weakref.ref(storage))
+            self._unreached[storage._cdata] = member
+            self._storages_of.setdefault(family, []).append(storage._cdata)
 
     def _left_alone(self, argument: Any) -> Any:
         """Returns an argument that this mode does not watch, if it is a closure."""

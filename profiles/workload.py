@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from profiles.errors import WorkloadError
+from profiles.handed_in import bare_module, bare_optimizer, foreign_optimizer_fault
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -12,14 +15,24 @@ class Workload:
 
     Attributes:
         model: The model, with its parameters on the device already.
-        optimizer: The optimizer over the model's parameters.
+        optimizer: The optimizer over the model's parameters, taken out of any wrapper.
         step: Runs one whole training step, from fetching the batch to `optimizer.step()`, and
             returns the loss.
+
+    Raises:
+        WorkloadError: The model or the optimizer is none, or they do not belong together.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     step: Callable[[], torch.Tensor]
+
+    def __post_init__(self) -> None:
+        bare_module(self.model)
+        object.__setattr__(self, "optimizer", bare_optimizer(self.optimizer))
+        fault = foreign_optimizer_fault(self.model, self.optimizer)
+        if fault is not None:
+            raise WorkloadError(fault)
 
     def held(self) -> "Workload":
         """Returns it with each loss held until the next one is there, as training loops do.

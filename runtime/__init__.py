@@ -5,8 +5,12 @@ for batch in batches:
     with replay.step():
         ...  # zero_grad, forward, backward, optimizer.step(), as before
 replay.close()
+
+Where a step runs a kernel that torch does not see, `runtime.touch(weight, rows)` right before it
+says what it uses.
 """
 
+from profiles.addresses import touch
 from runtime.accountant import EmulatedOutOfMemoryError
 from runtime.load import LoadedPlan, load, load_on_first
 from runtime.ranges import Ranges
@@ -22,4 +26,5 @@ __all__ = [
     "StepStatistics",
     "load",
     "load_on_first",
+    "touch",
 ]

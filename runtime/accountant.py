@@ -13,7 +13,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.dispatch import is_bookkeeping, is_taken_apart, storages_in, storages_of
 from profiles.live_storages import LiveStorages
 from profiles.owned import Owned
 from runtime.memory_curve import Counted
@@ -129,6 +129,14 @@ class Accountant(TorchDispatchMode):
         if self._copied.get(tracked.cdata) is tracked:
             del self._copied[tracked.cdata]
 
+    def see_address(self, storage: torch.UntypedStorage, *, writes: bool) -> None:
+        """Does for code that is about to get at a storage's memory what is done for an op."""
+        cdata = storage._cdata
+        if cdata in self._forbidden:
+            self._refuse("code that is no op", self._forbidden[cdata])
+        if writes and cdata in self._copied:
+            self._copied[cdata].forget_copy()
+
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes more are within the budget."""
         if self.budget_bytes is None or self._lifted:
@@ -156,6 +164,8 @@ class Accountant(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
@@ -184,9 +194,9 @@ class Accountant(TorchDispatchMode):
         self.live_bytes -= self._dying_bytes
         self._dying_bytes = 0
 
-    def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
+    def _refuse(self, what: object, tracked: "TrackedStorage") -> None:
         if self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{func} uses a storage that the plan has away", tracked)
+            self._on_forbidden_use(f"{what} uses a storage that the plan has away", tracked)
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         cdata = storage._cdata

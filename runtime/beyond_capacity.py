@@ -14,6 +14,7 @@ from profiles.op_workspaces import with_op_overhead
 from profiles.profile import Link, Profile, SlotTimes, WorkloadSource
 from profiles.progress import Progress, silent
 from profiles.recording import Recording, check_same_course, device_of, profile_of
+from profiles.shapes_seen import check_same_sizes
 from profiles.warm_up import warm_up
 from profiles.workload import Workload
 from runtime.limited_steps import LimitedSteps, SeenStep
@@ -61,6 +62,7 @@ def record_beyond_capacity(
             tell("recording op by op", done, timed_steps)
             steps.append(limited.run())
             check_same_course(list(steps[0].anchors), list(steps[-1].anchors), "anchor")
+            check_same_sizes(steps[0].shapes, steps[-1].shapes)
             check_same_course(steps[0].op_names, steps[-1].op_names, "op")
         tell("recording op by op", timed_steps, timed_steps)
     durations_us = [median(times) for times in zip(*(s.durations_us for s in steps), strict=True)]

@@ -11,7 +11,8 @@ import torch
 
 from planner.plan import Plan
 from profiles.data_parallel import unwrapped
-from profiles.owned import has_storage
+from profiles.owned import PART
+from profiles.plain_tensors import only_plain, part_at, version_of
 
 Lookup = Callable[[], torch.Tensor | None]
 
@@ -29,11 +30,36 @@ def lookups(
     }
 
 
+def write_counts(
+    plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[int, Callable[[], int]]:
+    """Returns how autograd counts the writes of each storage that `lookups` finds.
+
+    An op that writes a wrapper counts for the wrapper and not for what is behind it; what writes
+    that directly counts for it alone. So both are asked.
+    """
+    by_name = _lookups_by_name(unwrapped(model), optimizer)
+    return {
+        storage_id: _count(by_name, lookup, plan.storage(storage_id).name)
+        for storage_id, lookup in lookups(plan, model, optimizer).items()
+    }
+
+
 def storage_of(tensor: torch.Tensor | None) -> torch.UntypedStorage | None:
-    """Returns a tensor's storage, if it is there and has one."""
-    if tensor is None or not has_storage(tensor):
-        return None
-    return tensor.untyped_storage()
+    """Returns the storage of a tensor, or of the one that it wraps, if there is one."""
+    plain = only_plain(tensor)
+    return None if plain is None else plain.untyped_storage()
+
+
+def _count(by_name: Callable[[str], Lookup], lookup: Lookup, name: str) -> Callable[[], int]:
+    asked = [lookup]
+    if PART in name:
+        asked.append(by_name(name.partition(PART)[0]))
+
+    def count() -> int:
+        return sum(version_of(found) for one in asked if (found := one()) is not None)
+
+    return count
 
 
 def _lookups_by_name(
@@ -64,4 +90,12 @@ def _lookups_by_name(
         kind, _, qualified = name.partition(":")
         return makers[kind](qualified) if kind in makers else lambda: None
 
-    return lookup
+    def whole_or_part(name: str) -> Lookup:
+        owner, part, path = name.partition(PART)
+        if not part:
+            return lookup(name)
+        whole, holder = lookup(name), lookup(owner)
+        # A name may have the sign in it, too.
+        return lambda: part_at(holder(), path) if (found := whole()) is None else found
+
+    return whole_or_part

@@ -30,8 +30,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, tensors_of
-from profiles.owned import has_storage
+from profiles.dispatch import is_bookkeeping, storages_of
 from runtime.mode_stack import (
     call_modes,
     enter_calls_below,
@@ -91,8 +90,13 @@ class BoundaryGuard:
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
-        if self._guarded and any(map(self._is_guarded, tensors_of(arguments))):
+        if self._guarded and any(s._cdata in self._guarded for s in storages_of(arguments)):
             self.touch(str(getattr(what, "__name__", what)))
+
+    def look_at(self, storage: torch.UntypedStorage) -> None:
+        """Brings everything back if a storage is guarded whose address is taken."""
+        if storage._cdata in self._guarded:
+            self.touch("code that is no op")
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -103,13 +107,6 @@ class BoundaryGuard:
         finally:
             if self._guarded:
                 self._enter_modes()
-
-    def _is_guarded(self, tensor: torch.Tensor) -> bool:
-        try:
-            return has_storage(tensor) and tensor.untyped_storage()._cdata in self._guarded
-        except (RuntimeError, NotImplementedError):
-            # A wrapper without a storage of its own; what it wraps is not known.
-            return True
 
     def _enter_modes(self) -> None:
         if not self._has_entered(op_modes()):

@@ -23,6 +23,7 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
+from profiles.plain_tensors import address_of
 from runtime.copying import Piece
 from runtime.host_pool import HostStretch
 
@@ -123,7 +124,9 @@ class Copy:
     def _run_kernel(self, carrier: "KernelCarrier") -> None:
         from runtime.kernels.carrier import Ends
 
-        ends = [Ends(p.storage.data_ptr(), p.host.address, p.storage.nbytes()) for p in self.pieces]
+        ends = [
+            Ends(address_of(p.storage), p.host.address, p.storage.nbytes()) for p in self.pieces
+        ]
         carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
         self.inexact = carrier.saw_stray
 
@@ -241,9 +244,9 @@ class Lane:
 def _copy_bytes(piece: Piece, direction: Direction) -> None:
     storage, host = piece
     if direction is Direction.D2H:
-        ctypes.memmove(host.address, storage.data_ptr(), host.size_bytes)
+        ctypes.memmove(host.address, address_of(storage), host.size_bytes)
     else:
-        ctypes.memmove(storage.data_ptr(), host.address, host.size_bytes)
+        ctypes.memmove(address_of(storage), host.address, host.size_bytes)
 
 
 def _carry(

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 import torch
 
 from planner.direction import Direction
+from profiles.addresses import Listening
 from profiles.dispatch import storages_of
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments
@@ -19,6 +20,7 @@ from profiles.profile import Op, Storage
 from profiles.quantities import size_text_down, size_text_up
 from profiles.reached import reached_tensors
 from profiles.recording import check_trains, device_of, watch_anchors
+from profiles.shapes_seen import ShapesSeen
 from profiles.trace import StepTrace
 from profiles.workload import Workload
 from runtime.accountant import Accountant
@@ -35,6 +37,7 @@ class SeenStep(NamedTuple):
         ops: Its ops, in order.
         anchors: Keys of its anchors, in order.
         shows: The storage each of them shows.
+        shapes: What its anchors showed.
         storages: Its storages.
         durations_us: The time of each op.
         held_bytes: Allocated all the time, beyond storages; 0 where there is no allocator to ask.
@@ -44,6 +47,7 @@ class SeenStep(NamedTuple):
     ops: tuple[Op, ...]
     anchors: tuple[str, ...]
     shows: tuple[int | None, ...]
+    shapes: ShapesSeen
     storages: tuple[Storage, ...]
     durations_us: tuple[float, ...]
     held_bytes: int
@@ -99,6 +103,7 @@ class LimitedSteps:
         """
         trace = self._trace
         trace.begin_step(self._owned(), self._reached())
+        shapes = ShapesSeen(_TraceThenSwap(trace, self._swap), self._swap.size_of)
         self._swap.begin_step(self._owned())
         self._accountant.count_owned(self._owned())
         meter = self._tools.memory
@@ -107,7 +112,8 @@ class LimitedSteps:
         workspaces = [] if meter is None else [OpWorkspaces(meter)]
         watchers: list[OpWatcher] = [times, *workspaces]
         with ExitStack() as watched:
-            watch_anchors(self._workload, trace, watched)
+            watch_anchors(self._workload, shapes, watched)
+            watched.enter_context(Listening(self._swap.on_address))
             for mode in (times, *workspaces):
                 watched.enter_context(mode)
             watched.enter_context(self._accountant.watch())
@@ -121,6 +127,7 @@ class LimitedSteps:
             ops=tuple(trace.ops),
             anchors=tuple(trace.anchors),
             shows=tuple(trace.shows),
+            shapes=shapes,
             storages=storages,
             durations_us=times.durations_us(),
             held_bytes=held,
@@ -156,6 +163,19 @@ class LimitedSteps:
             f"{size_text_up(need.size_bytes)} on the device at once, the limit is {limit}. "
             "Give --limit at least that much, or record a smaller step."
         )
+
+
+class _TraceThenSwap:
+    """An anchor listener that tells both the trace and what swaps."""
+
+    def __init__(self, trace: StepTrace, swap: OnlineSwap) -> None:
+        self._trace = trace
+        self._swap = swap
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Tells both; see `profiles.anchors`."""
+        self._trace.on_anchor(key, shown)
+        self._swap.at_anchor()
 
 
 def _free_bytes(device: torch.device) -> int:

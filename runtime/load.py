@@ -10,6 +10,7 @@ from torch import distributed
 from planner.plan import Plan, read_plan
 from profiles.data_parallel import unwrapped
 from profiles.errors import FileError, PlanMismatchError
+from profiles.handed_in import bare_module, bare_optimizer, foreign_optimizer_fault
 from profiles.owned import model_fingerprint
 from runtime.ranges import Ranges
 from runtime.replay import Replay
@@ -43,7 +44,7 @@ class LoadedPlan:
 
         Args:
             model: The model the plan was made for, on the plan's device.
-            optimizer: Its optimizer.
+            optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
             ranges: Whose timeline shows what is done at each anchor, named by storage.
 
         Returns:
@@ -51,6 +52,7 @@ class LoadedPlan:
 
         Raises:
             PlanMismatchError: The plan was made for another model, optimizer or device.
+            WorkloadError: What is given is no model or no optimizer.
         """
         return self._attach(Replay, model, optimizer, ranges)
 
@@ -64,7 +66,7 @@ class LoadedPlan:
         """Does what `attach` does, for a replay that times its own steps.
 
         Raises:
-            PlanMismatchError: As `attach`.
+            PlanMismatchError, WorkloadError: As `attach`.
         """
         return self._attach(TracedReplay, model, optimizer, ranges)
 
@@ -75,6 +77,8 @@ class LoadedPlan:
         optimizer: torch.optim.Optimizer,
         ranges: Ranges,
     ) -> AnyReplay:
+        bare_module(model)
+        optimizer = bare_optimizer(optimizer)
         workers = workers_of(model)
         fault = first_fault(self.plan, model, optimizer)
         if workers is not None:
@@ -139,6 +143,9 @@ def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optim
             f"The plan is for device {plan.device.kind!r}, the model is on "
             f"{', '.join(sorted(found)) or 'none'}. Move the model, or record it where it is."
         )
+    foreign = foreign_optimizer_fault(model, optimizer)
+    if foreign is not None:
+        return foreign
     fingerprint = model_fingerprint(model, optimizer)
     if fingerprint == plan.model_fingerprint:
         return None

@@ -12,7 +12,7 @@ from profiles.copy_engine import CopyEngine
 from profiles.profile import StorageKind
 from runtime.accountant import Accountant
 from runtime.backend import Backend
-from runtime.binding import lookups, storage_of
+from runtime.binding import lookups, storage_of, write_counts
 from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
 from runtime.first_step import FirstStep
 from runtime.residency import Residency, TrackedStorage, UnmovableError
@@ -51,6 +51,7 @@ class Moves:
         self._host_sizes = plan.host_sizes_bytes
         self._moved = frozenset(swap.storage for swap in plan.swaps)
         self._lookups = lookups(plan, model, optimizer)
+        self._write_counts = write_counts(plan, model, optimizer)
         self._across = BoundaryTrips(plan)
         self._lasting = frozenset(
             storage_id
@@ -253,9 +254,8 @@ class Moves:
 
         Those of an activation are autograd's own business: writing a saved tensor is an error.
         """
-        lookup = self._lookups.get(storage_id)
-        tensor = None if lookup is None else lookup()
-        return 0 if tensor is None else tensor._version
+        count = self._write_counts.get(storage_id)
+        return 0 if count is None else count()
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose trip begins; None, and no trip, if it has none."""

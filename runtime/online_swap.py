@@ -6,6 +6,7 @@ leave first. In a training step those are the ones that backward asks for last.
 Copies are waited for one by one. This is for finding out what a step does, not for doing it fast.
 """
 
+import threading
 import weakref
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +15,16 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, is_collective, storages_in, storages_of
+from profiles.addresses import in_thread_of_step
+from profiles.dispatch import (
+    is_bookkeeping,
+    is_collective,
+    is_taken_apart,
+    storages_in,
+    storages_of,
+)
 from profiles.owned import Owned
+from profiles.profile import Access
 from runtime.accountant import Accountant
 from runtime.copying import CopyLane
 from runtime.host_pool import HostStretch
@@ -55,8 +64,9 @@ class OnlineSwap(TorchDispatchMode):
 
     [Note: what is away during an op] Every argument of an op is on the device while it runs, views
     included: torch checks their bounds against the storage's size. What else is alive may be away.
-    Code that reads a tensor's memory without an op, such as `tensor.numpy()` of an earlier step,
-    does not go through here; torch marks such storages as not resizable, and those stay.
+    Code that gets at a tensor's memory without an op takes its address first (`on_address`): that
+    storage is brought in, and stays until the next anchor of the step, as in a replay. What NumPy
+    was given in an earlier step torch marks as not resizable, and that stays.
     """
 
     def __init__(
@@ -81,15 +91,19 @@ class OnlineSwap(TorchDispatchMode):
         self._away: dict[int, _Seen] = {}
         # Threads of the process group may use these after the op that hands them over.
         self._exchanged: set[int] = set()
+        self._addressed: set[int] = set()
         self._op = 0
         self._largest = Need(0, "", 0)
         self._fell_short = False
+        self._thread = threading.get_ident()
 
     def begin_step(self, owned: tuple[Owned, ...]) -> None:
         """Starts counting ops, and gets to know what lives already."""
         self._op = 0
         self._largest = Need(0, "", 0)
         self._fell_short = False
+        self._thread = threading.get_ident()
+        self._addressed.clear()
         for owner in owned:
             if owner.device == self._device:
                 self._use(owner.storage)
@@ -115,7 +129,7 @@ class OnlineSwap(TorchDispatchMode):
         Args:
             kept: Storages that stay, by `_cdata`.
         """
-        for cdata in [cdata for cdata in self._here if cdata not in kept]:
+        for cdata in self._idle(kept):
             self._evict(cdata)
 
     def hand_over(self, storage: torch.UntypedStorage) -> None:
@@ -126,6 +140,20 @@ class OnlineSwap(TorchDispatchMode):
             seen = place.pop(storage._cdata, None)
             if seen is not None:
                 seen.finalizer.detach()
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Brings in a storage whose address is taken; see `profiles.addresses`."""
+        cdata = storage._cdata
+        if storage.device != self._device or not in_thread_of_step(self._thread):
+            return
+        self._addressed.add(cdata)
+        if cdata in self._away:
+            self._make_room(self._away[cdata].tracked.size_bytes, {cdata})
+            self._bring_in(cdata)
+
+    def at_anchor(self) -> None:
+        """Addresses taken before an anchor are used no more."""
+        self._addressed.clear()
 
     def close(self) -> None:
         """Brings everything back, outside any step, where no budget holds, and lets go of it.
@@ -143,6 +171,8 @@ class OnlineSwap(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
@@ -178,13 +208,18 @@ class OnlineSwap(TorchDispatchMode):
     def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
         if self._accountant.has_room(wanted_bytes):
             return
-        for cdata in [cdata for cdata in self._here if cdata not in kept]:
+        for cdata in self._idle(kept):
             self._evict(cdata)
             if self._accountant.has_room(wanted_bytes):
                 return
         # The step is lost. It runs on, so that the op that needs the most can be named.
         self._accountant.lift()
         self._fell_short = True
+
+    def _idle(self, kept: set[int]) -> list[int]:
+        """Returns what can leave, the one that has lain idle longest first."""
+        kept = kept | self._addressed
+        return [cdata for cdata in self._here if cdata not in kept]
 
     def _evict(self, cdata: int) -> None:
         seen = self._here.pop(cdata)

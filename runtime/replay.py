@@ -24,6 +24,7 @@ from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
+from runtime.address_guard import AddressGuard
 from runtime.backend import Watch, backend_for
 from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
@@ -89,6 +90,7 @@ class Replay:
         self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
+        self._addresses = AddressGuard(self._accountant, self._guard)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._handles += _before_forward(model, self._on_forward)
         self._curve = MemoryCurve(plan)
@@ -170,6 +172,7 @@ class Replay:
         self._close_first()
         self._moves.restore()
         self._hooks.close()
+        self._addresses.remove()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -249,7 +252,7 @@ class Replay:
         start_ns = time.perf_counter_ns()
         try:
             self._begin_step(now, watched=watched)
-            with watch:
+            with watch, self._addresses.in_step():
                 if now.fallback is not None:
                     self._accountant.lift()
                 with self._hooks.step():

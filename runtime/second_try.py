@@ -12,7 +12,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.dispatch import is_bookkeeping, storages_in
+from profiles.dispatch import is_bookkeeping, is_taken_apart, storages_in
 from profiles.errors import CapacityError
 from profiles.op_workspaces import OpWatcher
 
@@ -33,6 +33,8 @@ class SecondTry(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)

@@ -11,6 +11,7 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
+from profiles.plain_tensors import address_of
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.mode_stack import unseen
@@ -144,7 +145,7 @@ class CudaStreams:
     ) -> None:
         assert self._carrier is not None, "a plan with kernels comes with what carries by them"
         ends = [
-            Ends(storage.data_ptr(), host.device_address, storage.nbytes())
+            Ends(address_of(storage), host.device_address, storage.nbytes())
             for storage, host in pieces
         ]
         # numba launches in the context of the thread's current device.

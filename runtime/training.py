@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from profiles.owned import owned_storages
+from profiles.plain_tensors import address_of
 from profiles.workload import Workload
 from runtime.lanes import NS_PER_US
 from runtime.resident_set import ResidentSetPeak, anonymous_bytes, give_back_free_memory
@@ -130,4 +131,4 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
 
 
 def _memory_of(storage: torch.UntypedStorage) -> "ctypes.Array[ctypes.c_char]":
-    return (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    return (ctypes.c_char * storage.nbytes()).from_address(address_of(storage))

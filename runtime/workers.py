@@ -25,9 +25,9 @@ from datetime import timedelta
 
 import torch
 from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 
 from planner.plan import Plan
+from profiles.data_parallel import worker_wrapper
 from profiles.errors import PlanMismatchError, WorkerError
 from profiles.profile import Link
 from profiles.quantities import size_text
@@ -188,9 +188,10 @@ class Workers:
 
 def workers_of(model: torch.nn.Module) -> Workers | None:
     """Returns the workers that a model is trained by; None if there is but this process."""
-    if not isinstance(model, DistributedDataParallel):
+    wrapper = worker_wrapper(model)
+    if wrapper is None:
         return None
-    group = model.process_group
+    group = wrapper.process_group
     return Workers(group) if distributed.get_world_size(group) > 1 else None
 
 

@@ -189,7 +189,7 @@ RETURNS = GOOD_FILE + "def bad():\n    model, optimizer, step = train()\n    ret
         (f"{RETURNS}model, optimizer, 5", "bad: step is a int, expected a function without"),
         (
             f"{RETURNS}train()[0], optimizer, step",
-            "bad: 2 of the optimizer's 2 parameters are not the model's.",
+            "bad: None of the optimizer's 2 parameters is the model's.",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from profiles.errors import SwapplanError, WorkloadError
+from profiles.hooks_refused import MESSAGE, is_refusal_of_hooks
 from profiles.workload import Workload
 
 EXPECTED = "a profiles.workload.Workload or a tuple (model, optimizer, step)"
@@ -84,35 +85,15 @@ def _checked(reference: str, result: Any) -> Workload:
         found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         raise WorkloadError(f"{reference} returned {found}, expected {EXPECTED}.")
     model, optimizer, step = result
-    for value, kind, word in (
-        (model, torch.nn.Module, "model"),
-        (optimizer, torch.optim.Optimizer, "optimizer"),
-    ):
-        if not isinstance(value, kind):
-            raise WorkloadError(
-                f"{reference}: {word} is a {type(value).__name__}, expected a "
-                f"{kind.__module__}.{kind.__name__}."
-            )
     if not callable(step):
         raise WorkloadError(
             f"{reference}: step is a {type(step).__name__}, expected a function without arguments "
             "that trains one step and returns the loss."
         )
-    _check_parameters(reference, model, optimizer)
-    return Workload(model=model, optimizer=optimizer, step=step)
-
-
-def _check_parameters(
-    reference: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    owned = {id(parameter) for parameter in model.parameters()}
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    foreign = sum(id(parameter) not in owned for parameter in trained)
-    if foreign:
-        raise WorkloadError(
-            f"{reference}: {foreign} of the optimizer's {len(trained)} parameters are not the "
-            "model's. Make the optimizer from model.parameters()."
-        )
+    try:
+        return Workload(model=model, optimizer=optimizer, step=step)
+    except WorkloadError as error:
+        raise WorkloadError(f"{reference}: {error}") from error
 
 
 def _guarded(
@@ -127,6 +108,8 @@ def _guarded(
             # Running out of memory is what `plan run` waits for.
             raise
         except (Exception, SystemExit) as error:
+            if is_refusal_of_hooks(error):
+                raise WorkloadError(f"{reference}: {MESSAGE}") from error
             told = _one_line(error, path)
             raise WorkloadError(f"{reference}: the step failed: {told}") from error
         if not isinstance(loss, torch.Tensor):
