@@ -15,6 +15,7 @@ from statistics import median
 
 import torch
 
+from profiles.addresses import Listening
 from profiles.anchors import AnchorListener
 from profiles.device import what_was_missing
 from profiles.dispatch import storages_of
@@ -133,6 +134,7 @@ def _trace(workload: Workload) -> tuple[StepTrace, ShapesSeen, tuple[Storage, ..
         shapes = ShapesSeen(trace)
         with ExitStack() as watched:
             watch_anchors(workload, shapes, watched)
+            watched.enter_context(Listening(trace.on_address))
             watched.enter_context(trace)
             workload.step()
         if done > 0 and trace.live_bytes == found_bytes:

@@ -153,12 +153,11 @@ class StepTrace(TorchDispatchMode):
             packed.touches.append(Touch(slot=slot, access=Access.READ))
         self.shows.append(self._show(slot, key, shown))
 
-    def on_address(self, storage: torch.UntypedStorage) -> None:
-        """Notes that the address of a storage's bytes is handed out: anything may be done there."""
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Notes that the address of a storage's bytes is taken; see `profiles.addresses`."""
         sighting = self._live.get(storage._cdata)
         if sighting is not None and self.anchors:
-            slot = len(self.anchors) - 1
-            sighting.touches.append(Touch(slot=slot, access=Access.WRITE))
+            sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None

@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from profiles.anchors import OPTIMIZER_POST
 from profiles.owned import Owned
 from runtime.accountant import Accountant
 from runtime.backend import Backend
@@ -61,6 +62,15 @@ class FirstStep:
             modes.enter_context(SecondTry(self._swap.evict_all_but, ()))
             modes.enter_context(self._swap)
             yield
+
+    def on_anchor(self, key: str) -> None:
+        """What code that is no op has asked for may leave again; see `profiles.addresses.touch`."""
+        self._swap.let_go()
+        self.has_updated |= key == OPTIMIZER_POST
+
+    def hold(self, cdata: int) -> bool:
+        """Brings a storage in and keeps it until the next anchor; returns whether it was away."""
+        return self._swap.hold(cdata)
 
     @property
     def shortage(self) -> str | None:

@@ -30,7 +30,7 @@ from runtime.copying import CopyLane
 from runtime.host_pool import HostStretch
 from runtime.host_shelf import HostShelf
 from runtime.output_bytes import OutputBytes
-from runtime.residency import TrackedStorage
+from runtime.residency import TrackedStorage, UnmovableError
 
 
 class Need(NamedTuple):
@@ -91,6 +91,7 @@ class OnlineSwap(TorchDispatchMode):
         self._away: dict[int, _Seen] = {}
         # Threads of the process group may use these after the op that hands them over.
         self._exchanged: set[int] = set()
+        self._held: set[int] = set()
         self._addressed: set[int] = set()
         self._op = 0
         self._largest = Need(0, "", 0)
@@ -131,6 +132,23 @@ class OnlineSwap(TorchDispatchMode):
         """
         for cdata in self._idle(kept):
             self._evict(cdata)
+
+    def hold(self, cdata: int) -> bool:
+        """Brings a storage in and keeps it until `let_go`: code that is no op uses it.
+
+        Returns:
+            Whether it was away.
+        """
+        if cdata not in self._away:
+            return False
+        self._held.add(cdata)
+        self._make_room(self._away[cdata].tracked.size_bytes, self._held)
+        self._bring_in(cdata)
+        return True
+
+    def let_go(self) -> None:
+        """Ends what `hold` began."""
+        self._held.clear()
 
     def hand_over(self, storage: torch.UntypedStorage) -> None:
         """Brings a storage back, outside any step, and lets go of it."""
@@ -222,11 +240,17 @@ class OnlineSwap(TorchDispatchMode):
         return [cdata for cdata in self._here if cdata not in kept]
 
     def _evict(self, cdata: int) -> None:
-        seen = self._here.pop(cdata)
-        seen.host = self._shelf.take(seen.tracked.size_bytes)
-        seen.tracked.swap_out(self._d2h, seen.host)
+        seen = self._here[cdata]
+        host = seen.host = self._shelf.take(seen.tracked.size_bytes)
+        try:
+            seen.tracked.swap_out(self._d2h, host)
+        except UnmovableError:
+            # Resized or lent to an array since an op used it last.
+            self._give_back_host(seen)
+            self._fixed[cdata] = self._here.pop(cdata)
+            return
         seen.tracked.release()
-        self._away[cdata] = seen
+        self._away[cdata] = self._here.pop(cdata)
 
     def _bring_in(self, cdata: int) -> None:
         seen = self._away[cdata]

@@ -19,7 +19,7 @@ import torch
 
 from planner.plan import Plan
 from planner.schedule import Action, lower
-from profiles.anchors import OPTIMIZER_POST, AnchorHooks
+from profiles.anchors import AnchorHooks
 from profiles.own_hook import OwnHook
 from profiles.owned import owned_storages
 from profiles.recording import device_of
@@ -200,7 +200,7 @@ class Replay:
                 # A watched step goes first, and the others take the same course.
                 self._backend.streams.see_stream()
             if self._first is not None:
-                self._first.has_updated |= key == OPTIMIZER_POST
+                self._first.on_anchor(key)
                 return
             if self._heard.is_extra(key, self._slot):
                 return
@@ -383,6 +383,8 @@ class Replay:
 
     def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
         assert self._now is not None
+        if self._first is not None and self._first.hold(tracked.cdata):
+            return
         self._now.misses += 1
         self._fall_back(reason)
 
