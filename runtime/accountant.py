@@ -6,8 +6,8 @@ own size, without what a kernel allocates and frees within one op.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
+from profiles.mode_stack import enter_ops, leave_ops
 from profiles.owned import Owned
 
 if TYPE_CHECKING:
@@ -50,10 +51,15 @@ class Accountant(TorchDispatchMode):
         self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
         self._before_op: Callable[[], None] | None = None
         self._on_made: Callable[[torch.UntypedStorage], None] | None = None
+        self._on_no_room: Callable[[], bool] | None = None
 
     def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
         self._on_forbidden_use = handler
+
+    def when_no_room(self, handler: Callable[[], bool]) -> None:
+        """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
+        self._on_no_room = handler
 
     def count_owned(self, owned: tuple[Owned, ...]) -> None:
         """Counts storages that a step may never hand to an op, but that take memory all the same.
@@ -77,19 +83,23 @@ class Accountant(TorchDispatchMode):
         """Whether a step is being watched."""
         return self._watching
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
+    def watch(self) -> AbstractContextManager[None]:
         """Counts during one step."""
+        return _Watch(self)
+
+    def begin_watch(self) -> None:
+        """Begins to watch a step; `end_watch` must follow, whatever happens."""
         self.peak_bytes = self.live_bytes
         self._lifted = False
         self._watching = True
-        try:
-            with self:
-                yield
-        finally:
-            self._watching = False
-            self._before_op = None
-            self._on_made = None
+        enter_ops(self)
+
+    def end_watch(self) -> None:
+        """Ends it, also after an interrupt, and wherever in the stack it is; may be repeated."""
+        leave_ops(self)
+        self._watching = False
+        self._before_op = None
+        self._on_made = None
 
     def lift(self) -> None:
         """Stops enforcing the budget until the step ends, so that everything can be restored."""
@@ -156,7 +166,8 @@ class Accountant(TorchDispatchMode):
         result = func(*args, **kwargs)
         for storage in storages_of(result):
             self._see(storage)
-        self._check_room(0)
+        if not self.has_room(0) and not (self._on_no_room is not None and self._on_no_room()):
+            self._check_room(0)
         return result
 
     def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
@@ -193,3 +204,20 @@ class Accountant(TorchDispatchMode):
                 f"{(self.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )
+
+
+class _Watch(AbstractContextManager[None]):
+    """A watched step. No generator: an interrupt would leave one half way."""
+
+    def __init__(self, accountant: Accountant) -> None:
+        self._accountant = accountant
+
+    def __enter__(self) -> None:
+        try:
+            self._accountant.begin_watch()
+        except BaseException:
+            self._accountant.end_watch()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._accountant.end_watch()

@@ -9,28 +9,34 @@ resident, with numbers as right as ever and memory as large as ever.
 import logging
 import time
 import warnings
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Self
 
 import torch
 
 from planner.plan import Plan
 from planner.schedule import Action, lower
 from profiles.anchors import AnchorHooks
-from profiles.own_hook import OwnHook
+from profiles.interrupts import insist, keep_in_view
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
 from runtime.backend import Watch, backend_for
 from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
+from runtime.ears import Ears
+from runtime.failed_backward import let_go_of_failed_backward
 from runtime.heard_slots import HeardSlots
+from runtime.host_pool import HostPool
 from runtime.lanes import NS_PER_US
 from runtime.moves import Moves
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import TrackedStorage, UnmovableError
+from runtime.running_step import RunningStep
 from runtime.statistics import StepStatistics
 from runtime.summary import summary_line
 from runtime.workers import Workers
@@ -53,6 +59,9 @@ class Replay:
     of them there, to evaluate, save, load or log, first brings all of them back, and the next step
     sends them away again (see `runtime.boundary_guard` for who is seen). Once the replay is closed
     everything is resident. Inside a step, `state_dict()` brings everything back first.
+
+    An interrupt may come at any point: whatever it leaves unfinished is brought to an end by what
+    comes next, be it the end of the step, the next step or `close`.
 
     Attributes:
         steps: Statistics of the last steps, in order; at most `KEPT_STEPS`.
@@ -82,12 +91,10 @@ class Replay:
         self._backend = backend_for(plan, device)
         self._accountant = Accountant(device, self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
+        self._accountant.when_no_room(self._on_no_room)
         self._heard = HeardSlots(plan, self._schedule)
         self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
-        self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
-        self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
-        self._handles += _before_forward(model, self._on_forward)
         self._slot = 0
         self._step_count = 0
         self._now: StepStatistics | None = None
@@ -96,6 +103,14 @@ class Replay:
         self._passed = False
         self._restores_told = 0
         self._closed = False
+        self._unfinished: weakref.ref[RunningStep] | None = None
+        self._ears = Ears(self)
+        try:
+            self._ears.listen(model, optimizer)
+            self._hooks = AnchorHooks(model, optimizer, self._ears, self._heard.reported)
+        except BaseException:
+            self._ears.close()
+            raise
 
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
@@ -151,17 +166,21 @@ class Replay:
         )
 
     def close(self) -> None:
-        """Brings everything back, removes all hooks and ends the lanes.
+        """Brings everything back, removes all hooks, ends the lanes and frees the host pool.
 
-        The first time, `summary` is logged at level INFO by the logger `swapplan`.
+        It may be called at any time, and again. An interrupt is held back until it is done. The
+        first time, `summary` is logged at level INFO by the logger `swapplan`.
         """
-        self._guard.leave()
-        self._moves.restore()
+        insist(self._close)
+
+    def _close(self) -> None:
+        if self._now is not None and self._now.fallback is None:
+            self._now.fallback = "the replay was closed inside the step"
+        self._recover()
         self._hooks.close()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._ears.close()
         self._moves.close()
+        self._backend = replace(self._backend, pool=HostPool(0))
         if self._workers is not None:
             self._count_fallback_on(self._workers.close())
             self._workers = None
@@ -172,8 +191,13 @@ class Replay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except BaseException as fault:
+            if error is None:
+                raise
+            keep_in_view(error, fault)
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Does what the schedule says for the next anchor; see `profiles.anchors`."""
@@ -195,38 +219,115 @@ class Replay:
                 self._moves.flush()
         except UnmovableError as error:
             self._fall_back(str(error))
+        except torch.OutOfMemoryError:
+            if not self._on_no_room():
+                raise
         self._moves.look_out_for_states(key, self._slot, self._fall_back)
         self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
         return self._step(self._accountant.watch())
 
-    @contextmanager
-    def _step(self, watch: AbstractContextManager[None]) -> Iterator[StepStatistics]:
-        if self._now is not None:
-            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+    def _step(self, watch: AbstractContextManager[None]) -> RunningStep:
+        watched = not isinstance(watch, nullcontext)
+        return RunningStep(watch, watched=watched, enter=self._enter_step, leave=self._leave_step)
+
+    def _enter_step(self, step: RunningStep) -> StepStatistics:
+        self._check_may_begin()
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
-        now = self._now = StepStatistics(step=self._step_count)
-        watched = not isinstance(watch, nullcontext)
-        start_ns = time.perf_counter_ns()
+        now = StepStatistics(step=self._step_count)
         try:
-            self._begin_step(now, watched=watched)
-            with watch:
-                if now.fallback is not None:
-                    self._accountant.lift()
-                with self._hooks.step():
-                    yield now
+            self._unfinished = weakref.ref(step)
+            self._now = now
+            step.start_ns = time.perf_counter_ns()
+            self._begin_step(now, watched=step.watched)
+            step.watch.__enter__()
+            if now.fallback is not None:
+                self._accountant.lift()
+            self._hooks.begin()
         except BaseException as error:
-            now.fallback = now.fallback or f"the step raised {type(error).__name__}"
-            if self._workers is not None:
-                self._workers.withhold()
+            step.is_left = True
+            self._leave_step(step, error)
             raise
-        else:
+        return now
+
+    def _check_may_begin(self) -> None:
+        if self._closed:
+            raise RuntimeError(
+                "This replay is closed, so it has no more steps. Attach the plan to the model again."
+            )
+        if self._unfinished is None:
+            return
+        step = self._unfinished()
+        if step is not None and not step.is_left:
+            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+        self._recover()
+
+    def _leave_step(self, step: RunningStep, error: BaseException | None) -> None:
+        now = self._now
+        if now is None or self._unfinished is None or self._unfinished() is not step:
+            # The replay has been closed meanwhile.
+            return
+        try:
+            if error is None:
+                self._hooks.finish()
+        except BaseException as raised:
+            self._end_failed_step(step, now, raised)
+            raise
+        if error is not None:
+            self._end_failed_step(step, now, error)
+            return
+        try:
+            self._stand_down(step)
             if self._workers is not None:
                 self._workers.tell(fell_back=now.fallback is not None)
+            self._end_step(now, step.start_ns, watched=step.watched)
+        except BaseException as raised:
+            self._recover_from(raised)
+            raise
+
+    def _end_failed_step(
+        self, step: RunningStep, now: StepStatistics, error: BaseException
+    ) -> None:
+        """Ends a step that has raised; what else may be raised here must not hide that."""
+        now.fallback = now.fallback or f"the step raised {type(error).__name__}"
+        try:
+            self._stand_down(step)
+            if self._workers is not None:
+                self._workers.withhold()
+            self._end_step(now, step.start_ns, watched=step.watched)
+            let_go_of_failed_backward()
+        except BaseException as fault:
+            self._recover_from(fault)
+            keep_in_view(error, fault)
+
+    def _stand_down(self, step: RunningStep) -> None:
+        """Hears and sees no more of a step."""
+        self._hooks.leave()
+        step.watch.__exit__(None, None, None)
+
+    def _recover_from(self, raised: BaseException) -> None:
+        if self._unfinished is None:
+            return
+        try:
+            self._recover()
+        except BaseException as fault:
+            keep_in_view(raised, fault)
+
+    def _recover(self) -> None:
+        """Ends what an interrupt may have left unfinished: all is back, and no mode stays."""
+        self._passed = False
+        self._hooks.leave()
+        self._accountant.end_watch()
+        try:
+            self._guard.end(self._restore_for_good)
+        except BaseException:
+            self._guard.enter(self._moves.away())
+            raise
         finally:
-            self._end_step(now, start_ns, watched=watched)
+            self._now = None
+        self._unfinished = None
 
     def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
         self._guard.leave()
@@ -264,18 +365,14 @@ class Replay:
 
     def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
         now.overrun_us = self._moves.take_overrun_us()
-        # Whatever happens below, this step is over: another one may follow, or `close`.
-        self._now = None
-        try:
-            if now.fallback is None:
-                self._moves.settle()
-                self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
-            else:
-                self._restore_for_good()
-        except BaseException:
-            self._passed = False
-            self._moves.restore()
-            raise
+        if now.fallback is None:
+            self._moves.settle()
+            self._now = None
+            self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
+        else:
+            self._restore_for_good()
+            self._now = None
+        self._unfinished = None
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
             now.peak_bytes = self._accountant.peak_bytes
@@ -307,13 +404,23 @@ class Replay:
         self._now.misses += 1
         self._fall_back(reason)
 
-    def _on_state_dict(self, *_: Any) -> None:
+    def _on_no_room(self) -> bool:
+        """Falls back if there is no room for what cannot be moved; whether it did."""
+        why = self._moves.why_no_room
+        if self._now is None or self._now.fallback is not None or why is None:
+            return False
+        self._fall_back(f"{why} the step has no room within the budget")
+        return True
+
+    def on_state_dict(self) -> None:
+        """Has everything back before a state_dict is read or loaded."""
         if self._now is None:
             self._guard.touch("a state_dict")
         elif self._now.fallback is None:
             self._fall_back("a state_dict was read or loaded inside the step")
 
-    def _on_forward(self, *_: Any) -> None:
+    def on_forward(self) -> None:
+        """Has everything back before the model is called between two steps."""
         if self._now is None:
             self._guard.touch("a call of the model")
 
@@ -347,24 +454,3 @@ class Replay:
         """Brings every storage back; the next step looks all of them up anew."""
         self._moves.restore()
         self._moves.tracked.clear()
-
-
-def _before_state_dict(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, hook: Callable[..., None]
-) -> list[Any]:
-    """Calls a hook before a state_dict of the model, its modules or the optimizer is used."""
-    hook = OwnHook(hook)
-    handles: list[Any] = [
-        optimizer.register_state_dict_pre_hook(hook),
-        optimizer.register_load_state_dict_pre_hook(hook),
-    ]
-    for module in model.modules():
-        handles.append(module.register_state_dict_pre_hook(hook))
-        handles.append(module.register_load_state_dict_pre_hook(hook))
-    return handles
-
-
-def _before_forward(model: torch.nn.Module, hook: Callable[..., None]) -> list[Any]:
-    """Calls a hook before the forward of the model or any of its modules, in any thread."""
-    own = OwnHook(hook)
-    return [module.register_forward_pre_hook(own) for module in model.modules()]

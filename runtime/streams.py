@@ -11,9 +11,9 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
+from profiles.mode_stack import unseen
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
-from runtime.mode_stack import unseen
 
 Stream = Any
 Event = Any
