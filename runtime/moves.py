@@ -287,7 +287,7 @@ class Moves:
         """Sends away what has just been made; see [Note: states in the step that makes them]."""
         if self._now.fallback is not None:
             return
-        for storage_id in tuple(self._skipped):
+        for storage_id in self._skipped.difference(self._lent.kept):
             trip = self._late.trip_at(storage_id, slot)
             try:
                 tracked = None if trip is None else self._find(storage_id)

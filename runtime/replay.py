@@ -255,7 +255,7 @@ class Replay:
     def _check_may_begin(self) -> None:
         if self._closed:
             raise RuntimeError(
-                "This replay is closed, so it has no more steps. Attach the plan to the model again."
+                "This replay is closed, so it has no more steps. Attach the plan again for more."
             )
         if self._unfinished is None:
             return
@@ -409,7 +409,7 @@ class Replay:
         why = self._moves.why_no_room
         if self._now is None or self._now.fallback is not None or why is None:
             return False
-        self._fall_back(f"{why} the step has no room within the budget")
+        self._fall_back(f"{why} the step does not fit within the budget")
         return True
 
     def on_state_dict(self) -> None:

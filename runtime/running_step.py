@@ -1,10 +1,10 @@
 """A step while it runs: what its `with` statement holds.
 
-[Note: steps that never end] No generator: an interrupt inside `contextlib` would leave it half
-way. Even so an interrupt can come between the end of the `with` statement's body and the first
-instruction of `__exit__`. Such a step is left by nobody. Its modes stay, so that whatever is away is
-still seen to be used, until the next step begins or the replay is closed: these find out that the
-statement is gone, for nobody else holds the step.
+[Note: steps that never end] It is no generator, which an interrupt inside `contextlib` would leave
+half way. Even so an interrupt can come between the body of the `with` statement and the first
+instruction of `__exit__`, and nobody leaves the step then. Its modes stay, so that whoever uses
+what is away is still seen, until the next step begins or the replay is closed. The next step knows
+by the statement being gone, which alone holds the step.
 """
 
 from collections.abc import Callable
