@@ -82,8 +82,7 @@ def leave_calls(mode: TorchFunctionMode) -> None:
 def leave_ops(mode: TorchDispatchMode) -> None:
     """Leaves a mode, wherever in the stack it is, if it is."""
     modes = op_modes()
-    if any(other is mode for other in modes):
-        _set_ops(_without(mode, modes))
+    _set_ops(_without(mode, modes) if any(other is mode for other in modes) else modes)
 
 
 def leave_saved_hooks(hooks: Hooks) -> None:
@@ -118,8 +117,11 @@ def _set_calls(modes: Sequence[TorchFunctionMode]) -> None:
 
 
 def _set_ops(modes: Sequence[TorchDispatchMode]) -> None:
-    insist(lambda: _set(modes, op_modes, pop_op_mode, push_op_mode))
-    insist(lambda: _tell_dynamo(modes))
+    def bring() -> None:
+        _set(modes, op_modes, pop_op_mode, push_op_mode)
+        _tell_dynamo(modes)
+
+    insist(bring)
 
 
 def _set(

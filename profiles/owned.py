@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from profiles.data_parallel import unwrapped, wrapper_words
 from profiles.profile import StorageKind
+
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
+"""Classes whose tensors surely have memory of their own: asking each tensor would take longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,25 @@ def owned_storages(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 
 def has_storage(tensor: torch.Tensor) -> bool:
-    """Whether a tensor keeps its numbers in one storage of its own device."""
-    return tensor.layout is torch.strided and tensor.device.type != "meta"
+    """Whether a tensor keeps its numbers in one storage of its own device.
+
+    A subclass may only wrap other tensors (DTensor, quantized weights): torch gives it a storage
+    of the size it seems to have, with no memory behind it.
+    """
+    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+        return False
+    return type(tensor) in PLAIN or not _is_wrapper(tensor)
+
+
+def _is_wrapper(tensor: torch.Tensor) -> bool:
+    if isinstance(tensor, FakeTensor) or tensor.untyped_storage().nbytes() == 0:
+        # Where a storage has been emptied, asking for its memory may be an error, too.
+        return False
+    try:
+        tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return True
+    return False
 
 
 def model_fingerprint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:

@@ -89,7 +89,8 @@ class Accountant(TorchDispatchMode):
 
     def begin_watch(self) -> None:
         """Begins to watch a step; `end_watch` must follow, whatever happens."""
-        self.peak_bytes = self.live_bytes
+        # Anew, for an interrupt may have come between the parts of a sum.
+        self.live_bytes = self.peak_bytes = sum(self._sizes.values())
         self._lifted = False
         self._watching = True
         enter_ops(self)
@@ -179,8 +180,8 @@ class Accountant(TorchDispatchMode):
         if cdata in self._forbidden or storage.device != self._device:
             return
         if cdata not in self._sizes:
-            self._sizes[cdata] = 0
             weakref.finalize(storage, self._forget, cdata).atexit = False
+            self._sizes[cdata] = 0
             if self._on_made is not None:
                 self._on_made(storage)
         self._resize(cdata, storage.nbytes())

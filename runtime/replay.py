@@ -416,7 +416,7 @@ class Replay:
         """Has everything back before a state_dict is read or loaded."""
         if self._now is None:
             self._guard.touch("a state_dict")
-        elif self._now.fallback is None:
+        else:
             self._fall_back("a state_dict was read or loaded inside the step")
 
     def on_forward(self) -> None:
@@ -427,6 +427,8 @@ class Replay:
     def _fall_back(self, reason: str) -> None:
         assert self._now is not None
         if self._now.fallback is not None:
+            # An interrupt may have kept some from coming back.
+            self._moves.restore()
             return
         self._now.fallback = reason
         self._moves.restore()
