@@ -23,7 +23,11 @@ def insist(act: Callable[[], None]) -> None:
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
-        raise interrupt
+        try:
+            raise interrupt
+        finally:
+            # Its traceback holds this frame: a cycle would keep the step's tensors for long.
+            del interrupt
 
 
 def keep_in_view(error: BaseException, fault: BaseException) -> None:
@@ -37,6 +41,9 @@ def keep_in_view(error: BaseException, fault: BaseException) -> None:
         BaseException: The second is an interrupt, and the first is not.
     """
     if isinstance(error, Exception) and not isinstance(fault, Exception):
-        raise fault
+        try:
+            raise fault
+        finally:
+            del error, fault
     for note in getattr(fault, "__notes__", (f"swapplan: {type(fault).__name__}: {fault}",)):
         error.add_note(note)

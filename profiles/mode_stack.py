@@ -75,14 +75,14 @@ def enter_ops(mode: TorchDispatchMode) -> None:
 def leave_calls(mode: TorchFunctionMode) -> None:
     """Leaves a mode, wherever in the stack it is, if it is."""
     modes = call_modes()
-    if any(other is mode for other in modes):
+    if id(mode) in map(id, modes):
         _set_calls(_without(mode, modes))
 
 
 def leave_ops(mode: TorchDispatchMode) -> None:
     """Leaves a mode, wherever in the stack it is, if it is."""
     modes = op_modes()
-    _set_ops(_without(mode, modes) if any(other is mode for other in modes) else modes)
+    _set_ops(_without(mode, modes) if id(mode) in map(id, modes) else modes)
 
 
 def leave_saved_hooks(hooks: Hooks) -> None:
@@ -108,7 +108,7 @@ def _take_off_saved(hooks: Hooks, above: list[Hooks]) -> None:
 
 
 def _without(mode: Mode, modes: Sequence[Mode]) -> Sequence[Mode]:
-    last = max(n for n, other in enumerate(modes) if other is mode)
+    last = max([n for n, other in enumerate(modes) if other is mode])
     return [*modes[:last], *modes[last + 1 :]]
 
 
@@ -145,9 +145,11 @@ def _tell_dynamo(modes: Sequence[TorchDispatchMode]) -> None:
     """Sets what compiled functions go by, as `TorchDispatchMode.__enter__` would."""
     dispatch: Any = _python_dispatch
     dispatch._is_in_torch_dispatch_mode = bool(modes)
+    # Lists: an interrupt inside a generator that ends early would be passed over.
     if hasattr(dispatch, "_is_in_non_infra_torch_dispatch_mode"):
-        dispatch._is_in_non_infra_torch_dispatch_mode = any(not m.is_infra_mode() for m in modes)
+        others = [mode for mode in modes if not mode.is_infra_mode()]
+        dispatch._is_in_non_infra_torch_dispatch_mode = bool(others)
     if hasattr(dispatch, "_is_in_any_mode_without_ignore_compile_internals"):
-        heeds = any(not m.ignore_compile_internals() for m in modes)
-        dispatch._is_in_any_mode_without_ignore_compile_internals = heeds
-        dispatch.set_is_in_mode_without_ignore_compile_internals(heeds)
+        heeding = [mode for mode in modes if not mode.ignore_compile_internals()]
+        dispatch._is_in_any_mode_without_ignore_compile_internals = bool(heeding)
+        dispatch.set_is_in_mode_without_ignore_compile_internals(bool(heeding))

@@ -144,7 +144,11 @@ class Moves:
                 # The others come back all the same.
                 faults.append(error)
         if faults:
-            raise _most_urgent(faults)
+            try:
+                raise _most_urgent(faults)
+            finally:
+                # Its traceback holds this frame, as in `profiles.interrupts`.
+                faults.clear()
 
     def take_overrun_us(self) -> float:
         """Returns how much longer copies took than the link would have, since last asked."""

@@ -85,6 +85,7 @@ class Replay:
         self._workers = workers
         self._model = model
         self._optimizer = optimizer
+        self._parameters = dict(model.named_parameters())
         self._ranges = ActionRanges(ranges, plan)
         self._do: Act = self._act
         device = device_of(model)
@@ -347,11 +348,24 @@ class Replay:
         try:
             if not self._moves.are_held():
                 self._restore_between_steps("a tensor that was replaced")
+            self._check_parameters()
             self._moves.enter()
         except UnmovableError as error:
             self._fall_back(str(error))
         now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
         now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+    def _check_parameters(self) -> None:
+        """Checks that the model still has the parameters whose anchors are known.
+
+        Raises:
+            UnmovableError: One was replaced. What it replaced may still be alive, too.
+        """
+        for name, parameter in self._model.named_parameters():
+            if self._parameters.get(name) is not parameter:
+                raise UnmovableError(
+                    f"parameter {name!r} was replaced since the plan was attached, attach it again"
+                )
 
     def _restore_between_steps(self, what: str) -> None:
         if self.boundary_restores == 0:

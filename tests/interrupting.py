@@ -2,7 +2,7 @@
 
 A tracing function raises KeyboardInterrupt before the n-th instruction of `runtime` and `profiles`,
 or a timer does so wherever it goes off. The same training without a plan tells what every tensor
-holds after each op, so what is found after the interrupt must be what one of the ops around it left.
+holds after each op, so what is found after the interrupt must be what an op around it has left.
 """
 
 import bisect
@@ -183,10 +183,10 @@ class Tracer:
         if event == "exception":
             return self._within
         self.seen += 1
-        if len(self.raised) < len(self.at) and self.seen >= self.at[len(self.raised)]:
-            if not _is_swallowed(frame):
-                self.raised.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
-                raise KeyboardInterrupt
+        due = len(self.raised) < len(self.at) and self.seen >= self.at[len(self.raised)]
+        if due and not _is_swallowed(frame):
+            self.raised.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+            raise KeyboardInterrupt
         return self._within
 
     @contextlib.contextmanager
@@ -413,6 +413,12 @@ def _with_numbers(numbers: Tensors) -> Workload:
     for name, buffer in twin.model.named_buffers():
         buffer.copy_(numbers[f"buffer {name}"])
     return twin
+
+
+def tracer_near_an_op(dice: random.Random) -> Tracer:
+    """One interrupt soon after an edge of an op, or while the plan is attached."""
+    from_edge = dice.randrange(sum(map(len, course())))
+    return Tracer([dice.randrange(1, 4_000 if from_edge else 200_000)], from_edge=from_edge)
 
 
 def random_tracer(dice: random.Random, edges: list[int]) -> Tracer:
