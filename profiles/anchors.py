@@ -21,11 +21,11 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from profiles.addresses import Listening
 from profiles.data_parallel import unwrapped
+from profiles.mode_stack import Hooks, leave_saved_hooks
 from profiles.own_hook import OwnHook
 from profiles.plain_tensors import only_plain, version_of
 from profiles.profile import BEGIN, END
@@ -82,7 +82,8 @@ class _Saved(NamedTuple):
 class AnchorHooks:
     """Finds the anchors of a model's training step and reports them to a listener.
 
-    The hooks stay registered from construction to `close` and do nothing outside `step`.
+    The hooks stay registered from construction to `close` and do nothing outside `step`. What an
+    interrupt leaves of them on the model after `close` does nothing and holds nothing.
     """
 
     def __init__(
@@ -92,17 +93,23 @@ class AnchorHooks:
         listener: AnchorListener,
         reported: Reported = Reported.EVERYTHING,
     ) -> None:
-        self._listener = listener
+        self._listener: AnchorListener | None = listener
         self._reported = reported
         self._updates = UpdateMode(unwrapped(model), optimizer, self._on_update)
         self._active = False
+        self._saving = False
         self._step = 0
         self._packs = 0
         self._seen: Counter[str] = Counter()
-        self._handles: list[RemovableHandle | Listening] = [Listening(self._updates.on_address)]
-        self._hook_modules(unwrapped(model))
-        self._hook_gradients(unwrapped(model))
-        self._hook_optimizer(optimizer)
+        self._handles: list[RemovableHandle | Listening] = []
+        try:
+            self._handles.append(Listening(self._updates.on_address))
+            self._hook_modules(unwrapped(model))
+            self._hook_gradients(unwrapped(model))
+            self._hook_optimizer(optimizer)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -110,24 +117,51 @@ class AnchorHooks:
 
         An exception inside leaves without an `end` anchor.
         """
+        try:
+            self.begin()
+            yield
+            self.finish()
+        finally:
+            self.leave()
+
+    def begin(self) -> None:
+        """Begins a step; `leave` must follow, whatever happens."""
         self._step += 1
         self._packs = 0
         self._seen.clear()
         self._active = True
-        try:
-            self._reach(BEGIN, None)
-            with saved_tensors_hooks(self._pack, self._unpack):
-                yield
-            self._reach(END, None)
-        finally:
-            self._active = False
-            self._updates.end()
+        self._reach(BEGIN, None)
+        self._saving = True
+        torch._C._autograd._push_saved_tensors_default_hooks(*self._saved_hooks)
+
+    def finish(self) -> None:
+        """Reaches the end of a step that raised nothing."""
+        self._leave_saved()
+        self._reach(END, None)
+
+    def leave(self) -> None:
+        """Reports nothing any more, and leaves no mode behind; does nothing if there is no step."""
+        self._active = False
+        self._updates.end()
+        self._leave_saved()
 
     def close(self) -> None:
         """Removes every hook."""
+        self.leave()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._listener = None
+        self._updates.close()
+
+    @property
+    def _saved_hooks(self) -> Hooks:
+        return self._pack, self._unpack
+
+    def _leave_saved(self) -> None:
+        if self._saving:
+            leave_saved_hooks(self._saved_hooks)
+            self._saving = False
 
     def _hook_modules(self, model: torch.nn.Module) -> None:
         for name, module in model.named_modules():
@@ -175,6 +209,7 @@ class AnchorHooks:
             return
         times = self._seen[key]
         self._seen[key] = times + 1
+        assert self._listener is not None, "hooks that are closed are not active"
         shown = only_plain(shown)
         self._listener.on_anchor(f"{key}#{times}" if times else key, shown)
 

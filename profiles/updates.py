@@ -31,6 +31,7 @@ from profiles.dispatch import (
     reads_description_only,
     tensors_of,
 )
+from profiles.mode_stack import enter_ops, leave_ops
 from profiles.plain_tensors import storages_behind
 from profiles.profile import Access
 
@@ -102,8 +103,13 @@ class UpdateMode(TorchDispatchMode):
 
     def end(self) -> None:
         """Ends at the optimizer's post hook, or when an exception has passed that by."""
-        self._forget()
         self._leave()
+        self._forget()
+
+    def close(self) -> None:
+        """Ends for good, and lets go of the model."""
+        self.end()
+        self._parameters.clear()
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
@@ -195,10 +201,10 @@ class UpdateMode(TorchDispatchMode):
 
     def _enter(self) -> None:
         if not self._active:
-            self.__enter__()
             self._active = True
+            enter_ops(self)
 
     def _leave(self) -> None:
         if self._active:
+            leave_ops(self)
             self._active = False
-            self.__exit__(None, None, None)

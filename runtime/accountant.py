@@ -5,8 +5,8 @@ It is a dispatch mode: it sees every op of a watched step. It counts as the reco
 own size, without what a kernel allocates and frees within one op.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.dispatch import is_bookkeeping, is_taken_apart, storages_in, storages_of
 from profiles.live_storages import LiveStorages
+from profiles.mode_stack import enter_ops, leave_ops
 from profiles.owned import Owned
 from runtime.memory_curve import Counted
 
@@ -53,10 +54,15 @@ class Accountant(TorchDispatchMode):
         self._forbidden: dict[int, TrackedStorage] = {}
         self._copied: dict[int, TrackedStorage] = {}
         self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
+        self._on_no_room: Callable[[], bool] | None = None
 
     def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
         self._on_forbidden_use = handler
+
+    def when_no_room(self, handler: Callable[[], bool]) -> None:
+        """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
+        self._on_no_room = handler
 
     def count_owned(self, owned: tuple[Owned, ...]) -> None:
         """Counts storages that a step may never hand to an op, but that take memory all the same.
@@ -85,26 +91,23 @@ class Accountant(TorchDispatchMode):
         """Whether a step is being watched."""
         return self._watching
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
+    def watch(self) -> AbstractContextManager[None]:
         """Counts during one step."""
-        self.peak_bytes = self.live_bytes
+        return _Watch(self)
+
+    def begin_watch(self) -> None:
+        """Begins to watch a step; `end_watch` must follow, whatever happens."""
+        # Anew, for an interrupt may have come between the parts of a sum.
+        self._op, self._dying_bytes = None, 0
+        self.live_bytes = self.peak_bytes = sum(note.size_bytes for note in self.counted())
         self._lifted = False
         self._watching = True
-        try:
-            with self:
-                yield
-        finally:
-            self._watching = False
+        enter_ops(self)
 
-    @contextmanager
-    def limited_to(self, budget_bytes: int) -> Iterator[None]:
-        """Enforces a budget inside, also where the device itself enforces one."""
-        before_bytes, self.budget_bytes = self.budget_bytes, budget_bytes
-        try:
-            yield
-        finally:
-            self.budget_bytes = before_bytes
+    def end_watch(self) -> None:
+        """Ends it, also after an interrupt, and wherever in the stack it is; may be repeated."""
+        leave_ops(self)
+        self._watching = False
 
     def lift(self) -> None:
         """Stops enforcing the budget until the step ends, so that everything can be restored."""
@@ -183,7 +186,8 @@ class Accountant(TorchDispatchMode):
             # What an op writes it may have resized.
             for storage in (*written, *storages_of(result)):
                 self._see(storage)
-            self._check_room(0)
+            if not self.has_room(0) and not (self._on_no_room is not None and self._on_no_room()):
+                self._check_room(0)
         finally:
             self._end_op()
         return result
@@ -232,3 +236,20 @@ class Accountant(TorchDispatchMode):
                 f"{(self.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )
+
+
+class _Watch(AbstractContextManager[None]):
+    """A watched step. No generator: an interrupt would leave one half way."""
+
+    def __init__(self, accountant: Accountant) -> None:
+        self._accountant = accountant
+
+    def __enter__(self) -> None:
+        try:
+            self._accountant.begin_watch()
+        except BaseException:
+            self._accountant.end_watch()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._accountant.end_watch()

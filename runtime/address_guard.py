@@ -10,8 +10,6 @@ would meet the plan's own moves of the same storage.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -36,14 +34,13 @@ class AddressGuard:
         self._step_thread: int | None = None
         self._listening = Listening(self._on_address)
 
-    @contextmanager
-    def in_step(self) -> Iterator[None]:
-        """What this thread does inside is a step."""
+    def begin_step(self) -> None:
+        """What this thread does from now on is a step."""
         self._step_thread = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._step_thread = None
+
+    def end_step(self) -> None:
+        """The step has ended; may be repeated."""
+        self._step_thread = None
 
     def remove(self) -> None:
         """Ends it."""

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.dispatch import is_bookkeeping, storages_of
-from runtime.mode_stack import (
+from profiles.mode_stack import (
     call_modes,
     enter_calls_below,
     enter_ops_below,
@@ -72,6 +72,12 @@ class BoundaryGuard:
             self._guarded = frozenset()
             self._leave_modes()
 
+    def end(self, restore: Callable[[], None]) -> None:
+        """Ends the stretch for good: as long as not everything is back, it goes on."""
+        with self._lock:
+            restore()
+            self.leave()
+
     def touch(self, what: str) -> None:
         """Brings everything back if anything is guarded; may be called in any thread.
 
@@ -101,12 +107,20 @@ class BoundaryGuard:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Sees nothing of what this thread does inside, which costs it nothing either."""
-        self._leave_modes()
         try:
+            self._leave_modes()
             yield
         finally:
             if self._guarded:
-                self._enter_modes()
+                self._guard_again()
+
+    def _guard_again(self) -> None:
+        try:
+            self._enter_modes()
+        except BaseException:
+            # What nobody sees must not be away.
+            self.touch("an interrupt")
+            raise
 
     def _enter_modes(self) -> None:
         if not self._has_entered(op_modes()):

@@ -44,6 +44,7 @@ class CopyInFlight(Protocol):
         overrun_us: How much longer it took than the planned link, where that is known.
         inexact: Whether the host end turned out not to hold all that the device end does, where
             that is known when it has been waited for.
+        fault: What went wrong, where that is known when it has been waited for; None if nothing.
     """
 
     @property
@@ -54,8 +55,15 @@ class CopyInFlight(Protocol):
     def inexact(self) -> bool:
         """See the class."""
 
+    @property
+    def fault(self) -> BaseException | None:
+        """See the class."""
+
     def wait(self) -> float:
-        """Makes compute wait for the copy; returns the time the host waited, in microseconds."""
+        """Makes compute wait for the copy; returns the time the host waited, in microseconds.
+
+        An interrupt may end it at any point. It may then be called again, and any number of times.
+        """
 
     def span(self) -> tuple[Any, Any]:
         """Returns the marks of its begin and end, once it has ended, if its lane is timed."""
@@ -76,4 +84,11 @@ class CopyLane(Protocol):
         """Sends off what is boarding."""
 
     def close(self) -> None:
-        """Ends the lane after the copies it holds."""
+        """Ends the lane after the copies it holds; what is issued later raises `LaneClosedError`.
+
+        It may be called again, also after an interrupt.
+        """
+
+
+class LaneClosedError(RuntimeError):
+    """A copy was issued on a lane that has ended: nothing would ever carry it."""

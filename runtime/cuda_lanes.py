@@ -3,6 +3,11 @@
 See [Note: stream order] in `runtime.copying`. Nothing here blocks the host while training, and no
 tensor is handed to `record_stream`: memory goes back to the allocator only after compute has been
 told to wait for the lane, so its blocks are free for compute's next allocation in stream order.
+
+[Note: interrupts on a stream] An interrupt may come between any two calls. So a launch is closed to
+further copies before it is sent, and what was sent without its event being kept is sent again: the
+same bytes, behind the first time. An event is given back once, by whichever wait finds that no copy
+of its launch is still to be waited for.
 """
 
 from typing import Any
@@ -11,7 +16,7 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
-from runtime.copying import Piece
+from runtime.copying import LaneClosedError, Piece
 from runtime.host_pool import HostStretch
 from runtime.streams import Event, StreamDevice
 
@@ -22,16 +27,18 @@ class Launch:
     Attributes:
         engine: What carries them.
         pieces: What boards; nothing once it has gone off.
-        ended: The event behind them; None before they go off.
-        waited_for_by: How many of its copies have not been waited for.
+        boards: Whether further copies may join.
+        ended: The event behind them; None before they go off, and once it has been given back.
+        unwaited: Its copies that have not been waited for.
         span: What the device tells of when they ran.
     """
 
     def __init__(self, engine: CopyEngine) -> None:
         self.engine = engine
         self.pieces: list[Piece] = []
+        self.boards = True
         self.ended: Event | None = None
-        self.waited_for_by = 0
+        self.unwaited: set[StreamCopy] = set()
         self.span: Any = None
 
 
@@ -44,10 +51,12 @@ class StreamCopy:
     Attributes:
         overrun_us: Always 0: the host does not see when a copy ends.
         inexact: Always False, for the same reason.
+        fault: Always None, for the same reason.
     """
 
     overrun_us = 0.0
     inexact = False
+    fault: BaseException | None = None
 
     def __init__(self, lane: "StreamLane", launch: Launch, piece: Piece) -> None:
         self._lane = lane
@@ -57,7 +66,7 @@ class StreamCopy:
     def wait(self) -> float:
         """Makes compute wait for the copy, then lets go of both ends."""
         if self._held is not None:
-            self._lane.let_compute_wait(self._launch)
+            self._lane.let_compute_wait(self._launch, self)
             self._held = None
         return 0.0
 
@@ -75,6 +84,7 @@ class StreamLane:
         self._direction = direction
         self._stream = device.new_stream()
         self._boarding: Launch | None = None
+        self._closed = False
 
     def issue(
         self,
@@ -82,39 +92,56 @@ class StreamLane:
         host: HostStretch,
         engine: CopyEngine = CopyEngine.COPY_ENGINE,
     ) -> StreamCopy:
-        """Queues a copy behind all that compute was given so far; see [Note: boarding]."""
+        """Queues a copy behind all that compute was given so far; see [Note: boarding].
+
+        Raises:
+            LaneClosedError: The lane has been closed.
+        """
+        if self._closed:
+            raise LaneClosedError(f"the {self._direction.value} lane is closed")
         batched = engine is CopyEngine.BATCH_KERNEL
-        if not batched:
+        launch = self._boarding
+        if launch is None or not (batched and launch.boards and launch.engine is engine):
             self.flush()
-        launch = self._boarding or Launch(engine)
+            launch = Launch(engine)
         piece = Piece(storage, host)
+        copy = StreamCopy(self, launch, piece)
         launch.pieces.append(piece)
-        launch.waited_for_by += 1
+        launch.unwaited.add(copy)
         self._boarding = launch
         if not batched:
             self.flush()
-        return StreamCopy(self, launch, piece)
+        return copy
 
     def flush(self) -> None:
         """Sends off what is boarding."""
-        launch, self._boarding = self._boarding, None
+        launch = self._boarding
         if launch is not None:
-            self._send(launch)
+            launch.boards = False
+            if launch.ended is None:
+                self._send(launch)
+            self._boarding = None
             # From now on each copy holds its own ends.
             launch.pieces.clear()
 
-    def let_compute_wait(self, launch: Launch) -> None:
+    def let_compute_wait(self, launch: Launch, copy: StreamCopy) -> None:
         """Makes compute wait for one of a launch's copies; the last one gives its event back."""
         if launch is self._boarding:
             self.flush()
+        ended = launch.ended
+        if ended is None:
+            # Every copy of it has been waited for, and this one is waited for once more.
+            return
         for stream in self._device.compute_streams():
-            self._device.wait(stream, launch.ended)
-        launch.waited_for_by -= 1
-        if launch.waited_for_by == 0:
-            self._device.recycle(launch.ended)
+            self._device.wait(stream, ended)
+        launch.unwaited.discard(copy)
+        if not launch.unwaited:
+            launch.ended = None
+            self._device.recycle(ended)
 
     def close(self) -> None:
         """Waits on the host until the lane is empty, so that its memory may be unmapped."""
+        self._closed = True
         self.flush()
         self._device.finish(self._stream)
 

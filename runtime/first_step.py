@@ -9,13 +9,14 @@ no op needs more then. It is slow, since nobody looks ahead. At its end everythi
 plan has it when a step begins, and the next step follows the plan.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 
 from profiles.anchors import OPTIMIZER_POST
+from profiles.mode_stack import enter_ops, leave_ops
 from profiles.owned import Owned
 from runtime.accountant import Accountant
 from runtime.backend import Backend
@@ -25,7 +26,7 @@ from runtime.second_try import SecondTry
 from runtime.unpaced_lanes import host_pool
 
 
-class FirstStep:
+class FirstStep(AbstractContextManager[None]):
     """Keeps one step within a plan's budget without the plan.
 
     Attributes:
@@ -33,7 +34,13 @@ class FirstStep:
     """
 
     def __init__(
-        self, device: torch.device, backend: Backend, accountant: Accountant, budget_bytes: int
+        self,
+        device: torch.device,
+        backend: Backend,
+        accountant: Accountant,
+        *,
+        budget_bytes: int,
+        owned: Callable[[], tuple[Owned, ...]],
     ) -> None:
         """Prepares the step.
 
@@ -42,26 +49,31 @@ class FirstStep:
             backend: Whose lanes carry the copies.
             accountant: Counts the device's bytes while the step runs.
             budget_bytes: What the step may use.
+            owned: Returns what the model and the optimizer hold.
         """
         self.has_updated = False
         self._accountant = accountant
         self._budget_bytes = budget_bytes
+        self._enforced_bytes = accountant.budget_bytes
+        self._owned = owned
         shelf = HostShelf(partial(host_pool, device))
         self._swap = OnlineSwap(device, accountant, d2h=backend.d2h, h2d=backend.h2d, shelf=shelf)
+        self._retry = SecondTry(self._swap.evict_all_but, ())
 
-    @contextmanager
-    def watched(self, owned: Callable[[], tuple[Owned, ...]]) -> Iterator[None]:
-        """Surrounds the step; the mode that swaps is entered last, so it is asked first.
+    def __enter__(self) -> None:
+        # The mode that swaps is entered last, so it is asked first.
+        self._swap.begin_step(self._owned())
+        self._accountant.budget_bytes = self._budget_bytes
+        self._accountant.begin_watch()
+        enter_ops(self._retry)
+        enter_ops(self._swap)
 
-        Args:
-            owned: Returns what the model and the optimizer hold.
-        """
-        self._swap.begin_step(owned())
-        with self._accountant.limited_to(self._budget_bytes), ExitStack() as modes:
-            modes.enter_context(self._accountant.watch())
-            modes.enter_context(SecondTry(self._swap.evict_all_but, ()))
-            modes.enter_context(self._swap)
-            yield
+    def __exit__(self, *_: object) -> None:
+        """Ends the step, wherever an interrupt has left it; may be repeated."""
+        leave_ops(self._swap)
+        leave_ops(self._retry)
+        self._accountant.end_watch()
+        self._accountant.budget_bytes = self._enforced_bytes
 
     def on_anchor(self, key: str) -> None:
         """What code that is no op has asked for may leave again; see `profiles.addresses.touch`."""
@@ -92,5 +104,5 @@ class FirstStep:
         self._swap.hand_over(storage)
 
     def close(self) -> None:
-        """Brings back what is still away."""
+        """Brings back what is still away; may be called at any time, and again."""
         self._swap.close()

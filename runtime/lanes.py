@@ -9,6 +9,11 @@ source or read the target, and neither may be freed. `runtime.residency` keeps t
 the copy before it releases, refills or hands back a storage; the copy itself keeps the storage's
 Python object and the host slab, so that neither a dying graph nor a closed replay can free them
 under the lane.
+
+[Note: interrupts on a lane] An interrupt may come between any two instructions of the thread that
+issues and waits. So a launch is closed to further copies before it is sent off, and may be sent off
+twice: the lane's thread passes over what it has carried. What has ended is a flag that the lane's
+thread sets; the lock only wakes who waits.
 """
 
 import ctypes
@@ -24,13 +29,16 @@ import torch
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from profiles.plain_tensors import address_of
-from runtime.copying import Piece
+from runtime.copying import LaneClosedError, Piece
 from runtime.host_pool import HostStretch
 
 if TYPE_CHECKING:
     from runtime.kernels.carrier import KernelCarrier
 
 NS_PER_US = 1_000
+
+LOOK_AGAIN_S = 1.0
+"""How long a thread waits at most before it looks whether another one was woken in its place."""
 
 
 LaunchTime = Callable[[Sequence[int], CopyEngine], float]
@@ -54,6 +62,8 @@ class Copy:
         ended_ns: When it ended; 0 before that.
         overrun_us: How much longer this machine took than the link would have; 0 before it ended.
         inexact: Whether a byte was packed that is no bool.
+        fault: What was raised while it was carried; None if nothing.
+        boards: Whether further copies may join it.
     """
 
     def __init__(
@@ -67,8 +77,17 @@ class Copy:
         self.ended_ns = 0
         self.overrun_us = 0.0
         self.inexact = False
+        self.fault: BaseException | None = None
+        self.boards = go is not None
         self._go = go
-        self._ended = threading.Event()
+        self._has_ended = False
+        self._in_flight = threading.Lock()
+        self._in_flight.acquire()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has been carried, or has failed."""
+        return self._has_ended
 
     def wait(self) -> float:
         """Blocks until the copy has ended.
@@ -76,18 +95,32 @@ class Copy:
         Returns:
             The time waited, in microseconds.
         """
-        if self._ended.is_set():
+        if self._has_ended:
             return 0.0
         start_ns = time.perf_counter_ns()
-        self._set_off()
-        self._ended.wait()
+        if self._go is not None:
+            self._go()
+        while not self._has_ended:
+            if self._in_flight.acquire(timeout=LOOK_AGAIN_S):
+                self._in_flight.release()
         return (time.perf_counter_ns() - start_ns) / NS_PER_US
 
     def span(self) -> tuple[int, int]:
         """Blocks until the copy has ended; returns when it was taken up and when it ended."""
-        self._set_off()
-        self._ended.wait()
+        self.wait()
         return self.started_ns, self.ended_ns
+
+    def is_off(self) -> None:
+        """It has been sent off: the lane's thread will carry it."""
+        self._go = None
+
+    def end(self, fault: BaseException | None = None) -> None:
+        """It has been carried, or has failed: nobody need wait any longer."""
+        self.fault = fault
+        self.pieces.clear()
+        self.ended_ns = time.perf_counter_ns()
+        self._has_ended = True
+        self._in_flight.release()
 
     def run(
         self, not_before_ns: int, duration_ns: float, carrier: "KernelCarrier | None" = None
@@ -115,9 +148,7 @@ class Copy:
             time.sleep(early_ns * 1e-9)
         else:
             self.overrun_us = -early_ns / NS_PER_US
-        self.pieces.clear()
-        self.ended_ns = time.perf_counter_ns()
-        self._ended.set()
+        self.end()
         # A copy on time ended when it was due: waking late must not slow the link down.
         return due_ns if early_ns > 0 else self.ended_ns
 
@@ -129,11 +160,6 @@ class Copy:
         ]
         carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
         self.inexact = carrier.saw_stray
-
-    def _set_off(self) -> None:
-        go, self._go = self._go, None
-        if go is not None:
-            go()
 
 
 class Passenger:
@@ -152,6 +178,11 @@ class Passenger:
     def inexact(self) -> bool:
         """As the launch has it."""
         return self._launch.inexact
+
+    @property
+    def fault(self) -> BaseException | None:
+        """As the launch has it."""
+        return self._launch.fault
 
     def wait(self) -> float:
         """Blocks until the launch has ended; returns the time waited, in microseconds."""
@@ -188,6 +219,7 @@ class Lane:
         self._latency_us = latency_us
         self._launch_time = launch_time
         self._boarding: Copy | None = None
+        self._closed = False
         self._thread = threading.Thread(
             target=_carry,
             args=(self._jobs, carrier),
@@ -196,7 +228,7 @@ class Lane:
         )
         self._thread.start()
         # The thread holds the queue, not the lane, so that a forgotten lane ends its thread.
-        self._finalizer = weakref.finalize(self, self._jobs.put, None)
+        weakref.finalize(self, self._jobs.put, None)
 
     def issue(
         self,
@@ -204,7 +236,13 @@ class Lane:
         host: HostStretch,
         engine: CopyEngine = CopyEngine.COPY_ENGINE,
     ) -> Copy | Passenger:
-        """Queues a copy between a storage and host memory of its size; returns at once."""
+        """Queues a copy between a storage and host memory of its size; returns at once.
+
+        Raises:
+            LaneClosedError: The lane has been closed.
+        """
+        if self._closed:
+            raise LaneClosedError(f"the {self._direction.value} lane is closed")
         piece = Piece(storage, host)
         if engine is not CopyEngine.BATCH_KERNEL:
             self.flush()
@@ -212,31 +250,42 @@ class Lane:
             copy.pieces.append(piece)
             self._put(copy)
             return copy
-        if self._boarding is not None:
-            self._boarding.pieces.append(piece)
-            return Passenger(self._boarding)
-        self._boarding = Copy(self._direction, engine, self.flush)
-        self._boarding.pieces.append(piece)
-        return self._boarding
+        boarding = self._boarding
+        if boarding is not None and boarding.boards:
+            boarding.pieces.append(piece)
+            return Passenger(boarding)
+        self.flush()
+        boarding = Copy(self._direction, engine, self.flush)
+        boarding.pieces.append(piece)
+        self._boarding = boarding
+        return boarding
 
     def flush(self) -> None:
         """Sends off what is boarding; see [Note: boarding] in `runtime.copying`."""
-        boarding, self._boarding = self._boarding, None
+        boarding = self._boarding
         if boarding is not None:
+            boarding.boards = False
             self._put(boarding)
+            boarding.is_off()
+            self._boarding = None
 
     def close(self) -> None:
         """Ends the lane after the copies it holds."""
+        self._closed = True
         self.flush()
-        self._finalizer()
+        self._jobs.put(None)
         self._thread.join()
 
     def _put(self, copy: Copy) -> None:
+        pieces = tuple(copy.pieces)
+        if not pieces:
+            # It has been carried already.
+            return
         if copy.engine is CopyEngine.COPY_ENGINE:
-            size_bytes = copy.pieces[0].host.size_bytes
+            size_bytes = pieces[0].host.size_bytes
             duration_us = self._latency_us + size_bytes / self._bytes_per_us
         else:
-            sizes_bytes = [piece.storage.nbytes() for piece in copy.pieces]
+            sizes_bytes = [piece.storage.nbytes() for piece in pieces]
             duration_us = self._launch_time(sizes_bytes, copy.engine)
         self._jobs.put((copy, duration_us * NS_PER_US))
 
@@ -255,6 +304,11 @@ def _carry(
     free_ns = 0
     while (job := jobs.get()) is not None:
         copy, duration_ns = job
-        free_ns = copy.run(free_ns, duration_ns, carrier)
+        if not copy.has_ended:
+            try:
+                free_ns = copy.run(free_ns, duration_ns, carrier)
+            except BaseException as error:
+                # It belongs to the thread that waits for this copy.
+                copy.end(error.with_traceback(None))
         # Holding on to the last copy while idle would keep its storage's owner waiting for it.
         del job, copy

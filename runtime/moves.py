@@ -4,6 +4,8 @@ What moves when is the schedule's business, and what to do if it fails is the re
 known which storage a plan means, where each is, and which trips are not made this time.
 """
 
+from itertools import count
+
 import torch
 
 from planner.plan import Plan, Swap
@@ -15,6 +17,8 @@ from runtime.backend import Backend
 from runtime.binding import lookups, storage_of, write_counts
 from runtime.boundary_trips import BoundaryTrip, BoundaryTrips
 from runtime.first_step import FirstStep
+from runtime.host_pool import HostPool
+from runtime.lent_memory import LentMemory
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
 
@@ -59,6 +63,8 @@ class Moves:
             if plan.storage(storage_id).kind in (StorageKind.OPTIMIZER_STATE, StorageKind.BUFFER)
         ) | {trip.swap.storage for trip in self._across.wrapping}
         self._versions: dict[int, int] = {}
+        self._unlike_any = count(-1, -1)
+        self._lent = LentMemory(plan, self._lookups)
         self._skipped: set[int] = set()
         self._now = StepStatistics(step=0)
 
@@ -71,6 +77,20 @@ class Moves:
         self._now = now
         self._skipped.clear()
         self.left_out = False
+        self._lent.take_back()
+
+    @property
+    def why_no_room(self) -> str | None:
+        """What this step keeps on the device against the plan; None if that is nothing."""
+        return self._lent.why_no_room
+
+    def away(self) -> frozenset[int]:
+        """Returns those that nobody may touch before they are back, by `_cdata`."""
+        return frozenset(
+            tracked.cdata
+            for tracked in self.tracked.values()
+            if tracked.residency is not Residency.RESIDENT
+        )
 
     def missing(self) -> frozenset[int]:
         """Returns the ids of storages that the plan finds when a step begins, and that are not."""
@@ -130,32 +150,40 @@ class Moves:
                 del self.tracked[storage_id]
 
     def restore(self) -> None:
-        """Brings every storage back, whatever was going on.
+        """Brings every storage back, whatever was going on; no budget holds until the step ends.
+
+        An interrupt may end it at any point. It may then be called again.
 
         Raises:
             torch.OutOfMemoryError: The device has no room for all of them. What is still away stays
                 so, and may be asked for again.
+            CopyFailedError: Some could not be copied back; as before.
         """
-        if any(t.residency is not Residency.RESIDENT for t in self.tracked.values()):
-            self._accountant.lift()
-        try:
-            for tracked in self.tracked.values():
+        self._accountant.lift()
+        self.flush()
+        faults: list[BaseException] = []
+        for tracked in tuple(self.tracked.values()):
+            try:
                 tracked.restore(self.h2d)
-        except torch.OutOfMemoryError as error:
-            error.add_note(
-                "swapplan: not all that the plan had away fits on the device at once; part of it "
-                "is still in host memory. Free device memory and close the replay again."
-            )
-            raise
+            except BaseException as error:
+                # The others come back all the same.
+                faults.append(error)
+        if faults:
+            try:
+                raise _most_urgent(faults)
+            finally:
+                # Its traceback holds this frame, as in `profiles.interrupts`.
+                faults.clear()
 
     def take_overrun_us(self) -> float:
         """Returns how much longer copies took than the link would have, since last asked."""
         return sum(tracked.take_overrun_us() for tracked in self.tracked.values())
 
     def close(self) -> None:
-        """Ends the lanes."""
+        """Ends the lanes, and lets go of the host pool; everything must be back."""
         self.d2h.close()
         self.h2d.close()
+        self._pool = HostPool(0)
 
     def check_shown(self, key: str, storage_id: int, storage: torch.UntypedStorage | None) -> None:
         """Gets to know the storage that an anchor shows.
@@ -255,11 +283,19 @@ class Moves:
         Those of an activation are autograd's own business: writing a saved tensor is an error.
         """
         count = self._write_counts.get(storage_id)
-        return 0 if count is None else count()
+        if count is None:
+            return 0
+        tensor = self._lookups[storage_id]()
+        if tensor is not None and tensor.is_inference() and not self._accountant.watching:
+            # It has no such count. Only who looks at every op can tell that it was not written.
+            return next(self._unlike_any)
+        return count()
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose trip begins; None, and no trip, if it has none."""
         tracked = self.tracked.get(storage_id) or self._find(storage_id)
+        if tracked is not None and self._lent.keeps(storage_id, tracked):
+            tracked = None
         if tracked is None:
             self._skipped.add(storage_id)
             self._now.skipped_swaps += 1
@@ -280,3 +316,16 @@ class Moves:
             )
         tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant)
         return tracked
+
+
+def _most_urgent(faults: list[BaseException]) -> BaseException:
+    """Returns which of several faults is raised: an interrupt before any other, else the first."""
+    urgent = next((f for f in faults if not isinstance(f, Exception)), faults[0])
+    for fault in faults:
+        if isinstance(fault, torch.OutOfMemoryError):
+            urgent.add_note(
+                "swapplan: not all that the plan had away fits on the device at once; part of it "
+                "is still in host memory. Free device memory and close the replay again."
+            )
+            break
+    return urgent

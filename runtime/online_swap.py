@@ -177,14 +177,22 @@ class OnlineSwap(TorchDispatchMode):
         """Brings everything back, outside any step, where no budget holds, and lets go of it.
 
         Raises:
-            torch.OutOfMemoryError: The device has no room for all that lives between steps.
+            torch.OutOfMemoryError: The device has no room for all that lives between steps. What
+                is still away may be asked for again.
         """
-        for cdata in tuple(self._away):
-            self._bring_in(cdata)
+        failed: torch.OutOfMemoryError | None = None
         for place in self._places():
-            for seen in place.values():
+            for cdata, seen in tuple(place.items()):
+                try:
+                    # Wherever an interrupt has left it: `restore` starts from any state.
+                    seen.tracked.restore(self._h2d)
+                except torch.OutOfMemoryError as error:
+                    failed = failed or error
+                    continue
                 seen.finalizer.detach()
-            place.clear()
+                del place[cdata]
+        if failed is not None:
+            raise failed
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None

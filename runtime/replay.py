@@ -9,18 +9,20 @@ resident, with numbers as right as ever and memory as large as ever.
 import logging
 import time
 import warnings
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from planner.plan import Plan
 from planner.schedule import Action, lower
 from profiles.anchors import AnchorHooks
-from profiles.own_hook import OwnHook
+from profiles.interrupts import insist, keep_in_view
 from profiles.owned import owned_storages
 from profiles.recording import device_of
 from runtime.accountant import Accountant
@@ -28,13 +30,17 @@ from runtime.address_guard import AddressGuard
 from runtime.backend import Watch, backend_for
 from runtime.binding import storage_of
 from runtime.boundary_guard import BoundaryGuard
+from runtime.ears import Ears
+from runtime.failed_backward import let_go_of_failed_backward
 from runtime.first_step import FirstStep
 from runtime.heard_slots import HeardSlots
+from runtime.host_pool import HostPool
 from runtime.lanes import NS_PER_US
 from runtime.memory_curve import MemoryCurve
 from runtime.moves import Moves
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import TrackedStorage, UnmovableError
+from runtime.running_step import RunningStep
 from runtime.statistics import StepStatistics
 from runtime.summary import summary_line
 from runtime.workers import Workers
@@ -58,6 +64,9 @@ class Replay:
     sends them away again (see `runtime.boundary_guard` for who is seen). Once the replay is closed
     everything is resident. Inside a step, `state_dict()` brings everything back first.
 
+    An interrupt may come at any point: whatever it leaves unfinished is brought to an end by what
+    comes next, be it the end of the step, the next step or `close`.
+
     Attributes:
         steps: Statistics of the last steps, in order; at most `KEPT_STEPS`.
         fallbacks: How many steps fell back to resident, of all.
@@ -80,19 +89,18 @@ class Replay:
         self._workers = workers
         self._model = model
         self._optimizer = optimizer
+        self._parameters = dict(model.named_parameters())
         self._ranges = ActionRanges(ranges, plan)
         self._do: Act = self._act
         device = device_of(model)
         self._backend = backend_for(plan, device)
         self._accountant = Accountant(device, self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
+        self._accountant.when_no_room(self._on_no_room)
         self._heard = HeardSlots(plan, self._schedule)
         self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
-        self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._addresses = AddressGuard(self._accountant, self._guard)
-        self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
-        self._handles += _before_forward(model, self._on_forward)
         self._curve = MemoryCurve(plan)
         self._first: FirstStep | None = None
         self._never_made: frozenset[int] = frozenset()
@@ -105,6 +113,14 @@ class Replay:
         self._passed = False
         self._restores_told = 0
         self._closed = False
+        self._unfinished: weakref.ref[RunningStep] | None = None
+        self._ears = Ears(self)
+        try:
+            self._ears.listen(model, optimizer)
+            self._hooks = AnchorHooks(model, optimizer, self._ears, self._heard.reported)
+        except BaseException:
+            self._ears.close()
+            raise
 
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
@@ -164,19 +180,22 @@ class Replay:
         )
 
     def close(self) -> None:
-        """Brings everything back, removes all hooks and ends the lanes.
+        """Brings everything back, removes all hooks, ends the lanes and frees the host pool.
 
-        The first time, `summary` is logged at level INFO by the logger `swapplan`.
+        It may be called at any time, and again. An interrupt is held back until it is done. The
+        first time, `summary` is logged at level INFO by the logger `swapplan`.
         """
-        self._guard.leave()
-        self._close_first()
-        self._moves.restore()
+        insist(self._close)
+
+    def _close(self) -> None:
+        if self._now is not None and self._now.fallback is None:
+            self._now.fallback = "the replay was closed inside the step"
+        self._recover()
         self._hooks.close()
         self._addresses.remove()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._ears.close()
         self._moves.close()
+        self._backend = replace(self._backend, pool=HostPool(0))
         if self._workers is not None:
             self._count_fallback_on(self._workers.close())
             self._workers = None
@@ -187,8 +206,13 @@ class Replay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except BaseException as fault:
+            if error is None:
+                raise
+            keep_in_view(error, fault)
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Does what the schedule says for the next anchor; see `profiles.anchors`."""
@@ -214,6 +238,9 @@ class Replay:
                 self._moves.flush()
         except UnmovableError as error:
             self._fall_back(str(error))
+        except torch.OutOfMemoryError:
+            if not self._on_no_room():
+                raise
         self._open_slot(shown)
 
     def _open_slot(self, shown: torch.Tensor | None) -> None:
@@ -237,41 +264,117 @@ class Replay:
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
         return self._step(self._accountant.watch())
 
-    @contextmanager
-    def _step(self, watch: AbstractContextManager[None]) -> Iterator[StepStatistics]:
-        if self._now is not None:
-            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+    def _step(self, watch: AbstractContextManager[None]) -> RunningStep:
+        watched = not isinstance(watch, nullcontext)
+        return RunningStep(watch, watched=watched, enter=self._enter_step, leave=self._leave_step)
+
+    def _enter_step(self, step: RunningStep) -> StepStatistics:
+        self._check_may_begin()
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
-        now = self._now = StepStatistics(step=self._step_count)
-        self._guard.leave()
-        self._first = self._first_step()
-        if self._first is not None:
-            watch = self._first.watched(partial(owned_storages, self._model, self._optimizer))
-        watched = not isinstance(watch, nullcontext)
-        start_ns = time.perf_counter_ns()
+        now = StepStatistics(step=self._step_count)
         try:
-            self._begin_step(now, watched=watched)
-            with watch, self._addresses.in_step():
-                if now.fallback is not None:
-                    self._accountant.lift()
-                with self._hooks.step():
-                    try:
-                        yield now
-                    except torch.OutOfMemoryError:
-                        self._compare_memory()
-                        raise
-                self._compare_memory()
+            self._unfinished = weakref.ref(step)
+            self._now = now
+            step.start_ns = time.perf_counter_ns()
+            self._guard.leave()
+            self._first = self._first_step()
+            if self._first is not None:
+                step.watch, step.watched = self._first, True
+            self._begin_step(now, watched=step.watched)
+            self._addresses.begin_step()
+            step.watch.__enter__()
+            if now.fallback is not None:
+                self._accountant.lift()
+            self._hooks.begin()
         except BaseException as error:
-            now.fallback = now.fallback or f"the step raised {type(error).__name__}"
-            if self._workers is not None:
-                self._workers.withhold()
+            step.is_left = True
+            self._leave_step(step, error)
             raise
-        else:
+        return now
+
+    def _check_may_begin(self) -> None:
+        if self._closed:
+            raise RuntimeError(
+                "This replay is closed, so it has no more steps. Attach the plan again for more."
+            )
+        if self._unfinished is None:
+            return
+        step = self._unfinished()
+        if step is not None and not step.is_left:
+            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+        self._recover()
+
+    def _leave_step(self, step: RunningStep, error: BaseException | None) -> None:
+        now = self._now
+        if now is None or self._unfinished is None or self._unfinished() is not step:
+            # The replay has been closed meanwhile.
+            return
+        try:
+            if error is None:
+                self._hooks.finish()
+            if error is None or isinstance(error, torch.OutOfMemoryError):
+                self._compare_memory()
+        except BaseException as raised:
+            self._end_failed_step(step, now, raised)
+            raise
+        if error is not None:
+            self._end_failed_step(step, now, error)
+            return
+        try:
+            self._stand_down(step)
             if self._workers is not None:
                 self._workers.tell(fell_back=now.fallback is not None)
+            self._end_step(now, step.start_ns, watched=step.watched)
+        except BaseException as raised:
+            self._recover_from(raised)
+            raise
+
+    def _end_failed_step(
+        self, step: RunningStep, now: StepStatistics, error: BaseException
+    ) -> None:
+        """Ends a step that has raised; what else may be raised here must not hide that."""
+        now.fallback = now.fallback or f"the step raised {type(error).__name__}"
+        try:
+            self._stand_down(step)
+            if self._workers is not None:
+                self._workers.withhold()
+            self._end_step(now, step.start_ns, watched=step.watched)
+            let_go_of_failed_backward()
+        except BaseException as fault:
+            self._recover_from(fault)
+            keep_in_view(error, fault)
+
+    def _stand_down(self, step: RunningStep) -> None:
+        """Hears and sees no more of a step."""
+        self._hooks.leave()
+        self._addresses.end_step()
+        step.watch.__exit__(None, None, None)
+
+    def _recover_from(self, raised: BaseException) -> None:
+        if self._unfinished is None:
+            return
+        try:
+            self._recover()
+        except BaseException as fault:
+            keep_in_view(raised, fault)
+
+    def _recover(self) -> None:
+        """Ends what an interrupt may have left unfinished: all is back, and no mode stays."""
+        self._passed = False
+        self._hooks.leave()
+        self._addresses.end_step()
+        self._accountant.end_watch()
+        if self._first is not None:
+            self._first.__exit__()
+        try:
+            self._guard.end(self._restore_for_good)
+        except BaseException:
+            self._guard.enter(self._moves.away())
+            raise
         finally:
-            self._end_step(now, start_ns, watched=watched)
+            self._now = None
+        self._unfinished = None
 
     def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
         self._slot, self._begun = 0, range(0)
@@ -292,11 +395,24 @@ class Replay:
         try:
             if not self._moves.are_held():
                 self._restore_between_steps("a tensor that was replaced")
+            self._check_parameters()
             self._moves.enter()
         except UnmovableError as error:
             self._fall_back(str(error))
         now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
         now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+    def _check_parameters(self) -> None:
+        """Checks that the model still has the parameters whose anchors are known.
+
+        Raises:
+            UnmovableError: One was replaced. What it replaced may still be alive, too.
+        """
+        for name, parameter in self._model.named_parameters():
+            if self._parameters.get(name) is not parameter:
+                raise UnmovableError(
+                    f"parameter {name!r} was replaced since the plan was attached, attach it again"
+                )
 
     def _restore_between_steps(self, what: str) -> None:
         if self.boundary_restores == 0:
@@ -310,18 +426,14 @@ class Replay:
 
     def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
         now.overrun_us = self._moves.take_overrun_us()
-        # Whatever happens below, this step is over: another one may follow, or `close`.
-        self._now = None
-        try:
-            if now.fallback is None:
-                self._settle(now)
-                self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
-            else:
-                self._restore_for_good()
-        except BaseException:
-            self._passed = False
-            self._moves.restore()
-            raise
+        if now.fallback is None:
+            self._settle(now)
+            self._now = None
+            self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
+        else:
+            self._restore_for_good()
+            self._now = None
+        self._unfinished = None
         now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         if watched:
             now.peak_bytes = self._accountant.peak_bytes
@@ -335,16 +447,20 @@ class Replay:
             self._on_step(now)
 
     def _close_first(self) -> None:
-        first, self._first = self._first, None
-        if first is not None:
-            first.close()
+        if self._first is not None:
+            self._first.close()
+            self._first = None
 
     def _first_step(self) -> FirstStep | None:
         """Returns what runs the step if some of what the plan moves has still to be made."""
         if not self._moves.missing() - self._never_made:
             return None
         return FirstStep(
-            device_of(self._model), self._backend, self._accountant, self._plan.budget_bytes
+            device_of(self._model),
+            self._backend,
+            self._accountant,
+            budget_bytes=self._plan.budget_bytes,
+            owned=partial(owned_storages, self._model, self._optimizer),
         )
 
     def _settle(self, now: StepStatistics) -> None:
@@ -388,19 +504,31 @@ class Replay:
         self._now.misses += 1
         self._fall_back(reason)
 
-    def _on_state_dict(self, *_: Any) -> None:
+    def _on_no_room(self) -> bool:
+        """Falls back if there is no room for what cannot be moved; whether it did."""
+        why = self._moves.why_no_room
+        if self._now is None or self._now.fallback is not None or why is None:
+            return False
+        self._fall_back(f"{why} the step does not fit within the budget")
+        return True
+
+    def on_state_dict(self) -> None:
+        """Has everything back before a state_dict is read or loaded."""
         if self._now is None:
             self._guard.touch("a state_dict")
-        elif self._now.fallback is None:
+        else:
             self._fall_back("a state_dict was read or loaded inside the step")
 
-    def _on_forward(self, *_: Any) -> None:
+    def on_forward(self) -> None:
+        """Has everything back before the model is called between two steps."""
         if self._now is None:
             self._guard.touch("a call of the model")
 
     def _fall_back(self, reason: str) -> None:
         assert self._now is not None
         if self._now.fallback is not None:
+            # An interrupt may have kept some from coming back.
+            self._moves.restore()
             return
         self._now.fallback = reason
         self._accountant.lift()
@@ -432,24 +560,3 @@ class Replay:
         self._close_first()
         self._moves.restore()
         self._moves.tracked.clear()
-
-
-def _before_state_dict(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, hook: Callable[..., None]
-) -> list[Any]:
-    """Calls a hook before a state_dict of the model, its modules or the optimizer is used."""
-    hook = OwnHook(hook)
-    handles: list[Any] = [
-        optimizer.register_state_dict_pre_hook(hook),
-        optimizer.register_load_state_dict_pre_hook(hook),
-    ]
-    for module in model.modules():
-        handles.append(module.register_state_dict_pre_hook(hook))
-        handles.append(module.register_load_state_dict_pre_hook(hook))
-    return handles
-
-
-def _before_forward(model: torch.nn.Module, hook: Callable[..., None]) -> list[Any]:
-    """Calls a hook before the forward of the model or any of its modules, in any thread."""
-    own = OwnHook(hook)
-    return [module.register_forward_pre_hook(own) for module in model.modules()]

@@ -11,10 +11,10 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
+from profiles.mode_stack import unseen
 from profiles.plain_tensors import address_of
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
-from runtime.mode_stack import unseen
 
 Stream = Any
 Event = Any

@@ -16,7 +16,7 @@ from profiles.workload import Workload
 from runtime import Replay, replay
 from runtime.accountant import Accountant
 from runtime.backend import Backend, Watch
-from runtime.cuda_lanes import Launch, StreamLane
+from runtime.cuda_lanes import Launch, StreamCopy, StreamLane
 from runtime.host_pool import HostPool
 from tests.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
 from tests.periodic import leaving_plan, periodic_plan, returning_plan, with_swaps
@@ -110,7 +110,7 @@ class NeverWaitsForCompute(StreamLane):
 class ComputeNeverWaits(StreamLane):
     """Planted fault: compute goes on before the copy has ended."""
 
-    def let_compute_wait(self, launch: Launch) -> None:
+    def let_compute_wait(self, launch: Launch, copy: StreamCopy) -> None:
         self.flush()
 
 

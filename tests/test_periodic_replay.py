@@ -19,10 +19,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan import Plan
+from profiles.mode_stack import call_modes, op_modes
 from profiles.profile import WorkloadSource
 from profiles.workload import Workload
 from runtime import FallbackWarning, Replay
-from runtime.mode_stack import call_modes, op_modes
 from runtime.proof import prove
 from runtime.residency import Residency
 from tests.fixed_times import record_at_fixed_times

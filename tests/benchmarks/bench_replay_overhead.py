@@ -58,6 +58,7 @@ class NoCopy:
 
     overrun_us = 0.0
     inexact = False
+    fault: BaseException | None = None
 
     def wait(self) -> float:
         return 0.0
