@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.dispatch import is_bookkeeping, storages_in, storages_of
 from profiles.owned import Owned
+from runtime.guarded_storages import GuardedStorages, OnForbiddenUse
 
 if TYPE_CHECKING:
     from runtime.residency import TrackedStorage
@@ -34,6 +35,7 @@ class Accountant(TorchDispatchMode):
         budget_bytes: The device's memory; None counts without a limit.
         live_bytes: Device bytes now.
         peak_bytes: Most device bytes since `watch` was entered.
+        guarded: Storages that are absent, moving or copied.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
@@ -45,15 +47,13 @@ class Accountant(TorchDispatchMode):
         self._lifted = False
         self._watching = False
         self._sizes: dict[int, int] = {}
-        self._forbidden: dict[int, TrackedStorage] = {}
-        self._copied: dict[int, TrackedStorage] = {}
-        self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
+        self.guarded = GuardedStorages()
         self._before_op: Callable[[], None] | None = None
         self._on_made: Callable[[torch.UntypedStorage], None] | None = None
 
-    def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
+    def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
-        self._on_forbidden_use = handler
+        self.guarded.when_forbidden_use(handler)
 
     def count_owned(self, owned: tuple[Owned, ...]) -> None:
         """Counts storages that a step may never hand to an op, but that take memory all the same.
@@ -97,22 +97,19 @@ class Accountant(TorchDispatchMode):
 
     def forbid(self, storage: torch.UntypedStorage, tracked: "TrackedStorage") -> None:
         """From now on no op may touch this storage."""
-        self._forbidden[storage._cdata] = tracked
+        self.guarded.forbid(tracked)
 
     def allow(self, tracked: "TrackedStorage") -> None:
         """Ops may touch this storage again."""
-        # Its address may belong to another storage by now, if it died while it was away.
-        if self._forbidden.get(tracked.cdata) is tracked:
-            del self._forbidden[tracked.cdata]
+        self.guarded.allow(tracked)
 
     def expect_no_write(self, tracked: "TrackedStorage") -> None:
         """Has the host copy of this storage forgotten as soon as an op writes the storage."""
-        self._copied[tracked.cdata] = tracked
+        self.guarded.expect_no_write(tracked)
 
     def expect_write(self, tracked: "TrackedStorage") -> None:
         """This storage has no host copy that a write could make untrue."""
-        if self._copied.get(tracked.cdata) is tracked:
-            del self._copied[tracked.cdata]
+        self.guarded.expect_write(tracked)
 
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes more are within the budget."""
@@ -148,10 +145,7 @@ class Accountant(TorchDispatchMode):
             self._before_op()
         inputs = storages_in(func, args, kwargs)
         for storage, writes in inputs.items():
-            if storage._cdata in self._forbidden:
-                self._refuse(func, self._forbidden[storage._cdata])
-            if writes and storage._cdata in self._copied:
-                self._copied[storage._cdata].forget_copy()
+            self.guarded.look(func, storage, writes=writes)
             self._see(storage)
         result = func(*args, **kwargs)
         for storage in storages_of(result):
@@ -159,13 +153,9 @@ class Accountant(TorchDispatchMode):
         self._check_room(0)
         return result
 
-    def _refuse(self, func: OpOverload, tracked: "TrackedStorage") -> None:
-        if self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{func} uses a storage that the plan has away", tracked)
-
     def _see(self, storage: torch.UntypedStorage) -> None:
         cdata = storage._cdata
-        if cdata in self._forbidden or storage.device != self._device:
+        if cdata in self.guarded.forbidden or storage.device != self._device:
             return
         if cdata not in self._sizes:
             self._sizes[cdata] = 0

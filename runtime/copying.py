@@ -31,10 +31,18 @@ class Piece(NamedTuple):
     Attributes:
         storage: The device end.
         host: The host end.
+        address: Where the bytes of the device end are. A lane does not ask its storage: asking
+            would take its mark off (`runtime.write_marks`).
     """
 
     storage: torch.UntypedStorage
     host: HostStretch
+    address: int
+
+    @classmethod
+    def of(cls, storage: torch.UntypedStorage, host: HostStretch) -> "Piece":
+        """Makes one for a copy that is issued now."""
+        return cls(storage, host, storage.data_ptr())
 
 
 class CopyInFlight(Protocol):

@@ -87,7 +87,7 @@ class StreamLane:
         if not batched:
             self.flush()
         launch = self._boarding or Launch(engine)
-        piece = Piece(storage, host)
+        piece = Piece.of(storage, host)
         launch.pieces.append(piece)
         launch.waited_for_by += 1
         self._boarding = launch

@@ -123,7 +123,7 @@ class Copy:
     def _run_kernel(self, carrier: "KernelCarrier") -> None:
         from runtime.kernels.carrier import Ends
 
-        ends = [Ends(p.storage.data_ptr(), p.host.address, p.storage.nbytes()) for p in self.pieces]
+        ends = [Ends(p.address, p.host.address, p.storage.nbytes()) for p in self.pieces]
         carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
         self.inexact = carrier.saw_stray
 
@@ -202,7 +202,7 @@ class Lane:
         engine: CopyEngine = CopyEngine.COPY_ENGINE,
     ) -> Copy | Passenger:
         """Queues a copy between a storage and host memory of its size; returns at once."""
-        piece = Piece(storage, host)
+        piece = Piece.of(storage, host)
         if engine is not CopyEngine.BATCH_KERNEL:
             self.flush()
             copy = Copy(self._direction, engine)
@@ -239,11 +239,11 @@ class Lane:
 
 
 def _copy_bytes(piece: Piece, direction: Direction) -> None:
-    storage, host = piece
+    host = piece.host
     if direction is Direction.D2H:
-        ctypes.memmove(host.address, storage.data_ptr(), host.size_bytes)
+        ctypes.memmove(host.address, piece.address, host.size_bytes)
     else:
-        ctypes.memmove(storage.data_ptr(), host.address, host.size_bytes)
+        ctypes.memmove(piece.address, host.address, host.size_bytes)
 
 
 def _carry(

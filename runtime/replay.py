@@ -29,11 +29,13 @@ from runtime.boundary_guard import BoundaryGuard
 from runtime.heard_slots import HeardSlots
 from runtime.lanes import NS_PER_US
 from runtime.moves import Moves
+from runtime.op_guard import OpGuard
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
 from runtime.summary import summary_line
 from runtime.workers import Workers
+from runtime.write_marks import WriteMarks
 
 KEPT_STEPS = 1024
 
@@ -83,7 +85,10 @@ class Replay:
         self._accountant = Accountant(device, self._backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
         self._heard = HeardSlots(plan, self._schedule)
-        self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
+        self._op_guard = OpGuard(self._accountant.guarded)
+        self._moves = Moves(
+            plan, model, optimizer, self._backend, self._accountant, WriteMarks(device)
+        )
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
@@ -100,10 +105,11 @@ class Replay:
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
 
-        A watched step has every op checked before it runs: one that asks for a storage the plan
-        has away makes the step fall back instead of reading freed memory. On the emulated device
-        every step is watched and the budget is enforced; on CUDA only the first and those after a
-        fallback are.
+        Every op is looked at before it runs: one that asks for a storage the plan has away makes
+        the step fall back instead of reading freed memory, and one that writes what a host copy
+        stands for has it copied anew. A watched step has its memory counted, too. On the emulated
+        device every step is watched and the budget is enforced; on CUDA the first and those after
+        a fallback are, the others are as in `unwatched_step`.
 
         Returns:
             A context manager that gives the step's statistics, complete when it is left.
@@ -116,12 +122,31 @@ class Replay:
         return self._watched_step()
 
     def unwatched_step(self) -> AbstractContextManager[StepStatistics]:
-        """Replays the plan without looking at every op, once a watched step has passed.
+        """Replays the plan without counting memory, once a watched step has passed.
 
-        [Note: unwatched steps] With no one to look at the ops, an op that the profile did not see
-        and no anchor announces would read an emptied storage, which ends the process. So a step
-        is left alone only if the one before made all the plan's trips to the end, and the first
-        such step was watched; otherwise this one is watched, too.
+        [Note: unwatched steps] Counting memory takes several times as long as looking whether an
+        op touches what is away. So a step goes uncounted only if the one before made all the
+        plan's trips to the end, and the first such step was watched; otherwise this one is
+        watched, too. Its ops are looked at all the same; see [Note: guarded steps] in
+        `runtime.op_guard` for what is seen.
+        """
+        if self._passed:
+            return self._step(self._op_guard)
+        return self._watched_step()
+
+    def unguarded_step(self) -> AbstractContextManager[StepStatistics]:
+        """Replays the plan without looking at any op, once a watched step has passed.
+
+        For steps that surely do the same every time, and whose time is spent on small ops. Nothing
+        in this library uses it by itself. An op that the recorded step did not have and that no
+        anchor announces is not seen:
+
+        - On a storage that is away it ends the process; where torch has been built for CUDA, it
+          raises RuntimeError.
+        - Reading one whose bytes are on their way back gives wrong numbers, silently.
+        - On CUDA, writing one whose bytes are on their way in either direction loses the write,
+          and so does writing through `.data` one whose host copy is kept. On the emulated device
+          such a write is found later (see `runtime.write_marks`).
         """
         if self._passed:
             return self._step(nullcontext())
@@ -199,16 +224,17 @@ class Replay:
         self._slot = self._heard.after(self._slot)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
-        return self._step(self._accountant.watch())
+        return self._step(self._accountant.watch(), watched=True)
 
     @contextmanager
-    def _step(self, watch: AbstractContextManager[None]) -> Iterator[StepStatistics]:
+    def _step(
+        self, watch: AbstractContextManager[object], *, watched: bool = False
+    ) -> Iterator[StepStatistics]:
         if self._now is not None:
             raise RuntimeError("replay.step() is already running; steps cannot be nested.")
         if self._workers is not None:
             self._count_fallback_on(self._workers.hear())
         now = self._now = StepStatistics(step=self._step_count)
-        watched = not isinstance(watch, nullcontext)
         start_ns = time.perf_counter_ns()
         try:
             self._begin_step(now, watched=watched)

@@ -21,6 +21,7 @@ from runtime.accountant import Accountant
 from runtime.copying import CopyInFlight, CopyLane
 from runtime.host_pool import HostStretch
 from runtime.seal import seal, unseal
+from runtime.write_marks import take_off
 
 
 class Residency(Enum):
@@ -61,6 +62,11 @@ class TrackedStorage:
         return storage is not None and self._storage() is storage
 
     @property
+    def storage(self) -> torch.UntypedStorage | None:
+        """The storage, unless it has been freed."""
+        return self._storage()
+
+    @property
     def cdata(self) -> int:
         """The storage's address, by which ops and modes know it."""
         return self._cdata
@@ -85,6 +91,7 @@ class TrackedStorage:
         """The host copy is no longer true, or no longer needed."""
         self._host_is_true = False
         self._accountant.expect_write(self)
+        take_off(self._storage())
 
     def swap_out(
         self,
@@ -196,6 +203,7 @@ class TrackedStorage:
         return storage
 
     def _empty(self, storage: torch.UntypedStorage) -> None:
+        take_off(storage)
         storage.resize_(0)
         seal(storage)
         self._accountant.give_back(storage)

@@ -1,0 +1,114 @@
+"""Looks at every op of a step that is not watched, as cheaply as a dispatch mode can.
+
+[Note: guarded steps] A step may do what no recorded one did: clip weights every sixth time, write a
+parameter through `.data` in a hook. No anchor announces that, so each op is looked at before it
+runs, in every step:
+
+- One that is handed a storage which is away or moving makes the step fall back first, as in a
+  watched step. So nothing reads an emptied storage or one whose bytes are under way, and nothing
+  writes what a copy is reading.
+- One that writes a storage with a host copy makes the next clean trip copy.
+
+Seen is every op that torch dispatches in the thread that trains and in the threads that its
+backward runs in (torch hands the modes on): in place, through `.data`, through views, `out=`,
+`foreach` and `fused` ops, in hooks and in `autograd.Function`; what a tensor subclass runs inside;
+writes that schemas hide, if `profiles.dispatch` lists them. A compiled function runs op by op
+while a mode looks on. Not seen are other threads, kernels that are given an address, and memory
+that NumPy shares. Of these, writes of a storage that is leaving, returning or relied on as copied
+are found later, on the emulated device (`runtime.write_marks`); a clean trip looks at the tensor's
+version, too, on every device. Any access to a storage that is away is an error where torch has been
+built for CUDA (`runtime.seal`), and ends the process elsewhere.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.nn import Parameter
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.dispatch import is_bookkeeping, storages_in
+from runtime.guarded_storages import GuardedStorages
+
+
+PLAIN = frozenset({int, float, bool, type(None), torch.dtype, torch.device, torch.layout})
+"""Kinds of argument that are no tensor and hold none."""
+
+
+def _runs_its_own_ops(kind: type[Tensor]) -> bool:
+    return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+def _address_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+# The same in one call, which makes no Python object of the storage.
+address_of: Callable[[torch.Tensor], int] = getattr(torch._C, "_storage_address", _address_of)
+
+
+class OpGuard(TorchDispatchMode):
+    """Has forbidden uses and unexpected writes acted upon; lets all other ops pass."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, guarded: GuardedStorages) -> None:
+        """Makes a guard that is not active.
+
+        Args:
+            guarded: What it guards.
+        """
+        super().__init__()
+        self._guarded = guarded
+        self._addresses = guarded.addresses
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Saves torch's wrapper around the method below, which takes 0.7 us an op.
+
+        The wrapper keeps compiled code out of it; while a mode is on torch compiles nothing.
+        """
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if types and any(map(_runs_its_own_ops, types)):
+            # What the subclass runs for this op comes past here.
+            return NotImplemented
+        if self._addresses and self._hits(args, kwargs):
+            self._look(func, args, kwargs)
+        # An op's own call adds nothing but a frame.
+        call = func._op if func.__class__ is OpOverload else func
+        return call(*args, **kwargs) if kwargs else call(*args)
+
+    def _hits(self, args: Any, kwargs: Any) -> bool:
+        """Whether a guarded storage may be among an op's arguments."""
+        addresses = self._addresses
+        try:
+            for value in args:
+                kind = value.__class__
+                if kind is Tensor or kind is Parameter:
+                    if address_of(value) in addresses:
+                        return True
+                elif kind not in PLAIN and self._hits_in(value):
+                    return True
+            return bool(kwargs) and self._hits((*kwargs.values(),), None)
+        except NotImplementedError:
+            # A tensor without a storage of its own (sparse).
+            return True
+
+    def _hits_in(self, value: Any) -> bool:
+        if isinstance(value, Tensor):
+            return address_of(value) in self._addresses
+        if not isinstance(value, (list, tuple)) or (value and value[0].__class__ is int):
+            return False
+        return self._hits(value, None)
+
+    def _look(self, func: OpOverload, args: Any, kwargs: Any) -> None:
+        if not isinstance(func, OpOverload) or is_bookkeeping(func):
+            return
+        for storage, writes in storages_in(func, args, kwargs or {}).items():
+            self._guarded.look(func, storage, writes=writes)
