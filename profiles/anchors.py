@@ -27,7 +27,7 @@ from torch.utils.hooks import RemovableHandle
 from profiles.data_parallel import unwrapped
 from profiles.own_hook import OwnHook
 from profiles.profile import BEGIN, END
-from profiles.updates import UpdateMode
+from profiles.updates import Relieved, UpdateMode
 
 OPTIMIZER_PRE = "optimizer:pre"
 OPTIMIZER_POST = "optimizer:post"
@@ -120,6 +120,10 @@ class AnchorHooks:
         finally:
             self._active = False
             self._updates.end()
+
+    def relieve(self, mode: Relieved) -> None:
+        """Has a mode around the step step aside while updates are looked for."""
+        self._updates.relieve(mode)
 
     def close(self) -> None:
         """Removes every hook."""

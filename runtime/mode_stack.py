@@ -62,7 +62,12 @@ def enter_calls_below(mode: TorchFunctionMode) -> None:
 
 def enter_ops_below(mode: TorchDispatchMode) -> None:
     """Enters a mode below all others."""
-    above = [pop_op_mode() for _ in range(_C._len_torch_dispatch_stack())]
+    enter_ops_at(mode, 0)
+
+
+def enter_ops_at(mode: TorchDispatchMode, depth: int) -> None:
+    """Enters a mode where so many others are below it."""
+    above = [pop_op_mode() for _ in range(_C._len_torch_dispatch_stack() - depth)]
     mode.__enter__()
     for other in reversed(above):
         push_op_mode(other)

@@ -90,6 +90,7 @@ class Replay:
             plan, model, optimizer, self._backend, self._accountant, WriteMarks(device)
         )
         self._hooks = AnchorHooks(model, optimizer, self, self._heard.reported)
+        self._hooks.relieve(self._op_guard)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._handles = _before_state_dict(model, optimizer, self._on_state_dict)
         self._handles += _before_forward(model, self._on_forward)

@@ -17,11 +17,13 @@ emulated device only: on CUDA some of torch's ops choose another kernel for such
 `record_stream` passes them over.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from runtime.mode_stack import unseen
 
-_CAN_MARK = hasattr(torch, "_lazy_clone") and hasattr(torch._C, "_is_cow_tensor")
+_is_marked: Callable[[torch.Tensor], bool] | None = getattr(torch._C, "_is_cow_tensor", None)
 
 
 class LostWriteError(RuntimeError):
@@ -49,7 +51,7 @@ class WriteMarks:
         Args:
             device: Where they are; elsewhere than on the CPU nothing is marked.
         """
-        self._can_mark = _CAN_MARK and device.type == "cpu"
+        self._can_mark = _is_marked is not None and device.type == "cpu"
         self._marked: dict[int, int] = {}
 
     def put_on(self, storage_id: int, storage: torch.UntypedStorage | None) -> None:
@@ -70,8 +72,9 @@ class WriteMarks:
         """Whether a storage was marked and may have been written since."""
         if storage is None or self._marked.get(storage_id) != storage._cdata:
             return False
+        assert _is_marked is not None
         with unseen():
-            return not torch._C._is_cow_tensor(_bytes_of(storage))
+            return not _is_marked(_bytes_of(storage))
 
 
 def take_off(storage: torch.UntypedStorage | None) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan import Plan, Swap
 from profiles.profile import WorkloadSource
@@ -247,7 +249,7 @@ def test_no_write_is_lost_in_a_watched_step(place: Place) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
-@pytest.mark.parametrize("place", set(Place) - {Place.BETWEEN, Place.AFTER_UPDATE})
+@pytest.mark.parametrize("place", list(Place))
 @pytest.mark.parametrize("name", list(PLANS)[1:])
 def test_no_write_is_lost_whatever_is_under_way(name: str, place: Place) -> None:
     assert_as_without(place, "data", plan_named(name), watched=False)
@@ -267,9 +269,11 @@ def test_a_write_beside_a_true_host_copy_is_copied_anew(watched: bool) -> None:
 def test_a_read_of_what_is_away_falls_back(read: Write) -> None:
     plan = plan_named("away")
     unusual = writing(Place.END, read)
-    with Replay(plan, unusual.workload.model, unusual.workload.optimizer) as attached:
-        with pytest.warns(FallbackWarning, match="uses a storage that the plan has away"):
-            losses = unusual.run(attached.unwatched_step)
+    with (
+        Replay(plan, unusual.workload.model, unusual.workload.optimizer) as attached,
+        pytest.warns(FallbackWarning, match="uses a storage that the plan has away"),
+    ):
+        losses = unusual.run(attached.unwatched_step)
     assert [step.fallback is not None for step in attached.steps] == [
         step == UNUSUAL for step in range(STEPS)
     ]
@@ -315,7 +319,47 @@ def test_only_a_step_asked_for_by_name_has_no_guard() -> None:
     assert seen == [False, False, True, False], "the first two are watched"
 
 
-def in_a_thread(act: Act) -> None:
+def test_the_guard_leaves_the_modes_around_it_where_they_were() -> None:
+    """It steps aside inside the optimizer step, which here raises once."""
+    plan = plan_named("away")
+    unusual = Unusual()
+    model, optimizer = unusual.workload.model, unusual.workload.optimizer
+    with Replay(plan, model, optimizer) as attached, torch.device("cpu"), OpCount() as count:
+        for _ in range(3):
+            with attached.unwatched_step():
+                unusual.workload.step()
+        stack = op_modes()
+        usual = torch.Tensor.addcdiv_
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "addcdiv_", _raise)
+            with pytest.raises(KeyError), attached.unwatched_step():
+                unusual.workload.step()
+        assert torch.Tensor.addcdiv_ is usual
+        assert [mode for mode in op_modes() if not _between_steps(mode)] == [count]
+        assert [mode for mode in stack if not _between_steps(mode)] == [count]
+        with attached.unwatched_step() as statistics:
+            unusual.workload.step()
+        assert statistics.fallback is None
+
+
+def _raise(*_: object, **__: object) -> None:
+    raise KeyError("the update fails")
+
+
+def _between_steps(mode: object) -> bool:
+    return type(mode).__module__ == "runtime.boundary_guard"
+
+
+class OpCount(TorchDispatchMode):
+    """A mode around all steps."""
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def in_a_thread(act: Callable[[], object]) -> None:
     thread = threading.Thread(target=act)
     thread.start()
     thread.join()
@@ -337,7 +381,7 @@ def written_unseen(
 
     def write(parameter: torch.Tensor) -> None:
         assert residency_of(attached, parameter) is wanted
-        in_a_thread(lambda: parameter.data.mul_(0.9))
+        in_a_thread(partial(WRITES["data"], parameter))
 
     unusual.act = partial(unusual.write_all, write)
     model, optimizer = unusual.workload.model, unusual.workload.optimizer
