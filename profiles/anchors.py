@@ -29,7 +29,7 @@ from profiles.mode_stack import Hooks, leave_saved_hooks
 from profiles.own_hook import OwnHook
 from profiles.plain_tensors import only_plain, version_of
 from profiles.profile import BEGIN, END
-from profiles.updates import UpdateMode
+from profiles.updates import Relieved, UpdateMode
 
 OPTIMIZER_PRE = "optimizer:pre"
 OPTIMIZER_POST = "optimizer:post"
@@ -144,6 +144,10 @@ class AnchorHooks:
         self._active = False
         self._updates.end()
         self._leave_saved()
+
+    def relieve(self, mode: Relieved) -> None:
+        """Has a mode around the step step aside while updates are looked for."""
+        self._updates.relieve(mode)
 
     def close(self) -> None:
         """Removes every hook."""

@@ -67,6 +67,12 @@ def enter_ops_below(mode: TorchDispatchMode) -> None:
     _set_ops([mode, *op_modes()])
 
 
+def enter_ops_at(mode: TorchDispatchMode, depth: int) -> None:
+    """Enters a mode where so many others are below it."""
+    modes = op_modes()
+    _set_ops([*modes[:depth], mode, *modes[depth:]])
+
+
 def enter_ops(mode: TorchDispatchMode) -> None:
     """Enters a mode above all others: it is asked first."""
     _set_ops([*op_modes(), mode])

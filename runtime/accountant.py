@@ -17,6 +17,7 @@ from profiles.dispatch import is_bookkeeping, is_taken_apart, storages_in, stora
 from profiles.live_storages import LiveStorages
 from profiles.mode_stack import enter_ops, leave_ops
 from profiles.owned import Owned
+from runtime.guarded_storages import GuardedStorages, OnForbiddenUse
 from runtime.memory_curve import Counted
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Accountant(TorchDispatchMode):
         live_bytes: Device bytes now.
         peak_bytes: Most device bytes since `watch` was entered.
         slot_peak_bytes: Most device bytes since `open_slot` was called.
+        guarded: Storages that are absent, moving or copied.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
@@ -51,14 +53,12 @@ class Accountant(TorchDispatchMode):
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
         self._op: OpOverload | None = None
         self._dying_bytes = 0
-        self._forbidden: dict[int, TrackedStorage] = {}
-        self._copied: dict[int, TrackedStorage] = {}
-        self._on_forbidden_use: Callable[[str, TrackedStorage], None] | None = None
+        self.guarded = GuardedStorages()
         self._on_no_room: Callable[[], bool] | None = None
 
-    def when_forbidden_use(self, handler: "Callable[[str, TrackedStorage], None]") -> None:
+    def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
         """Sets what happens before an op that touches an absent or moving storage runs."""
-        self._on_forbidden_use = handler
+        self.guarded.when_forbidden_use(handler)
 
     def when_no_room(self, handler: Callable[[], bool]) -> None:
         """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
@@ -115,30 +115,23 @@ class Accountant(TorchDispatchMode):
 
     def forbid(self, storage: torch.UntypedStorage, tracked: "TrackedStorage") -> None:
         """From now on no op may touch this storage."""
-        self._forbidden[storage._cdata] = tracked
+        self.guarded.forbid(tracked)
 
     def allow(self, tracked: "TrackedStorage") -> None:
         """Ops may touch this storage again."""
-        # Its address may belong to another storage by now, if it died while it was away.
-        if self._forbidden.get(tracked.cdata) is tracked:
-            del self._forbidden[tracked.cdata]
+        self.guarded.allow(tracked)
 
     def expect_no_write(self, tracked: "TrackedStorage") -> None:
         """Has the host copy of this storage forgotten as soon as an op writes the storage."""
-        self._copied[tracked.cdata] = tracked
+        self.guarded.expect_no_write(tracked)
 
     def expect_write(self, tracked: "TrackedStorage") -> None:
         """This storage has no host copy that a write could make untrue."""
-        if self._copied.get(tracked.cdata) is tracked:
-            del self._copied[tracked.cdata]
+        self.guarded.expect_write(tracked)
 
     def see_address(self, storage: torch.UntypedStorage, *, writes: bool) -> None:
         """Does for code that is about to get at a storage's memory what is done for an op."""
-        cdata = storage._cdata
-        if cdata in self._forbidden:
-            self._refuse("code that is no op", self._forbidden[cdata])
-        if writes and cdata in self._copied:
-            self._copied[cdata].forget_copy()
+        self.guarded.look("code that is no op", storage, writes=writes)
 
     def has_room(self, wanted_bytes: int) -> bool:
         """Whether so many bytes more are within the budget."""
@@ -174,10 +167,7 @@ class Accountant(TorchDispatchMode):
             return func(*args, **kwargs)
         inputs = storages_in(func, args, kwargs)
         for storage, writes in inputs.items():
-            if storage._cdata in self._forbidden:
-                self._refuse(func, self._forbidden[storage._cdata])
-            if writes and storage._cdata in self._copied:
-                self._copied[storage._cdata].forget_copy()
+            self.guarded.look(func, storage, writes=writes)
             self._see(storage)
         self._op = func
         try:
@@ -198,13 +188,9 @@ class Accountant(TorchDispatchMode):
         self.live_bytes -= self._dying_bytes
         self._dying_bytes = 0
 
-    def _refuse(self, what: object, tracked: "TrackedStorage") -> None:
-        if self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{what} uses a storage that the plan has away", tracked)
-
     def _see(self, storage: torch.UntypedStorage) -> None:
         cdata = storage._cdata
-        if cdata in self._forbidden or storage.device != self._device:
+        if cdata in self.guarded.forbidden or storage.device != self._device:
             return
         if cdata not in self._counted:
             self._counted.put(storage, Counted(0, "" if self._op is None else str(self._op)))

@@ -25,13 +25,12 @@ LOG = logging.getLogger("swapplan")
 
 
 class Watch(Enum):
-    """Which steps have their ops looked at one by one (see `Replay.step`)."""
+    """Which steps have their memory counted (see `Replay.step`); ops are looked at in all."""
 
     EVERY_STEP = "every step"
-    """On the emulated device: an op on an emptied storage would end the process."""
+    """On the emulated device: nothing else enforces the budget."""
     UNTIL_REPLAYED = "until a step was replayed"
-    """On CUDA: looking costs microseconds an op, and a step that replayed once is the same again
-    as long as its anchors are."""
+    """On CUDA: the device counts by itself, and counting costs microseconds an op."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ budget is enforced, since until then everything was resident.
 host is still true. The plan knows every write of the recorded step. It does not know whether that
 earlier trip was made this time, or whether anybody wrote in between who was not recorded. So each
 record says whether its host copy is true, and a clean trip that finds none copies after all. A copy
-stops being true when its storage is restored, when an op of a watched step writes the storage, and
-when anybody touches it between two steps.
+stops being true when its storage is restored, when an op of a step writes the storage, and when
+anybody touches it between two steps. Before it is relied on, the version of the tensor and the mark
+on the storage are looked at, too (`runtime.write_marks`).
 """
 
 from dataclasses import dataclass

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from profiles.copy_engine import CopyEngine
+from profiles.plain_tensors import address_of
 from runtime.host_pool import HostStretch
 
 
@@ -31,10 +32,18 @@ class Piece(NamedTuple):
     Attributes:
         storage: The device end.
         host: The host end.
+        address: Where the bytes of the device end are. A lane does not ask its storage: asking
+            would take its mark off (`runtime.write_marks`).
     """
 
     storage: torch.UntypedStorage
     host: HostStretch
+    address: int
+
+    @classmethod
+    def of(cls, storage: torch.UntypedStorage, host: HostStretch) -> "Piece":
+        """Makes one for a copy that is issued now."""
+        return cls(storage, host, address_of(storage))
 
 
 class CopyInFlight(Protocol):

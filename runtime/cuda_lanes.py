@@ -104,7 +104,7 @@ class StreamLane:
         if launch is None or not (batched and launch.boards and launch.engine is engine):
             self.flush()
             launch = Launch(engine)
-        piece = Piece(storage, host)
+        piece = Piece.of(storage, host)
         copy = StreamCopy(self, launch, piece)
         launch.pieces.append(piece)
         launch.unwaited.add(copy)

@@ -28,7 +28,6 @@ import torch
 
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
-from profiles.plain_tensors import address_of
 from runtime.copying import LaneClosedError, Piece
 from runtime.host_pool import HostStretch
 
@@ -155,9 +154,7 @@ class Copy:
     def _run_kernel(self, carrier: "KernelCarrier") -> None:
         from runtime.kernels.carrier import Ends
 
-        ends = [
-            Ends(address_of(p.storage), p.host.address, p.storage.nbytes()) for p in self.pieces
-        ]
+        ends = [Ends(p.address, p.host.address, p.storage.nbytes()) for p in self.pieces]
         carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
         self.inexact = carrier.saw_stray
 
@@ -243,7 +240,7 @@ class Lane:
         """
         if self._closed:
             raise LaneClosedError(f"the {self._direction.value} lane is closed")
-        piece = Piece(storage, host)
+        piece = Piece.of(storage, host)
         if engine is not CopyEngine.BATCH_KERNEL:
             self.flush()
             copy = Copy(self._direction, engine)
@@ -291,11 +288,11 @@ class Lane:
 
 
 def _copy_bytes(piece: Piece, direction: Direction) -> None:
-    storage, host = piece
+    host = piece.host
     if direction is Direction.D2H:
-        ctypes.memmove(host.address, address_of(storage), host.size_bytes)
+        ctypes.memmove(host.address, piece.address, host.size_bytes)
     else:
-        ctypes.memmove(address_of(storage), host.address, host.size_bytes)
+        ctypes.memmove(piece.address, host.address, host.size_bytes)
 
 
 def _carry(

@@ -21,6 +21,7 @@ from runtime.host_pool import HostPool
 from runtime.lent_memory import LentMemory
 from runtime.residency import Residency, TrackedStorage, UnmovableError
 from runtime.statistics import StepStatistics
+from runtime.write_marks import LostWriteError, WriteMarks
 
 
 class Moves:
@@ -42,6 +43,7 @@ class Moves:
         optimizer: torch.optim.Optimizer,
         backend: Backend,
         accountant: Accountant,
+        marks: WriteMarks,
     ) -> None:
         self.d2h, self.h2d = backend.d2h, backend.h2d
         self.tracked: dict[int, TrackedStorage] = {}
@@ -49,6 +51,7 @@ class Moves:
         self._plan = plan
         self._pool = backend.pool
         self._accountant = accountant
+        self._marks = marks
         self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
         self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
         self._engines = plan.engines
@@ -65,6 +68,7 @@ class Moves:
         self._versions: dict[int, int] = {}
         self._unlike_any = count(-1, -1)
         self._lent = LentMemory(plan, self._lookups)
+        self._sent_to: dict[int, int] = {}
         self._skipped: set[int] = set()
         self._now = StepStatistics(step=0)
 
@@ -222,7 +226,7 @@ class Moves:
             case ActionKind.RELEASE if clean is not None:
                 self._begin_clean_trip(clean)
             case ActionKind.RELEASE:
-                self._now.stall_us += self.tracked[action.storage].release()
+                self._release(self.tracked[action.storage], action.storage)
             case ActionKind.SWAP_IN:
                 self._swap_in(self.tracked[action.storage], action.storage)
             case ActionKind.AWAIT:
@@ -250,20 +254,38 @@ class Moves:
         tracked = self._known(trip.storage)
         if tracked is None:
             return
-        if tracked.has_copy and self._version(trip.storage) == self._versions[trip.storage]:
+        if tracked.has_copy and not self._was_written(tracked, trip.storage):
             tracked.drop()
         else:
             self._send(tracked, trip.storage, trip.host_offset_bytes)
             self._now.stall_us += tracked.release()
 
+    def _release(self, tracked: TrackedStorage, storage_id: int) -> None:
+        """Gives the device bytes back; copies once more what was written under the first copy."""
+        leaving = tracked.residency is Residency.LEAVING
+        if leaving and self._marks.shows_write(storage_id, tracked.storage):
+            tracked.restore(self.h2d)
+            self._send(tracked, storage_id, self._sent_to[storage_id])
+        self._now.stall_us += tracked.release()
+
+    def _was_written(self, tracked: TrackedStorage, storage_id: int) -> bool:
+        """Whether a storage may have been written since its host copy was kept."""
+        return self._version(storage_id) != self._versions[storage_id] or self._marks.shows_write(
+            storage_id, tracked.storage
+        )
+
     def _swap_in(self, tracked: TrackedStorage, storage_id: int) -> None:
         tracked.swap_in(self.h2d)
+        self._marks.put_on(storage_id, tracked.storage)
         self._now.h2d_bytes += self._host_sizes[storage_id]
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 
     def _arrive(self, storage_id: int, slot: int) -> None:
         tracked = self.tracked[storage_id]
+        written = self._marks.shows_write(storage_id, tracked.storage)
         self._now.stall_us += tracked.arrive()
+        if written:
+            raise LostWriteError(self._plan.storage(storage_id).name)
         if self._across.needs_copy_after(storage_id, slot):
             tracked.keep_copy()
             self._versions[storage_id] = self._version(storage_id)
@@ -274,6 +296,8 @@ class Moves:
         size_bytes = self._host_sizes[storage_id]
         engine = self._engines.get(storage_id, CopyEngine.COPY_ENGINE)
         tracked.swap_out(self.d2h, self._pool.stretch(offset_bytes, size_bytes), engine)
+        self._marks.put_on(storage_id, tracked.storage)
+        self._sent_to[storage_id] = offset_bytes
         self._now.d2h_bytes += size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
 

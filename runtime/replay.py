@@ -38,12 +38,14 @@ from runtime.host_pool import HostPool
 from runtime.lanes import NS_PER_US
 from runtime.memory_curve import MemoryCurve
 from runtime.moves import Moves
+from runtime.op_guard import GuardedOps, OpGuard
 from runtime.ranges import Act, ActionRanges, Ranges
 from runtime.residency import TrackedStorage, UnmovableError
 from runtime.running_step import RunningStep
 from runtime.statistics import StepStatistics
 from runtime.summary import summary_line
 from runtime.workers import Workers
+from runtime.write_marks import WriteMarks
 
 KEPT_STEPS = 1024
 
@@ -98,7 +100,10 @@ class Replay:
         self._accountant.when_forbidden_use(self._on_miss)
         self._accountant.when_no_room(self._on_no_room)
         self._heard = HeardSlots(plan, self._schedule)
-        self._moves = Moves(plan, model, optimizer, self._backend, self._accountant)
+        self._op_guard = OpGuard(self._accountant.guarded)
+        self._moves = Moves(
+            plan, model, optimizer, self._backend, self._accountant, WriteMarks(device)
+        )
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._addresses = AddressGuard(self._accountant, self._guard)
         self._curve = MemoryCurve(plan)
@@ -118,6 +123,7 @@ class Replay:
         try:
             self._ears.listen(model, optimizer)
             self._hooks = AnchorHooks(model, optimizer, self._ears, self._heard.reported)
+            self._hooks.relieve(self._op_guard)
         except BaseException:
             self._ears.close()
             raise
@@ -125,10 +131,11 @@ class Replay:
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
 
-        A watched step has every op checked before it runs: one that asks for a storage the plan
-        has away makes the step fall back instead of reading freed memory. On the emulated device
-        every step is watched and the budget is enforced; on CUDA only the first and those after a
-        fallback are.
+        Every op is looked at before it runs: one that asks for a storage the plan has away makes
+        the step fall back instead of reading freed memory, and one that writes what a host copy
+        stands for has it copied anew. A watched step has its memory counted, too. On the emulated
+        device every step is watched and the budget is enforced; on CUDA the first and those after
+        a fallback are, the others are as in `unwatched_step`.
 
         Returns:
             A context manager that gives the step's statistics, complete when it is left.
@@ -141,12 +148,31 @@ class Replay:
         return self._watched_step()
 
     def unwatched_step(self) -> AbstractContextManager[StepStatistics]:
-        """Replays the plan without looking at every op, once a watched step has passed.
+        """Replays the plan without counting memory, once a watched step has passed.
 
-        [Note: unwatched steps] With no one to look at the ops, an op that the profile did not see
-        and no anchor announces would read an emptied storage, which ends the process. So a step
-        is left alone only if the one before made all the plan's trips to the end, and the first
-        such step was watched; otherwise this one is watched, too.
+        [Note: unwatched steps] Counting memory takes several times as long as looking whether an
+        op touches what is away. So a step goes uncounted only if the one before made all the
+        plan's trips to the end, and the first such step was watched; otherwise this one is
+        watched, too. Its ops are looked at all the same; see [Note: guarded steps] in
+        `runtime.op_guard` for what is seen.
+        """
+        if self._passed:
+            return self._step(GuardedOps(self._op_guard))
+        return self._watched_step()
+
+    def unguarded_step(self) -> AbstractContextManager[StepStatistics]:
+        """Replays the plan without looking at any op, once a watched step has passed.
+
+        For steps that surely do the same every time, and whose time is spent on small ops. Nothing
+        in this library uses it by itself. An op that the recorded step did not have and that no
+        anchor announces is not seen:
+
+        - On a storage that is away it ends the process; where torch has been built for CUDA, it
+          raises RuntimeError.
+        - Reading one whose bytes are on their way back gives wrong numbers, silently.
+        - On CUDA, writing one whose bytes are on their way in either direction loses the write,
+          and so does writing through `.data` one whose host copy is kept. On the emulated device
+          such a write is found later (see `runtime.write_marks`).
         """
         if self._passed:
             return self._step(nullcontext())
@@ -262,10 +288,9 @@ class Replay:
             self._curve.compare(self._begun, peak_bytes, self._accountant.counted)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
-        return self._step(self._accountant.watch())
+        return self._step(self._accountant.watch(), watched=True)
 
-    def _step(self, watch: AbstractContextManager[None]) -> RunningStep:
-        watched = not isinstance(watch, nullcontext)
+    def _step(self, watch: AbstractContextManager[object], *, watched: bool = False) -> RunningStep:
         return RunningStep(watch, watched=watched, enter=self._enter_step, leave=self._leave_step)
 
     def _enter_step(self, step: RunningStep) -> StepStatistics:
@@ -365,6 +390,7 @@ class Replay:
         self._hooks.leave()
         self._addresses.end_step()
         self._accountant.end_watch()
+        self._op_guard.end()
         if self._first is not None:
             self._first.__exit__()
         try:

@@ -23,6 +23,7 @@ from runtime.accountant import Accountant
 from runtime.copying import CopyInFlight, CopyLane
 from runtime.host_pool import HostStretch
 from runtime.seal import seal, unseal
+from runtime.write_marks import take_off
 
 
 class Residency(Enum):
@@ -93,6 +94,11 @@ class TrackedStorage:
         return self._state.residency
 
     @property
+    def storage(self) -> torch.UntypedStorage | None:
+        """The storage, unless it has been freed."""
+        return self._storage()
+
+    @property
     def is_lent(self) -> bool:
         """Whether it is alive, and its memory must not be moved."""
         storage = self._storage()
@@ -125,6 +131,7 @@ class TrackedStorage:
         if self._state.host_is_true:
             self._state = replace(self._state, host_is_true=False)
         self._accountant.expect_write(self)
+        take_off(self._storage())
 
     def swap_out(
         self,
@@ -261,6 +268,7 @@ class TrackedStorage:
         return storage
 
     def _empty(self, storage: torch.UntypedStorage) -> None:
+        take_off(storage)
         storage.resize_(0)
         seal(storage)
         self._accountant.give_back(storage)

@@ -26,13 +26,13 @@ class RunningStep(AbstractContextManager[StepStatistics]):
 
     def __init__(
         self,
-        watch: AbstractContextManager[None],
+        watch: AbstractContextManager[object],
         *,
         watched: bool,
         enter: "Callable[[RunningStep], StepStatistics]",
         leave: "Callable[[RunningStep, BaseException | None], None]",
     ) -> None:
-        self.watch = watch
+        self.watch: AbstractContextManager[object] = watch
         self.watched = watched
         self.start_ns = 0
         self.is_left = False

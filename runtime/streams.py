@@ -12,7 +12,6 @@ import torch
 from planner.direction import Direction
 from profiles.copy_engine import CopyEngine
 from profiles.mode_stack import unseen
-from profiles.plain_tensors import address_of
 from runtime.copying import Piece
 from runtime.kernels.carrier import Ends, KernelCarrier
 
@@ -127,7 +126,7 @@ class CudaStreams:
         if engine is not CopyEngine.COPY_ENGINE:
             self._launch(stream, pieces, direction, engine)
             return
-        ((storage, host),) = pieces
+        ((storage, host, _),) = pieces
         with unseen(), torch.cuda.stream(stream):
             device_bytes = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
             host_bytes = host.tensor()
@@ -145,8 +144,8 @@ class CudaStreams:
     ) -> None:
         assert self._carrier is not None, "a plan with kernels comes with what carries by them"
         ends = [
-            Ends(address_of(storage), host.device_address, storage.nbytes())
-            for storage, host in pieces
+            Ends(piece.address, piece.host.device_address, piece.storage.nbytes())
+            for piece in pieces
         ]
         # numba launches in the context of the thread's current device.
         with torch.cuda.device(self._device):

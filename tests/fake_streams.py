@@ -96,18 +96,18 @@ class FakeStreams:
         self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
     ) -> None:
         to_host = direction is Direction.D2H
-        for storage, host in pieces:
+        for storage, host, _ in pieces:
             self.log.append((direction.value, stream))
             first, end = host.offset_bytes, host.offset_bytes + host.size_bytes
             self.access(stream, direction.value, storage._cdata, 0, 1, writes=not to_host)
             self.access(stream, direction.value, -1, first, end, writes=to_host)
         self.launches.append((engine, len(pieces)))
         if engine is CopyEngine.COPY_ENGINE:
-            ((storage, host),) = pieces
-            device, pool = storage.data_ptr(), host.address
+            ((_, host, device),) = pieces
+            pool = host.address
             ctypes.memmove(*((pool, device) if to_host else (device, pool)), host.size_bytes)
         else:
-            ends = [Ends(s.data_ptr(), host.device_address, s.nbytes()) for s, host in pieces]
+            ends = [Ends(p.address, p.host.device_address, p.storage.nbytes()) for p in pieces]
             self._carrier().carry(engine, ends, to_host=to_host)
 
     def _carrier(self) -> KernelCarrier:

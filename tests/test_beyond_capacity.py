@@ -165,7 +165,7 @@ class LoggingLane:
     ) -> Copy:
         self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
         copy = Copy(self._direction, engine)
-        copy.pieces.append(Piece(storage, host))
+        copy.pieces.append(Piece.of(storage, host))
         copy.run(0, 0.0)
         return copy
 

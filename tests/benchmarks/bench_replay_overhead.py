@@ -26,7 +26,9 @@ for them: 0.78 us and 8.4 us for the first two lines before ranges came in, 0.78
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -40,11 +42,15 @@ from profiles.anchors import AnchorHooks, Reported, is_update
 from profiles.copy_engine import CopyEngine
 from profiles.profile import BEGIN
 from profiles.updates import UpdateMode
+from profiles.workload import Workload
 from runtime import Replay, replay
+from runtime.accountant import Accountant
 from runtime.backend import Backend, backend_for
 from runtime.copying import Piece
 from runtime.cuda_lanes import StreamLane
 from runtime.host_pool import HostStretch
+from runtime.op_guard import OpGuard
+from runtime.residency import TrackedStorage
 from runtime.traced_replay import TracedReplay
 from tests.models import gpt2
 from tests.training import everything_away_plan
@@ -133,7 +139,7 @@ def anchors_us(plan: Plan, kind: type[Replay] = Replay) -> float:
                 attached.on_anchor(slot.anchor, tensor)
 
         def step() -> float:
-            with attached.unwatched_step() as statistics:
+            with attached.unguarded_step() as statistics:
                 elapsed_us = processor_us(walk)
                 assert statistics.fallback is None, statistics.fallback
                 return elapsed_us
@@ -211,6 +217,84 @@ def updates_us() -> tuple[float, float]:
     return (looked_us - stock_us) / count.ops, (found_us - looked_us) / parameters
 
 
+GUARDS = {
+    "without a plan": None,
+    "hooks, nothing moved": Replay.unguarded_step,
+    "unguarded": Replay.unguarded_step,
+    "guarded": Replay.unwatched_step,
+    "watched": Replay.step,
+}
+"""How a step may be run, from bare to closely watched."""
+
+
+def guard_times_us(plan: Plan) -> tuple[dict[str, float], int]:
+    """Least time of a step run in each way, in turns, and its number of ops.
+
+    The least, not the median: what a busy machine takes from a thread it only adds, and here the
+    differences count.
+    """
+    roomy = plan.model_copy(update={"budget_bytes": 1 << 40})
+    steps: dict[str, Callable[[], object]] = {}
+    with ExitStack() as attached:
+        for way, around in GUARDS.items():
+            workload = gpt2()
+            if around is None:
+                steps[way] = workload.step
+                continue
+            replayed = without_swaps(roomy) if way.startswith("hooks") else roomy
+            one = attached.enter_context(Replay(replayed, workload.model, workload.optimizer))
+            steps[way] = partial(_one_step, partial(around, one), workload)
+        for _ in range(3):
+            for step in steps.values():
+                step()
+        with OpCount() as count:
+            steps["without a plan"]()
+        ops = count.ops
+        times = [{way: processor_us(step) for way, step in steps.items()} for _ in range(ROUNDS)]
+    return {way: min(turn[way] for turn in times) for way in steps}, ops
+
+
+def _one_step(around: Callable[[], AbstractContextManager[Any]], workload: Workload) -> None:
+    with around() as statistics:
+        workload.step()
+    assert statistics.fallback is None, statistics.fallback
+
+
+def mode_us() -> tuple[float, float]:
+    """Times of the guard for one small op in a loop: with nothing guarded, and with 50 storages."""
+    tensor, rounds = torch.ones(4, 4), 2000
+    accountant = Accountant(torch.device("cpu"), None)
+    others = [torch.ones(1) for _ in range(50)]
+    guard = OpGuard(accountant.guarded)
+
+    def loop() -> None:
+        for _ in range(rounds):
+            torch.mm(tensor, tensor)
+
+    def guarded() -> None:
+        with guard:
+            loop()
+
+    bare_us = min(processor_us(loop) for _ in range(ROUNDS))
+    idle_us = min(processor_us(guarded) for _ in range(ROUNDS))
+    for other in others:
+        accountant.guarded.forbid(TrackedStorage(other.untyped_storage(), accountant))
+    full_us = min(processor_us(guarded) for _ in range(ROUNDS))
+    return (idle_us - bare_us) / rounds, (full_us - bare_us) / rounds
+
+
+def print_guards(plan: Plan) -> None:
+    """Prints what looking at ops costs, as ratios of one run."""
+    times_us, ops = guard_times_us(plan)
+    print(f"\none step of {ops} ops, all that can be is moved; times of the thread that trains")
+    for way, time_us in times_us.items():
+        more_us = (time_us - times_us["unguarded"]) / ops
+        beyond = f"{more_us:8.2f} us an op beyond unguarded" if more_us > 0 else ""
+        print(f"{way:24}{time_us / times_us['without a plan']:6.2f} x{beyond}")
+    idle_us, full_us = mode_us()
+    print(f"one small op in a loop: guard {idle_us:.2f} us, with 50 storages away {full_us:.2f} us")
+
+
 def main() -> None:
     """Prints the table."""
     torch.set_num_threads(1)
@@ -238,6 +322,8 @@ def main() -> None:
     op_us, parameter_us = updates_us()
     print(f"finding updates, per optimizer op       {op_us:6.2f} us")
     print(f"finding updates, more per parameter     {parameter_us:6.2f} us")
+    setattr(replay, "backend_for", backend_for)  # noqa: B010
+    print_guards(plan)
 
 
 def _nothing_is_moved(plan: Plan, device: torch.device) -> Backend:
