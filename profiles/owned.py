@@ -56,6 +56,9 @@ def model_fingerprint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
     tensors = [*bare.named_parameters(), *bare.named_buffers()]
     for name, tensor in tensors:
         digest.update(f"|{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        for path, plain in plain_parts(tensor):
+            if path:
+                digest.update(f"|{path} {plain.dtype}".encode())
     return digest.hexdigest()
 
 

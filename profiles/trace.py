@@ -1,5 +1,6 @@
 """The trace of one step: a dispatch mode that sees every op, every storage and every anchor."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from profiles.addresses import in_thread_of_step
 from profiles.dispatch import (
     is_bookkeeping,
     is_collective,
@@ -101,6 +103,7 @@ class StepTrace(TorchDispatchMode):
         self.shows: list[int | None] = []
         self._device = device
         self._size_of = size_of
+        self._thread = threading.get_ident()
         self._step = 0
         self._sightings: list[_Sighting] = []
         self._live: LiveStorages[_Sighting] = LiveStorages(self._on_release)
@@ -119,6 +122,7 @@ class StepTrace(TorchDispatchMode):
             reached: Further storages of the device that are alive, whether an op used them or not.
         """
         self.ops, self.anchors, self.shows = [], [], []
+        self._thread = threading.get_ident()
         self._step += 1
         self._sightings = []
         self._used_by_module, self._packed = {}, {}
@@ -156,7 +160,7 @@ class StepTrace(TorchDispatchMode):
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Notes that the address of a storage's bytes is taken; see `profiles.addresses`."""
         sighting = self._live.get(storage._cdata)
-        if sighting is not None and self.anchors:
+        if sighting is not None and self.anchors and in_thread_of_step(self._thread):
             sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
 
     def __torch_dispatch__(

@@ -15,9 +15,11 @@ from torch import nn
 import runtime
 from profiles.addresses import Listening, touch
 from profiles.anchors import AnchorHooks
+from profiles.owned import owned_storages
 from profiles.plain_tensors import address_of
 from profiles.profile import Access, WorkloadSource
 from profiles.record import record
+from profiles.trace import StepTrace
 from profiles.workload import Workload
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity import record_beyond_capacity
@@ -281,3 +283,20 @@ def test_within_a_limit_a_kernel_finds_its_bytes() -> None:
     for _ in range(steps):
         plain.step()
     assert_same(snapshot(limited), snapshot(plain))
+
+
+@pytest.mark.parametrize(("in_thread", "touches"), [(False, 1), (True, 0)])
+def test_what_another_thread_takes_is_none_of_the_step(in_thread: bool, touches: int) -> None:
+    model = nn.Linear(2, 2, bias=False)
+    trace = StepTrace(torch.device("cpu"))
+    trace.begin_step(owned_storages(model, torch.optim.SGD(model.parameters())))
+    trace.on_anchor("begin", None)
+    with Listening(trace.on_address):
+        if in_thread:
+            thread = threading.Thread(target=lambda: model.weight.tolist())
+            thread.start()
+            thread.join()
+        else:
+            model.weight.tolist()
+    (weight,) = trace.storages(())
+    assert len(weight.touches) == touches

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 from planner.memory import slot_memory
-from profiles.owned import owned_storages
+from profiles.owned import model_fingerprint, owned_storages
 from profiles.plain_tensors import has_storage, only_plain, part_at, plain_parts, version_of
 from profiles.profile import LeftOut, Profile, WorkloadSource
 from profiles.record import record
@@ -266,6 +266,15 @@ def test_a_step_is_recorded_beyond_capacity_with_the_same_numbers(kind: str) -> 
     for _ in range(profile.warmup_steps + profile.timed_steps):
         plain.step()
     assert numbers(limited) == numbers(plain)
+
+
+def test_a_model_of_wrapped_tensors_is_another_model() -> None:
+    plain, wrapped = Lora(), Lora()
+    plain.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH), requires_grad=False)
+    fingerprints = {
+        model_fingerprint(model, torch.optim.SGD([model.up])) for model in (plain, wrapped, Lora())
+    }
+    assert len(fingerprints) == 2
 
 
 def resizing() -> Workload:
