@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from profiles.dispatch import storages_of
+from profiles.mode_stack import unseen
+
+META = torch.device("meta")
 
 RESIZES_ITS_ARGUMENT = frozenset(
     {torch.ops.aten.resize_.default, torch.ops.aten.resize_as_.default}
@@ -16,17 +16,15 @@ RESIZES_ITS_ARGUMENT = frozenset(
 
 
 class OutputBytes:
-    """Runs ops on fake tensors, which have shapes and no bytes.
+    """Runs ops on meta tensors, which have shapes and no bytes.
 
-    The fakes are made from the arguments' descriptions alone: the arguments themselves may be in
-    host memory just now, and nothing here may keep them alive.
+    They are made from the arguments' descriptions alone: the arguments themselves may be in host
+    memory just now, and nothing here may keep them alive. And no mode is entered for it, which an
+    interrupt could leave behind.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # Where torch cannot tell shapes it would run the op on real tensors, made for that on the
-        # very device that has no room.
-        self._fakes = FakeTensorMode(allow_fallback_kernels=False)
 
     def of(self, func: OpOverload, args: Any, kwargs: Any) -> int | None:
         """Returns the bytes an op allocates for its results.
@@ -36,38 +34,57 @@ class OutputBytes:
         """
         if _allocates_nothing(func):
             return 0
-        # The modes that watch the step must not see the fake op.
-        with _disable_current_modes(), self._fakes:
+        if self._is_made_elsewhere(func, args, kwargs):
+            return 0
+        # The modes that watch the step must not see this run.
+        with unseen():
             try:
-                return self._run(func, *tree_map(self._fake, (args, kwargs)))
+                described = tree_map(_described, (args, kwargs))
+                return _run(func, described[0], _on_meta(func, described[1]))
             except Exception:
-                # What a fake kernel cannot do says nothing about the real one, whose errors are
+                # What a meta kernel cannot do says nothing about the real one, whose errors are
                 # the user's to see.
                 return None
 
-    def _run(self, func: OpOverload, args: Any, kwargs: Any) -> int:
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
-        before = {tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in inputs}
-        result = func(*args, **kwargs)
-        after = {storage: storage.nbytes() for storage in storages_of([result, *inputs])}
-        elsewhere = {
-            tensor.untyped_storage()
-            for tensor in tree_leaves(result)
-            if isinstance(tensor, FakeTensor) and tensor.device.type != self._device.type
-        }
-        return sum(
-            max(0, size_bytes - before.get(storage, 0))
-            for storage, size_bytes in after.items()
-            if storage not in elsewhere
-        )
+    def _is_made_elsewhere(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Whether an op is told to make its result on another type of device."""
+        leaves = tree_leaves((args, kwargs))
+        named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+        if named:
+            return named[-1].type != self._device.type
+        makes = any(argument.name == "device" for argument in func._schema.arguments)
+        tensors = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
+        return makes and not tensors and self._device.type != "cpu"
 
-    def _fake(self, leaf: Any) -> Any:
-        if isinstance(leaf, torch.Generator):
-            # Fake ops draw no numbers, and know no generator of a real device.
-            return None
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=leaf.device)
+
+def _run(func: OpOverload, args: Any, kwargs: Any) -> int:
+    inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    before = {tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in inputs}
+    result = func(*args, **kwargs)
+    made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    after = {storage: storage.nbytes() for storage in map(_storage_of, [*made, *inputs])}
+    return sum(max(0, size_bytes - before.get(storage, 0)) for storage, size_bytes in after.items())
+
+
+def _storage_of(tensor: torch.Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+def _described(leaf: Any) -> Any:
+    """A meta tensor for a tensor; meta kernels draw no numbers, and know no real generator."""
+    if isinstance(leaf, torch.Generator):
+        return None
+    if isinstance(leaf, torch.device):
+        return META
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=META)
+
+
+def _on_meta(func: OpOverload, kwargs: Any) -> Any:
+    """Has what makes a tensor from nothing make it without bytes."""
+    makes = any(argument.name == "device" for argument in func._schema.arguments)
+    return kwargs | {"device": META} if makes else kwargs
 
 
 def _allocates_nothing(func: OpOverload) -> bool:

@@ -164,7 +164,8 @@ def test_what_is_touched_between_steps_races_nothing(monkeypatch: pytest.MonkeyP
                 patch, "unet3d", steps=3, plan=turned("unet3d"), between=halve
             )
         assert streams.races == []
-        assert attached.boundary_restores == 3
+        # What would be on its way back when the second step begins is there after the first.
+        assert attached.boundary_restores == (2 if turned is returning_plan else 3)
         plain = BUILDERS["unet3d"]()
         for _ in attached.steps:
             plain.step()
