@@ -28,10 +28,10 @@ from planner.plan import Plan
 from profiles.dispatch import is_bookkeeping
 from profiles.mode_stack import call_modes, enter_ops, leave_ops, op_modes
 from profiles.profile import Profile, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import Replay
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.periodic import leaving_at_boundary, periodic, returning_at_boundary
 from tests.training import FAST_LINK
 
@@ -64,7 +64,7 @@ def training() -> Workload:
 @cache
 def _recorded() -> Profile:
     source = WorkloadSource(reference="interrupting", settings=(), seed=0)
-    return record(training(), source=source, link=FAST_LINK, timed_steps=1)
+    return record_at_fixed_times(training(), source=source, link=FAST_LINK)
 
 
 PLANS: dict[str, Callable[[], Plan]] = {

@@ -18,12 +18,12 @@ from profiles.anchors import AnchorHooks
 from profiles.owned import owned_storages
 from profiles.plain_tensors import address_of
 from profiles.profile import Access, WorkloadSource
-from profiles.record import record
 from profiles.trace import StepTrace
 from profiles.workload import Workload
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity import record_beyond_capacity
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK, assert_same, snapshot
 from tests.wrappers import Quantised
 
@@ -181,7 +181,7 @@ def by_address(kernel: Any = read) -> Workload:
 def test_a_kernel_finds_its_bytes_whatever_was_recorded(kernel: Any) -> None:
     """Every trip that the everything-away plan makes would empty what a kernel reads."""
     plain, workload = by_address(kernel), by_address(kernel)
-    profile = record(by_address(kernel), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(by_address(kernel), source=SOURCE, link=FAST_LINK)
     plan = everything_away(profile)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         for _ in range(3):
@@ -195,7 +195,7 @@ def test_a_kernel_finds_its_bytes_whatever_was_recorded(kernel: Any) -> None:
 
 def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
     """The step is recorded with ops; the replay's kernels read by address."""
-    profile = record(by_address(torch.clone), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(by_address(torch.clone), source=SOURCE, link=FAST_LINK)
     plain, workload = by_address(torch.clone), by_address(torch.clone)
     plan = everything_away(profile)
     away = next(workload.model.parameters())
@@ -220,7 +220,7 @@ def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
 
 def test_between_steps_any_thread_finds_the_bytes() -> None:
     workload = by_address(torch.clone)
-    profile = record(by_address(torch.clone), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(by_address(torch.clone), source=SOURCE, link=FAST_LINK)
     weight = next(workload.model.parameters())
     found: list[float] = []
     with LoadedPlan(everything_away(profile)).attach(workload.model, workload.optimizer) as replay:

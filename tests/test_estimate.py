@@ -11,14 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from planner.memory import slot_memory
 from profiles.errors import WorkloadError
-from profiles.instruments import Instruments
 from profiles.profile import Profile, Provenance, SlotTimes, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from profiles.workloads import WORKLOADS, build
 from tests import models
 from tests.estimating import assert_same_step, estimated
-from tests.fake_time import CountingClock
+from tests.fixed_times import record_at_fixed_times
 from tests.test_workloads_builtin import WAYS
 from tests.training import BUILDERS, FAST_LINK, recorded
 
@@ -49,9 +47,7 @@ def small(name: str) -> WorkloadSource:
 
 
 def recording_of(source: WorkloadSource) -> Profile:
-    """The recording, by a clock on which times settle at once."""
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    return record(build(source), source=source, link=FAST_LINK, timed_steps=1, instruments=tools)
+    return record_at_fixed_times(build(source), source=source, link=FAST_LINK)
 
 
 @cache
@@ -246,7 +242,7 @@ def converted() -> Workload:
 )
 def test_ways_of_training(builder: Callable[[], Workload]) -> None:
     source = WorkloadSource(reference="", settings=(), seed=0)
-    recording = record(builder(), source=source, link=FAST_LINK, timed_steps=1)
+    recording = record_at_fixed_times(builder(), source=source, link=FAST_LINK)
     assert_same_step(estimated(builder), recording)
 
 

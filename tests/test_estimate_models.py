@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import T5Config, T5ForConditionalGeneration
 
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from tests.estimating import assert_same_step, estimated
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK
 
 
@@ -82,7 +82,7 @@ MODELS = [swin, unet, t5, reentrant]
 def test_they_are_estimated_as_they_are_recorded(build: Callable[[], Workload]) -> None:
     torch.manual_seed(0)
     source = WorkloadSource(reference="", settings=(), seed=0)
-    recording = record(build(), source=source, link=FAST_LINK, timed_steps=1)
+    recording = record_at_fixed_times(build(), source=source, link=FAST_LINK)
     assert_same_step(estimated(build), recording)
 
 

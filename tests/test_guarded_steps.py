@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan import Plan, Swap
 from profiles.mode_stack import op_modes
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import FallbackWarning, Replay, replay
 from runtime.backend import Backend, Watch, backend_for
 from runtime.op_guard import OpGuard
 from runtime.residency import Residency
 from runtime.write_marks import LostWriteError
+from tests.fixed_times import record_at_fixed_times
 from tests.periodic import (
     clean_trips_late,
     leaving_at_boundary,
@@ -181,7 +181,7 @@ def plain() -> Iterator[None]:
 @cache
 def hardest() -> Plan:
     source = WorkloadSource(reference="unusual", settings=(), seed=0)
-    plan = periodic(record(Unusual().workload, source=source, link=FAST_LINK, timed_steps=1))
+    plan = periodic(record_at_fixed_times(Unusual().workload, source=source, link=FAST_LINK))
     assert any(swap.clean for swap in plan.swaps)
     return plan
 

@@ -11,10 +11,10 @@ from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.handed_in import bare_optimizer
 from profiles.owned import model_fingerprint, owned_storages
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import LoadedPlan
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK, assert_same, snapshot
 
 SOURCE = WorkloadSource(reference="", settings=(), seed=0)
@@ -128,7 +128,7 @@ def test_a_wrapped_optimizer_is_followed_where_it_works(wrap: Any) -> None:
 @pytest.mark.parametrize("wrap", [Accelerated, Proxy])
 def test_a_step_of_a_wrapped_optimizer_is_recorded_and_replayed(wrap: Any) -> None:
     plain = wrapped(lambda optimizer: optimizer)
-    profile = record(wrapped(wrap), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(wrapped(wrap), source=SOURCE, link=FAST_LINK)
     names = {storage.name for storage in profile.storages}
     assert "state:0.weight.exp_avg" in names
     given = adam(model := layers())
@@ -164,8 +164,8 @@ def test_a_step_of_a_wrapped_optimizer_is_recorded_and_replayed(wrap: Any) -> No
 def test_what_is_no_optimizer_is_refused_in_one_line(wrap: Any, message: str) -> None:
     model = layers()
     given = wrap(adam(model))
-    profile = record(
-        workload_of(model, model, adam(model)), source=SOURCE, link=FAST_LINK, timed_steps=1
+    profile = record_at_fixed_times(
+        workload_of(model, model, adam(model)), source=SOURCE, link=FAST_LINK
     )
     plan = everything_away(profile)
     for refused in (
@@ -190,7 +190,7 @@ def test_what_is_no_model_is_refused() -> None:
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
     workload = wrapped(lambda optimizer: optimizer)
-    profile = record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(workload, source=SOURCE, link=FAST_LINK)
     other = layers()
     with pytest.raises(PlanMismatchError, match="None of the optimizer's 4 parameters is the"):
         LoadedPlan(everything_away(profile)).attach(other, workload.optimizer)
@@ -222,8 +222,8 @@ def test_a_compiled_model_has_the_names_of_the_model() -> None:
     assert model_fingerprint(compiled, optimizer) == model_fingerprint(model, optimizer)
     named = {owner.name for owner in owned_storages(compiled, optimizer)}
     assert named == {owner.name for owner in owned_storages(model, optimizer)}
-    profile = record(
-        workload_of(compiled, compiled, optimizer), source=SOURCE, link=FAST_LINK, timed_steps=1
+    profile = record_at_fixed_times(
+        workload_of(compiled, compiled, optimizer), source=SOURCE, link=FAST_LINK
     )
     with LoadedPlan(everything_away(profile)).attach(compiled, optimizer) as replay:
         workload = workload_of(compiled, compiled, optimizer)

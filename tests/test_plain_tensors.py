@@ -13,12 +13,12 @@ from planner.memory import slot_memory
 from profiles.owned import model_fingerprint, owned_storages
 from profiles.plain_tensors import has_storage, only_plain, part_at, plain_parts, version_of
 from profiles.profile import LeftOut, Profile, WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import LoadedPlan
 from runtime.accountant import Accountant
 from runtime.beyond_capacity import record_beyond_capacity
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.training import FAST_LINK
 from tests.wrappers import Quantised
 
@@ -229,7 +229,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*prototype:UserWarning", "ignore:Spa
 @quiet
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_step_is_recorded_to_the_byte_and_replayed_with_the_same_numbers(kind: str) -> None:
-    profile = record(workload(kind), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(workload(kind), source=SOURCE, link=FAST_LINK)
     assert counted_bytes(kind) == max(m.resident_bytes for m in slot_memory(profile))
     plan = everything_away(profile)
     assert {plan.storage(swap.storage).name for swap in plan.swaps} >= MOVED[kind]
@@ -299,7 +299,7 @@ def resizing() -> Workload:
 
 
 def test_what_the_step_itself_resizes_is_left_out() -> None:
-    profile: Profile = record(resizing(), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile: Profile = record_at_fixed_times(resizing(), source=SOURCE, link=FAST_LINK)
     left = [s for s in profile.storages if s.left_out is LeftOut.RESIZED]
     assert [storage.size_bytes for storage in left] == [0, WIDTH * WIDTH * 4], "before and after"
 
@@ -333,7 +333,7 @@ def sharded() -> Workload:
 
 
 def test_shards_of_fully_shard_move(group: None) -> None:
-    profile = record(sharded(), source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(sharded(), source=SOURCE, link=FAST_LINK)
     plan = everything_away(profile)
     moved = {plan.storage(swap.storage).name for swap in plan.swaps}
     assert moved >= {"parameter:0.weight/_local_tensor", "state:0.weight.exp_avg/_local_tensor"}
