@@ -8,7 +8,9 @@ import json
 import os
 import tempfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +32,10 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+Content = dict[str, Any]
+"""What a file holds, parsed and not yet validated."""
+
+
 class FileRecord(Record):
     """Base of a whole file. A subclass sets `FORMAT`, `VERSION` and `REMAKE`.
 
@@ -37,11 +43,14 @@ class FileRecord(Record):
         FORMAT: The magic word of the file.
         VERSION: The version this code reads and writes.
         REMAKE: The command that makes such a file again, for error messages.
+        UPGRADES: For each older version that is still read, what turns the content of such a file
+            into that of the next version. It may rely on nothing: the content is not validated.
     """
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int]
     REMAKE: ClassVar[str]
+    UPGRADES: ClassVar[Mapping[int, Callable[[Content], Content]]] = MappingProxyType({})
 
     format: str
     version: int
@@ -117,6 +126,7 @@ def read_file(kind: type[FileType], path: Path) -> FileType:
             something its model does not allow.
     """
     content = _parse(kind, path)
+    content = _upgraded(kind, path, content)
     _check_header(kind, path, content)
     try:
         return kind.model_validate_json(json.dumps(content))
@@ -151,6 +161,23 @@ def _parse(kind: type[FileRecord], path: Path) -> Any:
         raise FileError(f"{path}: the compressed data end too early. {_damaged(kind)}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON, or only part of it. {_damaged(kind)}") from error
+
+
+def _upgraded(kind: type[FileRecord], path: Path, content: Any) -> Any:
+    """Returns the content as this version has it; that of a version not known is left as it is."""
+    if not isinstance(content, dict) or content.get("format") != kind.FORMAT:
+        return content
+    version = content.get("version")
+    # In Python 3.0 and True are keys of a mapping from integers, too.
+    while type(version) is int and version != kind.VERSION and version in kind.UPGRADES:
+        try:
+            content = {**kind.UPGRADES[version](content), "version": version + 1}
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise FileError(
+                f"{path}: not what a {kind.FORMAT} of version {version} holds. {_damaged(kind)}"
+            ) from error
+        version += 1
+    return content
 
 
 def _check_header(kind: type[FileRecord], path: Path, content: Any) -> None:

@@ -1,14 +1,16 @@
 """Profile and plan files: what comes back, and what is refused and how."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from planner.plan import read_plan, write_plan
 from profiles.errors import FileError
-from profiles.files import format_of, write_file
+from profiles.files import Content, FileRecord, format_of, read_file, write_file
 from profiles.profile import read_profile, write_profile
 from tests.saved import (
     KINDS,
@@ -123,6 +125,59 @@ def test_wrong_version(tmp_path: Path, kind: str, wrong: Callable[[int], object]
     message = refused(READ[kind], path)
     assert "version" in message
     assert repr(version) in message
+
+
+class Colours(FileRecord):
+    """A file whose older versions are still read."""
+
+    FORMAT: ClassVar[str] = "colours"
+    VERSION: ClassVar[int] = 3
+    REMAKE: ClassVar[str] = "paint"
+    UPGRADES: ClassVar[Mapping[int, Callable[[Content], Content]]] = {
+        1: lambda content: content | {"colours": [content["colour"]]},
+        2: lambda content: {
+            key: [value.lower() for value in content["colours"]] if key == "colours" else value
+            for key, value in content.items()
+            if key != "colour"
+        },
+    }
+
+    colours: tuple[str, ...]
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        {"version": 1, "colour": "RED"},
+        {"version": 2, "colours": ["RED"]},
+        {"version": 3, "colours": ["red"]},
+    ],
+)
+def test_older_versions_are_upgraded_one_by_one(tmp_path: Path, older: Content) -> None:
+    path = tmp_path / "x.json"
+    write_json({"format": "colours", "created_by": "a test", **older}, path)
+    assert read_file(Colours, path) == Colours(
+        format="colours", version=3, created_by="a test", colours=("red",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"version": 1}, "not what a colours of version 1 holds"),
+        ({"version": 2, "colours": [7]}, "not what a colours of version 2 holds"),
+        ({"version": 1, "colour": 7}, "not what a colours of version 2 holds"),
+        ({"version": 1.0, "colour": "RED"}, "version is 1.0, this swapplan reads version 3"),
+        ({"version": True, "colour": "RED"}, "version is True, this swapplan reads version 3"),
+        ({"version": [1], "colour": "RED"}, "version is [1], this swapplan reads version 3"),
+        ({"version": 0, "colour": "RED"}, "version is 0, this swapplan reads version 3"),
+        ({"version": 4, "colour": "RED"}, "version is 4, this swapplan reads version 3"),
+    ],
+)
+def test_what_cannot_be_upgraded(tmp_path: Path, content: Content, said: str) -> None:
+    path = tmp_path / "x.json"
+    write_json({"format": "colours", "created_by": "a test", **content}, path)
+    assert said in refused(partial(read_file, Colours), path)
 
 
 def test_not_a_file(tmp_path: Path) -> None:
