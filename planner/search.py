@@ -1,8 +1,8 @@
 """Searches for the set of gaps and the timing that wait least.
 
 Every draft is timed by the list scheduler; what is compared is the stall, with the bytes moved to
-break ties. An answer is kept only if it meets the budgets: that is looked at, whatever made it. The search is deterministic: a fixed seed, a fixed
-number of tries, and the time limit only as a guard.
+break ties. An answer is kept only if it meets the budgets: that is looked at, whatever made it. The
+search is deterministic: a fixed seed, a fixed number of tries, and the time limit only as a guard.
 """
 
 import math

@@ -13,23 +13,52 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
+from profiles.bounded_input import input_json
 from profiles.errors import FileError
+from profiles.plain_text import plain, texts_that_are_not_plain
 
-GZIP_MAGIC = b"\x1f\x8b"
+MAX_COUNT = 2**62
+"""No machine has as many bytes; and sums and differences of two such numbers fit 64 bits."""
+MAX_US = 1e12
+"""Eleven days: more than any step takes, or waits."""
+MIN_RATE, MAX_RATE = 1e-6, 1e9
+"""A byte to a petabyte a second."""
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 """A non-negative integer: an index, a number of things, or a number of bytes."""
-Microseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Microseconds = Annotated[float, Field(ge=0, le=MAX_US, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=MIN_RATE, le=MAX_RATE, allow_inf_nan=False)]
 """Bytes per microsecond; numerically equal to MB/s."""
+
+
+def _fail_fast(schema: Any) -> None:
+    """Sets what pydantic knows as `FailFast` on every sequence within a schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("tuple", "list"):
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _fail_fast(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _fail_fast(part)
 
 
 class Record(BaseModel):
     """Base of every record in a file: frozen, strict about types, no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Ends validation at the first wrong record of a list: a damaged file has thousands."""
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
 
 
 Content = dict[str, Any]
@@ -67,6 +96,9 @@ def write_file(record: FileRecord, path: Path) -> None:
         FileError: The path cannot be written. An older file there is left as it was.
     """
     data = record.model_dump_json().encode()
+    fault = _text_fault(json.loads(data)) if b"\\" in data or not data.isascii() else None
+    if fault is not None:
+        raise FileError(f"{path}: cannot be written: {fault}. Choose another name in the model.")
     if path.suffix == ".gz":
         # A fixed time stamp keeps the file a function of its content alone.
         data = gzip.compress(data, mtime=0)
@@ -125,13 +157,24 @@ def read_file(kind: type[FileType], path: Path) -> FileType:
         FileError: The file is missing, truncated, foreign, of another version, or edited into
             something its model does not allow.
     """
-    content = _parse(kind, path)
-    content = _upgraded(kind, path, content)
-    _check_header(kind, path, content)
     try:
-        return kind.model_validate_json(json.dumps(content))
+        return _validated(kind, path)
     except ValidationError as error:
         raise FileError(f"{path}: {_first_fault(error)}. {_damaged(kind)}") from error
+    except MemoryError as error:
+        raise _no_memory(path) from error
+
+
+def _validated(kind: type[FileType], path: Path) -> FileType:
+    content = _upgraded(kind, path, _parse(kind, path))
+    _check_header(kind, path, content)
+    text = json.dumps(content)
+    fault = _text_fault(content) if "\\" in text else None
+    if fault is not None:
+        raise FileError(f"{path}: {fault}. {_damaged(kind)}")
+    # Twice the memory of what is read is not needed any more.
+    del content
+    return kind.model_validate_json(text)
 
 
 def format_of(path: Path) -> str:
@@ -140,7 +183,10 @@ def format_of(path: Path) -> str:
     Raises:
         FileError: The file is missing, truncated or not one of ours.
     """
-    content = _parse(FileRecord, path)
+    try:
+        content = _parse(FileRecord, path)
+    except MemoryError as error:
+        raise _no_memory(path) from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise FileError(f"{path}: no swapplan file (it has no 'format'). Give a profile or a plan.")
     return str(content["format"])
@@ -148,10 +194,7 @@ def format_of(path: Path) -> str:
 
 def _parse(kind: type[FileRecord], path: Path) -> Any:
     try:
-        data = path.read_bytes()
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
-        return json.loads(data)
+        return input_json(path)
     except FileNotFoundError as error:
         raise FileError(f"{path}: there is no such file. Check the path.") from error
     except OSError as error:
@@ -193,22 +236,43 @@ def _check_header(kind: type[FileRecord], path: Path, content: Any) -> None:
         )
 
 
+def _text_fault(content: Content) -> str | None:
+    """The first text that a terminal would obey; None if there is none.
+
+    What the user gave to have a workload built is not a name, and is what it must be.
+    """
+    named = {key: value for key, value in content.items() if key != "workload"}
+    place, text = next(texts_that_are_not_plain(named), ("", None))
+    if text is None:
+        return None
+    return f"{place or 'the file'} holds {_short(text)}: control characters are no part of a name"
+
+
+def _short(found: object) -> str:
+    text = plain(repr(found))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")
     # Names in a damaged file may hold line breaks; the message may not.
-    message = " ".join(fault["msg"].removeprefix("Value error, ").split())
+    message = plain(" ".join(fault["msg"].removeprefix("Value error, ").split()))
     if not place:
         return message
-    found = repr(fault["input"])
-    found = found if len(found) <= 60 else f"{found[:57]}..."
-    return f"{place} is {found}: {message[0].lower()}{message[1:]}"
+    return f"{place} is {_short(fault['input'])}: {message[0].lower()}{message[1:]}"
 
 
 def _damaged(kind: type[FileRecord]) -> str:
     remake = getattr(kind, "REMAKE", None)
     again = f": make it again with '{remake}'" if remake else ""
     return f"The file was damaged or edited{again}."
+
+
+def _no_memory(path: Path) -> FileError:
+    return FileError(
+        f"{path}: there is not enough memory to read it. Free some, or raise the limit on it."
+    )
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:
