@@ -3,9 +3,13 @@
 Both contracts of the project, the profile file and the plan file, go through this module.
 """
 
+import contextlib
+import errno
 import gzip
 import json
 import os
+import secrets
+import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,7 +20,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
-from profiles.bounded_input import input_json
+from profiles.bounded_input import SPECIAL_FILES, input_json
 from profiles.errors import FileError
 from profiles.plain_text import plain, texts_that_are_not_plain
 
@@ -108,25 +112,20 @@ def write_file(record: FileRecord, path: Path) -> None:
 def write_atomically(data: bytes, path: Path) -> None:
     """Writes bytes beside `path` and renames them into place.
 
+    What is there keeps its mode and owner; a symlink stays one, and what it leads to is replaced.
+    A device or a FIFO that is read from is written into.
+
     Raises:
         FileError: The path cannot be written.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        target = _target(path)
+        if target is None:
+            _write_into(data, path)
+        else:
+            _replace(data, target)
     except OSError as error:
         raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
 
 
 def check_writable(path: Path, *, keep: Path | None = None) -> None:
@@ -142,12 +141,61 @@ def check_writable(path: Path, *, keep: Path | None = None) -> None:
     if keep is not None and path.exists() and keep.exists() and path.samefile(keep):
         raise FileError(f"{path}: this is what is read, and would be lost. Choose another path.")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        target = _target(path)
+        if target is not None:
+            with tempfile.TemporaryFile(dir=target.parent):
+                pass
+        elif not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _target(path: Path) -> Path | None:
+    """The file that is to be replaced, behind any symlinks; None if it is no file to replace."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        # Perhaps behind a symlink that leads nowhere yet.
+        return Path(os.path.realpath(path))
+    if stat.S_ISREG(mode):
+        return Path(os.path.realpath(path))
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
+        return None
+    kind = "a folder" if stat.S_ISDIR(mode) else SPECIAL_FILES.get(stat.S_IFMT(mode), "no file")
+    raise OSError(errno.EINVAL, f"it is {kind}")
+
+
+def _write_into(data: bytes, path: Path) -> None:
+    # Not created, and not waited for until a FIFO has a reader.
+    handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+
+
+def _replace(data: bytes, target: Path) -> None:
+    # A short name of its own: the target's may be as long as names can be.
+    temporary = target.parent / f".swapplan-{secrets.token_hex(6)}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            if target.exists():
+                _take_after(handle, target)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _take_after(handle: int, target: Path) -> None:
+    """Gives a new file the owner, as far as that is allowed, and the mode of an older one."""
+    older, newer = target.stat(), os.fstat(handle)
+    if (older.st_uid, older.st_gid) != (newer.st_uid, newer.st_gid):
+        with contextlib.suppress(PermissionError):
+            os.fchown(handle, older.st_uid, older.st_gid)
+    os.fchmod(handle, stat.S_IMODE(older.st_mode))
 
 
 def read_file(kind: type[FileType], path: Path) -> FileType:
@@ -160,7 +208,7 @@ def read_file(kind: type[FileType], path: Path) -> FileType:
     try:
         return _validated(kind, path)
     except ValidationError as error:
-        raise FileError(f"{path}: {_first_fault(error)}. {_damaged(kind)}") from error
+        raise FileError(f"{path}: {first_fault(error)}. {_damaged(kind)}") from error
     except MemoryError as error:
         raise _no_memory(path) from error
 
@@ -253,7 +301,8 @@ def _short(found: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Returns what is wrong first, with its place, in one line."""
     fault = error.errors(include_url=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")
     # Names in a damaged file may hold line breaks; the message may not.

@@ -1,13 +1,12 @@
 """`plan run`: proves a plan by training without it and with it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli.measured_files import MeasuredFiles
-from planner.cli.output import progress_bars
+from planner.cli.output import print_line, progress_bars
 from planner.cli.proof_report import failures, print_proof
 from planner.cli.worker_report import print_worker_proofs
 
@@ -68,7 +67,7 @@ def run(
     else:
         print_worker_proofs(reports)
     for failure in (line for report in reports for line in failures(report)):
-        print(f"plan: the proof failed: {failure}", file=sys.stderr)
+        print_line(f"plan: the proof failed: {failure}", error=True)
     measured.write(loaded, steps // 2)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
