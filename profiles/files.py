@@ -5,9 +5,12 @@ Both contracts of the project, the profile file and the plan file, go through th
 
 import contextlib
 import errno
+import functools
 import gzip
 import json
+import operator
 import os
+import reprlib
 import secrets
 import stat
 import tempfile
@@ -20,7 +23,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
-from profiles.bounded_input import SPECIAL_FILES, input_json
+from profiles.bounded_input import SPECIAL_FILES, InputText, input_text
 from profiles.errors import FileError
 from profiles.plain_text import plain, texts_that_are_not_plain
 
@@ -89,6 +92,10 @@ class FileRecord(Record):
     version: int
     created_by: str
 
+
+_REPR = reprlib.Repr()
+"""Writes down what was found instead of a value: of a large record, its beginning."""
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 FileType = TypeVar("FileType", bound=FileRecord)
 
@@ -202,27 +209,14 @@ def read_file(kind: type[FileType], path: Path) -> FileType:
     """Reads and validates a file written by `write_file`.
 
     Raises:
-        FileError: The file is missing, truncated, foreign, of another version, or edited into
-            something its model does not allow.
+        FileError: The file is missing, truncated, foreign, of another version, too large, or
+            edited into something its model does not allow.
     """
     try:
-        return _validated(kind, path)
-    except ValidationError as error:
-        raise FileError(f"{path}: {first_fault(error)}. {_damaged(kind)}") from error
+        read = _read(kind, path)
+        return _validated(kind, path, _upgraded(kind, path, _checked(kind, path, read), read))
     except MemoryError as error:
         raise _no_memory(path) from error
-
-
-def _validated(kind: type[FileType], path: Path) -> FileType:
-    content = _upgraded(kind, path, _parse(kind, path))
-    _check_header(kind, path, content)
-    text = json.dumps(content)
-    fault = _text_fault(content) if "\\" in text else None
-    if fault is not None:
-        raise FileError(f"{path}: {fault}. {_damaged(kind)}")
-    # Twice the memory of what is read is not needed any more.
-    del content
-    return kind.model_validate_json(text)
 
 
 def format_of(path: Path) -> str:
@@ -232,17 +226,25 @@ def format_of(path: Path) -> str:
         FileError: The file is missing, truncated or not one of ours.
     """
     try:
-        content = _parse(FileRecord, path)
+        found = (_read(FileRecord, path).top or {}).get("format")
     except MemoryError as error:
         raise _no_memory(path) from error
-    if not isinstance(content, dict) or not isinstance(content.get("format"), str):
+    if not isinstance(found, str):
         raise FileError(f"{path}: no swapplan file (it has no 'format'). Give a profile or a plan.")
-    return str(content["format"])
+    return found
 
 
-def _parse(kind: type[FileRecord], path: Path) -> Any:
+def _validated(kind: type[FileType], path: Path, text: bytes) -> FileType:
     try:
-        return input_json(path)
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        fault = first_fault(error, json.loads(text))
+        raise FileError(f"{path}: {fault}. {_damaged(kind)}") from error
+
+
+def _read(kind: type[FileRecord], path: Path) -> InputText:
+    try:
+        return input_text(path)
     except FileNotFoundError as error:
         raise FileError(f"{path}: there is no such file. Check the path.") from error
     except OSError as error:
@@ -254,13 +256,34 @@ def _parse(kind: type[FileRecord], path: Path) -> Any:
         raise FileError(f"{path}: not JSON, or only part of it. {_damaged(kind)}") from error
 
 
-def _upgraded(kind: type[FileRecord], path: Path, content: Any) -> Any:
-    """Returns the content as this version has it; that of a version not known is left as it is."""
-    if not isinstance(content, dict) or content.get("format") != kind.FORMAT:
-        return content
-    version = content.get("version")
+def _checked(kind: type[FileRecord], path: Path, read: InputText) -> int:
+    """The version of a file, if it is one that can be read."""
+    found = (read.top or {}).get("format")
+    if found != kind.FORMAT:
+        raise FileError(
+            f"{path}: format is {_short(found)}, expected {kind.FORMAT!r}. "
+            f"Make one with '{kind.REMAKE}'."
+        )
+    version = (read.top or {}).get("version")
     # In Python 3.0 and True are keys of a mapping from integers, too.
-    while type(version) is int and version != kind.VERSION and version in kind.UPGRADES:
+    if type(version) is not int or not (version == kind.VERSION or version in kind.UPGRADES):
+        raise FileError(
+            f"{path}: {kind.FORMAT} version is {_short(version)}, this swapplan reads "
+            f"version {kind.VERSION}. Make it again with '{kind.REMAKE}'."
+        )
+    if not read.plain:
+        fault = _text_fault(json.loads(read.data))
+        if fault is not None:
+            raise FileError(f"{path}: {fault}. {_damaged(kind)}")
+    return version
+
+
+def _upgraded(kind: type[FileRecord], path: Path, version: int, read: InputText) -> bytes:
+    """Returns the text of a file as this version has it."""
+    if version == kind.VERSION:
+        return read.data
+    content = json.loads(read.data)
+    while version != kind.VERSION:
         try:
             content = {**kind.UPGRADES[version](content), "version": version + 1}
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -268,20 +291,7 @@ def _upgraded(kind: type[FileRecord], path: Path, content: Any) -> Any:
                 f"{path}: not what a {kind.FORMAT} of version {version} holds. {_damaged(kind)}"
             ) from error
         version += 1
-    return content
-
-
-def _check_header(kind: type[FileRecord], path: Path, content: Any) -> None:
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != kind.FORMAT:
-        raise FileError(
-            f"{path}: format is {found!r}, expected {kind.FORMAT!r}. Make one with '{kind.REMAKE}'."
-        )
-    if content.get("version") != kind.VERSION:
-        raise FileError(
-            f"{path}: {kind.FORMAT} version is {content.get('version')!r}, this swapplan reads "
-            f"version {kind.VERSION}. Make it again with '{kind.REMAKE}'."
-        )
+    return json.dumps(content).encode()
 
 
 def _text_fault(content: Content) -> str | None:
@@ -297,19 +307,29 @@ def _text_fault(content: Content) -> str | None:
 
 
 def _short(found: object) -> str:
-    text = plain(repr(found))
+    text = plain(_REPR.repr(found))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def first_fault(error: ValidationError) -> str:
-    """Returns what is wrong first, with its place, in one line."""
-    fault = error.errors(include_url=False)[0]
+def first_fault(error: ValidationError, content: Any) -> str:
+    """Returns what is wrong first, with its place, in one line.
+
+    Args:
+        error: What validation found.
+        content: What was validated.
+    """
+    # Each of the errors would copy what it found, the whole file for a field that is missing.
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")
     # Names in a damaged file may hold line breaks; the message may not.
     message = plain(" ".join(fault["msg"].removeprefix("Value error, ").split()))
     if not place:
         return message
-    return f"{place} is {_short(fault['input'])}: {message[0].lower()}{message[1:]}"
+    try:
+        found = functools.reduce(operator.getitem, fault["loc"], content)
+    except (LookupError, TypeError):
+        return f"{plain(place)} is missing"
+    return f"{plain(place)} is {_short(found)}: {message[0].lower()}{message[1:]}"
 
 
 def _damaged(kind: type[FileRecord]) -> str:

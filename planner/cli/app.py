@@ -119,7 +119,11 @@ def _out_of_proportion(error: ValueError) -> str:
 
     if not isinstance(error, ValidationError):
         raise error
-    return f"no such {error.title.lower()}: {first_fault(error)}. Check the figures given."
+    found = error.errors()[0]
+    content = found["input"]
+    for key in reversed(found["loc"]):
+        content = {key: content}
+    return f"no such {error.title.lower()}: {first_fault(error, content)}. Check the figures given."
 
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
