@@ -31,9 +31,38 @@ def lookups(
 
 def storage_of(tensor: torch.Tensor | None) -> torch.UntypedStorage | None:
     """Returns a tensor's storage, if it is there and has one."""
-    if tensor is None or not has_storage(tensor):
+    if not isinstance(tensor, torch.Tensor) or not has_storage(tensor):
         return None
     return tensor.untyped_storage()
+
+
+def unheld_name(plan: Plan, model: torch.nn.Module) -> str | None:
+    """Returns the name of a storage that the plan moves and the model does not hold.
+
+    A gradient or a state may not have been made yet: then its parameter is looked for.
+
+    Returns:
+        The first such name; None if the model holds all of them.
+    """
+    bare = unwrapped(model)
+    parameters = {name for name, _ in bare.named_parameters()}
+    buffers = {name for name, _ in bare.named_buffers()}
+    moved = {swap.storage for swap in plan.swaps}
+    for storage in plan.storages:
+        word, _, name = storage.name.partition(":")
+        held = {
+            "parameter": name in parameters,
+            "buffer": name in buffers,
+            "grad": name in parameters,
+            "state": name.rpartition(".")[0] in parameters,
+        }
+        if storage.id in moved and not held.get(word, True):
+            return storage.name
+    return None
+
+
+def _tensor(value: object) -> torch.Tensor | None:
+    return value if isinstance(value, torch.Tensor) else None
 
 
 def _lookups_by_name(
@@ -47,7 +76,9 @@ def _lookups_by_name(
 
     def buffer(name: str) -> Lookup:
         owner, _, attribute = name.rpartition(".")
-        return lambda: getattr(owners.get(owner), attribute, None)
+        holder = owners.get(owner)
+        # A module has attributes that are no buffers, and parameters that are found as such.
+        return lambda: None if holder is None else holder._buffers.get(attribute)
 
     def gradient(name: str) -> Lookup:
         owner = parameters.get(name)
@@ -56,7 +87,7 @@ def _lookups_by_name(
     def state(name: str) -> Lookup:
         owner, _, key = name.rpartition(".")
         holder = parameters.get(owner)
-        return lambda: None if holder is None else optimizer.state.get(holder, {}).get(key)
+        return lambda: _tensor(None if holder is None else optimizer.state.get(holder, {}).get(key))
 
     makers = {"parameter": parameter, "buffer": buffer, "grad": gradient, "state": state}
 

@@ -11,6 +11,7 @@ from planner.plan import Plan, read_plan
 from profiles.data_parallel import unwrapped
 from profiles.errors import FileError, PlanMismatchError
 from profiles.owned import model_fingerprint
+from runtime.binding import unheld_name
 from runtime.ranges import Ranges
 from runtime.replay import Replay
 from runtime.traced_replay import TracedReplay
@@ -141,7 +142,7 @@ def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optim
         )
     fingerprint = model_fingerprint(model, optimizer)
     if fingerprint == plan.model_fingerprint:
-        return None
+        return _name_fault(plan, model)
     if model_fingerprint(unwrapped(model), optimizer) == plan.model_fingerprint:
         return (
             "The plan is for the model without DistributedDataParallel. Record it with "
@@ -152,4 +153,14 @@ def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optim
         "names, shapes, dtypes or the optimizer differ, or how DistributedDataParallel wraps it. "
         "Record this model with 'plan profile' and solve again; a plan recorded with "
         "--data-parallel is for 'plan run --workers' and for workers of torchrun."
+    )
+
+
+def _name_fault(plan: Plan, model: torch.nn.Module) -> str | None:
+    name = unheld_name(plan, model)
+    if name is None:
+        return None
+    return (
+        f"The plan moves {name!r}, which this model does not hold, though it is the one that the "
+        "plan names: the plan was edited. Make it again with 'plan solve'."
     )
