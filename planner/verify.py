@@ -16,7 +16,7 @@ from planner.verify_host import host_faults
 from profiles.copy_engine import CopyEngine
 from profiles.errors import FileError
 from profiles.profile import BEGIN, END
-from profiles.record_faults import first_double, kind_fault, sum_faults, threads_fault
+from profiles.record_faults import first_double, kind_fault, model_fault, sum_faults, threads_fault
 
 if TYPE_CHECKING:
     from planner.plan import Plan, PlannedStorage, Swap
@@ -97,9 +97,11 @@ def _storage_faults(plan: "Plan") -> Iterator[str]:
 
 
 def _proportion_faults(plan: "Plan") -> Iterator[str]:
-    fault = threads_fault(plan.device)
-    if fault is not None:
-        yield fault
+    faults_found = (
+        threads_fault(plan.device),
+        model_fault(plan.model, plan.model_fingerprint),
+    )
+    yield from (fault for fault in faults_found if fault is not None)
     yield from sum_faults(
         (slot.duration_us for slot in plan.slots),
         (storage.size_bytes for storage in plan.storages),

@@ -1,12 +1,12 @@
 """Owned storages: those a model or an optimizer holds between steps, by qualified name."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from profiles.data_parallel import unwrapped, wrapper_words
+from profiles.model_description import DescribedTensor, ModelDescription
 from profiles.profile import StorageKind
 
 
@@ -47,14 +47,17 @@ def has_storage(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type != "meta"
 
 
-def model_fingerprint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """Digest of what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
-    digest = hashlib.sha256((type(optimizer).__name__ + wrapper_words(model)).encode())
+def describe_model(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> ModelDescription:
+    """Returns what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
     bare = unwrapped(model)
-    tensors = [*bare.named_parameters(), *bare.named_buffers()]
-    for name, tensor in tensors:
-        digest.update(f"|{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-    return digest.hexdigest()
+    return ModelDescription(
+        optimizer=type(optimizer).__name__,
+        wrapper=wrapper_words(model),
+        tensors=tuple(
+            DescribedTensor(name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype))
+            for name, tensor in (*bare.named_parameters(), *bare.named_buffers())
+        ),
+    )
 
 
 def _owned_tensors(

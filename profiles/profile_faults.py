@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from profiles.profile import BEGIN, END, LeftOut, Profile, SlotTimes, Storage
-from profiles.record_faults import first_double, kind_fault, sum_faults, threads_fault
+from profiles.record_faults import first_double, kind_fault, model_fault, sum_faults, threads_fault
 
 ROUNDING = 1e-9
 """How far a sum of times may be off by the order of its terms."""
@@ -29,9 +29,11 @@ def faults(profile: Profile) -> Iterator[str]:
 
 
 def _proportion_faults(profile: Profile) -> Iterator[str]:
-    fault = threads_fault(profile.device)
-    if fault is not None:
-        yield fault
+    faults_found = (
+        threads_fault(profile.device),
+        model_fault(profile.model, profile.model_fingerprint),
+    )
+    yield from (fault for fault in faults_found if fault is not None)
     overhead_bytes = max(slot.overhead_bytes for slot in profile.slots)
     yield from sum_faults(
         (slot.duration_us for slot in profile.slots),

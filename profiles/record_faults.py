@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from profiles.files import MAX_COUNT, MAX_US
+from profiles.model_description import ModelDescription
 from profiles.profile import Device, StorageKind
 
 MAX_THREADS = 1024
@@ -59,6 +60,14 @@ def threads_fault(device: Device) -> str | None:
     if device.compute_threads <= MAX_THREADS:
         return None
     return f"device.compute_threads is {device.compute_threads}, expected at most {MAX_THREADS}"
+
+
+def model_fault(model: ModelDescription | None, fingerprint: str) -> str | None:
+    """Says that a model is not the one of a fingerprint; None if it is, or is not described."""
+    if model is None or model.fingerprint() == fingerprint:
+        return None
+    found = model.fingerprint()
+    return f"model_fingerprint is {fingerprint!r}, expected {found!r} from the model described"
 
 
 def sum_faults(durations_us: Iterable[float], sizes_bytes: Iterable[int]) -> Iterator[str]:

@@ -266,7 +266,7 @@ def test_a_plan_for_another_model(tmp_path: Path, refused: Refused) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(TRAINING)
     told = refused("run", path, "--workload", f"{mine}:train")
-    assert "The plan is for model toy" in told
+    assert "The plan is for another model: names, shapes" in told
 
 
 @pytest.mark.parametrize(

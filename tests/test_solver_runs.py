@@ -22,7 +22,7 @@ def test_cbc_in_a_folder_with_a_space(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_cbc_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
-    with pytest.raises(SolverError, match="No such file or directory.*TMPDIR"):
+    with pytest.raises(SolverError, match=r"No such file or directory.*TMPDIR"):
         Cbc({})
 
 
