@@ -40,7 +40,7 @@ from tests.plan_edits import edited_plans
 from tests.training import FAST_LINK, snapshot
 
 STEPS = 4
-BATCH = 100
+BATCH = 250
 LIMIT_S = 30.0
 
 Numbers = tuple[list[float], dict[str, torch.Tensor]]
