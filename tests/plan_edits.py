@@ -33,12 +33,12 @@ def edited_plans(plan: Plan, seed: int) -> Iterator[Plan]:
             rng.choice(EDITS)(rng, content)
         # Beyond a budget training ends, and hardly anything would be tried.
         content["budget_bytes"] = rng.choice((content["budget_bytes"], AMPLE_BYTES))
-        found = _agreeing(content, keep_offsets=rng.random() < HARDLY_ANY)
+        found = agreeing(content, keep_offsets=rng.random() < HARDLY_ANY)
         if found is not None and found != plan:
             yield found
 
 
-def _agreeing(content: Any, *, keep_offsets: bool) -> Plan | None:
+def agreeing(content: Any, *, keep_offsets: bool) -> Plan | None:
     """The plan with every figure that follows from others derived anew; None if it is unsound."""
     content["swaps"].sort(key=lambda swap: swap["swap_out_slot"])
     try:
