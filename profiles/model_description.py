@@ -5,7 +5,6 @@ Needs no torch: shapes and dtypes stand here as torch writes them.
 
 import hashlib
 from collections.abc import Iterator
-from itertools import zip_longest
 
 from profiles.files import Count, Record
 
@@ -75,6 +74,6 @@ def _differences(planned: ModelDescription, found: ModelDescription) -> Iterator
             f"the model is in {found.wrapper or 'no DistributedDataParallel'} here, planned in "
             f"{planned.wrapper or 'none'}"
         )
-    for n, (one, other) in enumerate(zip_longest(planned.tensors, found.tensors)):
-        if one is not None and other is not None and one != other:
-            yield f"tensor {n} of the model is {other.name!r} here, planned {one.name!r}"
+    for n, (one, mine) in enumerate(zip(planned.tensors, found.tensors, strict=False)):
+        if one != mine:
+            yield f"tensor {n} of the model is {mine.name!r} here, planned {one.name!r}"

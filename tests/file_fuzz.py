@@ -32,7 +32,18 @@ ODD_TEXTS = (
     *("[red]x[/red]", "[/]", "{0}", "copy_engine", "bitpack_kernel", "periodic", "cuda"),
     *("measured", "library:unet", "/dev/zero", "tiny.py:train"),
 )
-ODD_VALUES = (None, True, False, [], {}, [[]], [None], {"a": 1}, *ODD_NUMBERS, *ODD_TEXTS)
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": 1},
+    *ODD_NUMBERS,
+    *ODD_TEXTS,
+)
 
 
 class Broken(NamedTuple):

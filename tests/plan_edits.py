@@ -7,6 +7,7 @@ of no step, or of another one.
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -76,12 +77,16 @@ def structure_fault_of_trips(plan: Plan) -> bool:
 
 def _unchecked(content: Any) -> Plan:
     """The plan's records, whatever they say together."""
-    fields = Plan.model_fields
     parsed: dict[str, Any] = {}
     for name, value in content.items():
-        annotation = fields[name].annotation
-        parsed[name] = TypeAdapter(annotation).validate_json(json.dumps(value))
+        parsed[name] = _reader(name).validate_json(json.dumps(value))
     return Plan.model_construct(**parsed)
+
+
+@cache
+def _reader(field: str) -> TypeAdapter[Any]:
+    kind: Any = Plan.model_fields[field].annotation
+    return TypeAdapter(kind)
 
 
 def _move_slot(rng: random.Random, plan: Any) -> None:

@@ -1,4 +1,4 @@
-"""The fuzzers in small; `python -m tests.benchmarks.fuzz_files` and `fuzz_training` are the rest."""
+"""The fuzzers in small; the rest is `tests.benchmarks.fuzz_files` and `fuzz_training`."""
 
 import json
 import warnings
@@ -14,8 +14,8 @@ from tests.file_fuzz import broken_files
 from tests.plan_edits import edited_plans
 from tests.saved import KINDS, READ, content_of, record, refusal
 
-FILES = 300
-PLANS = 4
+FILES = 200
+PLANS = 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,7 +34,7 @@ def test_changed_files_are_read_or_refused_in_one_line(tmp_path: Path, kind: str
 def test_commands_take_what_is_read(tmp_path: Path, kind: str) -> None:
     source = fuzz_files.Source("toy", kind, content_of(record(kind)))
     (tmp_path / "sound.json").write_text(json.dumps(source.content))
-    for number, broken in enumerate(islice(broken_files(source.content, seed=4), 30)):
+    for number, broken in enumerate(islice(broken_files(source.content, seed=4), 12)):
         _, fault = fuzz_files.tried(source, broken, tmp_path, number + 1)
         assert fault is None, broken.how
 
@@ -43,7 +43,9 @@ def test_edited_plans_train_to_the_same_numbers() -> None:
     expected = fuzz_training.untouched()
     outcomes = set()
     for plan in fuzz_training.plans():
-        for edited in islice(edited_plans(plan, seed=5), PLANS):
+        # Kernels take seconds to compile.
+        by_copies = (edited for edited in edited_plans(plan, seed=5) if not edited.engines)
+        for edited in islice(by_copies, PLANS):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FallbackWarning)
                 outcome, fault = fuzz_training.tried(edited, expected)

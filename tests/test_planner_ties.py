@@ -6,6 +6,7 @@ from planner import timing
 from planner.baselines.ruled_trip import held_bytes
 from planner.boundary import Boundary
 from planner.draft import POLICIES, Draft, Timing
+from planner.lane_clock import SAME_US
 from planner.problem import Problem
 from planner.problem_of import problem_of
 from planner.search import Search
@@ -55,7 +56,7 @@ def tied_problem(unit_us: float, slots_in_unit: int, share: float) -> Problem:
     )
 
 
-@pytest.mark.parametrize("same_us", [timing.SAME_US, 0.0])
+@pytest.mark.parametrize("same_us", [SAME_US, 0.0])
 @pytest.mark.parametrize("tied", TIED)
 def test_every_timing_meets_the_budget(
     monkeypatch: pytest.MonkeyPatch, tied: tuple[float, int, float], same_us: float
