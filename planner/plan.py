@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from planner.boundary import Boundary
 from profiles.copy_engine import CopyEngine, host_size_bytes
 from profiles.files import Count, FileRecord, Microseconds, Record, read_file, write_file
+from profiles.model_description import ModelDescription
 from profiles.profile import Device, Link, Provenance, StorageKind, WorkloadSource
 
 
@@ -185,6 +186,7 @@ class Plan(FileRecord):
         slots: The step.
         swaps: What moves when, in order of swap-out.
         certificate: How good it is.
+        model: The model and optimizer it is for; None in older files.
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
@@ -206,6 +208,7 @@ class Plan(FileRecord):
     slots: tuple[PlannedSlot, ...] = Field(min_length=2)
     swaps: tuple[Swap, ...]
     certificate: Certificate
+    model: ModelDescription | None = None
 
     def storage(self, storage_id: int) -> PlannedStorage:
         """Returns the storage with this id."""

@@ -60,6 +60,7 @@ def build_plan(
         slots=_slots(profile),
         swaps=swaps,
         certificate=_certificate(problem, solution, swaps, solver=solver, seconds=seconds),
+        model=profile.model,
     )
 
 

@@ -1,14 +1,15 @@
 """Searches for the set of gaps and the timing that wait least.
 
-Every draft is timed by the list scheduler, so every answer meets the budget; what is compared is
-the stall, with the bytes moved to break ties. The search is deterministic: a fixed seed, a fixed
-number of tries, and the time limit only as a guard.
+Every draft is timed by the list scheduler; what is compared is the stall, with the bytes moved to
+break ties. An answer is kept only if it meets the budgets: that is looked at, whatever made it. The
+search is deterministic: a fixed seed, a fixed number of tries, and the time limit only as a guard.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from planner.baselines.ruled_trip import held_bytes
 from planner.candidates import copy_sources, without_needless
 from planner.draft import POLICIES, Draft, Policy, Timing
 from planner.lane_clock import SAME_US
@@ -147,7 +148,7 @@ class Search:
         kept = replace(draft, chosen=timing.chosen)
         answer = Answer(kept, timing, _cost_us(self.problem, timing))
         better = self._best is None or answer.cost_us < self._best.cost_us
-        if better and self._fits_host(answer):
+        if better and self._holds(answer):
             self._best = answer
             self._tell()
         return answer
@@ -161,8 +162,12 @@ class Search:
         stall_us = self.best.timing.stall_us
         self.told(Standing(stall_us, self.bound_us, self.problem.compute_us))
 
-    def _fits_host(self, answer: Answer) -> bool:
-        return fits_host(self.problem, answer.draft.chosen, answer.timing.trips)
+    def _holds(self, answer: Answer) -> bool:
+        """Whether an answer meets both budgets."""
+        trips = answer.timing.trips
+        if max(held_bytes(self.problem, trips)) > self.problem.budget_bytes:
+            return False
+        return fits_host(self.problem, answer.draft.chosen, trips)
 
     def improve(self) -> None:
         """Local search; walks sideways, to answers that wait no longer but may move more bytes."""
@@ -180,7 +185,7 @@ class Search:
             if draft is None:
                 continue
             answer = self._time(draft)
-            if answer.timing.stall_us <= current.timing.stall_us and self._fits_host(answer):
+            if answer.timing.stall_us <= current.timing.stall_us and self._holds(answer):
                 current = answer
             if self.best.cost_us < best.cost_us:
                 current = best = self.best
@@ -194,7 +199,7 @@ class Search:
             if lead > best.draft.policy.lead:
                 policy = replace(best.draft.policy, lead=lead)
                 answer = self._time(replace(best.draft, policy=policy))
-                if answer.cost_us <= best.cost_us and self._fits_host(answer):
+                if answer.cost_us <= best.cost_us and self._holds(answer):
                     self._best = answer
                     return
 

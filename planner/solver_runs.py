@@ -11,6 +11,7 @@ import highspy
 import pulp
 
 from planner.stop import Limits
+from profiles.errors import SolverError
 
 
 class Run(Protocol):
@@ -57,15 +58,33 @@ class Cbc:
 
     Args:
         settings: Of every solver.
+
+    Raises:
+        SolverError: There is no folder for its files.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._folder = TemporaryDirectory(prefix="swapplan-cbc-")
+        try:
+            self._folder = TemporaryDirectory(prefix="swapplan-cbc-")
+        except OSError as error:
+            raise SolverError(
+                f"cbc needs a folder for temporary files ({error.strerror or error}). Set TMPDIR "
+                "to one that can be written, or use --solver highs."
+            ) from error
+        if any(letter.isspace() for letter in self._folder.name):
+            self._folder.cleanup()
+            raise SolverError(
+                f"cbc cannot read files in a folder with a space in its name, and TMPDIR is "
+                f"{str(Path(self._folder.name).parent)!r}. Set TMPDIR to another one, or use "
+                "--solver highs."
+            )
         self._log = Path(self._folder.name) / "cbc.log"
         # PuLP's own class for its CBC warns that it will go; this is the same program.
         self.solver = pulp.COIN_CMD(
             path=pulp.PULP_CBC_CMD.pulp_cbc_path, logPath=str(self._log), **settings
         )
+        # Whatever ends the run, its files go with the folder.
+        self.solver.tmpDir = self._folder.name
 
     def bound(self, program: pulp.LpProblem) -> float:
         """Returns the bound that CBC reports; its objective if that is optimal."""

@@ -7,8 +7,14 @@ release can be forced where a slot would not fit. The clock only decides what is
 
 [Note: Steps that repeat] If a gap wraps round the step boundary, how a step goes depends on how the
 one before ended. The walk goes through step after step until one decides the same as the one
-before; the trips of that step are the timing. Should steps never agree, the boundary is shut: what
-wraps has left by the end of a step and starts back in the next, so that all steps are alike.
+before; the trips of that step are the timing. Only then do they fit together: a trip that wraps was
+begun in one step and ended in the next. Should steps never agree, the boundary is shut: what wraps
+has left by the end of a step and starts back in the next, and each step has a clock of its own, so
+that steps differ at most by the host copies they find. Should they do so for ever, every trip makes
+its own copy, and all steps are alike.
+
+[Note: Times that are one] Where copies and slots take commensurate times, one ends just when the
+other does, but for rounding, which differs from step to step. So times within `SAME_US` are one.
 """
 
 from bisect import insort
@@ -22,6 +28,7 @@ from numpy.typing import NDArray
 
 from planner.draft import NO_HOLD, Draft, OutOrder, Timing, Trip, Wait
 from planner.gaps import Gap
+from planner.lane_clock import SAME_US
 from planner.problem import REPEATED_STEPS, Problem
 from planner.walk_lanes import walk_lanes
 
@@ -45,17 +52,19 @@ def schedule_trips(problem: Problem, draft: Draft) -> Timing:
 
 def _settled_walk(problem: Problem, draft: Draft) -> "_Walk":
     """Walks until a step decides the same as the one before."""
-    for shut in (False, True):
-        walk = _Walk(problem, draft, shut=shut)
+    wraps = any(problem.wraps(problem.gaps[i]) for i in draft.chosen)
+    without_copies = replace(draft, keeps_copies=False)
+    for tried, shut in ((draft, False), (draft, True), (without_copies, True)):
+        walk = _Walk(problem, tried, shut=shut)
         walk.step()
-        if not any(problem.wraps(problem.gaps[i]) for i in draft.chosen):
+        if not wraps:
             return walk
         for _ in range(MAX_STEPS - 1):
             before = walk.decided
             walk.step()
             if walk.decided == before:
                 return walk
-    return walk
+    raise AssertionError("steps that begin alike decide alike")
 
 
 class _Decided(NamedTuple):
@@ -125,6 +134,8 @@ class _Walk:
     def step(self) -> None:
         """Walks one step; `decided`, `waits` and `wasted` are those of the last one."""
         count = self.slot_count
+        if self.shut and self.begin_slot >= 0:
+            self.begin_anew()
         self.begin_slot += count
         self.spare_bytes = np.concatenate([self.spare_bytes[count:], self.base_spare_bytes])
         self.decided = {}
@@ -132,6 +143,22 @@ class _Walk:
         self.wasted = set()
         for t in range(self.begin_slot, self.begin_slot + count):
             self.slot(t)
+
+    def begin_anew(self) -> None:
+        """Nothing is on its way over a shut boundary: slots and times count from there again."""
+        records = (
+            self.shift,
+            self.out_slot,
+            self.release_slot,
+            self.in_slot,
+            self.blocked_until,
+        )
+        for record in records:
+            for i in record:
+                record[i] -= self.slot_count
+        self.begin_slot -= self.slot_count
+        self.lanes = walk_lanes(self.problem)
+        self.waited_us = 0.0
 
     def slot(self, t: int) -> None:
         """Decides everything at anchor t, in the order of the actions, and runs the slot."""
@@ -169,18 +196,20 @@ class _Walk:
             return False
         if self.pending_bytes > self.spare_bytes[t - self.begin_slot]:
             return False
-        if self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us:
+        if self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us + SAME_US:
             return False
         next_anchor_us = self.now_us + self.problem.durations_us[at]
-        if self.waiting and self.lanes.out_free_us < next_anchor_us:
+        if self.waiting and self.lanes.out_free_us < next_anchor_us - SAME_US:
             return False
-        return not self.away or self.lanes.in_free_us >= next_anchor_us or self.is_too_early(t)
+        if not self.away or self.lanes.in_free_us >= next_anchor_us - SAME_US:
+            return True
+        return self.is_too_early(t)
 
     def is_too_early(self, t: int) -> bool:
         """Whether even the first copy back is not to be issued yet."""
         i = self.away[0]
         may_be_held = self.shut or i in self.draft.holds
-        return not may_be_held and self.elapsed_us[t + 1] <= self.lead_end_us(i)
+        return not may_be_held and self.elapsed_us[t + 1] <= self.lead_end_us(i) + SAME_US
 
     def lead_end_us(self, i: int) -> float:
         """Until when the copy back is not to be issued, on a clock without stalls."""
@@ -190,7 +219,7 @@ class _Walk:
         return self.problem.gaps[i].next_use_slot + self.shift[i]
 
     def wait_for(self, t: int, i: int, now_us: float, end_us: float) -> float:
-        if end_us <= now_us:
+        if end_us <= now_us + SAME_US:
             return now_us
         self.waits.append(Wait(t % self.slot_count, i, end_us - now_us))
         return end_us
@@ -255,7 +284,7 @@ class _Walk:
             for i in sorted({*self.waiting, *self.leaving}):
                 if self.problem.wraps(self.problem.gaps[i]):
                     self.send_away(i, t)
-        while self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us:
+        while self.leaving and self.lanes.out_end_us[self.leaving[0]] <= self.now_us + SAME_US:
             self.release(self.leaving[0], t)
 
     def send_away(self, i: int, t: int) -> None:
@@ -302,7 +331,7 @@ class _Walk:
     def swap_out_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies to the host while the lane would fall idle before the next anchor."""
         for i in tuple(self.waiting):
-            if self.lanes.out_free_us >= next_anchor_us:
+            if self.lanes.out_free_us >= next_anchor_us - SAME_US:
                 return
             held_to = self.draft.holds.get(i, NO_HOLD).out_slot + self.shift[i]
             if held_to <= t and self.is_worth_leaving(i, t):
@@ -312,7 +341,7 @@ class _Walk:
         """Whether a copy issued now ends before the gap's last slot, or may be waited for."""
         end_slot = self.end_slot(i)
         end_us = max(self.lanes.out_free_us, self.arrival_us) + self.problem.d2h_us[i]
-        if end_us <= self.elapsed_us[end_slot - 1] + self.waited_us:
+        if end_us <= self.elapsed_us[end_slot - 1] + self.waited_us + SAME_US:
             return True
         return bool(self.spare_over(t, end_slot).min() < self.pending_bytes)
 
@@ -326,13 +355,13 @@ class _Walk:
     def swap_in_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies back while the lane would fall idle before the next anchor."""
         for i in tuple(self.away):
-            if self.lanes.in_free_us >= next_anchor_us:
+            if self.lanes.in_free_us >= next_anchor_us - SAME_US:
                 return
             held_to = self.draft.holds.get(i, NO_HOLD).in_slot + self.shift[i]
             if self.release_slot[i] == t or held_to > t or self.is_shut_out(i, t):
                 # Taking again what was given back at this very anchor would free nothing.
                 continue
-            if self.elapsed_us[t + 1] <= self.lead_end_us(i):
+            if self.elapsed_us[t + 1] <= self.lead_end_us(i) + SAME_US:
                 return
             if self.has_room(i, t):
                 self.issue_in(i, t)

@@ -10,12 +10,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from planner.boundary import Boundary
-from planner.host_needs import host_needs
 from planner.memory import planned_bytes
 from planner.simulate import simulate_plan
+from planner.verify_host import host_faults
 from profiles.copy_engine import CopyEngine
 from profiles.errors import FileError
 from profiles.profile import BEGIN, END
+from profiles.record_faults import first_double, kind_fault, model_fault, sum_faults, threads_fault
 
 if TYPE_CHECKING:
     from planner.plan import Plan, PlannedStorage, Swap
@@ -37,11 +38,12 @@ def structure_fault(plan: "Plan") -> str | None:
     """Returns the first broken invariant of all but the certificate; None if all hold."""
     # Each check may rely on the ones before it.
     checks = (
+        _proportion_faults,
         _storage_faults,
         _slot_faults,
         _swap_faults,
         _trip_faults,
-        _host_faults,
+        host_faults,
         _memory_faults,
     )
     for check in checks:
@@ -85,18 +87,33 @@ def _storage_faults(plan: "Plan") -> Iterator[str]:
     for position, (before, after) in enumerate(pairwise(ids)):
         if after <= before:
             yield f"storages[{position + 1}].id is {after}, expected above {before}"
-    names = [storage.name for storage in plan.storages]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
+    for position, storage in enumerate(plan.storages):
+        fault = kind_fault(f"storages[{position}]", storage)
+        if fault is not None:
+            yield fault
+    double = first_double(storage.name for storage in plan.storages)
+    if double is not None:
         yield f"two storages are named {double!r}, expected one"
+
+
+def _proportion_faults(plan: "Plan") -> Iterator[str]:
+    faults_found = (
+        threads_fault(plan.device),
+        model_fault(plan.model, plan.model_fingerprint),
+    )
+    yield from (fault for fault in faults_found if fault is not None)
+    yield from sum_faults(
+        (slot.duration_us for slot in plan.slots),
+        (storage.size_bytes for storage in plan.storages),
+    )
 
 
 def _slot_faults(plan: "Plan") -> Iterator[str]:
     keys = [slot.anchor for slot in plan.slots]
     if keys[0] != BEGIN or keys[-1] != END:
         yield f"slots run from {keys[0]!r} to {keys[-1]!r}, expected {BEGIN!r} to {END!r}"
-    if len(set(keys)) < len(keys):
-        double = next(key for key in keys if keys.count(key) > 1)
+    double = first_double(keys)
+    if double is not None:
         yield f"two slots open at anchor {double!r}, expected one"
     known = {storage.id for storage in plan.storages}
     for t, slot in enumerate(plan.slots):
@@ -229,53 +246,6 @@ def _trip_faults(plan: "Plan") -> Iterator[str]:
                     f"swaps[{later}].swap_out_slot is {other.swap_out_slot}, expected after "
                     f"{one.await_slot}: until then swaps[{earlier}] moves storage {storage}"
                 )
-
-
-def _host_faults(plan: "Plan") -> Iterator[str]:
-    yield from _overlap_faults(plan)
-    size_bytes = plan.host_sizes_bytes
-    ends = (swap.host_offset_bytes + size_bytes[swap.storage] for swap in plan.swaps)
-    used_bytes = max(ends, default=0)
-    if plan.host_pool_bytes != used_bytes:
-        yield f"host_pool_bytes is {plan.host_pool_bytes}, expected {used_bytes} from the swaps"
-    if plan.host_budget_bytes is not None and used_bytes > plan.host_budget_bytes:
-        yield (
-            f"host_pool_bytes is {used_bytes}, expected at most {plan.host_budget_bytes} "
-            "(host_budget_bytes)"
-        )
-
-
-def _overlap_faults(plan: "Plan") -> Iterator[str]:
-    """No host byte may belong to two storages at once (see `planner.host_needs`)."""
-    size_bytes = plan.host_sizes_bytes
-    together = host_needs(plan.swaps, size_bytes, len(plan.slots))
-    of_need: dict[int, int] = {}
-    for position, need in enumerate(together.of_trip):
-        first = of_need.setdefault(need, position)
-        offset, expected = plan.swaps[position].host_offset_bytes, plan.swaps[first]
-        if offset != expected.host_offset_bytes:
-            yield (
-                f"swaps[{position}].host_offset_bytes is {offset}, expected "
-                f"{expected.host_offset_bytes}: it shares the host copy of swaps[{first}]"
-            )
-    by_offset = sorted(of_need, key=lambda need: plan.swaps[of_need[need]].host_offset_bytes)
-    below: list[int] = []
-    for need in by_offset:
-        offset = plan.swaps[of_need[need]].host_offset_bytes
-        # Sorted by offset, so this sweep meets every pair whose bytes overlap.
-        below = [other for other in below if _end_bytes(plan, of_need[other], size_bytes) > offset]
-        for other in below:
-            if together.needs[other].meets(together.needs[need]):
-                yield (
-                    f"swaps[{of_need[need]}].host_offset_bytes is {offset}, expected bytes that "
-                    f"swaps[{of_need[other]}] does not hold at the same time"
-                )
-        below.append(need)
-
-
-def _end_bytes(plan: "Plan", position: int, size_bytes: dict[int, int]) -> int:
-    swap = plan.swaps[position]
-    return swap.host_offset_bytes + size_bytes[swap.storage]
 
 
 def _memory_faults(plan: "Plan") -> Iterator[str]:

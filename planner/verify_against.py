@@ -24,6 +24,7 @@ def _faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
     for field, found, expected in (
         ("profile_fingerprint", plan.profile_fingerprint, profile.fingerprint()),
         ("model_fingerprint", plan.model_fingerprint, profile.model_fingerprint),
+        ("model", plan.model, profile.model),
         ("workload", plan.workload, profile.workload),
         ("times", plan.times, profile.times),
         ("device", plan.device, profile.device),

@@ -34,7 +34,7 @@ from profiles.hardware import known_sharing
 from profiles.hollow import build_hollow
 from profiles.known_values import KnownValues, looks_answered
 from profiles.libraries import foreach_allowed, not_taken_for_tracing
-from profiles.owned import model_fingerprint, owned_storages
+from profiles.owned import describe_model, owned_storages
 from profiles.profile import (
     Link,
     Profile,
@@ -180,12 +180,13 @@ def _profile(
     durations_us = [0.0] * len(trace.anchors)
     for op in trace.ops:
         durations_us[op.slot] += op.duration_us
+    model = describe_model(workload.model, workload.optimizer)
     return Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
         created_by=CREATED_BY,
         workload=source,
-        model_fingerprint=model_fingerprint(workload.model, workload.optimizer),
+        model_fingerprint=model.fingerprint(),
         device=target.device,
         link=link,
         sharing=known_sharing(link),
@@ -205,4 +206,5 @@ def _profile(
             )
         ),
         storages=storages,
+        model=model,
     )

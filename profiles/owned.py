@@ -1,12 +1,12 @@
 """Owned storages: those a model or an optimizer holds between steps, by qualified name."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from profiles.data_parallel import unwrapped, wrapper_words
+from profiles.model_description import DescribedTensor, ModelDescription
 from profiles.plain_tensors import plain_parts
 from profiles.profile import StorageKind
 
@@ -49,17 +49,27 @@ def owned_storages(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
     return tuple(owned.values())
 
 
-def model_fingerprint(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """Digest of what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
-    digest = hashlib.sha256((type(optimizer).__name__ + wrapper_words(model)).encode())
+def describe_model(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> ModelDescription:
+    """Returns what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
     bare = unwrapped(model)
-    tensors = [*bare.named_parameters(), *bare.named_buffers()]
-    for name, tensor in tensors:
-        digest.update(f"|{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        for path, plain in plain_parts(tensor):
-            if path:
-                digest.update(f"|{path} {plain.dtype}".encode())
-    return digest.hexdigest()
+    return ModelDescription(
+        optimizer=type(optimizer).__name__,
+        wrapper=wrapper_words(model),
+        tensors=tuple(
+            described
+            for name, tensor in (*bare.named_parameters(), *bare.named_buffers())
+            for described in _described(name, tensor)
+        ),
+    )
+
+
+def _described(name: str, tensor: torch.Tensor) -> Iterator[DescribedTensor]:
+    """Describes a tensor, and what is behind it if it is a wrapper."""
+    yield DescribedTensor(name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype))
+    for path, plain in plain_parts(tensor):
+        if path:
+            shape = tuple(plain.shape)
+            yield DescribedTensor(name=f"{name}{PART}{path}", shape=shape, dtype=str(plain.dtype))
 
 
 def _owned_tensors(

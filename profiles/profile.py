@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from profiles.copy_engine import EngineRate
 from profiles.files import Count, FileRecord, Microseconds, Rate, Record, read_file, write_file
+from profiles.model_description import ModelDescription
 from profiles.older_profiles import from_version_4
 from profiles.sharing import Sharing
 
@@ -277,6 +278,7 @@ class Profile(FileRecord):
         ops: In dispatched order.
         slots: In program order.
         storages: In order of first sight.
+        model: What the fingerprint is a digest of; None in older files.
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
@@ -298,6 +300,7 @@ class Profile(FileRecord):
     ops: tuple[Op, ...]
     slots: tuple[Slot, ...] = Field(min_length=2)
     storages: tuple[Storage, ...]
+    model: ModelDescription | None = None
 
     @property
     def step_us(self) -> float:
@@ -312,7 +315,9 @@ class Profile(FileRecord):
 
     def fingerprint(self) -> str:
         """Digest of the whole content; a plan carries its profile's."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # Without what older files do not have, so that theirs stay what they were.
+        left_out = {"model"} if self.model is None else None
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 
 from profiles.profile import BEGIN, END, LeftOut, Profile, SlotTimes, Storage
+from profiles.record_faults import first_double, kind_fault, model_fault, sum_faults, threads_fault
 from profiles.slot_memory import lifetime
 
 ROUNDING = 1e-9
@@ -17,23 +18,36 @@ ROUNDING = 1e-9
 def faults(profile: Profile) -> Iterator[str]:
     """Yields what is inconsistent between the records of a profile, with its place in the file."""
     yield from _slot_faults(profile)
+    yield from _proportion_faults(profile)
     yield from _op_faults(profile)
     for storage, position in zip(profile.storages, range(len(profile.storages)), strict=True):
         if storage.id != position:
             yield f"storages[{position}].id is {storage.id}, expected {position}"
         yield from _storage_faults(profile, storage)
-    names = [storage.name for storage in profile.storages]
-    if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
+    double = first_double(storage.name for storage in profile.storages)
+    if double is not None:
         yield f"two storages are named {double!r}, expected one"
+
+
+def _proportion_faults(profile: Profile) -> Iterator[str]:
+    faults_found = (
+        threads_fault(profile.device),
+        model_fault(profile.model, profile.model_fingerprint),
+    )
+    yield from (fault for fault in faults_found if fault is not None)
+    overhead_bytes = max(slot.overhead_bytes for slot in profile.slots)
+    yield from sum_faults(
+        (slot.duration_us for slot in profile.slots),
+        (overhead_bytes, *(storage.size_bytes for storage in profile.storages)),
+    )
 
 
 def _slot_faults(profile: Profile) -> Iterator[str]:
     keys = [slot.anchor for slot in profile.slots]
     if keys[0] != BEGIN or keys[-1] != END:
         yield f"slots run from {keys[0]!r} to {keys[-1]!r}, expected {BEGIN!r} to {END!r}"
-    if len(set(keys)) < len(keys):
-        double = next(key for key in keys if keys.count(key) > 1)
+    double = first_double(keys)
+    if double is not None:
         yield f"two slots open at anchor {double!r}, expected one"
     for t, slot in enumerate(profile.slots):
         if slot.shows is not None and slot.shows >= len(profile.storages):
@@ -119,6 +133,9 @@ def _identity_faults(profile: Profile, storage: Storage, where: str) -> Iterator
     """Whether replay can find the storage; if not, a reason must be stated, whatever its size."""
     if not storage.name:
         yield f"{where}.name is empty, expected how replay finds it"
+    fault = kind_fault(where, storage)
+    if fault is not None:
+        yield fault
     if storage.shown_at is None and storage.left_out is None:
         yield f"{where} is shown by no anchor, expected left_out to say so"
     if storage.shown_at is None:

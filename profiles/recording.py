@@ -11,7 +11,7 @@ from profiles.device import describe_device
 from profiles.errors import WorkloadError
 from profiles.hardware import known_sharing
 from profiles.hooks_refused import refusal_told
-from profiles.owned import model_fingerprint
+from profiles.owned import describe_model
 from profiles.profile import (
     Link,
     Op,
@@ -74,12 +74,13 @@ def profile_of(
     workload: Workload, recording: Recording, *, source: WorkloadSource, link: Link
 ) -> Profile:
     """Returns the profile of a recorded step, without any overhead beyond its storages."""
+    model = describe_model(workload.model, workload.optimizer)
     return Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
         created_by=CREATED_BY,
         workload=source,
-        model_fingerprint=model_fingerprint(workload.model, workload.optimizer),
+        model_fingerprint=model.fingerprint(),
         device=describe_device(device_of(workload.model)),
         link=link,
         sharing=known_sharing(link),
@@ -99,6 +100,7 @@ def profile_of(
             )
         ),
         storages=recording.storages,
+        model=model,
     )
 
 

@@ -5,7 +5,7 @@ replaced between steps, so they are looked up anew in every step. Activations ar
 anchor shows them (`runtime.replay`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -62,6 +62,41 @@ def _count(by_name: Callable[[str], Lookup], lookup: Lookup, name: str) -> Calla
     return count
 
 
+def unheld_name(plan: Plan, model: torch.nn.Module) -> str | None:
+    """Returns the name of a storage that the plan moves and the model does not hold.
+
+    A gradient or a state may not have been made yet: then its parameter is looked for.
+
+    Returns:
+        The first such name; None if the model holds all of them.
+    """
+    bare = unwrapped(model)
+    parameters = {name for name, _ in bare.named_parameters()}
+    buffers = {name for name, _ in bare.named_buffers()}
+    moved = {swap.storage for swap in plan.swaps}
+    for storage in plan.storages:
+        word, _, name = storage.name.partition(":")
+        whole = name.partition(PART)[0]
+        held = any(_held(one, word, parameters, buffers) for one in (name, whole))
+        if storage.id in moved and not held:
+            return storage.name
+    return None
+
+
+def _held(name: str, word: str, parameters: Collection[str], buffers: Collection[str]) -> bool:
+    held = {
+        "parameter": name in parameters,
+        "buffer": name in buffers,
+        "grad": name in parameters,
+        "state": name.rpartition(".")[0] in parameters,
+    }
+    return held.get(word, True)
+
+
+def _tensor(value: object) -> torch.Tensor | None:
+    return value if isinstance(value, torch.Tensor) else None
+
+
 def _lookups_by_name(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> Callable[[str], Lookup]:
@@ -73,7 +108,9 @@ def _lookups_by_name(
 
     def buffer(name: str) -> Lookup:
         owner, _, attribute = name.rpartition(".")
-        return lambda: getattr(owners.get(owner), attribute, None)
+        holder = owners.get(owner)
+        # A module has attributes that are no buffers, and parameters that are found as such.
+        return lambda: None if holder is None else holder._buffers.get(attribute)
 
     def gradient(name: str) -> Lookup:
         owner = parameters.get(name)
@@ -82,7 +119,7 @@ def _lookups_by_name(
     def state(name: str) -> Lookup:
         owner, _, key = name.rpartition(".")
         holder = parameters.get(owner)
-        return lambda: None if holder is None else optimizer.state.get(holder, {}).get(key)
+        return lambda: _tensor(None if holder is None else optimizer.state.get(holder, {}).get(key))
 
     makers = {"parameter": parameter, "buffer": buffer, "grad": gradient, "state": state}
 

@@ -11,11 +11,16 @@ from planner.plan import Plan, read_plan
 from profiles.data_parallel import unwrapped
 from profiles.errors import FileError, PlanMismatchError
 from profiles.handed_in import bare_module, bare_optimizer, foreign_optimizer_fault
-from profiles.owned import model_fingerprint
+from profiles.model_description import ModelDescription, first_difference
+from profiles.owned import describe_model
+from runtime.binding import unheld_name
 from runtime.ranges import Ranges
 from runtime.replay import Replay
 from runtime.traced_replay import TracedReplay
 from runtime.workers import workers_of
+
+COMPILED = "_orig_mod."
+"""What torch.compile puts before every name."""
 
 AnyReplay = TypeVar("AnyReplay", bound=Replay)
 
@@ -134,7 +139,7 @@ def device_fault(plan: Plan) -> str | None:
 
 def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
     """Says why a plan is not for a model, as one sentence with what to do next; None if it is."""
-    fault = device_fault(plan)
+    fault = device_fault(plan) or _type_fault(model, optimizer)
     if fault is not None:
         return fault
     found = {parameter.device.type for parameter in model.parameters()}
@@ -146,17 +151,54 @@ def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optim
     foreign = foreign_optimizer_fault(model, optimizer)
     if foreign is not None:
         return foreign
-    fingerprint = model_fingerprint(model, optimizer)
-    if fingerprint == plan.model_fingerprint:
-        return None
-    if model_fingerprint(unwrapped(model), optimizer) == plan.model_fingerprint:
+    found_model = describe_model(model, optimizer)
+    if found_model.fingerprint() == plan.model_fingerprint:
+        return _name_fault(plan, model)
+    if describe_model(unwrapped(model), optimizer).fingerprint() == plan.model_fingerprint:
         return (
             "The plan is for the model without DistributedDataParallel. Record it with "
             "'plan profile --data-parallel' and solve again."
         )
+    return f"The plan is for another model: {_difference(plan, found_model)}"
+
+
+def _type_fault(model: object, optimizer: object) -> str | None:
+    for word, found, kind in (
+        ("model", model, torch.nn.Module),
+        ("optimizer", optimizer, torch.optim.Optimizer),
+    ):
+        if not isinstance(found, kind):
+            return (
+                f"The {word} is a {type(found).__name__}, expected a {kind.__module__}."
+                f"{kind.__name__}. Give attach() the one that the step was recorded with."
+            )
+    return None
+
+
+def _difference(plan: Plan, found: ModelDescription) -> str:
+    record_again = "Record this model with 'plan profile' and solve again"
+    if plan.model is None:
+        return (
+            "names, shapes, dtypes or the optimizer differ, or how DistributedDataParallel wraps "
+            f"it; the plan is too old to say which. {record_again}; a plan recorded with "
+            "--data-parallel is for 'plan run --workers' and for workers of torchrun."
+        )
+    difference = first_difference(plan.model, found)
+    if plan.model.wrapper and not found.wrapper:
+        return (
+            f"{difference}. It was recorded with --data-parallel: it is for 'plan run --workers' "
+            f"and for workers of torchrun. {record_again} for one alone."
+        )
+    if any(tensor.name.startswith(COMPILED) for tensor in found.tensors):
+        return f"{difference}. Give attach() the model as it was before torch.compile."
+    return f"{difference}. {record_again}."
+
+
+def _name_fault(plan: Plan, model: torch.nn.Module) -> str | None:
+    name = unheld_name(plan, model)
+    if name is None:
+        return None
     return (
-        f"The plan is for model {plan.model_fingerprint[:12]}, this one is {fingerprint[:12]}: "
-        "names, shapes, dtypes or the optimizer differ, or how DistributedDataParallel wraps it. "
-        "Record this model with 'plan profile' and solve again; a plan recorded with "
-        "--data-parallel is for 'plan run --workers' and for workers of torchrun."
+        f"The plan moves {name!r}, which this model does not hold, though it is the one that the "
+        "plan names: the plan was edited. Make it again with 'plan solve'."
     )

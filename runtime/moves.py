@@ -70,6 +70,7 @@ class Moves:
         self._lent = LentMemory(plan, self._lookups)
         self._sent_to: dict[int, int] = {}
         self._skipped: set[int] = set()
+        self._ids: dict[int, int] = {}
         self._now = StepStatistics(step=0)
 
     def begin(self, now: StepStatistics) -> None:
@@ -208,7 +209,7 @@ class Moves:
                 f"{key} shows {storage.nbytes()} bytes, planned {self._sizes[storage_id]}"
             )
         if storage_id in self._moved:
-            self.tracked[storage_id] = TrackedStorage(storage, self._accountant)
+            self._track(storage_id, storage)
 
     def act(self, action: Action, slot: int) -> None:
         """Does one action of the schedule at the anchor of a slot.
@@ -338,6 +339,20 @@ class Moves:
                 f"{self._plan.storage(storage_id).name} has {storage.nbytes()} bytes, planned "
                 f"{self._sizes[storage_id]}"
             )
+        return self._track(storage_id, storage)
+
+    def _track(self, storage_id: int, storage: torch.UntypedStorage) -> TrackedStorage:
+        """Begins the record of a storage.
+
+        Raises:
+            UnmovableError: It has one, under another name: two trips of one storage would meet.
+        """
+        other_id = self._ids.get(storage._cdata)
+        other = None if other_id is None else self.tracked.get(other_id)
+        if other_id is not None and other is not None and other.is_held_as(storage):
+            one, two = self._plan.storage(storage_id).name, self._plan.storage(other_id).name
+            raise UnmovableError(f"{one} and {two} are one storage here, planned two")
+        self._ids[storage._cdata] = storage_id
         tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant)
         return tracked
 

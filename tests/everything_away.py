@@ -80,6 +80,7 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], boundary: Boundary, budget_by
             for gap, offset in zip(gaps, offsets, strict=True)
         ),
         certificate=_empty_certificate(profile, sum(gap.size_bytes for gap in gaps)),
+        model=profile.model,
     )
 
 

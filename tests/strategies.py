@@ -89,6 +89,8 @@ def random_profile(seed: int) -> Profile:
 def any_profile(rng: random.Random) -> Profile:
     ops = [1, *(rng.choice([1, 1, 1, 0, 2]) for _ in range(rng.randint(2, 11)))]
     slots_us = [rng.choice([0.0, 50.0, rng.uniform(0, 500)]) for _ in ops]
+    # A step takes some time.
+    slots_us = slots_us if any(slots_us) else [50.0 for _ in ops]
     free_slots = list(range(1, len(ops) + 1))
     storages = [random_storage(rng, n, ops, free_slots) for n in range(rng.randint(2, 13))]
     link = toy_link(

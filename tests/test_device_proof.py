@@ -111,7 +111,7 @@ def test_a_plan_that_runs_out_of_memory_says_what_to_do() -> None:
 
 
 def test_another_model_is_refused_before_it_is_trained() -> None:
-    with pytest.raises(PlanMismatchError, match="names, shapes, dtypes or the optimizer differ"):
+    with pytest.raises(PlanMismatchError, match="The plan is for another model: the optimizer is"):
         proof(everything_away_plan("unet3d"), BUILDERS["resnet"])
 
 

@@ -101,7 +101,7 @@ def test_workers_with_different_plans_are_all_refused(together: list[dict[str, A
 def test_one_worker_with_a_plan_for_another_model_stops_all(together: list[dict[str, Any]]) -> None:
     first, second = (worker["a plan for another model"] for worker in together)
     assert first == second
-    assert first.startswith("Worker 0 of 2: The plan is for model ")
+    assert first.startswith("Worker 0 of 2: The plan is for another model: ")
 
 
 def test_all_workers_keep_the_smallest_budget(together: list[dict[str, Any]]) -> None:

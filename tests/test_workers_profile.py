@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from profiles.data_parallel import data_parallel, group_of_one, unwrapped
 from profiles.errors import PlanMismatchError, WorkloadError
-from profiles.owned import model_fingerprint
+from profiles.owned import describe_model
 from profiles.profile import LeftOut, Link, Storage, StorageKind
 from profiles.workload import Workload
 from runtime import LoadedPlan
@@ -61,7 +61,9 @@ def test_gradients_that_are_views_of_a_bucket_stay_with_it() -> None:
 @pytest.mark.usefixtures("alone")
 def test_what_a_plan_is_for_says_how_the_model_is_wrapped() -> None:
     plain, copied, viewed = BUILDERS["unet3d"](), wrapped("unet3d"), wrapped("unet3d", view=True)
-    fingerprints = {model_fingerprint(w.model, w.optimizer) for w in (plain, copied, viewed)}
+    fingerprints = {
+        describe_model(w.model, w.optimizer).fingerprint() for w in (plain, copied, viewed)
+    }
     assert len(fingerprints) == 3
     with pytest.raises(PlanMismatchError, match="without DistributedDataParallel"):
         LoadedPlan(everything_away_plan("unet3d")).attach(copied.model, copied.optimizer)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from planner.draft import Trip
 from planner.memory import Absence, resident_bytes
 from planner.problem import Problem
 from planner.schedule import Action, ActionKind, Schedule
@@ -77,7 +78,7 @@ def lower_trips(problem: Problem, trips: Sequence[RuledTrip]) -> Schedule:
     return tuple(tuple(actions) for actions in anchors)
 
 
-def held_bytes(problem: Problem, trips: Iterable[RuledTrip]) -> tuple[int, ...]:
+def held_bytes(problem: Problem, trips: Iterable[RuledTrip | Trip]) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under trips: program order, whatever the clock."""
     return resident_bytes(
         problem.resident_bytes,

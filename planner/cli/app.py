@@ -1,6 +1,5 @@
 """The `plan` command: its subcommands, and what becomes of errors."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,10 +10,12 @@ from planner.cli.check import check
 from planner.cli.compare import compare
 from planner.cli.devices import devices
 from planner.cli.diff import diff
+from planner.cli.early_end import ended_by_sigterm
 from planner.cli.library import library
 from planner.cli.limits import limits
 from planner.cli.link_command import link
 from planner.cli.lists import links, workloads
+from planner.cli.output import print_line
 from planner.cli.profile import profile
 from planner.cli.report_page import report
 from planner.cli.run import run
@@ -25,6 +26,9 @@ from planner.cli.trace import trace
 from profiles.errors import SwapplanError
 from profiles.version import CREATED_BY
 
+OUT_OF_MEMORY = (
+    "there is not enough memory for this. Free some, raise the limit on it, or take a smaller step."
+)
 INTERRUPTED = 130
 """128 plus the number of the interrupt signal, as shells report it."""
 
@@ -89,11 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ended_by_sigterm():
             warnings.showwarning = _tell_warning
             app(args=argv, prog_name="plan")
     except SwapplanError as error:
         return _told(str(error), error.exit_code)
+    except MemoryError:
+        return _told(OUT_OF_MEMORY, SwapplanError.exit_code)
+    except ValueError as error:
+        return _told(_out_of_proportion(error), SwapplanError.exit_code)
     except KeyboardInterrupt:
         return _told("interrupted", INTERRUPTED)
     except SystemExit as ending:
@@ -103,11 +111,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _out_of_proportion(error: ValueError) -> str:
+    """Words a record that its own model refuses; other errors of values are ours."""
+    from pydantic import ValidationError
+
+    from profiles.files import first_fault
+
+    if not isinstance(error, ValidationError):
+        raise error
+    found = error.errors()[0]
+    content = found["input"]
+    for key in reversed(found["loc"]):
+        content = {key: content}
+    return f"no such {error.title.lower()}: {first_fault(error, content)}. Check the figures given."
+
+
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Prints a warning in one line, without the place in our source that raised it."""
-    print(f"plan: {' '.join(str(message).split())}", file=sys.stderr)
+    print_line(f"plan: {' '.join(str(message).split())}", error=True)
 
 
 def _told(message: str, exit_code: int) -> int:
-    print(f"plan: {' '.join(message.splitlines())}", file=sys.stderr)
+    print_line(f"plan: {' '.join(message.splitlines())}", error=True)
     return exit_code

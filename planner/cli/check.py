@@ -1,13 +1,12 @@
 """`plan check`: derives a plan's figures again and compares."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli.options import TimeLimit
-from planner.cli.output import print_table, progress_bars
+from planner.cli.output import print_line, print_table, progress_bars
 from planner.cli.quantity import size_text
 from planner.solver_name import SolverName
 
@@ -47,7 +46,7 @@ def check(
         found = _check_against(stored, read_profile(profile_path(profile)), solver, time_limit)
     _print_figures(found)
     for mismatch in found.mismatches:
-        print(f"plan: the check failed: {mismatch}", file=sys.stderr)
+        print_line(f"plan: the check failed: {mismatch}", error=True)
     if found.mismatches:
         raise typer.Exit(1)
     print("Checked: every figure is what the files say." + ("" if profile else _UNCHECKED))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from planner.cli.output import print_table
+from planner.cli.output import print_line, print_table
 from planner.cli.quantity import rate_text, size_text, time_text
 from planner.cli.sharing import SHARE, Workers
 from planner.plan import Plan
@@ -26,9 +26,11 @@ def print_worker_costs(plan: Plan, workers: Workers) -> None:
     if not plan.swaps:
         return
     if workers.sharing is None:
-        print(f"What more workers would share on link {name} is not known: {SHARE} says it.")
+        print_line(f"What more workers would share on link {name} is not known: {SHARE} says it.")
     elif workers.sharing == NOTHING_SHARED and workers.exchange is None:
-        print(f"Workers share nothing on link {name}: the step takes as long for each of many.")
+        print_line(
+            f"Workers share nothing on link {name}: the step takes as long for each of many."
+        )
     else:
         _print_table(plan, workers)
 

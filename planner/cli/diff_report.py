@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from planner.cli.output import print_table
+from planner.cli.output import print_line, print_table
 from planner.cli.quantity import size_text, time_text
 from planner.differences import (
     Moved,
@@ -44,7 +44,7 @@ def print_plan_differences(one: Plan, other: Plan, *, names: tuple[str, str], to
 def print_names(names: tuple[str, str]) -> None:
     """Says which file is A and which is B."""
     for letter, name in zip("AB", names, strict=True):
-        print(f"{letter}: {name}")
+        print_line(f"{letter}: {name}")
 
 
 def print_conditions(title: str, conditions: "pd.DataFrame") -> None:
@@ -57,11 +57,11 @@ def print_conditions(title: str, conditions: "pd.DataFrame") -> None:
     differing = conditions[~conditions["same"]]
     same = ", ".join(conditions.index[conditions["same"]])
     if differing.empty:
-        print(f"{title} the same: {same}.")
+        print_line(f"{title} the same: {same}.")
         return
     rows = [(str(row.Index), row.a, row.b) for row in differing.itertuples()]
     print_table(f"{title}, where they differ", ("", "A", "B"), rows)
-    print(f"The same in both: {same}.")
+    print_line(f"The same in both: {same}.")
 
 
 def print_figures(figures: "pd.DataFrame") -> None:

@@ -1,9 +1,12 @@
 """What commands print: tables and `Wrote …` on stdout, progress on stderr."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from profiles.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +28,23 @@ def console(*, stderr: bool = False) -> "Console":
     return there if there.is_terminal else Console(stderr=stderr, width=PIPED_WIDTH)
 
 
+def print_line(text: str, *, error: bool = False) -> None:
+    """Prints text that may hold names or messages of others, so that no terminal obeys them.
+
+    Args:
+        text: One line, or several.
+        error: Whether it goes to stderr.
+    """
+    print(_plain_lines(text), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def wrote(path: Path) -> None:
     """Says that a file is there."""
-    print(f"Wrote {path}")
+    print_line(f"Wrote {path}")
 
 
 def print_table(
@@ -44,11 +61,11 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=escape(plain(title)), title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(_plain_lines(cell)) for cell in row))
     console().print(table)
 
 
@@ -130,7 +147,7 @@ class _Lines:
         if what not in self._told:
             self._told.add(what)
             note = f" {self._note}" if self._note else ""
-            self._console.print(f"{what} ...{note}", markup=False, highlight=False)
+            self._console.print(plain(f"{what} ...{note}"), markup=False, highlight=False)
 
     def note(self, text: str) -> None:
         """Keeps a note for the next line."""

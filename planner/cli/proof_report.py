@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
-from planner.cli.output import print_table
+from planner.cli.output import print_line, print_table
 from planner.cli.quantity import size_text, time_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def print_verdict(passed: bool) -> None:
 def print_figures(report: "ProofReport") -> None:
     """Prints what two trainings showed, without a verdict."""
     for warning in report.warnings:
-        print(f"Fell back to resident: {warning}")
+        print_line(f"Fell back to resident: {warning}")
     rows = (*_number_rows(report), *_memory_rows(report), *_time_rows(report))
     print_table(
         "Trained from one seed: without the plan, and with it",
@@ -38,10 +38,10 @@ def print_figures(report: "ProofReport") -> None:
     for difference in report.memory_differences:
         print(f"Memory is not as planned: {difference}")
     if report.out_of_memory_without_plan:
-        print(f"At this budget without the plan: {report.out_of_memory_message}")
+        print_line(f"At this budget without the plan: {report.out_of_memory_message}")
     else:
         print("At this budget the training also fits without the plan.")
-    print(report.summary)
+    print_line(report.summary)
 
 
 def failures(report: "ProofReport") -> Iterator[str]:

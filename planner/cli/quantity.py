@@ -4,6 +4,7 @@ import math
 import re
 
 from profiles.errors import QuantityError
+from profiles.files import MAX_COUNT, MAX_RATE, MIN_RATE
 from profiles.quantities import UNIT_BYTES, US_PER_S, rate_text, size_text, time_text
 
 __all__ = [
@@ -55,7 +56,7 @@ def parse_rate_bytes_per_us(option: str, text: str) -> float:
     if not unit.endswith("/s"):
         raise _unreadable(option, text, RATE_EXAMPLES)
     rate = number * _unit_bytes(option, text, unit.removesuffix("/s"), RATE_EXAMPLES) / US_PER_S
-    if not 0 < rate < math.inf:
+    if not MIN_RATE <= rate <= MAX_RATE:
         raise _unreadable(option, text, RATE_EXAMPLES)
     return rate
 
@@ -81,7 +82,7 @@ def _unit_bytes(option: str, text: str, unit: str, expected: str) -> int:
 
 
 def _whole_bytes(option: str, text: str, size: float, expected: str) -> int:
-    if not 1 <= size < math.inf:
+    if not 1 <= size <= MAX_COUNT:
         raise _unreadable(option, text, expected)
     return int(size)
 

@@ -1,15 +1,15 @@
 """`plan run`: proves a plan by training without it and with it."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli.measured_files import MeasuredFiles
-from planner.cli.output import progress_bars
+from planner.cli.output import print_line, progress_bars
 from planner.cli.proof_report import failures, print_proof
 from planner.cli.worker_report import print_worker_proofs
+from profiles.errors import WorkloadError
 
 if TYPE_CHECKING:
     from planner.plan import Plan
@@ -55,10 +55,15 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Trains twice from one seed, without and with the plan, and compares every number."""
+    """Trains twice from one seed, without and with the plan, and compares every number.
+
+    The plan names the Python file whose function builds the step, and that file is run: run plans
+    only of those whose code you would run. A relative path is looked for here, and then beside the
+    plan.
+    """
     from planner.plan import read_plan
 
-    loaded = _with_workload(read_plan(plan), workload)
+    loaded = _with_workload(read_plan(plan), plan, workload)
     measured = MeasuredFiles(trace, slots)
     measured.check(workers)
     with progress_bars() as progress:
@@ -68,20 +73,42 @@ def run(
     else:
         print_worker_proofs(reports)
     for failure in (line for report in reports for line in failures(report)):
-        print(f"plan: the proof failed: {failure}", file=sys.stderr)
+        print_line(f"plan: the proof failed: {failure}", error=True)
     measured.write(loaded, steps // 2)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
 
-def _with_workload(plan: "Plan", reference: str | None) -> "Plan":
+def _with_workload(plan: "Plan", path: Path, reference: str | None) -> "Plan":
+    """The plan with the workload that is to be built: the one given, or its own where it is."""
     from profiles.workloads.build import check
 
-    if reference is not None:
-        source = plan.workload.model_copy(update={"reference": reference})
-        plan = plan.model_copy(update={"workload": source})
+    source = plan.workload
+    if reference is None:
+        reference = _found(source.reference, path)
+    plan = plan.model_copy(update={"workload": source.model_copy(update={"reference": reference})})
     check(plan.workload)
     return plan
+
+
+def _found(reference: str, plan: Path) -> str:
+    """Where the file that a plan names is: paths are written as they were given to 'plan profile'.
+
+    Raises:
+        WorkloadError: It is nowhere.
+    """
+    named, colon, function = reference.rpartition(":")
+    if not colon or Path(named).is_file():
+        return reference
+    beside = plan.resolve().parent / named
+    if beside.is_file():
+        return f"{beside}:{function}"
+    looked = "" if Path(named).is_absolute() else f", neither in {Path.cwd()} nor beside the plan"
+    raise WorkloadError(
+        f"{named}: there is no such file{looked}. The plan names it as 'plan profile' was given "
+        f"it: run the command in the same folder, or add --workload path/to/{Path(named).name}:"
+        f"{function}."
+    )
 
 
 def _prove(

@@ -1,10 +1,9 @@
 """Why a budget cannot be met, as `plan solve` prints it."""
 
-import sys
 from collections.abc import Iterator
 
 from planner.budget_wall import BudgetWall, Stays, UnmetBudgetError
-from planner.cli.output import print_table
+from planner.cli.output import print_line, print_table
 from planner.cli.quantity import size_text
 from profiles.quantities import size_text_up
 
@@ -35,7 +34,7 @@ slot."""
 def tell_wall(error: UnmetBudgetError) -> None:
     """Prints the error, and then what sets the smallest budget and what would lower it."""
     # First, and on its own, what every error says; a reader of stdout alone needs it too.
-    print(f"plan: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
+    print_line(f"plan: {' '.join(str(error).splitlines())}", error=True)
     _print_largest(error.wall)
     _print_reasons(error.wall)
     print(
