@@ -162,7 +162,7 @@ def test_what_an_unknown_copy_may_be_writing_to_is_not_given_back(d2h: Lane) -> 
             raise KeyboardInterrupt
         return copy
 
-    lane.issue = issued_unknown  # type: ignore[method-assign]
+    lane.issue = issued_unknown  # type: ignore[method-assign,assignment]
     with pytest.raises(KeyboardInterrupt):
         tracked.swap_in(lane)
     assert tracked.residency is Residency.AWAY

@@ -167,15 +167,13 @@ class Wrapping(torch.Tensor):
 
     @staticmethod
     def __new__(cls, small: torch.Tensor, scale: torch.Tensor) -> "Wrapping":
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
-            cls, small.shape, dtype=torch.float32
-        )
+        return torch.Tensor._make_wrapper_subclass(cls, small.shape, dtype=torch.float32)
 
     def __init__(self, small: torch.Tensor, scale: torch.Tensor) -> None:
         self.small, self.scale = small, scale
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def,override]
         if func is torch.ops.aten.detach.default:
             return cls(args[0].small, args[0].scale)
         plain = [a.small.float() * a.scale if isinstance(a, cls) else a for a in args]
