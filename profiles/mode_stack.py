@@ -52,7 +52,7 @@ def op_modes() -> Sequence[TorchDispatchMode]:
 
 def unseen() -> AbstractContextManager[None]:
     """Returns a context in which no mode sees an op that is done: a copy is no op of the step."""
-    return _C._DisableTorchDispatch()  # type: ignore[no-any-return]
+    return _C._DisableTorchDispatch()
 
 
 def enter_calls_below(mode: TorchFunctionMode) -> None:
@@ -114,8 +114,7 @@ def _take_off_saved(hooks: Hooks, above: list[Hooks]) -> None:
 
 
 def _without(mode: Mode, modes: Sequence[Mode]) -> Sequence[Mode]:
-    last = max([n for n, other in enumerate(modes) if other is mode])
-    return [*modes[:last], *modes[last + 1 :]]
+    return [other for other in modes if other is not mode]
 
 
 def _set_calls(modes: Sequence[TorchFunctionMode]) -> None:

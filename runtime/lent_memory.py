@@ -94,5 +94,5 @@ def _move_house(tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
         own = torch.UntypedStorage(storage.nbytes(), device=storage.device)
         own.copy_(storage)
         bare = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        bare.set_(own, tensor.storage_offset(), tensor.size(), tensor.stride())  # type: ignore[call-overload]
+        bare.set_(own, tensor.storage_offset(), tensor.size(), tensor.stride())
         tensor.data = bare

@@ -191,7 +191,10 @@ class TrackedStorage:
         self._accountant.take(storage, self.size_bytes)
         unseal(storage)
         try:
-            storage.resize_(self.size_bytes)
+            if storage.nbytes() != self.size_bytes:
+                # Not if it has been done, for torch would move to another block, and a copy that an
+                # interrupt kept from being known may be writing to this one.
+                storage.resize_(self.size_bytes)
         except torch.OutOfMemoryError:
             self._accountant.give_back(storage)
             seal(storage)

@@ -54,7 +54,7 @@ def training() -> Workload:
     def step() -> torch.Tensor:
         optimizer.zero_grad()
         loss = (model(inputs) - inputs).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         return loss.detach()
 

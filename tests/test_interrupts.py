@@ -145,8 +145,8 @@ def test_a_copy_on_a_stream_may_be_waited_for_again() -> None:
     lane = StreamLane(streams, Direction.D2H)
     pool, values = HostPool(512), torch.arange(64)
     recycled: list[int] = []
-    streams.recycle = recycled.append  # type: ignore[method-assign]
-    streams.copy = lambda *_: None  # type: ignore[method-assign,assignment]
+    streams.recycle = recycled.append  # type: ignore[method-assign,assignment]
+    streams.copy = lambda *_: None  # type: ignore[method-assign]
     copies = [
         lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyEngine.BATCH_KERNEL)
         for _ in range(2)

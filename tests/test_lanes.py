@@ -3,17 +3,21 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from planner.direction import Direction
 from profiles.errors import SwapplanError
+from runtime import lanes
 from runtime.accountant import Accountant, EmulatedOutOfMemoryError
+from runtime.copying import LaneClosedError
 from runtime.host_pool import HostPool, HostStretch
 from runtime.lanes import Copy, Lane
-from runtime.residency import Residency, TrackedStorage, UnmovableError
+from runtime.residency import CopyFailedError, Residency, TrackedStorage, UnmovableError
 from runtime.resident_set import anonymous_bytes, give_back_free_memory
+from tests.failing_copy import FailingCopy
 from tests.fake_time import HeldTime, held_time
 
 MIB = 1 << 20
@@ -107,6 +111,75 @@ def test_a_forgotten_lane_ends_its_thread() -> None:
     gc.collect()
     thread.join(timeout=PATIENCE_S)
     assert not thread.is_alive()
+
+
+def test_a_copy_that_fails_ends_and_the_lane_goes_on(
+    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_copy_bytes", FailingCopy(Direction.D2H, 1))
+    pool = HostPool(MIB)
+    values, tracked = tracked_storage()
+    tracked.swap_out(d2h, pool.stretch(0, MIB))
+    with pytest.raises(UnmovableError, match="copy to the host failed"):
+        tracked.release()
+    assert tracked.residency is Residency.RESIDENT
+    tracked.swap_out(d2h, pool.stretch(0, MIB))
+    tracked.release()
+    tracked.restore(h2d)
+    assert torch.equal(values, torch.arange(MIB // 8))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_copy_back_that_fails_may_be_tried_again(
+    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(lanes, "_copy_bytes", FailingCopy(Direction.H2D, times))
+    values, tracked = tracked_storage()
+    tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
+    tracked.release()
+    tracked.swap_in(h2d)
+    with pytest.raises(UnmovableError, match="copy back failed"):
+        tracked.arrive()
+    if times == 2:
+        with pytest.raises(CopyFailedError, match="still in host memory"):
+            tracked.restore(h2d)
+    tracked.restore(h2d)
+    assert torch.equal(values, torch.arange(MIB // 8))
+
+
+def test_what_an_unknown_copy_may_be_writing_to_is_not_given_back(d2h: Lane) -> None:
+    """An interrupt right after the copy back was issued: it is issued again, to the same block."""
+    values, tracked = tracked_storage()
+    tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
+    tracked.release()
+    lane, blocks = Lane(Direction.H2D, FAST, 0.0), []
+    issue = lane.issue
+
+    def issued_unknown(storage: torch.UntypedStorage, *args: Any) -> Any:
+        copy = issue(storage, *args)
+        blocks.append(storage.data_ptr())
+        if len(blocks) == 1:
+            raise KeyboardInterrupt
+        return copy
+
+    lane.issue = issued_unknown  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        tracked.swap_in(lane)
+    assert tracked.residency is Residency.AWAY
+    expected = torch.arange(MIB // 8)
+    tracked.restore(lane)
+    lane.close()
+    assert blocks == [values.data_ptr()] * 2
+    assert torch.equal(values, expected)
+
+
+def test_a_closed_lane_takes_no_copies(d2h: Lane) -> None:
+    d2h.close()
+    values, tracked = tracked_storage()
+    with pytest.raises(LaneClosedError):
+        tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
+    assert tracked.residency is Residency.RESIDENT
+    assert torch.equal(values, torch.arange(MIB // 8))
 
 
 def test_the_pool_hands_out_only_its_own_bytes() -> None:

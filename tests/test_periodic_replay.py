@@ -304,14 +304,13 @@ def test_whoever_touches_between_steps_finds_everything(touch: str) -> None:
 def test_memory_lent_to_numpy_is_whole_and_stays(
     as_array: Callable[[torch.Tensor], np.ndarray],
 ) -> None:
-    """Torch never again resizes memory that an array may refer to: from then on steps fall back."""
+    """It shows what training makes of it; see `tests.test_lent_memory` for what the plan does."""
     with pair() as both:
         found = as_array(first_parameter(both.planned).detach())
-        assert np.array_equal(found, first_parameter(both.plain).detach().numpy())
-        both.plain.step()
-        with pytest.warns(FallbackWarning, match="resized"), both.replay.step():
-            both.planned.step()
-        assert both.away() == 0
+        for _ in range(2):
+            assert np.array_equal(found, first_parameter(both.plain).detach().numpy())
+            both.step()
+        assert both.away() > 10
 
 
 def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:

@@ -3,7 +3,7 @@
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +12,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from planner.direction import Direction
 from planner.plan import Plan, write_plan
 from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.profile import WorkloadSource
 from profiles.workload import Workload
-from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
+from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, lanes, load
 from runtime.proof import prove
 from runtime.residency import TrackedStorage
 from tests import models
 from tests.everything_away import everything_away
+from tests.failing_copy import FailingCopy
 from tests.fixed_times import record_at_fixed_times
 from tests.training import (
     BUILDERS,
@@ -123,6 +125,92 @@ def test_ctrl_c_leaves_everything_resident_and_hangs_nothing(plan: Plan, where: 
     replay.close()
     assert_all_resident(workload)
     assert_same(before, snapshot(workload))
+
+
+def test_after_an_exception_in_backward_training_goes_on(plan: Plan) -> None:
+    """Torch keeps what a failed backward had still to do, for which the next step has no room."""
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for number in range(6):
+            fails = number in (2, 4)
+            for one in (plain, workload):
+                parameters = list(one.model.parameters())
+                at = parameters[0 if number == 4 else -2]
+                handle = at.register_hook(stopping if fails else torch.clone)
+                try:
+                    with replay.step() if one is workload else nullcontext():
+                        one.step()
+                    assert not fails
+                except Interruption:
+                    assert fails
+                handle.remove()
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+def stopping(_: torch.Tensor) -> torch.Tensor:
+    raise Interruption
+
+
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_a_fallback_before_anything_is_away_lifts_the_budget(plan: Plan) -> None:
+    """The rest of the step needs what it needs without a plan."""
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        for number in range(3):
+            for one in (plain, workload):
+                with replay.step() if one is workload else nullcontext():
+                    if one is workload and number != 1:
+                        replay._fall_back("it was asked to")
+                    one.step()
+    first, second, third = replay.steps
+    assert (first.fallback is None, second.fallback, third.fallback is None) == (False, None, False)
+    assert (third.peak_bytes or 0) > plan.budget_bytes
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+def test_a_step_of_a_closed_replay_is_an_error(plan: Plan) -> None:
+    workload = perceptron_training(SAME)
+    replay = Replay(plan, workload.model, workload.optimizer)
+    with replay.step():
+        workload.step()
+    replay.close()
+    with pytest.raises(RuntimeError, match="closed"), replay.step():
+        workload.step()
+    replay.close()
+    assert_all_resident(workload)
+
+
+def test_a_replay_may_be_closed_inside_a_step(plan: Plan) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    replay = Replay(plan, workload.model, workload.optimizer)
+    handle = workload.model.get_submodule("4").register_forward_hook(lambda *_: replay.close())
+    with replay.step() as statistics:
+        workload.step()
+    handle.remove()
+    plain.step()
+    assert statistics.fallback == "the replay was closed inside the step"
+    assert_all_resident(workload)
+    assert_same(snapshot(plain), snapshot(workload))
+    with pytest.raises(RuntimeError, match="closed"), replay.step():
+        pass
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_lane_that_fails_makes_the_step_fall_back(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes, "_copy_bytes", FailingCopy(direction, 1))
+            plain.step()
+            with pytest.warns(FallbackWarning, match="no such memory"), replay.step():
+                workload.step()
+        plain.step()
+        with replay.step() as statistics:
+            workload.step()
+        assert statistics.fallback is None
+    assert_same(snapshot(plain), snapshot(workload))
 
 
 def interrupted(workload: Workload, where: str) -> None:

@@ -19,6 +19,7 @@ from tests.interrupting import (
     PLANS,
     Outcome,
     Timer,
+    Tracer,
     duration_s,
     edges,
     interrupt,
@@ -46,6 +47,7 @@ def main() -> int:
     for number in range(settings.traced + settings.timed):
         faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
         name, closes = dice.choice(list(PLANS)), dice.random() < 0.7
+        interrupter: Tracer | Timer
         if number < settings.traced:
             interrupter = random_tracer(dice, edges_of[name, closes])
         else:
