@@ -146,6 +146,7 @@ class StepTrace(TorchDispatchMode):
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Opens the next slot."""
+        self._live.drain()
         slot = len(self.anchors)
         self.anchors.append(key)
         if key.startswith("pre:"):
@@ -172,8 +173,10 @@ class StepTrace(TorchDispatchMode):
         if is_bookkeeping(func):
             return func(*args, **kwargs)
         self._use_inputs(func, args, kwargs)
+        self._live.drain()
         self._in_op = True
         result, duration_us = self._run(func, args, kwargs)
+        self._live.drain()
         self._in_op = False
         self._see_outputs(func, args, kwargs, result)
         self._see_types((args, kwargs, result))
@@ -194,6 +197,7 @@ class StepTrace(TorchDispatchMode):
             owned_after: What the model and the optimizer hold after the step: this names the
                 gradients and the states that the step itself made.
         """
+        self._live.drain()
         for owner in owned_after:
             sighting = self._live.get(owner.storage._cdata)
             if sighting is not None and sighting.owner is None:

@@ -44,7 +44,7 @@ class Accountant(TorchDispatchMode):
     def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
         super().__init__()
         self.budget_bytes = budget_bytes
-        self.live_bytes = 0
+        self._live_bytes = 0
         self.peak_bytes = 0
         self.slot_peak_bytes = 0
         self._device = device
@@ -87,6 +87,12 @@ class Accountant(TorchDispatchMode):
         return tuple(note for note in notes if note is not None)
 
     @property
+    def live_bytes(self) -> int:
+        """Device bytes now."""
+        self._counted.drain()
+        return self._live_bytes
+
+    @property
     def watching(self) -> bool:
         """Whether a step is being watched."""
         return self._watching
@@ -99,7 +105,7 @@ class Accountant(TorchDispatchMode):
         """Begins to watch a step; `end_watch` must follow, whatever happens."""
         # Anew, for an interrupt may have come between the parts of a sum.
         self._op, self._dying_bytes = None, 0
-        self.live_bytes = self.peak_bytes = sum(note.size_bytes for note in self.counted())
+        self._live_bytes = self.peak_bytes = sum(note.size_bytes for note in self.counted())
         self._lifted = False
         self._watching = True
         enter_ops(self)
@@ -169,6 +175,7 @@ class Accountant(TorchDispatchMode):
         for storage, writes in inputs.items():
             self.guarded.look(func, storage, writes=writes)
             self._see(storage)
+        self._counted.drain()
         self._op = func
         try:
             result = func(*args, **kwargs)
@@ -184,8 +191,9 @@ class Accountant(TorchDispatchMode):
 
     def _end_op(self) -> None:
         """What an op frees counts until it ends, as it does for the recorder."""
+        self._counted.drain()
         self._op = None
-        self.live_bytes -= self._dying_bytes
+        self._live_bytes -= self._dying_bytes
         self._dying_bytes = 0
 
     def _see(self, storage: torch.UntypedStorage) -> None:
@@ -205,7 +213,7 @@ class Accountant(TorchDispatchMode):
         if counted is None or counted.size_bytes == size_bytes:
             return
         self._counted.replace(cdata, counted._replace(size_bytes=size_bytes))
-        self.live_bytes += size_bytes - counted.size_bytes
+        self._live_bytes += size_bytes - counted.size_bytes
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self.slot_peak_bytes = max(self.slot_peak_bytes, self.live_bytes)
 
@@ -213,7 +221,7 @@ class Accountant(TorchDispatchMode):
         if self._op is not None:
             self._dying_bytes += counted.size_bytes
         else:
-            self.live_bytes -= counted.size_bytes
+            self._live_bytes -= counted.size_bytes
 
     def _check_room(self, wanted_bytes: int) -> None:
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):

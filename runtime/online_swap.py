@@ -252,18 +252,22 @@ class OnlineSwap(TorchDispatchMode):
         host = seen.host = self._shelf.take(seen.tracked.size_bytes)
         try:
             seen.tracked.swap_out(self._d2h, host)
+            seen.tracked.release()
         except UnmovableError:
-            # Resized or lent to an array since an op used it last.
+            # Resized or lent to an array since an op used it last, or its copy failed.
             self._give_back_host(seen)
             self._fixed[cdata] = self._here.pop(cdata)
             return
-        seen.tracked.release()
         self._away[cdata] = self._here.pop(cdata)
 
     def _bring_in(self, cdata: int) -> None:
         seen = self._away[cdata]
         seen.tracked.swap_in(self._h2d)
-        seen.tracked.arrive()
+        try:
+            seen.tracked.arrive()
+        except UnmovableError:
+            # A copy that fails is tried once more.
+            seen.tracked.restore(self._h2d)
         self._here[cdata] = self._away.pop(cdata)
         self._give_back_host(seen)
 

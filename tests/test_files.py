@@ -107,7 +107,7 @@ def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda right: right - 1,
+        lambda right: right - 2,
         lambda right: right + 1,
         lambda _: 0,
         lambda _: -1,

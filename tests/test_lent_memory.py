@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from planner.plan import Plan
-from profiles.owned import has_storage
+from profiles.plain_tensors import has_storage
 from profiles.profile import WorkloadSource
 from profiles.record import record
 from profiles.workload import Workload

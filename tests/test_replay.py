@@ -201,6 +201,7 @@ def test_a_lane_that_fails_makes_the_step_fall_back(
 ) -> None:
     plain, workload = perceptron_training(SAME), perceptron_training(SAME)
     with Replay(plan, workload.model, workload.optimizer) as replay:
+        make_states(replay, workload, plain)
         with monkeypatch.context() as patch:
             patch.setattr(lanes, "_copy_bytes", FailingCopy(direction, 1))
             plain.step()
@@ -210,6 +211,20 @@ def test_a_lane_that_fails_makes_the_step_fall_back(
         with replay.step() as statistics:
             workload.step()
         assert statistics.fallback is None
+    assert_same(snapshot(plain), snapshot(workload))
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_a_lane_that_fails_in_the_first_step_costs_no_numbers(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes, "_copy_bytes", FailingCopy(direction, 1))
+            make_states(replay, workload, plain)
+        make_states(replay, workload, plain)
+    assert [step.on_line for step in replay.steps] == [True, False]
     assert_same(snapshot(plain), snapshot(workload))
 
 
