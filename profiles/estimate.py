@@ -23,6 +23,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from profiles.absent_cuda import cuda_pretended
+from profiles.addresses import Listening
 from profiles.anchors import AnchorHooks
 from profiles.backward_modes import seen_in_backward
 from profiles.cuda_attention import CudaAttention
@@ -159,7 +160,7 @@ def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[S
         found_bytes = trace.live_bytes
         hooks = AnchorHooks(workload.model, workload.optimizer, trace)
         try:
-            with hooks.step():
+            with hooks.step(), Listening(trace.on_address):
                 fake.run(trace)
         finally:
             hooks.close()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from profiles.mode_stack import call_modes, leave_calls, leave_ops, op_modes
 from tests.scaled_times import scale_times
 
 # However slow the machine is, neither an example nor drawing one is too slow.
@@ -59,3 +60,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _no_mode_is_left() -> Iterator[None]:
+    """A mode that stays on torch's stacks would make another test fail, or pass."""
+    yield
+    left = [*op_modes(), *call_modes()]
+    for mode in op_modes():
+        leave_ops(mode)
+    for call_mode in call_modes():
+        leave_calls(call_mode)
+    assert left == []

@@ -374,6 +374,10 @@ def test_bools_that_are_none_fall_back_with_every_byte(monkeypatch: pytest.Monke
     plan = kernel_plan()
     with Replay(plan, workload.model, workload.optimizer) as attached:
         plain.step()
+        with attached.step() as first:
+            workload.step()
+        assert first.on_line, "it follows no plan"
+        plain.step()
         with pytest.warns(FallbackWarning, match="no bools"), attached.step() as statistics:
             workload.step()
         assert statistics.fallback is not None

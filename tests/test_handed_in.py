@@ -9,7 +9,7 @@ from torch import nn
 
 from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.handed_in import bare_optimizer
-from profiles.owned import model_fingerprint, owned_storages
+from profiles.owned import describe_model, owned_storages
 from profiles.profile import WorkloadSource
 from profiles.workload import Workload
 from runtime import LoadedPlan
@@ -219,7 +219,7 @@ def test_a_compiled_model_has_the_names_of_the_model() -> None:
     model = layers()
     optimizer = adam(model)
     compiled = OptimizedModule(model)
-    assert model_fingerprint(compiled, optimizer) == model_fingerprint(model, optimizer)
+    assert describe_model(compiled, optimizer) == describe_model(model, optimizer)
     named = {owner.name for owner in owned_storages(compiled, optimizer)}
     assert named == {owner.name for owner in owned_storages(model, optimizer)}
     profile = record_at_fixed_times(

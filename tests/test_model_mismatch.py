@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from planner.plan import Plan, read_plan, write_plan
-from profiles.errors import PlanMismatchError
+from profiles.errors import PlanMismatchError, WorkloadError
 from profiles.owned import describe_model
 from runtime.load import LoadedPlan
 from tests.saved import PROFILE, content_of, refused, write_json
@@ -94,10 +94,15 @@ def test_a_compiled_model() -> None:
 def test_what_is_no_optimizer_or_no_model() -> None:
     model = network()
     optimizer = adam(model)
-    assert "The optimizer is a list, expected a torch.optim" in mismatch(model, [optimizer])
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    assert "The optimizer is a ConstantLR, expected" in mismatch(model, schedule)
-    assert "The model is a list, expected a torch.nn" in mismatch([model], optimizer)  # type: ignore[arg-type]
+    plan = plan_for(model, optimizer)
+    for given, updated, word in (
+        (model, [optimizer], "optimizer is a list"),
+        (model, schedule, "ConstantLR"),
+        ([model], optimizer, "model is a list"),
+    ):
+        with pytest.raises(WorkloadError, match=word):
+            LoadedPlan(plan).attach(given, updated)  # type: ignore[arg-type]
 
 
 def test_a_plan_of_an_older_file_does_not_know() -> None:

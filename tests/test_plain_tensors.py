@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
 from planner.memory import slot_memory
-from profiles.owned import model_fingerprint, owned_storages
+from profiles.owned import describe_model, owned_storages
 from profiles.plain_tensors import has_storage, only_plain, part_at, plain_parts, version_of
 from profiles.profile import LeftOut, Profile, WorkloadSource
 from profiles.workload import Workload
@@ -272,7 +272,8 @@ def test_a_model_of_wrapped_tensors_is_another_model() -> None:
     plain, wrapped = Lora(), Lora()
     plain.weight = nn.Parameter(torch.zeros(WIDTH, WIDTH), requires_grad=False)
     fingerprints = {
-        model_fingerprint(model, torch.optim.SGD([model.up])) for model in (plain, wrapped, Lora())
+        describe_model(model, torch.optim.SGD([model.up])).fingerprint()
+        for model in (plain, wrapped, Lora())
     }
     assert len(fingerprints) == 2
 

@@ -108,11 +108,11 @@ def test_the_line_at_the_end(
 ) -> None:
     replay = Replay(plan, workload.model, workload.optimizer)
     assert replay.summary() == "swapplan: no step was replayed."
-    for _ in range(2):
+    for _ in range(3):
         with replay.step():
             workload.step()
     line = replay.summary()
-    assert line.startswith("swapplan: 2 steps; 0 fell back to resident; 0 misses; per step, median")
+    assert line.startswith("swapplan: 3 steps; 0 fell back to resident; 0 misses; per step, median")
     assert "of 2 measured" in line
     assert " out, " in line
     assert " of the budget's " in line

@@ -61,7 +61,7 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(plain(title)), title_justify="left", title_style="bold")
+    table = Table(title=escape(_plain_lines(title)), title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
