@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from profiles.addresses import touch
 from profiles.dispatch import tensors_in, tensors_of
 from profiles.errors import WorkloadError
 
@@ -131,10 +132,12 @@ def looks_answered(values: KnownValues) -> Iterator[None]:
     """Answers those who look at a tensor without an op: `tolist` and `numpy`."""
 
     def tolist(fake: FakeTensor) -> Any:
+        touch(fake, writes=False)
         with _disable_current_modes():
             return values.answer(fake).tolist()
 
     def as_array(fake: FakeTensor, *, force: bool = False) -> Any:
+        touch(fake)
         with _disable_current_modes():
             return values.answer(fake).numpy(force=force)
 
