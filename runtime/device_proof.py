@@ -117,10 +117,10 @@ def _train_with(
                 tell("with the plan, under its budget", steps, steps)
     except torch.OutOfMemoryError as error:
         raise PlanMismatchError(
-            f"Under the plan the training ran out of memory. {' '.join(str(error).split())} Either "
-            "this is not the step that was recorded: record it again with 'plan profile'. Or the "
-            "allocator's free memory lies in pieces: set PYTORCH_CUDA_ALLOC_CONF="
-            "expandable_segments:True, or solve for a lower budget."
+            f"Under the plan the training ran out of memory. {' '.join(str(error).split())} The "
+            "allocator's free memory may lie in pieces: set PYTORCH_CUDA_ALLOC_CONF="
+            "expandable_segments:True, or solve for a lower budget. If the step has changed since "
+            "it was recorded, record it again with 'plan profile'."
         ) from error
     return training.finished(), replay
 

@@ -28,11 +28,16 @@ def measured_steps(
             plan's.
     """
     with LoadedPlan(plan).attach_traced(workload.model, workload.optimizer) as replay:
-        for _ in range(warmup_steps + steps):
+        for done in range(warmup_steps + steps):
             with replay.unwatched_step() as statistics:
                 workload.step()
             if statistics.fallback is not None:
                 raise PlanMismatchError(f"The step was not replayed: {statistics.fallback}.")
+            if statistics.on_line and done >= warmup_steps:
+                raise PlanMismatchError(
+                    "The step was not replayed: it makes what the plan moves, or never updates "
+                    "the parameters. Ask for more warm-up steps."
+                )
         return replay.timelines()[-steps:]
 
 

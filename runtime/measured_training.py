@@ -58,7 +58,7 @@ class MeasuredTraining:
     """A workload in training."""
 
     def __init__(self, workload: Workload) -> None:
-        self._trained = workload
+        self._trained = workload.held()
         self._losses: list[torch.Tensor] = []
         self._figures: list[StepFigures] = []
 

@@ -49,6 +49,10 @@ from runtime.write_marks import WriteMarks
 
 KEPT_STEPS = 1024
 
+MOST_STEPS_WITHOUT_UPDATE = 8
+"""A loss scaler may skip the first updates while it finds its scale. Steps that go on without one
+are not the steps of the plan, and following it says so."""
+
 LOG = logging.getLogger("swapplan")
 
 OnStep = Callable[[StepStatistics], None]
@@ -106,9 +110,12 @@ class Replay:
         )
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._addresses = AddressGuard(self._accountant, self._guard)
+        # What a real device needs beyond storages is planned for and not counted.
+        self._counts_as_planned = self._backend.budget_bytes is not None
         self._curve = MemoryCurve(plan)
         self._first: FirstStep | None = None
         self._never_made: frozenset[int] = frozenset()
+        self._steps_without_update = 0
         self._slot = 0
         self._begun = range(0)
         self._step_count = 0
@@ -283,7 +290,8 @@ class Replay:
         """Compares the slots that have just ended with the plan; see `runtime.memory_curve`."""
         assert self._now is not None
         follows_plan = self._now.fallback is None and self._first is None
-        if self._accountant.watching and follows_plan and self._begun:
+        counts = self._accountant.watching and self._counts_as_planned
+        if counts and follows_plan and self._begun:
             peak_bytes = self._accountant.slot_peak_bytes
             self._curve.compare(self._begun, peak_bytes, self._accountant.counted)
 
@@ -503,7 +511,10 @@ class Replay:
             self._restore_for_good()
             self._tell_once(f"step {now.step} fell back to resident: {error}")
             return
-        if self._first.has_updated:
+        self._steps_without_update = (
+            0 if self._first.has_updated else self._steps_without_update + 1
+        )
+        if self._first.has_updated or self._steps_without_update == MOST_STEPS_WITHOUT_UPDATE:
             # What an update has not made the next one is not expected to make either.
             self._never_made = self._moves.missing()
         if self._first.shortage is not None:

@@ -24,7 +24,8 @@ KEPT_TIMELINES = 32
 class TracedReplay(Replay):
     """A replay that keeps the times of its last steps.
 
-    Steps that fell back are not kept: they did not do what the plan says.
+    Steps that fell back, or that made what the plan moves, are not kept: they did not do what the
+    plan says.
     """
 
     def __init__(self, plan: Plan, *args: Any, **kwargs: Any) -> None:
@@ -64,7 +65,8 @@ class TracedReplay(Replay):
         super()._begin_step(*args, **kwargs)
 
     def _end_step(self, *args: Any, **kwargs: Any) -> None:
-        replayed = self._now is not None and self._now.fallback is None
+        follows_plan = self._first is None
+        replayed = self._now is not None and self._now.fallback is None and follows_plan
         if replayed:
             self._kept.append(self._marks)
         super()._end_step(*args, **kwargs)

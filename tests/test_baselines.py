@@ -387,7 +387,7 @@ def check_baseline(baseline: Baseline, profile: Profile, budget_bytes: int) -> N
 
 
 def walked_bytes(profile: Profile, asked: Case, ruled: Ruled, slot: int) -> int:
-    """Most bytes at any op of a slot, from the profile's own storages."""
+    """Most bytes at a slot's anchor or any of its ops, from the profile's own storages."""
     count = len(profile.slots)
     away = {
         asked.gaps[t.gap].storage
@@ -395,8 +395,9 @@ def walked_bytes(profile: Profile, asked: Case, ruled: Ruled, slot: int) -> int:
         if (slot - t.release_slot) % count < t.swap_in_slot - t.release_slot
     }
     moments = [alive_at(profile, k) for k, op in enumerate(profile.ops) if op.slot == slot]
-    moments = moments or [alive_across(profile, slot)]
+    moments.append(alive_across(profile, slot))
     used = {s.id for s in profile.storages for use in s.uses if profile.ops[use.op].slot == slot}
+    used |= {s.id for s in profile.storages for touch in s.touches if touch.slot == slot}
     assert not away & used, "away while it is used"
     most = max(sum(s.size_bytes for s in moment if s.id not in away) for moment in moments)
     return most + profile.slots[slot].overhead_bytes

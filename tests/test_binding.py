@@ -12,11 +12,11 @@ from torch import nn
 from planner.plan import Plan
 from profiles.errors import PlanMismatchError
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime.load import LoadedPlan
 from runtime.replay import FallbackWarning
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.models import training
 from tests.plan_edits import agreeing
 from tests.training import FAST_LINK, assert_all_resident, assert_same, snapshot
@@ -53,7 +53,7 @@ def workload() -> Workload:
 @pytest.fixture(scope="module")
 def sound() -> Plan:
     source = WorkloadSource(reference="", settings=(), seed=0)
-    return everything_away(record(workload(), source=source, link=FAST_LINK, timed_steps=1))
+    return everything_away(record_at_fixed_times(workload(), source=source, link=FAST_LINK))
 
 
 def edited(plan: Plan, edit: Callable[[Any], None]) -> Plan:

@@ -12,10 +12,10 @@ from torch import nn
 from planner.plan import Plan
 from profiles.plain_tensors import has_storage
 from profiles.profile import WorkloadSource
-from profiles.record import record
 from profiles.workload import Workload
 from runtime import FallbackWarning, Replay
 from runtime.residency import is_movable
+from tests.fixed_times import record_at_fixed_times
 from tests.periodic import periodic
 from tests.test_periodic_replay import first_parameter, pair, plan_for
 from tests.training import FAST_LINK, assert_same, snapshot
@@ -148,7 +148,7 @@ def distilling(writes: Callable[[int], bool]) -> Workload:
 @pytest.mark.parametrize("writes", [lambda _: False, lambda step: step == 5])
 def test_inference_tensors_train_as_without_a_plan(writes: Callable[[int], bool]) -> None:
     source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record(distilling(lambda _: False), source=source, link=FAST_LINK, timed_steps=1)
+    profile = record_at_fixed_times(distilling(lambda _: False), source=source, link=FAST_LINK)
     plan = periodic(profile)
     moved = {plan.storage(swap.storage).name for swap in plan.swaps if swap.clean}
     assert any("teacher" in name for name in moved)

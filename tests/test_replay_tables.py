@@ -144,8 +144,11 @@ def test_a_step_that_was_not_replayed_is_no_measurement() -> None:
         return torch.zeros(())
 
     idle = Workload(model=workload.model, optimizer=workload.optimizer, step=nothing)
+    plan = everything_away_plan("unet3d")
+    with pytest.raises(PlanMismatchError, match="never updates"):
+        measured_steps(plan, idle, steps=1)
     with (
         pytest.warns(FallbackWarning),
         pytest.raises(PlanMismatchError, match="The step was not replayed: anchor 1 is 'end'"),
     ):
-        measured_steps(everything_away_plan("unet3d"), idle, steps=1)
+        measured_steps(plan, idle, steps=1, warmup_steps=9)

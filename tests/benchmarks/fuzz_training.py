@@ -28,12 +28,12 @@ from planner.plan import Plan
 from planner.solve import solve
 from profiles.errors import PlanMismatchError
 from profiles.profile import Profile, WorkloadSource
-from profiles.record import record
 from profiles.slot_memory import slot_memory
 from profiles.workload import Workload
 from runtime.accountant import EmulatedOutOfMemoryError
 from runtime.load import LoadedPlan
 from tests.everything_away import everything_away
+from tests.fixed_times import record_at_fixed_times
 from tests.models import training
 from tests.periodic import leaving_at_boundary, periodic, returning_at_boundary
 from tests.plan_edits import edited_plans
@@ -87,12 +87,8 @@ def workload() -> Workload:
 
 def plans() -> list[Plan]:
     """Sound plans of different kinds."""
-    profile = record(
-        workload(),
-        source=WorkloadSource(reference="", settings=(), seed=0),
-        link=FAST_LINK,
-        timed_steps=1,
-    )
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    profile = record_at_fixed_times(workload(), source=source, link=FAST_LINK)
     around = periodic(profile)
     return [
         _solved(profile, 0.7),

@@ -42,8 +42,9 @@ def smallest_budget(folder: Path) -> int:
         try:
             for _ in range(3):
                 with replay.step():
+                    # Held until the next one is there, as recording holds it.
                     loss = workload.step()
-                del loss
+            del loss
         except torch.OutOfMemoryError:
             return less_bytes
     return -1
