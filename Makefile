@@ -17,7 +17,7 @@ test: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What only a GPU can show, into results/gpu; without one both say so and do nothing.
 gpu-check: .venv/test.stamp

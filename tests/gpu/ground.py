@@ -15,11 +15,9 @@ from typing import Protocol
 import torch
 
 from profiles.device import build_on, compute_threads_of_emulator
-from profiles.dispatch import storages_of
 from profiles.hardware import EMULATED
 from profiles.owned import owned_storages
 from profiles.profile import Link, WorkloadSource
-from profiles.reached import reached_tensors
 from profiles.workload import Workload
 from profiles.workloads.build import build
 from runtime import ground as runtime_ground
@@ -101,7 +99,6 @@ class CpuGround:
         with around() as replayed:
             if replayed is None or not hasattr(replayed, "peak_bytes"):
                 accountant.count_owned(owned_storages(workload.model, workload.optimizer))
-                accountant.count(storages_of(reached_tensors(workload), self.device))
                 watch: AbstractContextManager[None] = accountant.watch()
             else:
                 watch = nullcontext()
