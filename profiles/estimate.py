@@ -35,7 +35,7 @@ from profiles.hardware import known_sharing
 from profiles.hollow import build_hollow
 from profiles.known_values import KnownValues, looks_answered
 from profiles.libraries import foreach_allowed, not_taken_for_tracing
-from profiles.owned import describe_model, owned_storages
+from profiles.owned import describe_model, owned_storages, storages_by_module
 from profiles.profile import (
     Link,
     Profile,
@@ -156,7 +156,11 @@ class _FakeStep:
 def _trace(workload: Workload, fake: _FakeStep, trace: EstimateTrace) -> tuple[Storage, ...]:
     """Traces steps as `profiles.record` does, the first of which makes the optimizer's states."""
     for done in range(WARMUP_STEPS + MOST_TRACED_STEPS):
-        trace.begin_step(owned_storages(workload.model, workload.optimizer), fake.reached())
+        trace.begin_step(
+            owned_storages(workload.model, workload.optimizer),
+            fake.reached(),
+            storages_by_module(workload.model),
+        )
         found_bytes = trace.live_bytes
         hooks = AnchorHooks(workload.model, workload.optimizer, trace)
         try:

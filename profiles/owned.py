@@ -49,6 +49,22 @@ def owned_storages(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
     return tuple(owned.values())
 
 
+def storages_by_module(model: torch.nn.Module) -> dict[str, tuple[torch.UntypedStorage, ...]]:
+    """Returns the storages of each module's own parameters and buffers, tied ones at each.
+
+    Holding them keeps them alive.
+    """
+    return {
+        name: tuple(
+            plain.untyped_storage()
+            for tensor in (*module._parameters.values(), *module._buffers.values())
+            if tensor is not None
+            for _, plain in plain_parts(tensor)
+        )
+        for name, module in unwrapped(model).named_modules()
+    }
+
+
 def describe_model(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> ModelDescription:
     """Returns what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
     bare = unwrapped(model)

@@ -22,7 +22,7 @@ from profiles.dispatch import storages_of
 from profiles.errors import CapacityError
 from profiles.instruments import Instruments, instruments_for
 from profiles.kernels import KernelTimer
-from profiles.owned import owned_storages
+from profiles.owned import owned_storages, storages_by_module
 from profiles.profile import Link, Op, Profile, SlotTimes, Storage, WorkloadSource
 from profiles.progress import Progress, silent
 from profiles.reached import reached_tensors
@@ -129,7 +129,11 @@ def _trace(workload: Workload) -> tuple[StepTrace, ShapesSeen, tuple[Storage, ..
     shapes = ShapesSeen(trace)
     for done in range(MOST_TRACED_STEPS):
         reached = storages_of(reached_tensors(workload), device_of(workload.model))
-        trace.begin_step(owned_storages(workload.model, workload.optimizer), reached)
+        trace.begin_step(
+            owned_storages(workload.model, workload.optimizer),
+            reached,
+            storages_by_module(workload.model),
+        )
         found_bytes = trace.live_bytes
         shapes = ShapesSeen(trace)
         with ExitStack() as watched:

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -113,13 +114,18 @@ class StepTrace(TorchDispatchMode):
         self._in_op = False
 
     def begin_step(
-        self, owned: tuple[Owned, ...], reached: Iterable[torch.UntypedStorage] = ()
+        self,
+        owned: tuple[Owned, ...],
+        reached: Iterable[torch.UntypedStorage] = (),
+        of_modules: Mapping[str, Iterable[torch.UntypedStorage]] = MappingProxyType({}),
     ) -> None:
         """Forgets the step before, except for what it left alive.
 
         Args:
             owned: What the model and the optimizer hold.
             reached: Further storages of the device that are alive, whether an op used them or not.
+            of_modules: Each module's own parameters and buffers, by the module's name: its forward
+                uses them, whether an op is handed them or not.
         """
         self.ops, self.anchors, self.shows = [], [], []
         self._thread = threading.get_ident()
@@ -132,7 +138,9 @@ class StepTrace(TorchDispatchMode):
             if owner.device == self._device:
                 sighting = self._see_again(owner.storage)
                 sighting.owner = _Owner(owner.name, owner.kind)
-                self._note_module(sighting)
+        for module, storages in of_modules.items():
+            known = (self._live.get(storage._cdata) for storage in storages)
+            self._used_by_module[module] = [s for s in known if s is not None]
         for storage in reached:
             self._see_again(storage).came_from_outside = True
         for cdata in left_alive:
@@ -265,14 +273,6 @@ class StepTrace(TorchDispatchMode):
         )
         self._sightings.append(sighting)
         self._live.replace(cdata, sighting)
-
-    def _note_module(self, sighting: _Sighting) -> None:
-        """A module is about to use its own parameters and buffers when its forward begins."""
-        assert sighting.owner is not None
-        name, kind = sighting.owner
-        if kind in (StorageKind.PARAMETER, StorageKind.BUFFER):
-            module = name.partition(":")[2].rpartition(".")[0]
-            self._used_by_module.setdefault(module, []).append(sighting)
 
     def _on_release(self, sighting: _Sighting) -> None:
         sighting.released_op = len(self.ops) if self._in_op else len(self.ops) - 1

@@ -15,7 +15,7 @@ from profiles.errors import CapacityError
 from profiles.instruments import Instruments
 from profiles.op_times import OpTimes
 from profiles.op_workspaces import OpWatcher, OpWorkspaces, held_bytes
-from profiles.owned import Owned, owned_storages
+from profiles.owned import Owned, owned_storages, storages_by_module
 from profiles.profile import Op, Storage
 from profiles.quantities import size_text_down, size_text_up
 from profiles.reached import reached_tensors
@@ -102,7 +102,7 @@ class LimitedSteps:
             WorkloadError: The step never calls the optimizer.
         """
         trace = self._trace
-        trace.begin_step(self._owned(), self._reached())
+        trace.begin_step(self._owned(), self._reached(), storages_by_module(self._workload.model))
         shapes = ShapesSeen(_TraceThenSwap(trace, self._swap), self._swap.size_of)
         self._swap.begin_step(self._owned())
         self._accountant.count_owned(self._owned())

@@ -77,15 +77,14 @@ def with_closure(make_optimizer: MakeOptimizer) -> Workload:
     optimizer = make_optimizer(model.parameters())
     inputs = torch.randn(ROWS, WIDTH)
 
-    def closure() -> torch.Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = error(model, inputs)
         loss.backward()
         return loss
 
     def step() -> torch.Tensor:
-        loss: Any = optimizer.step(closure)
-        return torch.as_tensor(loss).detach()
+        return torch.as_tensor(optimizer.step(closure)).detach()
 
     return Workload(model=model, optimizer=optimizer, step=step)
 
@@ -289,7 +288,8 @@ def logging_activations() -> Workload:
     """Keeps the last step's activations for a picture."""
     model = perceptron()
     optimizer = adamw(model.parameters())
-    inputs, seen = torch.randn(ROWS, WIDTH), {}
+    inputs = torch.randn(ROWS, WIDTH)
+    seen: dict[str, torch.Tensor] = {}
     for name, module in model.named_children():
         module.register_forward_hook(
             lambda _, __, output, name=name: seen.__setitem__(name, output.detach())

@@ -327,7 +327,7 @@ def test_the_guard_leaves_the_modes_around_it_where_they_were() -> None:
     plan = plan_named("away")
     unusual = Unusual()
     model, optimizer = unusual.workload.model, unusual.workload.optimizer
-    with Replay(plan, model, optimizer) as attached, torch.device("cpu"), OpCount() as count:
+    with torch.device("cpu"), Replay(plan, model, optimizer) as attached, OpCount() as count:
         for _ in range(3):
             with attached.unwatched_step():
                 unusual.workload.step()

@@ -2,7 +2,7 @@
 
 import math
 
-from planner.cli.output import print_table
+from planner.cli.output import print_line, print_table
 from planner.cli.quantity import size_text, time_text
 from planner.descriptions import certificate_rows, link_text, sharing_text, workload_text
 from planner.plan import Plan
@@ -21,10 +21,22 @@ from profiles.sharing import Sharing
 def print_profile(profile: Profile, *, top: int) -> None:
     """Prints a profile: the step, its storages by kind, the largest, and what was left out."""
     _print_step(profile)
+    print_growth(profile)
     _print_kinds(profile)
     if top:
         _print_largest(profile, top)
     _print_left_out(profile)
+
+
+def print_growth(profile: Profile) -> None:
+    """Says that a step leaves more than it found, if it does: no plan holds for good then."""
+    if profile.growth_bytes > 0:
+        print_line(
+            f"Memory grows by {size_text(profile.growth_bytes)} each step "
+            f"({profile.times.value}): a plan for this step breaks its budget some steps later. "
+            "Let go of what each step adds (losses with their graph, logged tensors), or record "
+            "when it has stopped growing."
+        )
 
 
 def print_plan(plan: Plan, *, top: int) -> None:

@@ -126,8 +126,9 @@ def _solved(
 
 def _tell(profile: "Profile", workers: "Workers", plan: "Plan") -> None:
     from planner.cli.cost_report import print_worker_costs, print_worker_notes
-    from planner.cli.report import print_plan
+    from planner.cli.report import print_growth, print_plan
 
     print_plan(plan, top=0)
+    print_growth(profile)
     print_worker_costs(plan, workers)
     print_worker_notes(profile, workers)
