@@ -258,7 +258,9 @@ class OnlineSwap(TorchDispatchMode):
             self._give_back_host(seen)
             self._fixed[cdata] = self._here.pop(cdata)
             return
-        self._away[cdata] = self._here.pop(cdata)
+        # In both places for a moment: an interrupt must not find it in none.
+        self._away[cdata] = seen
+        del self._here[cdata]
 
     def _bring_in(self, cdata: int) -> None:
         seen = self._away[cdata]
@@ -268,7 +270,8 @@ class OnlineSwap(TorchDispatchMode):
         except UnmovableError:
             # A copy that fails is tried once more.
             seen.tracked.restore(self._h2d)
-        self._here[cdata] = self._away.pop(cdata)
+        self._here[cdata] = seen
+        del self._away[cdata]
         self._give_back_host(seen)
 
     def _use(self, storage: torch.UntypedStorage) -> None:
