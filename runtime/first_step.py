@@ -77,7 +77,7 @@ class FirstStep(AbstractContextManager[None]):
 
     def on_anchor(self, key: str) -> None:
         """What code that is no op has asked for may leave again; see `profiles.addresses.touch`."""
-        self._swap.let_go()
+        self._swap.at_anchor()
         self.has_updated |= key == OPTIMIZER_POST
 
     def hold(self, cdata: int) -> bool:

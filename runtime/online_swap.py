@@ -7,7 +7,6 @@ Copies are waited for one by one. This is for finding out what a step does, not 
 """
 
 import threading
-import weakref
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from profiles.dispatch import (
     storages_in,
     storages_of,
 )
+from profiles.live_storages import LiveStorages
 from profiles.owned import Owned
 from profiles.profile import Access
 from runtime.accountant import Accountant
@@ -52,7 +52,6 @@ class _Seen:
     """A storage of the device, and the host memory it has while it is not there."""
 
     tracked: TrackedStorage
-    finalizer: "weakref.finalize[Any, Any]"
     host: HostStretch | None = None
 
 
@@ -85,13 +84,13 @@ class OnlineSwap(TorchDispatchMode):
         self._h2d = h2d
         self._shelf = shelf
         self._output_bytes = OutputBytes(device)
+        self._known: LiveStorages[_Seen] = LiveStorages(self._forget)
         # Those that can be moved, least recently used first.
         self._here: dict[int, _Seen] = {}
         self._fixed: dict[int, _Seen] = {}
         self._away: dict[int, _Seen] = {}
         # Threads of the process group may use these after the op that hands them over.
         self._exchanged: set[int] = set()
-        self._held: set[int] = set()
         self._addressed: set[int] = set()
         self._op = 0
         self._largest = Need(0, "", 0)
@@ -121,6 +120,7 @@ class OnlineSwap(TorchDispatchMode):
 
     def size_of(self, storage: torch.UntypedStorage) -> int:
         """Returns a storage's size in bytes, wherever they are."""
+        self._known.drain()
         seen = self._away.get(storage._cdata)
         return storage.nbytes() if seen is None else seen.tracked.size_bytes
 
@@ -130,44 +130,36 @@ class OnlineSwap(TorchDispatchMode):
         Args:
             kept: Storages that stay, by `_cdata`.
         """
+        self._known.drain()
         for cdata in self._idle(kept):
             self._evict(cdata)
 
     def hold(self, cdata: int) -> bool:
-        """Brings a storage in and keeps it until `let_go`: code that is no op uses it.
+        """Brings a storage in and keeps it until the next anchor: code that is no op uses it.
 
         Returns:
             Whether it was away.
         """
+        self._known.drain()
+        self._addressed.add(cdata)
         if cdata not in self._away:
             return False
-        self._held.add(cdata)
-        self._make_room(self._away[cdata].tracked.size_bytes, self._held)
+        self._make_room(self._away[cdata].tracked.size_bytes, {cdata})
         self._bring_in(cdata)
         return True
 
-    def let_go(self) -> None:
-        """Ends what `hold` began."""
-        self._held.clear()
-
     def hand_over(self, storage: torch.UntypedStorage) -> None:
         """Brings a storage back, outside any step, and lets go of it."""
+        self._known.drain()
         if storage._cdata in self._away:
             self._bring_in(storage._cdata)
         for place in self._places():
-            seen = place.pop(storage._cdata, None)
-            if seen is not None:
-                seen.finalizer.detach()
+            place.pop(storage._cdata, None)
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Brings in a storage whose address is taken; see `profiles.addresses`."""
-        cdata = storage._cdata
-        if storage.device != self._device or not in_thread_of_step(self._thread):
-            return
-        self._addressed.add(cdata)
-        if cdata in self._away:
-            self._make_room(self._away[cdata].tracked.size_bytes, {cdata})
-            self._bring_in(cdata)
+        if storage.device == self._device and in_thread_of_step(self._thread):
+            self.hold(storage._cdata)
 
     def at_anchor(self) -> None:
         """Addresses taken before an anchor are used no more."""
@@ -180,6 +172,7 @@ class OnlineSwap(TorchDispatchMode):
             torch.OutOfMemoryError: The device has no room for all that lives between steps. What
                 is still away may be asked for again.
         """
+        self._known.drain()
         failed: torch.OutOfMemoryError | None = None
         for place in self._places():
             for cdata, seen in tuple(place.items()):
@@ -189,7 +182,6 @@ class OnlineSwap(TorchDispatchMode):
                 except torch.OutOfMemoryError as error:
                     failed = failed or error
                     continue
-                seen.finalizer.detach()
                 del place[cdata]
         if failed is not None:
             raise failed
@@ -202,6 +194,7 @@ class OnlineSwap(TorchDispatchMode):
         kwargs = kwargs or {}
         if is_bookkeeping(func):
             return func(*args, **kwargs)
+        self._known.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
         self._prepare(inputs, self._output_bytes.of(func, args, kwargs))
         result = func(*args, **kwargs)
@@ -276,6 +269,7 @@ class OnlineSwap(TorchDispatchMode):
 
     def _use(self, storage: torch.UntypedStorage) -> None:
         """Puts a storage that is there at the end of the queue of those that leave."""
+        self._known.drain()
         cdata = storage._cdata
         if cdata in self._away:
             return
@@ -286,19 +280,18 @@ class OnlineSwap(TorchDispatchMode):
         (self._here if movable else self._fixed)[cdata] = seen
 
     def _get_to_know(self, storage: torch.UntypedStorage) -> _Seen:
-        tracked = TrackedStorage(storage, self._accountant)
-        finalizer = weakref.finalize(storage, self._forget, storage._cdata, tracked)
-        finalizer.atexit = False
-        return _Seen(tracked, finalizer)
+        seen = _Seen(TrackedStorage(storage, self._accountant))
+        self._known.put(storage, seen)
+        return seen
 
-    def _forget(self, cdata: int, tracked: TrackedStorage) -> None:
+    def _forget(self, seen: _Seen) -> None:
         """A storage has died, wherever its bytes were; its address may be used again."""
+        cdata = seen.tracked.cdata
         for place in self._places():
-            seen = place.get(cdata)
-            if seen is not None and seen.tracked is tracked:
+            if place.get(cdata) is seen:
                 del place[cdata]
                 self._exchanged.discard(cdata)
-                self._accountant.allow(tracked)
+                self._accountant.allow(seen.tracked)
                 self._give_back_host(seen)
 
     def _places(self) -> tuple[dict[int, _Seen], ...]:
