@@ -93,9 +93,10 @@ def locked_limit_text(size_bytes: int) -> str:
 def _free(root: Path) -> Room:
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
-        free = next(line for line in lines if line.startswith("MemAvailable:"))
-        return Room(int(free.split()[1]) * KIB, "the host's free memory")
-    except (OSError, StopIteration):
+        # No generator that is left early: Python swallows an interrupt while it closes one.
+        free = [line for line in lines if line.startswith("MemAvailable:")]
+        return Room(int(free[0].split()[1]) * KIB, "the host's free memory")
+    except (OSError, IndexError):
         pages = os.sysconf("SC_AVPHYS_PAGES")
         return Room(os.sysconf("SC_PAGE_SIZE") * pages, "the host's free memory")
 
