@@ -87,7 +87,8 @@ def _held(name: str, word: str, parameters: Collection[str], buffers: Collection
     held = {
         "parameter": name in parameters,
         "buffer": name in buffers,
-        "grad": name in parameters,
+        # A second gradient of one step is named after its anchor, with a count.
+        "grad": name.partition("#")[0] in parameters,
         "state": name.rpartition(".")[0] in parameters,
     }
     return held.get(word, True)

@@ -156,6 +156,28 @@ def adversarial() -> Workload:
     return Workload(model=model, optimizer=optimizer, step=step)
 
 
+def twice_backward() -> Workload:
+    """Two gradients of each parameter in one step, as sharpness-aware updates take them."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        error(model, inputs).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.add_(parameter.grad, alpha=0.05)
+        optimizer.zero_grad()
+        loss = error(model, inputs)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
 def carried() -> Workload:
     """A hidden state that goes from step to step."""
     model = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.Tanh())
@@ -428,6 +450,7 @@ STEPS: dict[str, Build] = {
     "checkpoint": partial(plain, model=partial(Checkpointed, reentrant=False)),
     "reentrant checkpoint": partial(plain, model=partial(Checkpointed, reentrant=True)),
     "adversarial": adversarial,
+    "backward twice": twice_backward,
     "carried state": carried,
     **{f"prefetch {place}": partial(prefetching, place) for place in ("start", "middle", "end")},
     "unseen batches": unseen_batches,

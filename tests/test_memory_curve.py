@@ -83,6 +83,14 @@ def test_measured_memory_is_the_planned_memory(name: str) -> None:
         assert list(map(str, found)) == []
 
 
+@pytest.mark.parametrize("name", ["zero_grad last", "loss with its graph", "carried state"])
+def test_the_whole_peak_is_budget_enough(name: str) -> None:
+    """The loss that a loop holds from the step before is part of the peak."""
+    plan = plan_within(recorded(STEPS[name]), 1.0)
+    assert plan.swaps == ()
+    assert differences(plan, STEPS[name]) == []
+
+
 @pytest.mark.parametrize(("reference", "settings"), TINY, ids=names)
 def test_so_it_is_for_built_in_workloads(reference: str, settings: dict[str, str]) -> None:
     build = partial(built, reference, settings)
