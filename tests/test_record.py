@@ -2,6 +2,7 @@
 
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,3 +241,55 @@ def test_recording_leaves_no_hook_behind() -> None:
     record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
     assert not any(module._forward_pre_hooks for module in workload.model.modules())
     assert not any(p._post_accumulate_grad_hooks for p in workload.model.parameters())
+
+
+class ByAddress(torch.autograd.Function):
+    """Stands for a kernel that is no op: nothing but anchors shows what it reads."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(inputs)
+        return torch.empty(inputs.shape).fill_(1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        (inputs,) = ctx.saved_tensors
+        return torch.ones(inputs.shape), torch.ones(WIDTH, WIDTH)
+
+
+class Addressed(nn.Module):
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = ByAddress.apply(inputs, self.weight)
+        return result
+
+
+def test_anchors_that_ask_for_bytes_touch_them() -> None:
+    """A saved tensor is needed where it is unpacked, a parameter where each of its modules runs."""
+    weight = nn.Parameter(torch.ones(WIDTH, WIDTH))
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Addressed(weight), nn.Tanh(), Addressed(weight))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    inputs = torch.ones(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(inputs).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    workload = Workload(model=model, optimizer=optimizer, step=step)
+    profile = record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    touched = {
+        storage.name: [profile.slots[touch.slot].anchor for touch in storage.touches]
+        for storage in profile.storages
+        if storage.touches
+    }
+    assert touched["parameter:1.weight"] == ["pre:1", "pre:3"]
+    packed = next(slot.anchor for slot in profile.slots if slot.anchor.startswith("pack:"))
+    assert f"un{packed}" in {anchor for anchors in touched.values() for anchor in anchors}
+    linear = next(s for s in profile.storages if s.name == "parameter:0.weight")
+    assert profile.slots[linear.touches[0].slot].anchor == "pre:0"
