@@ -32,7 +32,7 @@ def test_what_a_step_closes_over_is_reached() -> None:
     nested = {"pair": (torch.ones(1), [torch.ones(1)])}
 
     def step(default: torch.Tensor = batches[0]) -> torch.Tensor:
-        return default + batches[1] + nested["pair"][0]  # type: ignore[operator]
+        return default + batches[1] + nested["pair"][0]
 
     expected = [*batches, nested["pair"][0], nested["pair"][1][0]]
     assert set(map(id, expected)) <= reached(step)
