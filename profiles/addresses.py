@@ -104,7 +104,8 @@ def in_thread_of_step(step_thread: int) -> bool:
     return isinstance(threading.current_thread(), threading._DummyThread)
 
 
-_lock = threading.Lock()
+# An interrupt may come right after it is taken; the same thread can take it again.
+_lock = threading.RLock()
 _listeners: tuple[Listening, ...] = ()
 """Replaced as a whole, so whoever goes through them needs no lock."""
 _replaced: list[tuple[Any, str, Any]] = []

@@ -133,6 +133,7 @@ class Replay:
             self._hooks.relieve(self._op_guard)
         except BaseException:
             self._ears.close()
+            self._addresses.remove()
             raise
 
     def step(self) -> AbstractContextManager[StepStatistics]:
