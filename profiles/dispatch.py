@@ -122,11 +122,12 @@ def is_taken_apart(types: Any, args: Any, kwargs: Any) -> bool:
     """
     if not types:
         return False
-    return any(
-        tensor.layout not in SPARSE_PARTS and not has_storage(tensor)
+    wrappers = [
+        tensor
         for tensor in tensors_of((args, kwargs or {}))
-        if type(tensor) in types
-    )
+        if type(tensor) in types and tensor.layout not in SPARSE_PARTS and not has_storage(tensor)
+    ]
+    return bool(wrappers)
 
 
 def tensors_in(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[torch.Tensor, bool]]:

@@ -103,10 +103,12 @@ class Moves:
 
     def are_held(self) -> bool:
         """Whether the model and optimizer still hold what they held when the last step ended."""
-        return all(
-            tracked.is_held_as(storage_of(self._lookups[storage_id]()))
+        replaced = [
+            storage_id
             for storage_id, tracked in self.tracked.items()
-        )
+            if not tracked.is_held_as(storage_of(self._lookups[storage_id]()))
+        ]
+        return not replaced
 
     def enter(self) -> None:
         """Brings every storage where the plan has it when a step begins.

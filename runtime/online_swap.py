@@ -215,7 +215,7 @@ class OnlineSwap(TorchDispatchMode):
         wanted += sum(
             storage.nbytes()
             for cdata, storage in inputs.items()
-            if not any(cdata in place for place in self._places())
+            if not [place for place in self._places() if cdata in place]
         )
         if output_bytes is None:
             self.evict_all_but(set(inputs))

@@ -1,5 +1,6 @@
 """How many bytes an op will allocate for its results, known before it runs."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,9 +53,8 @@ class OutputBytes:
         named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
         if named:
             return named[-1].type != self._device.type
-        makes = any(argument.name == "device" for argument in func._schema.arguments)
-        tensors = any(isinstance(leaf, torch.Tensor) for leaf in leaves)
-        return makes and not tensors and self._device.type != "cpu"
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        return _takes_device(func) and not tensors and self._device.type != "cpu"
 
 
 def _run(func: OpOverload, args: Any, kwargs: Any) -> int:
@@ -83,15 +83,24 @@ def _described(leaf: Any) -> Any:
 
 def _on_meta(func: OpOverload, kwargs: Any) -> Any:
     """Has what makes a tensor from nothing make it without bytes."""
-    makes = any(argument.name == "device" for argument in func._schema.arguments)
-    return kwargs | {"device": META} if makes else kwargs
+    return kwargs | {"device": META} if _takes_device(func) else kwargs
 
 
+# Lists here, not generators that end early: Python swallows an interrupt while it closes one.
+
+
+@cache
+def _takes_device(func: OpOverload) -> bool:
+    return "device" in [argument.name for argument in func._schema.arguments]
+
+
+@cache
 def _allocates_nothing(func: OpOverload) -> bool:
     """Whether all that an op returns is what it was given, or no tensor at all."""
-    if func in RESIZES_ITS_ARGUMENT or any(a.is_out for a in func._schema.arguments):
-        return False
-    return all(
-        value.alias_info is not None or "Tensor" not in str(value.type)
+    outs = [argument for argument in func._schema.arguments if argument.is_out]
+    made = [
+        value
         for value in func._schema.returns
-    )
+        if value.alias_info is None and "Tensor" in str(value.type)
+    ]
+    return not made and not outs and func not in RESIZES_ITS_ARGUMENT
