@@ -56,6 +56,9 @@ def main() -> int:
             tally.add(interrupt(name, interrupter, closes=closes))
         except BaseException as error:
             tally.broke(f"{name}, {closes=}: {type(error).__name__}: {error}: {interrupter.raised}")
+        if not torch.is_grad_enabled():
+            tally.broke(f"{name}, {closes=}: no gradients any more: {interrupter.raised}")
+            torch.set_grad_enabled(True)
         if number % 500 == 499:
             print(f"{number + 1}: {tally}, {time.perf_counter() - start_s:.0f} s", flush=True)
     faulthandler.cancel_dump_traceback_later()
