@@ -138,6 +138,9 @@ class BoundaryGuard:
         return any(_guard_of(mode) is self for mode in modes)
 
 
+SETS_GRADIENTS = torch._C._set_grad_enabled
+
+
 class _CallGuard(TorchFunctionMode):
     """Sees every call of one of torch's Python functions before it runs."""
 
@@ -146,6 +149,14 @@ class _CallGuard(TorchFunctionMode):
         self.guard = guard
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            if func is SETS_GRADIENTS:
+                return func(*args)
+        except BaseException:
+            # Leaving `no_grad` comes past here, too: no interrupt may keep it from being left.
+            if func is SETS_GRADIENTS:
+                func(*args)
+            raise
         kwargs = kwargs or {}
         if func not in DESCRIBING:
             self.guard.look(func, (args, kwargs))

@@ -3,7 +3,10 @@
 import contextlib
 import gc
 import random
+import sys
 import weakref
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -323,3 +326,53 @@ def test_a_closed_replay_has_let_go_of_its_pool() -> None:
             one_step(replay, workload)
     assert pool() is None
     assert replay.summary()
+
+
+def left_by(count: int) -> bool:
+    """Leaves `no_grad` between two steps, interrupted before an instruction of the guard's.
+
+    Returns:
+        Whether the interrupt came before it was left.
+    """
+    seen = 0
+
+    def tracer(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("boundary_guard.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            seen += 1
+            if seen == count:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return tracer
+
+    around = torch.no_grad()
+    around.__enter__()
+    try:
+        sys.settrace(tracer)
+        around.__exit__(None, None, None)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def test_an_interrupt_between_steps_leaves_gradients_on() -> None:
+    """Leaving `no_grad` passes the guard, which must not keep it from being left.
+
+    Nothing can be done about the first instruction of the guard's function.
+    """
+    workload = small_training()
+    with Replay(plan_named("periodic"), workload.model, workload.optimizer) as replay:
+        for _ in range(2):
+            with replay.step():
+                workload.step()
+        left: list[bool] = []
+        while left_by(len(left) + 1):
+            left.append(torch.is_grad_enabled())
+            torch.set_grad_enabled(True)
+    assert len(left) > 5
+    assert all(left[1:])
