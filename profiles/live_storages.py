@@ -64,10 +64,11 @@ class LiveStorages(Generic[Note]):
             reference = self._released[0]
             assert isinstance(reference, _Reference)
             if self._references.get(reference.cdata) is reference:
-                del self._references[reference.cdata]
                 if reference.cdata in self._notes:
                     self._on_release(self._notes.pop(reference.cdata))
-            # Last: an interrupt before this has the same done again, to no effect.
+                # After the note, and the reference aside last of all: what an interrupt leaves
+                # undone is done when drained again.
+                del self._references[reference.cdata]
             self._released.popleft()
 
 
