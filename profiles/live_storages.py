@@ -49,10 +49,12 @@ class LiveStorages(Generic[Note]):
         """Sets what is known of a storage."""
         self.drain()
         cdata = storage._cdata
-        self._notes[cdata] = note
         if cdata not in self._references:
-            self._references[cdata] = _Reference(storage, self._released.append)
-            self._references[cdata].cdata = cdata
+            reference = _Reference(storage, self._released.append)
+            reference.cdata = cdata
+            # Before the note: one without a reference would never be forgotten.
+            self._references[cdata] = reference
+        self._notes[cdata] = note
 
     def replace(self, cdata: int, note: Note) -> None:
         """Sets what is known of a storage that was put in before."""
