@@ -114,6 +114,7 @@ class LimitedSteps:
         with ExitStack() as watched:
             watch_anchors(self._workload, shapes, watched)
             watched.enter_context(Listening(self._swap.on_address))
+            watched.enter_context(Listening(trace.on_address))
             for mode in (times, *workspaces):
                 watched.enter_context(mode)
             watched.enter_context(self._accountant.watch())

@@ -283,6 +283,13 @@ def test_within_a_limit_a_kernel_finds_its_bytes() -> None:
     for _ in range(steps):
         plain.step()
     assert_same(snapshot(limited), snapshot(plain))
+    taken = [
+        touch
+        for storage in profile.storages
+        for touch in storage.touches
+        if touch.access is Access.WRITE
+    ]
+    assert taken, "a plan made from this profile knows where the bytes are needed"
 
 
 @pytest.mark.parametrize(("in_thread", "touches"), [(False, 1), (True, 0)])
