@@ -88,7 +88,7 @@ def shown_and_used(path: Path) -> list[tuple[str | Path, ...]]:
         (b'{"format": "onnx", "version": 1}', "format is 'onnx', expected 'swapplan-"),
         (b"\xff\xfe\x00junk", "not JSON"),
         (b"[" * 50_000, "not JSON"),
-        (gzip.compress(b'{"format": "swapplan-profile"}' * 99)[:40], "end too early"),
+        (gzip.compress(b'{"format": "swapplan-profile"}' * 99, mtime=0)[:40], "end too early"),
         (b"\x1f\x8bno gzip at all, only its first bytes", "damaged"),
     ],
 )
