@@ -102,6 +102,15 @@ def test_an_exception_inside_the_step_leaves_everything_resident(where: str) -> 
         assert_same(snapshot(plain), snapshot(workload))
 
 
+@pytest.fixture
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A job of a shell's background starts with the key ignored, and its children do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 @pytest.mark.parametrize("where", ["forward", "backward", "between"])
 def test_ctrl_c_leaves_everything_resident_and_hangs_nothing(plan: Plan, where: str) -> None:
     """The main thread answers the key wherever it is, with copies in flight on both lanes."""
