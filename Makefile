@@ -31,9 +31,9 @@ gpu-bench: .venv/test.stamp
 library: .venv/demo.stamp
 	$(BIN)/python -m profiles.library.make
 
-# Plans the experiments of planner/paper again; takes half an hour.
+# Plans the experiments of notebooks/paper again; takes half an hour.
 paper: .venv/demo.stamp
-	$(BIN)/python -m planner.paper.make
+	cd notebooks && ../$(BIN)/python -m paper.make
 
 # Opens the notebooks in a browser.
 notebooks: .venv/notebooks.stamp
@@ -42,7 +42,7 @@ notebooks: .venv/notebooks.stamp
 # Draws the pictures of README.md again; less than two minutes.
 pictures: .venv/demo.stamp
 	mkdir -p notebooks/pictures
-	$(BIN)/python -m planner.readme_pictures \
+	PYTHONPATH=notebooks $(BIN)/python -m analysis.readme_pictures \
 		profiles/library/unet3d-144-v100-16gb.profile.json.gz notebooks/pictures
 
 setup: .venv/test.stamp

@@ -1,21 +1,26 @@
-"""What to move and when: gaps, memory, the ILP, the plan file, the schedule, the simulator.
+"""What to move and when: a plan for a recorded step, and how far from the best it can be.
 
-The plan file needs no solver, so that the runtime reads plans without one. Solving is
-`planner.solve.solve`.
+`solve` makes a plan from a profile. Reading one needs no solver, so that the runtime can.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from planner.plan import Plan, read_plan, write_plan
+    from planner.plan.plan import Plan, read_plan, write_plan
+    from planner.report.tables import memory_table, swaps_table
+    from planner.solving import solve
 
-__all__ = ["Plan", "read_plan", "write_plan"]
+__all__ = ["Plan", "memory_table", "read_plan", "solve", "swaps_table", "write_plan"]
+
+_HOMES = dict.fromkeys(("Plan", "read_plan", "write_plan"), "planner.plan.plan")
+_HOMES |= dict.fromkeys(("memory_table", "swaps_table"), "planner.report.tables")
+_HOMES["solve"] = "planner.solving"
 
 
 def __getattr__(name: str) -> Any:
     # On first use: the data model takes longer to import than `plan --help` may take.
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'planner' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("planner.plan"), name)
+    return getattr(import_module(_HOMES[name]), name)

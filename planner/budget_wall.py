@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from planner.gaps import Gap
-from planner.problem import Problem
-from profiles.errors import BudgetError
-from profiles.profile import LeftOut, Profile, Storage, StorageKind
-from profiles.slot_memory import alive_at, neediest_moments, ops_before_slots
+from planner.problem.gaps import Gap
+from planner.problem.problem import Problem
+from profiles.schema.errors import BudgetError
+from profiles.schema.memory import alive_at, neediest_moments, ops_before_slots
+from profiles.schema.profile import LeftOut, Profile, Storage, StorageKind
 
 
 class Stays(StrEnum):

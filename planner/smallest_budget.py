@@ -1,19 +1,17 @@
 """The smallest budget that can be met, and the message for a budget below it."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from planner.budget_wall import UnmetBudgetError, budget_wall
-from planner.model import build
-from planner.problem import Problem
-from planner.solver import Outcome, solve_model
-from planner.solver_name import SolverName
-from planner.stop import Limits
-from planner.trip_layout import whole_trips_pool_bytes
-from planner.variables import Goal
-from profiles.errors import SolverError
-from profiles.profile import Profile
-from profiles.quantities import size_text_down, size_text_up
+from planner.ilp.deadline import Limits, SolverName
+from planner.ilp.model import build
+from planner.ilp.solver import Outcome, solve_model
+from planner.ilp.variables import Goal
+from planner.problem.host_layout import whole_trips_fit_host, whole_trips_pool_bytes
+from planner.problem.problem import Problem
+from profiles.schema.errors import SolverError
+from profiles.schema.profile import Profile
+from profiles.schema.units import size_text_down, size_text_up
 
 BUDGET_TIME_LIMIT_S = 60.0
 
@@ -22,7 +20,7 @@ def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
     """Returns the set of gaps that reaches the smallest budget.
 
     Without a host budget it is every gap. With one it comes from the ILP with a slack on the budget
-    (`planner.model`, goal BUDGET), and its whole trips fit the host pool.
+    (`planner.ilp.model`, goal BUDGET), and its whole trips fit the host pool.
 
     Raises:
         SolverError: The solver failed.
@@ -39,13 +37,6 @@ def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
             return chosen
         # The ILP counts bytes, the pool must also place them side by side: leave room for that.
         host_bytes = max(0, host_bytes - over_bytes)
-
-
-def whole_trips_fit_host(problem: Problem, chosen: Iterable[int]) -> bool:
-    """Whether the host pool can hold every chosen gap from end to end."""
-    if problem.host_budget_bytes is None:
-        return True
-    return whole_trips_pool_bytes(problem, chosen) <= problem.host_budget_bytes
 
 
 def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> None:

@@ -1,18 +1,39 @@
-"""What one training step does: the data model, the anchors, recording, and workloads.
+"""What one training step allocates, uses and takes: how it is recorded, estimated and stored.
 
-The data model (`profiles.profile`) needs no torch, so that the planner can read profiles on a
-machine without it. Recording is `profiles.record.record`.
+`record` makes a profile of a `Workload`. Reading one needs no torch, so that plans can be made on a
+machine without it.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from profiles.errors import SwapplanError
-    from profiles.profile import Profile, read_profile, write_profile
+    from profiles.hardware.links import link_named
+    from profiles.hooks.workload import Workload
+    from profiles.recording.record import record
+    from profiles.schema.errors import SwapplanError
+    from profiles.schema.profile import Profile, WorkloadSource, read_profile, write_profile
 
-__all__ = ["Profile", "SwapplanError", "read_profile", "write_profile"]
+__all__ = [
+    "Profile",
+    "SwapplanError",
+    "Workload",
+    "WorkloadSource",
+    "link_named",
+    "read_profile",
+    "record",
+    "write_profile",
+]
 
-_HOMES = dict.fromkeys(__all__, "profiles.profile") | {"SwapplanError": "profiles.errors"}
+_HOMES = {
+    "Profile": "profiles.schema.profile",
+    "SwapplanError": "profiles.schema.errors",
+    "Workload": "profiles.hooks.workload",
+    "WorkloadSource": "profiles.schema.profile",
+    "link_named": "profiles.hardware.links",
+    "read_profile": "profiles.schema.profile",
+    "record": "profiles.recording.record",
+    "write_profile": "profiles.schema.profile",
+}
 
 
 def __getattr__(name: str) -> Any:

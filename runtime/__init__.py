@@ -10,12 +10,15 @@ Where a step runs a kernel that torch does not see, `runtime.touch(weight, rows)
 says what it uses.
 """
 
-from profiles.addresses import touch
-from runtime.accountant import EmulatedOutOfMemoryError
-from runtime.load import LoadedPlan, load, load_on_first
-from runtime.ranges import Ranges
-from runtime.replay import FallbackWarning, Replay
-from runtime.statistics import StepStatistics
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from profiles.hooks.addresses import touch
+    from runtime.replay.load import LoadedPlan, load, load_on_first
+    from runtime.replay.profiler_ranges import Ranges
+    from runtime.replay.replay import FallbackWarning, Replay
+    from runtime.replay.statistics import StepStatistics
+    from runtime.storage.accountant import EmulatedOutOfMemoryError
 
 __all__ = [
     "EmulatedOutOfMemoryError",
@@ -28,3 +31,24 @@ __all__ = [
     "load_on_first",
     "touch",
 ]
+
+_HOMES = {
+    "EmulatedOutOfMemoryError": "runtime.storage.accountant",
+    "FallbackWarning": "runtime.replay.replay",
+    "LoadedPlan": "runtime.replay.load",
+    "Ranges": "runtime.replay.profiler_ranges",
+    "Replay": "runtime.replay.replay",
+    "StepStatistics": "runtime.replay.statistics",
+    "load": "runtime.replay.load",
+    "load_on_first": "runtime.replay.load",
+    "touch": "profiles.hooks.addresses",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: the commands are in this package too, and `plan --help` must not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runtime' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,1 +1,1 @@
-"""Tests; helpers are imported as `tests.toys` and so on."""
+"""Tests; helpers are imported as `tests.support.planning.toys` and so on."""

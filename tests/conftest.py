@@ -3,8 +3,8 @@ those marked `gpu` run only where there is one.
 
 [Note: time in tests] No test may depend on how fast the machine is, or on its pausing for seconds:
 what is asserted is structure, counts, bytes, simulated time, or time on a clock that the test
-itself moves (`tests.fake_time`). Limits of time end what would hang, and leave room for a machine
-many times slower. `--scale-times` records as such machines would.
+itself moves (`tests.support.training.fake_time`). Limits of time end what would hang, and leave
+room for a machine many times slower. `--scale-times` records as such machines would.
 """
 
 import os
@@ -14,8 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from profiles.mode_stack import call_modes, leave_calls, leave_ops, op_modes
-from tests.scaled_times import scale_times
+from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
+from tests.support.training.scaled_times import scale_times
 
 # However slow the machine is, neither an example nor drawing one is too slow.
 settings.register_profile(

@@ -6,12 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from planner.baselines.case import case_of
-from planner.baselines.registry import BASELINES
-from planner.boundary import Boundary
-from planner.plan import BoundSource
-from planner.solve import solve
-from profiles.profile import write_profile
+from planner.heuristics.task import case_of
+from planner.plan.plan import Boundary, BoundSource
+from planner.solving import solve
+from planner.studies.registry import BASELINES
+from profiles.schema.profile import write_profile
 from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of, stall_percents
 from tests.benchmarks.bench_compare import Figures as CompareFigures
@@ -22,7 +21,7 @@ from tests.benchmarks.bench_growth import draw, fitted, series
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
 from tests.benchmarks.bench_solve import verdict, written
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
-from tests.toys import toy_link, unet_like
+from tests.support.planning.toys import toy_link, unet_like
 
 LINK = toy_link(2.0, 2.0, 1.0)
 

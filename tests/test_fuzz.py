@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from profiles.plain_text import is_plain
-from runtime.replay import FallbackWarning
+from profiles.schema.errors import is_plain
+from runtime.replay.replay import FallbackWarning
 from tests.benchmarks import fuzz_files, fuzz_training
-from tests.file_fuzz import broken_files
-from tests.plan_edits import edited_plans
-from tests.saved import KINDS, READ, content_of, record, refusal
+from tests.support.planning.file_fuzz import broken_files
+from tests.support.planning.plan_edits import edited_plans
+from tests.support.planning.saved import KINDS, READ, content_of, record, refusal
 
 FILES = 200
 PLANS = 3

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.build import check as check_source
 from profiles.workloads.catalog import WORKLOADS
-from tests import models
 from tests.benchmarks import bench_gpu
 from tests.benchmarks.bench_gpu import Effort, bench, largest
 from tests.benchmarks.bench_kernels import DeviceRate
@@ -24,7 +23,8 @@ from tests.gpu.fixed_window import SMALLEST_BYTES, WINDOW, FixedWindow
 from tests.gpu.ground import CpuGround
 from tests.gpu.methods import Method
 from tests.gpu.results import Results
-from tests.training import assert_same, snapshot
+from tests.support.training import models
+from tests.support.training.recorded import assert_same, snapshot
 
 [GPT2] = (case for case in TINY if case.reference == "gpt2")
 SMALLEST = replace(GPT2, values=GPT2.values[:1])

@@ -1,7 +1,8 @@
-"""Who may import whom: the table of three packages that meet only in two files.
+"""Who may import whom: three floors in one line, and on each floor rooms in one order.
 
-Imports inside functions count too, except where a rule says otherwise: `TYPE_CHECKING` blocks
-never run and do not count.
+A room is a folder. A line in it may import from its own room, from rooms before it on its floor,
+and from the rooms of lower floors that the table opens to it. Imports inside functions count too;
+`TYPE_CHECKING` blocks never run and do not count.
 """
 
 import ast
@@ -13,32 +14,53 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("planner", "profiles", "runtime")
-TORCH_FREE_PROFILES = frozenset(
-    {
-        "profiles.copy_engine",
-        "profiles.errors",
-        "profiles.files",
-        "profiles.hardware",
-        "profiles.link_facts",
-        "profiles.model_description",
-        "profiles.profile",
-        "profiles.profile_faults",
-        "profiles.progress",
-        "profiles.quantities",
-        "profiles.record_faults",
-        "profiles.sharing",
-        "profiles.slot_memory",
-        "profiles.version",
-    }
-)
-SOLVER_MODULES = ("planner.model", "planner.solve", "planner.solver")
-# The command line is where all parts meet; another test says when it may load them.
-COMMAND_LINE = "planner.cli"
+FLOORS = {
+    "profiles": (
+        "schema",
+        "hardware",
+        "hooks",
+        "recording",
+        "estimating",
+        "workloads",
+        "library",
+    ),
+    "planner": (
+        "plan",
+        "problem",
+        "heuristics",
+        "ilp",
+        "search",
+        "",
+        "studies",
+        "report",
+        "cli",
+    ),
+    "runtime": (
+        "host",
+        "kernels",
+        "lanes",
+        "storage",
+        "beyond_capacity",
+        "replay",
+        "proof",
+        "measure",
+        "cli",
+    ),
+}
+"""Each floor's rooms, from the ground up. The room without a name is the floor's own files."""
+OPEN = {
+    "profiles": {},
+    "planner": {"profiles": {"schema", "hardware", "library"}},
+    "runtime": {"profiles": set(FLOORS["profiles"]), "planner": {"plan"}},
+    "runtime.cli": {"planner": set(FLOORS["planner"])},
+}
+"""What each floor, or one room of it, sees of the floors below."""
+TORCH_FREE = ("profiles.schema", "profiles.hardware", "planner")
+SOLVERS = ("pulp", "highspy")
 
 
-def sources(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
@@ -64,9 +86,7 @@ def imported(node: ast.AST, *, in_functions: bool = True) -> Iterator[str]:
         elif isinstance(child, ast.ImportFrom):
             assert child.level == 0, "imports are absolute"
             assert child.module is not None
-            # `from planner import solve` may name a module or a thing in it.
             yield child.module
-            yield from (f"{child.module}.{alias.name}" for alias in child.names)
         elif in_functions or not isinstance(child, ast.FunctionDef):
             yield from imported(child, in_functions=in_functions)
 
@@ -75,36 +95,54 @@ def is_in(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+def place(module: str) -> tuple[str, str]:
+    """The floor and the room of a module."""
+    floor, *rest = module.split(".")
+    return floor, rest[0] if rest and rest[0] in FLOORS[floor] else ""
+
+
 def may_import(module: str, name: str) -> bool:
     """The table."""
-    if is_in(module, "profiles"):
-        return not is_in(name, "pulp", "highspy", "planner", "runtime")
-    if is_in(module, "runtime"):
-        return not is_in(name, "pulp", "highspy", COMMAND_LINE, *SOLVER_MODULES)
-    if is_in(module, COMMAND_LINE):
-        return True
-    if is_in(name, "profiles"):
-        return name == "profiles" or is_in(name, *TORCH_FREE_PROFILES)
-    return not is_in(name, "torch", "runtime", COMMAND_LINE)
+    if name.split(".")[0] not in FLOORS:
+        solver = is_in(name, *SOLVERS) and not is_in(module, "planner.ilp")
+        return not solver and not (is_in(name, "torch") and is_in(module, *TORCH_FREE))
+    (floor, room), (other_floor, other_room) = place(module), place(name)
+    if floor == other_floor:
+        rooms = FLOORS[floor]
+        return rooms.index(other_room) <= rooms.index(room)
+    seen = OPEN[floor] | OPEN.get(f"{floor}.{room}", {})
+    return other_room in seen.get(other_floor, ())
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_follow_the_table(package: str) -> None:
-    assert sources(package)
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_follow_the_table(floor: str) -> None:
+    assert sources(floor)
     broken = [
         f"{module_name(path)} imports {name}"
-        for path in sources(package)
+        for path in sources(floor)
+        if module_name(path) != floor  # its public names, each imported on first use
         for name in imported(ast.parse(path.read_text()))
         if not may_import(module_name(path), name)
     ]
     assert broken == []
 
 
+@pytest.mark.parametrize("floor", FLOORS)
+def test_every_folder_is_a_room_and_says_what_it_is_for(floor: str) -> None:
+    folders = {path.parent for path in sources(floor)} - {ROOT / floor}
+    assert {folder.relative_to(ROOT / floor).parts[0] for folder in folders} == {
+        room for room in FLOORS[floor] if room
+    }
+    for folder in folders:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+        assert len(list(folder.glob("*.py"))) <= 20, folder
+
+
 def test_the_command_line_imports_what_is_slow_on_demand() -> None:
-    slow = ("torch", "pulp", "pandas", "matplotlib", "runtime", "profiles.record")
+    slow = ("torch", "pulp", "pandas", "matplotlib", "profiles.recording", "runtime.replay")
     broken = [
         f"{module_name(path)} imports {name}"
-        for path in sources("planner/cli")
+        for path in [*sources("planner/cli"), *sources("runtime/cli")]
         for name in imported(ast.parse(path.read_text()), in_functions=False)
         if is_in(name, *slow)
     ]
@@ -112,20 +150,24 @@ def test_the_command_line_imports_what_is_slow_on_demand() -> None:
 
 
 def test_the_table_tells_right_from_wrong() -> None:
-    assert not may_import("profiles.record", "pulp")
-    assert not may_import("profiles.record", "planner.plan")
-    assert not may_import("planner.solve", "torch.nn")
-    assert not may_import("planner.solve", "profiles.record")
-    assert not may_import("planner.memory", "planner.cli")
-    assert not may_import("runtime.replay", "planner.solve")
-    assert may_import("runtime.replay", "planner.solver_name")
-    assert may_import("planner.cli.run", "runtime.proof")
-    assert may_import("planner.gaps", "profiles.profile.Profile")
+    assert not may_import("profiles.recording.record", "pulp")
+    assert not may_import("profiles.recording.record", "planner.plan.plan")
+    assert not may_import("profiles.hooks.anchors", "profiles.recording.trace")
+    assert not may_import("planner.solving", "torch.nn")
+    assert not may_import("planner.solving", "profiles.recording.record")
+    assert not may_import("planner.search.local_search", "planner.solving")
+    assert not may_import("planner.plan.plan", "planner.cli.solve")
+    assert not may_import("planner.cli.solve", "runtime.cli.app")
+    assert not may_import("runtime.replay.replay", "planner.solving")
+    assert may_import("planner.ilp.solver", "pulp")
+    assert may_import("runtime.cli.run", "planner.cli.output")
+    assert may_import("runtime.cli.run", "runtime.proof.proof")
+    assert may_import("planner.problem.gaps", "profiles.schema.profile")
 
 
 def test_there_are_no_other_packages() -> None:
     found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert found == {*PACKAGES, "tests"}
+    assert found == {*FLOORS, "tests"}
 
 
 def run_python(code: str) -> str:
@@ -138,12 +180,17 @@ def run_python(code: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import runtime", ("pulp", "highspy", "pandas", "typer")),
-        ("import planner.plan", ("torch", "pulp", "numpy")),
-        ("import profiles.profile", ("torch", "pulp", "numpy")),
+        ("import runtime", ("torch", "pulp", "highspy", "pandas", "typer")),
+        ("import runtime.replay.load", ("pulp", "highspy", "pandas", "typer")),
+        ("import planner.plan.plan", ("torch", "pulp", "numpy")),
+        ("import profiles.schema.profile", ("torch", "pulp", "numpy")),
         ("import profiles.workloads.catalog", ("torch", "monai", "nilearn")),
-        *((f"import {name}", ("torch", "pulp")) for name in sorted(TORCH_FREE_PROFILES)),
-        ("import planner.cli", ("torch", "pulp", "pandas", "matplotlib", "runtime")),
+        *(
+            (f"import {module_name(path)}", ("torch", "pulp"))
+            for folder in ("profiles/schema", "profiles/hardware", "planner/plan")
+            for path in sources(folder)
+        ),
+        ("import runtime.cli", ("torch", "pulp", "pandas", "matplotlib")),
     ],
 )
 def test_an_import_loads_only_what_it_may(statement: str, unwanted: tuple[str, ...]) -> None:
@@ -153,7 +200,7 @@ def test_an_import_loads_only_what_it_may(statement: str, unwanted: tuple[str, .
 
 HELP = """
 import contextlib, io, sys
-from planner.cli import main
+from runtime.cli import main
 
 commands = {commands}
 with contextlib.redirect_stdout(io.StringIO()):
@@ -164,7 +211,7 @@ print(*sys.modules)
 
 def test_help_loads_nothing_but_the_command_line_and_the_files_records() -> None:
     """It answers in under half a second, and every second is one of importing."""
-    from planner.cli.app import app
+    from runtime.cli.app import app
 
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     commands = [[], *([name] for name in names)]
@@ -173,7 +220,7 @@ def test_help_loads_nothing_but_the_command_line_and_the_files_records() -> None
     not_of_python = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"__main__"}
     light = {"annotated_doc", "annotated_types", "markdown_it", "mdurl", "pydantic"}
     light |= {"pydantic_core", "pygments", "rich", "shellingham", "typer", "typing_extensions"}
-    light |= {"typing_inspection", "click", "planner", "profiles"}
+    light |= {"typing_inspection", "click", *FLOORS}
     # Rich looks for it; it is there where nbformat is.
     light |= {"attr"}
     # An editable installation has a finder of its own.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from profiles.workload import Workload
-from tests.models import MODELS, twice_with_neighbour
+from profiles.hooks.workload import Workload
+from tests.support.training.models import MODELS, twice_with_neighbour
 
 STEPS = 2
 

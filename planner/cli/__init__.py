@@ -1,9 +1,5 @@
-"""The command line: `plan profile`, `plan solve`, `plan show`, `plan run`.
+"""The planning commands: what they ask of the planner and print. The app is `runtime.cli`.
 
-A command imports what is slow (torch, PuLP, pandas) inside its function, so that `plan --help`
-answers at once.
+A command imports what is slow (PuLP, pandas) inside its function, so that `plan --help` answers at
+once.
 """
-
-from planner.cli.app import main
-
-__all__ = ["main"]

@@ -7,12 +7,12 @@ import typer
 
 from planner.cli.options import TimeLimit
 from planner.cli.output import print_line, print_table, progress_bars
-from planner.cli.quantity import size_text
-from planner.solver_name import SolverName
+from planner.ilp.deadline import SolverName
+from profiles.schema.units import size_text
 
 if TYPE_CHECKING:
-    from planner.check import Check, StoredPlan
-    from profiles.profile import Profile
+    from planner.studies.check import Check, StoredPlan
+    from profiles.schema.profile import Profile
 
 
 def check(
@@ -35,9 +35,9 @@ def check(
     time_limit: TimeLimit = 600.0,
 ) -> None:
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
-    from planner.check import check_plan, read_stored_plan
+    from planner.studies.check import check_plan, read_stored_plan
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.profile import read_profile
 
     stored = read_stored_plan(plan)
     if profile is None:
@@ -67,7 +67,7 @@ def _check_against(
 ) -> "Check":
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
-        from planner.check import check_plan_against
+        from planner.studies.check import check_plan_against
 
         progress("checking plan and bound", 0, 1)
         return check_plan_against(plan, profile, solver=solver, time_limit_s=time_limit_s)

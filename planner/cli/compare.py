@@ -15,13 +15,13 @@ from planner.cli.options import (
     TimeLimit,
 )
 from planner.cli.output import progress_bars, wrote
-from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
-from planner.solver_name import SolverName
+from planner.ilp.deadline import SolverName
+from profiles.schema.units import parse_budget_bytes, parse_size_bytes
 
 if TYPE_CHECKING:
-    from planner.baselines.case import Case
-    from planner.baselines.compare import Row
-    from profiles.profile import Link, Profile
+    from planner.heuristics.task import Case
+    from planner.studies.compare import Row
+    from profiles.schema.profile import Link, Profile
 
 
 Budget = Annotated[
@@ -60,9 +60,9 @@ def compare(
     """Sets our plan beside published baselines: their selections, their timing, one simulator."""
     from planner.cli.compare_report import print_comparison, write_csv
     from planner.cli.link import choose_link
-    from profiles.files import check_writable
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.files import check_writable
+    from profiles.schema.profile import read_profile
 
     recorded = read_profile(profile_path(profile))
     chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
@@ -77,8 +77,8 @@ def compare(
 
 
 def _case(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Case":
-    from planner.baselines.case import case_of
-    from planner.memory import slot_memory
+    from planner.heuristics.task import case_of
+    from planner.plan.device_memory import slot_memory
 
     peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
@@ -92,14 +92,14 @@ def _rows(
     """Ours first, then our selection with other timings, then every baseline."""
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
-        from planner.baselines.compare import Comparison
-        from planner.baselines.ours import (
+        from planner.studies.compare import Comparison
+        from planner.studies.our_plan import (
             our_plan,
             our_row,
             our_selection_otherwise_timed,
             our_smallest_budget_bytes,
         )
-        from planner.baselines.registry import BASELINES
+        from planner.studies.registry import BASELINES
 
         plan = our_plan(case, solver=solver, time_limit_s=time_limit, progress=progress)
         ours = our_row(plan, our_smallest_budget_bytes(case) if is_full else None)

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.baselines.case import Case
-from planner.baselines.checkpointing import full_checkpointing
-from planner.baselines.compare import Row, comparison_table
-from planner.baselines.registry import BASELINES, PUBLISHED
-from planner.boundary import Boundary
 from planner.cli.output import print_table
-from planner.cli.quantity import rate_text, size_text, time_text
-from profiles.files import write_atomically
+from planner.heuristics.task import Case
+from planner.plan.plan import Boundary
+from planner.studies.checkpointing import full_checkpointing
+from planner.studies.compare import Row, comparison_table
+from planner.studies.registry import BASELINES, PUBLISHED
+from profiles.schema.files import write_atomically
+from profiles.schema.units import rate_text, size_text, time_text
 
 NUMBERS = ("step", "stall", "out per step", "peak", "smallest budget", "over bound", "our timing")
 NONE = "-"

@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable
 
 from planner.cli.output import print_line, print_table
-from planner.cli.quantity import rate_text, size_text, time_text
 from planner.cli.sharing import SHARE, Workers
-from planner.plan import Plan
-from planner.shared_link import exchanged_bytes
-from planner.worker_costs import worker_costs_table
-from profiles.profile import LeftOut, Profile
-from profiles.sharing import NOTHING_SHARED
+from planner.plan.plan import Plan
+from planner.studies.shared_link import exchanged_bytes, worker_costs_table
+from profiles.schema.link import NOTHING_SHARED
+from profiles.schema.profile import LeftOut, Profile
+from profiles.schema.units import rate_text, size_text, time_text
 
 NUMBERS = ("workers", "to the host", "from it", "both together", "stall", "step", "host pools")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from planner.plan import Plan
-    from profiles.profile import Profile
+    from planner.plan.plan import Plan
+    from profiles.schema.profile import Profile
 
 HELP = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
 
@@ -22,11 +22,10 @@ def diff(
     ] = 15,
 ) -> None:
     """Compares two plans, or two profiles: what differs, what that costs, and why."""
-    from planner.cli.diff_report import print_plan_differences
-    from planner.cli.profile_diff_report import print_profile_differences
-    from planner.plan import Plan
-    from profiles.errors import FileError
-    from profiles.profile import Profile
+    from planner.cli.diff_report import print_plan_differences, print_profile_differences
+    from planner.plan.plan import Plan
+    from profiles.schema.errors import FileError
+    from profiles.schema.profile import Profile
 
     one, other = _read(a), _read(b)
     # Read before anything is said, so that a wrong second file leaves no half of an answer.
@@ -42,16 +41,16 @@ def diff(
 
 
 def _read(file: Path) -> "Plan | Profile":
-    from planner.plan import Plan, read_plan
-    from profiles.files import format_of
+    from planner.plan.plan import Plan, read_plan
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.files import format_of
+    from profiles.schema.profile import read_profile
 
     path = profile_path(file)
     return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
 
 
 def _kind(content: "Plan | Profile") -> str:
-    from planner.plan import Plan
+    from planner.plan.plan import Plan
 
     return "plan" if isinstance(content, Plan) else "profile"

@@ -1,10 +1,9 @@
 """Which link a command means: one of the table, or rates of the user's own."""
 
-from planner.cli.quantity import parse_rate_bytes_per_us
-from planner.cli.recording import CUDA
-from profiles.errors import QuantityError
-from profiles.hardware import CUSTOM, MEASURED, link_named
-from profiles.profile import Link, Provenance
+from profiles.hardware.links import CUSTOM, MEASURED, link_named
+from profiles.schema.errors import QuantityError
+from profiles.schema.profile import Link, Provenance
+from profiles.schema.units import parse_rate_bytes_per_us
 
 
 def is_to_be_measured(device: str, name: str | None, d2h: str | None, h2d: str | None) -> bool:
@@ -14,7 +13,7 @@ def is_to_be_measured(device: str, name: str | None, d2h: str | None, h2d: str |
     """
     if d2h is not None or h2d is not None:
         return False
-    return name == MEASURED or (name is None and device == CUDA)
+    return name == MEASURED or (name is None and device == "cuda")
 
 
 def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | None) -> Link:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from planner.solver_name import SolverName
-from profiles.errors import QuantityError
+from planner.ilp.deadline import SolverName
+from profiles.schema.errors import QuantityError
 
 OutputFile = Annotated[
     Path,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from profiles.plain_text import plain
+from profiles.schema.errors import plain
 
 if TYPE_CHECKING:
     from rich.console import Console

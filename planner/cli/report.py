@@ -3,10 +3,8 @@
 import math
 
 from planner.cli.output import print_line, print_table
-from planner.cli.quantity import size_text, time_text
-from planner.descriptions import certificate_rows, link_text, sharing_text, workload_text
-from planner.plan import Plan
-from planner.tables import (
+from planner.plan.plan import Plan
+from planner.report.tables import (
     kinds_table,
     left_out_table,
     memory_table,
@@ -14,8 +12,10 @@ from planner.tables import (
     storages_table,
     swaps_table,
 )
-from profiles.profile import Profile, Provenance
-from profiles.sharing import Sharing
+from planner.report.text import certificate_rows, link_text, sharing_text, workload_text
+from profiles.schema.link import Sharing
+from profiles.schema.profile import Profile, Provenance
+from profiles.schema.units import size_text, time_text
 
 
 def print_profile(profile: Profile, *, top: int) -> None:

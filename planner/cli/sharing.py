@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from planner.cli.quantity import parse_rate_bytes_per_us
-from profiles.errors import QuantityError
+from profiles.schema.errors import QuantityError
+from profiles.schema.units import parse_rate_bytes_per_us
 
 if TYPE_CHECKING:
-    from planner.shared_link import Exchange
-    from profiles.profile import Link, Profile
-    from profiles.sharing import Sharing
+    from planner.studies.shared_link import Exchange
+    from profiles.schema.link import Sharing
+    from profiles.schema.profile import Link, Profile
 
 SHARE = "--share"
 SWITCH, SOCKET, MEMORY = "switch", "socket", "memory"
@@ -44,7 +44,7 @@ class Workers:
         Raises:
             QuantityError: Nothing is.
         """
-        from planner.shared_link import shared_link
+        from planner.studies.shared_link import shared_link
 
         if self.sharing is None:
             return self.alone
@@ -68,8 +68,8 @@ def choose_workers(
     Raises:
         QuantityError: `--share` is unreadable, or there is none and nothing is known.
     """
-    from planner.shared_link import Exchange, exchanged_bytes
-    from profiles.hardware import known_sharing
+    from planner.studies.shared_link import Exchange, exchanged_bytes
+    from profiles.hardware.links import known_sharing
 
     known = profile.sharing if alone == profile.link else known_sharing(alone)
     sharing = known if share is None else parse_sharing(share)
@@ -93,8 +93,8 @@ def parse_sharing(text: str) -> "Sharing":
     Raises:
         QuantityError: It is something else.
     """
-    from profiles.hardware import LINK_FACTS
-    from profiles.sharing import NOTHING_SHARED, Figure, Sharing
+    from profiles.hardware.links import LINK_FACTS
+    from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
 
     if text.strip() == NOTHING:
         return NOTHING_SHARED

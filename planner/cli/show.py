@@ -8,8 +8,11 @@ import typer
 from planner.cli.output import wrote
 
 if TYPE_CHECKING:
-    from planner.plan import Plan
-    from profiles.profile import Profile
+    from planner.plan.plan import Plan
+    from profiles.schema.profile import Profile
+
+
+from planner.cli.options import OutputFile
 
 
 def show(
@@ -29,10 +32,10 @@ def show(
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
     from planner.cli.report import print_plan, print_profile
-    from planner.plan import Plan, read_plan
-    from profiles.files import check_writable, format_of
+    from planner.plan.plan import Plan, read_plan
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.files import check_writable, format_of
+    from profiles.schema.profile import read_profile
 
     if png is not None:
         check_writable(png, keep=file)
@@ -49,11 +52,55 @@ def show(
 
 
 def _draw(content: "Profile | Plan", budget_bytes: int | None, title: str, png: Path) -> None:
-    from planner.plots import memory_figure, png_bytes
-    from planner.tables import memory_table
-    from profiles.files import write_atomically
+    from planner.report.plots import memory_figure, png_bytes
+    from planner.report.tables import memory_table
+    from profiles.schema.files import write_atomically
 
     figure = memory_figure(
         memory_table(content), title=title, times=content.times, budget_bytes=budget_bytes
     )
     write_atomically(png_bytes(figure), png)
+
+
+def report(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            show_default=False,
+            help="Where to write the page, such as report.html. An older file there is replaced "
+            "once the new one is complete.",
+        ),
+    ],
+) -> None:
+    """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
+    from planner.plan.plan import read_plan
+    from planner.report.page import write_report_page
+    from profiles.library.index import profile_path
+    from profiles.schema.files import check_writable
+
+    check_writable(output, keep=plan)
+    write_report_page(read_plan(profile_path(plan)), output)
+    wrote(output)
+
+
+def trace(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+    ],
+    output: OutputFile,
+) -> None:
+    """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
+    from planner.plan.plan import read_plan
+    from planner.report.perfetto import write_trace
+    from profiles.library.index import profile_path
+    from profiles.schema.files import check_writable
+
+    check_writable(output, keep=plan)
+    write_trace(read_plan(profile_path(plan)), output)
+    wrote(output)

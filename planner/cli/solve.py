@@ -20,13 +20,13 @@ from planner.cli.options import (
     WorkerCount,
 )
 from planner.cli.output import progress_bars, wrote
-from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
-from planner.solver_name import SolverName
+from planner.ilp.deadline import SolverName
+from profiles.schema.units import parse_budget_bytes, parse_size_bytes
 
 if TYPE_CHECKING:
     from planner.cli.sharing import Workers
-    from planner.plan import Plan
-    from profiles.profile import Profile
+    from planner.plan.plan import Plan
+    from profiles.schema.profile import Profile
 
 Budget = Annotated[
     str,
@@ -58,10 +58,10 @@ def solve(
     from planner.cli.link import choose_link
     from planner.cli.sharing import choose_workers
     from planner.cli.wall_report import tell_wall
-    from planner.plan import write_plan
-    from profiles.files import check_writable
+    from planner.plan.plan import write_plan
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.files import check_writable
+    from profiles.schema.profile import read_profile
 
     recorded = read_profile(profile_path(profile))
     alone = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
@@ -98,8 +98,8 @@ def _solved(
     min_size: str | None,
 ) -> "Plan":
     """Solves for what the options ask."""
-    from planner.memory import slot_memory
-    from planner.shared_link import host_budget_each_bytes
+    from planner.plan.device_memory import slot_memory
+    from planner.studies.shared_link import host_budget_each_bytes
 
     peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
@@ -108,7 +108,7 @@ def _solved(
     link = workers.link
     with progress_bars() as progress, early_end() as interrupted:
         progress("loading the solver", 0, 1)
-        from planner.solve import solve as solve_profile
+        from planner.solving import solve as solve_profile
 
         return solve_profile(
             profile,

@@ -18,12 +18,12 @@ from planner.cli.options import (
     TimeLimit,
 )
 from planner.cli.output import progress_bars
-from planner.cli.quantity import parse_size_bytes
-from planner.solver_name import SolverName
+from planner.ilp.deadline import SolverName
+from profiles.schema.units import parse_size_bytes
 
 if TYPE_CHECKING:
-    from planner.sweep import SweepPoint, SweepRow, SweepSettings
-    from profiles.profile import Profile
+    from planner.studies.sweep import SweepPoint, SweepRow, SweepSettings
+    from profiles.schema.profile import Profile
 
 
 Budgets = Annotated[
@@ -75,10 +75,10 @@ def sweep(
     """
     from planner.cli.sweep_choices import parse_budgets_bytes, parse_link_choices
     from planner.cli.sweep_report import tell_sweep
-    from planner.sweep import SweepSettings, sweep_points
-    from profiles.files import check_writable
+    from planner.studies.sweep import SweepSettings, sweep_points
     from profiles.library.index import profile_path
-    from profiles.profile import read_profile
+    from profiles.schema.files import check_writable
+    from profiles.schema.profile import read_profile
 
     recorded = read_profile(profile_path(profile))
     choices = parse_link_choices(
@@ -115,7 +115,7 @@ def _solve(
     rows: "dict[int, SweepRow]",
 ) -> None:
     """Puts each point's row at its position as soon as it is there."""
-    from planner.sweep_processes import solve_points
+    from planner.studies.sweep import solve_points
 
     with (
         progress_bars() as progress,

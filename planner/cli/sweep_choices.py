@@ -1,13 +1,13 @@
 """What a sweep is asked for: its lists of budgets, links and numbers of workers."""
 
 from planner.cli.link import choose_link
-from planner.cli.quantity import parse_budget_bytes, parse_size_bytes
 from planner.cli.sharing import Workers, choose_workers
-from planner.memory import slot_memory
-from planner.shared_link import host_budget_each_bytes
-from planner.sweep import LinkChoice
-from profiles.errors import QuantityError
-from profiles.profile import Profile
+from planner.plan.device_memory import slot_memory
+from planner.studies.shared_link import host_budget_each_bytes
+from planner.studies.sweep import LinkChoice
+from profiles.schema.errors import QuantityError
+from profiles.schema.profile import Profile
+from profiles.schema.units import parse_budget_bytes, parse_size_bytes
 
 
 def parse_budgets_bytes(profile: Profile, budgets: str) -> tuple[int, ...]:

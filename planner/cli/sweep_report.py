@@ -5,14 +5,13 @@ from pathlib import Path
 
 from planner.cli.cost_report import ANOTHER_WAY
 from planner.cli.output import print_table, wrote
-from planner.cli.quantity import size_text, time_text
-from planner.memory import slot_memory
-from planner.plan import BoundSource
-from planner.shared_link import exchanged_bytes
-from planner.sweep import SweepOutcome, SweepRow, sweep_table
-from profiles.files import write_atomically
-from profiles.profile import Profile
-from profiles.quantities import size_text_up
+from planner.plan.device_memory import slot_memory
+from planner.plan.plan import BoundSource
+from planner.studies.shared_link import exchanged_bytes
+from planner.studies.sweep import SweepOutcome, SweepRow, sweep_table
+from profiles.schema.files import write_atomically
+from profiles.schema.profile import Profile
+from profiles.schema.units import size_text, size_text_up, time_text
 
 NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
 
@@ -109,8 +108,8 @@ def _peak_bytes(profile: Profile) -> int:
 
 
 def _draw(profile: Profile, name: str, rows: Sequence[SweepRow], png: Path) -> None:
-    from planner.plots import png_bytes
-    from planner.sweep_plot import sweep_figure
+    from planner.report.plots import png_bytes
+    from planner.report.sweep_plots import sweep_figure
 
     figure = sweep_figure(
         sweep_table(rows),

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from planner.budget_wall import BudgetWall, Stays, UnmetBudgetError
 from planner.cli.output import print_line, print_table
-from planner.cli.quantity import size_text
-from profiles.quantities import size_text_up
+from profiles.schema.units import size_text, size_text_up
 
 TOP = 8
 """How many storages are listed by name."""

@@ -5,9 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
-from profiles.errors import FileError
-from profiles.files import Count, FileRecord, Microseconds, Record, read_file
-from profiles.profile import Provenance
+from profiles.schema.errors import FileError
+from profiles.schema.files import Count, FileRecord, Microseconds, Record, read_file
+from profiles.schema.profile import Provenance
 
 PREFIX = "library:"
 ENDING = ".profile.json.gz"

@@ -4,16 +4,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from profiles.accelerator_roofline import target_of
-from profiles.accelerators import accelerator_named
-from profiles.estimate import estimate
-from profiles.files import write_file
-from profiles.hardware import link_named
+from profiles.estimating.estimate import estimate
+from profiles.estimating.roofline import target_of
+from profiles.hardware.accelerators import accelerator_named
+from profiles.hardware.links import link_named
 from profiles.library.index import ENDING, INDEX, Entry, Index, WorkloadSize, folder
 from profiles.library.recipes import A100, RECIPES, Recipe
-from profiles.profile import Profile, StorageKind, WorkloadSource, write_profile
-from profiles.slot_memory import slot_memory
-from profiles.version import CREATED_BY
+from profiles.schema.files import CREATED_BY, write_file
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile, StorageKind, WorkloadSource, write_profile
 from profiles.workloads import WORKLOADS, build
 
 

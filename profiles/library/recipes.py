@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from profiles.profile import WorkloadSource
+from profiles.schema.profile import WorkloadSource
 
 
 @dataclass(frozen=True, kw_only=True)

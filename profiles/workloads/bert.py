@@ -5,7 +5,7 @@ from typing import NamedTuple, Unpack
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.text import BYTES, text_batches
 from profiles.workloads.training_step import HowToTrain, checkpointed, training
 

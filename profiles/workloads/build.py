@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from profiles.errors import WorkloadError
-from profiles.profile import WorkloadSource
+from profiles.schema.errors import WorkloadError
+from profiles.schema.profile import WorkloadSource
 from profiles.workloads.builtin import Builtin
 from profiles.workloads.catalog import WORKLOADS
 from profiles.workloads.setting import read_settings
@@ -16,7 +16,7 @@ from profiles.workloads.setting import read_settings
 if TYPE_CHECKING:
     import torch
 
-    from profiles.workload import Workload
+    from profiles.hooks.workload import Workload
 
 HOST_FULL = "can't allocate memory"
 """What torch's allocator for the CPU says."""
@@ -111,7 +111,7 @@ def _host_memory_told(name: str) -> Iterator[None]:
 
 
 def _guarded(name: str, workload: "Workload") -> "Workload":
-    from profiles.workload import Workload
+    from profiles.hooks.workload import Workload
 
     def step() -> "torch.Tensor":
         with _host_memory_told(name):

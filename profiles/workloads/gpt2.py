@@ -4,7 +4,7 @@ from typing import NamedTuple, Unpack
 
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.next_token import next_token_training
 from profiles.workloads.text import BYTES
 from profiles.workloads.training_step import HowToTrain, checkpointed

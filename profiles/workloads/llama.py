@@ -11,7 +11,7 @@ from typing import NamedTuple, Unpack
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.builtin import BF16
 from profiles.workloads.next_token import next_token_training
 from profiles.workloads.text import BYTES

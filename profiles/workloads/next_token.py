@@ -4,7 +4,7 @@ from typing import Unpack
 
 import torch
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.text import text_batches
 from profiles.workloads.training_step import HowToTrain, training
 

@@ -4,7 +4,7 @@ from typing import Unpack
 
 import torch
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.slices import brain_slices
 from profiles.workloads.training_step import HowToTrain, training
 

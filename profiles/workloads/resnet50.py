@@ -4,7 +4,7 @@ from typing import Unpack
 
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.picture_classes import CLASSES, classifier_training
 from profiles.workloads.training_step import HowToTrain
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from profiles.errors import WorkloadError
+from profiles.schema.errors import WorkloadError
 
 
 @dataclass(frozen=True, kw_only=True)

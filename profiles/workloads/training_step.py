@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.builtin import ADAM, ADAMW, BF16, FP16, FP32, MOMENTUM, YES
 
 MOMENTUM_SHARE = 0.9

@@ -6,7 +6,7 @@ import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet, DynUNet
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.brain import brain
 from profiles.workloads.catalog import BASIC_UNET, LEVELS_DIVISOR
 from profiles.workloads.training_step import HowToTrain, training

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from profiles.errors import SwapplanError, WorkloadError
-from profiles.hooks_refused import MESSAGE, is_refusal_of_hooks
-from profiles.workload import Workload
+from profiles.hooks.workload import MESSAGE, Workload, is_refusal_of_hooks
+from profiles.schema.errors import SwapplanError, WorkloadError
 
-EXPECTED = "a profiles.workload.Workload or a tuple (model, optimizer, step)"
+EXPECTED = "a profiles.hooks.workload.Workload or a tuple (model, optimizer, step)"
 
 
 def load(reference: str) -> Callable[[Mapping[str, str]], Workload]:

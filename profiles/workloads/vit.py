@@ -4,7 +4,7 @@ from typing import NamedTuple, Unpack
 
 from transformers import ViTConfig, ViTForImageClassification
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 from profiles.workloads.catalog import PATCH_EDGE
 from profiles.workloads.picture_classes import CLASSES, classifier_training
 from profiles.workloads.training_step import HowToTrain, checkpointed

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from profiles.copy_engine import CopyEngine
+from profiles.schema.link import CopyEngine
 from runtime.kernels.batch import BatchTable, batch_words
 from runtime.kernels.job import CopyJob, Grid
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from profiles.errors import SwapplanError
+from profiles.schema.errors import SwapplanError
 from runtime.kernels.job import MAX_BLOCK_THREADS
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Which engines can carry a copy between device and host exactly."""
 
-from profiles.copy_engine import CopyEngine
+from profiles.schema.link import CopyEngine
 from runtime.kernels.layout import StridedLayout
 
 

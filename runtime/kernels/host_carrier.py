@@ -4,7 +4,7 @@ import ctypes
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from profiles.errors import SwapplanError
+from profiles.schema.errors import SwapplanError
 from runtime.kernels.batch import ROW_WORDS, BatchTable
 from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.compile import INSTALL

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from planner.baselines.registry import BASELINES
+from planner.studies.registry import BASELINES
 from tests.benchmarks.bench_compare import TIED_US
 from tests.benchmarks.bench_solve import print_rows
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from planner.baselines.case import Case, case_of
-from planner.baselines.compare import Comparison
-from planner.baselines.registry import BASELINES
-from planner.memory import slot_memory
-from profiles.hardware import link_named
+from planner.heuristics.task import Case, case_of
+from planner.plan.device_memory import slot_memory
+from planner.studies.compare import Comparison
+from planner.studies.registry import BASELINES
+from profiles.hardware.links import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
-from profiles.profile import read_profile
+from profiles.schema.profile import read_profile
 from tests.benchmarks.bench_solve import BUDGET_SHARES, LINKS
 
 BUDGETS_PERCENT = tuple(round(100 * share) for share in BUDGET_SHARES)

@@ -21,10 +21,10 @@ from typing import Any
 
 import pandas as pd
 
-from planner.baselines.case import Case
-from planner.baselines.ours import our_plan
-from planner.solver_name import SolverName
-from profiles.errors import BudgetError
+from planner.heuristics.task import Case
+from planner.ilp.deadline import SolverName
+from planner.studies.our_plan import our_plan
+from profiles.schema.errors import BudgetError
 from tests.benchmarks.bench_baselines import (
     BaselineFigures,
     add_case_options,

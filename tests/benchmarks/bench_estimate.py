@@ -5,7 +5,7 @@
 
 The first compares, per class of ops, the sum of estimated durations with the sum of those measured
 around each op while recording (both of the same ops), and the whole step with the recorded step.
-The rates come from `profiles.cpu_roofline`, measured a moment before with one op per class.
+The rates come from `tests.benchmarks.cpu_roofline`, measured a moment before with one op per class.
 
 One run of each, on 2026-11-22: Intel Xeon, two cores shared with other work, one compute thread,
 torch 2.13.0+cpu, Python 3.11.7.
@@ -52,18 +52,17 @@ from datetime import UTC, datetime
 
 import torch
 
-from profiles.accelerator_roofline import target_of
-from profiles.accelerators import accelerator_named
-from profiles.cpu_roofline import measure_cpu_roofline
-from profiles.device import compute_threads_of_emulator, describe_device
-from profiles.estimate import estimate
-from profiles.hardware import EMULATED
-from profiles.op_class import OpClass
-from profiles.op_cost import class_of_op
-from profiles.profile import Op, Profile, WorkloadSource
-from profiles.record import record
-from profiles.roofline import Target
+from profiles.estimating.estimate import estimate
+from profiles.estimating.op_cost import class_of_op
+from profiles.estimating.roofline import Target, target_of
+from profiles.hardware.accelerators import accelerator_named
+from profiles.hardware.links import EMULATED
+from profiles.hardware.op_class import OpClass
+from profiles.recording.device import compute_threads_of_emulator, describe_device
+from profiles.recording.record import record
+from profiles.schema.profile import Op, Profile, WorkloadSource
 from profiles.workloads import build
+from tests.benchmarks.cpu_roofline import measure_cpu_roofline
 
 STEPS: tuple[tuple[str, dict[str, str]], ...] = (
     ("unet3d", {"size": "64", "features": "16"}),

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.bench_exact --csv exact.csv
 
 Steps of the library are made small (`tests.benchmarks.coarse`): a few activations, whole time
-units, the rest fixed. `tests.oracle_ilp` then finds the least stall of any plan, with a binary for
-every copy at every time. Both solve the very same small step, in which nothing wraps round the step
-boundary. Times are measured; stalls of ours are simulated, in time units of the small step.
+units, the rest fixed. `tests.support.planning.oracle_ilp` then finds the least stall of any plan,
+with a binary for every copy at every time. Both solve the very same small step, in which nothing
+wraps round the step boundary. Times are measured; stalls of ours are simulated, in time units of
+the small step.
 
 One run on 2026-11-24, two cores shared with other work, 60 s for each exact solve: 26 small steps
 were solved exactly, and ours was the optimum in all of them. Some of them, with the time of the
@@ -35,18 +36,18 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from planner.boundary import Boundary
-from planner.solve import solve
-from profiles.errors import BudgetError
-from profiles.hardware import link_named
+from planner.plan.plan import Boundary
+from planner.solving import solve
+from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
-from profiles.profile import Profile, read_profile
-from profiles.slot_memory import slot_memory
+from profiles.schema.errors import BudgetError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile, read_profile
 from tests.benchmarks.bench_solve import print_machine, print_rows
 from tests.benchmarks.coarse import coarsened
 from tests.benchmarks.measured_solve import watched_models
-from tests.oracle import idles, smallest_budget_bytes
-from tests.oracle_ilp import least_stall_by_ilp
+from tests.support.planning.oracle import idles, smallest_budget_bytes
+from tests.support.planning.oracle_ilp import least_stall_by_ilp
 
 STEPS = (
     "unet3d-144-v100-16gb",

@@ -24,10 +24,10 @@ from statistics import median
 
 import torch
 
-from planner.cli.quantity import size_text, time_text
-from profiles.errors import BudgetError
-from profiles.profile import Link
-from runtime.ground import StepFigures
+from profiles.schema.errors import BudgetError
+from profiles.schema.profile import Link
+from profiles.schema.units import size_text, time_text
+from runtime.proof.limited_device import StepFigures
 from tests.gpu.cases import COMPARED, TINY, Case
 from tests.gpu.ground import CpuGround, CudaGround, Ground
 from tests.gpu.methods import Method, Task, Trainee, trained_by

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from planner.plan import BoundSource
-from profiles.accelerator_roofline import target_of
-from profiles.accelerators import accelerator_named
-from profiles.estimate import estimate
-from profiles.hardware import link_named
-from profiles.profile import Profile, WorkloadSource, write_profile
-from profiles.workload import Workload
+from planner.plan.plan import BoundSource
+from profiles.estimating.estimate import estimate
+from profiles.estimating.roofline import target_of
+from profiles.hardware.accelerators import accelerator_named
+from profiles.hardware.links import link_named
+from profiles.hooks.workload import Workload
+from profiles.schema.profile import Profile, WorkloadSource, write_profile
 from tests.benchmarks.bench_solve import HEADINGS, cells, print_machine, print_rows, written
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solves
 

@@ -19,7 +19,7 @@ from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_bat
 from runtime.kernels import host_execution as kernel_cpu
 from runtime.kernels.compile import compile_kernels
 from runtime.kernels.launcher import KernelLauncher
-from tests.kernel_buffers import Buffer, of_words, random_bytes
+from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20
 CPU_BYTES = 16 * MIB

@@ -33,9 +33,9 @@ On 2026-11-28, AMD EPYC, two cores with one other job, torch 2.13.0+cpu, Python 
     watched                   4.21 x   34.06 us an op beyond unguarded
     one small op in a loop: guard 2.71 us, with 50 storages away 3.15 us
 
-The goal of 30 us per swap is missed: marks, and states that an interrupt cannot break, take it.
-A swap took 20.55 us before marks came in (`runtime.write_marks`), on a quieter machine; plans for
-CUDA have none.
+The goal of 30 us per swap is missed: marks, and states that an interrupt cannot break, take it. A
+swap took 20.55 us before marks came in (`runtime.storage.write_marks`), on a quieter machine; plans
+for CUDA have none.
 
 Ranges for a profiler are opened only in steps that begin while one records; others cost nothing
 for them: 0.78 us and 8.4 us for the first two lines before ranges came in, 0.78 and 8.6 us after.
@@ -52,25 +52,26 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from planner.direction import Direction
-from planner.plan import Plan
-from planner.schedule import ActionKind, lower
-from profiles.anchors import AnchorHooks, Reported, is_update
-from profiles.copy_engine import CopyEngine
-from profiles.profile import BEGIN
-from profiles.updates import UpdateMode
-from profiles.workload import Workload
-from runtime import Replay, replay
-from runtime.accountant import Accountant
-from runtime.backend import Backend, backend_for
-from runtime.copying import Piece
-from runtime.cuda_lanes import StreamLane
-from runtime.host_pool import HostStretch
-from runtime.op_guard import OpGuard
-from runtime.residency import TrackedStorage
-from runtime.traced_replay import TracedReplay
-from tests.models import gpt2
-from tests.training import everything_away_plan
+from planner.plan.lanes import Direction
+from planner.plan.plan import Plan
+from planner.plan.schedule import ActionKind, lower
+from profiles.hooks.anchors import AnchorHooks, Reported, is_update
+from profiles.hooks.optimizer_updates import UpdateMode
+from profiles.hooks.workload import Workload
+from profiles.schema.link import CopyEngine
+from profiles.schema.profile import BEGIN
+from runtime import Replay
+from runtime.host.host_pool import HostStretch
+from runtime.lanes.cuda import StreamLane
+from runtime.lanes.lane import Piece
+from runtime.replay import replay
+from runtime.replay.backend import Backend, backend_for
+from runtime.replay.op_guard import OpGuard
+from runtime.replay.traced import TracedReplay
+from runtime.storage.accountant import Accountant
+from runtime.storage.residency import TrackedStorage
+from tests.support.training.models import gpt2
+from tests.support.training.recorded import everything_away_plan
 
 ROUNDS = 30
 NS_PER_US = 1000

@@ -20,18 +20,17 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from planner.baselines.case import Case, case_of
-from planner.baselines.measure import own_stall_us
-from planner.baselines.registry import BASELINES
-from planner.baselines.ruled_trip import Ruled, held_bytes
-from planner.plan import Plan
-from planner.simulate import simulate_plan
-from planner.solve import solve
-from profiles.errors import BudgetError
-from profiles.hardware import link_named
+from planner.heuristics.task import Case, case_of
+from planner.heuristics.timed_swaps import Ruled, held_bytes, own_stall_us
+from planner.plan.plan import Plan
+from planner.plan.simulate import simulate_plan
+from planner.solving import solve
+from planner.studies.registry import BASELINES
+from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
-from profiles.profile import Link, Profile, read_profile
-from profiles.slot_memory import slot_memory
+from profiles.schema.errors import BudgetError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Link, Profile, read_profile
 from tests.benchmarks.bench_solve import print_rows
 
 STEPS = (

@@ -24,9 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from profiles.hardware import link_named
+from profiles.hardware.links import link_named
 from profiles.library.index import profile_path, read_index
-from profiles.profile import read_profile
+from profiles.schema.profile import read_profile
 from tests.benchmarks.measured_solve import (
     SolveCase,
     SolveFigures,

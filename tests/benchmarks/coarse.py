@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from profiles.profile import Profile, Storage, StorageKind
-from profiles.slot_memory import slot_memory
-from tests.oracle import Idle, idles
-from tests.toys import activation, toy
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile, Storage, StorageKind
+from tests.support.planning.oracle import Idle, idles
+from tests.support.planning.toys import activation, toy
 
 
 class _Kept(NamedTuple):

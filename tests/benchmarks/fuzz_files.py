@@ -27,14 +27,14 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple
 
-from planner.cli.app import main as run_command
-from planner.plan import read_plan
-from planner.solve import solve
-from profiles.errors import FileError
-from profiles.profile import read_profile
-from profiles.slot_memory import slot_memory
-from tests.file_fuzz import Broken, broken_files
-from tests.saved import PROFILE, content_of, plan_of_it
+from planner.plan.plan import read_plan
+from planner.solving import solve
+from profiles.schema.errors import FileError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import read_profile
+from runtime.cli.app import main as run_command
+from tests.support.planning.file_fuzz import Broken, broken_files
+from tests.support.planning.saved import PROFILE, content_of, plan_of_it
 
 BATCH = 250
 LIMIT_S = 10.0
@@ -96,7 +96,7 @@ class HangError(Exception):
 def sources() -> list[Source]:
     """A toy and a recorded step, each with its plan."""
     # Only here, so that the processes that read files do not hold torch.
-    from tests.training import recorded
+    from tests.support.training.recorded import recorded
 
     step = recorded("twice_with_neighbour")
     peak_bytes = max(slot.resident_bytes for slot in slot_memory(step))

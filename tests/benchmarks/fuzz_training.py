@@ -23,21 +23,20 @@ from typing import NamedTuple
 
 import torch
 
-from planner.boundary import Boundary
-from planner.plan import Plan
-from planner.solve import solve
-from profiles.errors import PlanMismatchError
-from profiles.profile import Profile, WorkloadSource
-from profiles.slot_memory import slot_memory
-from profiles.workload import Workload
-from runtime.accountant import EmulatedOutOfMemoryError
-from runtime.load import LoadedPlan
-from tests.everything_away import everything_away
-from tests.fixed_times import record_at_fixed_times
-from tests.models import training
-from tests.periodic import leaving_at_boundary, periodic, returning_at_boundary
-from tests.plan_edits import edited_plans
-from tests.training import FAST_LINK, snapshot
+from planner.plan.plan import Boundary, Plan
+from planner.solving import solve
+from profiles.hooks.workload import Workload
+from profiles.schema.errors import PlanMismatchError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile, WorkloadSource
+from runtime.replay.load import LoadedPlan
+from runtime.storage.accountant import EmulatedOutOfMemoryError
+from tests.support.planning.plan_edits import edited_plans
+from tests.support.training.everything_away import everything_away
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import training
+from tests.support.training.periodic import leaving_at_boundary, periodic, returning_at_boundary
+from tests.support.training.recorded import FAST_LINK, snapshot
 
 STEPS = 4
 BATCH = 250

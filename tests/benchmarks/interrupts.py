@@ -3,7 +3,7 @@
     python -m tests.benchmarks.interrupts --traced 9000 --timed 1000 --seed 0
 
 Traced ones are raised before random instructions of `runtime` and `profiles`, timed ones by a timer
-wherever it goes off. See `tests.interrupting` for what must hold.
+wherever it goes off. See `tests.support.training.interrupting` for what must hold.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections import Counter
 
 import torch
 
-from tests.interrupting import (
+from tests.support.training.interrupting import (
     PLANS,
     Outcome,
     Timer,

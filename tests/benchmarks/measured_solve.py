@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import pulp
 
-from planner.gaps import default_min_size_bytes
-from planner.solve import solve
-from planner.standing import Standing
-from profiles.errors import BudgetError
-from profiles.hardware import link_named
+from planner.ilp.deadline import Standing
+from planner.problem.gaps import default_min_size_bytes
+from planner.solving import solve
+from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
-from profiles.profile import Profile, read_profile
-from profiles.slot_memory import slot_memory
-from tests.oracle import idles
+from profiles.schema.errors import BudgetError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile, read_profile
+from tests.support.planning.oracle import idles
 
 KIB = 1024
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from planner.cli.quantity import size_text, time_text
+from profiles.schema.units import size_text, time_text
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
 from tests.gpu.cases import CHECKED, Case
 from tests.gpu.ground import CudaGround, Ground

@@ -14,18 +14,18 @@ from typing import Protocol
 
 import torch
 
-from profiles.device import build_on, compute_threads_of_emulator
-from profiles.hardware import EMULATED
-from profiles.owned import owned_storages
-from profiles.profile import Link, WorkloadSource
-from profiles.workload import Workload
+from profiles.hardware.links import EMULATED
+from profiles.hooks.named_storages import owned_storages
+from profiles.hooks.workload import Workload
+from profiles.recording.device import build_on, compute_threads_of_emulator
+from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
-from runtime import ground as runtime_ground
-from runtime.accountant import Accountant
-from runtime.engine_measure import measure_engines
-from runtime.ground import Around, GpuGround, StepFigures
-from runtime.lanes import NS_PER_US
-from runtime.link_measure import link_from, measure_link
+from runtime.lanes.emulated import NS_PER_US
+from runtime.measure.kernels import measure_engines
+from runtime.measure.link import link_from, measure_link
+from runtime.proof import limited_device as runtime_ground
+from runtime.proof.limited_device import Around, GpuGround, StepFigures
+from runtime.storage.accountant import Accountant
 
 
 class Ground(runtime_ground.Ground, Protocol):

@@ -7,13 +7,13 @@ from enum import Enum
 
 from torch.autograd.graph import save_on_cpu
 
-from planner.plan import Plan
-from planner.solve import solve
-from profiles.profile import Link, WorkloadSource
-from profiles.record import record
-from profiles.workload import Workload
-from runtime.ground import Around
-from runtime.replay import Replay
+from planner.plan.plan import Plan
+from planner.solving import solve
+from profiles.hooks.workload import Workload
+from profiles.recording.record import record
+from profiles.schema.profile import Link, WorkloadSource
+from runtime.proof.limited_device import Around
+from runtime.replay.replay import Replay
 from tests.gpu.checkpointing import checkpoint_blocks
 from tests.gpu.fixed_window import FixedWindow
 from tests.gpu.ground import Ground

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from profiles.files import write_atomically
-from profiles.version import CREATED_BY
+from profiles.schema.files import CREATED_BY, write_atomically
 from tests.gpu.ground import Ground
 
 ROOT = Path("results") / "gpu"

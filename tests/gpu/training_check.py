@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from planner.plan import Plan
-from profiles.profile import Link
-from runtime.measured_training import FinishedTraining, MeasuredTraining
-from runtime.replay import Replay
-from runtime.statistics import StepStatistics
+from planner.plan.plan import Plan
+from profiles.schema.profile import Link
+from runtime.proof.measured_training import FinishedTraining, MeasuredTraining
+from runtime.replay.replay import Replay
+from runtime.replay.statistics import StepStatistics
 from tests.gpu.cases import Case
 from tests.gpu.ground import Ground
 from tests.gpu.methods import Task, planned

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 
 ROWS = 512
 WIDTH = 256

@@ -16,8 +16,8 @@ import torch
 from torch import distributed
 
 import runtime
-from profiles.data_parallel import unwrapped
-from tests.training import assert_same, snapshot
+from profiles.hooks.data_parallel import unwrapped
+from tests.support.training.recorded import assert_same, snapshot
 from tests.worker_programs.cases import CASES
 
 STEPS = 4

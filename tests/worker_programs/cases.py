@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-from profiles.data_parallel import data_parallel, group_of_one
-from profiles.profile import Profile, WorkloadSource
-from profiles.workload import Workload
-from tests.fixed_times import record_at_fixed_times
-from tests.training import BUILDERS, FAST_LINK
+from profiles.hooks.data_parallel import data_parallel, group_of_one
+from profiles.hooks.workload import Workload
+from profiles.schema.profile import Profile, WorkloadSource
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.recorded import BUILDERS, FAST_LINK
 from tests.worker_programs import own_script
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from profiles.workload import Workload
+from profiles.hooks.workload import Workload
 
 ROWS = 512
 WIDTH = 192

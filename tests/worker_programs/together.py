@@ -16,8 +16,8 @@ import torch
 from torch import distributed
 
 import runtime
-from profiles.errors import SwapplanError
-from tests.training import assert_same, snapshot
+from profiles.schema.errors import SwapplanError
+from tests.support.training.recorded import assert_same, snapshot
 from tests.worker_programs.own_script import training
 
 

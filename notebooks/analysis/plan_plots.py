@@ -1,0 +1,232 @@
+"""Pictures of a plan: memory and lanes over the step, trips, slack, how busy the link is."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.lanes import LaneName
+from planner.report.plots import (
+    BLACK,
+    COMPUTE,
+    D2H,
+    GREY,
+    H2D,
+    STALL,
+    WITH_PLAN,
+    WITHOUT_PLAN,
+    AxisUnit,
+    size_unit,
+    time_unit,
+)
+
+WIDTH_IN = 9.0
+ROW_IN = 0.27
+"""Height of a row of bars."""
+LANES = {
+    LaneName.COMPUTE.value: COMPUTE,
+    LaneName.STALL.value: STALL,
+    LaneName.D2H.value: D2H,
+    LaneName.H2D.value: H2D,
+}
+ROWS = {
+    LaneName.COMPUTE.value: 2,
+    LaneName.STALL.value: 2,
+    LaneName.D2H.value: 1,
+    LaneName.H2D.value: 0,
+}
+"""Where a lane is drawn; compute stands still in its own lane."""
+
+
+def step_figure(
+    memory: pd.DataFrame, lanes: pd.DataFrame, *, title: str, budget_bytes: int
+) -> Figure:
+    """Draws memory against the budget, and below it what the lanes do at that time.
+
+    Args:
+        memory: From `planner.report.tables.planned_memory_table`.
+        lanes: From `analysis.lanes.lanes_table`.
+        title: Above the picture.
+        budget_bytes: Drawn as a line.
+    """
+    time = time_unit(lanes["end_us"].max())
+    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
+    _draw_memory(above, memory, budget_bytes, time)
+    draw_lanes(below, lanes, time)
+    above.set(title=title)
+    below.set(
+        xlabel=f"time in the step, {time.name} (simulated)",
+        xlim=(0, lanes["end_us"].max() / time.size),
+    )
+    stall = Patch(color=STALL, label="stall")
+    handles, _ = above.get_legend_handles_labels()
+    figure.legend(handles=[*handles, stall], loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def trips_figure(trip_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
+    """Draws swaps, one row each: the copy out, the time away, the copy back, the next use.
+
+    Args:
+        trip_times: Rows of `analysis.lanes.trip_times_table`, from top to bottom.
+        title: Above the picture.
+        step_us: The simulated step; what goes beyond it is drawn at its begin.
+    """
+    time = time_unit(step_us)
+    figure = Figure(figsize=(WIDTH_IN, 1.7 + ROW_IN * len(trip_times)), layout="constrained")
+    axes = figure.subplots()
+    for row, trip in enumerate(trip_times.itertuples()):
+        _draw_span(axes, row, (trip.released_us, trip.allocated_us), step_us, time, GREY, 0.15)
+        if not trip.clean:
+            _draw_span(axes, row, (trip.out_start_us, trip.out_end_us), step_us, time, D2H, 0.7)
+        _draw_span(axes, row, (trip.in_start_us, trip.in_end_us), step_us, time, H2D, 0.7)
+        used = trip.used_us % step_us / time.size
+        axes.plot([used, used], [row - 0.35, row + 0.35], color=BLACK, linewidth=2)
+    size = size_unit(trip_times["size_bytes"].max())
+    labels = [
+        f"{trip.name}  {trip.module}  {trip.size_bytes / size.size:.2f} {size.name}"
+        for trip in trip_times.itertuples()
+    ]
+    axes.set_yticks(range(len(labels)), labels, fontsize="small")
+    axes.invert_yaxis()
+    axes.set(
+        title=title,
+        xlabel=f"time in the step, {time.name} (simulated)",
+        xlim=(0, step_us / time.size),
+    )
+    figure.legend(handles=_trip_handles(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def slack_figure(swaps: pd.DataFrame, *, title: str) -> Figure:
+    """Draws how long before compute asks for it each copy is over, the latest copies first.
+
+    Args:
+        swaps: From `planner.report.tables.swaps_table`; one row at least.
+        title: Above the picture.
+    """
+    columns = {"out_slack_us": ("o", D2H, "to the host"), "in_slack_us": ("^", H2D, "back")}
+    time = time_unit(swaps[list(columns)].abs().max(axis=None))
+    figure = Figure(figsize=(WIDTH_IN, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for column, (marker, colour, what) in columns.items():
+        slack = np.sort(swaps[column].dropna().to_numpy()) / time.size
+        late = int((slack < 0).sum())
+        label = f"copies {what}: {late} of {len(slack)} late"
+        rank = np.arange(1, len(slack) + 1)
+        axes.plot(slack, rank, marker=marker, color=colour, markersize=5, linewidth=0, label=label)
+    axes.axvspan(min(axes.get_xlim()[0], 0), 0, color=STALL, alpha=0.12, linewidth=0)
+    axes.axvline(0, color=BLACK, linewidth=1)
+    axes.margins(x=0)
+    axes.set(
+        title=title,
+        xlabel=f"slack, {time.name} (simulated); left of 0, shaded: compute waits",
+        ylabel="copies, the latest first",
+    )
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def link_use_figure(use: pd.DataFrame, *, title: str) -> Figure:
+    """Draws how busy each direction of the link is along the step, and where compute stands still.
+
+    Args:
+        use: From `analysis.lanes.link_use_over_time_table`.
+        title: Above the picture.
+    """
+    part_us = use.index[1] - use.index[0] if len(use) > 1 else 1.0
+    time = time_unit(use.index.max() + part_us)
+    figure = Figure(figsize=(WIDTH_IN, 4.5), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, sharey=True)
+    starts = use.index.to_numpy() / time.size
+    lanes = (LaneName.D2H, LaneName.H2D, LaneName.STALL)
+    for axes, lane in zip(panels, lanes, strict=True):
+        share = 100 * use[lane.value]
+        width = part_us / time.size
+        axes.bar(starts, share, width=width, align="edge", color=LANES[lane.value])
+        axes.set_ylabel(f"{lane.value}, % of time")
+        axes.grid(alpha=0.3, axis="y")
+        mean = f"{share.mean():.0f}% of the step"
+        axes.set_title(mean, loc="right", fontsize="small", pad=2)
+    panels[0].set(ylim=(0, 100), xlim=(0, starts[-1] + part_us / time.size))
+    panels[0].set_title(title)
+    panels[-1].set_xlabel(f"time in the step, {time.name} (simulated)")
+    return figure
+
+
+def _draw_memory(axes: Axes, memory: pd.DataFrame, budget_bytes: int, time: AxisUnit) -> None:
+    highest = max(memory["without_bytes"].max(), budget_bytes)
+    size = size_unit(highest)
+    start = memory["start_us"] / time.size
+    lines = (
+        ("without_bytes", WITHOUT_PLAN, "--", "without the plan"),
+        ("with_bytes", WITH_PLAN, "-", "with the plan"),
+    )
+    for column, colour, dashes, label in lines:
+        held = memory[column] / size.size
+        peak = f"{label}: peak {held.max():.2f} {size.name}"
+        axes.step(start, held, where="post", color=colour, linestyle=dashes, label=peak)
+    axes.fill_between(
+        start, memory["with_bytes"] / size.size, step="post", color=WITH_PLAN, alpha=0.15
+    )
+    budget = budget_bytes / size.size
+    axes.axhline(budget, color=BLACK, linewidth=1, label=f"budget: {budget:.2f} {size.name}")
+    axes.set(
+        ylabel=f"resident device\nmemory, {size.name}", ylim=(0, highest / size.size * 1.05 or 1)
+    )
+    axes.grid(alpha=0.3)
+
+
+def draw_lanes(axes: Axes, lanes: pd.DataFrame, time: AxisUnit) -> None:
+    """Draws what each lane does: three rows, compute above."""
+    for lane, rows in lanes.groupby("lane"):
+        spans = zip(rows["start_us"], rows["end_us"] - rows["start_us"], strict=True)
+        scaled = [(start / time.size, width / time.size) for start, width in spans]
+        bar = (ROWS[lane] - 0.35, 0.7)
+        axes.broken_barh(scaled, bar, facecolor=LANES[lane], edgecolor="white", linewidth=0.2)
+    axes.set_yticks(
+        [ROWS[lane.value] for lane in (LaneName.H2D, LaneName.D2H, LaneName.COMPUTE)],
+        ["back (H2D)", "to host (D2H)", "compute"],
+    )
+    axes.set_ylim(-0.5, 2.5)
+
+
+def _draw_span(
+    axes: Axes,
+    row: int,
+    span_us: tuple[float, float],
+    step_us: float,
+    time: AxisUnit,
+    colour: str,
+    height: float,
+) -> None:
+    """Draws a bar; the part of it in the next step goes to the begin of this one."""
+    start_us, end_us = span_us
+    for shift_us in (0.0, step_us):
+        left, right = max(start_us - shift_us, 0.0), min(end_us - shift_us, step_us)
+        if right > left:
+            width = (right - left) / time.size
+            axes.barh(row, width, left=left / time.size, height=height, color=colour)
+
+
+def _trip_handles() -> list[Patch | Line2D]:
+    return [
+        Patch(color=D2H, label="copy to the host"),
+        Line2D([], [], color=GREY, linewidth=3, label="away"),
+        Patch(color=H2D, label="copy back"),
+        Line2D(
+            [],
+            [],
+            color=BLACK,
+            marker="|",
+            markersize=11,
+            markeredgewidth=2,
+            linestyle="none",
+            label="compute goes on to use it",
+        ),
+    ]

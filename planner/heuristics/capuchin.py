@@ -1,0 +1,83 @@
+"""Capuchin: what can be moved most nearly for free, fetched just in time, corrected by feedback.
+
+As described in Capuchin (Peng et al., ASPLOS 2020), read in others' notes. A tensor's swap time is
+its bytes over the link's rate; its free time is its idle time less the way out and the way back.
+Tensors that are idle somewhere over the budget are taken by free time, longest first, until the
+step fits. The copy back is triggered by the last access before the latest start that would be in
+time; a tensor for which compute waited is triggered earlier in the next step, by 5% of its swap
+time, step after step. One copy at a time runs each way. Where free time is negative Capuchin would
+compare recomputing; that half is left out, as everything here only swaps.
+"""
+
+from collections.abc import Iterable
+
+from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.heuristic import Baseline, KnownFrom
+from planner.heuristics.task import Case
+from planner.heuristics.timed_swaps import Ruled, own_stall_us, waits_us
+from planner.problem.gaps import useful_gaps
+
+FEEDBACK_SHARE = 0.05
+"""A late tensor's trigger moves by this share of its swap time."""
+FEEDBACK_STEPS = 40
+"""Most steps of feedback; by then a trigger has moved by two swap times."""
+PATIENCE = 5
+"""Feedback ends when so many changes of triggers in a row were no faster than the best."""
+
+
+def _plan(case: Case) -> Ruled:
+    problem = case.problem
+    at_peak = set(useful_gaps(case.gaps, problem.resident_bytes, problem.budget_bytes))
+    candidates = [i for i, gap in enumerate(case.gaps) if gap in at_peak]
+    chosen = case.fewest_that_fit(case.largest_first(candidates, lambda i: problem.free_us(i)))
+    return _with_feedback(case, chosen)
+
+
+CAPUCHIN = Baseline(
+    name="Capuchin",
+    source="Peng et al. 2020, ASPLOS",
+    known_from=KnownFrom.OTHERS,
+    simplified="without its recomputation; a trigger at which there is no room waits for room; of "
+    f"up to {FEEDBACK_STEPS} steps of feedback the best is kept",
+    rule=_plan,
+)
+
+
+def _with_feedback(case: Case, chosen: Iterable[int]) -> Ruled:
+    """Repeats the step, each time with earlier triggers for what came late; returns the best."""
+    problem = case.problem
+    lead_us = {i: problem.h2d_us[i] for i in chosen}
+    triggers = _triggers(case, lead_us)
+    best = found = _walk(case, triggers)
+    best_us, since_best = own_stall_us(problem, best), 0
+    for _ in range(FEEDBACK_STEPS):
+        late = [i for i in waits_us(problem, found) if i in lead_us]
+        if not late or since_best == PATIENCE:
+            break
+        lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
+        moved = _triggers(case, lead_us)
+        if moved == triggers:
+            continue
+        triggers, found = moved, _walk(case, moved)
+        found_us, since_best = own_stall_us(problem, found), since_best + 1
+        if found_us < best_us:
+            best, best_us, since_best = found, found_us, 0
+    return best
+
+
+def _walk(case: Case, triggers: dict[int, int]) -> Ruled:
+    intents = (Intent(i, case.gaps[i].first_slot, slot) for i, slot in triggers.items())
+    return walk(case.problem, intents)
+
+
+def _triggers(case: Case, lead_us: dict[int, float]) -> dict[int, int]:
+    return {i: _trigger_slot(case, i, us) for i, us in lead_us.items()}
+
+
+def _trigger_slot(case: Case, i: int, lead_us: float) -> int:
+    """The last slot that begins at least so long before the next use, without stalls."""
+    elapsed_us, gap = case.problem.elapsed_us, case.gaps[i]
+    slot = gap.next_use_slot
+    while slot > gap.first_slot and elapsed_us[slot] > elapsed_us[gap.next_use_slot] - lead_us:
+        slot -= 1
+    return slot

@@ -1,0 +1,232 @@
+"""G10 and TERAIO: idle periods by how much they relieve, on what the link has left.
+
+As coded in platformxlab/G10 (`analysis.cc`), which was read (Zhang et al., MICRO 2023), and as
+TERAIO's paper, which was read, describes it. While some slot is over the budget, the idle period
+that relieves most is taken: G10 takes the largest area (bytes times the time over the budget
+between half-way out and half-way back), TERAIO the largest benefit (bytes times the time over the
+budget between the earliest end of the way out and the latest start of the way back) per time of its
+copies. Both ends are found by walking the time that earlier choices left on the link; periods too
+short for both ways are passed over. At the end G10 moves copies back earlier while memory permits.
+What lives from step to step has a period that wraps round the step boundary, as both have it.
+Where periods run out before the step fits, the rest is filled up by size times idle time: without
+that there would be no figure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eviction import Room, room_without
+from planner.heuristics.heuristic import Baseline, KnownFrom
+from planner.heuristics.task import Case
+from planner.heuristics.timed_swaps import Ruled
+from planner.plan.plan import Boundary
+
+FloatArray = NDArray[np.float64]
+SlotArray = NDArray[np.int64]
+
+
+class LinkBudget:
+    """One direction: in every slot it can carry for as long as the slot takes.
+
+    Steps repeat: slots count on past the end of the step, and a copy that goes on in the next one
+    takes time from its slots.
+
+    Args:
+        durations_us: Time of each slot.
+    """
+
+    def __init__(self, durations_us: tuple[float, ...]) -> None:
+        self._left_us = np.array(durations_us)
+        self._sum()
+
+    def finish_slots(self, first_slots: SlotArray, copies_us: FloatArray) -> SlotArray:
+        """Returns the slots in which copies end that begin at given slots; past two steps if none.
+
+        Args:
+            first_slots: Where each begins.
+            copies_us: How long each takes on an idle lane.
+        """
+        needed_us = self._before_us[first_slots] + copies_us
+        return np.searchsorted(self._before_us, needed_us, side="left") - 1
+
+    def start_slots(self, end_slots: SlotArray, copies_us: FloatArray) -> SlotArray:
+        """Returns the last slots in which copies can begin that end before given slots.
+
+        Below 0 if there is none.
+        """
+        needed_us = self._before_us[end_slots] - copies_us
+        return np.searchsorted(self._before_us, needed_us, side="right") - 1
+
+    def use_from(self, first_slot: int, copy_us: float) -> None:
+        """Takes a copy's time from the slots after its beginning, earliest first."""
+        self._use(range(first_slot, first_slot + len(self._left_us)), copy_us)
+
+    def use_until(self, end_slot: int, copy_us: float) -> None:
+        """Takes a copy's time from the slots before its end, latest first."""
+        self._use(range(end_slot - 1, end_slot - 1 - len(self._left_us), -1), copy_us)
+
+    def _use(self, slots: range, copy_us: float) -> None:
+        for slot in slots:
+            if copy_us <= 0:
+                break
+            t = slot % len(self._left_us)
+            used_us = min(copy_us, float(self._left_us[t]))
+            self._left_us[t] -= used_us
+            copy_us -= used_us
+        self._sum()
+
+    def _sum(self) -> None:
+        two_steps_us = np.concatenate((self._left_us, self._left_us))
+        self._before_us = np.concatenate(([0.0], np.cumsum(two_steps_us)))
+
+
+@dataclass
+class _Periods:
+    """The idle periods of a step, and what is left of the link and of memory.
+
+    Attributes:
+        case: The task.
+        room: Bytes free in each slot; below 0 where it is over the budget.
+        in_slots: Where each chosen period's copy back begins, in order of choice.
+    """
+
+    case: Case
+    room: Room = field(init=False)
+    in_slots: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problem = self.case.problem
+        self.room = Room(problem)
+        self._out = LinkBudget(problem.durations_us)
+        self._in = LinkBudget(problem.durations_us)
+        self._open = np.ones(len(self.case.gaps), dtype=np.bool_)
+
+    @cached_property
+    def sizes_bytes(self) -> FloatArray:
+        return np.array([float(gap.size_bytes) for gap in self.case.gaps])
+
+    @cached_property
+    def copies_us(self) -> FloatArray:
+        return np.array(self.case.problem.d2h_us) + np.array(self.case.problem.h2d_us)
+
+    @cached_property
+    def _firsts(self) -> SlotArray:
+        return np.array([gap.first_slot for gap in self.case.gaps], dtype=np.int64)
+
+    @cached_property
+    def _ends(self) -> SlotArray:
+        return np.array([gap.next_use_slot for gap in self.case.gaps], dtype=np.int64)
+
+    def relief_us(self, share: float) -> FloatArray:
+        """Time over the budget between a share of the way out and the same share of the way in."""
+        outs, ins = self._span(share)
+        over = self.room.free_bytes < 0
+        over_us = np.where(over, np.array(self.case.problem.durations_us), 0.0)
+        before_us = np.concatenate(([0.0], np.cumsum(over_us), over_us.sum() + np.cumsum(over_us)))
+        return np.where(ins > outs, before_us[ins] - before_us[np.minimum(outs, ins)], 0.0)
+
+    def choose(self, benefit: FloatArray) -> bool:
+        """Takes the open period with the most benefit; False if none has any."""
+        best = int(np.argmax(np.where(self._open, benefit, -1.0)))
+        if not self._open[best] or benefit[best] <= 0:
+            return False
+        self._open[best] = False
+        outs, ins = self._span(1.0)
+        if ins[best] > outs[best]:
+            gap, problem = self.case.gaps[best], self.case.problem
+            self._out.use_from(gap.first_slot, problem.d2h_us[best])
+            self._in.use_until(gap.next_use_slot, problem.h2d_us[best])
+            self.room.give(gap.size_bytes, int(outs[best]), int(ins[best]))
+            self.in_slots[best] = int(ins[best])
+        return True
+
+    def _span(self, share: float) -> tuple[SlotArray, SlotArray]:
+        """The first slot without each period's bytes, and the slot in which they start back."""
+        problem = self.case.problem
+        outs = self._out.finish_slots(self._firsts, share * np.array(problem.d2h_us)) + 1
+        ins = self._in.start_slots(self._ends, share * np.array(problem.h2d_us))
+        last = 2 * problem.slot_count
+        return np.clip(outs, 0, last), np.clip(ins, 0, last)
+
+
+def _area(periods: _Periods) -> FloatArray:
+    """G10's: bytes times time, half-way out to half-way in."""
+    return periods.sizes_bytes * periods.relief_us(0.5)
+
+
+def _benefit_over_cost(periods: _Periods) -> FloatArray:
+    """TERAIO's: the same between the ends of both ways, per time of the copies."""
+    return periods.sizes_bytes * periods.relief_us(1.0) / periods.copies_us
+
+
+def _plan(
+    case: Case, worth: Callable[[_Periods], FloatArray], fetch: Callable[[_Periods], None]
+) -> Ruled:
+    if not case.gaps:
+        return Ruled(())
+    periods = _Periods(case)
+    while not periods.room.all_fit() and periods.choose(worth(periods)):
+        pass
+    fetch(periods)
+    in_slots = _filled_up(case, periods.in_slots)
+    return walk(
+        case.problem,
+        (Intent(i, case.gaps[i].first_slot, slot) for i, slot in in_slots.items()),
+    )
+
+
+def _at_the_latest(periods: _Periods) -> None:
+    pass
+
+
+def _eagerly(periods: _Periods) -> None:
+    """G10's second pass: in order of their latest start, earlier while there is room."""
+    gaps = periods.case.gaps
+    for i, slot in sorted(periods.in_slots.items(), key=lambda item: item[1]):
+        gap, earlier = gaps[i], slot
+        first_away = gap.first_slot + 1
+        while earlier > first_away and periods.room.has_room(earlier - 1, gap.size_bytes):
+            earlier -= 1
+        periods.room.take(gap.size_bytes, earlier, slot)
+        periods.in_slots[i] = earlier
+
+
+def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
+    """Adds gaps by size times idle time until the step fits, each fetched just in time."""
+    problem = case.problem
+    filled = dict(in_slots)
+    room = room_without(problem, filled)
+    rest = [i for i in range(len(case.gaps)) if i not in filled]
+    for i in case.largest_first(rest, case.size_times_idle):
+        if room.all_fit():
+            break
+        gap = case.gaps[i]
+        filled[i] = case.latest_start_slot(i)
+        room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
+    return filled
+
+
+SIMPLIFIED = (
+    "to host memory alone, no disk; where its choices do not fit, filled up by size times idle time"
+)
+G10 = Baseline(
+    name="G10",
+    source="Zhang et al. 2023, MICRO; platformxlab/G10",
+    known_from=KnownFrom.CODE,
+    simplified=SIMPLIFIED,
+    boundary=Boundary.PERIODIC,
+    rule=partial(_plan, worth=_area, fetch=_eagerly),
+)
+TERAIO = Baseline(
+    name="TERAIO",
+    source="2025, by the group of G10",
+    known_from=KnownFrom.PAPER,
+    simplified=SIMPLIFIED,
+    boundary=Boundary.PERIODIC,
+    rule=partial(_plan, worth=_benefit_over_cost, fetch=_at_the_latest),
+)

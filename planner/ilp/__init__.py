@@ -1,0 +1,1 @@
+"""The integer program: the only room that knows PuLP and its solvers."""

@@ -1,0 +1,317 @@
+"""The rows of the ILP: one function per number in `planner.ilp.model`."""
+
+from collections.abc import Sequence
+
+from pulp import LpAffineExpression, LpConstraint, LpVariable
+from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
+
+from planner.ilp.variables import Goal, Model, in_wait_us, out_wait_us
+from planner.plan.lanes import share_of_both
+
+Terms = list[tuple[LpVariable, float]]
+
+
+def _add(model: Model, name: str, terms: Terms, sense: int, limit: float) -> None:
+    """Adds `terms (sense) limit`; PuLP refuses a name given twice."""
+    together: dict[LpVariable, float] = {}
+    for variable, factor in terms:
+        # PuLP would keep the last of two terms with one variable.
+        together[variable] = together.get(variable, 0.0) + factor
+    constraint = LpConstraint(LpAffineExpression(together), sense, rhs=limit)
+    model.program.addConstraint(constraint, name)
+
+
+def _step(variables: list[LpVariable], k: int, factor: float = 1.0) -> Terms:
+    """The growth of a variable since the kept slot before; what has index -1 is 0."""
+    before = [] if k == 0 else [(variables[k - 1], -factor)]
+    return [(variables[k], factor), *before]
+
+
+def _waits(model: Model, first: int, last: int) -> Terms:
+    """The waits at anchors first..last, which may be those of the next step.
+
+    Where such an anchor is not kept, those up to the next kept one, or since the last.
+    """
+    count = model.problem.slot_count
+    if first >= count:
+        return _waits(model, first - count, last - count)
+    earlier = model.kept.last_until(first - 1)
+    before = [] if earlier < 0 else [(model.waited[earlier], -1.0)]
+    if last < count:
+        return [(model.waited[model.kept.first_from(last)], 1.0), *before]
+    again = model.waited[model.kept.first_from(last - count)]
+    return [(model.waited[-1], 1.0), *before, (again, 1.0)]
+
+
+def _away(model: Model, k: int, back: list[LpVariable]) -> Terms:
+    """Bytes on the host alone, with P or Q for what is back."""
+    boundary = [] if model.boundary is None else [(model.boundary.away, 1.0)]
+    return [*boundary, (model.out[k], 1.0), *_clean_begun(model, k, 1.0), (back[k], -1.0)]
+
+
+def _clean_begun(model: Model, k: int, factor: float) -> Terms:
+    return [(model.clean_begun[k], factor)] if model.clean_begun else []
+
+
+def c0_waits_add_up(model: Model) -> None:
+    """(0) Waits only add up."""
+    for k, t in enumerate(model.kept.slots):
+        _add(model, f"c0_waits_add_up_{t}", _step(model.waited, k), LpConstraintGE, 0)
+
+
+def c1_out_rate(model: Model) -> None:
+    """(1) The D2H lane carries at most its rate."""
+    rate = _out_rate(model)
+    for k, t in enumerate(model.kept.slots):
+        run = model.kept.before_us(k) / model.units.time_us
+        terms = _step(model.out, k) + _step(model.waited, k, -rate)
+        _add(model, f"c1_out_rate_{t}", terms, LpConstraintLE, rate * run)
+
+
+def c3_in_rate(model: Model) -> None:
+    """(3) The H2D lane carries at most its rate."""
+    rate = _in_rate(model)
+    for k, t in enumerate(model.kept.slots):
+        skipped = model.kept.skipped_us(k) / model.units.time_us
+        run = model.problem.durations_us[t] / model.units.time_us
+        before = [] if k == 0 else [(model.back_after[k - 1], -1.0)]
+        waiting = [(model.back[k], 1.0), *before, *_step(model.waited, k, -rate)]
+        running = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
+        _add(model, f"c3_in_rate_wait_{t}", waiting, LpConstraintLE, rate * skipped)
+        _add(model, f"c3_in_rate_run_{t}", running, LpConstraintLE, rate * run)
+
+
+def _out_rate(model: Model) -> float:
+    return _rate(model, model.problem.d2h_us, model.problem.link.d2h_bytes_per_us)
+
+
+def _in_rate(model: Model) -> float:
+    return _rate(model, model.problem.h2d_us, model.problem.link.h2d_bytes_per_us)
+
+
+def _rate(model: Model, copy_us: Sequence[float], alone_bytes_per_us: float) -> float:
+    """The rate the largest storage sees: every copy pays the latency, it loses least by that.
+
+    With a joint rate it is the lane's own: see [Note: The bound] of `planner.ilp.model`.
+    """
+    problem = model.problem
+    bytes_per_us = max(gap.size_bytes / us for gap, us in zip(problem.gaps, copy_us, strict=True))
+    if problem.link.both_bytes_per_us is not None:
+        bytes_per_us = alone_bytes_per_us * problem.lane_gain
+    return bytes_per_us * model.units.time_us / model.units.size_bytes
+
+
+def c2_out_begun(model: Model) -> None:
+    """(2) Only bytes of gaps that have begun can have left."""
+    first_slots = [gap.first_slot for gap in model.gaps]
+    _sum_rows(model, "c2_begun", model.begun, first_slots)
+    boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
+    for k, t in enumerate(model.kept.slots):
+        begun = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
+        terms = [(model.out[k], 1.0), *begun, *boundary]
+        _add(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
+
+
+def c4_back_in_time(model: Model) -> None:
+    """(4) What is used again must be back."""
+    count = model.problem.slot_count
+    next_use_slots = [gap.next_use_slot % count for gap in model.gaps]
+    _sum_rows(model, "c4_ended", model.ended, next_use_slots)
+    boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
+    for k, t in enumerate(model.kept.slots):
+        terms = [(model.back[k], 1.0), (model.ended[k], -1.0), *boundary]
+        _add(model, f"c4_back_in_time_{t}", terms, LpConstraintGE, 0)
+        growth = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
+        _add(model, f"c4_stays_back_{t}", growth, LpConstraintGE, 0)
+
+
+def _sum_rows(model: Model, name: str, total: list[LpVariable], at_slots: list[int]) -> None:
+    """total_t = total_{t-1} + the bytes of used gaps with `at_slots` t; all of these are kept."""
+    added: list[Terms] = [[] for _ in total]
+    for used, gap, t in zip(model.used, model.gaps, at_slots, strict=True):
+        size = gap.size_bytes / model.units.size_bytes
+        added[model.kept.first_from(t)].append((used, -size))
+    for k, t in enumerate(model.kept.slots):
+        _add(model, f"{name}_{t}", _step(total, k) + added[k], LpConstraintEQ, 0)
+
+
+def c5_budget(model: Model) -> None:
+    """(5) Every slot fits the budget."""
+    for k, t in enumerate(model.kept.slots):
+        if model.least_away_bytes[k] > 0:
+            terms = [*_away(model, k, model.back_after), (model.raised, 1.0)]
+            limit = model.least_away_bytes[k] / model.units.size_bytes
+            _add(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
+
+
+def c6_host(model: Model) -> None:
+    """(6) Only what has left can come back, and the host holds what is away."""
+    host_bytes = _host_bytes(model)
+    for k, t in enumerate(model.kept.slots):
+        left = _away(model, k, model.back_after)
+        _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
+        if host_bytes is not None:
+            limit = host_bytes / model.units.size_bytes
+            _add(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
+
+
+def _host_bytes(model: Model) -> int | None:
+    """H, in device bytes: what is packed on the way takes less of the host."""
+    host_bytes = model.problem.host_budget_bytes
+    return None if host_bytes is None else host_bytes + model.problem.packed_away_bytes
+
+
+def c7_host_reserved(model: Model) -> None:
+    """(7) The host pool reserves a storage's bytes for its whole trip."""
+    host_bytes = _host_bytes(model)
+    if host_bytes is None:
+        return
+    wrapping = [
+        (used, gap.size_bytes / model.units.size_bytes)
+        for used, gap in zip(model.used, model.gaps, strict=True)
+        if model.problem.wraps(gap)
+    ]
+    limit = host_bytes / model.units.size_bytes
+    for k, t in enumerate(model.kept.slots):
+        ended = [] if k == 0 else [(model.ended[k - 1], -1.0)]
+        terms = [(model.begun[k], 1.0), *ended, *wrapping]
+        _add(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
+
+
+def c8_trip(model: Model) -> None:
+    """(8) A storage goes away and comes back within its gap."""
+    problem = model.problem
+    for i, gap in enumerate(model.gaps):
+        a, b = gap.first_slot, gap.next_use_slot
+        idle_us = problem.elapsed_us[b] - problem.elapsed_us[a]
+        both = (problem.d2h_us[i] + problem.h2d_us[i] - idle_us) / model.units.time_us
+        back = (problem.h2d_us[i] - idle_us) / model.units.time_us
+        if both > 0:
+            copied = [(model.used[i], -both), *_if_clean(model, i, both)]
+            _add(model, f"c8_trip_{i}", [*_waits(model, a, b), *copied], LpConstraintGE, 0)
+        if back > 0 and i in model.clean:
+            returned = [(model.used[i], -back)]
+            _add(model, f"c8_back_{i}", [*_waits(model, a, b), *returned], LpConstraintGE, 0)
+
+
+def _if_clean(model: Model, i: int, factor: float) -> Terms:
+    return [(model.clean[i], factor)] if i in model.clean else []
+
+
+def _copied(model: Model, i: int, factor: float) -> Terms:
+    return [(model.used[i], factor), *_if_clean(model, i, -factor)]
+
+
+def c9_one_part(model: Model) -> None:
+    """(9) Parts of one gap are used one at a time."""
+    parts: dict[tuple[int, int], Terms] = {}
+    for used, gap in zip(model.used, model.gaps, strict=True):
+        for t in range(gap.first_slot, gap.next_use_slot + 1):
+            at = t % model.problem.slot_count
+            parts.setdefault((gap.storage, at), []).append((used, 1.0))
+    for (storage, t), terms in parts.items():
+        if len(terms) > 1:
+            _add(model, f"c9_one_part_{storage}_{t}", terms, LpConstraintLE, 1)
+
+
+def c10_away(model: Model) -> None:
+    """(10) What makes a slot fit is away in it."""
+    if not model.absent:
+        return
+    away: list[Terms] = [[] for _ in model.least_away_bytes]
+    for i, gap in enumerate(model.gaps):
+        size = gap.size_bytes / model.units.size_bytes
+        for k, t in model.kept.open_over(gap):
+            away[k].append((model.absent.get((i, t), model.used[i]), size))
+    for k, terms in enumerate(away):
+        if terms and model.least_away_bytes[k] > 0:
+            limit = model.least_away_bytes[k] / model.units.size_bytes
+            name = f"c10_away_{model.kept.slots[k]}"
+            _add(model, name, terms, LpConstraintGE, limit)
+    for (i, t), absent in model.absent.items():
+        terms = [(absent, 1.0), (model.used[i], -1.0)]
+        _add(model, f"c10_used_{i}_{t}", terms, LpConstraintLE, 0)
+
+
+def c11_gone(model: Model) -> None:
+    """(11) What is away has left as a whole."""
+    for (i, t), absent in model.absent.items():
+        wait = out_wait_us(model.problem, i, t) / model.units.time_us
+        if wait > 0:
+            waits = _waits(model, model.gaps[i].first_slot, t)
+            terms = [*waits, (absent, -wait), *_if_clean(model, i, wait)]
+            _add(model, f"c11_gone_{i}_{t}", terms, LpConstraintGE, 0)
+
+
+def c12_return(model: Model) -> None:
+    """(12) What is away comes back as a whole."""
+    for (i, t), absent in model.absent.items():
+        wait = in_wait_us(model.problem, i, t) / model.units.time_us
+        if wait > 0:
+            waits = _waits(model, t + 1, model.gaps[i].next_use_slot)
+            _add(model, f"c12_return_{i}_{t}", [*waits, (absent, -wait)], LpConstraintGE, 0)
+
+
+def c13_both_rate(model: Model) -> None:
+    """(13) What the lanes carry is a mixture of each alone and of both at once."""
+    link = model.problem.link
+    share = share_of_both(link)
+    taken = min(1.0, (1.0 - share) / share)
+    if taken <= 0:
+        return
+    # Kernels may move more device bytes in that time than the link's rate says.
+    unit = model.units.size_bytes / model.units.time_us / model.problem.lane_gain
+    out_time, back_time = unit / link.d2h_bytes_per_us, unit / link.h2d_bytes_per_us
+    for k, t in enumerate(model.kept.slots):
+        run = model.kept.before_us(k) / model.units.time_us
+        for word, out, back in (("out", 1.0, taken), ("in", taken, 1.0)):
+            moved = _step(model.out, k, out * out_time) + _step(model.back, k, back * back_time)
+            terms = moved + _step(model.waited, k, -1.0)
+            _add(model, f"c13_both_rate_{word}_{t}", terms, LpConstraintLE, run)
+
+
+def c14_boundary(model: Model) -> None:
+    """(14) A step ends as the one before it ended."""
+    boundary = model.boundary
+    if boundary is None:
+        return
+    crossing = [
+        (used, -gap.size_bytes / model.units.size_bytes)
+        for used, gap in zip(model.used, model.gaps, strict=True)
+        if model.problem.wraps(gap)
+    ]
+    at_boundary = [(boundary.leaving, 1.0), (boundary.early, 1.0), (boundary.away, 1.0)]
+    _add(model, "c14_crossing", at_boundary + crossing, LpConstraintEQ, 0)
+    rest = [(model.begun[-1], 1.0), *_clean_begun(model, -1, -1.0), (model.out[-1], -1.0)]
+    _add(model, "c14_all_out", rest, LpConstraintGE, 0)
+    if model.goal is not Goal.BUDGET:
+        run = model.problem.durations_us[-1] / model.units.time_us
+        limit = _out_rate(model) * run
+        _add(model, "c14_last_out", rest, LpConstraintLE, limit)
+    returned = [(model.back_after[-1], 1.0), (model.ended[-1], -1.0)]
+    _add(model, "c14_all_back", returned, LpConstraintEQ, 0)
+
+
+def c15_clean(model: Model) -> None:
+    """(15) A gap is clean only after one that left a copy of the same bytes."""
+    if not model.clean:
+        return
+    turns: dict[tuple[int, int], list[int]] = {}
+    for i, gap in enumerate(model.gaps):
+        turns.setdefault((gap.storage, gap.content), []).append(i)
+    for i, clean in model.clean.items():
+        gap = model.gaps[i]
+        _add(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
+        if not gap.lasting:
+            alike = turns[gap.storage, gap.content]
+            earlier = [j for j in alike if model.gaps[j].turn < gap.turn]
+            copied = [term for j in earlier for term in _copied(model, j, -1.0)]
+            _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
+    added: list[Terms] = [[] for _ in model.clean_begun]
+    for i, clean in model.clean.items():
+        gap = model.gaps[i]
+        size = gap.size_bytes / model.units.size_bytes
+        added[model.kept.first_from(gap.first_slot)].append((clean, -size))
+    for k, t in enumerate(model.kept.slots):
+        growth = _step(model.clean_begun, k)
+        _add(model, f"c15_clean_begun_{t}", growth + added[k], LpConstraintEQ, 0)

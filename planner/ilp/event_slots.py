@@ -1,0 +1,170 @@
+"""The slots the ILP counts: those where something can change, and full ones between them."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
+
+import numpy as np
+
+from planner.problem.gaps import Gap
+from planner.problem.problem import Problem
+
+MAX_KEPT = 1000
+"""Above this many slots only the fullest ones are kept, for the sake of the solver's time."""
+RUN_KEPT = 2
+"""Of each run of slots a thinned choice keeps the fullest one and the last one."""
+
+
+@dataclass(frozen=True)
+class KeptSlots:
+    """Some slots of a step, the last one among them.
+
+    Attributes:
+        problem: The problem.
+        slots: Their numbers, in order.
+    """
+
+    problem: Problem
+    slots: tuple[int, ...]
+
+    def thinned(self, most: int) -> "KeptSlots":
+        """Returns these, or if they are more than so many, the fullest and the last of each run."""
+        if len(self.slots) <= most:
+            return self
+        held = self.problem.resident_bytes.__getitem__
+        length = -(-RUN_KEPT * len(self.slots) // most)
+        runs = [self.slots[k : k + length] for k in range(0, len(self.slots), length)]
+        kept = {run[-1] for run in runs} | {max(run, key=held) for run in runs}
+        return KeptSlots(self.problem, tuple(sorted(kept)))
+
+    def last_until(self, slot: int) -> int:
+        """Returns the position of the last one up to a slot; -1 if there is none."""
+        return bisect_right(self.slots, slot) - 1
+
+    def first_from(self, slot: int) -> int:
+        """Returns the position of the first one from a slot on."""
+        return bisect_left(self.slots, slot)
+
+    def open_over(self, gap: Gap) -> Iterator[tuple[int, int]]:
+        """Yields those that do not fit with nothing moved and in which a gap is open.
+
+        Yields:
+            The position, and the number of the slot as the gap counts.
+        """
+        count = self.problem.slot_count
+        for shift in (0, count):
+            first = self.first_from(gap.first_slot - shift)
+            for k in range(first, self.first_from(gap.next_use_slot - shift)):
+                t = self.slots[k]
+                if self.problem.resident_bytes[t] > self.problem.budget_bytes:
+                    yield k, t + shift
+
+    def before_us(self, position: int) -> float:
+        """Returns the time, with nothing moved, from the start of the one before to its start."""
+        return self.problem.elapsed_us[self.slots[position]] - self._start_us(position - 1)
+
+    def skipped_us(self, position: int) -> float:
+        """Returns the time, with nothing moved, from the end of the one before to its start."""
+        before = self.slots[position - 1] + 1 if position > 0 else 0
+        elapsed_us = self.problem.elapsed_us
+        return elapsed_us[self.slots[position]] - elapsed_us[before]
+
+    def _start_us(self, position: int) -> float:
+        return self.problem.elapsed_us[self.slots[position]] if position >= 0 else 0.0
+
+
+def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
+    """Returns the slots where a gap begins or ends, and full ones from each to the next.
+
+    Between two of them the same gaps are open, so whole gaps that make the fullest slot fit make
+    all of them fit. What is fuller than all before it, or than all after it, costs waits of its
+    own: it is kept too unless that makes too many.
+
+    Args:
+        problem: The problem.
+        gaps: The gaps a model may use.
+    """
+    count = problem.slot_count
+    events = {0, count - 1}
+    for gap in gaps:
+        events |= {gap.first_slot, gap.next_use_slot % count}
+    edges = [*sorted(events), count]
+    stretches = [
+        [t for t in range(a, b) if problem.resident_bytes[t] > problem.budget_bytes]
+        for a, b in pairwise(edges)
+    ]
+    held = problem.resident_bytes.__getitem__
+    fullest = {max(over, key=held) for over in stretches if over}
+    records = {t for over in stretches for t in _records(over, held)}
+    full = records if len(events | records) <= MAX_KEPT else fullest
+    return KeptSlots(problem, tuple(sorted(events | full)))
+
+
+def _records(slots: Sequence[int], held: Callable[[int], int]) -> Iterator[int]:
+    """Yields slots fuller than all before them, and than all after them."""
+    for order in (slots, slots[::-1]):
+        most = -1
+        for t in order:
+            if held(t) > most:
+                most = held(t)
+                yield t
+
+
+STEPS = 100_000
+"""Sizes are counted in at most this many steps; coarser sizes lose a little of the result."""
+MAX_OPEN = 200
+"""With more gaps open at once their sums are so dense that nothing is gained: not looked at."""
+
+
+def least_away_bytes(problem: Problem, slots: Sequence[int]) -> tuple[int, ...]:
+    """Returns, for each of some slots, the least sum of sizes of its open gaps that makes it fit.
+
+    At most what whole storages must give back, never more: a lower bound for every plan. Where the
+    open gaps cannot make a slot fit, the bytes that are over.
+    """
+    open_counts = np.zeros(problem.slot_count, dtype=np.int64)
+    for gap in problem.whole_gaps:
+        for part in problem.open_slices(gap):
+            open_counts[part] += 1
+    over_bytes = {t: max(0, problem.resident_bytes[t] - problem.budget_bytes) for t in slots}
+    few = {t for t in slots if over_bytes[t] > 0 and open_counts[t] <= MAX_OPEN}
+    open_sizes = _open_sizes_bytes(problem, few)
+    return tuple(
+        least_sum_bytes(open_sizes[t], over_bytes[t]) if t in few else over_bytes[t] for t in slots
+    )
+
+
+def _open_sizes_bytes(problem: Problem, slots: Collection[int]) -> dict[int, list[int]]:
+    """Sizes of the gaps open in each of some slots."""
+    ordered = sorted(slots)
+    sizes: dict[int, list[int]] = {t: [] for t in ordered}
+    for gap in problem.whole_gaps:
+        for part in problem.open_slices(gap):
+            first, end = bisect_left(ordered, part.start), bisect_left(ordered, part.stop)
+            for t in ordered[first:end]:
+                sizes[t].append(gap.size_bytes)
+    return sizes
+
+
+def least_sum_bytes(sizes_bytes: Sequence[int], at_least_bytes: int) -> int:
+    """Returns the least subset sum that reaches a number of bytes, or a little less than it.
+
+    Sums are the bits of one integer. If there are too many, sizes are rounded up to steps: then
+    every true sum is at most one step per size below its rounded one.
+    """
+    if at_least_bytes == 0 or sum(sizes_bytes) < at_least_bytes:
+        return at_least_bytes
+    step = gcd(*sizes_bytes)
+    slack_steps = 0
+    if sum(sizes_bytes) // step > STEPS:
+        step = -(-sum(sizes_bytes) // STEPS)
+        slack_steps = len(sizes_bytes)
+    sums = 1
+    for size_bytes in sizes_bytes:
+        sums |= sums << -(-size_bytes // step)
+    wanted = -(-at_least_bytes // step) if slack_steps == 0 else at_least_bytes // step
+    reached = sums >> wanted
+    least = wanted + (reached & -reached).bit_length() - 1
+    return max(at_least_bytes, (least - slack_steps) * step)

@@ -1,0 +1,244 @@
+"""Runs a solver on a model and reads back only what the solver stands behind."""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import highspy
+import pulp
+
+from planner.ilp.deadline import Limits, SolverName
+from planner.ilp.variables import Model
+from profiles.schema.errors import SolverError
+
+
+class Run(Protocol):
+    """A solver set up for one model."""
+
+    solver: pulp.LpSolver
+
+    def bound(self, program: pulp.LpProblem) -> float:
+        """Returns what no solution is below, after the run; minus infinity if nothing is known."""
+
+
+class Highs:
+    """HiGHS, in this process; asked for an early end while it runs.
+
+    Args:
+        settings: Of every solver.
+        limits: When to stop.
+        enough: A bound this high ends the run.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], limits: Limits, enough: float) -> None:
+        self._limits = limits
+        self._enough = enough
+        kinds = highspy.cb.HighsCallbackType
+        self.solver = pulp.HiGHS(
+            callbackTuple=(self._asked, None),
+            callbacksToActivate=[kinds.kCallbackMipInterrupt, kinds.kCallbackSimplexInterrupt],
+            **settings,
+        )
+
+    def _asked(self, kind: Any, message: str, out: Any, back: Any, _: Any) -> None:
+        in_tree = kind == highspy.cb.HighsCallbackType.kCallbackMipInterrupt
+        enough = in_tree and out.mip_dual_bound >= self._enough
+        back.user_interrupt = enough or self._limits.stop()
+
+    def bound(self, program: pulp.LpProblem) -> float:
+        """Returns the bound of the tree that is left."""
+        highs = program.solverModel
+        return -math.inf if highs is None else float(highs.getInfo().mip_dual_bound)
+
+
+class Cbc:
+    """CBC, in a process of its own; its bound stands in its log alone.
+
+    Args:
+        settings: Of every solver.
+
+    Raises:
+        SolverError: There is no folder for its files.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        try:
+            self._folder = TemporaryDirectory(prefix="swapplan-cbc-")
+        except OSError as error:
+            raise SolverError(
+                f"cbc needs a folder for temporary files ({error.strerror or error}). Set TMPDIR "
+                "to one that can be written, or use --solver highs."
+            ) from error
+        if any(letter.isspace() for letter in self._folder.name):
+            self._folder.cleanup()
+            raise SolverError(
+                f"cbc cannot read files in a folder with a space in its name, and TMPDIR is "
+                f"{str(Path(self._folder.name).parent)!r}. Set TMPDIR to another one, or use "
+                "--solver highs."
+            )
+        self._log = Path(self._folder.name) / "cbc.log"
+        # PuLP's own class for its CBC warns that it will go; this is the same program.
+        self.solver = pulp.COIN_CMD(
+            path=pulp.PULP_CBC_CMD.pulp_cbc_path, logPath=str(self._log), **settings
+        )
+        # Whatever ends the run, its files go with the folder.
+        self.solver.tmpDir = self._folder.name
+
+    def bound(self, program: pulp.LpProblem) -> float:
+        """Returns the bound that CBC reports; its objective if that is optimal."""
+        text = self._log.read_text()
+        self._folder.cleanup()
+        found = re.findall(r"^(?:Lower bound|best possible):\s+(\S+)", text, re.MULTILINE)
+        if found:
+            return float(found[-1])
+        solved = re.search(r"^Result - Optimal solution found$", text, re.MULTILINE)
+        value = re.search(r"^Objective value:\s+(\S+)", text, re.MULTILINE)
+        return float(value[1]) if solved and value else -math.inf
+
+
+GAP_REL = 1e-3
+GAP_ABS_UNITS = 1e-2
+"""Near zero stall a relative gap never closes; this is the time to copy 0.01% of the peak."""
+INTEGER_TOLERANCE = 1e-4
+OTHER_SOLVER = "Try the other one of --solver."
+
+
+class Outcome(Enum):
+    """What a solver run ended with.
+
+    [Note: Status]
+    PuLP's `status` says "Optimal" for a run stopped by its time limit, with either solver; only
+    `sol_status` tells proven from found. CBC stopped without an incumbent leaves fractions of the
+    relaxation in the binaries, and HiGHS zeros: so a found solution is checked before it is used.
+    """
+
+    OPTIMAL = auto()
+    """Proven, within the solver's gap."""
+    FOUND = auto()
+    """A solution that holds, not proven to be the best."""
+    NOTHING = auto()
+    """Stopped before any solution."""
+    INFEASIBLE = auto()
+    """Proven to have none."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What came back.
+
+    Attributes:
+        outcome: How far the values can be trusted.
+        objective: Value of the objective, in the model's units; 0 without a solution.
+        bound: No solution has a lower objective; minus infinity if the solver told nothing.
+        chosen: Indices of the gaps used (empty without a solution and for a relaxation).
+        shares: Value of each x, as it is; fractions for a relaxation.
+        seconds: Wall time.
+    """
+
+    outcome: Outcome
+    objective: float
+    bound: float
+    chosen: frozenset[int]
+    shares: tuple[float, ...]
+    seconds: float
+
+
+def solve_model(
+    model: Model,
+    name: SolverName,
+    limits: Limits,
+    *,
+    gap: float = GAP_REL,
+    enough: float = math.inf,
+) -> Solved:
+    """Solves a model.
+
+    Args:
+        model: The model.
+        name: Which solver.
+        limits: When the best solution so far is taken.
+        gap: Near enough to the optimum, as a share of it.
+        enough: A bound this high, in the model's units, ends a search for binaries (HiGHS).
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    started_s = time.perf_counter()
+    program = model.program
+    run = _run(name, limits, gap, enough)
+    try:
+        program.solve(run.solver)
+        bound = run.bound(program)
+    except pulp.PulpSolverError as error:
+        raise SolverError(
+            f"{name.value} failed: {error}. Try the other one of --solver."
+        ) from error
+    outcome = _outcome(model)
+    shares = tuple(float(used.varValue or 0.0) for used in model.used)
+    seconds = time.perf_counter() - started_s
+    if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
+        return Solved(outcome, 0.0, bound, frozenset(), shares, seconds)
+    objective = float(pulp.value(program.objective))
+    chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
+    if not program.isMIP():
+        bound = objective if outcome is Outcome.OPTIMAL else -math.inf
+        chosen = frozenset()
+    return Solved(outcome, objective, bound, chosen, shares, seconds)
+
+
+def _run(name: SolverName, limits: Limits, gap: float, enough: float) -> Run:
+    settings = {
+        "msg": False,
+        "timeLimit": max(1.0, limits.left_s),
+        "gapRel": gap,
+        "gapAbs": GAP_ABS_UNITS if gap > 0 else 0.0,
+        # One thread: plans do not depend on how busy the machine is.
+        "threads": 1,
+    }
+    run = Highs(settings, limits, enough) if name is SolverName.HIGHS else Cbc(settings)
+    if not run.solver.available():
+        raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
+    return run
+
+
+def _outcome(model: Model) -> Outcome:
+    """See [Note: Status]."""
+    status = model.program.sol_status
+    if status == pulp.LpSolutionInfeasible:
+        return Outcome.INFEASIBLE
+    if status == pulp.LpSolutionOptimal:
+        _check_binaries(model)
+        return Outcome.OPTIMAL
+    if status == pulp.LpSolutionIntegerFeasible and _holds(model):
+        return Outcome.FOUND
+    return Outcome.NOTHING
+
+
+def _check_binaries(model: Model) -> None:
+    if not _integral(model):
+        raise SolverError(
+            f"the solver calls a solution optimal whose binaries are fractions. {OTHER_SOLVER}"
+        )
+
+
+def _integral(model: Model) -> bool:
+    if not model.program.isMIP():
+        return True
+    values = [used.varValue for used in model.used]
+    return all(
+        value is not None and min(abs(value), abs(value - 1)) <= INTEGER_TOLERANCE
+        for value in values
+    )
+
+
+def _holds(model: Model) -> bool:
+    """Whether the values are integral and satisfy every row."""
+    if not _integral(model):
+        return False
+    return all(row.valid(INTEGER_TOLERANCE) for row in model.program.constraints())

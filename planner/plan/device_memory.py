@@ -1,0 +1,65 @@
+"""How many device bytes are resident in each slot: without a plan, and under one.
+
+Memory is a fact of program order. Nothing here knows about time.
+"""
+
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from profiles.schema.memory import SlotMemory, slot_memory
+
+if TYPE_CHECKING:
+    from planner.plan.plan import Plan
+
+__all__ = [
+    "Absence",
+    "SlotMemory",
+    "planned_bytes",
+    "resident_bytes",
+    "slot_memory",
+]
+
+
+class Absence(NamedTuple):
+    """A stretch of slots during which bytes are not on the device.
+
+    Attributes:
+        first_slot: The first slot without them.
+        end_slot: The first slot with them again. If it is below `first_slot`, they are away across
+            the step boundary.
+        size_bytes: How many.
+    """
+
+    first_slot: int
+    end_slot: int
+    size_bytes: int
+
+
+def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) -> tuple[int, ...]:
+    """Returns the bytes resident in each slot when some are absent.
+
+    Args:
+        without_bytes: Resident bytes of each slot with nothing swapped.
+        absences: What is not on the device, and when.
+    """
+    needs = tuple(without_bytes)
+    change = [0] * (len(needs) + 1)
+    for absence in absences:
+        change[absence.first_slot] -= absence.size_bytes
+        change[absence.end_slot] += absence.size_bytes
+        if absence.end_slot < absence.first_slot:
+            change[0] -= absence.size_bytes
+    return tuple(need + moved for need, moved in zip(needs, accumulate(change[:-1]), strict=True))
+
+
+def planned_bytes(plan: "Plan") -> tuple[int, ...]:
+    """Returns the bytes resident in each slot under the plan."""
+    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
+    return resident_bytes(
+        (slot.resident_bytes for slot in plan.slots),
+        (
+            Absence(swap.release_slot, swap.swap_in_slot, size_bytes[swap.storage])
+            for swap in plan.swaps
+        ),
+    )

@@ -1,0 +1,265 @@
+"""The plan file: what moves when, for which budget, and how good that is.
+
+A plan stands alone: with no profile at hand it can be simulated, verified, drawn and replayed.
+Anchors are numbered as the slots they open; storages keep their profile's ids and names.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from profiles.schema.files import Count, FileRecord, Microseconds, Record, read_file, write_file
+from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.model_description import ModelDescription
+from profiles.schema.profile import Device, Link, Provenance, StorageKind, WorkloadSource
+
+
+class Boundary(StrEnum):
+    """Where such storages are when a step ends and the next begins."""
+
+    PERIODIC = "periodic"
+    """Wherever it is best: a trip may wrap round the step boundary, and steps repeat."""
+    RESIDENT = "resident"
+    """On the device: every step is planned on its own."""
+
+
+class Proof(StrEnum):
+    """What the solver proved about its own model (not about the simulated plan)."""
+
+    OPTIMAL = "optimal"
+    """The ILP was solved to its end, or the plan meets the bound of its relaxation."""
+    FEASIBLE = "feasible"
+    """It was stopped before."""
+    NOT_NEEDED = "not needed"
+
+
+class BoundSource(StrEnum):
+    """Where the bound on the stall comes from."""
+
+    RELAXATION = "LP relaxation"
+    """Bytes that flow: the loose bound is the best known."""
+    WHOLE_STORAGES = "ILP of whole storages"
+    """What the solver proved about the ILP by the time it ended."""
+    TRIVIAL = "no stall is below 0"
+    """There was no relaxation to solve, or no time to solve it in."""
+
+
+class PlannedStorage(Record):
+    """A storage the runtime must know: it is moved, or an anchor shows it.
+
+    Attributes:
+        id: Its id in the profile.
+        name: How replay finds it (see `profiles.schema.profile.Storage`).
+        kind: Who owns it.
+        size_bytes: Its bytes.
+        module: The leaf module it was first seen in, for readers.
+        is_mask: It holds nothing but bools.
+    """
+
+    id: Count
+    name: str
+    kind: StorageKind
+    size_bytes: Count
+    module: str
+    is_mask: bool
+
+
+class PlannedSlot(Record):
+    """A slot as the plan sees it.
+
+    Attributes:
+        anchor: Key of the anchor that opens it.
+        shows: Id of the storage this anchor shows, if any.
+        duration_us: Time of its ops with nothing moved.
+        resident_bytes: Most bytes allocated at any of its ops with nothing moved.
+        peak_op: The op that needs the most, for readers.
+    """
+
+    anchor: str
+    shows: Count | None
+    duration_us: Microseconds
+    resident_bytes: Count
+    peak_op: str
+
+
+class Swap(Record):
+    """One trip of one storage to the host and back, inside one of its gaps.
+
+    The four anchors are slot ids, in the order swap_out <= release < swap_in <= await. A trip that
+    wraps goes on in the next step: from some anchor on its slot ids count from that step's begin.
+
+    Attributes:
+        storage: Id of the storage.
+        swap_out_slot: At this slot's anchor the copy to the host is issued.
+        release_slot: Here compute waits for that copy, and the device bytes are given back.
+        swap_in_slot: Here the device bytes are taken again and the copy back is issued.
+        await_slot: Here compute waits for the copy back; this slot uses the storage again.
+        host_offset_bytes: Where in the host pool the bytes wait.
+        clean: Nothing is copied to the host: the copy that the storage's trip before this one left
+            there is still true, since nothing has written the storage in between. Swap-out and
+            release are one anchor.
+        engine: What carries its copies, chosen from measured rates; the same for all swaps of one
+            storage. Neighbours that the batch kernel carries go in one launch (see
+            `planner.plan.copy_times`).
+    """
+
+    storage: Count
+    swap_out_slot: Count
+    release_slot: Count
+    swap_in_slot: Count
+    await_slot: Count
+    host_offset_bytes: Count
+    clean: bool
+    engine: CopyEngine
+
+    def host_bytes_of(self, size_bytes: int) -> int:
+        """Returns what a storage's bytes take on the host, and on the link."""
+        return host_size_bytes(self.engine, size_bytes)
+
+    @property
+    def wraps(self) -> bool:
+        """Whether the trip ends in the step after the one it began in."""
+        return self.await_slot < self.swap_out_slot
+
+    def slots_after_out(self, slot: int, slot_count: int) -> int:
+        """Returns how many slots after the swap-out one of this swap's other anchors comes."""
+        return (slot - self.swap_out_slot) % slot_count
+
+
+class Certificate(Record):
+    """How good the plan is, and how that is known.
+
+    Attributes:
+        peak_without_bytes: Peak with nothing moved, from the profile.
+        peak_bytes: Peak under the plan, by walking the anchors in program order.
+        d2h_bytes: Bytes copied to the host per step, as they go over the link; clean swaps copy
+            none.
+        h2d_bytes: Bytes moved back per step, likewise.
+        compute_us: Step time with nothing moved, from the profile.
+        simulated_stall_us: Time compute waits per step once steps repeat, simulated with
+            whole-storage FIFO copies.
+        loose_bound_stall_us: No plan can wait less, by the LP relaxation with bytes that flow.
+        bound_stall_us: No plan can wait less: the tightest bound known.
+        bound_source: Why not: the ILP or its relaxation (`planner.ilp.model`), or arithmetic alone.
+        solver: The solver's name.
+        proof: What it proved about the model.
+        solve_seconds: Wall time of planning.
+    """
+
+    peak_without_bytes: Count
+    peak_bytes: Count
+    d2h_bytes: Count
+    h2d_bytes: Count
+    compute_us: Microseconds
+    simulated_stall_us: Microseconds
+    loose_bound_stall_us: Microseconds
+    bound_stall_us: Microseconds
+    bound_source: BoundSource
+    solver: str
+    proof: Proof
+    solve_seconds: float = Field(ge=0, allow_inf_nan=False)
+
+    @property
+    def simulated_step_us(self) -> float:
+        """Step time under the plan, simulated."""
+        return self.compute_us + self.simulated_stall_us
+
+    @property
+    def gap(self) -> float:
+        """How far the plan may be from the best, as a share of the best step time."""
+        best_us = self.compute_us + self.bound_stall_us
+        if best_us == 0:
+            return 0.0
+        return max(0.0, self.simulated_stall_us - self.bound_stall_us) / best_us
+
+
+class Plan(FileRecord):
+    """A swap plan.
+
+    Attributes:
+        profile_fingerprint: Digest of the profile it was made from.
+        model_fingerprint: Digest of the model and optimizer it is for.
+        workload: How to build the training step again.
+        times: Whether the profile's times were measured or estimated.
+        device: Where the profile was recorded.
+        link: The link it was planned for.
+        boundary: Whether trips may wrap round the step boundary.
+        min_size_bytes: Smaller storages were not considered.
+        budget_bytes: Device bytes it must stay within.
+        host_budget_bytes: Host bytes it must stay within; None for no limit.
+        host_pool_bytes: Bytes of the host pool it uses.
+        storages: Those that move or that an anchor shows, by id.
+        slots: The step.
+        swaps: What moves when, in order of swap-out.
+        certificate: How good it is.
+        model: The model and optimizer it is for; None in older files.
+    """
+
+    FORMAT: ClassVar[str] = "swapplan-plan"
+    VERSION: ClassVar[int] = 3
+    REMAKE: ClassVar[str] = "plan solve"
+
+    profile_fingerprint: str
+    model_fingerprint: str
+    workload: WorkloadSource
+    times: Provenance
+    device: Device
+    link: Link
+    boundary: Boundary
+    min_size_bytes: Count
+    budget_bytes: Count
+    host_budget_bytes: Count | None
+    host_pool_bytes: Count
+    storages: tuple[PlannedStorage, ...]
+    slots: tuple[PlannedSlot, ...] = Field(min_length=2)
+    swaps: tuple[Swap, ...]
+    certificate: Certificate
+    model: ModelDescription | None = None
+
+    def storage(self, storage_id: int) -> PlannedStorage:
+        """Returns the storage with this id."""
+        return next(storage for storage in self.storages if storage.id == storage_id)
+
+    @property
+    def engines(self) -> dict[int, CopyEngine]:
+        """What carries storages that the copy engine does not, by id."""
+        return {s.storage: s.engine for s in self.swaps if s.engine is not CopyEngine.COPY_ENGINE}
+
+    @property
+    def host_sizes_bytes(self) -> dict[int, int]:
+        """Bytes that each storage takes in the host pool, by id."""
+        engines = self.engines
+        return {
+            s.id: host_size_bytes(engines.get(s.id, CopyEngine.COPY_ENGINE), s.size_bytes)
+            for s in self.storages
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from planner.plan.verify import first_fault
+
+        fault = first_fault(self)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+
+def read_plan(path: Path | str) -> Plan:
+    """Reads a plan file and verifies it.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign, of another version, or its swaps break
+            an invariant.
+    """
+    return read_file(Plan, Path(path))
+
+
+def write_plan(plan: Plan, path: Path | str) -> None:
+    """Writes a plan file, atomically.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_file(plan, Path(path))

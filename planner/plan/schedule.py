@@ -1,0 +1,99 @@
+"""The schedule: a plan lowered to what happens at each anchor.
+
+The simulator and the replayer execute the very same schedule.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from planner.plan.plan import Plan, Swap
+
+
+class ActionKind(StrEnum):
+    """What is done to a storage at an anchor, in the order in which one anchor does them.
+
+    Issuing comes first so that a copy loses no time to the waits behind it, and bytes are given
+    back before others are taken. Values are the words of `Action`'s text form.
+    """
+
+    SWAP_OUT = "out"
+    """The copy to the host is issued."""
+    RELEASE = "release"
+    """Compute waits for that copy; the device bytes are given back."""
+    SWAP_IN = "in"
+    """The device bytes are taken again; the copy back is issued."""
+    AWAIT = "await"
+    """Compute waits for the copy back."""
+
+
+class Action(NamedTuple):
+    """One thing to do at an anchor; prints as `out 17`.
+
+    Attributes:
+        kind: What.
+        storage: To which storage.
+    """
+
+    kind: ActionKind
+    storage: int
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.storage}"
+
+    @classmethod
+    def from_str(cls, text: str) -> Self:
+        """Reads what `str` writes.
+
+        Raises:
+            ValueError: The text is no action.
+        """
+        word, _, number = text.partition(" ")
+        return cls(ActionKind(word), int(number))
+
+
+Schedule = tuple[tuple[Action, ...], ...]
+"""The actions at the anchor of each slot, in the order in which they happen."""
+
+
+def lower(plan: "Plan") -> Schedule:
+    """Lowers a plan to the actions at each of its anchors."""
+    return lower_swaps(plan.swaps, len(plan.slots))
+
+
+def lower_swaps(swaps: Sequence["Swap"], slot_count: int) -> Schedule:
+    """Lowers swaps to the actions at each anchor.
+
+    Copies to the host are issued in the order of the swaps; copies back in the order in which they
+    are awaited, because the lane carries them one after the other. At one anchor, what was issued
+    first is released and awaited first. A clean swap has no swap-out action.
+
+    Args:
+        swaps: In order of swap-out.
+        slot_count: Number of slots of the step.
+    """
+
+    def slots_leaving(swap: "Swap") -> int:
+        return swap.slots_after_out(swap.release_slot, slot_count)
+
+    def slots_back(swap: "Swap") -> tuple[int, int]:
+        return ((swap.await_slot - swap.swap_in_slot) % slot_count, swap.storage)
+
+    anchors: list[list[Action]] = [[] for _ in range(slot_count)]
+    for swap in swaps:
+        if not swap.clean:
+            anchors[swap.swap_out_slot].append(Action(ActionKind.SWAP_OUT, swap.storage))
+    for swap in sorted(swaps, key=slots_leaving, reverse=True):
+        anchors[swap.release_slot].append(Action(ActionKind.RELEASE, swap.storage))
+    for swap in sorted(swaps, key=slots_back):
+        anchors[swap.swap_in_slot].append(Action(ActionKind.SWAP_IN, swap.storage))
+    for swap in sorted(swaps, key=lambda s: (-slots_back(s)[0], s.storage)):
+        anchors[swap.await_slot].append(Action(ActionKind.AWAIT, swap.storage))
+    return tuple(tuple(actions) for actions in anchors)
+
+
+def may_wait(schedule: Schedule) -> tuple[bool, ...]:
+    """Returns, for each slot, whether compute waits for a copy at its anchor if it is late."""
+    waits = (ActionKind.RELEASE, ActionKind.AWAIT)
+    return tuple(any(action.kind in waits for action in actions) for actions in schedule)

@@ -1,0 +1,193 @@
+"""The planning problem: what the model, the scheduler and the search all work on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from planner.plan.copy_times import Engines, copy_us, engine_for
+from planner.plan.device_memory import Absence, resident_bytes
+from planner.plan.lanes import Direction, rate_bytes_per_us
+from planner.plan.plan import Boundary
+from planner.problem.gaps import Gap
+from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.profile import Link
+
+REPEATED_STEPS = 8
+HOST_GRANULE_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Which gaps to use, and when, so that a step stays within its budget and waits least.
+
+    A chosen set of gaps is written as their indices in `gaps`. Slots of gaps count on past the end
+    of the step (see `planner.problem.gaps.Gap`).
+
+    Attributes:
+        durations_us: Time of each slot with nothing moved.
+        resident_bytes: Bytes resident in each slot with nothing moved.
+        whole_gaps: The candidates, in order of their first slot.
+        link: Rates and latency.
+        boundary: Whether trips may wrap round the step boundary.
+        min_size_bytes: Smaller storages are no candidates.
+        budget_bytes: Device bytes to stay within.
+        host_budget_bytes: Host bytes to stay within; None for no limit.
+        part_gaps: More candidates: parts of the whole ones (see `planner.problem.gaps`).
+    """
+
+    durations_us: tuple[float, ...]
+    resident_bytes: tuple[int, ...]
+    whole_gaps: tuple[Gap, ...]
+    link: Link
+    boundary: Boundary
+    min_size_bytes: int
+    budget_bytes: int
+    host_budget_bytes: int | None
+    part_gaps: tuple[Gap, ...] = ()
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """All candidates: whole gaps, then parts."""
+        return self.whole_gaps + self.part_gaps
+
+    @property
+    def whole_set(self) -> frozenset[int]:
+        """Every whole gap: no set leaves less on the device."""
+        return frozenset(range(len(self.whole_gaps)))
+
+    @property
+    def slot_count(self) -> int:
+        """Number of slots."""
+        return len(self.durations_us)
+
+    @property
+    def compute_us(self) -> float:
+        """Time of the step with nothing moved."""
+        return self.elapsed_us[self.slot_count]
+
+    @cached_property
+    def elapsed_us(self) -> tuple[float, ...]:
+        """When each slot of two steps starts with nothing moved; the last entry is their end."""
+        return tuple(accumulate((*self.durations_us, *self.durations_us), initial=0.0))
+
+    @cached_property
+    def repeated_us(self) -> tuple[float, ...]:
+        """When each slot of many steps starts with nothing moved."""
+        once_us = self.elapsed_us[: self.slot_count]
+        return tuple(n * self.compute_us + us for n in range(REPEATED_STEPS) for us in once_us)
+
+    @cached_property
+    def engines(self) -> Engines:
+        """What carries each storage that the copy engine is not the fastest for, by id."""
+        chosen = {
+            gap.storage: engine_for(self.link, gap.size_bytes, is_mask=gap.is_mask)
+            for gap in (self.gaps if self.link.engines else ())
+        }
+        return {i: engine for i, engine in chosen.items() if engine is not CopyEngine.COPY_ENGINE}
+
+    @cached_property
+    def d2h_us(self) -> tuple[float, ...]:
+        """How long each gap's copy to the host takes; in a batch it may wait for its neighbours."""
+        return self._copies_us(Direction.D2H)
+
+    @cached_property
+    def h2d_us(self) -> tuple[float, ...]:
+        """How long each gap's copy back takes, likewise."""
+        return self._copies_us(Direction.H2D)
+
+    @cached_property
+    def host_sizes_bytes(self) -> Mapping[int, int]:
+        """Bytes that each storage takes in the host pool, by id.
+
+        Kernels move 16 bytes at a time where both ends allow it, so with them all are multiples.
+        """
+        granule = HOST_GRANULE_BYTES if self.engines else 1
+        return {gap.storage: -(-self._host_bytes(gap) // granule) * granule for gap in self.gaps}
+
+    @cached_property
+    def packed_away_bytes(self) -> int:
+        """How much less than their device bytes all storages together take on the host, at most."""
+        sizes_bytes = {gap.storage: gap.size_bytes - self._host_bytes(gap) for gap in self.gaps}
+        return sum(sizes_bytes.values())
+
+    @cached_property
+    def lane_gain(self) -> float:
+        """Most device bytes that move for one byte of the link's rate; 1 with no kernel."""
+        gains = (
+            gap.size_bytes / (us * rate_bytes_per_us(self.link, direction))
+            for direction, copies_us in ((Direction.D2H, self.d2h_us), (Direction.H2D, self.h2d_us))
+            for gap, us in zip(self.gaps, copies_us, strict=True)
+            if gap.storage in self.engines
+        )
+        return max([1.0, *gains])
+
+    @cached_property
+    def next_over_slot(self) -> tuple[int, ...]:
+        """For each slot, the first from there on that does not fit with nothing moved."""
+        following = 2 * self.slot_count
+        slots = []
+        for t in reversed(range(2 * self.slot_count)):
+            if self.resident_bytes[t % self.slot_count] > self.budget_bytes:
+                following = t
+            slots.append(following)
+        return tuple(reversed(slots))[: self.slot_count]
+
+    def _copies_us(self, direction: Direction) -> tuple[float, ...]:
+        return tuple(
+            copy_us(
+                self.link,
+                direction,
+                gap.size_bytes,
+                self.engines.get(gap.storage, CopyEngine.COPY_ENGINE),
+            )
+            for gap in self.gaps
+        )
+
+    def _host_bytes(self, gap: Gap) -> int:
+        engine = self.engines.get(gap.storage, CopyEngine.COPY_ENGINE)
+        return host_size_bytes(engine, gap.size_bytes)
+
+    def open_slices(self, gap: Gap) -> tuple[slice, ...]:
+        """The slots a gap is open in, each below the slot count: one slice, or two if it wraps."""
+        count = self.slot_count
+        if gap.next_use_slot <= count:
+            return (slice(gap.first_slot, gap.next_use_slot),)
+        return (slice(gap.first_slot, count), slice(0, gap.next_use_slot - count))
+
+    def wraps(self, gap: Gap) -> bool:
+        """Whether a gap goes on in the next step."""
+        return gap.next_use_slot >= self.slot_count
+
+    def clash(self, one: int, other: int) -> bool:
+        """Whether two candidates are parts of one gap that cannot both be used."""
+        first, second = self.gaps[one], self.gaps[other]
+        if first.storage != second.storage:
+            return False
+        # Two trips of one storage need an anchor between await and swap-out.
+        return any(
+            first.first_slot + shift <= second.next_use_slot
+            and second.first_slot <= first.next_use_slot + shift
+            for shift in (-self.slot_count, 0, self.slot_count)
+        )
+
+    def floor_bytes(self, chosen: Iterable[int]) -> tuple[int, ...]:
+        """Returns the fewest bytes each slot can hold: chosen gaps away from end to end."""
+        gaps = (self.gaps[i] for i in chosen)
+        return resident_bytes(
+            self.resident_bytes,
+            (
+                Absence(gap.first_slot, gap.next_use_slot % self.slot_count, gap.size_bytes)
+                for gap in gaps
+            ),
+        )
+
+    def fits(self, chosen: Iterable[int]) -> bool:
+        """Whether a chosen set can meet the budget: a release may be forced anywhere in a gap."""
+        return max(self.floor_bytes(chosen)) <= self.budget_bytes
+
+    def free_us(self, i: int) -> float:
+        """Time a gap leaves beside its two copies: Capuchin's free time (Peng et al. 2020)."""
+        gap = self.gaps[i]
+        idle_us = self.elapsed_us[gap.next_use_slot] - self.elapsed_us[gap.first_slot]
+        return idle_us - self.d2h_us[i] - self.h2d_us[i]

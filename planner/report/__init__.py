@@ -1,0 +1,1 @@
+"""Plans and profiles as tables, texts, pictures and pages: reads, decides nothing."""

@@ -1,0 +1,188 @@
+"""A plan as one HTML page that needs nothing else: no network, no other file.
+
+The page is put together from a template, a style sheet and a script beside this module. What the
+plan says goes in as text that is escaped, and as JSON that the script reads and only ever shows as
+text. A policy in the page lets the browser run that one script and load nothing.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from planner.plan.device_memory import planned_bytes
+from planner.plan.host_memory import host_bytes
+from planner.plan.simulate import Timeline, simulate_plan
+from planner.report.simulated_swaps import Trip, trips, waits_table
+from planner.report.text import certificate_rows, link_text, workload_text
+from profiles.schema.files import CREATED_BY, write_atomically
+from profiles.schema.units import size_text, time_text
+
+if TYPE_CHECKING:
+    from planner.plan.plan import Plan
+
+LONGEST_WAITS = 10
+"""Stalls that the page lists; all are on the timeline."""
+DECIMALS = 3
+"""Of a microsecond, in the page's data: nanoseconds."""
+
+
+def report_page(plan: "Plan") -> str:
+    """Returns the page.
+
+    Args:
+        plan: The plan.
+    """
+    style, script = _part("page.css"), _part("page.js")
+    return Template(_part("page.html")).substitute(
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        data=_json(page_data(plan)),
+        title=html.escape(workload_text(plan)),
+        tiles=_tiles(plan),
+        certificate=_rows(certificate_rows(plan)),
+        waits=_waits(plan),
+        about=html.escape(_about(plan)),
+        link=html.escape(link_text(plan.link)),
+        times=html.escape(plan.times.value),
+    )
+
+
+def write_report_page(plan: "Plan", path: Path) -> None:
+    """Writes a plan's page, atomically.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_atomically(report_page(plan).encode(), path)
+
+
+def page_data(plan: "Plan") -> dict[str, Any]:
+    """Returns what the script draws: one list per column, times in microseconds from the step's
+    begin, sizes in bytes."""
+    timeline = simulate_plan(plan)
+    return {
+        "step_us": round(timeline.step_us, DECIMALS),
+        "budget_bytes": plan.budget_bytes,
+        "slots": _slot_columns(plan, timeline),
+        "swaps": _swap_columns(trips(plan, timeline)),
+    }
+
+
+def _slot_columns(plan: "Plan", timeline: Timeline) -> dict[str, list[Any]]:
+    return {
+        "anchor": [slot.anchor for slot in plan.slots],
+        "op": [slot.peak_op for slot in plan.slots],
+        "start_us": _rounded(timeline.start_us),
+        "stall_us": _rounded(timeline.stall_us),
+        "duration_us": _rounded(slot.duration_us for slot in plan.slots),
+        "with_bytes": list(planned_bytes(plan)),
+        "without_bytes": [slot.resident_bytes for slot in plan.slots],
+        "host_bytes": list(host_bytes(plan)),
+    }
+
+
+def _swap_columns(moved: Sequence[Trip]) -> dict[str, list[Any]]:
+    return {
+        "name": [trip.storage.name for trip in moved],
+        "kind": [trip.storage.kind.value for trip in moved],
+        "module": [trip.storage.module for trip in moved],
+        "size_bytes": [trip.storage.size_bytes for trip in moved],
+        "swap_out": [trip.swap.swap_out_slot for trip in moved],
+        "release": [trip.swap.release_slot for trip in moved],
+        "swap_in": [trip.swap.swap_in_slot for trip in moved],
+        "await": [trip.swap.await_slot for trip in moved],
+        "out_start_us": _rounded(trip.out and trip.out.start_us for trip in moved),
+        "out_end_us": _rounded(trip.out and trip.out.end_us for trip in moved),
+        "in_start_us": _rounded(trip.back.start_us for trip in moved),
+        "in_end_us": _rounded(trip.back.end_us for trip in moved),
+        "out_slack_us": _rounded(trip.out_slack_us for trip in moved),
+        "in_slack_us": _rounded(trip.in_slack_us for trip in moved),
+    }
+
+
+def _rounded(times_us: Iterable[float | None]) -> list[float | None]:
+    return [None if time_us is None else round(time_us, DECIMALS) for time_us in times_us]
+
+
+def _tiles(plan: "Plan") -> str:
+    about = plan.certificate
+    stall_share = about.simulated_stall_us / about.compute_us if about.compute_us else 0.0
+    tiles = (
+        (
+            "peak with the plan",
+            size_text(about.peak_bytes),
+            f"of a budget of {size_text(plan.budget_bytes)}; simulated",
+        ),
+        ("peak without it", size_text(about.peak_without_bytes), plan.times.value),
+        (
+            "stall per step",
+            time_text(about.simulated_stall_us),
+            f"{stall_share:.1%} of the step; simulated",
+        ),
+        (
+            "gap to the bound",
+            f"{about.gap:.2%}",
+            f"no plan stalls less than {time_text(about.bound_stall_us)}",
+        ),
+        (
+            "moved to the host",
+            size_text(about.d2h_bytes),
+            f"and {size_text(about.h2d_bytes)} back, per step; simulated",
+        ),
+    )
+    return "\n".join(
+        f"<li><span>{html.escape(what)}</span><b>{html.escape(value)}</b>"
+        f"<small>{html.escape(how)}</small></li>"
+        for what, value, how in tiles
+    )
+
+
+def _waits(plan: "Plan") -> str:
+    waits = waits_table(plan)
+    if waits.empty:
+        return (
+            '<tr><td colspan="3">Nowhere: every copy is over before compute asks for it.</td></tr>'
+        )
+    return _rows(
+        (row.anchor, time_text(row.stall_us), ", ".join(row.waits_for))
+        for row in waits.nlargest(LONGEST_WAITS, "stall_us").itertuples()
+    )
+
+
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+
+
+def _about(plan: "Plan") -> str:
+    if not plan.swaps:
+        return "The step fits within the budget without swapping; the plan is empty."
+    return (
+        f"{len(plan.swaps)} swaps per step, over {len(plan.slots)} slots, for {plan.device.name}. "
+        f"Written by {CREATED_BY}."
+    )
+
+
+def _json(data: dict[str, Any]) -> str:
+    """JSON that can stand in a page: nothing in it can end the element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _part(name: str) -> str:
+    return (files("planner.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """How a content security policy names an inline style or script."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"sha256-{digest}"

@@ -1,0 +1,114 @@
+"""Plans and profiles in words, for people: on the terminal and on a page."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from planner.plan.plan import BoundSource, Plan, Proof
+from profiles.schema.link import NOTHING_SHARED, CopyEngine, Figure, Sharing
+from profiles.schema.profile import Link, Profile
+from profiles.schema.units import rate_text, size_text, time_text
+
+SECOND_HAND = "*"
+"""Marks a figure that its source repeats from somebody else."""
+UNKNOWN = "?"
+LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def workload_text(source: Profile | Plan) -> str:
+    """Says which training step this is."""
+    settings = "".join(f" {key}={value}" for key, value in source.workload.settings)
+    return f"{source.workload.reference or 'a step recorded from Python'}{settings}"
+
+
+def link_text(link: Link) -> str:
+    """Says what a link carries."""
+    d2h, h2d = rate_text(link.d2h_bytes_per_us), rate_text(link.h2d_bytes_per_us)
+    both = link.both_bytes_per_us
+    together = f", {rate_text(both)} together" if both is not None else ""
+    return f"{link.name}, {d2h} out, {h2d} in{together}"
+
+
+def figure_text(figure: Figure | None) -> str:
+    """Says what rate somebody published."""
+    if figure is None:
+        return UNKNOWN
+    return rate_text(figure.bytes_per_us) + ("" if figure.verified else SECOND_HAND)
+
+
+def sharing_text(sharing: Sharing | None) -> str:
+    """Says what workers share of a link."""
+    if sharing is None:
+        return UNKNOWN
+    if sharing == NOTHING_SHARED:
+        return "nothing"
+    uplink = (
+        f"{sharing.gpus_per_uplink} behind a switch"
+        if sharing.gpus_per_uplink > 1
+        else "a link each"
+    )
+    memory = f", {sharing.gpus_per_memory} to a socket"
+    rate = f", memory {figure_text(sharing.memory)}" if sharing.memory else ""
+    return uplink + memory + rate
+
+
+def swaps_text(plan: Plan) -> str:
+    """Says how many swaps there are, and how many of them are of a special kind."""
+    clean = sum(swap.clean for swap in plan.swaps)
+    around = sum(swap.wraps for swap in plan.swaps)
+    of_them = [f"{clean} clean"] if clean else []
+    of_them += [f"{around} round the step boundary"] if around else []
+    of_them += [
+        f"{count} by {engine.value.replace('_', ' ')}"
+        for engine, count in Counter(swap.engine for swap in plan.swaps).items()
+        if engine is not CopyEngine.COPY_ENGINE
+    ]
+    return f"{len(plan.swaps)}" + (f" ({', '.join(of_them)})" if of_them else "")
+
+
+def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
+    """Returns how good a plan is, one row per figure.
+
+    Returns:
+        What the figure is of, its value as people read it, and where that comes from: given,
+        measured, estimated, simulated, nominal or a bound.
+    """
+    about = plan.certificate
+    share = plan.budget_bytes / max(1, about.peak_without_bytes)
+    pool = size_text(plan.host_pool_bytes)
+    if plan.host_budget_bytes is not None:
+        pool += f" of {size_text(plan.host_budget_bytes)}"
+    bound = f"bound: {about.bound_source.value}"
+    solver = "none" if about.proof is Proof.NOT_NEEDED else about.solver
+    return [
+        ("budget", f"{size_text(plan.budget_bytes)} ({share:.1%} of the peak)", "given"),
+        ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
+        ("peak with the plan", size_text(about.peak_bytes), "simulated"),
+        ("swaps", swaps_text(plan), ""),
+        ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),
+        ("moved back per step", size_text(about.h2d_bytes), "simulated"),
+        ("host pool", pool, "simulated"),
+        ("link", link_text(plan.link), plan.link.provenance.value),
+        ("step without the plan", time_text(about.compute_us), plan.times.value),
+        ("step with the plan", time_text(about.simulated_step_us), "simulated"),
+        ("stall", time_text(about.simulated_stall_us), "simulated"),
+        ("stall no plan can be below", time_text(about.bound_stall_us), bound),
+        ("loose bound", time_text(about.loose_bound_stall_us), LOOSE),
+        ("gap to the bound", f"{about.gap:.2%} of the step", "simulated over bound"),
+        ("solver", solver, ""),
+        ("solver's proof for its model", about.proof.value, ""),
+        ("planning took", f"{about.solve_seconds:.1f} s", "measured"),
+    ]
+
+
+def certificate_table(plan: Plan) -> "pd.DataFrame":
+    """Returns `certificate_rows` as a table.
+
+    Columns: `figure` (index), `value` (as people read it), `comes_from`.
+    """
+    import pandas as pd
+
+    rows = certificate_rows(plan)
+    return pd.DataFrame(rows, columns=["figure", "value", "comes_from"]).set_index("figure")

@@ -1,0 +1,1 @@
+"""Timings for chosen gaps and better choices, judged on a simulated clock."""

@@ -1,0 +1,133 @@
+"""A draft: what the list scheduler is told; and a timing: what it makes of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from planner.problem.timed_swap import Trip
+
+
+class OutOrder(Enum):
+    """Which gap's copy to the host goes first when several wait."""
+
+    FIRST_BEGUN = auto()
+    """The one that has waited longest."""
+    LAST_USED = auto()
+    """The one that is used again last (Belady)."""
+    FIRST_NEEDED = auto()
+    """The one whose bytes the budget misses first."""
+    LARGEST = auto()
+    """The one with the most bytes."""
+    BEST_FIT = auto()
+    """The one that has waited longest; the smallest sufficient one where a slot does not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How the scheduler chooses.
+
+    Attributes:
+        out_order: Which copy to the host goes first.
+        lead: A copy back may start this many times earlier than the latest start that keeps every
+            deadline; infinity for as early as memory allows.
+        overtake: Whether a copy back that fits may go before an earlier one that does not.
+    """
+
+    out_order: OutOrder
+    lead: float
+    overtake: bool
+
+
+POLICIES = tuple(
+    Policy(out_order=order, lead=lead, overtake=overtake)
+    for order in OutOrder
+    for lead in (1.0, 2.0, 4.0, float("inf"))
+    for overtake in (False, True)
+)
+
+QUICK_POLICIES = (
+    *(Policy(out_order=order, lead=1.0, overtake=False) for order in OutOrder),
+    Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False),
+)
+"""What is tried before the ILP."""
+
+
+NEVER = 2**31
+"""Past any slot."""
+
+
+class Hold(NamedTuple):
+    """An exception to the policy for one gap. All of it gives way where memory leaves no choice.
+
+    Slots count as the gap's do, on past the end of the step.
+
+    Attributes:
+        rank: Its copy to the host goes behind those of lower rank.
+        out_slot: That copy is not issued before this slot.
+        in_slot: The copy back is not issued before this slot.
+        release_slot: Here compute waits to give the bytes back, even if the slot fits with them: a
+            short wait for the way out may make room for an early start of the way back.
+    """
+
+    rank: int = 0
+    out_slot: int = 0
+    in_slot: int = 0
+    release_slot: int = NEVER
+
+
+NO_HOLD = Hold()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the scheduler is to time.
+
+    Attributes:
+        chosen: Indices of the gaps it may use. With all of them away from end to end every slot
+            must fit the budget (`Problem.fits`).
+        policy: How it chooses.
+        holds: Exceptions, by gap.
+        anew: Gaps that are copied to the host even where an earlier trip's copy is still true: that
+            copy need not wait there meanwhile.
+    """
+
+    chosen: frozenset[int]
+    policy: Policy
+    holds: Mapping[int, Hold] = field(default_factory=dict)
+    keeps_copies: bool = True
+    anew: frozenset[int] = frozenset()
+
+
+class Wait(NamedTuple):
+    """Compute waiting for one copy.
+
+    Attributes:
+        slot: At this slot's anchor.
+        gap: For this gap's copy.
+        wait_us: So long.
+    """
+
+    slot: int
+    gap: int
+    wait_us: float
+
+
+class Timing(NamedTuple):
+    """The trips of a draft.
+
+    Attributes:
+        chosen: The draft's gaps without those whose copies had no use.
+        trips: In order of swap-out.
+        waits: Where compute waits, by the scheduler's clock.
+    """
+
+    chosen: frozenset[int]
+    trips: tuple[Trip, ...]
+    waits: tuple[Wait, ...]
+
+    @property
+    def stall_us(self) -> float:
+        """All waits together."""
+        return sum(wait.wait_us for wait in self.waits)

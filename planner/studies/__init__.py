@@ -1,0 +1,1 @@
+"""Questions asked of many plans or of one against others: sweeps, limits, comparisons, checks."""

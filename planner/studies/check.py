@@ -1,0 +1,358 @@
+"""Checks a plan file: every figure of its certificate is derived again, from the files alone.
+
+Peak, bytes and stall follow from the plan, by walking its anchors and simulating its copies. The
+bounds follow from the profile: the ILP of `planner.ilp.model` and its relaxation are solved again.
+
+Whether a plan fits the profile it names.
+
+This is where "no use of an absent storage" is checked: a plan holds no uses, a profile does.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from pydantic import model_validator
+
+from planner.ilp.deadline import Limits, SolverName
+from planner.plan.device_memory import slot_memory
+from planner.plan.plan import BoundSource, Plan, Proof
+from planner.plan.verify import derived_figures, first_fault, same_time, structure_fault
+from planner.problem.gaps import Gap, candidate_gaps
+from planner.problem.problem import Problem
+from profiles.hardware.links import LINKS
+from profiles.schema.errors import SolverError
+from profiles.schema.files import read_file
+from profiles.schema.profile import Profile
+
+if TYPE_CHECKING:
+    from planner.plan.plan import Plan, Swap
+
+
+def first_fault_against(plan: "Plan", profile: Profile) -> str | None:
+    """Returns the first way in which a plan does not fit a profile, or None if it fits."""
+    return next(_faults_against(plan, profile), None)
+
+
+def _faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+    for field, found, expected in (
+        ("profile_fingerprint", plan.profile_fingerprint, profile.fingerprint()),
+        ("model_fingerprint", plan.model_fingerprint, profile.model_fingerprint),
+        ("model", plan.model, profile.model),
+        ("workload", plan.workload, profile.workload),
+        ("times", plan.times, profile.times),
+        ("device", plan.device, profile.device),
+        ("number of slots", len(plan.slots), len(profile.slots)),
+    ):
+        if found != expected:
+            yield f"{field} is {found!r}, the profile has {expected!r}"
+            return
+    yield from _link_faults(plan, profile)
+    yield from _slot_faults_against(plan, profile)
+    yield from _storage_faults_against(plan, profile)
+    yield from _gap_faults_against(plan, profile)
+
+
+def _link_faults(plan: "Plan", profile: Profile) -> Iterator[str]:
+    """A link that goes by a name of the table, but is not that link."""
+    known = LINKS.get(plan.link.name)
+    if known is None or plan.link in (known, profile.link):
+        return
+    for field, found in plan.link:
+        expected = getattr(known, field)
+        if found != expected:
+            yield f"link.{field} is {found!r}, link {known.name} has {expected!r}"
+
+
+def _slot_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+    memory = slot_memory(profile)
+    for t, (planned, recorded) in enumerate(zip(plan.slots, profile.slots, strict=True)):
+        for field in ("anchor", "shows", "duration_us"):
+            if getattr(planned, field) != getattr(recorded, field):
+                found, expected = getattr(planned, field), getattr(recorded, field)
+                yield f"slots[{t}].{field} is {found!r}, the profile has {expected!r}"
+        for field in ("resident_bytes", "peak_op"):
+            if getattr(planned, field) != getattr(memory[t], field):
+                found, expected = getattr(planned, field), getattr(memory[t], field)
+                yield f"slots[{t}].{field} is {found!r}, the profile gives {expected!r}"
+
+
+def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+    for position, planned in enumerate(plan.storages):
+        if planned.id >= len(profile.storages):
+            yield f"storages[{position}].id is {planned.id}, the profile has no such storage"
+            return
+        recorded = profile.storages[planned.id]
+        for field in ("name", "kind", "size_bytes", "module", "is_mask"):
+            if getattr(planned, field) != getattr(recorded, field):
+                found, expected = getattr(planned, field), getattr(recorded, field)
+                yield f"storages[{position}].{field} is {found!r}, the profile has {expected!r}"
+
+
+def _gap_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+    count = len(plan.slots)
+    gaps: dict[int, list[Gap]] = {}
+    for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
+        gaps.setdefault(gap.storage, []).append(gap)
+    for position, swap in enumerate(plan.swaps):
+        gap_of_swap = _gap_around(swap, gaps.get(swap.storage, []), count)
+        if gap_of_swap is None:
+            yield (
+                f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
+                f"slot {swap.await_slot}, which is inside none of its gaps"
+            )
+            return
+        if (
+            swap.clean
+            and not gap_of_swap.lasting
+            and not _is_copied(plan, position, gaps[swap.storage])
+        ):
+            yield (
+                f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
+                "the last copy of it was made"
+            )
+
+
+def _gap_around(swap: "Swap", gaps: Sequence[Gap], slot_count: int) -> Gap | None:
+    """The gap a swap lies in."""
+    slots_away = swap.slots_after_out(swap.await_slot, slot_count)
+    for gap in gaps:
+        slots_in = (swap.swap_out_slot - gap.first_slot) % slot_count
+        if gap.first_slot + slots_in + slots_away <= gap.next_use_slot:
+            return gap
+    return None
+
+
+def _is_copied(plan: "Plan", position: int, gaps: Sequence[Gap]) -> bool:
+    """Whether the copy that a clean swap relies on holds the bytes of its gap."""
+    count = len(plan.slots)
+    clean = plan.swaps[position]
+    own = _gap_around(clean, gaps, count)
+    copying = [s for s in plan.swaps if s.storage == clean.storage and not s.clean]
+    if not copying or own is None:
+        return False
+    # The last copy made before it, in the same step or in the one before.
+    last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
+    before = _gap_around(last, gaps, count)
+    return before is not None and before.content == own.content and before.turn < own.turn
+
+
+BOUND_TOLERANCE = 1e-6
+"""How far two solutions of one relaxation may be apart, as a share of the step time: a solver meets
+each row to about 1e-7 of its unit (`planner.ilp.variables.Units`), and rows add up along the
+step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedFigure:
+    """A figure of the certificate beside the one derived again.
+
+    Attributes:
+        name: Its field.
+        stored: What the file says; bytes if the name ends in `_bytes`, else microseconds.
+        derived: What it should say.
+        source: How it was derived.
+        matches: Whether they are the same; times and the bound but for rounding.
+    """
+
+    name: str
+    stored: int | float
+    derived: int | float
+    source: str
+    matches: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What checking a plan found.
+
+    Attributes:
+        figures: Each figure that could be derived again.
+        faults: What else is wrong, each worded with its place in the file.
+    """
+
+    figures: tuple[CheckedFigure, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """Everything that is wrong, in words."""
+        differing = (
+            f"certificate.{figure.name} is {figure.stored}, expected {figure.derived} "
+            f"({figure.source})"
+            for figure in self.figures
+            if not figure.matches
+        )
+        return (*self.faults, *differing)
+
+
+class StoredPlan(Plan):
+    """A plan as its file has it, whatever its figures say."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        # In place of the verification of every other plan: here its outcome is what is asked.
+        return self
+
+
+def read_stored_plan(path: Path | str) -> StoredPlan:
+    """Reads a plan file without verifying it.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign or of another version.
+    """
+    return read_file(StoredPlan, Path(path))
+
+
+def check_plan(plan: Plan) -> Check:
+    """Checks a plan by itself: its invariants, and each figure that follows from it."""
+    fault = structure_fault(plan)
+    if fault is not None:
+        # Nothing can be derived from what does not hold together.
+        return Check(figures=(), faults=(fault,))
+    figures = tuple(_figure(plan, name, derived) for name, derived in derived_figures(plan).items())
+    fault = first_fault(plan) if all(figure.matches for figure in figures) else None
+    return Check(figures=figures, faults=(fault,) if fault else ())
+
+
+def check_plan_against(
+    plan: Plan, profile: Profile, *, solver: SolverName | None = None, time_limit_s: float = 600.0
+) -> Check:
+    """Checks a plan against the profile it names, and the bound.
+
+    Args:
+        plan: The plan.
+        profile: The step it should be for.
+        solver: Which solver PuLP drives; the plan's if None.
+        time_limit_s: Wall time for solving the relaxation.
+
+    Raises:
+        SolverError: The solver is missing, failed, or was stopped by the time limit.
+    """
+    alone = check_plan(plan)
+    if alone.faults:
+        return alone
+    fault = first_fault_against(plan, profile) or _size_fault(plan)
+    if fault is not None:
+        return Check(figures=alone.figures, faults=(fault,))
+    named = plan.certificate.solver
+    if solver is None and named not in tuple(SolverName):
+        fault = f"certificate.solver is {named!r}, expected {' or '.join(SolverName)}"
+        return Check(figures=alone.figures, faults=(fault,))
+    bounds = _checked_bounds(plan, profile, solver or SolverName(named), time_limit_s)
+    return Check(figures=(*alone.figures, *bounds), faults=())
+
+
+def _figure(plan: Plan, name: str, derived: int | float) -> CheckedFigure:
+    stored = getattr(plan.certificate, name)
+    is_time = name.endswith("_us")
+    return CheckedFigure(
+        name=name,
+        stored=stored,
+        derived=derived,
+        source=_SOURCES[name],
+        matches=same_time(stored, derived) if is_time else stored == derived,
+    )
+
+
+_SOURCES = {
+    "peak_without_bytes": "the largest slot",
+    "peak_bytes": "walking the anchors",
+    "d2h_bytes": "adding up the swaps",
+    "h2d_bytes": "adding up the swaps",
+    "compute_us": "adding up the slots",
+    "simulated_stall_us": "simulating the copies",
+}
+
+
+def _size_fault(plan: Plan) -> str | None:
+    """A swap that the plan's own bound does not know: the bound is over storages not too small."""
+    for position, swap in enumerate(plan.swaps):
+        size_bytes = plan.storage(swap.storage).size_bytes
+        if size_bytes < plan.min_size_bytes:
+            return (
+                f"swaps[{position}] moves {size_bytes} bytes, expected at least "
+                f"{plan.min_size_bytes} (min_size_bytes)"
+            )
+    return None
+
+
+def _checked_bounds(
+    plan: Plan, profile: Profile, solver: SolverName, time_limit_s: float
+) -> tuple[CheckedFigure, CheckedFigure]:
+    """Both bounds, derived again."""
+    from planner.problem.build_problem import problem_of
+
+    problem = problem_of(
+        profile,
+        budget_bytes=plan.budget_bytes,
+        link=plan.link,
+        host_budget_bytes=plan.host_budget_bytes,
+        min_size_bytes=plan.min_size_bytes,
+        boundary=plan.boundary,
+    )
+    loose = _loose(plan, problem, solver, time_limit_s)
+    return loose, _tight(plan, problem, solver, time_limit_s, loose)
+
+
+def _loose(plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float) -> CheckedFigure:
+    from planner.ilp.bound import fluid_bound
+
+    about = plan.certificate
+    derived_us, source = 0.0, "nothing was proved"
+    if about.bound_source is not BoundSource.TRIVIAL:
+        source = f"solving the relaxation with {solver.value}"
+        if not problem.fits(()):
+            bound = fluid_bound(problem, solver, Limits.within(time_limit_s))
+            if bound.source is not BoundSource.RELAXATION:
+                raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
+            derived_us = bound.stall_us
+    return _bound_figure(plan, "loose_bound_stall_us", derived_us, source)
+
+
+def _tight(
+    plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float, loose: CheckedFigure
+) -> CheckedFigure:
+    """The tight bound. Where the ILP was stopped, it may prove more by now, but not less."""
+    from planner.ilp.bound import whole_bound
+    from planner.ilp.solver import GAP_REL
+
+    name, about = "bound_stall_us", plan.certificate
+    if about.bound_source is not BoundSource.WHOLE_STORAGES or problem.fits(()):
+        return _bound_figure(plan, name, loose.derived, loose.source)
+    stopped = about.proof is not Proof.OPTIMAL
+    # Bounds are taken down by the solvers' tolerance once they are proven.
+    enough_us = about.bound_stall_us + BOUND_TOLERANCE * about.compute_us if stopped else math.inf
+    limits = Limits.within(time_limit_s)
+    bound = whole_bound(
+        problem, solver, limits, gap=0.0 if stopped else GAP_REL, enough_us=enough_us
+    )
+    derived_us = max(bound.stall_us, loose.derived)
+    if derived_us < about.bound_stall_us and not bound.proven:
+        raise SolverError(_unsolved(solver, "the ILP", time_limit_s))
+    if stopped:
+        derived_us = min(derived_us, about.bound_stall_us)
+    # Another solver ends elsewhere within the gap that both are given.
+    rounding = BOUND_TOLERANCE if solver.value == about.solver else 2 * GAP_REL
+    source = f"solving the ILP with {solver.value}"
+    return _bound_figure(plan, name, derived_us, source, rounding)
+
+
+def _bound_figure(
+    plan: Plan, name: str, derived_us: float, source: str, rounding: float = BOUND_TOLERANCE
+) -> CheckedFigure:
+    stored_us = getattr(plan.certificate, name)
+    tolerance_us = rounding * (plan.certificate.compute_us + derived_us)
+    matches = abs(stored_us - derived_us) <= tolerance_us
+    return CheckedFigure(
+        name=name, stored=stored_us, derived=derived_us, source=source, matches=matches
+    )
+
+
+def _unsolved(solver: SolverName, what: str, time_limit_s: float) -> str:
+    return (
+        f"{solver.value} did not solve {what} within {time_limit_s:.0f} s, so the bound is not "
+        "checked. Give a larger --time-limit, or try the other one of --solver."
+    )

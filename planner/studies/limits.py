@@ -1,0 +1,209 @@
+"""How far a step can grow on a device: the largest setting that fits, without and with a plan.
+
+One setting of a workload, such as the edge of a volume or the batch, is the knob. Larger ones are
+taken to need no less memory, so the largest that fits is found by doubling and then halving, each
+try one estimate of the step. Then plans are made for a few settings between the two limits, since
+what can be trained with a plan may still be too slow to be worth it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from planner.budget_wall import budget_wall
+from planner.ilp.deadline import SolverName
+from planner.plan.device_memory import slot_memory
+from planner.plan.plan import Boundary
+from planner.problem.build_problem import problem_of
+from planner.problem.gaps import default_min_size_bytes
+from planner.smallest_budget import widest_set
+from planner.studies.sweep import SweepRow, sweep_table
+from profiles.schema.profile import Profile
+
+LIMITS_COLUMNS = ("setting", "without_setting", "planned_setting", "peak_without_bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one setting needs of the device.
+
+    Attributes:
+        setting: The setting.
+        peak_bytes: Peak with nothing moved.
+        least_bytes: What it needs with all moved that helps to meet the budget; above the budget,
+            the smallest budget that a plan can meet.
+        wall: The op that needs the most then, and where it stands.
+    """
+
+    setting: int
+    peak_bytes: int
+    least_bytes: int
+    wall: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The largest settings that fit.
+
+    Attributes:
+        budget_bytes: Device bytes to stay within.
+        host_budget_bytes: Host bytes for one worker; None for no limit.
+        without: The largest that fits with nothing moved; None if not even the smallest does.
+        planned: The largest that fits with a plan; None likewise.
+        beyond: The next larger one; None if there is none.
+    """
+
+    budget_bytes: int
+    host_budget_bytes: int | None
+    without: Footprint | None
+    planned: Footprint | None
+    beyond: Footprint | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsRow:
+    """A plan for one setting between the limits.
+
+    Attributes:
+        limits: The limits.
+        setting: The setting.
+        peak_without_bytes: Its peak with nothing moved.
+        planned: The plan's figures, for one link and number of workers.
+    """
+
+    limits: Limits
+    setting: int
+    peak_without_bytes: int
+    planned: SweepRow
+
+
+def footprint(
+    setting: int,
+    profile: Profile,
+    *,
+    budget_bytes: int,
+    host_budget_bytes: int | None,
+    solver: SolverName,
+) -> Footprint:
+    """Returns what a setting needs of the device.
+
+    Args:
+        setting: The setting.
+        profile: Its step.
+        budget_bytes: Device bytes to stay within.
+        host_budget_bytes: Host bytes to stay within; None for no limit.
+        solver: Which solver finds the smallest budget, where the host's bytes bound it.
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    problem = problem_of(
+        profile,
+        budget_bytes=budget_bytes,
+        # Memory is a fact of program order: any link gives the same.
+        link=profile.link,
+        host_budget_bytes=host_budget_bytes,
+        min_size_bytes=default_min_size_bytes(peak_bytes),
+        boundary=Boundary.PERIODIC,
+    )
+    wall = budget_wall(profile, problem, widest_set(problem, solver))
+    return Footprint(
+        setting=setting,
+        peak_bytes=peak_bytes,
+        least_bytes=wall.smallest_budget_bytes,
+        wall=wall.place,
+    )
+
+
+def find_limits(
+    numbers: Sequence[int],
+    footprint_of: Callable[[int], Footprint],
+    *,
+    budget_bytes: int,
+    host_budget_bytes: int | None = None,
+) -> Limits:
+    """Finds the largest settings that fit.
+
+    Args:
+        numbers: What the setting may be.
+        footprint_of: Estimates a setting; asked about each more than once.
+        budget_bytes: Device bytes to stay within.
+        host_budget_bytes: Host bytes for one worker; None for no limit.
+    """
+
+    def fits_planned(setting: int) -> bool:
+        return footprint_of(setting).least_bytes <= budget_bytes
+
+    def fits_without(setting: int) -> bool:
+        return footprint_of(setting).peak_bytes <= budget_bytes
+
+    with_plan = count_fitting(numbers, fits_planned)
+    # What fits without a plan fits with one.
+    without = count_fitting(numbers[:with_plan], fits_without)
+    return Limits(
+        budget_bytes=budget_bytes,
+        host_budget_bytes=host_budget_bytes,
+        without=footprint_of(numbers[without - 1]) if without else None,
+        planned=footprint_of(numbers[with_plan - 1]) if with_plan else None,
+        beyond=footprint_of(numbers[with_plan]) if with_plan < len(numbers) else None,
+    )
+
+
+def count_fitting(numbers: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """Returns how many of some rising numbers fit, if what fits a number fits all smaller ones."""
+    low, high = 0, 1
+    while high <= len(numbers) and fits(numbers[high - 1]):
+        low, high = high, 2 * high
+    high = min(high, len(numbers) + 1)
+    return bisect_left(range(high - 1), True, lo=low, key=lambda n: not fits(numbers[n]))
+
+
+def settings_between(numbers: Sequence[int], limits: Limits, count: int) -> tuple[int, ...]:
+    """Returns settings that only a plan can train: evenly spread up to the largest, which is one.
+
+    Args:
+        numbers: What the setting may be.
+        limits: The largest that fit.
+        count: How many, at most.
+    """
+    if limits.planned is None:
+        return ()
+    first = numbers.index(limits.without.setting) + 1 if limits.without else 0
+    between = numbers[first : numbers.index(limits.planned.setting) + 1]
+    count = min(count, len(between))
+    return tuple(between[-(-len(between) * n // count) - 1] for n in range(1, count + 1))
+
+
+def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> pd.DataFrame:
+    """Returns one row per plan.
+
+    Columns: those of `about`; `setting`, `without_setting` and `planned_setting` (the limits, NA
+    where nothing fits), `peak_without_bytes` (of the setting, with nothing moved); and the fields
+    of `planner.studies.sweep.SweepRow`.
+
+    Args:
+        rows: The plans.
+        about: What all rows have in common.
+    """
+    rows = tuple(rows)
+    firsts = [
+        {
+            **about,
+            "setting": row.setting,
+            "without_setting": _setting(row.limits.without),
+            "planned_setting": _setting(row.limits.planned),
+            "peak_without_bytes": row.peak_without_bytes,
+        }
+        for row in rows
+    ]
+    columns = [*about, *LIMITS_COLUMNS]
+    table = pd.DataFrame(firsts, columns=columns)
+    table = table.astype(dict.fromkeys(LIMITS_COLUMNS, "Int64"))
+    return pd.concat([table, sweep_table(row.planned for row in rows)], axis=1)
+
+
+def _setting(found: Footprint | None) -> int | None:
+    return None if found is None else found.setting

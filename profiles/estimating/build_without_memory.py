@@ -1,0 +1,156 @@
+"""Building a model that is larger than memory.
+
+[Note: hollow tensors] Some models cannot be built from fake or meta tensors: their initialisers ask
+for values (`.item()`), change dtypes in place, tie weights. So a builder runs with real tensors on
+the CPU, but nothing ever writes to the large ones. The operating system gives a page of memory to
+an allocation when it is first written, so a large tensor costs address space and nothing else.
+Small tensors are computed as usual; what is computed from a large one is zero.
+"""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from profiles.hooks.dispatch import tensors_in
+from profiles.hooks.workload import Workload
+
+LARGE_BYTES = 1 << 20
+"""Tensors from this size on are never written."""
+
+
+def build_hollow(
+    build: Callable[[], Workload], device: torch.device
+) -> tuple[Workload, list[torch.Tensor]]:
+    """Builds a workload on the CPU without giving memory to its large tensors.
+
+    Args:
+        build: Builds the workload.
+        device: The default device while it is built, and what it may think is there. Its tensors
+            are on the CPU all the same.
+
+    Returns:
+        The workload, and every tensor made by building it that is still held by somebody: those of
+        the model, and batches that the step keeps.
+    """
+    before = _tensors()
+    known = set(map(id, before))
+    workload = _build(build, device)
+    return workload, [tensor for tensor in _tensors() if id(tensor) not in known]
+
+
+def _tensors() -> list[torch.Tensor]:
+    """Returns every tensor there is."""
+    # The type is asked, not the object: proxies would answer for what they stand for.
+    return [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+
+
+def _build(build: Callable[[], Workload], device: torch.device) -> Workload:
+    with ExitStack() as around:
+        around.enter_context(_HollowMode())
+        if device.type != "cpu":
+            around.enter_context(_pretending_cuda())
+            around.enter_context(_CpuInstead())
+            around.enter_context(device)
+        return build()
+
+
+class _HollowMode(TorchDispatchMode):
+    """Runs small ops, and only allocates what large ones would write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fake_mode = FakeTensorMode()
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [tensor for tensor, _ in tensors_in(func, args, kwargs)]
+        small = tensors and not any(map(_is_large, tensors))
+        if _only_describes(func) or (small and not _enlarges(func)):
+            return func(*args, **kwargs)
+        try:
+            return self._run_hollow(func, args, kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            return func(*args, **kwargs)
+
+    def _run_hollow(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Finds the shapes of the results by a fake run, and allocates them."""
+        real_of: dict[int, torch.Tensor] = {}
+
+        def fake(tensor: torch.Tensor) -> torch.Tensor:
+            twin = torch.empty_strided(
+                tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
+            )
+            real_of[id(twin)] = tensor
+            return twin
+
+        with self._fake_mode:
+            fake_args, fake_kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))
+            result = func(*fake_args, **fake_kwargs)
+        if not any(map(_is_large, (*real_of.values(), result))):
+            return func(*args, **kwargs)
+        return tree_map_only(torch.Tensor, lambda out: _real(out, real_of), result)
+
+
+def _real(fake: torch.Tensor, real_of: dict[int, torch.Tensor]) -> torch.Tensor:
+    if id(fake) in real_of:
+        # An op in place returns the tensor it was given.
+        return real_of[id(fake)]
+    real = torch.empty_strided(fake.size(), fake.stride(), dtype=fake.dtype)
+    return real if _is_large(real) else real.zero_()
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.nbytes >= LARGE_BYTES
+
+
+def _only_describes(func: OpOverload) -> bool:
+    """Whether an op reads and writes no element: a view, or an allocation."""
+    in_place_view = torch.Tag.inplace_view in func.tags
+    return func.is_view or in_place_view or "empty" in func._schema.name
+
+
+def _enlarges(func: OpOverload) -> bool:
+    """Whether an op draws a picture larger: it may write much where it reads little."""
+    return "upsample" in func._schema.name
+
+
+class _CpuInstead(TorchFunctionMode):
+    """Puts on the CPU whatever is sent to another device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.cuda:
+            return args[0]
+        kwargs = {key: _cpu_instead(value) for key, value in (kwargs or {}).items()}
+        return func(*map(_cpu_instead, args), **kwargs)
+
+
+def _cpu_instead(value: Any) -> Any:
+    names_device = isinstance(value, torch.device) or (
+        isinstance(value, str) and value.partition(":")[0] == "cuda"
+    )
+    return torch.device("cpu") if names_device else value
+
+
+@contextmanager
+def _pretending_cuda() -> Iterator[None]:
+    """Lets a builder choose the device that it would choose on the machine of the estimate."""
+    before = torch.cuda.is_available
+    torch.cuda.is_available = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = before

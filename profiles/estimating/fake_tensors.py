@@ -1,0 +1,262 @@
+"""Fake twins of real tensors: the same description, no memory, on the device of an estimate."""
+
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import graph
+from torch.optim import optimizer
+from torch.overrides import TorchFunctionMode
+from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
+
+from profiles.hooks.dispatch import tensors_in
+from profiles.hooks.workload import Workload
+from profiles.schema.errors import WorkloadError
+
+
+class Twins:
+    """Makes one fake storage for each real one and device.
+
+    A twin's storage lives as long as the real storage, or longer if somebody holds the twin, so
+    that both are released at the same point of a step.
+
+    Attributes:
+        mode: The mode that the twins belong to.
+        device: The device of the estimate.
+        learn: Told of each new twin and its real tensor.
+        fixed: Ids of the fake storages whose real twin cannot be resized.
+    """
+
+    def __init__(
+        self,
+        mode: FakeTensorMode,
+        device: torch.device,
+        learn: Callable[[torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        self.mode = mode
+        self.device = device
+        self.learn = learn
+        self.fixed: set[int] = set()
+        self._bytes_of: dict[tuple[int, torch.device], torch.Tensor] = {}
+
+    def of(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Returns the twin of a real tensor on a device, or the tensor itself if it is fake."""
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        with _disable_current_modes(), torch.no_grad():
+            is_new = (tensor.untyped_storage()._cdata, device) not in self._bytes_of
+            with self.mode:
+                twin = self._twin(tensor, device)
+            if is_new:
+                self.learn(twin, tensor.detach())
+        return twin
+
+    def _twin(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        of_bytes = self._storage(tensor.untyped_storage(), device)
+        whole = of_bytes[: len(of_bytes) // tensor.itemsize * tensor.itemsize].view(tensor.dtype)
+        return whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).detach()
+
+    def _storage(self, storage: torch.UntypedStorage, device: torch.device) -> torch.Tensor:
+        key = (storage._cdata, device)
+        if key not in self._bytes_of:
+            of_bytes = torch.empty(storage.nbytes(), dtype=torch.uint8, device=device)
+            self._bytes_of[key] = of_bytes
+            weakref.finalize(storage, self._bytes_of.pop, key, None).atexit = False
+            if device.type == "cpu" and not storage.resizable():
+                self.fixed.add(of_bytes.untyped_storage()._cdata)
+        return self._bytes_of[key]
+
+
+def turn_fake(workload: Workload, others: Iterable[torch.Tensor], twins: Twins) -> None:
+    """Turns every tensor of a workload into its fake twin, in place.
+
+    [Note: turned in place] A tensor's Python object stays and changes what it is, so that tied
+    weights stay tied, and the optimizer and whoever else holds a parameter hold the fake one.
+
+    Args:
+        workload: Whose model and optimizer to turn.
+        others: Further tensors, such as batches that the step holds. Those that cannot be turned
+            are left as they are.
+        twins: Makes the twins.
+
+    Raises:
+        WorkloadError: A tensor of the model is held in a way that does not let it be turned.
+    """
+    for name, tensor in _held(workload):
+        # Optimizers keep their step counts on the CPU.
+        counts = name.startswith("state ") and tensor.dim() == 0
+        try:
+            _turn(tensor, twins, torch.device("cpu") if counts else twins.device)
+        except RuntimeError as error:
+            raise WorkloadError(
+                f"{name} cannot be made fake ({' '.join(str(error).split())}). Register hooks on "
+                "parameters in the step, not where the model is built, or profile on a device."
+            ) from error
+    for tensor in others:
+        with suppress(RuntimeError):
+            _turn(tensor, twins, twins.device)
+
+
+def _held(workload: Workload) -> list[tuple[str, torch.Tensor]]:
+    model, optimizer = workload.model, workload.optimizer
+    held: list[tuple[str, torch.Tensor]] = []
+    held += [(f"parameter {name!r}", parameter) for name, parameter in model.named_parameters()]
+    held += [(f"buffer {name!r}", buffer) for name, buffer in model.named_buffers()]
+    for parameter, state in list(optimizer.state.items()):
+        held += [(f"state {k!r}", v) for k, v in state.items() if isinstance(v, torch.Tensor)]
+        if parameter.grad is not None:
+            held.append(("gradient", parameter.grad))
+    return held
+
+
+def _turn(tensor: torch.Tensor, twins: Twins, device: torch.device) -> None:
+    if isinstance(tensor, FakeTensor):
+        return
+    twin = twins.of(tensor, device)
+    with twins.mode:
+        if isinstance(tensor, torch.nn.Parameter):
+            twin = torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
+        else:
+            twin.requires_grad_(tensor.requires_grad)
+    twin.__dict__.update(tensor.__dict__)
+    # The mode remembers by weak reference what it made, and such a tensor cannot be turned.
+    twins.mode.fake_tensor_converter.meta_converter.tensor_memo.clear()
+    torch.utils.swap_tensors(tensor, twin)
+
+
+CPU = torch.device("cpu")
+ASKS_DEVICE = torch.ops.prim.device.default
+ENGINE = graph._engine_run_backward.__code__
+HELD_BACK_BY = frozenset({"disable_fn", "inner", "_fn"})
+
+
+class Entrance(TorchDispatchMode):
+    """The outermost mode of an estimate.
+
+    What a step makes is fake from the start, except what it takes from elsewhere: numbers in
+    Python lists, NumPy arrays, files. Those are on the CPU until the step moves them.
+    """
+
+    def __init__(self, twins: Twins) -> None:
+        super().__init__()
+        self._twins = twins
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is ASKS_DEVICE:
+            return CPU if _asked_by_engine() else args[0].device
+        kwargs = kwargs or {}
+        if any(not isinstance(tensor, FakeTensor) for tensor, _ in tensors_in(func, args, kwargs)):
+            args, kwargs = tree_map_only(
+                torch.Tensor, lambda tensor: self._twins.of(tensor, CPU), (args, kwargs)
+            )
+        return func(*args, **kwargs)
+
+
+def _asked_by_engine() -> bool:
+    """Whether it is autograd's engine that asks for a device, not an op or the user.
+
+    [Note: the engine and absent devices] For a gradient on an accelerator the engine looks up that
+    accelerator's streams, which fails where there is none. A fake gradient needs no stream, and the
+    engine does not compare the devices of tensor subclasses, so it is told that the gradient is on
+    the CPU. Everybody else, recomputation inside backward included, is told the truth.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name in HELD_BACK_BY:
+        frame = frame.f_back
+    return frame is not None and frame.f_code is ENGINE
+
+
+class ViewWrites(TorchFunctionMode):
+    """Hands on, in place of a view that was written, the same view made by `as_strided`.
+
+    [Note: views written in place] Once a view has been written, autograd needs a new gradient
+    function for it. For a real tensor it takes that of `as_strided`, whose backward fills a new
+    storage of the base's size. For a tensor subclass it runs the original view again, and needs
+    no such storage. An estimate must count what the real step does: in a U-Net, which activates in
+    place what instance normalization has reshaped, that storage is as large as the activation. So
+    the function that writes returns a view made by `as_strided`, outside the trace, for in the
+    real step nothing is run for it. Who keeps using the written tensor itself, not what the
+    function returned, gets the subclass's way.
+
+    Attributes:
+        view: The view that the function now running may write, None outside.
+        is_written: Whether it has been written, as the trace tells. From then on a view of its
+            storage is one that autograd runs again, which the real step does not.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self._mode = mode
+        self.view: torch.Tensor | None = None
+        self.is_written = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not (args and _is_view_with_gradient(args[0])):
+            return func(*args, **(kwargs or {}))
+        self.view, self.is_written = args[0], False
+        version = args[0]._version
+        try:
+            result = func(*args, **(kwargs or {}))
+        finally:
+            self.view = None
+        if result is args[0] and result._version > version:
+            with _disable_current_modes(), self._mode:
+                return result._base.as_strided(
+                    result.size(), result.stride(), result.storage_offset()
+                )
+        return result
+
+
+def _is_view_with_gradient(tensor: Any) -> bool:
+    return isinstance(tensor, FakeTensor) and tensor._is_view() and tensor.requires_grad
+
+
+TRANSFORMERS = "transformers.utils.import_utils"
+
+
+@contextmanager
+def not_taken_for_tracing() -> Iterator[None]:
+    """Keeps transformers from compiling's way of making masks.
+
+    It takes a fake tensor as a sign of being compiled, and then always makes an attention mask,
+    where a step that is run looks at the positions and finds that it needs none.
+    """
+    module = sys.modules.get(TRANSFORMERS)
+    before = getattr(module, "is_fake_tensor", None)
+    if before is None:
+        yield
+        return
+    setattr(module, "is_fake_tensor", lambda tensor: False)  # noqa: B010  # it has no types
+    try:
+        yield
+    finally:
+        setattr(module, "is_fake_tensor", before)  # noqa: B010
+
+
+@contextmanager
+def foreach_allowed() -> Iterator[None]:
+    """Lets optimizers and gradient clipping handle fake tensors many at a time, as real ones.
+
+    They do so only for the tensor types they list.
+    """
+    lists: tuple[list[Any], ...] = (
+        optimizer._foreach_supported_types,
+        _foreach_utils._foreach_supported_types,
+    )
+    for types in lists:
+        types.append(FakeTensor)
+    try:
+        yield
+    finally:
+        for types in lists:
+            types.remove(FakeTensor)

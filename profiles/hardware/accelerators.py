@@ -1,0 +1,202 @@
+"""The accelerators that a step can be estimated for. Needs no torch.
+
+`theory` figures are those of the maker's data sheet, dense (sheets of Ampere and later also print
+twice as much, for sparse matrices). `measured` figures were measured by others, at the places
+named beside them, and none by this project.
+
+[Note: checked figures] No data sheet was at hand. The `theory` figures were quoted from memory and
+then compared, on 2026-11-24, with what others say of them; none differed. Arithmetic of A100 and
+later: the table of GitHub stas00/ml-engineering, compute/accelerator. V100: Cornell's GPU
+architecture course (cvw.cac.cornell.edu) works out 7.8 and 15.7 from cores and clock,
+developer.nvidia.com/programming-tensor-cores-cuda-9-0 has 125, io-tech.fi 900 GB/s (of the PCIe
+board, whose memory is the same). RTX 4090, all of it: waredb.com/processor/nvidia-geforce-rtx-4090.
+Memory of A100 40 GB: GitHub PTsolvers/gpu-workshop-JuliaCon23#7; of A100 80 GB:
+glennklockwood.com/garden/processors/A100, which cites the data sheet; of H100 and H200:
+acecloud.ai/blog/hbm3e-nvidia-h200-ai-training-inference, likewise; of GH200: datacrunch.io, Data
+movement in the GH200.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from profiles.hardware.op_class import Precision
+from profiles.schema.errors import QuantityError
+
+GIB = 1 << 30
+BEST_MATMUL_SHARE = 0.80
+"""Of the data sheet; ASSUMED where nobody measured. Elsewhere: 0.87 (A100), 0.80 (H100)."""
+BEST_COPY_SHARE = 0.87
+"""Likewise. Measured elsewhere: 0.88 (V100), 0.87 (A100 of 40 GB)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cited:
+    """A figure and where it stands.
+
+    Attributes:
+        value: The figure, in the unit of the attribute that holds it.
+        source: Where it stands.
+    """
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """What is known of one accelerator.
+
+    Attributes:
+        name: What the user types.
+        product: The maker's name for it, as torch reports it.
+        memory_bytes: Its memory, as sold.
+        theory_tflops: Arithmetic by precision, tensor cores where they have it.
+        theory_gb_per_s: Rate of its memory.
+        theory_source: Where both stand; see [Note: checked figures].
+        measured_tflops: The best bf16 matrix product; None where no measurement was found.
+        measured_gb_per_s: The best copy within its memory, bytes read plus written; None likewise.
+        link: The usual link to the host: a name of `profiles.hardware.links.LINKS`.
+    """
+
+    name: str
+    product: str
+    memory_bytes: int
+    theory_tflops: Mapping[Precision, float]
+    theory_gb_per_s: float
+    theory_source: str
+    measured_tflops: Cited | None
+    measured_gb_per_s: Cited | None
+    link: str
+
+
+def _tflops(
+    fp64: float, fp32: float, half: float, *, tf32: float | None = None, bf16: bool = True
+) -> Mapping[Precision, float]:
+    rates = {Precision.FP64: fp64, Precision.FP32: fp32, Precision.FP16: half}
+    if tf32 is not None:
+        rates[Precision.TF32] = tf32
+    if bf16:
+        rates[Precision.BF16] = half
+    return MappingProxyType(rates)
+
+
+_MAMF = "GitHub stas00/ml-engineering, compute/accelerator, table of achievable matmuls"
+_HOPPER_TFLOPS = _tflops(34.0, 67.0, 989.0, tf32=494.5)
+_AMPERE_TFLOPS = _tflops(9.7, 19.5, 312.0, tf32=156.0)
+_VOLTA_TFLOPS = _tflops(7.8, 15.7, 125.0, bf16=False)
+_VOLTA_COPY = Cited(
+    value=790.0, source="paranumal.com, 2018-02-08: cudaMemcpy on the 16 GB PCIe board"
+)
+
+_TABLE = (
+    Accelerator(
+        name="h200",
+        product="NVIDIA H200",
+        memory_bytes=141 * 10**9,
+        theory_tflops=_HOPPER_TFLOPS,
+        theory_gb_per_s=4800.0,
+        theory_source="NVIDIA H200 Tensor Core GPU data sheet, SXM",
+        measured_tflops=Cited(value=794.5, source=f"{_MAMF}: H100 SXM, 'H200 is the same'"),
+        measured_gb_per_s=None,
+        link="pcie5-x16",
+    ),
+    Accelerator(
+        name="h100-80gb",
+        product="NVIDIA H100 80GB HBM3",
+        memory_bytes=80 * GIB,
+        theory_tflops=_HOPPER_TFLOPS,
+        theory_gb_per_s=3350.0,
+        theory_source="NVIDIA H100 Tensor Core GPU data sheet, SXM",
+        measured_tflops=Cited(value=794.5, source=f"{_MAMF}: H100 SXM"),
+        measured_gb_per_s=None,
+        link="pcie5-x16",
+    ),
+    Accelerator(
+        name="gh200-96gb",
+        product="NVIDIA GH200 480GB",
+        memory_bytes=96 * 10**9,
+        theory_tflops=_HOPPER_TFLOPS,
+        theory_gb_per_s=4000.0,
+        theory_source="NVIDIA GH200 Grace Hopper Superchip data sheet, 96 GB HBM3",
+        measured_tflops=Cited(value=828.6, source=f"{_MAMF}: GH200 SXM of 141 GiB, 900 W"),
+        measured_gb_per_s=None,
+        link="nvlink-c2c-gh200",
+    ),
+    Accelerator(
+        name="a100-80gb",
+        product="NVIDIA A100-SXM4-80GB",
+        memory_bytes=80 * GIB,
+        theory_tflops=_AMPERE_TFLOPS,
+        theory_gb_per_s=2039.0,
+        theory_source="NVIDIA A100 Tensor Core GPU data sheet, SXM",
+        measured_tflops=Cited(value=271.2, source=f"{_MAMF}: A100 SXM"),
+        measured_gb_per_s=None,
+        link="pcie4-x16",
+    ),
+    Accelerator(
+        name="a100-40gb",
+        product="NVIDIA A100-SXM4-40GB",
+        memory_bytes=40 * GIB,
+        theory_tflops=_AMPERE_TFLOPS,
+        theory_gb_per_s=1555.0,
+        theory_source="NVIDIA A100 Tensor Core GPU data sheet, SXM",
+        measured_tflops=Cited(value=271.2, source=f"{_MAMF}: A100 SXM"),
+        measured_gb_per_s=Cited(
+            value=1355.0, source="GitHub PTsolvers/gpu-workshop-JuliaCon23#7: memory copy"
+        ),
+        link="pcie4-x16",
+    ),
+    Accelerator(
+        name="v100-32gb",
+        product="Tesla V100-SXM2-32GB",
+        memory_bytes=32 * GIB,
+        theory_tflops=_VOLTA_TFLOPS,
+        theory_gb_per_s=900.0,
+        theory_source="NVIDIA V100 Tensor Core GPU data sheet, SXM2",
+        measured_tflops=None,
+        measured_gb_per_s=_VOLTA_COPY,
+        link="pcie3-x16",
+    ),
+    Accelerator(
+        name="v100-16gb",
+        product="Tesla V100-SXM2-16GB",
+        memory_bytes=16 * GIB,
+        theory_tflops=_VOLTA_TFLOPS,
+        theory_gb_per_s=900.0,
+        theory_source="NVIDIA V100 Tensor Core GPU data sheet, SXM2",
+        measured_tflops=None,
+        measured_gb_per_s=_VOLTA_COPY,
+        link="pcie3-x16",
+    ),
+    Accelerator(
+        name="rtx4090",
+        product="NVIDIA GeForce RTX 4090",
+        memory_bytes=24 * GIB,
+        theory_tflops=_tflops(1.3, 82.6, 165.2, tf32=82.6),
+        theory_gb_per_s=1008.0,
+        theory_source="NVIDIA Ada GPU architecture white paper, fp32 accumulate",
+        measured_tflops=None,
+        measured_gb_per_s=None,
+        link="pcie4-x16",
+    ),
+)
+
+ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType({entry.name: entry for entry in _TABLE})
+"""Every accelerator, by name."""
+
+
+def accelerator_named(name: str) -> Accelerator:
+    """Returns an accelerator of the table.
+
+    Raises:
+        QuantityError: There is none of that name; the message names the nearest, or all.
+    """
+    if name in ACCELERATORS:
+        return ACCELERATORS[name]
+    near = difflib.get_close_matches(name.lower(), ACCELERATORS, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(ACCELERATORS)}."
+    raise QuantityError(
+        f"there is no device {name!r} to estimate for. {hint} On 'cpu' and 'cuda' steps are run."
+    )

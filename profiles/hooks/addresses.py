@@ -1,0 +1,185 @@
+"""Code that gets at a tensor's memory without an op: it takes the address, and is seen doing so.
+
+Kernels of Triton, ctypes, NumPy, CuPy and unregistered extensions are no ops. What they take from a
+tensor, its address or an array over its memory, they take by a method of `torch.Tensor` or of
+`torch.UntypedStorage`. While anybody listens, those methods first tell who takes what.
+
+[Note: methods, not a mode] A `TorchFunctionMode` would see the same calls, and some microseconds
+later every other call, too. Worse, torch asks whether one is active: a transformer layer then takes
+another path, so a watched step would not be the step. Methods that are replaced cost nothing until
+they are called. They are replaced when the first listener comes and put back when the last one
+goes, not step by step: Python forgets what it has cached of a class each time.
+
+[Note: what is not seen] What C++ code takes by itself: an extension that is handed the tensor, a
+library that uses `__dlpack_c_exchange_api__`. There is `touch` for those. And an address that is
+kept: by a kernel that took `weight.data_ptr()` when it was made, by a CUDA graph. No `touch` helps
+there, as a storage that was away comes back at another address.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import torch
+
+from profiles.hooks.plain_tensors import storages_behind
+from profiles.schema.profile import Access
+
+OnAddress = Callable[[torch.UntypedStorage, Access], None]
+"""Told of a storage before its memory is reached, and whether it may be written."""
+
+_METHODS: tuple[tuple[Access, tuple[str, ...]], ...] = (
+    (
+        Access.WRITE,
+        (
+            *("data_ptr", "numpy", "__array__", "__dlpack__", "__cuda_array_interface__"),
+            *("share_memory_", "apply_", "map_", "map2_"),
+        ),
+    ),
+    (
+        Access.READ,
+        ("const_data_ptr", "tolist", "__repr__", "__format__", "__reduce_ex__", "__deepcopy__"),
+    ),
+)
+"""Those of `torch.Tensor`. Reading ones among them are read by torch itself, with no op."""
+
+_STORAGE_METHODS = (
+    *("data_ptr", "share_memory_", "_share_fd_cpu_", "_share_filename_cpu_"),
+    *("_share_cuda_", "_write_file"),
+)
+_FUNCTIONS = ("_to_dlpack", "_to_dlpack_versioned")
+
+
+class Listening:
+    """A listener among those that are told; made to listen until `remove`."""
+
+    def __init__(self, on_address: OnAddress) -> None:
+        """Begins to listen.
+
+        Args:
+            on_address: Called in the thread that takes the address, before it is taken.
+        """
+        self.on_address = on_address
+        _add(self)
+
+    def remove(self) -> None:
+        """Ends it."""
+        _drop(self)
+
+    def __enter__(self) -> "Listening":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def touch(*tensors: torch.Tensor, writes: bool = True) -> None:
+    """Declares that the code which follows uses tensors in a way that torch does not see.
+
+    A recording counts it as a use at this point of the step. A replay makes sure that the bytes
+    are there, and that a copy on the host is not taken for true any more if they are written.
+    Where there is neither, it does nothing. Call it right before the kernel, and before the address
+    is taken: tensors stay where they are until the next anchor, that is the next module, saved
+    tensor or gradient. Anything autograd knows of the tensors stays as it is.
+
+    Args:
+        tensors: What is used.
+        writes: Whether it may be written; say False for what is only read.
+    """
+    if _listeners:
+        for tensor in tensors:
+            _tell(tensor, Access.WRITE if writes else Access.READ)
+
+
+def in_thread_of_step(step_thread: int) -> bool:
+    """Whether this thread runs a step: that of its forward, or one of autograd's engine.
+
+    Args:
+        step_thread: Identifier of the thread that the step was begun in.
+    """
+    if threading.get_ident() == step_thread:
+        return True
+    # Threads that Python did not start are the engine's, one for each device.
+    return isinstance(threading.current_thread(), threading._DummyThread)
+
+
+# An interrupt may come right after it is taken; the same thread can take it again.
+_lock = threading.RLock()
+_listeners: tuple[Listening, ...] = ()
+"""Replaced as a whole, so whoever goes through them needs no lock."""
+_replaced: list[tuple[Any, str, Any]] = []
+"""Where a method stands in, its name, and what stood there itself; None if it was inherited."""
+
+
+def _add(listening: Listening) -> None:
+    global _listeners
+    with _lock:
+        if not _listeners:
+            _replace_all()
+        _listeners = (*_listeners, listening)
+
+
+def _drop(listening: Listening) -> None:
+    global _listeners
+    with _lock:
+        was_there = listening in _listeners
+        _listeners = tuple(other for other in _listeners if other is not listening)
+        if was_there and not _listeners:
+            _put_all_back()
+
+
+def _tell(value: Any, access: Access) -> None:
+    for storage in _storages_of(value):
+        for listening in _listeners:
+            listening.on_address(storage, access)
+
+
+def _storages_of(value: Any) -> Iterator[torch.UntypedStorage]:
+    if isinstance(value, torch.UntypedStorage):
+        yield value
+    elif isinstance(value, torch.Tensor):
+        yield from storages_behind(value)
+
+
+def _replace_all() -> None:
+    for access, names in _METHODS:
+        for name in names:
+            _replace(torch.Tensor, name, access)
+    for name in _STORAGE_METHODS:
+        _replace(torch.UntypedStorage, name, Access.WRITE)
+    for owner in (torch._C, torch, torch.utils.dlpack):
+        for name in (*_FUNCTIONS, "to_dlpack"):
+            _replace(owner, name, Access.WRITE)
+
+
+def _replace(owner: Any, name: str, access: Access) -> None:
+    original = getattr(owner, name, None)
+    if original is None:
+        return
+    own = vars(owner).get(name)
+    _replaced.append((owner, name, own))
+    if isinstance(own, property):
+        setattr(owner, name, property(_telling(own.fget, access)))
+    else:
+        setattr(owner, name, _telling(original, access))
+
+
+def _put_all_back() -> None:
+    while _replaced:
+        owner, name, own = _replaced.pop()
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+def _telling(original: Any, access: Access) -> Callable[..., Any]:
+    """Returns what stands in for a method: it tells of the tensor, then does the same."""
+
+    @wraps(original)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        _tell(args[0] if args else None, access)
+        return original(*args, **kwargs)
+
+    return told

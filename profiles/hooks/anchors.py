@@ -1,0 +1,278 @@
+"""Anchors: the points of a training step where the runtime gets control.
+
+The same hooks name the anchors while recording and while replaying, so a profile and a replay
+speak of the same points as long as the step runs the same program:
+
+- `begin`, `end`: entering and leaving the step;
+- `pre:enc.conv`: before the forward of a leaf module;
+- `pack:17`, `unpack:17`: autograd saves its 17th tensor, and asks for it back;
+- `grad:enc.conv.weight`: a gradient has been accumulated;
+- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`;
+- `update:enc.conv.weight`: inside it, before the first op that touches a parameter, its gradient or
+  its optimizer states (`profiles.hooks.optimizer_updates`).
+
+A key that occurs again in the same step gets a count: `pre:enc.conv#1`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from profiles.hooks.addresses import Listening
+from profiles.hooks.data_parallel import unwrapped
+from profiles.hooks.mode_stack import Hooks, leave_saved_hooks
+from profiles.hooks.optimizer_updates import Relieved, UpdateMode
+from profiles.hooks.plain_tensors import only_plain, version_of
+from profiles.schema.profile import BEGIN, END
+
+
+class OwnHook:
+    """Calls a function, but not for a copy of the model: that gets a hook that does nothing.
+
+    Torch copies and pickles a module's hooks with the module. A copy that is trained, sent or
+    saved must neither drag along what the hook belongs to nor report to it.
+    """
+
+    def __init__(self, act: Callable[..., Any]) -> None:
+        self._act = act
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the function."""
+        return self._act(*args)
+
+    def __deepcopy__(self, _: object) -> Callable[..., None]:
+        return nothing
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return hook_of_copy, ()
+
+
+def nothing(*_: Any) -> None:
+    """The hook of a copy."""
+
+
+def hook_of_copy() -> Callable[..., None]:
+    """Returns it, where a pickled model is loaded."""
+    return nothing
+
+
+OPTIMIZER_PRE = "optimizer:pre"
+OPTIMIZER_POST = "optimizer:post"
+UPDATE = "update:"
+
+
+class Reported(Enum):
+    """Which anchors are reported.
+
+    Finding updates takes some microseconds for each op of the optimizer; who has nothing to do
+    there need not pay them.
+    """
+
+    EVERYTHING = "every anchor"
+    ALL_BUT_UPDATES = "all but those inside `optimizer.step()`"
+
+
+def is_update(key: str) -> bool:
+    """Whether an anchor is one of those inside `optimizer.step()`."""
+    return key.startswith(UPDATE)
+
+
+class AnchorListener(Protocol):
+    """What recording and replay do at an anchor."""
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Called at every anchor of a step, in program order.
+
+        Args:
+            key: The anchor's key.
+            shown: The tensor this anchor shows, if any: of a tensor that wraps one other, that
+                other. Borrowed: a listener that keeps it changes how long it lives.
+        """
+
+
+class _Saved(NamedTuple):
+    """What autograd keeps for a saved tensor.
+
+    [Note: saved tensors are detached] Handing autograd the very tensor it gave to `pack` makes a
+    reference cycle when that tensor is the node's own output. A detached alias shares storage and
+    version counter and makes none.
+    """
+
+    step: int
+    number: int
+    tensor: torch.Tensor
+    version: int
+
+
+class AnchorHooks:
+    """Finds the anchors of a model's training step and reports them to a listener.
+
+    The hooks stay registered from construction to `close` and do nothing outside `step`. What an
+    interrupt leaves of them on the model after `close` does nothing and holds nothing.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        listener: AnchorListener,
+        reported: Reported = Reported.EVERYTHING,
+    ) -> None:
+        self._listener: AnchorListener | None = listener
+        self._reported = reported
+        self._updates = UpdateMode(unwrapped(model), optimizer, self._on_update)
+        self._active = False
+        self._saving = False
+        self._step = 0
+        self._packs = 0
+        self._seen: Counter[str] = Counter()
+        self._handles: list[RemovableHandle | Listening] = []
+        try:
+            self._handles.append(Listening(self._updates.on_address))
+            self._hook_modules(unwrapped(model))
+            self._hook_gradients(unwrapped(model))
+            self._hook_optimizer(optimizer)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Reports the anchors of the training step run inside.
+
+        An exception inside leaves without an `end` anchor.
+        """
+        try:
+            self.begin()
+            yield
+            self.finish()
+        finally:
+            self.leave()
+
+    def begin(self) -> None:
+        """Begins a step; `leave` must follow, whatever happens."""
+        self._step += 1
+        self._packs = 0
+        self._seen.clear()
+        self._active = True
+        self._reach(BEGIN, None)
+        self._saving = True
+        torch._C._autograd._push_saved_tensors_default_hooks(*self._saved_hooks)
+
+    def finish(self) -> None:
+        """Reaches the end of a step that raised nothing."""
+        self._leave_saved()
+        self._reach(END, None)
+
+    def leave(self) -> None:
+        """Reports nothing any more, and leaves no mode behind; does nothing if there is no step."""
+        self._active = False
+        self._updates.end()
+        self._leave_saved()
+
+    def relieve(self, mode: Relieved) -> None:
+        """Has a mode around the step step aside while updates are looked for."""
+        self._updates.relieve(mode)
+
+    def close(self) -> None:
+        """Removes every hook."""
+        self.leave()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._listener = None
+        self._updates.close()
+
+    @property
+    def _saved_hooks(self) -> Hooks:
+        return self._pack, self._unpack
+
+    def _leave_saved(self) -> None:
+        if self._saving:
+            leave_saved_hooks(self._saved_hooks)
+            self._saving = False
+
+    def _hook_modules(self, model: torch.nn.Module) -> None:
+        for name, module in model.named_modules():
+            if next(module.children(), None) is None:
+                hook = OwnHook(self._reacher(f"pre:{name}"))
+                self._handles.append(module.register_forward_pre_hook(hook))
+
+    def _hook_gradients(self, model: torch.nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                hook = self._gradient_reacher(f"grad:{name}")
+                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
+
+    def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        self._handles.append(optimizer.register_step_pre_hook(self._before_optimizer))
+        self._handles.append(optimizer.register_step_post_hook(self._after_optimizer))
+
+    def _reacher(self, key: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._reach(key, None)
+
+        return hook
+
+    def _gradient_reacher(self, key: str) -> Callable[[torch.Tensor], None]:
+        def hook(parameter: torch.Tensor) -> None:
+            self._reach(key, parameter.grad)
+
+        return hook
+
+    def _before_optimizer(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        self._reach(OPTIMIZER_PRE, None)
+        if self._active and self._reported is Reported.EVERYTHING:
+            return self._updates.begin(args, kwargs)
+        return None
+
+    def _after_optimizer(self, *_: Any) -> None:
+        self._updates.end()
+        self._reach(OPTIMIZER_POST, None)
+
+    def _on_update(self, parameter: str) -> None:
+        self._reach(f"{UPDATE}{parameter}", None)
+
+    def _reach(self, key: str, shown: torch.Tensor | None) -> None:
+        if not self._active:
+            return
+        times = self._seen[key]
+        self._seen[key] = times + 1
+        assert self._listener is not None, "hooks that are closed are not active"
+        shown = only_plain(shown)
+        self._listener.on_anchor(f"{key}#{times}" if times else key, shown)
+
+    def _pack(self, tensor: torch.Tensor) -> _Saved:
+        number = self._packs
+        self._packs += 1
+        self._reach(f"pack:{number}", tensor)
+        return _Saved(self._step, number, tensor.detach(), version_of(tensor))
+
+    def _unpack(self, saved: _Saved) -> torch.Tensor:
+        if saved.step == self._step:
+            self._reach(f"unpack:{saved.number}", None)
+        else:
+            # A graph kept from an earlier step: no recorded step does this at this point.
+            self._reach(f"unpack:{saved.number}@earlier", None)
+        _check_version(saved)
+        return saved.tensor
+
+
+def _check_version(saved: _Saved) -> None:
+    """Repeats the check that autograd leaves out for tensors that went through hooks.
+
+    Raises:
+        RuntimeError: The saved tensor was written in place since; its gradient would be wrong.
+    """
+    found = version_of(saved.tensor)
+    if found != saved.version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [{saved.tensor.type()} {list(saved.tensor.shape)}] is at version {found}; "
+            f"expected version {saved.version} instead."
+        )

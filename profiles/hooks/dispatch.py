@@ -1,0 +1,161 @@
+"""Storages touched by a dispatched op: read from its arguments, its result and its schema."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_leaves
+
+from profiles.hooks.plain_tensors import SPARSE_PARTS, has_storage, storages_behind
+
+NEEDS_NO_BYTES = frozenset({torch.ops.aten.detach.default, torch.ops.aten.alias.default})
+"""Ops that a storage may be away for: they copy a tensor's description and nothing else.
+
+Other views touch no byte either, but torch checks their bounds against the storage's size, which
+is 0 while the storage is away; so they count as reads.
+"""
+
+_FACTORIES = (
+    *("empty_like", "full_like", "ones_like", "zeros_like"),
+    *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
+)
+READS_DESCRIPTION = frozenset(
+    getattr(packet, overload)
+    for packet in (getattr(torch.ops.aten, name) for name in _FACTORIES)
+    for overload in packet.overloads()
+    if not getattr(packet, overload)._schema.is_mutable
+)
+"""Ops that make a tensor after another one's shape, dtype and device: its bytes may be away."""
+
+
+UPDATES_STATISTICS = frozenset(
+    {
+        "aten::native_batch_norm",
+        "aten::cudnn_batch_norm",
+        "aten::miopen_batch_norm",
+        "aten::batch_norm_update_stats",
+        "aten::batch_norm_gather_stats",
+        "aten::batch_norm_gather_stats_with_counts",
+    }
+)
+STATISTICS = ("running_mean", "running_var")
+"""Arguments that those ops write while training, although their schemas do not say so."""
+
+
+def is_bookkeeping(op: OpOverload) -> bool:
+    """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
+    # `prim` ops ask a fake tensor for its device; a real one knows without an op.
+    return op in NEEDS_NO_BYTES or op.namespace in ("profiler", "prim")
+
+
+def reads_description_only(op: OpOverload) -> bool:
+    """Whether an op makes its result without looking at any byte of its arguments."""
+    return op in READS_DESCRIPTION
+
+
+def is_collective(op: OpOverload) -> bool:
+    """Whether an op hands storages to a process group, whose threads may use them for longer."""
+    return op.namespace in ("c10d", "_c10d_functional")
+
+
+@cache
+def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
+    return tuple(
+        (
+            argument.name,
+            (argument.alias_info is not None and argument.alias_info.is_write)
+            or (op._schema.name in UPDATES_STATISTICS and argument.name in STATISTICS),
+        )
+        for argument in op._schema.arguments
+    )
+
+
+def storages_in(
+    op: OpOverload, args: Any, kwargs: Any, device: torch.device | None = None
+) -> dict[torch.UntypedStorage, bool]:
+    """Returns the storages whose bytes an op is handed, each with whether the op writes it.
+
+    Args:
+        op: The op.
+        args: Its positional arguments.
+        kwargs: Its other arguments.
+        device: Whose storages; those of every device if None.
+    """
+    touched: dict[torch.UntypedStorage, bool] = {}
+    if reads_description_only(op):
+        return touched
+    for value, writes in _arguments(op, args, kwargs):
+        for storage in storages_of(value, device):
+            touched[storage] = touched.get(storage, False) or writes
+    return touched
+
+
+def storages_of(value: Any, device: torch.device | None = None) -> Iterator[torch.UntypedStorage]:
+    """Yields the storages behind every tensor in a nest of lists, tuples and dicts.
+
+    Args:
+        value: The nest.
+        device: Whose storages; those of every device if None.
+    """
+    for tensor in tensors_of(value):
+        if device is None or tensor.device == device:
+            yield from storages_behind(tensor)
+    if isinstance(value, torch.UntypedStorage) and (device is None or value.device == device):
+        # `set_` is handed one; there is no tensor that could be asked.
+        yield value
+
+
+def is_taken_apart(types: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an op is handed a wrapper around other tensors, which runs ops of its own on those.
+
+    [Note: wrappers run their own ops] A dispatch mode that is shown such an op returns
+    `NotImplemented`. Torch then asks the wrapper, whose ops on the tensors inside come to all modes
+    one by one; had the mode run the op itself, it would have seen none of them, nor the memory that
+    they take.
+
+    Args:
+        types: Classes of arguments that dispatch for themselves, as a mode is told them.
+        args: Positional arguments of the op.
+        kwargs: Its other arguments.
+    """
+    if not types:
+        return False
+    wrappers = [
+        tensor
+        for tensor in tensors_of((args, kwargs or {}))
+        if type(tensor) in types and tensor.layout not in SPARSE_PARTS and not has_storage(tensor)
+    ]
+    return bool(wrappers)
+
+
+def tensors_in(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[torch.Tensor, bool]]:
+    """Yields the tensors an op is handed, each with whether the op writes it."""
+    for value, writes in _arguments(op, args, kwargs):
+        for tensor in tensors_of(value):
+            yield tensor, writes
+
+
+def _arguments(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[Any, bool]]:
+    """Yields an op's arguments, each with whether the op writes it."""
+    for position, (name, writes) in enumerate(_writes_by_argument(op)):
+        yield (args[position] if position < len(args) else kwargs.get(name)), writes
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Yields every tensor in a nest of lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for leaf in tree_leaves(value):
+            if isinstance(leaf, torch.Tensor):
+                yield leaf
+
+
+def is_on(tensor: torch.Tensor, device: torch.device | None) -> bool:
+    """Whether a tensor keeps its numbers in one storage, of this device if one is named.
+
+    The tensor is asked, not its storage: that of a fake tensor says `meta` for every device.
+    """
+    return has_storage(tensor) and (device is None or tensor.device == device)

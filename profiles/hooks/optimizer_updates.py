@@ -1,0 +1,242 @@
+"""Updates: where inside `optimizer.step()` each parameter is reached for the first time.
+
+Nothing inside an optimizer calls a hook, so a dispatch mode is active from the optimizer's pre hook
+to its post hook and looks at the arguments of every op. A parameter's *family* is the parameter,
+its gradient and its optimizer states of more than one element (step counts are touched for all
+parameters at once). A family is reported before the first op that touches a storage of it.
+
+[Note: families of one op] With `foreach` or `fused` one op touches many families, and nothing can
+be done between them: the first that was not reached before is reported, the others go with it.
+
+[Note: the update mode is asked first] The mode entered last is asked first, and this one is entered
+inside the step, so modes around the step (the trace, the accountant, fake tensors) see an op after
+its family was reported: what the report brings in is there when they look. It also means that no
+op's own time holds the mode's; slots inside the optimizer step do, see
+`profiles.schema.profile.Slot`.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.hooks.addresses import in_thread_of_step
+from profiles.hooks.dispatch import (
+    is_bookkeeping,
+    is_taken_apart,
+    reads_description_only,
+    tensors_of,
+)
+from profiles.hooks.mode_stack import enter_ops, leave_ops
+from profiles.hooks.plain_tensors import storages_behind
+from profiles.schema.profile import Access
+
+OnReached = Callable[[str], None]
+
+NOBODY = ""
+"""The family of a storage that several parameters share."""
+
+
+class _Member(NamedTuple):
+    """A storage of a family; found by its address, which another may have once it is freed."""
+
+    family: str
+    storage: "weakref.ref[torch.UntypedStorage]"
+
+
+class Relieved(Protocol):
+    """A mode around the step that looks at ops, and has this file's mode look in its place.
+
+    Two modes take an op twice the time of one.
+    """
+
+    def step_aside(self) -> None:
+        """Leaves this thread's stack of modes, if it is on it."""
+
+    def step_in(self) -> None:
+        """Comes back to where it was, if it has stepped aside."""
+
+    def look_from_aside(self, func: OpOverload, types: Any, args: Any, kwargs: Any) -> bool:
+        """Looks at an op before it runs.
+
+        Returns:
+            Whether the mode leaves the op to the tensors it runs on.
+        """
+
+
+class UpdateMode(TorchDispatchMode):
+    """Reports each parameter when the optimizer reaches it; once per `optimizer.step()`.
+
+    What a closure runs is forward and backward, with anchors of its own: it counts for nothing
+    here. A storage that several parameters share, such as a gradient bucket of
+    DistributedDataParallel, belongs to no family.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, on_reached: OnReached
+    ) -> None:
+        """Makes a mode that is not active yet.
+
+        Args:
+            model: Whose parameters are reported, by qualified name.
+            optimizer: Whose states belong to their families.
+            on_reached: Told of each, before the op that touches it runs.
+        """
+        super().__init__()
+        self._parameters = dict(model.named_parameters())
+        self._optimizer = optimizer
+        self._on_reached = on_reached
+        self._unreached: dict[int, _Member] = {}
+        self._storages_of: dict[str, list[int]] = {}
+        self._growing: set[str] = set()
+        self._active = False
+        self._thread = 0
+        self._relieved: Relieved | None = None
+
+    def relieve(self, mode: Relieved) -> None:
+        """Has a mode step aside whenever this one is active."""
+        self._relieved = mode
+
+    def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Starts at the optimizer's pre hook.
+
+        Args:
+            args: Positional arguments of `optimizer.step`.
+            kwargs: Its other arguments.
+
+        Returns:
+            The arguments to call it with: a closure in them runs without this mode.
+        """
+        self._forget()
+        for family in self._parameters:
+            self._look_up(family)
+        self._thread = threading.get_ident()
+        self._enter()
+        bare = tuple(map(self._left_alone, args))
+        return bare, {name: self._left_alone(value) for name, value in kwargs.items()}
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Takes a storage whose address is taken as reached; see `profiles.hooks.addresses`."""
+        if self._active and in_thread_of_step(self._thread):
+            family = self._family_of(storage)
+            if family:
+                self._reach([family])
+
+    def end(self) -> None:
+        """Ends at the optimizer's post hook, or when an exception has passed that by."""
+        self._leave()
+        self._forget()
+
+    def close(self) -> None:
+        """Ends for good, and lets go of the model."""
+        self.end()
+        self._parameters.clear()
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if self._unreached:
+            self._look_at(func, args, kwargs)
+        if self._relieved is not None and self._relieved.look_from_aside(func, types, args, kwargs):
+            return NotImplemented
+        return func(*args, **kwargs)
+
+    def _look_at(self, func: OpOverload, args: Any, kwargs: Any) -> None:
+        while self._growing:
+            self._look_up(self._growing.pop())
+        families = self._families_in(args, kwargs)
+        if not families or is_bookkeeping(func):
+            return
+        if reads_description_only(func):
+            # In the first step: what is made after a parameter or gradient may become a state.
+            self._growing.update(families)
+            return
+        self._reach(families)
+
+    def _reach(self, families: list[str]) -> None:
+        for family in dict.fromkeys(families):
+            for cdata in self._storages_of.pop(family):
+                self._unreached.pop(cdata, None)
+        self._on_reached(families[0])
+
+    def _families_in(self, args: Any, kwargs: Any) -> list[str]:
+        """Returns the families not reached yet that an op's arguments belong to."""
+        found: list[str] = []
+        # Most arguments are tensors or numbers: looking into nests only is half the time.
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, torch.Tensor):
+                self._note_family(value, found)
+            elif isinstance(value, (list, tuple)):
+                for tensor in tensors_of(value):
+                    self._note_family(tensor, found)
+        return found
+
+    def _note_family(self, tensor: torch.Tensor, found: list[str]) -> None:
+        for storage in storages_behind(tensor):
+            family = self._family_of(storage)
+            if family:
+                found.append(family)
+
+    def _family_of(self, storage: torch.UntypedStorage) -> str:
+        member = self._unreached.get(storage._cdata)
+        return member.family if member is not None and member.storage() is storage else NOBODY
+
+    def _look_up(self, family: str) -> None:
+        """Finds the storages of a family as they are now."""
+        parameter = self._parameters[family]
+        self._add(family, parameter)
+        if parameter.grad is not None:
+            self._add(family, parameter.grad)
+        for value in self._optimizer.state.get(parameter, {}).values():
+            if isinstance(value, torch.Tensor) and value.numel() > 1:
+                self._add(family, value)
+
+    def _add(self, family: str, tensor: torch.Tensor) -> None:
+        for storage in storages_behind(tensor):
+            known = self._unreached.get(storage._cdata)
+            shared = known is not None and known.storage() is storage and known.family != family
+            member = _Member(NOBODY if shared else family, weakref.ref(storage))
+            self._unreached[storage._cdata] = member
+            self._storages_of.setdefault(family, []).append(storage._cdata)
+
+    def _left_alone(self, argument: Any) -> Any:
+        """Returns an argument that this mode does not watch, if it is a closure."""
+        if argument is self._optimizer or not callable(argument):
+            return argument
+
+        @wraps(argument)
+        def closure(*args: Any, **kwargs: Any) -> Any:
+            self._leave()
+            try:
+                return argument(*args, **kwargs)
+            finally:
+                self._enter()
+
+        return closure
+
+    def _forget(self) -> None:
+        self._unreached.clear()
+        self._storages_of.clear()
+        self._growing.clear()
+
+    def _enter(self) -> None:
+        if not self._active:
+            if self._relieved is not None:
+                self._relieved.step_aside()
+            self._active = True
+            enter_ops(self)
+
+    def _leave(self) -> None:
+        if self._active:
+            leave_ops(self)
+            self._active = False
+            if self._relieved is not None:
+                self._relieved.step_in()

@@ -1,0 +1,119 @@
+"""Plain tensors: those with their numbers in one storage, and what is behind those without.
+
+A sparse tensor is made of others: its indices and its values. So is a wrapper subclass: a `DTensor`
+of its local tensor, a quantised weight of its integers and their scale, a jagged tensor of values
+and offsets. A wrapper has a storage by name, with a size and no memory. What is moved is what is
+behind. Where that is, nobody can know of a wrapper that neither offers `__tensor_flatten__` nor
+holds its tensors as attributes, or of an opaque layout: it has no plain tensors.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
+"""Classes that always have a storage of their own, if they have one. Others may be wrappers."""
+
+SPARSE_PARTS: dict[torch.layout, tuple[str, ...]] = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+
+_NO_MEMORY = "invalid python storage"
+"""What torch says of a wrapper's storage when asked for its address."""
+
+
+def has_storage(tensor: torch.Tensor) -> bool:
+    """Whether a tensor keeps its numbers in one storage of its own device."""
+    if not torch._C._has_storage(tensor) or tensor.device.type == "meta":
+        return False
+    return type(tensor) in PLAIN or not _is_wrapper(tensor)
+
+
+def plain_parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the plain tensors behind a tensor, each with its path from there.
+
+    Args:
+        tensor: A tensor. Behind a plain one is only itself, and its path is empty.
+    """
+    if has_storage(tensor):
+        yield "", tensor
+        return
+    for name, part in _parts(tensor):
+        if part is not tensor:
+            for path, plain in plain_parts(part):
+                yield f"{name}/{path}" if path else name, plain
+
+
+def part_at(tensor: torch.Tensor | None, path: str) -> torch.Tensor | None:
+    """Returns the plain tensor that is at a path behind a tensor, if there is one."""
+    if tensor is None:
+        return None
+    return next((plain for found, plain in plain_parts(tensor) if found == path), None)
+
+
+def only_plain(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns the plain tensor behind a tensor, if there is just one; itself if it is plain."""
+    if tensor is None or has_storage(tensor):
+        return tensor
+    plain = [part for _, part in plain_parts(tensor)]
+    return plain[0] if len(plain) == 1 else None
+
+
+def storages_behind(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
+    """Yields the storages of the plain tensors behind a tensor."""
+    if has_storage(tensor):
+        yield tensor.untyped_storage()
+    else:
+        for _, plain in plain_parts(tensor):
+            yield plain.untyped_storage()
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """Returns how often a tensor was written, as autograd counts; 0 where it does not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def address_of(storage: torch.UntypedStorage) -> int:
+    """Returns where a storage's bytes are, and tells nobody of it (see `profiles.hooks.addresses`).
+
+    Raises:
+        RuntimeError: It has no memory behind it.
+    """
+    address: int = torch._C.StorageBase.data_ptr(storage)  # type: ignore[attr-defined]
+    return address
+
+
+def _is_wrapper(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a storage without memory behind it, whatever its class."""
+    if isinstance(tensor, FakeTensor):
+        return False
+    try:
+        address_of(tensor.untyped_storage())
+    except RuntimeError as error:
+        return _NO_MEMORY in str(error)
+    return False
+
+
+def _parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the tensors that a tensor is made of, by name."""
+    if tensor.layout in SPARSE_PARTS:
+        # To ask for a part is an op, but none of the step.
+        with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd():
+            parts = [(name, getattr(tensor, name)()) for name in SPARSE_PARTS[tensor.layout]]
+        yield from parts
+        return
+    if type(tensor) in PLAIN:
+        return
+    if hasattr(tensor, "__tensor_flatten__"):
+        names = tensor.__tensor_flatten__()[0]
+    else:
+        names = list(vars(tensor))
+    for name in names:
+        part = getattr(tensor, name, None)
+        if isinstance(part, torch.Tensor):
+            yield name, part

@@ -1,0 +1,1 @@
+"""Runs a step on its device, and writes down what happens and how long it takes."""

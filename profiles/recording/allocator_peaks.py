@@ -1,0 +1,218 @@
+"""What the device's allocator holds in each slot, beyond the storages that the trace can see.
+
+The trace counts storages at their own size. The allocator rounds them up, kernels take workspace
+within an op and give it back, libraries keep some for good, and there may be tensors that no step
+touches. The peak of each slot, by the allocator's own count, has all of it.
+
+What ops take and give back while they run, for steps whose slots have no peak of their own.
+
+Where storages come and go between ops, the allocator's peak in a slot says nothing about the
+resident step. What it says around a single op does: above what there is before and after it lies
+what its kernels took meanwhile.
+"""
+
+from typing import Any, Protocol
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart
+from profiles.hooks.named_storages import Owned
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Profile
+
+
+class MemoryMeter(Protocol):
+    """The allocator's own count of device bytes.
+
+    Attributes:
+        granule_bytes: It rounds every allocation up to a multiple of this.
+        unsplit_bytes: An allocation of more than this gets a free block whole if no more than this
+            would be left over, and counts with all of the block.
+    """
+
+    granule_bytes: int
+    unsplit_bytes: int
+
+    def allocated_bytes(self) -> int:
+        """Returns what is allocated now."""
+
+    def reset_peak(self) -> None:
+        """Starts a new peak at what is allocated now."""
+
+    def peak_bytes(self) -> int:
+        """Returns the most bytes allocated at once since the last reset."""
+
+
+class CudaMeter:
+    """The count of torch's caching allocator.
+
+    The allocator works in program order, on the host: its peaks need no wait for the device.
+    """
+
+    granule_bytes = 512  # kMinBlockSize, c10/core/AllocatorConfig.h
+    unsplit_bytes = 1 << 20  # kSmallSize there; none is left over with expandable segments
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def allocated_bytes(self) -> int:
+        """Returns what is allocated now."""
+        return torch.cuda.memory_allocated(self._device)
+
+    def reset_peak(self) -> None:
+        """Starts a new peak at what is allocated now."""
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak_bytes(self) -> int:
+        """Returns the most bytes allocated at once since the last reset."""
+        return torch.cuda.max_memory_allocated(self._device)
+
+
+class SlotPeaks:
+    """An anchor listener that reads the peak of each slot.
+
+    Attributes:
+        keys: The anchors, in order.
+    """
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        self.keys: list[str] = []
+        self._meter = meter
+        self._ended_bytes: list[int] = []
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Ends one peak and starts the next; see `profiles.hooks.anchors`."""
+        if self.keys:
+            self._ended_bytes.append(self._meter.peak_bytes())
+        self.keys.append(key)
+        self._meter.reset_peak()
+
+    def peaks_bytes(self) -> tuple[int, ...]:
+        """Returns the peak of each slot; the last slot's ends now."""
+        return (*self._ended_bytes, self._meter.peak_bytes())
+
+
+def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:
+    """Returns the profile with what each slot needs beyond its storages.
+
+    Args:
+        profile: A profile without any overhead.
+        peaks_bytes: The measured peak of each slot.
+    """
+    traced = slot_memory(profile)
+    slots = tuple(
+        # A storage that the allocator does not hold, such as mapped memory, is in the trace only.
+        slot.model_copy(update={"overhead_bytes": max(0, peak_bytes - memory.resident_bytes)})
+        for slot, memory, peak_bytes in zip(profile.slots, traced, peaks_bytes, strict=True)
+    )
+    return profile.model_copy(update={"slots": slots})
+
+
+class OpWatcher(Protocol):
+    """A dispatch mode that notes something of each op that succeeds."""
+
+    def __len__(self) -> int:
+        """Ops noted so far."""
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+
+
+class OpWorkspaces(TorchDispatchMode):
+    """Reads the allocator's peak around each op."""
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        super().__init__()
+        self._meter = meter
+        self._sizes_bytes: list[int] = []
+
+    def __len__(self) -> int:
+        """Ops noted so far."""
+        return len(self._sizes_bytes)
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+        del self._sizes_bytes[ops:]
+
+    def sizes_bytes(self) -> tuple[int, ...]:
+        """Returns the workspace of each op."""
+        return tuple(self._sizes_bytes)
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        self._meter.reset_peak()
+        before_bytes = self._meter.allocated_bytes()
+        result = func(*args, **kwargs)
+        kept_bytes = max(before_bytes, self._meter.allocated_bytes())
+        self._sizes_bytes.append(self._meter.peak_bytes() - kept_bytes)
+        return result
+
+
+def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
+    """Returns what is allocated between steps beyond the storages a model and optimizer hold.
+
+    Libraries keep workspace for good, and there may be tensors of others. A batch that waits for
+    the step is counted here, and as a storage once the step uses it: too much, never too little.
+    """
+    owned_bytes = sum(_rounded(owner.storage.nbytes(), meter.granule_bytes) for owner in owned)
+    return max(0, meter.allocated_bytes() - owned_bytes)
+
+
+def with_op_overhead(
+    profile: Profile,
+    *,
+    granule_bytes: int,
+    unsplit_bytes: int,
+    held_bytes: int,
+    workspaces_bytes: tuple[int, ...],
+) -> Profile:
+    """Returns the profile with what each slot needs beyond its storages.
+
+    Which free block a storage of the resident step would get, nobody saw. Each large one is taken
+    to get the largest that is not split: too much, never too little.
+
+    Args:
+        profile: A profile without any overhead.
+        granule_bytes: The allocator rounds every storage up to a multiple of this.
+        unsplit_bytes: What it may leave unused in a block of a storage larger than this.
+        held_bytes: What is allocated all the time.
+        workspaces_bytes: What each op takes while it runs.
+    """
+
+    def block_bytes(size_bytes: int) -> int:
+        unused_bytes = unsplit_bytes if size_bytes > unsplit_bytes else 0
+        return _rounded(size_bytes, granule_bytes) + unused_bytes
+
+    rounded = profile.model_copy(
+        update={
+            "storages": tuple(
+                s.model_copy(update={"size_bytes": block_bytes(s.size_bytes)})
+                for s in profile.storages
+            )
+        }
+    )
+    workspace_bytes = [0] * len(profile.slots)
+    for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
+        workspace_bytes[op.slot] = max(workspace_bytes[op.slot], size_bytes)
+    needs = zip(slot_memory(profile), slot_memory(rounded), workspace_bytes, strict=True)
+    overheads_bytes = [
+        after.resident_bytes - before.resident_bytes + workspace + held_bytes
+        for before, after, workspace in needs
+    ]
+    slots = tuple(
+        slot.model_copy(update={"overhead_bytes": overhead_bytes})
+        for slot, overhead_bytes in zip(profile.slots, overheads_bytes, strict=True)
+    )
+    return profile.model_copy(update={"slots": slots})
+
+
+def _rounded(size_bytes: int, granule_bytes: int) -> int:
+    return -(-size_bytes // granule_bytes) * granule_bytes

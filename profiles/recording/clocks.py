@@ -1,0 +1,142 @@
+"""Clocks that time a step on its device, and the listener that stamps its anchors.
+
+A clock is stamped at points of the program and asked for the times between them once, at the end,
+so that nothing waits for the device while it is being timed.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+
+US_PER_NS = 1e-3
+US_PER_MS = 1e3
+
+
+class Clock(Protocol):
+    """Times points of a program on the device that runs it."""
+
+    def start(self) -> None:
+        """Forgets all stamps; whatever the device had to do before is over."""
+
+    def stamp(self) -> None:
+        """Notes the time at which the device gets to this point."""
+
+    def intervals_us(self) -> list[float]:
+        """Returns the times from each stamp to the next, once the device is done."""
+
+
+class CpuClock:
+    """The processor's own clock: an op is over when its call returns."""
+
+    def __init__(self) -> None:
+        self._times_ns: list[int] = []
+
+    def start(self) -> None:
+        """Forgets all stamps."""
+        self._times_ns = []
+
+    def stamp(self) -> None:
+        """Notes the time."""
+        self._times_ns.append(time.perf_counter_ns())
+
+    def intervals_us(self) -> list[float]:
+        """Returns the times from each stamp to the next."""
+        return [(b - a) * US_PER_NS for a, b in pairwise(self._times_ns)]
+
+
+class TimedEvent(Protocol):
+    """What a clock needs of `torch.cuda.Event(enable_timing=True)`."""
+
+    def record(self, stream: Any, /) -> None:
+        """Puts the event at the end of a stream."""
+
+    def elapsed_time(self, end_event: Any, /) -> float:
+        """Returns the milliseconds from this event to another."""
+
+
+def _cuda_event() -> TimedEvent:
+    return torch.cuda.Event(enable_timing=True)
+
+
+class CudaClock:
+    """Events on a device's current stream, one per stamp.
+
+    [Note: host-bound time] An event is stamped when the stream gets to it. Where the device is
+    busy, the interval is the time of the kernels between two events. Where the host is too slow to
+    keep it busy, the stream is empty, the event is stamped as soon as it is issued, and the
+    interval holds the time the host took. So the intervals of a step add up to its whole time on
+    the device, whichever of the two is slower. The device is idle when the first stamp is made:
+    the launch of the first kernel, which in a row of steps hides behind the step before, counts.
+
+    [Note: stamps on several streams] The current stream is asked for anew at each stamp: a step may
+    change it, and backward runs on another thread, where it is that of the forward. Events on two
+    streams need not be reached in the order they were issued. One that is reached before another
+    that was issued earlier adds no time, so that intervals are never negative and still add up.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        new_event: Callable[[], TimedEvent] = _cuda_event,
+        current_stream: Callable[[torch.device], Any] = torch.cuda.current_stream,
+        synchronize: Callable[[torch.device], None] = torch.cuda.synchronize,
+    ) -> None:
+        """Makes a clock without stamps.
+
+        Args:
+            device: The device that is timed, whichever is the current one.
+            new_event: Makes an event.
+            current_stream: Returns the stream that a device's ops go to now.
+            synchronize: Waits until a device has run everything.
+        """
+        self._device = device
+        self._new_event = new_event
+        self._current_stream = current_stream
+        self._synchronize = synchronize
+        self._events: list[TimedEvent] = []
+        self._stamped = 0
+
+    def start(self) -> None:
+        """Waits for the device and forgets all stamps."""
+        self._synchronize(self._device)
+        self._stamped = 0
+
+    def stamp(self) -> None:
+        """Records an event on the current stream; those of an earlier round are used again."""
+        if self._stamped == len(self._events):
+            self._events.append(self._new_event())
+        self._events[self._stamped].record(self._current_stream(self._device))
+        self._stamped += 1
+
+    def intervals_us(self) -> list[float]:
+        """Waits for the device and returns the times from each event to the next."""
+        self._synchronize(self._device)
+        intervals_us: list[float] = []
+        behind_us = 0.0  # How long before the latest event so far the last one was reached.
+        for one, other in pairwise(self._events[: self._stamped]):
+            later_us = one.elapsed_time(other) * US_PER_MS - behind_us
+            intervals_us.append(max(0.0, later_us))
+            behind_us = max(0.0, -later_us)
+        return intervals_us
+
+
+class AnchorStamps:
+    """An anchor listener that stamps a clock and nothing else.
+
+    Attributes:
+        keys: The anchors, in order.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.keys: list[str] = []
+        self._clock = clock
+        clock.start()
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Stamps; see `profiles.hooks.anchors`."""
+        self.keys.append(key)
+        self._clock.stamp()

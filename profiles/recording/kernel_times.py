@@ -1,0 +1,151 @@
+"""How long each op's kernels run, from torch's profiler.
+
+[Note: kernels of an op] A dispatch mode marks the range in which each op is issued. The profiler
+ties every kernel, copy and fill on the device to the call that launched it, and that call lies
+within the range of one op, on the same thread: an op's time is the time of all kernels launched in
+its range, whenever they ran.
+
+Seeing kernels takes CUPTI, which a driver may keep from ordinary users and containers. Then the
+profiler sees the calls and no kernel at all, which is told from a step that launches none.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch._C._autograd import DeviceType
+from torch._ops import OpOverload
+from torch.profiler import ProfilerActivity, record_function
+from torch.profiler import profile as torch_profiler
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart
+
+MARK = "swapplan op "
+
+
+class OpKernels(NamedTuple):
+    """One op and its kernels.
+
+    Attributes:
+        name: The op.
+        kernel_us: Time of its kernels, 0 if it launched none; None if the profiler lost its mark.
+    """
+
+    name: str
+    kernel_us: float | None
+
+
+KernelTimer = Callable[[Callable[[], object]], tuple[OpKernels, ...]]
+"""Runs a step and returns its ops, in order."""
+
+
+class ProfilerEvent(Protocol):
+    """What is read of an event of torch's profiler."""
+
+    @property
+    def name(self) -> str:
+        """Name of the range or call."""
+
+    @property
+    def device_type(self) -> Any:
+        """Where it ran."""
+
+    @property
+    def kernels(self) -> Sequence[Any]:
+        """What it launched itself: each with a name, and a duration in microseconds."""
+
+    @property
+    def cpu_children(self) -> Sequence[Any]:
+        """The ranges and calls within it."""
+
+
+class OpMarks(TorchDispatchMode):
+    """Marks each op for torch's profiler with its number.
+
+    Attributes:
+        names: The ops, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        number = len(self.names)
+        self.names.append(str(func))
+        with record_function(f"{MARK}{number}"):
+            return func(*args, **kwargs)
+
+
+def cuda_kernels(step: Callable[[], object], *, device: torch.device) -> tuple[OpKernels, ...]:
+    """Runs a step under torch's profiler and returns the time of each op's kernels."""
+    activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
+    wait = partial(torch.cuda.synchronize, device)
+    return or_unknown(profiled_kernels(step, activities, wait))
+
+
+def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
+    """Returns the ops as they are, or without times if the profiler saw no kernel of any."""
+    if any(op.kernel_us for op in ops):
+        return ops
+    warnings.warn(
+        "The profiler saw no kernel on the GPU, so the profile has no kernel times; the times of "
+        "slots are not affected. A driver may keep CUPTI for administrators "
+        "(NVreg_RestrictProfilingToAdminUsers).",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return tuple(OpKernels(op.name, None) for op in ops)
+
+
+def profiled_kernels(
+    step: Callable[[], object],
+    activities: Iterable[ProfilerActivity],
+    synchronize: Callable[[], None],
+) -> tuple[OpKernels, ...]:
+    """Runs a step under torch's profiler and returns the time of each op's kernels.
+
+    Args:
+        step: The step.
+        activities: What the profiler watches.
+        synchronize: Waits until the device has run everything.
+    """
+    marks = OpMarks()
+    with torch_profiler(activities=activities, acc_events=True) as profiler:
+        with marks:
+            step()
+        synchronize()
+    return attributed(marks.names, profiler.events() or ())
+
+
+def attributed(names: list[str], events: Iterable[ProfilerEvent]) -> tuple[OpKernels, ...]:
+    """Returns each op with the time of its kernels.
+
+    Args:
+        names: The ops, by number.
+        events: What the profiler saw. It shows the marks twice, as they are on the host and, if
+            there is a device, as the stretch from first to last kernel there; the first counts.
+    """
+    times_us = {
+        int(event.name.removeprefix(MARK)): _kernels_us(event)
+        for event in events
+        if event.name.startswith(MARK) and event.device_type == DeviceType.CPU
+    }
+    return tuple(OpKernels(name, times_us.get(number)) for number, name in enumerate(names))
+
+
+def _kernels_us(event: ProfilerEvent) -> float:
+    # The stretch that a range covers on the device, from its first kernel to its last, may be
+    # listed among its kernels under its own name: that of a mark, and of any range within an op.
+    own_us = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
+    return own_us + sum(_kernels_us(child) for child in event.cpu_children)

@@ -1,0 +1,404 @@
+"""The trace of one step: a dispatch mode that sees every op, every storage and every anchor."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.hooks.addresses import in_thread_of_step
+from profiles.hooks.dispatch import (
+    is_bookkeeping,
+    is_collective,
+    is_on,
+    is_taken_apart,
+    storages_in,
+    storages_of,
+    tensors_of,
+)
+from profiles.hooks.live_storages import LiveStorages
+from profiles.hooks.named_storages import Owned
+from profiles.recording.clocks import US_PER_NS
+from profiles.schema.profile import Access, LeftOut, Op, Storage, StorageKind, Touch, Use
+
+
+class _Owner(NamedTuple):
+    """The name and class of an owned storage, without keeping it alive."""
+
+    name: str
+    kind: StorageKind
+
+
+@dataclass(eq=False)
+class _Sighting:
+    """What is known of a storage in one step; becomes a `Storage` when the step is over.
+
+    `None` stands for the edges of the step, as in `profiles.schema.profile.Storage`.
+    """
+
+    step: int
+    id: int
+    size_bytes: int
+    module: str
+    resizable: bool
+    allocated_op: int | None
+    allocated_slot: int
+    owner: _Owner | None = None
+    came_from_outside: bool = False
+    exchanged: bool = False
+    resized: bool = False
+    shown_by: str | None = None
+    shown_at: int | None = None
+    released_op: int | None = None
+    released_slot: int | None = None
+    uses: list[Use] = field(default_factory=list)
+    touches: list[Touch] = field(default_factory=list)
+    seen_bools: bool = False
+    seen_others: bool = False
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether workers sum gradients in it."""
+        kept = self.allocated_op is None and self.released_op is None
+        return self.exchanged and self.owner is None and kept
+
+    def is_found_by_none(self) -> bool:
+        """Whether no anchor and no op finds it allocated."""
+        if self.released_op is None or self.released_slot is None:
+            return False
+        met_op = self.released_op >= (self.allocated_op or 0)
+        return not met_op and self.released_slot < self.allocated_slot
+
+
+class StepTrace(TorchDispatchMode):
+    """Records steps while active, the last one for good. It is their anchor listener, too.
+
+    [Note: the step before] A step finds alive what earlier steps left: gradients that it is about
+    to drop, a batch that was fetched ahead, the loss that the caller still holds. So the step
+    before is traced as well, and what is alive when `begin_step` is called again is known.
+
+    [Note: storages that no op made] Some storages come to life unseen: `torch.tensor` and NumPy
+    make them without an op. They count from the op or anchor that first shows them, here and by
+    the accountant of a replay (`runtime.storage.accountant`).
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        size_of: Callable[[torch.UntypedStorage], int] = torch.UntypedStorage.nbytes,
+    ) -> None:
+        """Makes an empty trace.
+
+        Args:
+            device: Storages elsewhere are not traced.
+            size_of: Returns a storage's size in bytes, also of one that is emptied just now.
+        """
+        super().__init__()
+        self.ops: list[Op] = []
+        self.anchors: list[str] = []
+        self.shows: list[int | None] = []
+        self._device = device
+        self._size_of = size_of
+        self._thread = threading.get_ident()
+        self._step = 0
+        self._sightings: list[_Sighting] = []
+        self._live: LiveStorages[_Sighting] = LiveStorages(self._on_release)
+        self._used_by_module: dict[str, list[_Sighting]] = {}
+        self._packed: dict[str, _Sighting] = {}
+        self._module = ""
+        self._in_op = False
+
+    def begin_step(
+        self,
+        owned: tuple[Owned, ...],
+        reached: Iterable[torch.UntypedStorage] = (),
+        of_modules: Mapping[str, Iterable[torch.UntypedStorage]] = MappingProxyType({}),
+    ) -> None:
+        """Forgets the step before, except for what it left alive.
+
+        Args:
+            owned: What the model and the optimizer hold.
+            reached: Further storages of the device that are alive, whether an op used them or not.
+            of_modules: Each module's own parameters and buffers, by the module's name: its forward
+                uses them, whether an op is handed them or not.
+        """
+        self.ops, self.anchors, self.shows = [], [], []
+        self._thread = threading.get_ident()
+        self._step += 1
+        self._sightings = []
+        self._used_by_module, self._packed = {}, {}
+        self._module = ""
+        left_alive = list(self._live)
+        for owner in owned:
+            if owner.device == self._device:
+                sighting = self._see_again(owner.storage)
+                sighting.owner = _Owner(owner.name, owner.kind)
+        for module, storages in of_modules.items():
+            known = (self._live.get(storage._cdata) for storage in storages)
+            self._used_by_module[module] = [s for s in known if s is not None]
+        for storage in reached:
+            self._see_again(storage).came_from_outside = True
+        for cdata in left_alive:
+            self._carry_over(cdata)
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of all storages that are alive now."""
+        sightings = (self._live.get(cdata) for cdata in self._live)
+        return sum(s.size_bytes for s in sightings if s is not None)
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Opens the next slot."""
+        self._live.drain()
+        slot = len(self.anchors)
+        self.anchors.append(key)
+        if key.startswith("pre:"):
+            self._module = key.removeprefix("pre:").split("#")[0]
+            for sighting in self._used_by_module.get(self._module, ()):
+                sighting.touches.append(Touch(slot=slot, access=Access.READ))
+        packed = self._packed.get(key.removeprefix("unpack:")) if "unpack:" in key else None
+        if packed is not None:
+            packed.touches.append(Touch(slot=slot, access=Access.READ))
+        self.shows.append(self._show(slot, key, shown))
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Notes that the address of a storage's bytes is taken; see `profiles.hooks.addresses`."""
+        sighting = self._live.get(storage._cdata)
+        if sighting is not None and self.anchors and in_thread_of_step(self._thread):
+            sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        self._use_inputs(func, args, kwargs)
+        self._live.drain()
+        self._in_op = True
+        result, duration_us = self._run(func, args, kwargs)
+        self._live.drain()
+        self._in_op = False
+        self._see_outputs(func, args, kwargs, result)
+        self._see_types((args, kwargs, result))
+        op = Op(
+            name=str(func),
+            slot=max(0, len(self.anchors) - 1),
+            duration_us=duration_us,
+            kernel_us=None,
+            module=self._module,
+        )
+        self.ops.append(op)
+        return result
+
+    def storages(self, owned_after: tuple[Owned, ...]) -> tuple[Storage, ...]:
+        """Returns what the step that has just ended was seen to do, in order of first sight.
+
+        Args:
+            owned_after: What the model and the optimizer hold after the step: this names the
+                gradients and the states that the step itself made.
+        """
+        self._live.drain()
+        for owner in owned_after:
+            sighting = self._live.get(owner.storage._cdata)
+            if sighting is not None and sighting.owner is None:
+                sighting.owner = _Owner(owner.name, owner.kind)
+        kept = [s for s in self._sightings if not s.is_found_by_none()]
+        renumbered = {sighting.id: position for position, sighting in enumerate(kept)}
+        # Buckets get their last sizes in the second step only: a replay cannot tell them before.
+        shown = [None if s is None or self._sightings[s].exchanged else s for s in self.shows]
+        self.shows = [None if s is None else renumbered[s] for s in shown]
+        taken: set[str] = set()
+        last_slot = len(self.anchors) - 1
+        return tuple(_storage(s, position, taken, last_slot) for position, s in enumerate(kept))
+
+    def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
+        """Runs an op; returns its result and its duration in us."""
+        start_ns = time.perf_counter_ns()
+        result = func(*args, **kwargs)
+        return result, (time.perf_counter_ns() - start_ns) * US_PER_NS
+
+    def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
+        return storage.resizable()
+
+    def _see(self, storage: torch.UntypedStorage, *, allocated_op: int | None) -> _Sighting:
+        """Gets to know a storage: at an op or an anchor, or, with no op, at the step's begin."""
+        sighting = _Sighting(
+            step=self._step,
+            id=len(self._sightings),
+            size_bytes=self._size_of(storage),
+            module=self._module,
+            resizable=self._is_resizable(storage),
+            allocated_op=allocated_op,
+            allocated_slot=0 if allocated_op is None else len(self.anchors),
+        )
+        self._sightings.append(sighting)
+        self._live.put(storage, sighting)
+        return sighting
+
+    def _see_again(self, storage: torch.UntypedStorage) -> _Sighting:
+        """Gets to know a storage that is alive when a step begins."""
+        known = self._live.get(storage._cdata)
+        if known is not None and known.step == self._step:
+            return known
+        return self._see(storage, allocated_op=None)
+
+    def _carry_over(self, cdata: int) -> None:
+        """Begins a new sighting of a storage that the step before left alive."""
+        before = self._live.get(cdata)
+        if before is None or before.step == self._step:
+            return
+        sighting = replace(
+            before,
+            step=self._step,
+            id=len(self._sightings),
+            module="",
+            allocated_op=None,
+            allocated_slot=0,
+            owner=None,
+            came_from_outside=True,
+            exchanged=False,
+            resized=False,
+            shown_by=None,
+            shown_at=None,
+            uses=[],
+            touches=[],
+        )
+        self._sightings.append(sighting)
+        self._live.replace(cdata, sighting)
+
+    def _on_release(self, sighting: _Sighting) -> None:
+        sighting.released_op = len(self.ops) if self._in_op else len(self.ops) - 1
+        sighting.released_slot = len(self.anchors) - 1
+
+    def _use_inputs(self, func: OpOverload, args: Any, kwargs: Any) -> None:
+        collective = is_collective(func)
+        for storage, writes in storages_in(func, args, kwargs, self._device).items():
+            sighting = self._known(storage)
+            access = Access.WRITE if writes else Access.READ
+            sighting.uses.append(Use(op=len(self.ops), access=access))
+            sighting.exchanged |= collective
+
+    def _known(self, storage: torch.UntypedStorage) -> _Sighting:
+        """Returns what is known of a storage that an op is about to be handed."""
+        sighting = self._live.get(storage._cdata)
+        if sighting is None:
+            sighting = self._see(storage, allocated_op=len(self.ops))
+            sighting.came_from_outside = True
+        return self._in_its_size(storage, sighting)
+
+    def _in_its_size(self, storage: torch.UntypedStorage, sighting: _Sighting) -> _Sighting:
+        """Begins a new sighting if a storage has another size than before."""
+        if self._size_of(storage) == sighting.size_bytes:
+            return sighting
+        sighting.resized = True
+        # What it had before is given back; it is not told from a storage that was released.
+        sighting.released_op, sighting.released_slot = len(self.ops) - 1, len(self.anchors) - 1
+        following = self._see(storage, allocated_op=len(self.ops))
+        following.resized = True
+        following.came_from_outside = sighting.came_from_outside
+        return following
+
+    def _see_outputs(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
+        for storage in storages_of(result, self._device):
+            sighting = self._live.get(storage._cdata)
+            if sighting is None:
+                sighting = self._see(storage, allocated_op=len(self.ops))
+                sighting.uses.append(Use(op=len(self.ops), access=Access.WRITE))
+        if func._schema.is_mutable:
+            for storage, writes in storages_in(func, args, kwargs, self._device).items():
+                sighting = self._live.get(storage._cdata)
+                if writes and sighting is not None:
+                    self._in_its_size(storage, sighting)
+
+    def _see_types(self, value: Any) -> None:
+        """Notes which storages hold bools, and which hold anything else as well."""
+        for tensor in tensors_of(value):
+            if is_on(tensor, self._device):
+                sighting = self._live.get(tensor.untyped_storage()._cdata)
+                if sighting is not None:
+                    sighting.seen_bools |= tensor.dtype is torch.bool
+                    sighting.seen_others |= tensor.dtype is not torch.bool
+
+    def _show(self, slot: int, key: str, shown: torch.Tensor | None) -> int | None:
+        if shown is None or not is_on(shown, self._device):
+            return None
+        storage = shown.untyped_storage()
+        sighting = self._live.get(storage._cdata)
+        if sighting is None:
+            sighting = self._see(storage, allocated_op=len(self.ops))
+            sighting.allocated_slot = slot
+            sighting.came_from_outside = True
+        if sighting.shown_at is None:
+            sighting.shown_at, sighting.shown_by = slot, key
+        if key.startswith("pack:"):
+            self._packed[key.removeprefix("pack:")] = sighting
+        return sighting.id
+
+
+def _storage(sighting: _Sighting, position: int, taken: set[str], last_slot: int) -> Storage:
+    """Closes a sighting: name, kind, first anchor, and why it cannot be moved."""
+    name, kind, shown_at = _identity(sighting, position)
+    if name in taken:
+        # Replay finds the first storage of a name only.
+        name, shown_at = f"{name}@{position}", None
+    taken.add(name)
+    left_out = None
+    if not sighting.resizable:
+        left_out = LeftOut.NOT_RESIZABLE
+    elif sighting.exchanged:
+        left_out = LeftOut.EXCHANGED
+    elif sighting.resized:
+        left_out = LeftOut.RESIZED
+    elif shown_at is None:
+        left_out = LeftOut.NEVER_SHOWN
+    return Storage(
+        id=position,
+        name=name,
+        kind=kind,
+        size_bytes=sighting.size_bytes,
+        module=sighting.module,
+        allocated_op=sighting.allocated_op,
+        released_op=sighting.released_op,
+        allocated_slot=sighting.allocated_slot,
+        released_slot=last_slot if sighting.released_slot is None else sighting.released_slot,
+        shown_at=shown_at,
+        uses=tuple(sighting.uses),
+        touches=tuple(dict.fromkeys(sighting.touches)),
+        left_out=left_out,
+        is_mask=sighting.seen_bools and not sighting.seen_others,
+    )
+
+
+def _identity(sighting: _Sighting, position: int) -> tuple[str, StorageKind, int | None]:
+    """How replay will find a storage: by its owner if it is held at `begin`, else by an anchor."""
+    owner = sighting.owner
+    if owner is not None and sighting.allocated_op is None:
+        if sighting.released_op is None:
+            return owner.name, owner.kind, 0
+        # Dropped during the step, as `zero_grad` drops gradients: what replay finds under this
+        # name is its successor.
+        return f"{owner.name}@begin", owner.kind, None
+    if sighting.shown_by is not None:
+        if owner is not None:
+            return sighting.shown_by, owner.kind, sighting.shown_at
+        kind = StorageKind.INPUT if sighting.came_from_outside else StorageKind.ACTIVATION
+        if sighting.shown_by.startswith("grad:"):
+            kind = StorageKind.GRADIENT
+        return sighting.shown_by, kind, sighting.shown_at
+    if owner is not None:
+        return owner.name, owner.kind, None
+    if sighting.is_bucket:
+        return f"bucket:{position}", StorageKind.GRADIENT, None
+    if sighting.came_from_outside and sighting.uses:
+        return f"input:{position}", StorageKind.INPUT, None
+    if sighting.came_from_outside:
+        return f"kept:{position}", StorageKind.TEMPORARY, None
+    return f"op:{sighting.allocated_op}:{position}", StorageKind.TEMPORARY, None

@@ -1,0 +1,106 @@
+"""How many bytes an op will allocate for its results, known before it runs."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_leaves, tree_map
+
+from profiles.hooks.mode_stack import unseen
+
+META = torch.device("meta")
+
+RESIZES_ITS_ARGUMENT = frozenset(
+    {torch.ops.aten.resize_.default, torch.ops.aten.resize_as_.default}
+)
+
+
+class OutputBytes:
+    """Runs ops on meta tensors, which have shapes and no bytes.
+
+    They are made from the arguments' descriptions alone: the arguments themselves may be in host
+    memory just now, and nothing here may keep them alive. And no mode is entered for it, which an
+    interrupt could leave behind.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def of(self, func: OpOverload, args: Any, kwargs: Any) -> int | None:
+        """Returns the bytes an op allocates for its results.
+
+        Returns:
+            The bytes; None if nobody can say before the op runs, because they depend on its data.
+        """
+        if _allocates_nothing(func):
+            return 0
+        if self._is_made_elsewhere(func, args, kwargs):
+            return 0
+        # The modes that watch the step must not see this run.
+        with unseen():
+            try:
+                described = tree_map(_described, (args, kwargs))
+                return _run(func, described[0], _on_meta(func, described[1]))
+            except Exception:
+                # What a meta kernel cannot do says nothing about the real one, whose errors are
+                # the user's to see.
+                return None
+
+    def _is_made_elsewhere(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Whether an op is told to make its result on another type of device."""
+        leaves = tree_leaves((args, kwargs))
+        named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+        if named:
+            return named[-1].type != self._device.type
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        return _takes_device(func) and not tensors and self._device.type != "cpu"
+
+
+def _run(func: OpOverload, args: Any, kwargs: Any) -> int:
+    inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    before = {tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in inputs}
+    result = func(*args, **kwargs)
+    made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    after = {storage: storage.nbytes() for storage in map(_storage_of, [*made, *inputs])}
+    return sum(max(0, size_bytes - before.get(storage, 0)) for storage, size_bytes in after.items())
+
+
+def _storage_of(tensor: torch.Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+def _described(leaf: Any) -> Any:
+    """A meta tensor for a tensor; meta kernels draw no numbers, and know no real generator."""
+    if isinstance(leaf, torch.Generator):
+        return None
+    if isinstance(leaf, torch.device):
+        return META
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=META)
+
+
+def _on_meta(func: OpOverload, kwargs: Any) -> Any:
+    """Has what makes a tensor from nothing make it without bytes."""
+    return kwargs | {"device": META} if _takes_device(func) else kwargs
+
+
+# Lists here, not generators that end early: Python swallows an interrupt while it closes one.
+
+
+@cache
+def _takes_device(func: OpOverload) -> bool:
+    return "device" in [argument.name for argument in func._schema.arguments]
+
+
+@cache
+def _allocates_nothing(func: OpOverload) -> bool:
+    """Whether all that an op returns is what it was given, or no tensor at all."""
+    outs = [argument for argument in func._schema.arguments if argument.is_out]
+    made = [
+        value
+        for value in func._schema.returns
+        if value.alias_info is None and "Tensor" in str(value.type)
+    ]
+    return not made and not outs and func not in RESIZES_ITS_ARGUMENT

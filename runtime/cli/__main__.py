@@ -1,0 +1,7 @@
+"""Lets `python -m runtime.cli` stand for `plan`."""
+
+import sys
+
+from runtime.cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,139 @@
+"""`plan run`: proves a plan by training without it and with it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.output import print_line, progress_bars
+from profiles.schema.errors import WorkloadError
+from runtime.cli.measured_files import MeasuredFiles
+from runtime.cli.proof_report import failures, print_proof, print_worker_proofs
+
+if TYPE_CHECKING:
+    from planner.plan.plan import Plan
+    from profiles.schema.progress import Progress
+    from runtime.proof.report import ProofReport
+
+
+def run(
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+    ],
+    steps: Annotated[
+        int, typer.Option(min=2, help="Steps to train, each way; half of them are timed.")
+    ] = 6,
+    workload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORKLOAD",
+            help="Build the step from here instead, such as path/to/file.py:function.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Train with so many data-parallel workers on this machine; for a plan of a step "
+            "recorded with 'plan profile --data-parallel'.",
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a step measured with the plan, beside the simulated one, as a trace for "
+            "ui.perfetto.dev or chrome://tracing.",
+        ),
+    ] = None,
+    slots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Write when each slot began and how long it stalled, simulated and measured.",
+        ),
+    ] = None,
+) -> None:
+    """Trains twice from one seed, without and with the plan, and compares every number.
+
+    The plan names the Python file whose function builds the step, and that file is run: run plans
+    only of those whose code you would run. A relative path is looked for here, and then beside the
+    plan.
+    """
+    from planner.plan.plan import read_plan
+
+    loaded = _with_workload(read_plan(plan), plan, workload)
+    measured = MeasuredFiles(trace, slots)
+    measured.check(workers)
+    with progress_bars() as progress:
+        reports = _prove(loaded, workers, steps, measured, progress)
+    if workers is None:
+        print_proof(reports[0])
+    else:
+        print_worker_proofs(reports)
+    for failure in (line for report in reports for line in failures(report)):
+        print_line(f"plan: the proof failed: {failure}", error=True)
+    measured.write(loaded, steps // 2)
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)
+
+
+def _with_workload(plan: "Plan", path: Path, reference: str | None) -> "Plan":
+    """The plan with the workload that is to be built: the one given, or its own where it is."""
+    from profiles.workloads.build import check
+
+    source = plan.workload
+    if reference is None:
+        reference = _found(source.reference, path)
+    plan = plan.model_copy(update={"workload": source.model_copy(update={"reference": reference})})
+    check(plan.workload)
+    return plan
+
+
+def _found(reference: str, plan: Path) -> str:
+    """Where the file that a plan names is: paths are written as they were given to 'plan profile'.
+
+    Raises:
+        WorkloadError: It is nowhere.
+    """
+    named, colon, function = reference.rpartition(":")
+    if not colon or Path(named).is_file():
+        return reference
+    beside = plan.resolve().parent / named
+    if beside.is_file():
+        return f"{beside}:{function}"
+    looked = "" if Path(named).is_absolute() else f", neither in {Path.cwd()} nor beside the plan"
+    raise WorkloadError(
+        f"{named}: there is no such file{looked}. The plan names it as 'plan profile' was given "
+        f"it: run the command in the same folder, or add --workload path/to/{Path(named).name}:"
+        f"{function}."
+    )
+
+
+def _prove(
+    plan: "Plan",
+    workers: int | None,
+    steps: int,
+    measured: MeasuredFiles,
+    progress: "Progress",
+) -> tuple["ProofReport", ...]:
+    if workers is not None:
+        progress("starting the workers", 0, 1)
+        from runtime.proof.worker_processes import prove_with_workers
+
+        return prove_with_workers(
+            plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
+        )
+    progress("loading the workload", 0, 1)
+    from runtime.proof.proof import attach_plan, prove
+    from runtime.proof.worker_main import build_for
+
+    report = prove(
+        plan,
+        build=lambda: build_for(plan),
+        steps=steps,
+        timed_steps=steps // 2,
+        progress=progress,
+        attach=measured.attach if measured.asked_for else attach_plan,
+    )
+    return (report,)

@@ -1,0 +1,158 @@
+"""The host pool: one slab of host memory, laid out by the plan, allocated before training."""
+
+import ctypes
+import mmap
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from profiles.schema.errors import SwapplanError
+from profiles.schema.units import size_text
+from runtime.host.host_memory import check_pools_fit, locked_limit_text
+from runtime.host.numa import node_near, prefer_node
+
+
+@dataclass(frozen=True)
+class HostStretch:
+    """A stretch of host memory. Whoever holds it keeps the slab mapped.
+
+    Attributes:
+        pool: The pool it belongs to.
+        offset_bytes: Where in the pool it starts.
+        size_bytes: Its size.
+    """
+
+    pool: "HostPool"
+    offset_bytes: int
+    size_bytes: int
+
+    @property
+    def address(self) -> int:
+        """Where in the process's memory it starts."""
+        return self.pool.address + self.offset_bytes
+
+    @property
+    def device_address(self) -> int:
+        """By which address a kernel reaches it."""
+        return self.pool.device_address + self.offset_bytes
+
+    def tensor(self) -> torch.Tensor:
+        """A byte tensor over it."""
+        return self.pool.tensor(self.offset_bytes, self.size_bytes)
+
+
+class HostPool:
+    """A slab of host memory that swapped-out bytes wait in.
+
+    It is shared anonymous memory, so the operating system counts it apart from the process's own
+    pages (`RssShmem`, not `RssAnon`): what a swap gives back really shows.
+
+    Attributes:
+        size_bytes: Its size.
+        address: Where in the process's memory it starts; 0 if it is empty.
+    """
+
+    def __init__(self, size_bytes: int, node: int | None = None) -> None:
+        """Allocates the slab and touches every page, so that no copy pays for it later.
+
+        Args:
+            size_bytes: Its size.
+            node: The NUMA node to have it on, if that can be; None leaves it to the system.
+
+        Raises:
+            SwapplanError: The host has not enough free memory, or may not take that much.
+        """
+        self.size_bytes = size_bytes
+        self._slab: mmap.mmap | None = None
+        self.address = 0
+        if size_bytes == 0:
+            return
+        check_pools_fit(size_bytes)
+        self._slab = mmap.mmap(-1, size_bytes)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._slab))
+        if node is not None:
+            prefer_node(self.address, size_bytes, node)
+        ctypes.memset(self.address, 0, size_bytes)
+
+    @property
+    def device_address(self) -> int:
+        """By which address kernels reach the slab."""
+        return self.address
+
+    def stretch(self, offset_bytes: int, size_bytes: int) -> HostStretch:
+        """Returns a stretch of the slab.
+
+        Raises:
+            ValueError: The stretch lies outside the slab.
+        """
+        if offset_bytes < 0 or offset_bytes + size_bytes > self.size_bytes:
+            raise ValueError(
+                f"host bytes {offset_bytes} to {offset_bytes + size_bytes} lie outside the pool of "
+                f"{self.size_bytes}"
+            )
+        return HostStretch(self, offset_bytes, size_bytes)
+
+    def tensor(self, offset_bytes: int, size_bytes: int) -> torch.Tensor:
+        """A byte tensor over a stretch of the slab."""
+        assert self._slab is not None
+        return torch.frombuffer(
+            self._slab, dtype=torch.uint8, offset=offset_bytes, count=size_bytes
+        )
+
+
+class PinnedHostPool(HostPool):
+    """A host pool that a CUDA device can copy from and to without a staging buffer.
+
+    The slab is registered rather than allocated by torch, whose own pinned allocator rounds every
+    request up to a power of two. It is unregistered when the last one who holds the pool lets go.
+    """
+
+    def __init__(self, size_bytes: int, device: torch.device) -> None:
+        """Allocates and registers the slab.
+
+        Args:
+            size_bytes: Its size.
+            device: Whose copies it is for: the slab is put near it.
+
+        Raises:
+            SwapplanError: The host has not enough free memory, or may not lock that much.
+        """
+        super().__init__(size_bytes, node_near(device))
+        if size_bytes == 0:
+            return
+        cudart = torch.cuda.cudart()
+        code = int(cudart.cudaHostRegister(self.address, size_bytes, 0))
+        if code != 0:
+            _forget_last_error(device)
+            raise SwapplanError(
+                f"The host pool of {size_text(size_bytes)} could not be pinned (CUDA error "
+                f"{code}){locked_limit_text(size_bytes)}. Raise what limits it, or plan for less "
+                "with 'plan solve --host-budget'."
+            )
+        weakref.finalize(self, cudart.cudaHostUnregister, self.address)
+
+    @cached_property
+    def device_address(self) -> int:
+        """By which address kernels reach the slab; see [Note: addresses of a job].
+
+        On all but a few systems it is the same. Whatever compiles kernels brings `cuda.bindings`,
+        which can tell; nobody else asks.
+        """
+        from cuda.bindings import driver
+
+        code, pointer = driver.cuMemHostGetDevicePointer(self.address, 0)
+        if int(code) != 0:
+            raise SwapplanError(
+                f"Copy kernels cannot reach the host pool (CUDA error {int(code)}). Solve again "
+                "with a link of the table, whose kernels were not measured."
+            )
+        return int(pointer)
+
+
+def _forget_last_error(device: torch.device) -> None:
+    """Takes a failed call's error off the CUDA runtime, which the next launch would report."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device=device)

@@ -1,0 +1,1 @@
+"""Copies between device and host, in order, one lane per direction."""

@@ -1,0 +1,103 @@
+"""What a lane is to the rest of the runtime, whatever the device.
+
+[Note: stream order] Everything the replay does to a storage's device bytes happens in the order of
+the compute stream: the step's ops, `resize_(0)` and `resize_(n)` at anchors, and the waits. A lane
+runs beside it and is tied to it at two points only:
+
+- issuing: the lane waits for all that compute was given before. So a copy to the host reads
+  finished bytes, and a copy back writes bytes that nobody before it still uses.
+- waiting: compute waits for the copy. So a release hands back bytes that the lane no longer reads,
+  and the next use reads bytes that have arrived.
+
+On the emulated device compute is the Python thread itself, and waiting blocks it. On CUDA both are
+stream operations and the host waits for nothing.
+
+[Note: boarding] Copies that the batch kernel carries board one launch until something else is
+issued on their lane, one of them is waited for, or `flush` is called, which a replay does at the
+end of each anchor. They are the batches that the simulator counts with (`planner.plan.copy_times`).
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from profiles.hooks.plain_tensors import address_of
+from profiles.schema.link import CopyEngine
+from runtime.host.host_pool import HostStretch
+
+
+class Piece(NamedTuple):
+    """The two ends of one copy.
+
+    Attributes:
+        storage: The device end.
+        host: The host end.
+        address: Where the bytes of the device end are. A lane does not ask its storage: asking
+            would take its mark off (`runtime.storage.write_marks`).
+    """
+
+    storage: torch.UntypedStorage
+    host: HostStretch
+    address: int
+
+    @classmethod
+    def of(cls, storage: torch.UntypedStorage, host: HostStretch) -> "Piece":
+        """Makes one for a copy that is issued now."""
+        return cls(storage, host, address_of(storage))
+
+
+class CopyInFlight(Protocol):
+    """One copy that has been issued.
+
+    Attributes:
+        overrun_us: How much longer it took than the planned link, where that is known.
+        inexact: Whether the host end turned out not to hold all that the device end does, where
+            that is known when it has been waited for.
+        fault: What went wrong, where that is known when it has been waited for; None if nothing.
+    """
+
+    @property
+    def overrun_us(self) -> float:
+        """See the class."""
+
+    @property
+    def inexact(self) -> bool:
+        """See the class."""
+
+    @property
+    def fault(self) -> BaseException | None:
+        """See the class."""
+
+    def wait(self) -> float:
+        """Makes compute wait for the copy; returns the time the host waited, in microseconds.
+
+        An interrupt may end it at any point. It may then be called again, and any number of times.
+        """
+
+    def span(self) -> tuple[Any, Any]:
+        """Returns the marks of its begin and end, once it has ended, if its lane is timed."""
+
+
+class CopyLane(Protocol):
+    """A first-in first-out lane of copies in one direction."""
+
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> CopyInFlight:
+        """Queues a copy between a storage and host memory of its size; returns at once."""
+
+    def flush(self) -> None:
+        """Sends off what is boarding."""
+
+    def close(self) -> None:
+        """Ends the lane after the copies it holds; what is issued later raises `LaneClosedError`.
+
+        It may be called again, also after an interrupt.
+        """
+
+
+class LaneClosedError(RuntimeError):
+    """A copy was issued on a lane that has ended: nothing would ever carry it."""

@@ -1,0 +1,140 @@
+"""Points of a step marked in time, on the host or on a device, and what they add up to.
+
+Marking must not wait for anything: marks are set while the step runs and compared afterwards.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from planner.plan.lanes import Direction
+from planner.plan.simulate import Copy, Timeline
+from runtime.lanes.emulated import NS_PER_US
+from runtime.lanes.streams import Stream
+
+US_PER_MS = 1_000
+Mark = Any
+"""A point in time; only the clock that set it can read it."""
+
+Span = Callable[[], tuple[Mark, Mark]]
+"""Tells when a copy was begun and ended, once it has."""
+
+
+class MarkClock(Protocol):
+    """Sets marks and compares them."""
+
+    def mark(self, stream: Stream | None = None) -> Mark:
+        """Marks the time at which a stream, or compute if None, gets to this point."""
+
+    def us_between(self, one: Mark, other: Mark) -> float:
+        """Returns the microseconds between two marks, once both are in the past."""
+
+
+class HostClock:
+    """The host's own clock: on the emulated device compute is the host."""
+
+    def mark(self, stream: Stream | None = None) -> int:
+        """Notes the time."""
+        return time.perf_counter_ns()
+
+    def us_between(self, one: int, other: int) -> float:
+        """Subtracts."""
+        return (other - one) / NS_PER_US
+
+
+def _timed_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)
+
+
+class EventClock:
+    """Events with timing: the device notes the time when its stream gets to them."""
+
+    def __init__(self, new_event: Callable[[], Any] = _timed_event) -> None:
+        self._new_event = new_event
+
+    def mark(self, stream: Stream | None = None) -> Any:
+        """Records an event on a stream; on the current one if None."""
+        event = self._new_event()
+        event.record() if stream is None else event.record(stream)
+        return event
+
+    def us_between(self, one: Any, other: Any) -> float:
+        """Waits on the host until the device is past both."""
+        one.synchronize()
+        other.synchronize()
+        return one.elapsed_time(other) * US_PER_MS
+
+
+@dataclass(frozen=True)
+class MarkedCopy:
+    """A copy that a step issued.
+
+    Attributes:
+        storage: Id of the storage.
+        direction: Which way.
+        span: When it ran.
+    """
+
+    storage: int
+    direction: Direction
+    span: Span
+
+
+@dataclass
+class StepMarks:
+    """The marks of one step.
+
+    [Note: slots that nobody hears] A replay passes over slots where it has nothing to do (see
+    `runtime.replay.replay`). Such a slot has no marks: its ops count to the slot heard before it,
+    and it begins and ends where that one ends.
+
+    Attributes:
+        slots: When compute got to the anchor of each slot that was heard, and when it went on.
+        copies: What was issued, in order.
+    """
+
+    slots: dict[int, tuple[Mark, Mark]] = field(default_factory=dict)
+    copies: list[MarkedCopy] = field(default_factory=list)
+
+    def timeline(self, clock: MarkClock, slot_count: int) -> Timeline:
+        """Returns the step as it was measured; blocks until its last copy has ended.
+
+        Times count from the first anchor. A slot's stall is all that passes at its anchor: the
+        wait for copies, and what the runtime itself takes there.
+
+        Args:
+            clock: What set the marks.
+            slot_count: Number of slots of the step; the first and the last were heard.
+        """
+        origin, _ = self.slots[0]
+        starts_us: list[float] = []
+        stalls_us: list[float] = []
+        arrived_us = 0.0
+        for slot in reversed(range(slot_count)):
+            start_us = arrived_us
+            if slot in self.slots:
+                arrived, went_on = self.slots[slot]
+                arrived_us = clock.us_between(origin, arrived)
+                start_us = clock.us_between(origin, went_on)
+            starts_us.append(start_us)
+            stalls_us.append(start_us - arrived_us)
+        return Timeline(
+            start_us=tuple(reversed(starts_us)),
+            stall_us=tuple(reversed(stalls_us)),
+            d2h=self._copies(Direction.D2H, origin, clock),
+            h2d=self._copies(Direction.H2D, origin, clock),
+            step_us=starts_us[0],
+            total_stall_us=sum(reversed(stalls_us)),
+        )
+
+    def _copies(self, direction: Direction, origin: Mark, clock: MarkClock) -> tuple[Copy, ...]:
+        copies = []
+        for copy in self.copies:
+            if copy.direction is direction:
+                began, ended = copy.span()
+                times_us = clock.us_between(origin, began), clock.us_between(origin, ended)
+                copies.append(Copy(copy.storage, *times_us))
+        return tuple(copies)

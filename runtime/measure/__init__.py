@@ -1,0 +1,1 @@
+"""Measures this machine: how fast its link and its copy kernels are."""

@@ -1,0 +1,254 @@
+"""Measures how fast this machine copies between device and host, with the lanes replay uses.
+
+On the `cpu` device that is the most the emulated accelerator's lanes can do, with no rate to keep;
+on CUDA it is what the copy engines do to and from pinned memory.
+
+Buffers rotate through more memory than caches hold, as they do in training.
+
+[Note: both at once] One thread issues the copies of both directions. Large ones are queued long
+before they run: the other direction is given work that outlasts what is timed. Small ones are over
+as soon as they are issued, however many were queued before: so the two are also issued in turns,
+and what the host takes to issue the other direction's copies is part of what is measured, as it is
+in training.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from planner.plan.lanes import Direction
+from profiles.hardware.links import MEASURED
+from profiles.schema.errors import CapacityError, SwapplanError
+from profiles.schema.link import CopyEngine, EngineRate
+from profiles.schema.profile import Link, Provenance
+from profiles.schema.progress import Progress, silent
+from runtime.host.host_pool import HostStretch
+from runtime.lanes.cuda import StreamLane
+from runtime.lanes.emulated import NS_PER_US
+from runtime.lanes.lane import CopyLane
+from runtime.lanes.make_lane import host_pool, unpaced_lane
+
+SIZES_BYTES = tuple(4**power * 1024 for power in range(1, 9))
+"""From 4 KiB to 64 MiB."""
+FOOTPRINT_BYTES = 128 << 20
+"""What the buffers at either end of one direction take together."""
+MOST_COPIES = 64
+"""Copies timed at once; fewer where they are large."""
+LEAST_COPIES = 8
+"""As many even of the largest, which use buffers again: what the host takes to issue the first and
+to hear of the last one counts for all of them."""
+ROUNDS = 5
+BACKGROUND_FACTOR = 3
+"""The other direction is given work for so many times as long, alone, so that it outlasts."""
+
+OPPOSITE = {Direction.D2H: Direction.H2D, Direction.H2D: Direction.D2H}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRates:
+    """Rates of copies of one size, issued one right after the other. All measured.
+
+    Attributes:
+        size_bytes: Of each copy.
+        d2h_bytes_per_us: To the host, alone.
+        h2d_bytes_per_us: From the host, alone.
+        d2h_shared_bytes_per_us: To the host, while copies from the host run.
+        h2d_shared_bytes_per_us: From the host, while copies to the host run.
+        lone_copy_us: From issuing one copy to its end; the slower direction.
+    """
+
+    size_bytes: int
+    d2h_bytes_per_us: float
+    h2d_bytes_per_us: float
+    d2h_shared_bytes_per_us: float
+    h2d_shared_bytes_per_us: float
+    lone_copy_us: float
+
+    @property
+    def both_bytes_per_us(self) -> float:
+        """Rate of both directions together while both run."""
+        return self.d2h_shared_bytes_per_us + self.h2d_shared_bytes_per_us
+
+
+class Ends:
+    """Buffers at both ends of one direction, and its lane.
+
+    Attributes:
+        lane: The lane.
+    """
+
+    def __init__(self, device: torch.device, direction: Direction, lane: CopyLane) -> None:
+        self.lane = lane
+        self._device = device
+        self._pool = host_pool(device, FOOTPRINT_BYTES)
+        self._finish: Callable[[], None] = _nothing
+        if isinstance(lane, StreamLane):
+            # Its copies are waited for by compute, not by the host.
+            self._finish = lane.close
+        self._buffers: list[tuple[torch.UntypedStorage, HostStretch]] = []
+
+    def lay_out(self, size_bytes: int) -> int:
+        """Cuts the buffers for copies of a size; returns how many are timed at once."""
+        count = min(MOST_COPIES, FOOTPRINT_BYTES // size_bytes)
+        apart_bytes = FOOTPRINT_BYTES // count
+        self._buffers = []
+        for number in range(count):
+            # Written, so that its pages are there.
+            device_bytes = torch.ones(size_bytes, dtype=torch.uint8, device=self._device)
+            host = self._pool.stretch(number * apart_bytes, size_bytes)
+            self._buffers.append((device_bytes.untyped_storage(), host))
+        return count
+
+    def issue(
+        self,
+        copies: int,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        together: int = 1,
+        first: int = 0,
+    ) -> Callable[[], None]:
+        """Issues copies; returns what blocks the host until they have ended.
+
+        Args:
+            copies: How many.
+            engine: What carries them.
+            together: How many of them one launch carries, if a kernel does.
+            first: The number of the first one: buffers take turns.
+        """
+        in_flight = []
+        for number in range(first, first + copies):
+            storage, host = self._buffers[number % len(self._buffers)]
+            in_flight.append(self.lane.issue(storage, host, engine))
+            if (number + 1) % together == 0:
+                self.lane.flush()
+        self.lane.flush()
+
+        def wait() -> None:
+            self._finish()
+            for copy in in_flight:
+                copy.wait()
+
+        return wait
+
+
+def measure_link(
+    device: torch.device,
+    *,
+    sizes_bytes: tuple[int, ...] = SIZES_BYTES,
+    progress: Progress | None = None,
+) -> tuple[SizeRates, ...]:
+    """Measures copies of each size in each direction, alone and both at once.
+
+    Args:
+        device: The device.
+        sizes_bytes: Sizes of the copies, each at most `FOOTPRINT_BYTES`.
+        progress: Told of every size.
+
+    Raises:
+        CapacityError: There is no memory for the buffers.
+    """
+    lanes = {direction: unpaced_lane(device, direction) for direction in Direction}
+    try:
+        ends = {direction: Ends(device, direction, lane) for direction, lane in lanes.items()}
+        return measure(ends, sizes_bytes, progress or silent)
+    except (SwapplanError, torch.OutOfMemoryError) as error:
+        raise CapacityError(
+            f"Measuring the link takes {4 * FOOTPRINT_BYTES} bytes of memory, which are not free. "
+            "Close something, or name a link of the table."
+        ) from error
+    finally:
+        for lane in lanes.values():
+            lane.close()
+
+
+def measure(
+    ends: Mapping[Direction, Ends],
+    sizes_bytes: tuple[int, ...],
+    progress: Progress,
+    now_ns: Callable[[], int] = time.perf_counter_ns,
+) -> tuple[SizeRates, ...]:
+    """Measures copies of each size between given ends; see `measure_link`."""
+    rows = []
+    for done, size_bytes in enumerate(sizes_bytes):
+        progress("measuring the link", done, len(sizes_bytes))
+        rows.append(_measure_size(ends, size_bytes, now_ns))
+    progress("measuring the link", len(sizes_bytes), len(sizes_bytes))
+    return tuple(rows)
+
+
+def link_from(rows: tuple[SizeRates, ...], engines: tuple[EngineRate, ...] = ()) -> Link:
+    """Returns the link that rates by size amount to.
+
+    Args:
+        rows: Those of the copy engine.
+        engines: Those of copy kernels, if they were measured.
+
+    A copy takes `latency_us + size / rate` (`planner.plan.simulate`): the rates are those of the
+    largest size, where the latency hardly counts; the latency is what a lone smallest copy takes
+    beyond its bytes.
+    """
+    smallest, largest = rows[0], rows[-1]
+    slower = min(largest.d2h_bytes_per_us, largest.h2d_bytes_per_us)
+    alone_bytes_per_us = largest.d2h_bytes_per_us + largest.h2d_bytes_per_us
+    shared = largest.both_bytes_per_us < alone_bytes_per_us
+    return Link(
+        name=MEASURED,
+        d2h_bytes_per_us=largest.d2h_bytes_per_us,
+        h2d_bytes_per_us=largest.h2d_bytes_per_us,
+        both_bytes_per_us=largest.both_bytes_per_us if shared else None,
+        latency_us=max(0.0, smallest.lone_copy_us - smallest.size_bytes / slower),
+        engines=engines,
+        provenance=Provenance.MEASURED,
+    )
+
+
+def _measure_size(
+    ends: Mapping[Direction, Ends], size_bytes: int, now_ns: Callable[[], int]
+) -> SizeRates:
+    copies = max(LEAST_COPIES, *(end.lay_out(size_bytes) for end in ends.values()))
+
+    def time_us(direction: Direction, number: int) -> float:
+        start_ns = now_ns()
+        ends[direction].issue(number)()
+        return (now_ns() - start_ns) / NS_PER_US
+
+    def alone(direction: Direction, number: int) -> float:
+        time_us(direction, number)  # Touches every buffer, and wakes whatever sleeps.
+        return median(time_us(direction, number) for _ in range(ROUNDS)) / number
+
+    def shared(direction: Direction, beside_each: int) -> float:
+        """The time of a copy while the other direction is busy; see [Note: both at once]."""
+        own, other = ends[direction], ends[OPPOSITE[direction]]
+        waits = [other.issue(BACKGROUND_FACTOR * copies * beside_each)]
+        own_waits = []
+        start_ns = now_ns()
+        for number in range(copies):
+            waits.append(other.issue(beside_each, first=number * beside_each))
+            own_waits.append(own.issue(1, first=number))
+        for wait in own_waits:
+            wait()
+        taken_us = (now_ns() - start_ns) / NS_PER_US
+        for wait in waits:
+            wait()
+        return taken_us / copies
+
+    copy_us = {direction: alone(direction, copies) for direction in Direction}
+    shared_us = {}
+    for direction, other in OPPOSITE.items():
+        beside_each = math.ceil(max(1.0, copy_us[direction] / copy_us[other]))
+        shared_us[direction] = median(shared(direction, beside_each) for _ in range(ROUNDS))
+    return SizeRates(
+        size_bytes=size_bytes,
+        d2h_bytes_per_us=size_bytes / copy_us[Direction.D2H],
+        h2d_bytes_per_us=size_bytes / copy_us[Direction.H2D],
+        d2h_shared_bytes_per_us=size_bytes / shared_us[Direction.D2H],
+        h2d_shared_bytes_per_us=size_bytes / shared_us[Direction.H2D],
+        lone_copy_us=max(alone(direction, 1) for direction in Direction),
+    )
+
+
+def _nothing() -> None:
+    """The host has waited already."""

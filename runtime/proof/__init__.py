@@ -1,0 +1,1 @@
+"""Trains twice, without and with a plan, and compares every bit, byte and time."""

@@ -1,0 +1,1 @@
+"""Follows a plan through real training steps: at each anchor what the schedule says."""

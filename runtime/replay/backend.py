@@ -1,0 +1,145 @@
+"""What a plan's device brings along: its lanes, its host pool, and how closely it is watched.
+
+Says once that nobody has seen a replay on CUDA yet. It goes when results of a GPU are committed.
+
+`tests/runtime/replay/test_untried.py` fails as soon as `results/gpu` holds some, so that the notice
+cannot stay.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, partial
+
+import torch
+
+from planner.plan.copy_times import launch_us
+from planner.plan.lanes import Direction
+from planner.plan.plan import Plan
+from profiles.schema.errors import PlanMismatchError
+from runtime.host.host_pool import HostPool, PinnedHostPool
+from runtime.kernels.cuda_carrier import cuda_carrier
+from runtime.kernels.host_carrier import host_carrier
+from runtime.lanes.cuda import StreamLane
+from runtime.lanes.emulated import Lane
+from runtime.lanes.lane import CopyLane
+from runtime.lanes.streams import CudaStreams, StreamDevice
+
+NOTICE = (
+    "Replay on CUDA has been written and tested without a GPU; nobody has seen it run on one yet. "
+    "'make gpu-check' checks it on yours: kernels, stream order, bit-equal training, and the "
+    "budget. Told once."
+)
+
+
+@cache
+def tell_untried() -> None:
+    """Logs the notice as a warning, the first time in a process."""
+    LOG.warning("%s", NOTICE)
+
+
+LOG = logging.getLogger("swapplan")
+
+
+class Watch(Enum):
+    """Which steps have their memory counted (see `Replay.step`); ops are looked at in all."""
+
+    EVERY_STEP = "every step"
+    """On the emulated device: nothing else enforces the budget."""
+    UNTIL_REPLAYED = "until a step was replayed"
+    """On CUDA: the device counts by itself, and counting costs microseconds an op."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """The parts of a replay that depend on the device.
+
+    Attributes:
+        d2h: The lane to the host.
+        h2d: The lane back.
+        pool: The host pool.
+        watch: Which steps are watched.
+        budget_bytes: What the accountant enforces; None where the device itself does.
+        allocated_peak_bytes: Tells the most bytes that the device's allocator had handed out since
+            its figures were last reset; None where there is no such allocator.
+        streams: The device's streams; None where the lanes are none.
+    """
+
+    d2h: CopyLane
+    h2d: CopyLane
+    pool: HostPool
+    watch: Watch
+    budget_bytes: int | None
+    allocated_peak_bytes: Callable[[], int | None] = lambda: None
+    streams: StreamDevice | None = None
+
+
+def backend_for(plan: Plan, device: torch.device) -> Backend:
+    """Makes the backend of a plan's device.
+
+    Args:
+        plan: The plan.
+        device: Where the model is.
+
+    Raises:
+        PlanMismatchError: There is none for it, or the device is not at hand.
+        SwapplanError: The host pool cannot be had, or the plan's kernels cannot be compiled.
+    """
+    match plan.device.kind:
+        case "cpu":
+            return _emulated(plan)
+        case "cuda" if torch.cuda.is_available():
+            tell_untried()
+            return _cuda(plan, device)
+        case kind:
+            raise PlanMismatchError(
+                f"The plan is for device {kind!r}, which this machine does not have. Replay it "
+                "where it has, or record the step on 'cpu'."
+            )
+
+
+def _emulated(plan: Plan) -> Backend:
+    link = plan.link
+    # A carrier each: a lane's table is in use until its launch is over.
+    d2h_carrier, h2d_carrier = (host_carrier() if plan.engines else None for _ in Direction)
+    return Backend(
+        d2h=Lane(
+            Direction.D2H,
+            link.d2h_bytes_per_us,
+            link.latency_us,
+            partial(launch_us, link, Direction.D2H),
+            d2h_carrier,
+        ),
+        h2d=Lane(
+            Direction.H2D,
+            link.h2d_bytes_per_us,
+            link.latency_us,
+            partial(launch_us, link, Direction.H2D),
+            h2d_carrier,
+        ),
+        pool=HostPool(plan.host_pool_bytes),
+        watch=Watch.EVERY_STEP,
+        budget_bytes=plan.budget_bytes,
+    )
+
+
+def _cuda(plan: Plan, device: torch.device) -> Backend:
+    at_hand = torch.cuda.get_device_name(device)
+    if at_hand != plan.device.name:
+        LOG.warning(
+            "The plan's times are those of %s, this is %s: the budget holds, the stall may be "
+            "another. Record the step here for a plan of its own.",
+            plan.device.name,
+            at_hand,
+        )
+    streams = CudaStreams(device, cuda_carrier(device) if plan.engines else None)
+    return Backend(
+        d2h=StreamLane(streams, Direction.D2H),
+        h2d=StreamLane(streams, Direction.H2D),
+        pool=PinnedHostPool(plan.host_pool_bytes, device),
+        watch=Watch.UNTIL_REPLAYED,
+        budget_bytes=None,
+        allocated_peak_bytes=lambda: torch.cuda.max_memory_allocated(device),
+        streams=streams,
+    )

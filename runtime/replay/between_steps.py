@@ -1,0 +1,280 @@
+"""Keeps the stretch between two steps safe, in which a plan may have storages away.
+
+There, code of anybody runs: evaluation, saving, logging. Reading an emptied storage would end the
+process, and writing one that a copy is reading would lose the write. So whoever is about to touch
+such a storage first brings all of them back.
+
+[Note: who is seen between steps] Two modes see what this thread does: one sees ops, whoever calls
+them, and one sees calls of torch's Python functions, which may reach a tensor's memory without any
+op (`numpy`, `data_ptr`, pickling). Other threads have modes of their own. Of them only calls of the
+model and its `state_dict` are seen, by hooks (`runtime.replay.replay`); so are forks, which wait
+for everything to come back. Not seen are another thread's own access to a parameter, and memory
+whose address was taken earlier. Where torch has been built for CUDA, that is an error rather than a
+crash (`runtime.storage.residency`).
+
+[Note: modes stay until the next step] Once everything is back the modes let all pass, but they stay
+on the stacks until the next step begins: whoever touches may be called from inside torch, which
+keeps what it knows of its stacks while it calls somebody (a compiled function does), and would be
+left with modes that are gone.
+
+Brings back what the plan has away before code that runs no op gets at its memory.
+
+Ops are seen by modes, in watched steps and between steps. This one hears of addresses
+(`profiles.hooks.addresses`), in every step, watched or not, as long as the replay is attached: a
+method that nobody calls costs nothing.
+
+[Note: addresses and threads] Between two steps an address may be taken in any thread. In a step
+only those that run it are heard, its own and autograd's: bringing something back for another thread
+would meet the plan's own moves of the same storage.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiles.hooks.addresses import Listening, in_thread_of_step
+from profiles.hooks.dispatch import is_bookkeeping, storages_of
+from profiles.hooks.mode_stack import (
+    call_modes,
+    enter_calls_below,
+    enter_ops_below,
+    leave_calls,
+    leave_ops,
+    op_modes,
+)
+from profiles.schema.profile import Access
+from runtime.storage.accountant import Accountant
+
+_READ = (
+    *("_backward_hooks", "_base", "_cdata", "_grad_fn", "_has_symbolic_sizes_strides"),
+    *("_post_accumulate_grad_hooks", "_python_dispatch", "_version", "device", "dtype"),
+    *("grad", "grad_dtype", "grad_fn", "is_cpu", "is_cuda", "is_leaf", "is_meta", "is_mkldnn"),
+    *("is_mps", "is_mtia", "is_nested", "is_quantized", "is_sparse", "is_sparse_csr", "is_vulkan"),
+    *("is_xla", "is_xpu", "itemsize", "layout", "name", "nbytes", "ndim", "output_nr"),
+    *("requires_grad", "retains_grad", "shape"),
+)
+_WRITTEN = ("_backward_hooks", "grad", "requires_grad")
+_METHODS = (
+    *("__len__", "dim", "element_size", "get_device", "is_complex", "is_contiguous"),
+    *("is_floating_point", "ndimension", "nelement", "numel", "register_hook"),
+    *("register_post_accumulate_grad_hook", "requires_grad_", "retain_grad", "size"),
+    *("storage_offset", "stride"),
+)
+_FUNCTIONS = ("is_complex", "is_floating_point", "numel")
+
+
+def _functions() -> Iterator[Callable[..., Any]]:
+    """Yields them as torch names them to a mode; those this version of torch has."""
+    for names, method in ((_READ, "__get__"), (_WRITTEN, "__set__"), (_WRITTEN, "__delete__")):
+        for name in names:
+            if hasattr(torch.Tensor, name):
+                yield getattr(getattr(torch.Tensor, name), method)
+    yield from (getattr(torch.Tensor, name) for name in _METHODS)
+    yield from (getattr(torch, name) for name in _FUNCTIONS)
+
+
+DESCRIBING = frozenset(_functions())
+"""See the module."""
+
+
+class BoundaryGuard:
+    """Calls back before anybody touches a guarded storage."""
+
+    def __init__(self, restore: Callable[[str], None]) -> None:
+        """Makes a guard that is not active.
+
+        Args:
+            restore: Brings everything back; told who asked. After it nothing is guarded.
+        """
+        self._restore = restore
+        self._guarded: frozenset[int] = frozenset()
+        self._lock = threading.RLock()
+        _guards.add(self)
+
+    def enter(self, guarded: frozenset[int]) -> None:
+        """Begins a stretch between two steps.
+
+        Args:
+            guarded: Storages that nobody may touch before they are restored, by `_cdata`.
+        """
+        self._guarded = guarded
+        if guarded:
+            self._enter_modes()
+
+    def leave(self) -> None:
+        """Ends the stretch: nothing is guarded."""
+        with self._lock:
+            self._guarded = frozenset()
+            self._leave_modes()
+
+    def end(self, restore: Callable[[], None]) -> None:
+        """Ends the stretch for good: as long as not everything is back, it goes on."""
+        with self._lock:
+            restore()
+            self.leave()
+
+    def touch(self, what: str) -> None:
+        """Brings everything back if anything is guarded; may be called in any thread.
+
+        Args:
+            what: Who asks, for readers.
+        """
+        with self._lock:
+            if not self._guarded:
+                return
+            guarded, self._guarded = self._guarded, frozenset()
+            try:
+                self._restore(what)
+            except BaseException:
+                self._guarded = guarded
+                raise
+
+    def look(self, what: object, arguments: Any) -> None:
+        """Brings everything back if a tensor among the arguments is guarded."""
+        if self._guarded and any(s._cdata in self._guarded for s in storages_of(arguments)):
+            self.touch(str(getattr(what, "__name__", what)))
+
+    def look_at(self, storage: torch.UntypedStorage) -> None:
+        """Brings everything back if a storage is guarded whose address is taken."""
+        if storage._cdata in self._guarded:
+            self.touch("code that is no op")
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Sees nothing of what this thread does inside, which costs it nothing either."""
+        try:
+            self._leave_modes()
+            yield
+        finally:
+            if self._guarded:
+                self._guard_again()
+
+    def _guard_again(self) -> None:
+        try:
+            self._enter_modes()
+        except BaseException:
+            # What nobody sees must not be away.
+            self.touch("an interrupt")
+            raise
+
+    def _enter_modes(self) -> None:
+        if not self._has_entered(op_modes()):
+            enter_ops_below(_OpGuard(self))
+        if not self._has_entered(call_modes()):
+            enter_calls_below(_CallGuard(self))
+
+    def _leave_modes(self) -> None:
+        for call_mode in [m for m in call_modes() if _guard_of(m) is self]:
+            leave_calls(call_mode)
+        for op_mode in [m for m in op_modes() if _guard_of(m) is self]:
+            leave_ops(op_mode)
+
+    def _has_entered(self, modes: Any) -> bool:
+        return any(_guard_of(mode) is self for mode in modes)
+
+
+SETS_GRADIENTS = torch._C._set_grad_enabled
+
+
+class _CallGuard(TorchFunctionMode):
+    """Sees every call of one of torch's Python functions before it runs."""
+
+    def __init__(self, guard: BoundaryGuard) -> None:
+        super().__init__()
+        self.guard = guard
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            if func is SETS_GRADIENTS:
+                return func(*args)
+        except BaseException:
+            # Leaving `no_grad` comes past here, too: no interrupt may keep it from being left.
+            if func is SETS_GRADIENTS:
+                func(*args)
+            raise
+        kwargs = kwargs or {}
+        if func not in DESCRIBING:
+            self.guard.look(func, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+class _OpGuard(TorchDispatchMode):
+    """Sees every op before it runs."""
+
+    def __init__(self, guard: BoundaryGuard) -> None:
+        super().__init__()
+        self.guard = guard
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not is_bookkeeping(func):
+            self.guard.look(func, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+_guards: "weakref.WeakSet[BoundaryGuard]" = weakref.WeakSet()
+"""All there are: a fork copies the memory of all of them."""
+
+
+def _guard_of(mode: object) -> BoundaryGuard | None:
+    return mode.guard if isinstance(mode, (_CallGuard, _OpGuard)) else None
+
+
+def _touch_all() -> None:
+    """A forked process has none of the threads that could bring a storage back."""
+    for guard in tuple(_guards):
+        guard.touch("a fork")
+
+
+def _leave_all() -> None:
+    """A forked process makes no steps, so nobody else would take the modes from its stacks."""
+    for guard in tuple(_guards):
+        guard._leave_modes()
+
+
+os.register_at_fork(before=_touch_all, after_in_child=_leave_all)
+
+
+class AddressGuard:
+    """Hears of addresses for one replay, until `remove`."""
+
+    def __init__(self, accountant: Accountant, between_steps: BoundaryGuard) -> None:
+        """Begins to listen.
+
+        Args:
+            accountant: Knows what may not be touched during a step, and is told of it.
+            between_steps: Told of what is touched between steps.
+        """
+        self._accountant = accountant
+        self._between_steps = between_steps
+        self._step_thread: int | None = None
+        self._listening = Listening(self._on_address)
+
+    def begin_step(self) -> None:
+        """What this thread does from now on is a step."""
+        self._step_thread = threading.get_ident()
+
+    def end_step(self) -> None:
+        """The step has ended; may be repeated."""
+        self._step_thread = None
+
+    def remove(self) -> None:
+        """Ends it."""
+        self._listening.remove()
+
+    def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        step_thread = self._step_thread
+        if step_thread is None:
+            self._between_steps.look_at(storage)
+        elif in_thread_of_step(step_thread):
+            self._accountant.see_address(storage, writes=access is Access.WRITE)

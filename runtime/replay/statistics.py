@@ -1,0 +1,138 @@
+"""What one replayed step did, measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from planner.plan.plan import Plan
+from profiles.schema.units import size_text, time_text
+from runtime.storage.memory_curve import MemoryDifference
+
+
+@dataclass(kw_only=True)
+class StepStatistics:
+    """Figures of one step; all measured.
+
+    On CUDA the host runs ahead of the device: there `stall_us` is 0, since the host waits for no
+    copy, and `duration_us` ends when the host has issued the step. A trace of the step, with
+    `runtime.step_trace`, times the device itself.
+
+    Attributes:
+        step: Number of the step since `attach`, from 0.
+        fallback: Why the step fell back to resident; None if it was replayed to the end. That
+            another worker fell back is known when the next step begins.
+        d2h_bytes: Bytes copied to the host; 0 in a step that is swapped on line.
+        h2d_bytes: Bytes copied back, likewise.
+        stall_us: Time the host waited for copies; on the emulated device the host computes, so
+            this is the time compute waited.
+        overrun_us: How much longer copies took on this machine than on the planned link.
+        skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
+        on_line: Whether the step made what the plan moves, and so was kept within the budget
+            without the plan (see `runtime.replay.first_step`).
+        misses: Ops that asked for a storage the plan had away.
+        peak_bytes: Most device bytes in storages; None if the step was not watched.
+        memory_difference: The first slot whose measured memory was not the planned one; None if it
+            was the planned one in all of them, or the step was not watched.
+        allocated_peak_bytes: Most bytes that the device's allocator had handed out since
+            `torch.cuda.reset_peak_memory_stats` was last called; None on the emulated device.
+        host_peak_bytes: High-water mark of the host pool: the end of the highest bytes used.
+        prologue_us: Time it took to check that storages are where the last step left them and to
+            send away those that are not (see `runtime.replay.cyclic_swaps`).
+        prologue_bytes: Bytes that were copied to the host then.
+        boundary_restores: How often everything was brought back since the step before, because
+            somebody touched what the plan had away between the two.
+        duration_us: Wall time of the step.
+    """
+
+    step: int
+    fallback: str | None = None
+    d2h_bytes: int = 0
+    h2d_bytes: int = 0
+    stall_us: float = 0.0
+    overrun_us: float = 0.0
+    skipped_swaps: int = 0
+    on_line: bool = False
+    misses: int = 0
+    peak_bytes: int | None = None
+    memory_difference: MemoryDifference | None = None
+    allocated_peak_bytes: int | None = None
+    host_peak_bytes: int = 0
+    prologue_us: float = 0.0
+    prologue_bytes: int = 0
+    boundary_restores: int = 0
+    duration_us: float = 0.0
+
+    @property
+    def compares_memory(self) -> bool:
+        """Whether the step's memory says something of the plan.
+
+        It was counted, the step followed the plan, and no swap was left out. The first step of a
+        training holds less: not all that lives from step to step is made.
+        """
+        followed = self.fallback is None and not self.on_line and self.skipped_swaps == 0
+        return followed and self.peak_bytes is not None and self.step > 0
+
+
+def summary_line(
+    plan: Plan, kept: Sequence[StepStatistics], *, step_count: int, fallbacks: int
+) -> str:
+    """Says in one line what was replayed; every figure is measured.
+
+    Args:
+        plan: What was replayed.
+        kept: Statistics of the last steps.
+        step_count: How many steps there were in all.
+        fallbacks: How many of those fell back to resident.
+    """
+    if step_count == 0:
+        return "swapplan: no step was replayed."
+    steps = "1 step" if step_count == 1 else f"{step_count} steps"
+    parts = [steps, _fallback_text(kept, fallbacks), _misses_text(kept)]
+    restores = sum(step.boundary_restores for step in kept)
+    if restores:
+        parts.append(f"everything brought back {restores} times between steps")
+    replayed = [step for step in kept if step.fallback is None and not step.on_line]
+    if replayed:
+        parts += [_per_step_text(plan, replayed), *_peak_texts(plan, replayed)]
+    on_line = sum(step.on_line for step in kept)
+    if on_line:
+        parts.append(f"{on_line} made what the plan moves, swapped on line")
+    return f"swapplan: {'; '.join(parts)}."
+
+
+def _fallback_text(kept: Sequence[StepStatistics], fallbacks: int) -> str:
+    last = next((step for step in reversed(kept) if step.fallback is not None), None)
+    why = "" if last is None else f" (last: step {last.step}, {last.fallback})"
+    return f"{fallbacks} fell back to resident{why}"
+
+
+def _misses_text(kept: Sequence[StepStatistics]) -> str:
+    return f"{sum(step.misses for step in kept)} misses"
+
+
+def _per_step_text(plan: Plan, replayed: Sequence[StepStatistics]) -> str:
+    def typical(figure: Callable[[StepStatistics], float]) -> float:
+        return median(figure(step) for step in replayed)
+
+    texts = [
+        time_text(typical(lambda step: step.duration_us)),
+        f"{size_text(typical(lambda step: step.d2h_bytes))} out",
+        f"{size_text(typical(lambda step: step.h2d_bytes))} in",
+    ]
+    if plan.device.kind == "cpu":
+        texts.append(f"stall {time_text(typical(lambda step: step.stall_us))}")
+    return f"per step, median of {len(replayed)} measured: {', '.join(texts)}"
+
+
+def _peak_texts(plan: Plan, replayed: Sequence[StepStatistics]) -> list[str]:
+    budget = size_text(plan.budget_bytes)
+    texts = []
+    watched = [step.peak_bytes for step in replayed if step.peak_bytes is not None]
+    if watched:
+        texts.append(f"peak {size_text(max(watched))} of the budget's {budget}")
+    allocated = [s.allocated_peak_bytes for s in replayed if s.allocated_peak_bytes is not None]
+    if allocated:
+        texts.append(f"allocator's peak {size_text(max(allocated))}")
+    host_bytes = max(step.host_peak_bytes for step in replayed)
+    texts.append(f"host pool {size_text(host_bytes)} of {size_text(plan.host_pool_bytes)}")
+    return texts

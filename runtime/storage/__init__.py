@@ -1,0 +1,1 @@
+"""Where each storage's bytes are, and how many bytes the device holds."""

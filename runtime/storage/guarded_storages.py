@@ -1,0 +1,88 @@
+"""Storages that an op may not touch, and those whose host copy an op's write makes untrue.
+
+Two modes look at ops and ask here: the accountant, which counts memory besides (watched steps), and
+`runtime.replay.op_guard`, which does nothing else (the others).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from runtime.storage.residency import TrackedStorage
+
+OnForbiddenUse = Callable[[str, "TrackedStorage"], None]
+
+
+class GuardedStorages:
+    """What of a plan's storages is away or moving, and what has a host copy that is relied on.
+
+    Attributes:
+        forbidden: Storages that no op may touch, by address.
+        copied: Storages with a host copy that is true until an op writes them, by address.
+        addresses: The addresses of both. It is one set for as long as this object lives, so that a
+            mode may keep it: an op on none of them is let pass.
+    """
+
+    def __init__(self) -> None:
+        self.forbidden: dict[int, TrackedStorage] = {}
+        self.copied: dict[int, TrackedStorage] = {}
+        self.addresses: set[int] = set()
+        self._on_forbidden_use: OnForbiddenUse | None = None
+
+    def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
+        """Sets what happens before an op that touches a forbidden storage runs."""
+        self._on_forbidden_use = handler
+
+    def forbid(self, tracked: "TrackedStorage") -> None:
+        """From now on no op may touch this storage."""
+        self.forbidden[tracked.cdata] = tracked
+        self.addresses.add(tracked.cdata)
+
+    def allow(self, tracked: "TrackedStorage") -> None:
+        """Ops may touch this storage again."""
+        # Its address may belong to another storage by now, if it died while it was away.
+        if self.forbidden.get(tracked.cdata) is tracked:
+            del self.forbidden[tracked.cdata]
+            self._drop_address(tracked.cdata)
+
+    def expect_no_write(self, tracked: "TrackedStorage") -> None:
+        """Has the host copy of this storage forgotten as soon as an op writes the storage."""
+        self.copied[tracked.cdata] = tracked
+        self.addresses.add(tracked.cdata)
+
+    def expect_write(self, tracked: "TrackedStorage") -> None:
+        """This storage has no host copy that a write could make untrue."""
+        if self.copied.get(tracked.cdata) is tracked:
+            del self.copied[tracked.cdata]
+            self._drop_address(tracked.cdata)
+
+    def look(self, user: object, storage: torch.UntypedStorage, *, writes: bool) -> None:
+        """Acts before an op runs that is handed a storage's bytes.
+
+        Args:
+            user: The op, or other code that is about to get at the bytes.
+            storage: One of its storages.
+            writes: Whether it writes that one.
+        """
+        address = storage._cdata
+        tracked = self.forbidden.get(address)
+        if tracked is not None:
+            self._refuse(user, storage, tracked)
+        copied = self.copied.get(address)
+        if copied is not None and writes:
+            copied.forget_copy()
+
+    def _refuse(
+        self, user: object, storage: torch.UntypedStorage, tracked: "TrackedStorage"
+    ) -> None:
+        if not tracked.is_held_as(storage):
+            # That one died while it was away, and this one got its address.
+            self.allow(tracked)
+        elif self._on_forbidden_use is not None:
+            self._on_forbidden_use(f"{user} uses a storage that the plan has away", tracked)
+
+    def _drop_address(self, address: int) -> None:
+        if address not in self.forbidden and address not in self.copied:
+            self.addresses.discard(address)

@@ -1,0 +1,349 @@
+"""Where a storage's bytes are now, and the five moves between those places.
+
+            swap_out            release           swap_in             arrive
+  RESIDENT ----------> LEAVING ---------> AWAY -----------> RETURNING --------> RESIDENT
+     |                 (D2H in flight)     ^ (no device bytes) (H2D in flight)
+     +-------------------------------------+
+            drop, if the host copy of an earlier trip is still true
+
+A storage is emptied and refilled in place: `resize_(0)` gives the bytes back, `resize_(n)` takes
+them again. Every tensor, view and graph that refers to the storage stays valid; between the two
+nobody may read it.
+
+Seals emptied storages, so that reading one is an error instead of the end of the process.
+
+Torch has this for memory that CUDA graphs have taken back, in builds with CUDA only. There it holds
+for every thread and every caller. In other builds there is no such thing, and nothing is done; nor
+in torch 2.11, where a seal cannot be taken off again.
+"""
+
+import weakref
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import torch
+
+from profiles.schema.errors import SwapplanError
+from profiles.schema.link import CopyEngine, host_size_bytes
+from runtime.host.host_pool import HostStretch
+from runtime.lanes.lane import CopyInFlight, CopyLane
+from runtime.storage.accountant import Accountant
+from runtime.storage.write_marks import take_off
+
+MESSAGE = (
+    "This tensor's bytes are in host memory: swapplan has swapped it out, and it was read where "
+    "swapplan could not see it. Read it inside the step that was recorded, or from the thread that "
+    "trains, or close the replay first."
+)
+
+
+def seal(storage: torch.UntypedStorage) -> None:
+    """From now on access to the storage's memory raises RuntimeError, if torch can do that."""
+    if _can_seal():
+        torch._C._set_storage_data_ptr_access_error_msg(storage._cdata, MESSAGE)
+
+
+def unseal(storage: torch.UntypedStorage) -> None:
+    """The storage's memory may be accessed again."""
+    if _can_seal():
+        torch._C._clear_storage_data_ptr_access_error_msg(storage._cdata)
+
+
+def _can_seal() -> bool:
+    return hasattr(torch._C, "_set_storage_data_ptr_access_error_msg") and hasattr(
+        torch._C, "_clear_storage_data_ptr_access_error_msg"
+    )
+
+
+class Residency(Enum):
+    """Where a storage is. Device bytes are allocated in all states but AWAY."""
+
+    RESIDENT = "resident"
+    LEAVING = "leaving"
+    AWAY = "away"
+    RETURNING = "returning"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """All that is known of where a storage's bytes are.
+
+    Attributes:
+        residency: Where they are.
+        copy: The copy under way, while there is one. Waiting for it twice does no harm.
+        host: The host memory of the last trip.
+        host_is_true: Whether that holds the bytes a resident storage has now.
+        engine: What carries them both ways.
+        held: The storage, while a copy back may have been issued that is not known yet: the block
+            that it writes to must not be anybody else's.
+    """
+
+    residency: Residency = Residency.RESIDENT
+    copy: CopyInFlight | None = None
+    host: HostStretch | None = None
+    host_is_true: bool = False
+    engine: CopyEngine = CopyEngine.COPY_ENGINE
+    held: torch.UntypedStorage | None = None
+
+
+class TrackedStorage:
+    """One storage that the plan moves.
+
+    It never keeps the storage alive: a graph that dies takes its storages along, and there is
+    nothing to bring back. Only a copy in flight holds on to it.
+
+    [Note: one assignment] An interrupt may come between any two instructions, so the whole state
+    is one value, and each move assigns it once, where both what it says and what comes next can be
+    recovered from: `restore` need not know how far a move had come. A storage that is LEAVING has
+    its bytes on the device until its copy has been waited for; one that is AWAY has them in host
+    memory, whether its device bytes have been given back already, or have been taken again and not
+    been filled. Only a copy issued just before the interrupt is not known: the same bytes are then
+    copied once more, on a lane that keeps the order.
+
+    Attributes:
+        size_bytes: How many bytes it has.
+        overrun_us: How much longer its copies took than the link would have.
+    """
+
+    def __init__(self, storage: torch.UntypedStorage, accountant: Accountant) -> None:
+        self.size_bytes = storage.nbytes()
+        self.overrun_us = 0.0
+        self._cdata = storage._cdata
+        self._storage = weakref.ref(storage)
+        self._accountant = accountant
+        self._state = _State()
+
+    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
+        """Whether this is the record of the storage that somebody holds now, if any."""
+        return storage is not None and self._storage() is storage
+
+    @property
+    def residency(self) -> Residency:
+        """Where the bytes are."""
+        return self._state.residency
+
+    @property
+    def storage(self) -> torch.UntypedStorage | None:
+        """The storage, unless it has been freed."""
+        return self._storage()
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether it is alive, and its memory must not be moved."""
+        storage = self._storage()
+        return storage is not None and not is_movable(storage)
+
+    @property
+    def cdata(self) -> int:
+        """The storage's address, by which ops and modes know it."""
+        return self._cdata
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether the host memory of its last trip still holds the bytes it has now."""
+        return self._state.host_is_true
+
+    @property
+    def host_end_bytes(self) -> int:
+        """Where in the host pool the memory of its last trip ends; 0 before the first."""
+        host = self._state.host
+        return 0 if host is None else host.offset_bytes + host.size_bytes
+
+    def keep_copy(self) -> None:
+        """The host memory it has just come back from holds its bytes until somebody writes it."""
+        self._expect(Residency.RESIDENT)
+        self._accountant.expect_no_write(self)
+        self._state = replace(self._state, host_is_true=True)
+
+    def forget_copy(self) -> None:
+        """The host copy is no longer true, or no longer needed."""
+        if self._state.host_is_true:
+            self._state = replace(self._state, host_is_true=False)
+        self._accountant.expect_write(self)
+        take_off(self._storage())
+
+    def swap_out(
+        self,
+        lane: CopyLane,
+        host: HostStretch,
+        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+    ) -> None:
+        """Issues the copy to the host; the same engine will carry it back."""
+        storage = self._movable(host, engine)
+        self.forget_copy()
+        self._accountant.forbid(storage, self)
+        copy = lane.issue(storage, host, engine)
+        self._state = _State(residency=Residency.LEAVING, copy=copy, host=host, engine=engine)
+
+    def drop(self) -> None:
+        """Gives the device bytes back with no copy: that on the host is true."""
+        state = self._state
+        assert state.host is not None
+        assert state.host_is_true
+        storage = self._movable(state.host, state.engine)
+        self._accountant.forbid(storage, self)
+        self._state = replace(state, residency=Residency.AWAY)
+        self._empty(storage)
+
+    def release(self) -> float:
+        """Waits for the copy to the host, then gives the device bytes back.
+
+        Returns:
+            The time waited, in microseconds.
+
+        Raises:
+            UnmovableError: The host does not hold what the device does, or the device bytes cannot
+                be given back; the storage stays.
+        """
+        self._expect(Residency.LEAVING)
+        waited_us, copy = self._wait()
+        storage = self._storage()
+        fault = _why_it_stays(storage, copy)
+        if fault is not None:
+            self._state = _State()
+            self._accountant.allow(self)
+            raise UnmovableError(fault)
+        self._state = replace(self._state, residency=Residency.AWAY, copy=None)
+        if storage is not None:
+            self._empty(storage)
+        return waited_us
+
+    def swap_in(self, lane: CopyLane) -> None:
+        """Takes device bytes again and issues the copy back.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room.
+        """
+        self._expect(Residency.AWAY)
+        storage, away = self._alive(), self._state
+        assert away.host is not None
+        self._accountant.take(storage, self.size_bytes)
+        unseal(storage)
+        try:
+            if storage.nbytes() != self.size_bytes:
+                # Not if it has been done, for torch would move to another block, and a copy that an
+                # interrupt kept from being known may be writing to this one.
+                storage.resize_(self.size_bytes)
+        except torch.OutOfMemoryError:
+            self._accountant.give_back(storage)
+            seal(storage)
+            raise
+        self._state = replace(away, held=storage)
+        copy = lane.issue(storage, away.host, away.engine)
+        self._state = replace(away, residency=Residency.RETURNING, copy=copy, held=None)
+
+    def arrive(self) -> float:
+        """Waits for the copy back; the storage may be used again.
+
+        Returns:
+            The time waited, in microseconds.
+
+        Raises:
+            UnmovableError: The copy failed. The bytes are still in host memory.
+        """
+        self._expect(Residency.RETURNING)
+        waited_us, copy = self._wait()
+        if copy.fault is not None:
+            self._state = replace(self._state, residency=Residency.AWAY, copy=None)
+            raise UnmovableError(f"its copy back failed ({_in_words(copy.fault)})")
+        self._state = replace(self._state, residency=Residency.RESIDENT, copy=None)
+        self._accountant.allow(self)
+        return waited_us
+
+    def restore(self, lane: CopyLane) -> None:
+        """Brings the bytes back from wherever they are, waits for it, and forgets the host copy.
+
+        It may be called again whatever became of it.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room.
+            CopyFailedError: The bytes could not be copied back, and are in host memory.
+        """
+        if self.residency is Residency.LEAVING:
+            self._wait()
+            self._state = _State()
+        if self.residency is Residency.RETURNING:
+            _, copy = self._wait()
+            # What failed is tried once more.
+            residency = Residency.RESIDENT if copy.fault is None else Residency.AWAY
+            self._state = replace(self._state, residency=residency, copy=None)
+        if self.residency is Residency.AWAY and self._storage() is not None:
+            self.swap_in(lane)
+            try:
+                self.arrive()
+            except UnmovableError as error:
+                raise CopyFailedError(
+                    f"A storage of {self.size_bytes} bytes is still in host memory: {error}. Close "
+                    "the replay again to try once more."
+                ) from error
+        self._accountant.allow(self)
+        self.forget_copy()
+
+    def take_overrun_us(self) -> float:
+        """Returns how much longer its copies took than the link would have, since last asked."""
+        overrun_us, self.overrun_us = self.overrun_us, 0.0
+        return overrun_us
+
+    def _wait(self) -> tuple[float, CopyInFlight]:
+        copy = self._state.copy
+        assert copy is not None
+        waited_us = copy.wait()
+        self.overrun_us += copy.overrun_us
+        return waited_us, copy
+
+    def _movable(self, host: HostStretch, engine: CopyEngine) -> torch.UntypedStorage:
+        self._expect(Residency.RESIDENT)
+        storage = self._alive()
+        host_bytes = host_size_bytes(engine, storage.nbytes())
+        if not is_movable(storage) or host_bytes != host.size_bytes:
+            raise UnmovableError(LENT)
+        return storage
+
+    def _empty(self, storage: torch.UntypedStorage) -> None:
+        take_off(storage)
+        storage.resize_(0)
+        seal(storage)
+        self._accountant.give_back(storage)
+
+    def _alive(self) -> torch.UntypedStorage:
+        storage = self._storage()
+        if storage is None:
+            raise UnmovableError("it was freed before the plan was done with it")
+        return storage
+
+    def _expect(self, residency: Residency) -> None:
+        if self.residency is not residency:
+            raise UnmovableError(f"it is {self.residency.value}, not {residency.value}")
+
+
+class UnmovableError(Exception):
+    """A storage is not as the plan expects; the step must fall back to resident."""
+
+
+class CopyFailedError(SwapplanError):
+    """Bytes could not be copied back to the device; they are still in host memory."""
+
+
+LENT = "its memory can no longer be resized"
+
+
+def is_movable(storage: torch.UntypedStorage) -> bool:
+    """Whether a storage can be emptied and refilled, and nobody else would notice.
+
+    Torch forbids to resize memory that an array or a file maps. It allows it for memory shared
+    with other processes, which would then be shared no more.
+    """
+    return storage.resizable() and not (storage.device.type == "cpu" and storage.is_shared())
+
+
+def _why_it_stays(storage: torch.UntypedStorage | None, copy: CopyInFlight) -> str | None:
+    """Says why a storage whose copy to the host has ended cannot be emptied; None if it can."""
+    if copy.fault is not None:
+        return f"its copy to the host failed ({_in_words(copy.fault)})"
+    if copy.inexact:
+        return "it holds bytes that are no bools, so it cannot wait as bits"
+    return None if storage is None or is_movable(storage) else LENT
+
+
+def _in_words(fault: BaseException) -> str:
+    return f"{type(fault).__name__}: {fault}"

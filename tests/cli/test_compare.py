@@ -1,0 +1,80 @@
+"""`plan compare` on a toy: what it prints, what it writes, and what it refuses."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from planner.studies.compare import OURS
+from planner.studies.registry import BASELINES, PUBLISHED
+from profiles.schema.profile import write_profile
+from runtime.cli import main
+from tests.support.planning.toys import activation, fixed, toy
+
+NAMES = [OURS, *(baseline.name for baseline in BASELINES)]
+OTHERWISE_TIMED = [f"{OURS}'s gaps, one layer ahead", f"{OURS}'s gaps, just in time"]
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Path:
+    """x or y, 600 bytes each, must be away while slot 3 needs 600 more than 1200."""
+    storages = [activation("x", 600, 0, 6), activation("y", 600, 1, 5), fixed("w", 600, 3)]
+    path = tmp_path / "toy.profile.json"
+    write_profile(toy(*[1000] * 7, storages=storages), path)
+    return path
+
+
+def test_the_table_has_ours_first_and_every_baseline(
+    profile_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = profile_file.with_name("table.csv")
+    assert main(["compare", str(profile_file), "--budget", "1200", "--csv", str(csv)]) == 0
+    printed = capsys.readouterr().out
+    assert "All figures are simulated" in printed
+    assert "(estimated from the profile)" in printed
+    for baseline in PUBLISHED:
+        assert baseline.source.split(",")[0] in printed
+    table = pd.read_csv(csv, index_col="name")
+    assert [*table.index] == [NAMES[0], *OTHERWISE_TIMED, *NAMES[1:]]
+    assert table.loc[OURS, "stall_us"] == 0
+    assert table.loc["PyTorch LMS", "stall_us"] == 600
+    assert table.loc["PyTorch LMS", "retimed_stall_us"] == 0
+    assert table.loc[OURS, "smallest_budget_bytes"] == 600
+    assert not table.loc["nothing", "fits"]
+    assert table.loc["nothing", "smallest_budget_bytes"] == 1800
+
+
+def test_brief_leaves_out_what_takes_longest(profile_file: Path) -> None:
+    csv = profile_file.with_name("table.csv")
+    words = ["compare", str(profile_file), "--budget", "1200", "--brief", "--csv", str(csv)]
+    assert main(words) == 0
+    table = pd.read_csv(csv, index_col="name")
+    assert [*table.index] == NAMES
+    assert table["smallest_budget_bytes"].isna().all()
+    assert table["retimed_stall_us"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--budget", "500"], "600 bytes"),
+        (["--budget", "half"], "--budget is 'half'"),
+        (["--budget", "1200", "--link", "pcie3"], "pcie3-x16"),
+        (["--budget", "1200", "--time-limit", "0"], "--time-limit"),
+        (["--budget", "1200", "--csv", "/nowhere/table.csv"], "/nowhere/table.csv"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    profile_file: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(profile_file), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.splitlines()[-1]
+    assert last.startswith("plan: ")
+    assert told in last
+
+
+def test_no_such_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(tmp_path / "missing.json"), "--budget", "1GiB"]) == 2
+    assert "there is no such file" in capsys.readouterr().err

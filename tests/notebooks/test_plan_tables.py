@@ -1,0 +1,195 @@
+"""What `notebooks/read_a_plan.ipynb` shows, on plans worked out by hand."""
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from analysis.lanes import (
+    LaneName,
+    lanes_table,
+    link_use_over_time_table,
+    link_use_table,
+    trip_times_table,
+)
+from analysis.plan_plots import link_use_figure, slack_figure, step_figure, trips_figure
+from planner.plan.device_memory import planned_bytes
+from planner.plan.host_memory import host_bytes
+from planner.plan.plan import Plan
+from planner.plan.simulate import Timeline, simulate_plan
+from planner.report.plots import png_bytes
+from planner.report.tables import planned_memory_table, swaps_table
+from planner.report.text import certificate_rows, certificate_table
+from planner.solving import solve
+from tests.cli.test_commands import sandwich
+from tests.support.planning.figures import words_of
+from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
+from tests.support.planning.toys import toy_link
+
+PLANS = {"stalling": stalling_plan, "periodic": periodic_plan, "empty": empty_plan}
+
+each_plan = pytest.mark.parametrize("plan", [make() for make in PLANS.values()], ids=PLANS)
+
+
+def late_plan() -> Plan:
+    """50 bytes take 5000 us each way, of which a slot of 1000 us hides as much."""
+    return solve(sandwich(), budget_bytes=105, link=toy_link(0.01, 0.01))
+
+
+def test_a_trip_is_two_copies_and_the_time_between() -> None:
+    trip = trip_times_table(late_plan()).loc[0]
+    assert (trip["name"], trip["kind"], trip["size_bytes"]) == ("pack:0", "activation", 50)
+    assert trip[["out_start_us", "out_end_us", "released_us"]].to_list() == [1000.0, 6000.0, 6000.0]
+    assert trip[["allocated_us", "in_start_us", "in_end_us"]].to_list() == [7000.0, 7000.0, 12000.0]
+    assert (trip["used_us"], trip["away_us"]) == (12000.0, 1000.0)
+
+
+def test_the_times_of_a_trip_are_in_order_even_round_the_step_boundary() -> None:
+    plan = periodic_plan()
+    trips = trip_times_table(plan)
+    assert len(trips) == len(plan.swaps)
+    copied = trips[~trips["clean"]]
+    assert (copied["out_start_us"] < copied["out_end_us"]).all()
+    assert (copied["out_end_us"] <= copied["released_us"]).all()
+    assert trips["out_end_us"].isna().to_list() == [swap.clean for swap in plan.swaps]
+    for one, other in (
+        ("released_us", "allocated_us"),
+        ("allocated_us", "in_start_us"),
+        ("in_start_us", "in_end_us"),
+        ("in_end_us", "used_us"),
+    ):
+        assert (trips[one] <= trips[other]).all(), (one, other)
+    step_us = simulate_plan(plan).step_us
+    beyond = trips["used_us"] > step_us
+    assert beyond.to_list() == [swap.await_slot < swap.swap_out_slot for swap in plan.swaps]
+    assert beyond.any()
+
+
+def test_lanes_of_a_step_worked_out_by_hand() -> None:
+    lanes = lanes_table(late_plan())
+    assert lanes.to_numpy().tolist() == [
+        ["compute", "begin", 0, 0.0, 1000.0],
+        ["compute", "anchor:1", 0, 1000.0, 2000.0],
+        ["stall", "anchor:2", 0, 2000.0, 6000.0],
+        ["compute", "anchor:2", 0, 6000.0, 7000.0],
+        ["compute", "anchor:3", 0, 7000.0, 8000.0],
+        ["stall", "anchor:4", 0, 8000.0, 12000.0],
+        ["compute", "anchor:4", 0, 12000.0, 13000.0],
+        ["D2H", "pack:0", 50, 1000.0, 6000.0],
+        ["H2D", "pack:0", 50, 7000.0, 12000.0],
+    ]
+    use = link_use_table(lanes, 13_000.0)
+    assert use["busy_us"].to_dict() == {
+        "compute": 5000.0,
+        "stall": 8000.0,
+        "D2H": 5000.0,
+        "H2D": 5000.0,
+    }
+    assert use["stretches"].to_list() == [5, 2, 1, 1]
+    assert use.loc["stall", "share"] == pytest.approx(8 / 13)
+
+
+def test_use_over_time_is_the_share_of_each_part() -> None:
+    use = link_use_over_time_table(lanes_table(late_plan()), 13_000.0, parts=5)
+    assert use.index.to_list() == [0.0, 2600.0, 5200.0, 7800.0, 10400.0]
+    assert use["D2H"].to_list() == pytest.approx([1600 / 2600, 1.0, 800 / 2600, 0.0, 0.0])
+    assert use["stall"].to_list() == pytest.approx(
+        [600 / 2600, 1.0, 800 / 2600, 2400 / 2600, 1600 / 2600]
+    )
+
+
+@each_plan
+def test_lanes_add_up_to_the_step(plan: Plan) -> None:
+    timeline = simulate_plan(plan)
+    lanes = lanes_table(plan)
+    use = link_use_table(lanes, timeline.step_us)
+    assert use.loc["compute", "busy_us"] == pytest.approx(plan.certificate.compute_us)
+    assert use.loc["stall", "busy_us"] == pytest.approx(timeline.total_stall_us)
+    for lane, copies in (("D2H", timeline.d2h), ("H2D", timeline.h2d)):
+        copying_us = sum(copy.end_us - copy.start_us for copy in copies)
+        assert use.loc[lane, "busy_us"] == pytest.approx(copying_us)
+    assert lanes["start_us"].min() >= 0
+    assert lanes["end_us"].max() <= timeline.step_us
+    over_time = link_use_over_time_table(lanes, timeline.step_us, parts=7)
+    assert over_time.mean().to_list() == pytest.approx(use["share"].to_list())
+
+
+def test_a_copy_that_goes_on_in_the_next_step_is_two_stretches() -> None:
+    plan = periodic_plan()
+    lanes = lanes_table(plan)
+    parts = lanes[(lanes["lane"] == "D2H") & (lanes["what"] == "state:4")]
+    step_us = simulate_plan(plan).step_us
+    assert parts["end_us"].to_list() == [step_us, parts["end_us"].iloc[1]]
+    assert parts["start_us"].iloc[1] == 0.0
+    assert (parts["end_us"] - parts["start_us"]).sum() == 128.0
+
+
+def test_lanes_of_a_measured_step() -> None:
+    """What passes at an anchor is a stall, and slots take what they took."""
+    plan = late_plan()
+    measured = Timeline(
+        start_us=(1.0, 1100.0, 2500.0, 3500.0, 4500.0, 5500.0),
+        stall_us=(1.0, 0.0, 300.0, 0.0, 0.0, 0.0),
+        d2h=(),
+        h2d=(),
+        step_us=5500.0,
+        total_stall_us=301.0,
+    )
+    lanes = lanes_table(plan, measured)
+    assert lanes[["lane", "start_us", "end_us"]].to_numpy().tolist() == [
+        ["stall", 0.0, 1.0],
+        ["compute", 1.0, 1100.0],
+        ["compute", 1100.0, 2200.0],
+        ["stall", 2200.0, 2500.0],
+        ["compute", 2500.0, 3500.0],
+        ["compute", 3500.0, 4500.0],
+        ["compute", 4500.0, 5500.0],
+    ]
+
+
+@each_plan
+def test_memory_stands_in_simulated_time(plan: Plan) -> None:
+    memory = planned_memory_table(plan)
+    assert memory["start_us"].to_list() == list(simulate_plan(plan).start_us)
+    assert memory["with_bytes"].to_list() == list(planned_bytes(plan))
+    assert memory["host_bytes"].to_list() == list(host_bytes(plan))
+    assert memory["without_bytes"].max() == plan.certificate.peak_without_bytes
+    assert memory["with_bytes"].max() <= plan.budget_bytes
+
+
+def test_the_certificate_is_the_one_of_the_command_line() -> None:
+    plan = late_plan()
+    table = certificate_table(plan)
+    assert [tuple(row) for row in table.itertuples()] == certificate_rows(plan)
+    assert table.loc["stall"].to_list() == ["8.0 ms", "simulated"]
+
+
+@pytest.mark.parametrize("make", [stalling_plan, periodic_plan])
+def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan]) -> None:
+    plan = make()
+    step_us = simulate_plan(plan).step_us
+    lanes = lanes_table(plan)
+    use = link_use_over_time_table(lanes, step_us, parts=20)
+    step = step_figure(
+        planned_memory_table(plan), lanes, title="plan", budget_bytes=plan.budget_bytes
+    )
+    trips = trips_figure(trip_times_table(plan), title="plan", step_us=step_us)
+    slack = slack_figure(swaps_table(plan), title="plan")
+    for figure in (step, trips, slack, link_use_figure(use, title="plan")):
+        assert png_bytes(figure)
+        assert "plan" in words_of(figure)
+        assert "(simulated)" in words_of(figure)
+    assert "budget: " in words_of(step)
+    assert "compute goes on to use it" in words_of(trips)
+    swaps = swaps_table(plan)
+    late, copies = int((swaps["in_slack_us"] < 0).sum()), len(swaps)
+    assert f"copies back: {late} of {copies} late" in words_of(slack)
+
+
+def test_an_empty_plan_has_tables_and_a_picture() -> None:
+    plan = empty_plan()
+    assert trip_times_table(plan).empty
+    lanes = lanes_table(plan)
+    assert set(lanes["lane"]) == {LaneName.COMPUTE.value}
+    memory: pd.DataFrame = planned_memory_table(plan)
+    assert png_bytes(step_figure(memory, lanes, title="plan", budget_bytes=plan.budget_bytes))

@@ -1,0 +1,365 @@
+"""`plan check`: what a plan says of itself is derived again, and told if it is another."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.ilp.deadline import SolverName
+from planner.plan.plan import Boundary, BoundSource, Plan, Proof, write_plan
+from planner.solving import solve
+from planner.studies.check import Check, check_plan, check_plan_against, read_stored_plan
+from profiles.hardware.links import link_named
+from profiles.schema.errors import FileError, SolverError
+from profiles.schema.profile import Profile, Provenance, StorageKind, write_profile
+from runtime.cli import main
+from tests.cli.test_commands import sandwich
+from tests.support.planning.toys import toy_link, transformer_like, unet_like
+
+Json = dict[str, Any]
+
+SLOW = toy_link(0.01, 0.01)
+"""50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
+
+
+def slow_plan() -> Plan:
+    return solve(sandwich(), budget_bytes=105, link=SLOW)
+
+
+def edited(folder: Path, edit: Callable[[Json], object], plan: Plan | None = None) -> Path:
+    path = folder / "toy.plan.json"
+    write_plan(plan or slow_plan(), path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def checked(path: Path, profile: Profile | None = None) -> Check:
+    plan = read_stored_plan(path)
+    return check_plan(plan) if profile is None else check_plan_against(plan, profile)
+
+
+@pytest.mark.parametrize("solver", SolverName)
+@pytest.mark.parametrize(
+    ("profile", "budget_bytes"),
+    [(sandwich(), 105), (unet_like(3), 2900), (transformer_like(4), 900)],
+    ids=["sandwich", "unet", "transformer"],
+)
+def test_a_plan_passes_whichever_solver_checks_it(
+    profile: Profile, budget_bytes: int, solver: SolverName
+) -> None:
+    plan = solve(profile, budget_bytes=budget_bytes, min_size_bytes=1)
+    assert plan.certificate.bound_source is BoundSource.RELAXATION
+    found = check_plan_against(plan, profile, solver=solver)
+    assert found.mismatches == ()
+    assert [figure.name for figure in found.figures] == [
+        "peak_without_bytes",
+        "peak_bytes",
+        "d2h_bytes",
+        "h2d_bytes",
+        "compute_us",
+        "simulated_stall_us",
+        "loose_bound_stall_us",
+        "bound_stall_us",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("peak_without_bytes", 151, 150),
+        ("peak_bytes", 99, 100),
+        ("d2h_bytes", 0, 50),
+        ("h2d_bytes", 51, 50),
+        ("compute_us", 4999.0, 5000.0),
+        ("simulated_stall_us", 8001.0, 8000.0),
+    ],
+)
+def test_an_edited_figure_is_found_without_the_profile(
+    tmp_path: Path, field: str, value: float, expected: float
+) -> None:
+    path = edited(tmp_path, lambda content: content["certificate"].update({field: value}))
+    found = checked(path)
+    assert [figure.name for figure in found.figures if not figure.matches] == [field]
+    assert len(found.mismatches) == 1
+    assert re.match(rf"certificate\.{field} is {value}, expected {expected}\b", found.mismatches[0])
+
+
+@pytest.mark.parametrize("bound_us", [7999.0, 7500.0, 7000.0])
+def test_an_edited_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
+    path = edited(
+        tmp_path, lambda content: content["certificate"].update({"bound_stall_us": bound_us})
+    )
+    assert checked(path).mismatches == ()
+    found = checked(path, sandwich())
+    assert len(found.mismatches) == 1
+    told = re.match(r"certificate.bound_stall_us is (.*), expected (\S+) ", found.mismatches[0])
+    assert told is not None
+    assert float(told[1]) == bound_us
+    assert float(told[2]) == pytest.approx(slow_plan().certificate.bound_stall_us, rel=1e-4)
+
+
+@pytest.mark.parametrize("bound_us", [7001.0, 6999.0, 0.0])
+def test_an_edited_loose_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
+    path = edited(
+        tmp_path, lambda content: content["certificate"].update({"loose_bound_stall_us": bound_us})
+    )
+    assert checked(path).mismatches == ()
+    found = checked(path, sandwich())
+    assert len(found.mismatches) == 1
+    expected = rf"certificate.loose_bound_stall_us is {bound_us}, expected 6999.99"
+    assert re.match(expected, found.mismatches[0])
+
+
+@pytest.mark.parametrize(("loose_us", "bound_us"), [(7000.0, 6999.0), (8000.5, 8000.0)])
+def test_a_loose_bound_above_the_bound_is_found_without_the_profile(
+    tmp_path: Path, loose_us: float, bound_us: float
+) -> None:
+    bounds = {"loose_bound_stall_us": loose_us, "bound_stall_us": bound_us}
+    path = edited(tmp_path, lambda content: content["certificate"].update(bounds))
+    assert checked(path).mismatches == (
+        f"certificate.loose_bound_stall_us is {loose_us}, expected at most {bound_us} "
+        "(bound_stall_us)",
+    )
+
+
+def test_a_bound_above_the_simulated_stall_is_found_without_the_profile(tmp_path: Path) -> None:
+    path = edited(
+        tmp_path, lambda content: content["certificate"].update({"bound_stall_us": 8001.0})
+    )
+    assert checked(path).mismatches == (
+        "certificate.bound_stall_us is 8001.0, expected at most 8000.0 (simulated_stall_us)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content.update(budget_bytes=99), "expected at most 99 (budget_bytes)"),
+        (lambda content: content["swaps"][0].update(storage=7), "swaps[0].storage is 7"),
+        (lambda content: content["swaps"][0].update(swap_in_slot=9), "swap_in_slot is 9"),
+        (lambda content: content["slots"][2].update(resident_bytes=0), "less than what is swapped"),
+        (lambda content: content.update(host_pool_bytes=51), "host_pool_bytes is 51"),
+    ],
+)
+def test_what_does_not_hold_together_is_told_before_any_figure(
+    tmp_path: Path, edit: Callable[[Json], object], message: str
+) -> None:
+    found = checked(edited(tmp_path, edit), sandwich())
+    assert found.figures == ()
+    assert len(found.mismatches) == 1
+    assert message in found.mismatches[0]
+
+
+def test_a_plan_of_another_step_is_found() -> None:
+    found = check_plan_against(slow_plan(), unet_like(2))
+    assert len(found.mismatches) == 1
+    assert found.mismatches[0].startswith("profile_fingerprint is ")
+
+
+@pytest.mark.parametrize("budget_bytes", [1100, 10**6])
+def test_a_bound_for_another_budget_is_found(tmp_path: Path, budget_bytes: int) -> None:
+    profile = transformer_like(4)
+    plan = solve(profile, budget_bytes=900, min_size_bytes=1, link=toy_link(0.5, 0.5))
+    path = edited(tmp_path, lambda content: content.update(budget_bytes=budget_bytes), plan)
+    found = checked(path, profile)
+    differing = [figure.name for figure in found.figures if not figure.matches]
+    assert differing == ["loose_bound_stall_us", "bound_stall_us"]
+
+
+def test_a_bound_over_fewer_storages_than_move_is_found(tmp_path: Path) -> None:
+    found = checked(edited(tmp_path, lambda content: content.update(min_size_bytes=51)), sandwich())
+    assert found.mismatches == ("swaps[0] moves 50 bytes, expected at least 51 (min_size_bytes)",)
+
+
+TAKEN_AS_IT_STANDS = {
+    "created_by",
+    "link.name",
+    "link.provenance",
+    "certificate.solver",
+    "certificate.proof",
+    "certificate.solve_seconds",
+}
+"""What no file can tell; the names and kinds of links that are in no table."""
+STILL_TRUE = {
+    "boundary": "no trip wraps, and the bound is the same without any that does",
+    "link.both_bytes_per_us": "a joint rate at which both directions together never run",
+    "min_size_bytes": "no storage is so small",
+    "budget_bytes": "the plan is within it, and the same gaps are the least that meet it",
+}
+
+
+def leaves(content: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place in a file that holds a single value."""
+    children = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, child in children:
+        if isinstance(child, dict | list):
+            yield from leaves(child, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        members = next((tuple(kind) for kind in ENUMS if value in tuple(kind)), (f"{value}x",))
+        return next(member for member in members if member != value)
+    return 1 if value is None else value + 1
+
+
+ENUMS = (Boundary, BoundSource, Proof, Provenance, SolverName, StorageKind)
+
+
+def test_whatever_else_is_edited_is_found(tmp_path: Path) -> None:
+    plan = slow_plan()
+    passed = set()
+    for path in leaves(json.loads(plan.model_dump_json())):
+
+        def edit(content: Json, path: tuple[str | int, ...] = path) -> None:
+            parent: Any = content
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = other(parent[path[-1]])
+
+        try:
+            found = checked(edited(tmp_path, edit, plan), sandwich())
+        except FileError:
+            continue
+        if not found.mismatches:
+            passed.add(".".join(map(str, path)))
+    assert passed == TAKEN_AS_IT_STANDS | STILL_TRUE.keys()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("d2h_bytes_per_us", 13000.0, 12900.0),
+        ("latency_us", 0.0, 10.0),
+        ("provenance", "measured", "nominal"),
+    ],
+)
+def test_a_link_of_the_table_is_that_link(
+    tmp_path: Path, field: str, value: object, expected: object
+) -> None:
+    plan = solve(sandwich(), budget_bytes=105, link=link_named("pcie3-x16"))
+    assert check_plan_against(plan, sandwich()).mismatches == ()
+    path = edited(tmp_path, lambda content: content["link"].update({field: value}), plan)
+    edited_plan = read_stored_plan(path)
+    # Where the link hides the copies no figure but its own shows it.
+    assert check_plan_against(edited_plan, sandwich()).mismatches == (
+        f"link.{field} is {getattr(edited_plan.link, field)!r}, link pcie3-x16 has "
+        f"{getattr(plan.link, field)!r}",
+    )
+    assert getattr(plan.link, field) == expected
+
+
+def test_a_bound_that_claims_nothing_needs_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = solve(sandwich(), budget_bytes=1000)
+    assert plan.certificate.proof is Proof.NOT_NEEDED
+    monkeypatch.setattr("planner.ilp.bound.fluid_bound", None)
+    found = check_plan_against(plan, sandwich())
+    assert found.mismatches == ()
+    assert found.figures[-1].source == "nothing was proved"
+
+
+def test_a_solver_that_nobody_has_is_told(tmp_path: Path) -> None:
+    path = edited(tmp_path, lambda content: content["certificate"].update(solver="gurobi"))
+    told = ("certificate.solver is 'gurobi', expected highs or cbc",)
+    assert checked(path, sandwich()).mismatches == told
+    plan = read_stored_plan(path)
+    assert check_plan_against(plan, sandwich(), solver=SolverName.CBC).mismatches == ()
+
+
+def test_a_relaxation_that_was_not_solved_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from planner.ilp.bound import NO_BOUND
+
+    monkeypatch.setattr("planner.ilp.bound.fluid_bound", lambda *_: NO_BOUND)
+    with pytest.raises(SolverError, match="did not solve the relaxation within 9 s"):
+        check_plan_against(slow_plan(), sandwich(), time_limit_s=9.0)
+
+
+def test_a_damaged_file_is_no_plan_to_check(tmp_path: Path) -> None:
+    path = edited(tmp_path, lambda content: content["certificate"].update(peak_bytes="100"))
+    with pytest.raises(FileError, match=r"certificate\.peak_bytes is '100'"):
+        read_stored_plan(path)
+
+
+# The command
+
+
+@pytest.fixture(name="profile_file")
+def _profile_file(tmp_path: Path) -> Path:
+    write_profile(sandwich(), tmp_path / "toy.profile.json.gz")
+    return tmp_path / "toy.profile.json.gz"
+
+
+def test_the_command_prints_each_figure_beside_its_own(
+    profile_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = edited(profile_file.parent, lambda content: None)
+    assert main(["check", str(path)]) == 0
+    alone = capsys.readouterr().out
+    assert re.search(r"peak_bytes +│ +100 \(100 B\) +│ +100 \(100 B\) +│ +walking .*│ +yes", alone)
+    assert "bound_stall_us" not in alone
+    assert "take the profile: plan check PLAN PROFILE" in alone
+    assert main(["check", str(path), str(profile_file)]) == 0
+    both = capsys.readouterr().out
+    assert re.search(r"bound_stall_us .* solving the relaxation with highs +│ +yes", both)
+    assert "Checked: every figure is what the files say.\n" in both
+    assert both.splitlines()[-1].endswith("what the solver proved of its own model.")
+
+
+def test_the_command_fails_on_a_mismatch_and_says_what_was_found_and_expected(
+    profile_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = edited(
+        profile_file.parent,
+        lambda content: content["certificate"].update(peak_bytes=99, simulated_stall_us=0.0),
+    )
+    assert main(["check", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert len(re.findall(r"│ NO +│", printed.out)) == 2
+    assert "Checked" not in printed.out
+    assert printed.err.splitlines() == [
+        "plan: the check failed: certificate.peak_bytes is 99, expected 100 (walking the anchors)",
+        "plan: the check failed: certificate.simulated_stall_us is 0.0, expected 8000.0 "
+        "(simulating the copies)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("{profile}",), "format is 'swapplan-profile', expected 'swapplan-plan'"),
+        (("{plan}", "{plan}"), "format is 'swapplan-plan', expected 'swapplan-profile'"),
+        (("no.plan.json",), "there is no such file"),
+        (("{plan}", "library:unet"), "the library has no profile 'unet'"),
+        (("{plan}", "--time-limit", "0"), "expected seconds above 0"),
+    ],
+)
+def test_bad_input_is_no_mismatch(
+    profile_file: Path,
+    words: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = {"profile": profile_file, "plan": edited(profile_file.parent, lambda content: None)}
+    assert main(["check", *(word.format(**files) for word in words)]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_profile_of_the_library_goes_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, output = "library:resnet50-v100-16gb", str(tmp_path / "resnet.plan.json")
+    assert main(["solve", name, "--budget", "101%", "-o", output]) == 0
+    assert main(["check", output, name]) == 0
+    assert "nothing was proved" in capsys.readouterr().out
+    assert main(["check", output, "library:resnet50-v100-32gb"]) == 1
+    assert "profile_fingerprint is" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""The profile's peak against the count of torch's own allocator, which knows nothing of us."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from torch._C._profiler import _EventType
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profiler
+
+from profiles.hooks.workload import Workload
+from profiles.recording.kernel_times import MARK, OpMarks
+from profiles.schema.memory import slot_memory
+from tests.support.training.recorded import BUILDERS, recorded
+
+WITHIN = 0.02
+WARMUP_STEPS = 2
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_peak_is_the_allocators(name: str) -> None:
+    """Every allocation of the process from before the model is built, kernels' workspace aside."""
+    planned_bytes = max(memory.resident_bytes for memory in slot_memory(recorded(name)))
+    counted_bytes = allocator_peak_bytes(BUILDERS[name])
+    assert abs(planned_bytes - counted_bytes) <= WITHIN * counted_bytes
+
+
+def allocator_peak_bytes(build: Callable[[], Workload]) -> int:
+    """Most bytes allocated at once in a step, without what single ops take and give back."""
+    with torch_profiler(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        workload = build()
+        for _ in range(WARMUP_STEPS):
+            workload.step()
+        with OpMarks():
+            workload.step()
+    assert profiler.profiler is not None
+    results: Any = profiler.profiler.kineto_results
+    assert results is not None
+    return peak_bytes(list(allocations(results.experimental_event_tree())))
+
+
+def peak_bytes(events: list[tuple[int, int, int, str]]) -> int:
+    """The peak of the marked ops.
+
+    Args:
+        events: Of each allocation (bytes above 0) and release: when, where, how many bytes, and
+            the mark of the op around it.
+    """
+    events.sort()
+    workspace = workspace_of(events)
+    live_bytes = peak = 0
+    for number, (_, _, size_bytes, mark) in enumerate(events):
+        if number not in workspace:
+            live_bytes += size_bytes
+        if mark:
+            peak = max(peak, live_bytes)
+    return peak
+
+
+def workspace_of(events: list[tuple[int, int, int, str]]) -> set[int]:
+    """Numbers of the events that belong to memory taken and given back within one op."""
+    found: set[int] = set()
+    taken: dict[int, tuple[int, str]] = {}
+    for number, (_, address, size_bytes, mark) in enumerate(events):
+        if size_bytes > 0:
+            taken[address] = number, mark
+            continue
+        begin, began_in = taken.pop(address, (number, ""))
+        if mark and mark == began_in:
+            found |= {begin, number}
+    return found
+
+
+def allocations(events: Iterable[Any], mark: str = "") -> Iterator[tuple[int, int, int, str]]:
+    """Yields what the profiler saw of the allocator: time, address, bytes, mark around it."""
+    for event in events:
+        inside = event.name if event.name.startswith(MARK) else mark
+        kind, about = event.typed
+        if kind == _EventType.Allocation:
+            yield event.start_time_ns, about.ptr, about.alloc_size, inside
+        yield from allocations(event.children, inside)

@@ -1,0 +1,195 @@
+"""Profile and plan files: what comes back, and what is refused and how."""
+
+import gzip
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from planner.plan.plan import read_plan, write_plan
+from profiles.schema.errors import FileError
+from profiles.schema.files import Content, FileRecord, format_of, read_file, write_file
+from profiles.schema.profile import read_profile, write_profile
+from tests.support.planning.saved import (
+    KINDS,
+    PROFILE,
+    READ,
+    content_of,
+    plan_of_it,
+    record,
+    refusal,
+    refused,
+    write_json,
+)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
+def test_round_trip(tmp_path: Path, name: str) -> None:
+    write_profile(PROFILE, tmp_path / name)
+    assert read_profile(tmp_path / name) == PROFILE
+    assert format_of(tmp_path / name) == "swapplan-profile"
+    write_plan(plan_of_it(), tmp_path / name)
+    assert read_plan(tmp_path / name) == plan_of_it()
+    assert format_of(tmp_path / name) == "swapplan-plan"
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.json.gz", "two.json.gz"):
+        write_profile(PROFILE, tmp_path / name)
+    assert (tmp_path / "one.json.gz").read_bytes() == (tmp_path / "two.json.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "one.json.gz").read_bytes()).startswith(b"{")
+
+
+def test_a_compressed_file_is_known_by_its_content(tmp_path: Path) -> None:
+    write_profile(PROFILE, tmp_path / "x.json.gz")
+    (tmp_path / "x.json").write_bytes((tmp_path / "x.json.gz").read_bytes())
+    assert read_profile(tmp_path / "x.json") == PROFILE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
+def test_truncated(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
+    write_file(record(kind), path)
+    data = path.read_bytes()
+    for length in {*range(40), *range(40, len(data), 37), *range(len(data) - 12, len(data))}:
+        path.write_bytes(data[:length])
+        message = refused(READ[kind], path)
+        assert "plan profile" in message or "plan solve" in message
+
+
+def test_flipped_bits_in_a_compressed_file_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.json.gz"
+    write_profile(PROFILE, path)
+    data = path.read_bytes()
+    for position in range(0, len(data), 5):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
+        # A flip in the header's idle bytes changes nothing.
+        assert refusal(read_profile, path) or read_profile(path) == PROFILE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x1f\x8b",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b"null",
+        b"3",
+        b"[]",
+        b"{}",
+        b'{"format": 3}',
+        b'{"format": "something else"}',
+        b"PK\x03\x04 no JSON",
+        b'{"format": "swapplan-profile", "version": 1}',
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_foreign(tmp_path: Path, kind: str, data: bytes) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(data)
+    refused(READ[kind], path)
+
+
+def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_plan(plan_of_it(), path)
+    message = refused(read_profile, path)
+    assert "'swapplan-plan'" in message
+    assert "'swapplan-profile'" in message
+    write_profile(PROFILE, path)
+    assert "expected 'swapplan-plan'" in refused(read_plan, path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda right: right - 2,
+        lambda right: right + 1,
+        lambda _: 0,
+        lambda _: -1,
+        float,
+        lambda _: True,
+        str,
+        lambda _: None,
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_version(tmp_path: Path, kind: str, wrong: Callable[[int], object]) -> None:
+    path, content = tmp_path / "x.json", content_of(record(kind))
+    version = wrong(content["version"])
+    write_json(content | {"version": version}, path)
+    message = refused(READ[kind], path)
+    assert "version" in message
+    assert repr(version) in message
+
+
+class Colours(FileRecord):
+    """A file whose older versions are still read."""
+
+    FORMAT: ClassVar[str] = "colours"
+    VERSION: ClassVar[int] = 3
+    REMAKE: ClassVar[str] = "paint"
+    UPGRADES: ClassVar[Mapping[int, Callable[[Content], Content]]] = {
+        1: lambda content: content | {"colours": [content["colour"]]},
+        2: lambda content: {
+            key: [value.lower() for value in content["colours"]] if key == "colours" else value
+            for key, value in content.items()
+            if key != "colour"
+        },
+    }
+
+    colours: tuple[str, ...]
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        {"version": 1, "colour": "RED"},
+        {"version": 2, "colours": ["RED"]},
+        {"version": 3, "colours": ["red"]},
+    ],
+)
+def test_older_versions_are_upgraded_one_by_one(tmp_path: Path, older: Content) -> None:
+    path = tmp_path / "x.json"
+    write_json({"format": "colours", "created_by": "a test", **older}, path)
+    assert read_file(Colours, path) == Colours(
+        format="colours", version=3, created_by="a test", colours=("red",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"version": 1}, "not what a colours of version 1 holds"),
+        ({"version": 2, "colours": [7]}, "not what a colours of version 2 holds"),
+        ({"version": 1, "colour": 7}, "not what a colours of version 2 holds"),
+        ({"version": 1.0, "colour": "RED"}, "version is 1.0, this swapplan reads version 3"),
+        ({"version": True, "colour": "RED"}, "version is True, this swapplan reads version 3"),
+        ({"version": [1], "colour": "RED"}, "version is [1], this swapplan reads version 3"),
+        ({"version": 0, "colour": "RED"}, "version is 0, this swapplan reads version 3"),
+        ({"version": 4, "colour": "RED"}, "version is 4, this swapplan reads version 3"),
+    ],
+)
+def test_what_cannot_be_upgraded(tmp_path: Path, content: Content, said: str) -> None:
+    path = tmp_path / "x.json"
+    write_json({"format": "colours", "created_by": "a test", **content}, path)
+    assert said in refused(partial(read_file, Colours), path)
+
+
+def test_not_a_file(tmp_path: Path) -> None:
+    assert "no such file" in refused(read_profile, tmp_path / "absent.json")
+    refused(read_profile, tmp_path)
+    with pytest.raises(FileError, match="no such file"):
+        format_of(tmp_path / "absent.json")
+
+
+def test_format_of_a_foreign_file(tmp_path: Path) -> None:
+    for data in (b"", b"[]", b"{}", b'{"format": 3}', b"\x1f\x8b", b"text"):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(FileError) as refused:
+            format_of(tmp_path / "x")
+        assert "\n" not in str(refused.value)

@@ -1,0 +1,563 @@
+"""Training whose parameters, buffers and states wait on the host from one step to the next."""
+
+import copy
+import io
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from planner.plan.plan import Plan
+from profiles.hooks.mode_stack import call_modes, op_modes
+from profiles.hooks.workload import Workload
+from profiles.schema.profile import WorkloadSource
+from runtime import FallbackWarning, Replay
+from runtime.proof.proof import prove
+from runtime.storage.residency import Residency
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.periodic import (
+    clean_trips_late,
+    leaving_at_boundary,
+    periodic,
+    periodic_plan,
+    returning_at_boundary,
+)
+from tests.support.training.recorded import (
+    BUILDERS,
+    FAST_LINK,
+    assert_all_resident,
+    assert_same,
+    snapshot,
+)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_training_is_bit_equal_and_steady_to_the_byte(name: str) -> None:
+    plan = periodic_plan(name)
+    assert any(swap.wraps for swap in plan.swaps)
+    assert any(swap.clean for swap in plan.swaps)
+    report = prove(plan, build=BUILDERS[name], steps=3, timed_steps=1)
+    assert report.losses_equal
+    assert report.tensors_equal
+    assert (report.misses, report.fallbacks, report.warnings) == (0, 0, ())
+    assert report.peak_with_bytes == plan.certificate.peak_bytes == plan.budget_bytes
+    assert report.d2h_bytes == plan.certificate.d2h_bytes < report.h2d_bytes
+    assert report.h2d_bytes == plan.certificate.h2d_bytes
+
+
+def training(kind: str = "adam", *, rows: int = 64) -> Workload:
+    """A model whose parameters and states outweigh its activations, with a buffer and a frozen
+    layer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(48, 96),
+        nn.BatchNorm1d(96),
+        nn.Tanh(),
+        nn.Linear(96, 96),
+        nn.Tanh(),
+        nn.Linear(96, 1),
+    )
+    model[3].weight.requires_grad_(False)
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "adam": lambda: torch.optim.Adam(model.parameters(), lr=1e-3, foreach=False),
+        "sgd": lambda: torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9),
+    }
+    optimizer = makers[kind]()
+    generator = torch.Generator().manual_seed(1)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        inputs = torch.rand(rows, 48, generator=generator)
+        loss = functional.mse_loss(model(inputs), inputs.mean(dim=1, keepdim=True))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+@cache
+def plan_for(kind: str) -> Plan:
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    return periodic(record_at_fixed_times(training(kind), source=source, link=FAST_LINK))
+
+
+class Pair:
+    """The same training twice: with stock torch, and under a periodic plan."""
+
+    def __init__(self, replay: Replay, plain: Workload, planned: Workload) -> None:
+        self.replay = replay
+        self.plain = plain
+        self.planned = planned
+
+    def step(self) -> None:
+        """One step of both; the planned one is replayed."""
+        self.plain.step()
+        with self.replay.step() as statistics:
+            # Held until the next one is there, as recording holds it.
+            self.loss = self.planned.step()
+        assert statistics.fallback is None
+
+    def away(self) -> int:
+        """How many storages are not on the device between two steps."""
+        records = self.replay._moves.tracked.values()
+        return sum(tracked.residency is not Residency.RESIDENT for tracked in records)
+
+    def assert_same(self) -> None:
+        assert_same(snapshot(self.plain), snapshot(self.planned))
+
+
+@contextmanager
+def pair(kind: str = "adam", steps: int = 2, plan: Plan | None = None) -> Iterator[Pair]:
+    """Both trainings after some steps, everything the plan has away being away."""
+    plain, planned = training(kind), training(kind)
+    replay = Replay(plan or plan_for(kind), planned.model, planned.optimizer)
+    with replay:
+        both = Pair(replay, plain, planned)
+        for _ in range(steps):
+            both.step()
+        assert both.away() > 10
+        assert op_modes()
+        yield both
+    assert (*call_modes(), *op_modes()) == ()
+    assert_all_resident(planned)
+    both.assert_same()
+
+
+def test_steps_repeat_without_another_prologue() -> None:
+    with pair(steps=4) as both:
+        first, *others = both.replay.steps
+        assert first.on_line
+        assert (first.peak_bytes or 0) <= plan_for("adam").budget_bytes
+        for step in others:
+            assert (step.prologue_bytes, step.skipped_swaps, step.boundary_restores) == (0, 0, 0)
+            assert step.d2h_bytes == plan_for("adam").certificate.d2h_bytes
+            assert step.peak_bytes == plan_for("adam").certificate.peak_bytes
+
+
+def test_what_nobody_ever_writes_is_copied_once() -> None:
+    plan = plan_for("adam")
+    frozen = next(s.id for s in plan.storages if s.name == "parameter:3.weight")
+    assert all(swap.clean for swap in plan.swaps if swap.storage == frozen)
+    with pair(steps=3) as both:
+        assert both.replay._moves.tracked[frozen].has_copy
+
+
+@pytest.mark.parametrize(
+    ("turned", "residency"),
+    [
+        (leaving_at_boundary, Residency.LEAVING),
+        (returning_at_boundary, Residency.RETURNING),
+    ],
+)
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_copies_may_be_under_way_when_a_step_ends(
+    kind: str, turned: Callable[[Plan], Plan], residency: Residency
+) -> None:
+    plan = turned(plan_for(kind))
+    with pair(kind, steps=3, plan=plan) as both:
+        found = [tracked.residency for tracked in both.replay._moves.tracked.values()]
+        assert found.count(residency) >= 5
+        last = both.replay.steps[-1]
+        assert (last.peak_bytes, last.prologue_bytes) == (plan.certificate.peak_bytes, 0)
+        assert last.d2h_bytes == plan.certificate.d2h_bytes
+        evaluate(both.planned)
+        both.planned.model.train()
+        assert both.away() == 0
+        both.step()
+        both.step()
+        assert both.away() > 10
+
+
+def first_parameter(workload: Workload) -> nn.Parameter:
+    return next(workload.model.parameters())
+
+
+def state_of(workload: Workload, key: str = "exp_avg") -> torch.Tensor:
+    return workload.optimizer.state[first_parameter(workload)][key]
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def in_thread(act: Callable[[], object]) -> object:
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(act()))
+    thread.start()
+    thread.join(timeout=600)
+    return results[0]
+
+
+def evaluate(workload: Workload) -> torch.Tensor:
+    with torch.no_grad():
+        return workload.model.eval()(torch.ones(3, 48))
+
+
+def reload(workload: Workload) -> None:
+    """Loads what was saved, doubled."""
+    doubled = {
+        name: (tensor * 2 if tensor.is_floating_point() else tensor)
+        for name, tensor in workload.model.state_dict().items()
+    }
+    workload.model.load_state_dict(doubled)
+    workload.optimizer.load_state_dict(copy.deepcopy(workload.optimizer.state_dict()))
+
+
+TOUCHES: dict[str, Callable[[Workload], object]] = {
+    "evaluation": lambda w: (evaluate(w), w.model.train())[0],
+    "evaluation with gradients": lambda w: torch.autograd.grad(
+        w.model(torch.ones(3, 48)).sum(), first_parameter(w)
+    ),
+    "evaluation in a thread": lambda w: (in_thread(lambda: evaluate(w)), w.model.train())[0],
+    "part of the model": lambda w: w.model.get_submodule("0")(torch.ones(2, 48)),
+    "functional call": lambda w: functional.linear(torch.ones(2, 48), first_parameter(w)),
+    "norm": lambda w: first_parameter(w).norm().item(),
+    "item": lambda w: list(w.model.parameters())[-1].item(),
+    "state norm": lambda w: state_of(w).norm().item(),
+    "foreach": lambda w: torch._foreach_norm(list(w.model.parameters())),
+    "norm of a list": lambda w: torch.nn.utils.get_total_norm(list(w.model.parameters())),
+    "dlpack": lambda w: np.from_dlpack(first_parameter(w).detach()).copy(),
+    "tolist": lambda w: first_parameter(w).tolist(),
+    "index": lambda w: first_parameter(w)[3, 4],
+    "repr": lambda w: repr(first_parameter(w)),
+    "untyped storage": lambda w: bytes(list(w.model.parameters())[-1].untyped_storage()),
+    "data": lambda w: first_parameter(w).data.sum(),
+    "op by its name": lambda w: torch.ops.aten.sum.default(first_parameter(w)),
+    "state dict": lambda w: {k: v.clone() for k, v in w.model.state_dict().items()},
+    "state dict of a module": lambda w: w.model.get_submodule("3").state_dict()["weight"].sum(),
+    "optimizer's state dict": lambda w: copy.deepcopy(w.optimizer.state_dict()),
+    "save": lambda w: saved(w.model.state_dict()),
+    "save a parameter": lambda w: saved(first_parameter(w)),
+    "save a list": lambda w: saved(list(w.model.parameters())),
+    "save the model": lambda w: torch.load(io.BytesIO(saved(w.model)), weights_only=False)[0].bias,
+    "pickle": lambda w: pickle.loads(pickle.dumps(first_parameter(w))),
+    "deepcopy": lambda w: copy.deepcopy(w.model)(torch.ones(5, 48)),
+    "deepcopy a parameter": lambda w: copy.deepcopy(first_parameter(w)),
+    "to another type": lambda w: copy.deepcopy(w.model).double()(torch.ones(5, 48).double()),
+    "vector": lambda w: nn.utils.parameters_to_vector(w.model.parameters()),
+    "vmap": lambda w: torch.func.vmap(lambda row: row.sum())(first_parameter(w)),
+    "write": lambda w: first_parameter(w).data.mul_(2),
+    "write without gradient": lambda w: nn.init.ones_(first_parameter(w)),
+    "write a state": lambda w: state_of(w).add_(1),
+    "write the frozen layer": lambda w: w.model.get_parameter("3.weight").data.neg_(),
+    "write a buffer": lambda w: w.model.get_buffer("1.running_mean").zero_(),
+    "write by copy": lambda w: first_parameter(w).data.copy_(torch.ones(96, 48)),
+    "write through a storage": lambda w: bytes(
+        first_parameter(w).untyped_storage().copy_(torch.ones(96, 48).untyped_storage(), False)
+    ),
+    "set data": lambda w: setattr(first_parameter(w), "data", torch.full((96, 48), 0.1)),
+    "set a buffer": lambda w: setattr(w.model.get_submodule("1"), "running_var", torch.ones(96)),
+    "load": reload,
+    "share": lambda w: evaluate_in_fork(w),
+}
+
+
+def evaluate_in_fork(workload: Workload) -> bytes:
+    """A forked process sees everything, and the modes of its parent are not in its way."""
+    ours, theirs = os.pipe()
+    if os.fork() == 0:
+        with torch.no_grad():
+            total = sum(p.double().sum().item() for p in workload.model.parameters())
+        os.write(theirs, repr((total, len(op_modes()))).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(ours, 100)
+
+
+def equal(one: object, other: object) -> bool:
+    match one, other:
+        case torch.Tensor(), torch.Tensor():
+            return torch.equal(one, other)
+        case np.ndarray(), np.ndarray():
+            return np.array_equal(one, other)
+        case (dict(), dict()):
+            return one.keys() == other.keys() and all(equal(one[k], other[k]) for k in one)
+        case (tuple() | list(), tuple() | list()):
+            return len(one) == len(other) and all(map(equal, one, other))
+        case _:
+            return one == other
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_whoever_touches_between_steps_finds_everything(touch: str) -> None:
+    with pair() as both:
+        expected = TOUCHES[touch](both.plain)
+        found = TOUCHES[touch](both.planned)
+        assert equal(expected, found)
+        for _ in range(2):
+            both.step()
+        *_, first, second = both.replay.steps
+        assert first.boundary_restores == both.replay.boundary_restores == 1
+        assert first.prologue_bytes > 0
+        assert (second.boundary_restores, second.prologue_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("as_array", [lambda p: p.numpy(), np.asarray], ids=["numpy", "array"])
+def test_memory_lent_to_numpy_is_whole_and_stays(
+    as_array: Callable[[torch.Tensor], np.ndarray],
+) -> None:
+    """It shows what training makes of it; see `test_lent_memory` for the plan."""
+    with pair() as both:
+        found = as_array(first_parameter(both.planned).detach())
+        for _ in range(2):
+            assert np.array_equal(found, first_parameter(both.plain).detach().numpy())
+            both.step()
+        assert both.away() > 10
+
+
+def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
+    """Bookkeeping between steps, as training loops do it, brings nothing back."""
+    with pair() as both:
+        for parameter in both.planned.model.parameters():
+            assert parameter.shape.numel() == parameter.numel() == parameter.nelement()
+            assert parameter.dim() == parameter.ndim == len(parameter.size())
+            assert parameter.is_leaf
+            assert parameter.requires_grad in (True, False)
+            assert (parameter.device.type, parameter.is_cuda) == ("cpu", False)
+            assert parameter.is_floating_point()
+            assert parameter.dtype.itemsize == parameter.element_size()
+            assert hash(parameter) == id(parameter)
+            assert parameter.grad is None or parameter.grad.shape == parameter.shape
+        assert sum(p.numel() for p in both.planned.model.parameters()) > 10_000
+        both.planned.optimizer.zero_grad()
+        both.planned.optimizer.param_groups[0]["lr"] = 1e-3
+        both.planned.model.train()
+        torch.rand(64).sum().item()
+        assert both.away() > 10
+        both.plain.optimizer.zero_grad()
+        both.step()
+        assert both.replay.boundary_restores == 0
+
+
+def test_code_that_touches_nothing_may_go_without_guard() -> None:
+    with pair() as both:
+        guarded = (*call_modes(), *op_modes())
+        with both.replay.unguarded():
+            assert (*call_modes(), *op_modes()) == ()
+            torch.rand(3).sum()
+        assert len(guarded) == len((*call_modes(), *op_modes())) == 2
+        assert both.away() > 10
+        first_parameter(both.planned).norm()
+        assert both.away() == 0
+        with both.replay.unguarded():
+            pass
+        both.step()
+        with both.replay.unguarded():
+            assert torch.equal(evaluate(both.planned), evaluate(both.plain))
+        both.planned.model.train()
+        both.plain.model.train()
+        assert (*call_modes(), *op_modes()) == ()
+
+
+def test_compiled_functions_find_everything() -> None:
+    """What was compiled before runs as it did, and what is called from it may touch."""
+    twice_norm = torch.compile(lambda tensor: (tensor * 2).norm(), backend="aot_eager")
+    with pair() as both:
+        with both.replay.unguarded():
+            expected = twice_norm(first_parameter(both.plain))
+        assert twice_norm(first_parameter(both.planned)) == expected
+        both.step()
+        model = torch.compile(both.planned.model.eval(), backend="aot_eager")
+        with torch.no_grad():
+            found = model(torch.ones(3, 48))
+        torch.testing.assert_close(found, evaluate(both.plain))
+        both.planned.model.train()
+        both.plain.model.train()
+        both.step()
+        assert both.replay.boundary_restores == 2
+        assert both.away() > 10
+
+
+def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="swapplan"), pair() as both:
+        for _ in range(2):
+            assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
+            both.step()
+    told = [record.message for record in caplog.records if "Told once" in record.message]
+    assert len(told) == 1
+    assert "norm" in told[0]
+
+
+class Interruption(Exception):
+    """Raised inside a step on purpose."""
+
+
+def test_an_exception_inside_a_step_leaves_everything_resident() -> None:
+    with pair() as both:
+        before = snapshot(both.plain)
+        with pytest.raises(Interruption), both.replay.step():
+            raise Interruption
+        assert both.away() == 0
+        assert not op_modes()
+        assert_same(before, snapshot(both.planned))
+        both.step()
+        both.step()
+        assert both.replay.steps[-1].prologue_bytes == 0
+
+
+def test_an_exception_between_steps_leaves_everything_within_reach() -> None:
+    with pair() as both:
+        with pytest.raises(Interruption):
+            raise Interruption
+        both.assert_same()
+
+
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_a_step_that_fell_back_is_followed_by_one_that_does_not() -> None:
+    with pair() as both:
+        expected = evaluate(both.plain)
+        both.plain.model.train()
+        before = snapshot(both.plain)
+        with both.replay.step() as statistics:
+            # A list, for a tensor made in a step would count as memory of the next one.
+            found = evaluate(both.planned).tolist()
+            both.planned.model.train()
+        assert found == expected.tolist()
+        assert statistics.fallback is not None
+        assert both.away() == 0
+        assert_same(before, snapshot(both.planned))
+        both.step()
+        both.step()
+        assert both.away() > 10
+
+
+def test_other_numbers_of_other_size_fall_back_and_are_right() -> None:
+    with pair() as both:
+        with pytest.warns(FallbackWarning, match="bytes, planned"):
+            for workload in (both.plain, both.planned):
+                workload.model.double()
+                workload.optimizer.state.clear()
+                workload.model.register_forward_pre_hook(lambda _, args: args[0].double())
+                workload.model.register_forward_hook(lambda *args: args[2].float())
+            both.plain.step()
+            with both.replay.step():
+                both.planned.step()
+        assert both.replay.steps[-1].fallback is not None
+        both.assert_same()
+
+
+def test_modes_around_steps_stay_those_of_their_users() -> None:
+    class Calls(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            return func(*args, **(kwargs or {}))
+
+    class Ops(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            self.seen += 1
+            return func(*args, **(kwargs or {}))
+
+    with pair() as both:
+        with Calls() as calls, Ops() as ops:
+            assert (call_modes()[-1], op_modes()[-1]) == (calls, ops)
+            both.step()
+            assert (call_modes()[-1], op_modes()[-1]) == (calls, ops)
+            seen = ops.seen
+        assert not any(isinstance(mode, (Calls, Ops)) for mode in (*call_modes(), *op_modes()))
+        first_parameter(both.planned).norm()
+        assert (ops.seen, both.away()) == (seen, 0)
+        both.step()
+        other = Ops()
+        with other:
+            assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
+        assert both.away() == 0
+        assert other.seen > 0
+        both.step()
+
+
+def test_a_default_device_may_change_between_steps() -> None:
+    with pair() as both:
+        torch.set_default_device("cpu")
+        try:
+            both.step()
+            with torch.device("meta"):
+                assert torch.ones(1).is_meta
+            assert torch.ones(1).device.type == "cpu"
+            both.step()
+        finally:
+            torch.set_default_device(None)
+        assert both.away() > 10
+        assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
+        both.step()
+
+
+def test_steps_may_be_made_by_generators_and_threads() -> None:
+    def epoch(both: Pair) -> Iterator[None]:
+        for _ in range(2):
+            both.step()
+            yield
+
+    with pair() as both:
+        for _ in epoch(both):
+            assert both.away() > 10
+        in_thread(both.step)
+        assert both.away() > 10
+        # This thread has no mode for what another one's step left away; its call of the model has.
+        assert torch.equal(evaluate(both.planned), evaluate(both.plain))
+        both.plain.model.train()
+        both.planned.model.train()
+        both.step()
+
+
+def shrinking(numbers: Iterator[bool], write: Callable[[torch.Tensor], object]) -> Workload:
+    """Writes the last layer's weights in some steps, between backward and update."""
+    workload = training()
+    weight = list(workload.model.parameters())[-2]
+
+    def hook(*_: object) -> None:
+        if next(numbers):
+            with torch.no_grad():
+                write(weight)
+
+    workload.optimizer.register_step_pre_hook(hook)
+    return workload
+
+
+@pytest.mark.parametrize(
+    "write", [lambda p: p.mul_(0.5), lambda p: p.data.mul_(0.5)], ids=["counted", "uncounted"]
+)
+def test_an_unplanned_write_makes_a_clean_trip_copy(
+    write: Callable[[torch.Tensor], object],
+) -> None:
+    """No anchor tells that step from the others, and the plan thinks that the host copy is true."""
+    plan = clean_trips_late(plan_for("adam"))
+    third = [False, False, True, False, False]
+    plain, planned = shrinking(iter(third), write), shrinking(iter(third), write)
+    with Replay(plan, planned.model, planned.optimizer) as replay:
+        both = Pair(replay, plain, planned)
+        for _ in third:
+            both.step()
+        both.assert_same()
+        more = [step.d2h_bytes - plan.certificate.d2h_bytes for step in replay.steps]
+        assert more[3:] == [0, 0]
+        assert more[2] == list(planned.model.parameters())[-2].nbytes
+
+
+def test_an_unplanned_write_in_a_step_that_nobody_watches_is_counted() -> None:
+    plan = clean_trips_late(plan_for("adam"))
+    fifth = [False, False, False, False, True, False]
+    halve = nn.Parameter.mul_
+    plain = shrinking(iter(fifth), lambda p: halve(p, 0.5))
+    planned = shrinking(iter(fifth), lambda p: halve(p, 0.5))
+    with Replay(plan, planned.model, planned.optimizer) as replay:
+        for _ in fifth:
+            plain.step()
+            with replay.unwatched_step():
+                planned.step()
+        assert replay.steps[4].peak_bytes is None
+        assert_same(snapshot(plain), snapshot(planned))

@@ -1,0 +1,188 @@
+"""Tests that `test_kernels_simulated.py` runs in a process of their own, under the simulator."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import cuda
+from numba.core import config
+
+from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
+from runtime.kernels.contiguous import copy_vectors
+from runtime.kernels.launcher import KernelLauncher
+from tests.support.kernels.buffers import Buffer, of_words, random_bytes
+from tests.support.kernels.simulator import BadAccessError, Memory, simulated, simulated_kernels
+
+# The simulated numbers wrap as the device's do, which NumPy remarks on.
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
+GRID = Grid(blocks=2, threads=32)
+
+
+class Bench:
+    """A launcher of simulated kernels, and the memory they may touch."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.launcher = KernelLauncher(simulated_kernels(self.memory), lambda handle: 0)
+
+    def check_written_once(self, buffer: Buffer) -> None:
+        assert (self.memory.times_written(buffer) == 1).all()
+        assert buffer.guards_hold()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    assert config.ENABLE_CUDASIM
+    return Bench()
+
+
+def job(target: Buffer, source: Buffer, size_bytes: int) -> CopyJob:
+    return CopyJob(
+        source_address=source.address, target_address=target.address, size_bytes=size_bytes
+    )
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (5, 5), (15, 15), (0, 4), (6, 10), (3, 0)])
+@pytest.mark.parametrize("size_bytes", [1, 15, 16, 40, 1023, 4096, 9001])
+def test_copy(bench: Bench, size_bytes: int, offsets: tuple[int, int]) -> None:
+    source = bench.memory.read(random_bytes(size_bytes, offsets[1]))
+    target = bench.memory.write(Buffer(size_bytes, offsets[0]))
+    bench.launcher.copy(job(target, source, size_bytes), GRID, 0)
+    assert np.array_equal(target.bytes, source.bytes)
+    bench.check_written_once(target)
+
+
+def test_copy_of_64_kib_by_blocks_that_walk_on(bench: Bench) -> None:
+    size_bytes = 65_536 + 11
+    source = bench.memory.read(random_bytes(size_bytes))
+    target = bench.memory.write(Buffer(size_bytes))
+    bench.launcher.copy(job(target, source, size_bytes), Grid(blocks=3, threads=64), 0)
+    assert np.array_equal(target.bytes, source.bytes)
+    bench.check_written_once(target)
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_batch(bench: Bench, blocks: int) -> None:
+    sizes = (1, 700, 16, 5000, 33, 4096)
+    sources = [bench.memory.read(random_bytes(size, number)) for number, size in enumerate(sizes)]
+    targets = [bench.memory.write(Buffer(size, number % 3)) for number, size in enumerate(sizes)]
+    jobs = [job(t, s, s.size_bytes) for t, s in zip(targets, sources, strict=True)]
+    words = batch_words(jobs, chunk_bytes=1024)
+    memory = bench.memory.read(Buffer(8 * len(words)))
+    table = write_batch(words, memory.address, memory.size_bytes)
+    bench.launcher.copy_batch(table, Grid(blocks=blocks, threads=32), 0)
+    for target, source in zip(targets, sources, strict=True):
+        assert np.array_equal(target.bytes, source.bytes)
+        bench.check_written_once(target)
+
+
+@pytest.mark.parametrize("item_bytes", [1, 2, 4, 8, 16])
+def test_gather_and_scatter(bench: Bench, item_bytes: int) -> None:
+    whole = random_bytes(item_bytes * 6 * 5 * 4 * 3)
+    items = whole.bytes.view(f"V{item_bytes}").reshape(6, 5, 4, 3).transpose(2, 0, 3, 1)[:, ::-2]
+    layout = StridedLayout(item_bytes=item_bytes, shape=items.shape, strides_bytes=items.strides)
+    words = bench.memory.read(of_words(layout.collapsed().words()))
+    bench.memory.read(whole)
+    compact = bench.memory.write(Buffer(layout.size_bytes))
+    first_item = items.__array_interface__["data"][0]
+    away = CopyJob(
+        source_address=first_item,
+        target_address=compact.address,
+        size_bytes=layout.size_bytes,
+    )
+    bench.launcher.gather(away, words.address, GRID, 0)
+    assert compact.bytes.tobytes() == items.tobytes()
+    bench.check_written_once(compact)
+
+    expected = whole.bytes.copy()
+    bench.memory.read(compact)
+    bench.memory.write(whole)
+    items[...] = np.zeros((), dtype=items.dtype)
+    back = CopyJob(
+        source_address=compact.address,
+        target_address=first_item,
+        size_bytes=layout.size_bytes,
+    )
+    bench.launcher.scatter(back, words.address, GRID, 0)
+    assert np.array_equal(whole.bytes, expected)
+    times = bench.memory.times_written(whole)
+    assert times.sum() == layout.size_bytes
+    assert times.max() == 1
+
+
+@pytest.mark.parametrize("offsets", [(0, 0), (0, 1), (4, 16), (1, 0)])
+@pytest.mark.parametrize("bools", [1, 7, 8, 31, 32, 100, 2047, 4104])
+def test_pack_and_unpack(bench: Bench, bools: int, offsets: tuple[int, int]) -> None:
+    bit_offset, bool_offset = offsets
+    mask = bench.memory.read(random_bytes(bools, bool_offset, below=2))
+    bits = bench.memory.write(Buffer(-(-bools // 8), bit_offset))
+    flag = bench.memory.write(of_words((0,)))
+    bench.launcher.pack(job(bits, mask, bools), flag.address, GRID, 0)
+    assert bits.bytes.tobytes() == np.packbits(mask.bytes, bitorder="little").tobytes()
+    bench.check_written_once(bits)
+    assert not bench.memory.times_written(flag).any()
+
+    bench.memory.read(bits)
+    back = bench.memory.write(Buffer(bools, bool_offset))
+    bench.launcher.unpack(job(back, bits, bools), GRID, 0)
+    assert np.array_equal(back.bytes, mask.bytes)
+    bench.check_written_once(back)
+
+
+@pytest.mark.parametrize("place", [3, 70])
+def test_a_byte_that_is_no_bool_is_told(bench: Bench, place: int) -> None:
+    mask = bench.memory.read(random_bytes(71, below=2))
+    mask.bytes[place] = 0x80
+    bits, flag = bench.memory.write(Buffer(9)), bench.memory.write(of_words((0,)))
+    bench.launcher.pack(job(bits, mask, 71), flag.address, GRID, 0)
+    assert bits.bytes.tobytes() == np.packbits(mask.bytes != 0, bitorder="little").tobytes()
+    assert flag.bytes.tolist() == [1, 0, 0, 0, 0, 0, 0, 0]
+
+
+# The checks themselves: each fault is planted, and must be found.
+
+
+def test_a_load_past_the_end_is_found(bench: Bench) -> None:
+    source = bench.memory.read(random_bytes(96))
+    target = bench.memory.write(Buffer(112))
+    with pytest.raises(BadAccessError, match="load of 16 bytes outside"):
+        bench.launcher.copy(job(target, source, 112), GRID, 0)
+
+
+def test_a_store_past_the_end_is_found(bench: Bench) -> None:
+    source = bench.memory.read(random_bytes(97))
+    target = bench.memory.write(Buffer(96))
+    with pytest.raises(BadAccessError, match="store of 1 bytes outside"):
+        bench.launcher.copy(job(target, source, 97), GRID, 0)
+
+
+def test_a_store_to_the_source_is_found(bench: Bench) -> None:
+    source, target = bench.memory.read(random_bytes(64)), bench.memory.write(Buffer(64))
+    with pytest.raises(BadAccessError, match="outside"):
+        bench.launcher.copy(job(source, target, 64), GRID, 0)
+
+
+def vectors_kernel(target: int, source: int, vectors: int) -> None:
+    copy_vectors(cuda.grid(1), cuda.gridsize(1), target, source, vectors)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "access"),
+    [((0, 8), "load of 16 bytes 8 past"), ((4, 0), "store of 16 bytes 4 past")],
+)
+def test_a_vector_at_no_multiple_of_16_is_found(
+    bench: Bench, offsets: tuple[int, int], access: str
+) -> None:
+    source = bench.memory.read(random_bytes(64, offsets[1]))
+    target = bench.memory.write(Buffer(64, offsets[0]))
+    kernel: Any = simulated(vectors_kernel, bench.memory)
+    with pytest.raises(BadAccessError, match=access):
+        kernel[1, 32](target.address, source.address, 4)
+
+
+def test_a_place_written_twice_is_counted(bench: Bench) -> None:
+    words = bench.memory.read(of_words((4, 6, 1, 1, 1, 2, 3, 0, 0, 0, 8, 4)))
+    compact, spread = bench.memory.read(random_bytes(24)), bench.memory.write(Buffer(20))
+    bench.launcher.scatter(job(spread, compact, 24), words.address, GRID, 0)
+    assert bench.memory.times_written(spread).tolist() == [1] * 8 + [2] * 4 + [1] * 8

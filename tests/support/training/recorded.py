@@ -1,0 +1,79 @@
+"""Recording and comparing real training steps: shared by the tests of recorder and runtime."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+
+from planner.plan.plan import Plan
+from profiles.hooks.workload import Workload
+from profiles.schema.profile import Link, Profile, Provenance, WorkloadSource
+from tests.support.training import models
+from tests.support.training.everything_away import everything_away
+from tests.support.training.fixed_times import record_at_fixed_times
+
+FAST_LINK = Link(
+    name="test",
+    d2h_bytes_per_us=50_000.0,
+    h2d_bytes_per_us=50_000.0,
+    both_bytes_per_us=None,
+    latency_us=0.0,
+    engines=(),
+    provenance=Provenance.NOMINAL,
+)
+
+BUILDERS: dict[str, Callable[[], Workload]] = {
+    builder.__name__: builder
+    for builder in (
+        models.unet3d,
+        models.resnet,
+        models.gpt2,
+        models.twice_with_neighbour,
+        models.accumulating,
+        models.kept_gradients,
+        models.checkpointed,
+    )
+}
+
+
+@cache
+def recorded(name: str) -> Profile:
+    """The profile of one of the small models; recorded once."""
+    source = WorkloadSource(reference=name, settings=(), seed=0)
+    return record_at_fixed_times(BUILDERS[name](), source=source, link=FAST_LINK)
+
+
+@cache
+def everything_away_plan(name: str) -> Plan:
+    """The plan that moves whatever one of the small models lets move."""
+    return everything_away(recorded(name))
+
+
+def snapshot(workload: Workload) -> dict[str, torch.Tensor]:
+    """A copy of every number that training keeps."""
+    tensors = dict(workload.model.state_dict())
+    for number, state in enumerate(workload.optimizer.state.values()):
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{number}.{key}"] = value
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Fails unless two snapshots are equal bit by bit."""
+    assert one.keys() == other.keys()
+    different = [
+        name
+        for name, tensor in one.items()
+        if not torch.equal(
+            tensor.contiguous().flatten().view(torch.uint8),
+            other[name].contiguous().flatten().view(torch.uint8),
+        )
+    ]
+    assert different == []
+
+
+def assert_all_resident(workload: Workload) -> None:
+    """Fails if any storage that the model or the optimizer holds is empty."""
+    for name, tensor in snapshot(workload).items():
+        assert tensor.untyped_storage().nbytes() >= tensor.nbytes, name

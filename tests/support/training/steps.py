@@ -1,0 +1,468 @@
+"""Training steps of many kinds, small: what ordinary training does that memory depends on.
+
+Each is a function that returns a workload; the same numbers from the same seed.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from profiles.hooks.workload import Workload
+
+WIDTH = 48
+ROWS = 32
+
+Build = Callable[[], Workload]
+Step = Callable[[], torch.Tensor]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+def perceptron(layers: int = 3, *, bias: bool = True) -> nn.Sequential:
+    pairs = [(nn.Linear(WIDTH, WIDTH, bias=bias), nn.GELU()) for _ in range(layers)]
+    return nn.Sequential(*itertools.chain.from_iterable(pairs))
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3, foreach=False)
+
+
+def error(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    loss: torch.Tensor = (model(inputs) - inputs).square().mean()
+    return loss
+
+
+def plain(
+    make_optimizer: MakeOptimizer = adamw,
+    *,
+    model: Callable[[], nn.Module] = perceptron,
+    loss: Loss = error,
+    zero_at: str = "first",
+    set_to_none: bool = True,
+    batches: int = 1,
+    returned: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
+    before_update: Callable[[nn.Module], object] = lambda _: None,
+) -> Workload:
+    """Forward, backward, update, with gradients dropped at one of three places."""
+    trained = model()
+    optimizer = make_optimizer([p for p in trained.parameters() if p.requires_grad])
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def zero(place: str) -> None:
+        if place == zero_at:
+            optimizer.zero_grad(set_to_none=set_to_none)
+
+    def step() -> torch.Tensor:
+        zero("first")
+        for _ in range(batches):
+            value = loss(trained, inputs)
+            zero("middle")
+            value.backward()
+        before_update(trained)
+        optimizer.step()
+        zero("last")
+        return returned(value)
+
+    return Workload(model=trained, optimizer=optimizer, step=step)
+
+
+def with_closure(make_optimizer: MakeOptimizer) -> Workload:
+    model = perceptron(2)
+    optimizer = make_optimizer(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = error(model, inputs)
+        loss.backward()
+        return loss
+
+    def step() -> torch.Tensor:
+        return torch.as_tensor(optimizer.step(closure)).detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def sparse() -> Workload:
+    model = nn.Sequential(nn.Embedding(64, WIDTH, sparse=True))
+    optimizer = torch.optim.SparseAdam(list(model.parameters()), lr=1e-3)
+    tokens = torch.randint(0, 64, (ROWS,))
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(tokens).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def scaled() -> Workload:
+    """Mixed precision with a loss scaler."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = error(model, inputs)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, *, reentrant: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(perceptron(2) for _ in range(3))
+        self.reentrant = reentrant
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = inputs.clone().requires_grad_(True)
+        for block in self.blocks:
+            hidden = checkpoint(block, hidden, use_reentrant=self.reentrant)
+        return hidden
+
+
+def adversarial() -> Workload:
+    """A generator and a discriminator; the plan is for the generator's optimizer."""
+    model, judge = perceptron(), perceptron()
+    optimizer, other = adamw(model.parameters()), adamw(judge.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        made = model(inputs)
+        other.zero_grad()
+        (judge(made.detach()).mean() - judge(inputs).mean()).backward()
+        other.step()
+        optimizer.zero_grad()
+        loss: torch.Tensor = -judge(made).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def twice_backward() -> Workload:
+    """Two gradients of each parameter in one step, as sharpness-aware updates take them."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        error(model, inputs).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.add_(parameter.grad, alpha=0.05)
+        optimizer.zero_grad()
+        loss = error(model, inputs)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def carried() -> Workload:
+    """A hidden state that goes from step to step."""
+    model = nn.Sequential(nn.Linear(2 * WIDTH, WIDTH), nn.Tanh())
+    optimizer = adamw(model.parameters())
+    inputs, state = torch.randn(ROWS, WIDTH), torch.zeros(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        nonlocal state
+        optimizer.zero_grad()
+        hidden = model(torch.cat([inputs, state], dim=1))
+        loss: torch.Tensor = (hidden - inputs).square().mean()
+        loss.backward()
+        optimizer.step()
+        state = hidden.detach()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def prefetching(where: str) -> Workload:
+    """Fetches the next batch at some point of the step."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    following = torch.randn(ROWS * 4, WIDTH)
+
+    def fetch(place: str) -> None:
+        nonlocal following
+        if place == where:
+            following = torch.randn(ROWS * 4, WIDTH)
+
+    def step() -> torch.Tensor:
+        batch = following
+        fetch("start")
+        optimizer.zero_grad()
+        loss = error(model, batch)
+        fetch("middle")
+        loss.backward()
+        del batch
+        optimizer.step()
+        fetch("end")
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def unseen_batches() -> Workload:
+    """Batches made by no op: NumPy's memory, and numbers from Python."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+
+    def step() -> torch.Tensor:
+        batch = torch.from_numpy(torch.randn(ROWS, WIDTH).numpy().copy())
+        weights = torch.tensor([float(n) for n in range(WIDTH)])
+        optimizer.zero_grad()
+        loss = (error(model, batch) * weights).mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def listed_batches() -> Workload:
+    """Batches made once and gone through in turn."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    turns = itertools.count()
+    batches = [torch.randn(ROWS, WIDTH) for _ in range(7)]
+
+    def step() -> torch.Tensor:
+        batch = batches[next(turns) % len(batches)]
+        optimizer.zero_grad()
+        loss = error(model, batch)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def window_of_batches() -> Workload:
+    """The step before fetched the batches that this one adds up."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    ready: list[torch.Tensor] = [torch.randn(ROWS, WIDTH) for _ in range(3)]
+
+    def step() -> torch.Tensor:
+        nonlocal ready
+        window, ready = ready, []
+        total = torch.zeros(())
+        while window:
+            loss = error(model, window.pop(0)) / 3
+            loss.backward()
+            total += loss.detach()
+        optimizer.step()
+        optimizer.zero_grad()
+        ready = [torch.randn(ROWS, WIDTH) for _ in range(3)]
+        return total
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def generated() -> Workload:
+    """Batches from a generator that stands still between steps, holding one."""
+
+    def batches() -> Iterator[torch.Tensor]:
+        while True:
+            drawn = torch.randn(2 * ROWS, WIDTH)
+            yield drawn[:ROWS]
+            yield drawn[ROWS:]
+
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    stream = batches()
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        total = torch.zeros(())
+        for batch in itertools.islice(stream, 2):
+            loss = error(model, batch)
+            loss.backward()
+            total += loss.detach()
+        optimizer.step()
+        return total
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def logging_activations() -> Workload:
+    """Keeps the last step's activations for a picture."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+    seen: dict[str, torch.Tensor] = {}
+    for name, module in model.named_children():
+        module.register_forward_hook(
+            lambda _, __, output, name=name: seen.__setitem__(name, output.detach())
+        )
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = error(model, inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def averaging() -> Workload:
+    """An average of the weights is kept beside them."""
+    model = perceptron()
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = adamw(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = error(model, inputs)
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, 0.1)
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def distilling() -> Workload:
+    """A frozen teacher that is part of the model."""
+    model = nn.ModuleDict({"student": perceptron(2), "teacher": perceptron(2)})
+    model["teacher"].requires_grad_(False)
+    optimizer = adamw(model["student"].parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.no_grad():
+            wanted = model["teacher"](inputs)
+        loss: torch.Tensor = (model["student"](inputs) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.last.weight = self.first.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(inputs)))
+
+
+def recurrent() -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.GRU(WIDTH, WIDTH)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.net(inputs[None])[0][0]
+            return outputs
+
+    return Net()
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.3))
+
+
+def penalty(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """A gradient penalty: backward through backward."""
+    probe = inputs.clone().requires_grad_(True)
+    slope = torch.autograd.grad(model(probe).square().sum(), probe, create_graph=True)[0]
+    return error(model, inputs) + slope.square().mean()
+
+
+def clip(model: nn.Module) -> None:
+    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+
+def _optimizer(name: str, **settings: Any) -> Build:
+    kind = getattr(torch.optim, name)
+    return partial(plain, lambda parameters: kind(parameters, lr=1e-3, **settings))
+
+
+def _variants() -> dict[str, Build]:
+    """Every optimizer of torch, one parameter after the other, many at once, and fused."""
+    ways: dict[str, dict[str, Any]] = {
+        "Adadelta": {}, "Adam": {"amsgrad": True}, "Adamax": {}, "ASGD": {}, "NAdam": {},
+        "RAdam": {}, "RMSprop": {"momentum": 0.9, "centered": True}, "Rprop": {},
+        "AdamW": {}, "Adagrad": {}, "SGD": {"momentum": 0.9},
+    }  # fmt: skip
+    fused = ("Adam", "AdamW", "Adagrad", "SGD")
+    found: dict[str, Build] = {}
+    for name, settings in ways.items():
+        found[f"{name}, one by one"] = _optimizer(name, foreach=False, **settings)
+        found[f"{name}, foreach"] = _optimizer(name, foreach=True, **settings)
+        if name in fused:
+            found[f"{name}, fused"] = _optimizer(name, fused=True, **settings)
+    found["Adafactor"] = _optimizer("Adafactor")
+    found["Muon"] = partial(
+        plain,
+        lambda parameters: torch.optim.Muon(parameters, lr=1e-3),
+        model=partial(perceptron, bias=False),
+    )
+    return found
+
+
+STEPS: dict[str, Build] = {
+    **_variants(),
+    "SparseAdam": sparse,
+    "LBFGS": partial(with_closure, lambda p: torch.optim.LBFGS(p, lr=1e-2, max_iter=2)),
+    "closure": partial(with_closure, adamw),
+    "zero_grad first": plain,
+    "zero_grad middle": partial(plain, zero_at="middle"),
+    "zero_grad last": partial(plain, zero_at="last"),
+    "zero_grad never": partial(plain, zero_at="never"),
+    "gradients kept": partial(plain, set_to_none=False),
+    "accumulation": partial(plain, batches=3),
+    "accumulation, gradients kept": partial(plain, batches=2, set_to_none=False, zero_at="last"),
+    "loss with its graph": partial(plain, returned=lambda loss: loss),
+    "loss as a clone": partial(plain, returned=lambda loss: loss.detach().clone()),
+    "scaler": scaled,
+    "checkpoint": partial(plain, model=partial(Checkpointed, reentrant=False)),
+    "reentrant checkpoint": partial(plain, model=partial(Checkpointed, reentrant=True)),
+    "adversarial": adversarial,
+    "backward twice": twice_backward,
+    "carried state": carried,
+    **{f"prefetch {place}": partial(prefetching, place) for place in ("start", "middle", "end")},
+    "unseen batches": unseen_batches,
+    "batches in a list": listed_batches,
+    "batches in a window": window_of_batches,
+    "batches from a generator": generated,
+    "logged activations": logging_activations,
+    "averaged weights": averaging,
+    "teacher": distilling,
+    "tied weights": partial(plain, model=Tied),
+    "recurrent": partial(plain, model=recurrent),
+    "normalized, dropout": partial(plain, model=normalized),
+    "gradient penalty": partial(plain, loss=penalty),
+    "clipped": partial(plain, before_update=clip),
+}  # fmt: skip
