@@ -15,11 +15,11 @@ from planner.plan.plan import (
 )
 from planner.plan.schedule import lower_swaps
 from planner.plan.simulate import simulate
-from planner.problem.host_layout import trip_offsets
+from planner.problem.host_layout import swap_offsets
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 from profiles.schema.files import CREATED_BY
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile
 
 
@@ -37,7 +37,7 @@ class Solution:
     """
 
     chosen: frozenset[int]
-    trips: tuple[Trip, ...]
+    trips: tuple[TimedSwap, ...]
     loose_bound_stall_us: float
     bound_stall_us: float
     bound_source: BoundSource
@@ -76,7 +76,7 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
     count = problem.slot_count
     # Trips that begin in what counts as the next step begin in every step.
     trips = sorted(solution.trips, key=lambda trip: trip.swap_out_slot % count)
-    offsets = trip_offsets(problem, solution.chosen, trips)
+    offsets = swap_offsets(problem, solution.chosen, trips)
     return tuple(
         Swap(
             storage=problem.gaps[trip.gap].storage,
@@ -86,7 +86,7 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
             await_slot=problem.gaps[trip.gap].next_use_slot % count,
             host_offset_bytes=offset,
             clean=trip.clean,
-            engine=problem.engines.get(problem.gaps[trip.gap].storage, CopyEngine.COPY_ENGINE),
+            engine=problem.engines.get(problem.gaps[trip.gap].storage, CopyMethod.DMA),
         )
         for trip, offset in zip(trips, offsets, strict=True)
     )

@@ -7,7 +7,7 @@ from planner.ilp.deadline import Limits, SolverName
 from planner.ilp.model import build
 from planner.ilp.solver import Outcome, solve_model
 from planner.ilp.variables import Goal
-from planner.problem.host_layout import whole_trips_fit_host, whole_trips_pool_bytes
+from planner.problem.host_layout import whole_gaps_fit_host, whole_gaps_pool_bytes
 from planner.problem.problem import Problem
 from profiles.schema.errors import SolverError
 from profiles.schema.profile import Profile
@@ -25,14 +25,14 @@ def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
     Raises:
         SolverError: The solver failed.
     """
-    if problem.host_budget_bytes is None or whole_trips_fit_host(problem, problem.whole_set):
+    if problem.host_budget_bytes is None or whole_gaps_fit_host(problem, problem.whole_set):
         return problem.whole_set
     host_bytes = problem.host_budget_bytes
     while True:
         # From budget 0, so that the set is the same whatever budget was asked for.
         hard = replace(problem, budget_bytes=0, host_budget_bytes=host_bytes)
         chosen = _solve_budget(hard, solver)
-        over_bytes = whole_trips_pool_bytes(problem, chosen) - problem.host_budget_bytes
+        over_bytes = whole_gaps_pool_bytes(problem, chosen) - problem.host_budget_bytes
         if over_bytes <= 0:
             return chosen
         # The ILP counts bytes, the pool must also place them side by side: leave room for that.

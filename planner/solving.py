@@ -13,7 +13,7 @@ from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof
 from planner.problem.build_problem import problem_of
 from planner.problem.gaps import default_min_size_bytes
-from planner.problem.host_layout import whole_trips_fit_host
+from planner.problem.host_layout import whole_gaps_fit_host
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, QUICK_POLICIES
 from planner.search.local_search import Search
@@ -140,7 +140,7 @@ class _Solver:
         whole = frozenset(i for i, share in enumerate(tight.shares) if share > 0.5)
         if whole and self.problem.fits(whole):
             yield whole
-        if not whole_trips_fit_host(self.problem, self.problem.whole_set):
+        if not whole_gaps_fit_host(self.problem, self.problem.whole_set):
             choice = solve_model(build(self.problem, Goal.CHOICE), self.solver, self.part())
             if choice.chosen and self.problem.fits(choice.chosen):
                 yield choice.chosen

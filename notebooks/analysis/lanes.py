@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 import math
 from typing import TYPE_CHECKING
 
-from planner.report.simulated_swaps import Trip, trips
+from planner.report.simulated_swaps import SimulatedSwap, trips
 
 if TYPE_CHECKING:
     from planner.plan.plan import Plan
@@ -148,7 +148,7 @@ SWAP_COLUMNS = (
 )
 
 
-def trip_times_table(plan: "Plan") -> pd.DataFrame:
+def swap_times_table(plan: "Plan") -> pd.DataFrame:
     """Returns one row per swap, in order of swap-out; all times are simulated.
 
     Columns: `name`, `kind`, `module`, `size_bytes`, `clean` (it copies nothing to the host, so its
@@ -163,7 +163,7 @@ def trip_times_table(plan: "Plan") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SWAP_COLUMNS))
 
 
-def _row(trip: Trip, timeline: Timeline) -> dict[str, object]:
+def _row(trip: SimulatedSwap, timeline: Timeline) -> dict[str, object]:
     swap, storage = trip.swap, trip.storage
     back_us = timeline.step_us if trip.back_in_next_step else 0.0
     released_us = _passed_us(timeline, swap.release_slot, swap.swap_out_slot)

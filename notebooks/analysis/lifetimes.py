@@ -186,7 +186,7 @@ def idle_gaps_table(profile: Profile, links: Sequence[Link]) -> pd.DataFrame:
             "kind": profile.storages[gap.storage].kind.value,
             "size_bytes": gap.size_bytes,
             "idle_us": starts_us[gap.next_use_slot] - starts_us[gap.first_slot],
-            **{trip_column(link): trip_us(link, gap.size_bytes) for link in links},
+            **{trip_column(link): round_trip_us(link, gap.size_bytes) for link in links},
         }
         for gap in candidate_gaps(profile, smallest_bytes, Boundary.PERIODIC)
     ]
@@ -194,7 +194,7 @@ def idle_gaps_table(profile: Profile, links: Sequence[Link]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, *map(trip_column, links)])
 
 
-def hidden_trips_table(gaps: pd.DataFrame, links: Sequence[Link]) -> pd.DataFrame:
+def hidden_swaps_table(gaps: pd.DataFrame, links: Sequence[Link]) -> pd.DataFrame:
     """Returns what each link could hide, gap by gap: a necessary condition, not a plan.
 
     Trips share the link, so not all that could be hidden alone can be hidden together.
@@ -221,7 +221,7 @@ def hidden_trips_table(gaps: pd.DataFrame, links: Sequence[Link]) -> pd.DataFram
     return pd.DataFrame(rows).set_index("link")
 
 
-def trip_us(link: Link, size_bytes: float) -> float:
+def round_trip_us(link: Link, size_bytes: float) -> float:
     """Returns the time of a copy out and a copy back, one after the other."""
     rates = link.d2h_bytes_per_us, link.h2d_bytes_per_us
     return sum(link.latency_us + size_bytes / rate for rate in rates)

@@ -67,11 +67,11 @@ def step_figure(
     return figure
 
 
-def trips_figure(trip_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
+def swaps_figure(trip_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
     """Draws swaps, one row each: the copy out, the time away, the copy back, the next use.
 
     Args:
-        trip_times: Rows of `analysis.lanes.trip_times_table`, from top to bottom.
+        trip_times: Rows of `analysis.lanes.swap_times_table`, from top to bottom.
         title: Above the picture.
         step_us: The simulated step; what goes beyond it is drawn at its begin.
     """

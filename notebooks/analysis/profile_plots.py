@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.lifetimes import OVERHEAD, trip_us
+from analysis.lifetimes import OVERHEAD, round_trip_us
 from analysis.modules import Phase
 from planner.report.plots import (
     BLACK,
@@ -169,7 +169,7 @@ def idle_gaps_figure(
         axes.scatter(idle, sizes, s=28, color=KINDS[kind], edgecolor=BLACK, linewidth=0.4)
     sizes_bytes = np.geomspace(gaps["size_bytes"].min() / 2, gaps["size_bytes"].max() * 2)
     for link, dashes in zip(links, DASHES, strict=False):
-        needed = [trip_us(link, size_bytes) / time.size for size_bytes in sizes_bytes]
+        needed = [round_trip_us(link, size_bytes) / time.size for size_bytes in sizes_bytes]
         axes.plot(needed, sizes_bytes / size.size, color=BLACK, linestyle=dashes, linewidth=1.3)
     axes.set(
         title=title,

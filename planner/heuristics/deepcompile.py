@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from planner.heuristics.eviction import Room
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 
 MIN_BYTES = 5 * 2**20
 BUDGET_SHARE = 0.9
@@ -42,7 +42,7 @@ def _offloaded(case: Case) -> tuple[int, ...]:
     return tuple(i for i in eligible if i not in kept)
 
 
-def _trips(case: Case, offloaded: tuple[int, ...]) -> Iterator[RuledTrip]:
+def _trips(case: Case, offloaded: tuple[int, ...]) -> Iterator[RuledSwap]:
     problem = case.problem
     room = Room(problem, int(BUDGET_SHARE * problem.budget_bytes))
     for i in offloaded:
@@ -55,4 +55,4 @@ def _trips(case: Case, offloaded: tuple[int, ...]) -> Iterator[RuledTrip]:
         while slot < gap.next_use_slot and problem.elapsed_us[slot + 1] <= covered_us:
             slot += 1
         room.take(gap.size_bytes, slot, gap.next_use_slot)
-        yield RuledTrip(i, gap.first_slot, gap.first_slot, slot, gap.next_use_slot)
+        yield RuledSwap(i, gap.first_slot, gap.first_slot, slot, gap.next_use_slot)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 from planner.plan.lanes import Direction, LaneLoad, lane_clock, link_load
 from planner.problem.problem import Problem
 
@@ -88,10 +88,10 @@ class _Walk:
         self.release_slot: dict[int, int] = {}
         self.in_slot: dict[int, int] = {}
         self.wasted: set[int] = set()
-        self.trips: list[RuledTrip] = []
+        self.trips: list[RuledSwap] = []
         self.now_us = self.waited_us = 0.0
 
-    def step(self) -> list[RuledTrip]:
+    def step(self) -> list[RuledSwap]:
         """Walks one step and returns the trips that end in it."""
         self.begin_slot += self.problem.slot_count
         self.begin_us += self.problem.compute_us
@@ -221,7 +221,7 @@ class _Walk:
                 in_slot = self.in_slot.pop(i)
                 self.take_bytes(in_slot, t, -self.size_bytes(i))
                 anchors = (self.out_slot[i], self.release_slot[i], in_slot, t)
-                self.trips.append(RuledTrip(i, *(slot - self.shift[i] for slot in anchors)))
+                self.trips.append(RuledSwap(i, *(slot - self.shift[i] for slot in anchors)))
 
     def end_us(self, direction: Direction, i: int) -> float:
         return self.clock.end_us(direction, self.problem.gaps[i].storage, self.now_us)

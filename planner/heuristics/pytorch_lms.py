@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from planner.heuristics.eviction import evictions
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 from planner.plan.plan import Boundary
 
 
@@ -25,9 +25,9 @@ def _page(case: Case) -> Ruled:
             return min(enough, key=lambda i: case.gaps[i].size_bytes)
         return min(idle, key=lambda i: case.gaps[i].first_slot)
 
-    def trip(i: int, slot: int) -> RuledTrip:
+    def trip(i: int, slot: int) -> RuledSwap:
         gap = case.gaps[i]
-        return RuledTrip(i, gap.first_slot, slot, gap.next_use_slot, gap.next_use_slot)
+        return RuledSwap(i, gap.first_slot, slot, gap.next_use_slot, gap.next_use_slot)
 
     evicted = evictions(case, range(len(case.gaps)), best_fit)
     return ruled(trip(i, slot) for i, slot in evicted.items())

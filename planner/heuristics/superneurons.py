@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from planner.heuristics.eviction import evictions, room_after
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 from profiles.schema.profile import StorageKind
 
 
@@ -34,14 +34,14 @@ SUPERNEURONS = Baseline(
 )
 
 
-def _trips(case: Case, evicted: dict[int, int]) -> Iterator[RuledTrip]:
+def _trips(case: Case, evicted: dict[int, int]) -> Iterator[RuledSwap]:
     room = room_after(case, evicted)
     for i in sorted(evicted, key=lambda i: case.gaps[i].next_use_slot):
         gap = case.gaps[i]
         told_slot = max(_prefetch_slot(case, gap.next_use_slot), evicted[i] + 1)
         in_slot = room.first_with_room(gap, told_slot)
         room.take(gap.size_bytes, in_slot, gap.next_use_slot)
-        yield RuledTrip(i, evicted[i], evicted[i], in_slot, gap.next_use_slot)
+        yield RuledSwap(i, evicted[i], evicted[i], in_slot, gap.next_use_slot)
 
 
 def _prefetch_slot(case: Case, use_slot: int) -> int:

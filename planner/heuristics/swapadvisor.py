@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from planner.heuristics.eviction import evictions, room_after
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 from planner.plan.plan import Boundary
 
 
@@ -35,10 +35,10 @@ SWAPADVISOR = Baseline(
 )
 
 
-def _trips(case: Case, evicted: dict[int, int]) -> Iterator[RuledTrip]:
+def _trips(case: Case, evicted: dict[int, int]) -> Iterator[RuledSwap]:
     room = room_after(case, evicted)
     for i in sorted(evicted, key=lambda i: case.gaps[i].next_use_slot):
         gap = case.gaps[i]
         in_slot = room.first_with_room(gap, evicted[i] + 1)
         room.take(gap.size_bytes, in_slot, gap.next_use_slot)
-        yield RuledTrip(i, gap.first_slot, evicted[i], in_slot, gap.next_use_slot)
+        yield RuledSwap(i, gap.first_slot, evicted[i], in_slot, gap.next_use_slot)

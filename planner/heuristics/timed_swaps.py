@@ -6,15 +6,15 @@ from enum import Enum, auto
 from itertools import accumulate
 from typing import NamedTuple
 
-from planner.plan.copy_times import COPY_ENGINE_ALONE, Engines
+from planner.plan.copy_times import DMA_ALONE, Engines
 from planner.plan.device_memory import Absence, resident_bytes
 from planner.plan.schedule import Action, ActionKind, Schedule
 from planner.plan.simulate import Timeline, simulate
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 
 
-class RuledTrip(NamedTuple):
+class RuledSwap(NamedTuple):
     """One gap used, with swap_out <= release < swap_in <= await.
 
     Unlike a plan's own trips it may be awaited before the gap ends: many rules wait too early.
@@ -52,22 +52,22 @@ class Ruled:
         streams: On what its copies run.
     """
 
-    trips: tuple[RuledTrip, ...]
+    trips: tuple[RuledSwap, ...]
     streams: Streams = Streams.ONE_EACH_WAY
 
 
-def ruled(trips: Iterable[RuledTrip], streams: Streams = Streams.ONE_EACH_WAY) -> Ruled:
+def ruled(trips: Iterable[RuledSwap], streams: Streams = Streams.ONE_EACH_WAY) -> Ruled:
     """Returns trips in order of swap-out, without those that would give nothing back."""
     useful = (trip for trip in trips if trip.release_slot < trip.swap_in_slot)
     return Ruled(tuple(sorted(useful, key=lambda trip: trip.swap_out_slot)), streams)
 
 
-def lower_trips(problem: Problem, trips: Sequence[RuledTrip]) -> Schedule:
+def lower_ruled_swaps(problem: Problem, trips: Sequence[RuledSwap]) -> Schedule:
     """Lowers trips to actions, at each anchor in the order of `ActionKind`."""
     anchors: list[list[Action]] = [[] for _ in range(problem.slot_count)]
     by_return = sorted(trips, key=_return_order)
 
-    def act(slot: int, kind: ActionKind, trip: RuledTrip) -> None:
+    def act(slot: int, kind: ActionKind, trip: RuledSwap) -> None:
         anchors[slot % problem.slot_count].append(Action(kind, problem.gaps[trip.gap].storage))
 
     for trip in trips:
@@ -81,7 +81,7 @@ def lower_trips(problem: Problem, trips: Sequence[RuledTrip]) -> Schedule:
     return tuple(tuple(actions) for actions in anchors)
 
 
-def held_bytes(problem: Problem, trips: Iterable[RuledTrip | Trip]) -> tuple[int, ...]:
+def held_bytes(problem: Problem, trips: Iterable[RuledSwap | TimedSwap]) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under trips: program order, whatever the clock."""
     return resident_bytes(
         problem.resident_bytes,
@@ -96,12 +96,12 @@ def held_bytes(problem: Problem, trips: Iterable[RuledTrip | Trip]) -> tuple[int
     )
 
 
-def _return_order(trip: RuledTrip) -> tuple[int, int]:
+def _return_order(trip: RuledSwap) -> tuple[int, int]:
     """Among copies back that one anchor issues, the one that is awaited first."""
     return (trip.await_slot - trip.swap_in_slot, trip.gap)
 
 
-def _slots_leaving(trip: RuledTrip) -> int:
+def _slots_leaving(trip: RuledSwap) -> int:
     """Among those that one anchor releases, the one that was issued longest ago."""
     return trip.release_slot - trip.swap_out_slot
 
@@ -113,13 +113,13 @@ def own_stall_us(problem: Problem, ruled: Ruled) -> float:
     return timeline(problem, ruled).total_stall_us
 
 
-def timeline(problem: Problem, ruled: Ruled, engines: Engines = COPY_ENGINE_ALONE) -> Timeline:
+def timeline(problem: Problem, ruled: Ruled, engines: Engines = DMA_ALONE) -> Timeline:
     """Simulates trips as plans are simulated, one stream each way."""
     return simulate(
         durations_us=problem.durations_us,
         sizes_bytes={gap.storage: gap.size_bytes for gap in problem.gaps},
         link=problem.link,
-        schedule=lower_trips(problem, ruled.trips),
+        schedule=lower_ruled_swaps(problem, ruled.trips),
         engines=engines,
     )
 
@@ -152,7 +152,7 @@ def one_stream_stall_us(problem: Problem, ruled: Ruled) -> float:
     ends_us: dict[tuple[ActionKind, int], float] = {}
     elapsed_us = tuple(accumulate(problem.durations_us, initial=0.0))
     free_us = waited_us = 0.0
-    for t, actions in enumerate(lower_trips(problem, ruled.trips)):
+    for t, actions in enumerate(lower_ruled_swaps(problem, ruled.trips)):
         now_us = elapsed_us[t] + waited_us
         for kind, storage in actions:
             if kind in rates:

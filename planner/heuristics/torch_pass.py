@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, Streams, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, Streams, ruled
 
 SOURCE = "torch 2.13, enable_activation_offloading"
 SIMPLIFIED = "every activation is marked for offloading; the bandwidth it is told is the link's"
@@ -48,13 +48,13 @@ def _plan(case: Case, release_slot: Callable[[int], int]) -> Ruled:
     return ruled(_trips(case, release_slot), Streams.ONE_FOR_BOTH)
 
 
-def _trips(case: Case, release_slot: Callable[[int], int]) -> Iterator[RuledTrip]:
+def _trips(case: Case, release_slot: Callable[[int], int]) -> Iterator[RuledSwap]:
     reload_slots = _reload_slots(case)
     for i in case.activations():
         gap = case.gaps[i]
         if release_slot(i) < gap.next_use_slot:
             in_slot = max(reload_slots[i], release_slot(i) + 1)
-            yield RuledTrip(i, gap.first_slot, release_slot(i), in_slot, gap.next_use_slot)
+            yield RuledSwap(i, gap.first_slot, release_slot(i), in_slot, gap.next_use_slot)
 
 
 def _reload_slots(case: Case) -> dict[int, int]:

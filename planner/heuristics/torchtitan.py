@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 
 
 def _plan(case: Case) -> Ruled:
@@ -34,7 +34,7 @@ def _eligible(case: Case) -> list[int]:
     return [i for i in case.activations() if case.gaps[i].first_slot < last_layer.first_slot]
 
 
-def _trips(case: Case, offloaded: Iterable[int]) -> Iterator[RuledTrip]:
+def _trips(case: Case, offloaded: Iterable[int]) -> Iterator[RuledSwap]:
     layers = case.step.layers
     for i in offloaded:
         gap = case.gaps[i]
@@ -43,4 +43,4 @@ def _trips(case: Case, offloaded: Iterable[int]) -> Iterator[RuledTrip]:
         ahead = layers[max(0, case.step.layer_at(gap.next_use_slot) - 1)]
         in_slot = min(max(ahead.first_slot, release_slot + 1), gap.next_use_slot)
         if release_slot < gap.next_use_slot:
-            yield RuledTrip(i, gap.first_slot, release_slot, in_slot, gap.next_use_slot)
+            yield RuledSwap(i, gap.first_slot, release_slot, in_slot, gap.next_use_slot)

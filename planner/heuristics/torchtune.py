@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, Streams, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, Streams, ruled
 
 MAX_FWD_STASH = 5
 
@@ -31,12 +31,12 @@ TORCHTUNE = Baseline(
 )
 
 
-def _trips(case: Case) -> Iterator[RuledTrip]:
+def _trips(case: Case) -> Iterator[RuledSwap]:
     packed = sorted((_packed_slot(case, i), i) for i in case.activations())
     for (_, i), (later_slot, _) in zip(packed, packed[MAX_FWD_STASH:], strict=False):
         gap = case.gaps[i]
         release_slot = max(gap.first_slot, later_slot)
-        yield RuledTrip(i, gap.first_slot, release_slot, gap.next_use_slot, gap.next_use_slot)
+        yield RuledSwap(i, gap.first_slot, release_slot, gap.next_use_slot, gap.next_use_slot)
 
 
 def _packed_slot(case: Case, i: int) -> int:

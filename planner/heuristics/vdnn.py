@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from planner.heuristics.heuristic import Baseline, KnownFrom
 from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, ruled
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
 
 SOURCE = "Rhu et al. 2016, arXiv:1602.08124"
 SIMPLIFIED = (
@@ -63,7 +63,7 @@ def _plan(case: Case, offloaded: Iterable[int]) -> Ruled:
 
 def _trips(
     case: Case, moved: Iterable[int], releases: dict[int, int], prefetches: dict[int, int]
-) -> Iterator[RuledTrip]:
+) -> Iterator[RuledSwap]:
     for i in moved:
         gap = case.gaps[i]
         in_slot = await_slot = gap.next_use_slot
@@ -71,7 +71,7 @@ def _trips(
             layer = case.step.layers[prefetches[i]]
             in_slot = max(layer.first_slot, releases[i] + 1)
             await_slot = max(layer.end_slot, in_slot)
-        yield RuledTrip(i, gap.first_slot, releases[i], in_slot, await_slot)
+        yield RuledSwap(i, gap.first_slot, releases[i], in_slot, await_slot)
 
 
 def _prefetches(case: Case, moved: Iterable[int]) -> dict[int, int]:

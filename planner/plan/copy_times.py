@@ -1,7 +1,7 @@
 """How long a copy keeps its lane, by the engine that carries it, and which engine is the fastest.
 
 The copy engine takes the link's latency and its bytes over the link's rate. Kernels take what was
-measured of them (`profiles.schema.link.EngineRate`), between two measured sizes in proportion.
+measured of them (`profiles.schema.link.MethodRate`), between two measured sizes in proportion.
 
 [Note: when a kernel carries] A kernel takes processors from compute, so it must be faster than the
 copy engine by both counts: by the link's figures, which plans are timed with, and by what was
@@ -19,26 +19,26 @@ from types import MappingProxyType
 
 from planner.plan.lanes import Direction, LaneLoad, link_load, rate_bytes_per_us
 from planner.plan.schedule import Action, ActionKind, Schedule
-from profiles.schema.link import CopyEngine, EngineRate
+from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link
 
 DIRECTIONS = {ActionKind.SWAP_OUT: Direction.D2H, ActionKind.SWAP_IN: Direction.H2D}
-KERNELS = (CopyEngine.VECTOR_KERNEL, CopyEngine.BATCH_KERNEL, CopyEngine.BITPACK_KERNEL)
+KERNELS = (CopyMethod.VECTOR_KERNEL, CopyMethod.BATCH_KERNEL, CopyMethod.BITPACK_KERNEL)
 """Those that carry whole storages."""
 
-Engines = Mapping[int, CopyEngine]
+Engines = Mapping[int, CopyMethod]
 """What carries each storage that no copy engine does, by id."""
-COPY_ENGINE_ALONE: Engines = MappingProxyType({})
+DMA_ALONE: Engines = MappingProxyType({})
 
 
-def copy_us(link: Link, direction: Direction, size_bytes: int, engine: CopyEngine) -> float:
+def copy_us(link: Link, direction: Direction, size_bytes: int, engine: CopyMethod) -> float:
     """Returns how long a copy takes among others of its kind."""
-    if engine is CopyEngine.COPY_ENGINE or not _rows(link, engine):
+    if engine is CopyMethod.DMA or not _rows(link, engine):
         return link.latency_us + size_bytes / rate_bytes_per_us(link, direction)
     return measured_us(link, direction, size_bytes, engine)
 
 
-def measured_us(link: Link, direction: Direction, size_bytes: int, engine: CopyEngine) -> float:
+def measured_us(link: Link, direction: Direction, size_bytes: int, engine: CopyMethod) -> float:
     """Returns what was measured of an engine for a copy among others of its kind.
 
     Raises:
@@ -58,7 +58,7 @@ def measured_us(link: Link, direction: Direction, size_bytes: int, engine: CopyE
     return times_us[above - 1] + share * (times_us[above] - times_us[above - 1])
 
 
-def engine_for(link: Link, size_bytes: int, *, is_mask: bool) -> CopyEngine:
+def engine_for(link: Link, size_bytes: int, *, is_mask: bool) -> CopyMethod:
     """Returns the engine that takes the least time there and back; the copy engine if in doubt.
 
     Args:
@@ -69,35 +69,34 @@ def engine_for(link: Link, size_bytes: int, *, is_mask: bool) -> CopyEngine:
     See [Note: when a kernel carries].
     """
 
-    def both_ways_us(engine: CopyEngine) -> float:
+    def both_ways_us(engine: CopyMethod) -> float:
         return sum(copy_us(link, direction, size_bytes, engine) for direction in Direction)
 
     kernels = [kernel for kernel in KERNELS if _may_carry(link, kernel, size_bytes, is_mask)]
-    best = min([CopyEngine.COPY_ENGINE, *kernels], key=both_ways_us)
-    if _rows(link, CopyEngine.COPY_ENGINE):
+    best = min([CopyMethod.DMA, *kernels], key=both_ways_us)
+    if _rows(link, CopyMethod.DMA):
         beside_us = sum(
-            measured_us(link, direction, size_bytes, CopyEngine.COPY_ENGINE)
-            for direction in Direction
+            measured_us(link, direction, size_bytes, CopyMethod.DMA) for direction in Direction
         )
         if beside_us <= both_ways_us(best):
-            return CopyEngine.COPY_ENGINE
+            return CopyMethod.DMA
     return best
 
 
-def _may_carry(link: Link, kernel: CopyEngine, size_bytes: int, is_mask: bool) -> bool:
+def _may_carry(link: Link, kernel: CopyMethod, size_bytes: int, is_mask: bool) -> bool:
     rows = _rows(link, kernel)
-    if kernel is CopyEngine.BITPACK_KERNEL:
+    if kernel is CopyMethod.BITPACK_KERNEL:
         return bool(rows) and is_mask
     return bool(rows) and size_bytes <= rows[-1].size_bytes
 
 
 def launch_us(
-    link: Link, direction: Direction, sizes_bytes: Sequence[int], engine: CopyEngine
+    link: Link, direction: Direction, sizes_bytes: Sequence[int], engine: CopyMethod
 ) -> float:
     """Returns how long one launch takes; see [Note: batches]."""
     rows_us = sum(copy_us(link, direction, size, engine) for size in sizes_bytes)
-    alone = CopyEngine.VECTOR_KERNEL
-    if engine is not CopyEngine.BATCH_KERNEL or not any(r.engine is alone for r in link.engines):
+    alone = CopyMethod.VECTOR_KERNEL
+    if engine is not CopyMethod.BATCH_KERNEL or not any(r.engine is alone for r in link.engines):
         return rows_us
     return max(rows_us, *(copy_us(link, direction, size, alone) for size in sizes_bytes))
 
@@ -120,8 +119,8 @@ def batches(actions: Sequence[Action], engines: Engines) -> list[list[Action]]:
     """Returns an anchor's copies of one direction, those that one launch carries together."""
     groups: list[list[Action]] = []
     for action in actions:
-        batched = engines.get(action.storage) is CopyEngine.BATCH_KERNEL
-        if batched and groups and engines.get(groups[-1][-1].storage) is CopyEngine.BATCH_KERNEL:
+        batched = engines.get(action.storage) is CopyMethod.BATCH_KERNEL
+        if batched and groups and engines.get(groups[-1][-1].storage) is CopyMethod.BATCH_KERNEL:
             groups[-1].append(action)
         else:
             groups.append([action])
@@ -141,8 +140,8 @@ def _loads_of(
     loads: list[LaneLoad | None] = []
     for group in batches([Action(kind, storage) for storage in storages], engines):
         sizes = [sizes_bytes[action.storage] for action in group]
-        engine = engines.get(group[0].storage, CopyEngine.COPY_ENGINE)
-        if engine is CopyEngine.COPY_ENGINE:
+        engine = engines.get(group[0].storage, CopyMethod.DMA)
+        if engine is CopyMethod.DMA:
             loads.append(link_load(link, sizes[0]))
             continue
         # The lane is taken for as long as the launch lasts; the others of it end with the first.
@@ -152,9 +151,9 @@ def _loads_of(
     return loads
 
 
-def _rows(link: Link, engine: CopyEngine) -> list[EngineRate]:
+def _rows(link: Link, engine: CopyMethod) -> list[MethodRate]:
     return sorted((r for r in link.engines if r.engine is engine), key=lambda r: r.size_bytes)
 
 
-def _rate(row: EngineRate, direction: Direction) -> float:
+def _rate(row: MethodRate, direction: Direction) -> float:
     return row.d2h_bytes_per_us if direction is Direction.D2H else row.h2d_bytes_per_us

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from planner.plan.plan import Plan
 
 
-class HostTrip(Protocol):
+class HostSwap(Protocol):
     """A trip as the host pool sees it; a plan's `Swap` is one."""
 
     @property
@@ -82,7 +82,7 @@ class HostNeeds:
 
 
 def host_needs(
-    trips: Sequence[HostTrip], sizes_bytes: Mapping[int, int], slot_count: int
+    trips: Sequence[HostSwap], sizes_bytes: Mapping[int, int], slot_count: int
 ) -> HostNeeds:
     """Returns what trips occupy.
 
@@ -107,7 +107,7 @@ def host_needs(
     return HostNeeds(tuple(needs), tuple(of_trip))
 
 
-def _groups(trips: Sequence[HostTrip], positions: Sequence[int]) -> list[list[int]]:
+def _groups(trips: Sequence[HostSwap], positions: Sequence[int]) -> list[list[int]]:
     """A storage's trips, split before each that copies; the step repeats, so the first may come
     last."""
     copying = [n for n, position in enumerate(positions) if not trips[position].clean]
@@ -122,7 +122,7 @@ def _groups(trips: Sequence[HostTrip], positions: Sequence[int]) -> list[list[in
     return groups
 
 
-def _ends(trips: Sequence[HostTrip], group: Sequence[int]) -> tuple[int, int]:
+def _ends(trips: Sequence[HostSwap], group: Sequence[int]) -> tuple[int, int]:
     return trips[group[0]].swap_out_slot, trips[group[-1]].await_slot
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from profiles.schema.files import Count, FileRecord, Microseconds, Record, read_file, write_file
-from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.link import CopyMethod, host_size_bytes
 from profiles.schema.model_description import ModelDescription
 from profiles.schema.profile import Device, Link, Provenance, StorageKind, WorkloadSource
 
@@ -112,7 +112,7 @@ class Swap(Record):
     await_slot: Count
     host_offset_bytes: Count
     clean: bool
-    engine: CopyEngine
+    engine: CopyMethod
 
     def host_bytes_of(self, size_bytes: int) -> int:
         """Returns what a storage's bytes take on the host, and on the link."""
@@ -223,16 +223,16 @@ class Plan(FileRecord):
         return next(storage for storage in self.storages if storage.id == storage_id)
 
     @property
-    def engines(self) -> dict[int, CopyEngine]:
+    def engines(self) -> dict[int, CopyMethod]:
         """What carries storages that the copy engine does not, by id."""
-        return {s.storage: s.engine for s in self.swaps if s.engine is not CopyEngine.COPY_ENGINE}
+        return {s.storage: s.engine for s in self.swaps if s.engine is not CopyMethod.DMA}
 
     @property
     def host_sizes_bytes(self) -> dict[int, int]:
         """Bytes that each storage takes in the host pool, by id."""
         engines = self.engines
         return {
-            s.id: host_size_bytes(engines.get(s.id, CopyEngine.COPY_ENGINE), s.size_bytes)
+            s.id: host_size_bytes(engines.get(s.id, CopyMethod.DMA), s.size_bytes)
             for s in self.storages
         }
 

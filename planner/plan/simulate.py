@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from planner.plan.copy_times import COPY_ENGINE_ALONE, DIRECTIONS, Engines, lane_loads
+from planner.plan.copy_times import DIRECTIONS, DMA_ALONE, Engines, lane_loads
 from planner.plan.lanes import Copy, Direction, LaneClock, LaneLoad, lane_clock, same_unfinished
 from planner.plan.schedule import Action, ActionKind, Schedule, lower
 from profiles.schema.profile import Link
@@ -55,7 +55,7 @@ def simulate(
     sizes_bytes: Mapping[int, int],
     link: Link,
     schedule: Schedule,
-    engines: Engines = COPY_ENGINE_ALONE,
+    engines: Engines = DMA_ALONE,
 ) -> Timeline:
     """Simulates a step that repeats.
 

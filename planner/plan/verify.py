@@ -15,7 +15,7 @@ from planner.plan.simulate import simulate_plan
 from planner.plan.verify_host import host_faults
 from profiles.schema.checks import first_double, kind_fault, model_fault, sum_faults, threads_fault
 from profiles.schema.errors import FileError
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import BEGIN, END
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def structure_fault(plan: "Plan") -> str | None:
         _storage_faults,
         _slot_faults,
         _swap_faults,
-        _trip_faults,
+        _overlap_faults,
         host_faults,
         _memory_faults,
     )
@@ -125,7 +125,7 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
     storages = {storage.id: storage for storage in plan.storages}
     shown_slots = _first_shown(plan)
     engines = plan.engines
-    measured = {CopyEngine.COPY_ENGINE, *(rate.engine for rate in plan.link.engines)}
+    measured = {CopyMethod.DMA, *(rate.engine for rate in plan.link.engines)}
     for position, swap in enumerate(plan.swaps):
         where = f"swaps[{position}]"
         if swap.storage not in storages:
@@ -185,20 +185,20 @@ def _engine_faults(
     where: str,
     swap: "Swap",
     storage: "PlannedStorage",
-    engines: Mapping[int, CopyEngine],
-    measured: Collection[CopyEngine],
+    engines: Mapping[int, CopyMethod],
+    measured: Collection[CopyMethod],
 ) -> Iterator[str]:
-    expected = engines.get(swap.storage, CopyEngine.COPY_ENGINE)
+    expected = engines.get(swap.storage, CopyMethod.DMA)
     if swap.engine is not expected:
         yield (
             f"{where}.engine is {swap.engine.value!r}, expected {expected.value!r} as in another "
             f"swap of storage {swap.storage}"
         )
-    if swap.engine is CopyEngine.STRIDED_KERNEL:
+    if swap.engine is CopyMethod.STRIDED_KERNEL:
         yield f"{where}.engine is {swap.engine.value!r}, expected one that carries whole storages"
     if swap.engine not in measured:
         yield f"{where}.engine is {swap.engine.value!r}, expected one with rates in link.engines"
-    if swap.engine is CopyEngine.BITPACK_KERNEL and not storage.is_mask:
+    if swap.engine is CopyMethod.BITPACK_KERNEL and not storage.is_mask:
         yield (
             f"{where}.engine is {swap.engine.value!r}, expected a storage of bools, not "
             f"{storage.name!r}"
@@ -230,7 +230,7 @@ def _shown_faults(
         )
 
 
-def _trip_faults(plan: "Plan") -> Iterator[str]:
+def _overlap_faults(plan: "Plan") -> Iterator[str]:
     """Two trips of one storage must not touch: one anchor issues before it awaits."""
     trips: dict[int, list[int]] = {}
     for position, swap in enumerate(plan.swaps):

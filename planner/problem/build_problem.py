@@ -5,7 +5,7 @@ from dataclasses import replace
 from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary
 from planner.problem.gaps import candidate_gaps, gap_parts, useful_gaps
-from planner.problem.host_layout import whole_trips_fit_host
+from planner.problem.host_layout import whole_gaps_fit_host
 from planner.problem.problem import Problem
 from profiles.schema.profile import Link, Profile
 
@@ -42,7 +42,7 @@ def problem_of(
         budget_bytes=budget_bytes,
         host_budget_bytes=host_budget_bytes,
     )
-    if whole_trips_fit_host(whole, whole.whole_set):
+    if whole_gaps_fit_host(whole, whole.whole_set):
         return whole
     gaps = gap_parts(whole.whole_gaps, whole.slot_count)
     return replace(whole, part_gaps=useful_gaps(gaps, resident_bytes, budget_bytes))

@@ -11,10 +11,10 @@ from planner.plan.host_memory import (
     pool_bytes,
 )
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 
 
-class _PlacedTrip(NamedTuple):
+class _PlacedSwap(NamedTuple):
     """A trip as the host pool sees it."""
 
     storage: int
@@ -23,15 +23,15 @@ class _PlacedTrip(NamedTuple):
     clean: bool
 
 
-def trip_offsets(
-    problem: Problem, chosen: Collection[int], trips: Sequence[Trip]
+def swap_offsets(
+    problem: Problem, chosen: Collection[int], trips: Sequence[TimedSwap]
 ) -> tuple[int, ...]:
     """Returns an offset for each trip.
 
     Laid out as they are; or, if that takes no more bytes and each has a copy of its own, as the
     whole gaps they were chosen from, because a set chosen for its layout must keep it.
     """
-    found = trip_needs(problem, trips)
+    found = swap_needs(problem, trips)
     offsets = host_offsets(found.needs)
     tight = pool_bytes(found.needs, offsets) == peak_need_bytes(found.needs)
     if tight or any(trip.clean for trip in trips):
@@ -46,33 +46,33 @@ def trip_offsets(
     return tuple(best[need] for need in found.of_trip)
 
 
-def fits_host(problem: Problem, chosen: Collection[int], trips: Sequence[Trip]) -> bool:
+def fits_host(problem: Problem, chosen: Collection[int], trips: Sequence[TimedSwap]) -> bool:
     """Whether the host pool can hold these trips."""
     if problem.host_budget_bytes is None:
         return True
-    found = trip_needs(problem, trips)
+    found = swap_needs(problem, trips)
     if peak_need_bytes(found.needs) > problem.host_budget_bytes:
         return False
-    offsets = trip_offsets(problem, chosen, trips)
+    offsets = swap_offsets(problem, chosen, trips)
     by_need = dict(zip(found.of_trip, offsets, strict=True))
     layout = [by_need[need] for need in range(len(found.needs))]
     return pool_bytes(found.needs, layout) <= problem.host_budget_bytes
 
 
-def whole_trips_pool_bytes(problem: Problem, chosen: Iterable[int]) -> int:
+def whole_gaps_pool_bytes(problem: Problem, chosen: Iterable[int]) -> int:
     """Returns the host pool that whole trips of a chosen set take, each with its own copy."""
     found = whole_needs(problem, sorted(chosen))
     return pool_bytes(found.needs, host_offsets(found.needs))
 
 
-def whole_trips_fit_host(problem: Problem, chosen: Iterable[int]) -> bool:
+def whole_gaps_fit_host(problem: Problem, chosen: Iterable[int]) -> bool:
     """Whether the host pool can hold every chosen gap from end to end."""
     if problem.host_budget_bytes is None:
         return True
-    return whole_trips_pool_bytes(problem, chosen) <= problem.host_budget_bytes
+    return whole_gaps_pool_bytes(problem, chosen) <= problem.host_budget_bytes
 
 
-def trip_needs(problem: Problem, trips: Sequence[Trip]) -> HostNeeds:
+def swap_needs(problem: Problem, trips: Sequence[TimedSwap]) -> HostNeeds:
     """Returns what trips occupy."""
     placed = [_placed(problem, trip.gap, trip.swap_out_slot, trip.clean) for trip in trips]
     return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
@@ -84,6 +84,6 @@ def whole_needs(problem: Problem, order: Sequence[int]) -> HostNeeds:
     return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
 
 
-def _placed(problem: Problem, i: int, swap_out_slot: int, clean: bool) -> _PlacedTrip:
+def _placed(problem: Problem, i: int, swap_out_slot: int, clean: bool) -> _PlacedSwap:
     gap, count = problem.gaps[i], problem.slot_count
-    return _PlacedTrip(gap.storage, swap_out_slot % count, gap.next_use_slot % count, clean)
+    return _PlacedSwap(gap.storage, swap_out_slot % count, gap.next_use_slot % count, clean)

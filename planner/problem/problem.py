@@ -10,7 +10,7 @@ from planner.plan.device_memory import Absence, resident_bytes
 from planner.plan.lanes import Direction, rate_bytes_per_us
 from planner.plan.plan import Boundary
 from planner.problem.gaps import Gap
-from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.link import CopyMethod, host_size_bytes
 from profiles.schema.profile import Link
 
 REPEATED_STEPS = 8
@@ -84,7 +84,7 @@ class Problem:
             gap.storage: engine_for(self.link, gap.size_bytes, is_mask=gap.is_mask)
             for gap in (self.gaps if self.link.engines else ())
         }
-        return {i: engine for i, engine in chosen.items() if engine is not CopyEngine.COPY_ENGINE}
+        return {i: engine for i, engine in chosen.items() if engine is not CopyMethod.DMA}
 
     @cached_property
     def d2h_us(self) -> tuple[float, ...]:
@@ -139,13 +139,13 @@ class Problem:
                 self.link,
                 direction,
                 gap.size_bytes,
-                self.engines.get(gap.storage, CopyEngine.COPY_ENGINE),
+                self.engines.get(gap.storage, CopyMethod.DMA),
             )
             for gap in self.gaps
         )
 
     def _host_bytes(self, gap: Gap) -> int:
-        engine = self.engines.get(gap.storage, CopyEngine.COPY_ENGINE)
+        engine = self.engines.get(gap.storage, CopyMethod.DMA)
         return host_size_bytes(engine, gap.size_bytes)
 
     def open_slices(self, gap: Gap) -> tuple[slice, ...]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Trip(NamedTuple):
+class TimedSwap(NamedTuple):
     """One gap used: the anchors of its swap. The await is always the gap's end.
 
     Slots count as the gap's do, on past the end of the step.

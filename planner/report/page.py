@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.simulate import Timeline, simulate_plan
-from planner.report.simulated_swaps import Trip, trips, waits_table
+from planner.report.simulated_swaps import SimulatedSwap, trips, waits_table
 from planner.report.text import certificate_rows, link_text, workload_text
 from profiles.schema.files import CREATED_BY, write_atomically
 from profiles.schema.units import size_text, time_text
@@ -89,7 +89,7 @@ def _slot_columns(plan: "Plan", timeline: Timeline) -> dict[str, list[Any]]:
     }
 
 
-def _swap_columns(moved: Sequence[Trip]) -> dict[str, list[Any]]:
+def _swap_columns(moved: Sequence[SimulatedSwap]) -> dict[str, list[Any]]:
     return {
         "name": [trip.storage.name for trip in moved],
         "kind": [trip.storage.kind.value for trip in moved],

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.simulate import Copy, Timeline, simulate_plan
-from planner.report.simulated_swaps import Trip, trips
+from planner.report.simulated_swaps import SimulatedSwap, trips
 from planner.report.text import certificate_rows, workload_text
 from profiles.schema.files import CREATED_BY, write_atomically
 
@@ -200,7 +200,7 @@ def _slot_args(plan: "Plan", t: int) -> Event:
     return {"slot": t, "op_that_needs_most": slot.peak_op, **dict(shown)}
 
 
-def _copy_events(plan: "Plan", moved: Sequence[Trip], step: _Step) -> Iterator[Event]:
+def _copy_events(plan: "Plan", moved: Sequence[SimulatedSwap], step: _Step) -> Iterator[Event]:
     for trip in moved:
         args = _copy_args(plan, trip)
         if trip.out is not None:
@@ -210,7 +210,7 @@ def _copy_events(plan: "Plan", moved: Sequence[Trip], step: _Step) -> Iterator[E
         yield _copy_slice(Lane.H2D, trip, trip.back, step, args | slack)
 
 
-def _copy_args(plan: "Plan", trip: Trip) -> Event:
+def _copy_args(plan: "Plan", trip: SimulatedSwap) -> Event:
     swap, storage = trip.swap, trip.storage
     return {
         "storage": storage.id,
@@ -226,7 +226,9 @@ def _copy_args(plan: "Plan", trip: Trip) -> Event:
     }
 
 
-def _copy_slice(lane: Lane, trip: Trip, copy: Copy, step: _Step, args: Mapping[str, Any]) -> Event:
+def _copy_slice(
+    lane: Lane, trip: SimulatedSwap, copy: Copy, step: _Step, args: Mapping[str, Any]
+) -> Event:
     begin_us = step.begin_us
     return slice_event(
         lane, trip.storage.name, begin_us + copy.start_us, begin_us + copy.end_us, args
@@ -248,10 +250,10 @@ def _counter_events(plan: "Plan", timeline: Timeline, step: _Step) -> Iterator[E
             before = size_bytes
 
 
-def _arrows(moved: Sequence[Trip]) -> Iterator[_Arrow]:
+def _arrows(moved: Sequence[SimulatedSwap]) -> Iterator[_Arrow]:
     """Pairs each copy back with the copy to the host that it reads: for a clean swap, an earlier
     trip's. Bytes that nothing ever writes were copied before the first step: no arrow."""
-    by_storage: dict[int, list[Trip]] = defaultdict(list)
+    by_storage: dict[int, list[SimulatedSwap]] = defaultdict(list)
     for trip in moved:
         by_storage[trip.storage.id].append(trip)
     for row in by_storage.values():

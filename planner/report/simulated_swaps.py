@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trip:
+class SimulatedSwap:
     """One swap, simulated. Times count from the begin of the step in which a copy is issued.
 
     Attributes:
@@ -44,7 +44,7 @@ class Trip:
     back_in_next_step: bool
 
 
-def trips(plan: "Plan", timeline: Timeline) -> tuple[Trip, ...]:
+def trips(plan: "Plan", timeline: Timeline) -> tuple[SimulatedSwap, ...]:
     """Returns a plan's swaps, in their order, with their copies.
 
     Args:
@@ -77,13 +77,13 @@ def _by_storage(
 
 def _trip(
     timeline: Timeline, swap: "Swap", storage: "PlannedStorage", out: Copy | None, back: Copy
-) -> Trip:
+) -> SimulatedSwap:
     out_slack_us = None
     if out is not None:
         asked_us = _asked_us(timeline, swap.release_slot, since_slot=swap.swap_out_slot)
         out_slack_us = asked_us - out.end_us
     asked_us = _asked_us(timeline, swap.await_slot, since_slot=swap.swap_in_slot)
-    return Trip(
+    return SimulatedSwap(
         swap=swap,
         storage=storage,
         out=out,
@@ -123,7 +123,7 @@ def waits_table(plan: "Plan") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("slot")
 
 
-def _late_copies(moved: tuple[Trip, ...]) -> dict[int, list[str]]:
+def _late_copies(moved: tuple[SimulatedSwap, ...]) -> dict[int, list[str]]:
     late: dict[int, list[str]] = defaultdict(list)
     for trip in moved:
         if trip.out_slack_us is not None and trip.out_slack_us < 0:

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from planner.plan.plan import BoundSource, Plan, Proof
-from profiles.schema.link import NOTHING_SHARED, CopyEngine, Figure, Sharing
+from profiles.schema.link import NOTHING_SHARED, CopyMethod, Figure, Sharing
 from profiles.schema.profile import Link, Profile
 from profiles.schema.units import rate_text, size_text, time_text
 
@@ -63,7 +63,7 @@ def swaps_text(plan: Plan) -> str:
     of_them += [
         f"{count} by {engine.value.replace('_', ' ')}"
         for engine, count in Counter(swap.engine for swap in plan.swaps).items()
-        if engine is not CopyEngine.COPY_ENGINE
+        if engine is not CopyMethod.DMA
     ]
     return f"{len(plan.swaps)}" + (f" ({', '.join(of_them)})" if of_them else "")
 

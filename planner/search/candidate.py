@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 
 
 class OutOrder(Enum):
@@ -124,7 +124,7 @@ class Timing(NamedTuple):
     """
 
     chosen: frozenset[int]
-    trips: tuple[Trip, ...]
+    trips: tuple[TimedSwap, ...]
     waits: tuple[Wait, ...]
 
     @property

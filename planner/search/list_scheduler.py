@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from planner.plan.lanes import SAME_US
 from planner.problem.gaps import Gap
 from planner.problem.problem import REPEATED_STEPS, Problem
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 from planner.search.candidate import NO_HOLD, Draft, OutOrder, Timing, Wait
 from planner.search.walk_lanes import walk_lanes
 
@@ -37,7 +37,7 @@ MAX_STEPS = REPEATED_STEPS - 2
 """Steps walked before the boundary is shut."""
 
 
-def schedule_trips(problem: Problem, draft: Draft) -> Timing:
+def schedule_swaps(problem: Problem, draft: Draft) -> Timing:
     """Builds the timing of a draft whose set fits.
 
     Gaps that turn out to be in nobody's way are left resident, so the trips may be fewer.
@@ -72,7 +72,7 @@ class _Decided(NamedTuple):
     """One trip as decided, with its place among what is issued at the same anchor."""
 
     place: tuple[int, int]
-    trip: Trip
+    trip: TimedSwap
 
 
 class _Walk:
@@ -396,10 +396,10 @@ class _Walk:
         out_slot, release_slot, in_slot = (
             record[i] - self.shift[i] for record in (self.out_slot, self.release_slot, self.in_slot)
         )
-        trip = Trip(i, out_slot, release_slot, in_slot, i in self.clean)
+        trip = TimedSwap(i, out_slot, release_slot, in_slot, i in self.clean)
         self.decided[i] = _Decided(self.out_place[i], trip)
 
-    def trips(self) -> tuple[Trip, ...]:
+    def trips(self) -> tuple[TimedSwap, ...]:
         """The trips of the last step walked, in order of issue."""
         return tuple(decided.trip for decided in sorted(self.decided.values()))
 

@@ -17,7 +17,7 @@ from planner.plan.lanes import SAME_US
 from planner.problem.host_layout import fits_host
 from planner.problem.problem import Problem
 from planner.search.candidate import NEVER, NO_HOLD, POLICIES, Draft, Hold, Policy, Timing
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from planner.search.starting_sets import copy_sources, without_needless
 from planner.search.warm_starts import Start
 from profiles.schema.progress import Progress
@@ -255,7 +255,7 @@ class Search:
 
     def _time(self, draft: Draft) -> Answer:
         """Times a draft and keeps the answer if it is the best so far."""
-        return self._keep(draft, schedule_trips(self.problem, draft))
+        return self._keep(draft, schedule_swaps(self.problem, draft))
 
     def _keep(self, draft: Draft, timing: Timing) -> Answer:
         kept = replace(draft, chosen=timing.chosen)

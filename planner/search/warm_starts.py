@@ -14,9 +14,9 @@ from planner.heuristics.step_view import StepView
 from planner.heuristics.swapadvisor import SWAPADVISOR
 from planner.heuristics.task import Case
 from planner.heuristics.teraio import G10, TERAIO
-from planner.heuristics.timed_swaps import Ruled, RuledTrip, held_bytes, timeline
+from planner.heuristics.timed_swaps import Ruled, RuledSwap, held_bytes, timeline
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import Trip
+from planner.problem.timed_swap import TimedSwap
 from planner.search.candidate import QUICK_POLICIES, Draft, Hold, Timing, Wait
 from profiles.schema.profile import Profile
 
@@ -63,7 +63,7 @@ def published_timing(problem: Problem, ruled: Ruled) -> Timing:
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
         trips=tuple(
-            Trip(trip.gap, trip.swap_out_slot, trip.release_slot, trip.swap_in_slot)
+            TimedSwap(trip.gap, trip.swap_out_slot, trip.release_slot, trip.swap_in_slot)
             for trip in late
         ),
         waits=tuple(
@@ -89,7 +89,7 @@ def _as_published(ruled: Ruled) -> Draft:
     return Draft(frozenset(holds), QUICK_POLICIES[0], holds)
 
 
-def _waited_for(problem: Problem, trips: tuple[RuledTrip, ...]) -> dict[int, int]:
+def _waited_for(problem: Problem, trips: tuple[RuledSwap, ...]) -> dict[int, int]:
     """For each slot whose anchor may wait, a gap whose copy is waited for there."""
     slots = {trip.release_slot % problem.slot_count: trip.gap for trip in trips}
     return slots | {trip.await_slot % problem.slot_count: trip.gap for trip in trips}

@@ -10,7 +10,7 @@ from planner.heuristics.timed_swaps import held_bytes, own_stall_us
 from planner.plan.plan import Boundary
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, Draft
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from profiles.schema.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Comparison:
 def _retimed(problem: Problem, chosen: frozenset[int]) -> float | None:
     if not problem.fits(chosen):
         return None
-    return min(schedule_trips(problem, Draft(chosen, policy)).stall_us for policy in POLICIES)
+    return min(schedule_swaps(problem, Draft(chosen, policy)).stall_us for policy in POLICIES)
 
 
 def comparison_table(rows: Sequence[Row], known: Sequence[Baseline]) -> "pd.DataFrame":

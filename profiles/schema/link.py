@@ -10,24 +10,24 @@ from profiles.schema.files import Count, Rate, Record
 BOOLS_PER_BYTE = 8
 
 
-class CopyEngine(StrEnum):
+class CopyMethod(StrEnum):
     """What carries a copy.
 
-    COPY_ENGINE: The device's own copy engine, through the driver: best for large stretches.
+    DMA: The device's own copy engine, through the driver: best for large stretches.
     VECTOR_KERNEL: A kernel of few blocks, 16 bytes a thread and access.
     BATCH_KERNEL: The same for many stretches in one launch, from a table of addresses.
     STRIDED_KERNEL: A kernel that gathers strided items into a compact host buffer, or scatters.
     BITPACK_KERNEL: A kernel that keeps one bit of each bool: eight times fewer host bytes.
     """
 
-    COPY_ENGINE = "copy_engine"
+    DMA = "copy_engine"
     VECTOR_KERNEL = "vector_kernel"
     BATCH_KERNEL = "batch_kernel"
     STRIDED_KERNEL = "strided_kernel"
     BITPACK_KERNEL = "bitpack_kernel"
 
 
-class EngineRate(Record):
+class MethodRate(Record):
     """How fast an engine carries copies of one size, issued one right after the other.
 
     Attributes:
@@ -39,16 +39,16 @@ class EngineRate(Record):
         h2d_bytes_per_us: Device bytes from the host.
     """
 
-    engine: CopyEngine
+    engine: CopyMethod
     size_bytes: Count = Field(gt=0)
     together: Count = Field(gt=0)
     d2h_bytes_per_us: Rate
     h2d_bytes_per_us: Rate
 
 
-def host_size_bytes(engine: CopyEngine, size_bytes: int) -> int:
+def host_size_bytes(engine: CopyMethod, size_bytes: int) -> int:
     """Returns the host bytes that `size_bytes` of device bytes take when an engine carries them."""
-    if engine is CopyEngine.BITPACK_KERNEL:
+    if engine is CopyMethod.BITPACK_KERNEL:
         return -(-size_bytes // BOOLS_PER_BYTE)
     return size_bytes
 

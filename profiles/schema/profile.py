@@ -25,7 +25,7 @@ from profiles.schema.files import (
     read_file,
     write_file,
 )
-from profiles.schema.link import EngineRate, Sharing
+from profiles.schema.link import MethodRate, Sharing
 from profiles.schema.model_description import ModelDescription
 from profiles.schema.older_profiles import from_version_4
 
@@ -222,7 +222,7 @@ class Link(Record):
     h2d_bytes_per_us: Rate
     both_bytes_per_us: Rate | None
     latency_us: Microseconds
-    engines: tuple[EngineRate, ...]
+    engines: tuple[MethodRate, ...]
     provenance: Provenance
 
 

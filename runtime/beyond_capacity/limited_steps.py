@@ -23,7 +23,7 @@ from profiles.recording.trace import StepTrace
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Op, Storage
 from profiles.schema.units import size_text_down, size_text_up
-from runtime.beyond_capacity.online_swap import HostShelf, OnlineSwap
+from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
 from runtime.beyond_capacity.retry_after_oom import SecondTry
 from runtime.lanes.make_lane import host_pool, unpaced_lane
 from runtime.storage.accountant import Accountant
@@ -83,7 +83,7 @@ class LimitedSteps:
         if limit_bytes is None:
             self._accountant.budget_bytes = self._accountant.live_bytes + _free_bytes(self._device)
         self._d2h, self._h2d = (unpaced_lane(self._device, direction) for direction in Direction)
-        shelf = HostShelf(partial(host_pool, self._device))
+        shelf = HostFreeList(partial(host_pool, self._device))
         self._swap = OnlineSwap(
             self._device, self._accountant, d2h=self._d2h, h2d=self._h2d, shelf=shelf
         )

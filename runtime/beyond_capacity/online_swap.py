@@ -35,7 +35,7 @@ from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage, UnmovableError
 
 
-class HostShelf:
+class HostFreeList:
     """Hands out host memory by size, and keeps what comes back for the next of that size.
 
     The sizes of a training step repeat, and fresh host memory is slow: every page is touched, and
@@ -109,7 +109,7 @@ class OnlineSwap(TorchDispatchMode):
         *,
         d2h: CopyLane,
         h2d: CopyLane,
-        shelf: HostShelf,
+        shelf: HostFreeList,
     ) -> None:
         super().__init__()
         self._device = device

@@ -10,7 +10,7 @@ from profiles.schema.units import rate_text, size_text, time_text
 from runtime.cli.recording import CPU, CUDA, ready_device
 
 if TYPE_CHECKING:
-    from profiles.schema.link import CopyEngine
+    from profiles.schema.link import CopyMethod
     from profiles.schema.profile import Link
     from runtime.measure.link import SizeRates
 
@@ -29,12 +29,12 @@ def link(
     """Measures copies to and from the host: each way, both at once, by size."""
     with progress_bars() as progress:
         progress("loading torch", 0, 1)
-        from runtime.measure.kernels import measure_engines
+        from runtime.measure.kernels import measure_methods
         from runtime.measure.link import link_from, measure_link
 
         at_hand = ready_device(device)
         rows = measure_link(at_hand, progress=progress)
-        engines = measure_engines(at_hand, progress=progress)
+        engines = measure_methods(at_hand, progress=progress)
     link = link_from(rows, engines)
     _print_rates(device, rows)
     _print_engines(device, link)
@@ -97,7 +97,7 @@ def _print_engines(device: str, link: "Link") -> None:
     )
 
 
-def _words(engine: "CopyEngine") -> str:
+def _words(engine: "CopyMethod") -> str:
     return engine.value.replace("_", " ")
 
 

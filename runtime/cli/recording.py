@@ -101,11 +101,11 @@ def _record_step(
     if link is not None:
         return _recorded(workload, source, link, how, progress)
     from runtime.host.numa import sharing_at_hand
-    from runtime.measure.kernels import measure_engines
+    from runtime.measure.kernels import measure_methods
     from runtime.measure.link import link_from, measure_link
 
     rows = measure_link(device, progress=progress)
-    measured = link_from(rows, measure_engines(device, progress=progress))
+    measured = link_from(rows, measure_methods(device, progress=progress))
     profile = _recorded(workload, source, measured, how, progress)
     sharing = sharing_at_hand(device) if how.device == CUDA else None
     return profile.model_copy(update={"sharing": sharing})

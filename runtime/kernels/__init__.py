@@ -4,7 +4,7 @@ Nothing here imports numba until the kernels are compiled: `runtime.kernels.laun
 a machine with a CUDA device. Users of the emulated accelerator need neither.
 """
 
-from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.kernels.batch import BatchTable, batch_words, write_batch
 from runtime.kernels.engine import engines_for
 from runtime.kernels.job import CopyJob, Grid
@@ -12,8 +12,8 @@ from runtime.kernels.layout import StridedLayout
 
 __all__ = [
     "BatchTable",
-    "CopyEngine",
     "CopyJob",
+    "CopyMethod",
     "Grid",
     "StridedLayout",
     "batch_words",

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.kernels.batch import BatchTable, batch_words
 from runtime.kernels.job import CopyJob, Grid
 
@@ -81,7 +81,7 @@ class KernelCarrier:
         return self._stray.is_set()
 
     def carry(
-        self, engine: CopyEngine, copies: Sequence[Ends], *, to_host: bool, stream: Any = None
+        self, engine: CopyMethod, copies: Sequence[Ends], *, to_host: bool, stream: Any = None
     ) -> None:
         """Issues copies in one direction.
 
@@ -97,15 +97,15 @@ class KernelCarrier:
         handle = 0 if stream is None else stream.cuda_stream
         jobs = [_job(ends, to_host=to_host) for ends in copies]
         match engine:
-            case CopyEngine.BATCH_KERNEL:
+            case CopyMethod.BATCH_KERNEL:
                 table = self._tables.write(batch_words(jobs, CHUNK_BYTES))
                 self._launcher.copy_batch(table, GRID, handle)
                 self._tables.launched(stream)
-            case CopyEngine.VECTOR_KERNEL:
+            case CopyMethod.VECTOR_KERNEL:
                 self._launcher.copy(jobs[0], GRID, handle)
-            case CopyEngine.BITPACK_KERNEL if to_host:
+            case CopyMethod.BITPACK_KERNEL if to_host:
                 self._launcher.pack(jobs[0], self._stray.address, GRID, handle)
-            case CopyEngine.BITPACK_KERNEL:
+            case CopyMethod.BITPACK_KERNEL:
                 self._launcher.unpack(jobs[0], GRID, handle)
             case _:
                 raise ValueError(f"{engine.value} carries no whole storage")

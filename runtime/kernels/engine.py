@@ -1,12 +1,12 @@
 """Which engines can carry a copy between device and host exactly."""
 
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.kernels.layout import StridedLayout
 
 
 def engines_for(
     size_bytes: int, *, is_mask: bool = False, layout: StridedLayout | None = None
-) -> tuple[CopyEngine, ...]:
+) -> tuple[CopyMethod, ...]:
     """Returns the engines that can carry a copy exactly; which is fastest is not asked here.
 
     Args:
@@ -25,6 +25,6 @@ def engines_for(
     if size_bytes <= 0:
         return ()
     if layout is not None and not layout.is_compact:
-        return (CopyEngine.STRIDED_KERNEL,) if layout.can_be_carried else ()
-    contiguous = (CopyEngine.COPY_ENGINE, CopyEngine.VECTOR_KERNEL, CopyEngine.BATCH_KERNEL)
-    return (*contiguous, CopyEngine.BITPACK_KERNEL) if is_mask else contiguous
+        return (CopyMethod.STRIDED_KERNEL,) if layout.can_be_carried else ()
+    contiguous = (CopyMethod.DMA, CopyMethod.VECTOR_KERNEL, CopyMethod.BATCH_KERNEL)
+    return (*contiguous, CopyMethod.BITPACK_KERNEL) if is_mask else contiguous

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from planner.plan.lanes import Direction
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import LaneClosedError, Piece
 from runtime.lanes.streams import Event, StreamDevice
@@ -34,7 +34,7 @@ class Launch:
         span: What the device tells of when they ran.
     """
 
-    def __init__(self, engine: CopyEngine) -> None:
+    def __init__(self, engine: CopyMethod) -> None:
         self.engine = engine
         self.pieces: list[Piece] = []
         self.boards = True
@@ -91,7 +91,7 @@ class StreamLane:
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> StreamCopy:
         """Queues a copy behind all that compute was given so far; see [Note: boarding].
 
@@ -100,7 +100,7 @@ class StreamLane:
         """
         if self._closed:
             raise LaneClosedError(f"the {self._direction.value} lane is closed")
-        batched = engine is CopyEngine.BATCH_KERNEL
+        batched = engine is CopyMethod.BATCH_KERNEL
         launch = self._boarding
         if launch is None or not (batched and launch.boards and launch.engine is engine):
             self.flush()

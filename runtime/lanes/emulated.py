@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from planner.plan.lanes import Direction
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import LaneClosedError, Piece
 
@@ -40,11 +40,11 @@ LOOK_AGAIN_S = 1.0
 """How long a thread waits at most before it looks whether another one was woken in its place."""
 
 
-LaunchTime = Callable[[Sequence[int], CopyEngine], float]
+LaunchTime = Callable[[Sequence[int], CopyMethod], float]
 """Returns how long a launch of copies of some sizes, by some kernel, takes on the link, in us."""
 
 
-def no_time(sizes_bytes: Sequence[int], engine: CopyEngine) -> float:
+def no_time(sizes_bytes: Sequence[int], engine: CopyMethod) -> float:
     """A kernel is not held back: it takes what it takes on this machine."""
     return 0.0
 
@@ -66,7 +66,7 @@ class Copy:
     """
 
     def __init__(
-        self, direction: Direction, engine: CopyEngine, go: Callable[[], None] | None = None
+        self, direction: Direction, engine: CopyMethod, go: Callable[[], None] | None = None
     ) -> None:
         self.pieces: list[Piece] = []
         self.direction = direction
@@ -136,7 +136,7 @@ class Copy:
         """
         self.started_ns = time.perf_counter_ns()
         start_ns = max(not_before_ns, self.issued_ns)
-        if self.engine is CopyEngine.COPY_ENGINE:
+        if self.engine is CopyMethod.DMA:
             _copy_bytes(self.pieces[0], self.direction)
         else:
             assert carrier is not None, "a plan with kernels comes with what carries by them"
@@ -231,7 +231,7 @@ class Lane:
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> Copy | Passenger:
         """Queues a copy between a storage and host memory of its size; returns at once.
 
@@ -241,7 +241,7 @@ class Lane:
         if self._closed:
             raise LaneClosedError(f"the {self._direction.value} lane is closed")
         piece = Piece.of(storage, host)
-        if engine is not CopyEngine.BATCH_KERNEL:
+        if engine is not CopyMethod.BATCH_KERNEL:
             self.flush()
             copy = Copy(self._direction, engine)
             copy.pieces.append(piece)
@@ -278,7 +278,7 @@ class Lane:
         if not pieces:
             # It has been carried already.
             return
-        if copy.engine is CopyEngine.COPY_ENGINE:
+        if copy.engine is CopyMethod.DMA:
             size_bytes = pieces[0].host.size_bytes
             duration_us = self._latency_us + size_bytes / self._bytes_per_us
         else:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from profiles.hooks.plain_tensors import address_of
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 
 
@@ -85,7 +85,7 @@ class CopyLane(Protocol):
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> CopyInFlight:
         """Queues a copy between a storage and host memory of its size; returns at once."""
 

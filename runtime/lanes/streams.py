@@ -11,7 +11,7 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.hooks.mode_stack import unseen
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.lanes.lane import Piece
 
@@ -41,7 +41,7 @@ class StreamDevice(Protocol):
         """Takes an event back that nobody will wait for again."""
 
     def copy(
-        self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
+        self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
     ) -> Any:
         """Copies between storages and pinned host memory, in stream order.
 
@@ -120,10 +120,10 @@ class CudaStreams:
         stream: torch.cuda.Stream,
         pieces: Sequence[Piece],
         direction: Direction,
-        engine: CopyEngine,
+        engine: CopyMethod,
     ) -> None:
         """One asynchronous copy by the copy engine, or one kernel; host memory must be pinned."""
-        if engine is not CopyEngine.COPY_ENGINE:
+        if engine is not CopyMethod.DMA:
             self._launch(stream, pieces, direction, engine)
             return
         ((storage, host, _),) = pieces
@@ -140,7 +140,7 @@ class CudaStreams:
         stream: torch.cuda.Stream,
         pieces: Sequence[Piece],
         direction: Direction,
-        engine: CopyEngine,
+        engine: CopyMethod,
     ) -> None:
         assert self._carrier is not None, "a plan with kernels comes with what carries by them"
         ends = [

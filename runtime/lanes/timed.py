@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from planner.plan.lanes import Direction
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import CopyInFlight, CopyLane, Piece
 from runtime.lanes.streams import Event, Stream, StreamDevice
@@ -26,7 +26,7 @@ class TimedLane:
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> CopyInFlight:
         """Queues a copy and tells of it."""
         copy = self._lane.issue(storage, host, engine)
@@ -78,7 +78,7 @@ class TimedStreams:
         stream: Stream,
         pieces: Sequence[Piece],
         direction: Direction,
-        engine: CopyEngine,
+        engine: CopyMethod,
     ) -> tuple[Mark, Mark]:
         """Copies between two marks."""
         began = self._clock.mark(stream)

@@ -13,7 +13,7 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.schema.errors import SwapplanError
-from profiles.schema.link import CopyEngine, EngineRate
+from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.progress import Progress, silent
 from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.cuda_carrier import cuda_carrier
@@ -27,10 +27,10 @@ LOG = logging.getLogger("swapplan")
 SIZES_BYTES = tuple(4**power * 1024 for power in range(1, 8))
 """From 4 KiB to 16 MiB: above, the copy engine's rate is what counts."""
 TOGETHER = {
-    CopyEngine.COPY_ENGINE: 1,
-    CopyEngine.VECTOR_KERNEL: 1,
-    CopyEngine.BATCH_KERNEL: 32,
-    CopyEngine.BITPACK_KERNEL: 1,
+    CopyMethod.DMA: 1,
+    CopyMethod.VECTOR_KERNEL: 1,
+    CopyMethod.BATCH_KERNEL: 32,
+    CopyMethod.BITPACK_KERNEL: 1,
 }
 """How many copies one launch carries."""
 ROUNDS = 3
@@ -38,12 +38,12 @@ ROUNDS = 3
 Carriers = dict[Direction, KernelCarrier]
 
 
-def measure_engines(
+def measure_methods(
     device: torch.device,
     *,
     sizes_bytes: tuple[int, ...] = SIZES_BYTES,
     progress: Progress | None = None,
-) -> tuple[EngineRate, ...]:
+) -> tuple[MethodRate, ...]:
     """Measures each kernel at each size.
 
     Args:
@@ -79,12 +79,12 @@ def _carriers(device: torch.device) -> Carriers:
     return {direction: host_carrier() for direction in Direction}
 
 
-def _measured(ends: dict[Direction, Ends], engine: CopyEngine, size_bytes: int) -> EngineRate:
+def _measured(ends: dict[Direction, Ends], engine: CopyMethod, size_bytes: int) -> MethodRate:
     rates = {
         direction: size_bytes / _copy_us(ends[direction], engine, size_bytes)
         for direction in Direction
     }
-    return EngineRate(
+    return MethodRate(
         engine=engine,
         size_bytes=size_bytes,
         together=TOGETHER[engine],
@@ -95,7 +95,7 @@ def _measured(ends: dict[Direction, Ends], engine: CopyEngine, size_bytes: int) 
 
 def _copy_us(
     end: Ends,
-    engine: CopyEngine,
+    engine: CopyMethod,
     size_bytes: int,
     now_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> float:

@@ -23,7 +23,7 @@ import torch
 from planner.plan.lanes import Direction
 from profiles.hardware.links import MEASURED
 from profiles.schema.errors import CapacityError, SwapplanError
-from profiles.schema.link import CopyEngine, EngineRate
+from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link, Provenance
 from profiles.schema.progress import Progress, silent
 from runtime.host.host_pool import HostStretch
@@ -106,7 +106,7 @@ class Ends:
     def issue(
         self,
         copies: int,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
         together: int = 1,
         first: int = 0,
     ) -> Callable[[], None]:
@@ -179,7 +179,7 @@ def measure(
     return tuple(rows)
 
 
-def link_from(rows: tuple[SizeRates, ...], engines: tuple[EngineRate, ...] = ()) -> Link:
+def link_from(rows: tuple[SizeRates, ...], engines: tuple[MethodRate, ...] = ()) -> Link:
     """Returns the link that rates by size amount to.
 
     Args:

@@ -16,7 +16,7 @@ import torch
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
-from runtime.proof.limited_device import Ground
+from runtime.proof.limited_device import LimitedDevice
 from runtime.proof.measured_training import FinishedTraining, MeasuredTraining
 from runtime.proof.report import ProofReport
 from runtime.replay.load import first_fault
@@ -32,7 +32,7 @@ Tell = Callable[[str, int, int], None]
 
 def prove_on_device(
     plan: Plan,
-    ground: Ground,
+    ground: LimitedDevice,
     *,
     build: Callable[[], Workload],
     build_alone: Callable[[], Workload],
@@ -69,7 +69,7 @@ def prove_on_device(
 
 
 def _train_without(
-    plan: Plan, ground: Ground, build: Callable[[], Workload], steps: int, tell: Tell
+    plan: Plan, ground: LimitedDevice, build: Callable[[], Workload], steps: int, tell: Tell
 ) -> FinishedTraining:
     workload = build()
     fault = first_fault(plan, workload.model, workload.optimizer)
@@ -84,7 +84,7 @@ def _train_without(
 
 
 def _run_out_of_memory(
-    plan: Plan, ground: Ground, build: Callable[[], Workload], tell: Tell
+    plan: Plan, ground: LimitedDevice, build: Callable[[], Workload], tell: Tell
 ) -> str:
     """Trains without the plan under its budget; returns what went wrong, or nothing."""
     try:
@@ -100,7 +100,7 @@ def _run_out_of_memory(
 
 def _train_with(
     plan: Plan,
-    ground: Ground,
+    ground: LimitedDevice,
     build: Callable[[], Workload],
     attach: Attach,
     steps: int,

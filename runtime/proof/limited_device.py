@@ -33,7 +33,7 @@ class StepFigures:
     reserved_bytes: int | None
 
 
-class Ground(Protocol):
+class LimitedDevice(Protocol):
     """A device under test.
 
     Attributes:
@@ -52,7 +52,7 @@ class Ground(Protocol):
         """Gives back what nobody holds any more."""
 
 
-class GpuGround:
+class LimitedGpu:
     """A GPU."""
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:

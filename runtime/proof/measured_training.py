@@ -8,7 +8,7 @@ import torch
 
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
-from runtime.proof.limited_device import Around, Ground, StepFigures
+from runtime.proof.limited_device import Around, LimitedDevice, StepFigures
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MeasuredTraining:
         self._losses: list[torch.Tensor] = []
         self._figures: list[StepFigures] = []
 
-    def step(self, around: Around, ground: Ground) -> None:
+    def step(self, around: Around, ground: LimitedDevice) -> None:
         """Runs one step."""
         last: list[torch.Tensor] = []
 

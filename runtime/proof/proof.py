@@ -18,7 +18,7 @@ from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.progress import Progress
 from runtime.host.host_memory import check_pools_fit
 from runtime.proof.device_proof import STEPS_TO_FILL, Attach, Tell, prove_on_device
-from runtime.proof.limited_device import GpuGround
+from runtime.proof.limited_device import LimitedGpu
 from runtime.proof.report import ProofReport
 from runtime.proof.training import Surroundings, Training
 from runtime.replay.load import LoadedPlan, device_fault, first_fault
@@ -80,7 +80,7 @@ def prove(
     if plan.device.kind == "cuda":
         return prove_on_device(
             plan,
-            GpuGround(torch.device("cuda", torch.cuda.current_device())),
+            LimitedGpu(torch.device("cuda", torch.cuda.current_device())),
             build=build,
             build_alone=build_alone or build,
             attach=attach,

@@ -24,7 +24,7 @@ from runtime.storage.residency import Residency
 
 
 @dataclass(frozen=True)
-class BoundaryTrip:
+class CyclicSwap:
     """A trip that wraps round the step boundary.
 
     Attributes:
@@ -36,7 +36,7 @@ class BoundaryTrip:
     residency: Residency
 
 
-class BoundaryTrips:
+class CyclicSwaps:
     """A plan's trips, as they depend on each other across anchors and steps.
 
     Attributes:
@@ -45,13 +45,13 @@ class BoundaryTrips:
 
     def __init__(self, plan: Plan) -> None:
         self.wrapping = tuple(
-            BoundaryTrip(swap, _residency_at_boundary(swap)) for swap in plan.swaps if swap.wraps
+            CyclicSwap(swap, _residency_at_boundary(swap)) for swap in plan.swaps if swap.wraps
         )
         self._residencies = {trip.swap.storage: trip.residency for trip in self.wrapping}
         self._clean = {(s.storage, s.swap_out_slot): s for s in plan.swaps if s.clean}
         self._last_use_of_copy = {
             (swap.storage, swap.await_slot)
-            for swaps in _trips_by_storage(plan).values()
+            for swaps in _swaps_by_storage(plan).values()
             for swap, following in zip(swaps, [*swaps[1:], swaps[0]], strict=True)
             if not following.clean
         }
@@ -60,7 +60,7 @@ class BoundaryTrips:
         """Returns where the plan has a storage at the boundary."""
         return self._residencies.get(storage, Residency.RESIDENT)
 
-    def clean_trip_from(self, action: Action, slot: int) -> Swap | None:
+    def clean_swap_from(self, action: Action, slot: int) -> Swap | None:
         """Returns the clean trip that begins with an action at a slot's anchor, if one does."""
         if action.kind is not ActionKind.RELEASE:
             return None
@@ -78,7 +78,7 @@ def _residency_at_boundary(swap: Swap) -> Residency:
     return Residency.AWAY if swap.swap_in_slot < swap.swap_out_slot else Residency.RETURNING
 
 
-def _trips_by_storage(plan: Plan) -> dict[int, list[Swap]]:
+def _swaps_by_storage(plan: Plan) -> dict[int, list[Swap]]:
     trips: dict[int, list[Swap]] = {}
     for swap in sorted(plan.swaps, key=lambda swap: swap.swap_out_slot):
         trips.setdefault(swap.storage, []).append(swap)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runtime.replay.replay import Replay
 
 
-class Ears:
+class AttachedHooks:
     """The hooks of one replay, but those at anchors, which report to it, too."""
 
     def __init__(self, replay: "Replay") -> None:

@@ -10,11 +10,11 @@ import torch
 
 from planner.plan.plan import Plan, Swap
 from planner.plan.schedule import Action, ActionKind
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import StorageKind
 from runtime.host.host_pool import HostPool
 from runtime.replay.backend import Backend
-from runtime.replay.cyclic_swaps import BoundaryTrip, BoundaryTrips
+from runtime.replay.cyclic_swaps import CyclicSwap, CyclicSwaps
 from runtime.replay.first_step import FirstStep
 from runtime.replay.lent_memory import LentMemory
 from runtime.replay.lookup import lookups, storage_of, write_counts
@@ -24,7 +24,7 @@ from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 from runtime.storage.write_marks import LostWriteError, WriteMarks
 
 
-class Moves:
+class SwapExecutor:
     """The storages that a plan moves, and where they are.
 
     Attributes:
@@ -59,7 +59,7 @@ class Moves:
         self._moved = frozenset(swap.storage for swap in plan.swaps)
         self._lookups = lookups(plan, model, optimizer)
         self._write_counts = write_counts(plan, model, optimizer)
-        self._across = BoundaryTrips(plan)
+        self._across = CyclicSwaps(plan)
         self._lasting = frozenset(
             storage_id
             for storage_id in self._lookups
@@ -219,7 +219,7 @@ class Moves:
         Raises:
             UnmovableError: The storage is not as the plan expects.
         """
-        clean = self._across.clean_trip_from(action, slot)
+        clean = self._across.clean_swap_from(action, slot)
         begins = action.kind is ActionKind.SWAP_OUT or clean is not None
         if action.storage in self._skipped and not begins:
             return
@@ -227,7 +227,7 @@ class Moves:
             case ActionKind.SWAP_OUT:
                 self._swap_out(action.storage, slot)
             case ActionKind.RELEASE if clean is not None:
-                self._begin_clean_trip(clean)
+                self._begin_clean_swap(clean)
             case ActionKind.RELEASE:
                 self._release(self.tracked[action.storage], action.storage)
             case ActionKind.SWAP_IN:
@@ -235,7 +235,7 @@ class Moves:
             case ActionKind.AWAIT:
                 self._arrive(action.storage, slot)
 
-    def _enter(self, trip: BoundaryTrip) -> None:
+    def _enter(self, trip: CyclicSwap) -> None:
         tracked = self._known(trip.swap.storage)
         if tracked is None or tracked.residency is trip.residency:
             return
@@ -252,7 +252,7 @@ class Moves:
         if tracked is not None:
             self._send(tracked, storage_id, self._offsets[storage_id, slot])
 
-    def _begin_clean_trip(self, trip: Swap) -> None:
+    def _begin_clean_swap(self, trip: Swap) -> None:
         """See [Note: clean trips] in `runtime.replay.cyclic_swaps`."""
         tracked = self._known(trip.storage)
         if tracked is None:
@@ -297,7 +297,7 @@ class Moves:
 
     def _send(self, tracked: TrackedStorage, storage_id: int, offset_bytes: int) -> None:
         size_bytes = self._host_sizes[storage_id]
-        engine = self._engines.get(storage_id, CopyEngine.COPY_ENGINE)
+        engine = self._engines.get(storage_id, CopyMethod.DMA)
         tracked.swap_out(self.d2h, self._pool.stretch(offset_bytes, size_bytes), engine)
         self._marks.put_on(storage_id, tracked.storage)
         self._sent_to[storage_id] = offset_bytes

@@ -18,7 +18,7 @@ import torch
 from profiles.hooks.anchors import OPTIMIZER_POST
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
-from runtime.beyond_capacity.online_swap import HostShelf, OnlineSwap
+from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
 from runtime.beyond_capacity.retry_after_oom import SecondTry
 from runtime.lanes.make_lane import host_pool
 from runtime.replay.backend import Backend
@@ -55,7 +55,7 @@ class FirstStep(AbstractContextManager[None]):
         self._budget_bytes = budget_bytes
         self._enforced_bytes = accountant.budget_bytes
         self._owned = owned
-        shelf = HostShelf(partial(host_pool, device))
+        shelf = HostFreeList(partial(host_pool, device))
         self._swap = OnlineSwap(device, accountant, d2h=backend.d2h, h2d=backend.h2d, shelf=shelf)
         self._retry = SecondTry(self._swap.evict_all_but, ())
 

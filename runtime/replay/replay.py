@@ -29,8 +29,8 @@ from runtime.host.host_pool import HostPool
 from runtime.lanes.emulated import NS_PER_US
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
-from runtime.replay.ears import Ears
-from runtime.replay.executor import Moves
+from runtime.replay.ears import AttachedHooks
+from runtime.replay.executor import SwapExecutor
 from runtime.replay.failed_backward import let_go_of_failed_backward
 from runtime.replay.first_step import FirstStep
 from runtime.replay.lookup import storage_of
@@ -134,7 +134,7 @@ class Replay:
         self._accountant.when_no_room(self._on_no_room)
         self._heard = HeardSlots(plan, self._schedule)
         self._op_guard = OpGuard(self._accountant.guarded)
-        self._moves = Moves(
+        self._moves = SwapExecutor(
             plan, model, optimizer, self._backend, self._accountant, WriteMarks(device)
         )
         self._guard = BoundaryGuard(self._restore_between_steps)
@@ -155,7 +155,7 @@ class Replay:
         self._restores_told = 0
         self._closed = False
         self._unfinished: weakref.ref[RunningStep] | None = None
-        self._ears = Ears(self)
+        self._ears = AttachedHooks(self)
         try:
             self._ears.listen(model, optimizer)
             self._hooks = AnchorHooks(model, optimizer, self._ears, self._heard.reported)

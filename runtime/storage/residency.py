@@ -24,7 +24,7 @@ from enum import Enum
 import torch
 
 from profiles.schema.errors import SwapplanError
-from profiles.schema.link import CopyEngine, host_size_bytes
+from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import CopyInFlight, CopyLane
 from runtime.storage.accountant import Accountant
@@ -82,7 +82,7 @@ class _State:
     copy: CopyInFlight | None = None
     host: HostStretch | None = None
     host_is_true: bool = False
-    engine: CopyEngine = CopyEngine.COPY_ENGINE
+    engine: CopyMethod = CopyMethod.DMA
     held: torch.UntypedStorage | None = None
 
 
@@ -166,7 +166,7 @@ class TrackedStorage:
         self,
         lane: CopyLane,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> None:
         """Issues the copy to the host; the same engine will carry it back."""
         storage = self._movable(host, engine)
@@ -291,7 +291,7 @@ class TrackedStorage:
         self.overrun_us += copy.overrun_us
         return waited_us, copy
 
-    def _movable(self, host: HostStretch, engine: CopyEngine) -> torch.UntypedStorage:
+    def _movable(self, host: HostStretch, engine: CopyMethod) -> torch.UntypedStorage:
         self._expect(Residency.RESIDENT)
         storage = self._alive()
         host_bytes = host_size_bytes(engine, storage.nbytes())

@@ -29,7 +29,7 @@ from profiles.schema.profile import Link
 from profiles.schema.units import size_text, time_text
 from runtime.proof.limited_device import StepFigures
 from tests.gpu.cases import COMPARED, TINY, Case
-from tests.gpu.ground import CpuGround, CudaGround, Ground
+from tests.gpu.ground import CpuGround, CudaGround, LimitedDevice
 from tests.gpu.methods import Method, Task, Trainee, trained_by
 from tests.gpu.results import ROOT, Results, Table
 
@@ -83,7 +83,7 @@ class Row:
     largest: int | None
 
 
-def compare(case: Case, ground: Ground, link: Link, timed_steps: int) -> list[Row]:
+def compare(case: Case, ground: LimitedDevice, link: Link, timed_steps: int) -> list[Row]:
     """Measures all methods on one workload."""
     nothing = _task(case, 1, link, timed_steps)
     free = _figures(Method.NOTHING, nothing, ground, timed_steps, nullcontext)
@@ -101,7 +101,7 @@ def _task(case: Case, budget_bytes: int, link: Link, timed_steps: int, **changes
     )
 
 
-def _row(method: Method, case: Case, task: Task, ground: Ground, timed_steps: int) -> Row:
+def _row(method: Method, case: Case, task: Task, ground: LimitedDevice, timed_steps: int) -> Row:
     why_not = ""
     figures: StepFigures | None = None
     try:
@@ -130,7 +130,7 @@ def _row(method: Method, case: Case, task: Task, ground: Ground, timed_steps: in
 def _figures(
     method: Method,
     task: Task,
-    ground: Ground,
+    ground: LimitedDevice,
     timed_steps: int,
     limit: Callable[[], AbstractContextManager[None]],
 ) -> StepFigures:
@@ -150,11 +150,11 @@ def _figures(
     )
 
 
-def _measured(trainee: Trainee, ground: Ground) -> StepFigures:
+def _measured(trainee: Trainee, ground: LimitedDevice) -> StepFigures:
     return ground.measure(trainee.workload, trainee.around)
 
 
-def _trains(method: Method, case: Case, task: Task, ground: Ground, value: int) -> bool:
+def _trains(method: Method, case: Case, task: Task, ground: LimitedDevice, value: int) -> bool:
     larger = _task(case, task.budget_bytes, task.link, task.timed_steps, **{case.grows: str(value)})
     try:
         _figures(method, larger, ground, 1, lambda: ground.limit(task.budget_bytes))
@@ -205,7 +205,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def bench(ground: Ground, effort: Effort, root: Path = ROOT) -> Path:
+def bench(ground: LimitedDevice, effort: Effort, root: Path = ROOT) -> Path:
     """Compares all methods on all workloads and writes `bench.json` and `bench.md`."""
     results = Results(ground, root)
     link = ground.link()

@@ -58,7 +58,7 @@ from planner.plan.schedule import ActionKind, lower
 from profiles.hooks.anchors import AnchorHooks, Reported, is_update
 from profiles.hooks.optimizer_updates import UpdateMode
 from profiles.hooks.workload import Workload
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import BEGIN
 from runtime import Replay
 from runtime.host.host_pool import HostStretch
@@ -98,7 +98,7 @@ class NoLane:
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> NoCopy:
         return NoCopy()
 
@@ -131,7 +131,7 @@ class NoStreams:
         pass
 
     def copy(
-        self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
+        self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
     ) -> None:
         pass
 

@@ -21,7 +21,7 @@ import torch
 from profiles.schema.units import size_text, time_text
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
 from tests.gpu.cases import CHECKED, Case
-from tests.gpu.ground import CudaGround, Ground
+from tests.gpu.ground import CudaGround, LimitedDevice
 from tests.gpu.results import ROOT, Results, Table
 from tests.gpu.training_check import TrainingCheck, check_training
 
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 def check_all(
-    ground: Ground, cases: Sequence[Case], results: Results, timed_steps: int = TIMED_STEPS
+    ground: LimitedDevice, cases: Sequence[Case], results: Results, timed_steps: int = TIMED_STEPS
 ) -> bool:
     """Checks the training of some workloads; returns whether all passed."""
     link = ground.link()

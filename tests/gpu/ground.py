@@ -21,14 +21,14 @@ from profiles.recording.device import build_on, compute_threads_of_emulator
 from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
 from runtime.lanes.emulated import NS_PER_US
-from runtime.measure.kernels import measure_engines
+from runtime.measure.kernels import measure_methods
 from runtime.measure.link import link_from, measure_link
 from runtime.proof import limited_device as runtime_ground
-from runtime.proof.limited_device import Around, GpuGround, StepFigures
+from runtime.proof.limited_device import Around, LimitedGpu, StepFigures
 from runtime.storage.accountant import Accountant
 
 
-class Ground(runtime_ground.Ground, Protocol):
+class LimitedDevice(runtime_ground.LimitedDevice, Protocol):
     """A device under test, on which workloads are built."""
 
     def build(self, source: WorkloadSource) -> Workload:
@@ -41,7 +41,7 @@ class Ground(runtime_ground.Ground, Protocol):
         """Says what this is, for the head of a result."""
 
 
-class CudaGround(GpuGround):
+class CudaGround(LimitedGpu):
     """The GPU at hand."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class CudaGround(GpuGround):
 
     def link(self) -> Link:
         """Measures the link; some ten seconds."""
-        return link_from(measure_link(self.device), measure_engines(self.device))
+        return link_from(measure_link(self.device), measure_methods(self.device))
 
     def describe(self) -> dict[str, str]:
         """The GPU, its driver's CUDA, torch and Python."""

@@ -16,7 +16,7 @@ from runtime.proof.limited_device import Around
 from runtime.replay.replay import Replay
 from tests.gpu.checkpointing import checkpoint_blocks
 from tests.gpu.fixed_window import FixedWindow
-from tests.gpu.ground import Ground
+from tests.gpu.ground import LimitedDevice
 
 SOLVE_SECONDS = 20.0
 """Two minutes for all that are checked, of the eight that a check may take."""
@@ -63,7 +63,7 @@ class Task:
 
 
 @contextmanager
-def trained_by(method: Method, task: Task, ground: Ground) -> Iterator[Trainee]:
+def trained_by(method: Method, task: Task, ground: LimitedDevice) -> Iterator[Trainee]:
     """Builds a workload anew for a method.
 
     Raises:
@@ -82,7 +82,7 @@ def trained_by(method: Method, task: Task, ground: Ground) -> Iterator[Trainee]:
     yield Trainee(workload, _around(method, ground))
 
 
-def planned(task: Task, ground: Ground) -> Plan:
+def planned(task: Task, ground: LimitedDevice) -> Plan:
     """Records the step where it fits and plans it for the budget.
 
     Raises:
@@ -95,7 +95,7 @@ def planned(task: Task, ground: Ground) -> Plan:
     return solve(profile, budget_bytes=task.budget_bytes, time_limit_s=SOLVE_SECONDS)
 
 
-def _around(method: Method, ground: Ground) -> Around:
+def _around(method: Method, ground: LimitedDevice) -> Around:
     if method is Method.SAVE_ON_CPU:
         return lambda: save_on_cpu(pin_memory=ground.device.type == "cuda")
     if method is Method.FIXED_WINDOW:

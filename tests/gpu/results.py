@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.schema.files import CREATED_BY, write_atomically
-from tests.gpu.ground import Ground
+from tests.gpu.ground import LimitedDevice
 
 ROOT = Path("results") / "gpu"
 """Below the folder that the command is started in."""
@@ -42,7 +42,7 @@ class Results:
         folder: The folder, such as `results/gpu/2026-11-24-nvidia-h200`.
     """
 
-    def __init__(self, ground: Ground, root: Path = ROOT) -> None:
+    def __init__(self, ground: LimitedDevice, root: Path = ROOT) -> None:
         self._about = {
             "created_by": CREATED_BY,
             "date": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -11,7 +11,7 @@ from runtime.proof.measured_training import FinishedTraining, MeasuredTraining
 from runtime.replay.replay import Replay
 from runtime.replay.statistics import StepStatistics
 from tests.gpu.cases import Case
-from tests.gpu.ground import Ground
+from tests.gpu.ground import LimitedDevice
 from tests.gpu.methods import Task, planned
 
 STEPS_TO_SETTLE = 3
@@ -81,7 +81,9 @@ class TrainingCheck:
         return self.step_us / self.step_simulated_us
 
 
-def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> TrainingCheck:
+def check_training(
+    case: Case, ground: LimitedDevice, link: Link, timed_steps: int
+) -> TrainingCheck:
     """Trains without a plan, plans for a share of the peak, and trains with the plan.
 
     Args:
@@ -111,7 +113,7 @@ def check_training(case: Case, ground: Ground, link: Link, timed_steps: int) -> 
     return _report(case, plan, without, trained, steps, repeats, out_of_memory, timed_steps)
 
 
-def _train_without(case: Case, ground: Ground, timed_steps: int) -> FinishedTraining:
+def _train_without(case: Case, ground: LimitedDevice, timed_steps: int) -> FinishedTraining:
     training = MeasuredTraining(ground.build(case.source()))
     for _ in range(STEPS_TO_SETTLE + timed_steps):
         training.step(nullcontext, ground)
@@ -119,7 +121,7 @@ def _train_without(case: Case, ground: Ground, timed_steps: int) -> FinishedTrai
 
 
 def _train_with(
-    plan: Plan, case: Case, ground: Ground, timed_steps: int
+    plan: Plan, case: Case, ground: LimitedDevice, timed_steps: int
 ) -> tuple[FinishedTraining, tuple[StepStatistics, ...]]:
     workload = ground.build(case.source())
     training = MeasuredTraining(workload)

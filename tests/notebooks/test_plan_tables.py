@@ -10,9 +10,9 @@ from analysis.lanes import (
     lanes_table,
     link_use_over_time_table,
     link_use_table,
-    trip_times_table,
+    swap_times_table,
 )
-from analysis.plan_plots import link_use_figure, slack_figure, step_figure, trips_figure
+from analysis.plan_plots import link_use_figure, slack_figure, step_figure, swaps_figure
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan
@@ -37,7 +37,7 @@ def late_plan() -> Plan:
 
 
 def test_a_trip_is_two_copies_and_the_time_between() -> None:
-    trip = trip_times_table(late_plan()).loc[0]
+    trip = swap_times_table(late_plan()).loc[0]
     assert (trip["name"], trip["kind"], trip["size_bytes"]) == ("pack:0", "activation", 50)
     assert trip[["out_start_us", "out_end_us", "released_us"]].to_list() == [1000.0, 6000.0, 6000.0]
     assert trip[["allocated_us", "in_start_us", "in_end_us"]].to_list() == [7000.0, 7000.0, 12000.0]
@@ -46,7 +46,7 @@ def test_a_trip_is_two_copies_and_the_time_between() -> None:
 
 def test_the_times_of_a_trip_are_in_order_even_round_the_step_boundary() -> None:
     plan = periodic_plan()
-    trips = trip_times_table(plan)
+    trips = swap_times_table(plan)
     assert len(trips) == len(plan.swaps)
     copied = trips[~trips["clean"]]
     assert (copied["out_start_us"] < copied["out_end_us"]).all()
@@ -173,7 +173,7 @@ def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan
     step = step_figure(
         planned_memory_table(plan), lanes, title="plan", budget_bytes=plan.budget_bytes
     )
-    trips = trips_figure(trip_times_table(plan), title="plan", step_us=step_us)
+    trips = swaps_figure(swap_times_table(plan), title="plan", step_us=step_us)
     slack = slack_figure(swaps_table(plan), title="plan")
     for figure in (step, trips, slack, link_use_figure(use, title="plan")):
         assert png_bytes(figure)
@@ -188,7 +188,7 @@ def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan
 
 def test_an_empty_plan_has_tables_and_a_picture() -> None:
     plan = empty_plan()
-    assert trip_times_table(plan).empty
+    assert swap_times_table(plan).empty
     lanes = lanes_table(plan)
     assert set(lanes["lane"]) == {LaneName.COMPUTE.value}
     memory: pd.DataFrame = planned_memory_table(plan)

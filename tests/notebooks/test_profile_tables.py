@@ -5,7 +5,7 @@ import pytest
 
 from analysis.lifetimes import (
     OVERHEAD,
-    hidden_trips_table,
+    hidden_swaps_table,
     idle_gaps_table,
     idle_kinds_table,
     kind_memory_table,
@@ -260,7 +260,7 @@ def test_a_trip_is_hidden_if_the_gap_is_as_long() -> None:
     assert gaps["idle_us"].to_list() == [150.0, 50.0]
     assert gaps["toy_us"].to_list() == [60.0, 80.0]
     assert gaps["fast_us"].to_list() == [1.0 + 3.0 + 1.0 + 15.0, 1.0 + 4.0 + 1.0 + 20.0]
-    hidden = hidden_trips_table(gaps, links)
+    hidden = hidden_swaps_table(gaps, links)
     assert hidden["long_enough"].to_dict() == {"toy": 1, "fast": 2}
     assert hidden["long_enough_bytes"].to_dict() == {"toy": 30, "fast": 70}
 

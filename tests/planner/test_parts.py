@@ -25,7 +25,7 @@ from planner.plan.verify import first_fault, verify
 from planner.problem.gaps import Gap, candidate_gaps, default_min_size_bytes, gap_parts
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, Draft, Hold, OutOrder, Policy
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import first_fault_against
 from profiles.schema.errors import BudgetError, FileError, SolverError
@@ -256,8 +256,8 @@ def test_a_copy_back_starts_as_early_or_as_late_as_told() -> None:
     # x is away in slots 2.. and due in slot 6; its copy back takes 6 us, one slot 10.
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 2)
     job = problem(toy(*[10] * 7, storages=[x, w]), 6)
-    (early,) = schedule_trips(job, Draft(frozenset({0}), EAGER)).trips
-    (late,) = schedule_trips(job, Draft(frozenset({0}), LATE)).trips
+    (early,) = schedule_swaps(job, Draft(frozenset({0}), EAGER)).trips
+    (late,) = schedule_swaps(job, Draft(frozenset({0}), LATE)).trips
     assert (early.swap_out_slot, early.release_slot) == (1, 2)
     assert (early.swap_in_slot, late.swap_in_slot) == (3, 5)
 
@@ -266,10 +266,10 @@ def test_a_hold_delays_but_memory_comes_first() -> None:
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 3)
     job = problem(toy(*[10] * 7, storages=[x, w]), 6)
     held = Draft(frozenset({0}), EAGER, {0: Hold(out_slot=2, in_slot=5)})
-    (trip,) = schedule_trips(job, held).trips
+    (trip,) = schedule_swaps(job, held).trips
     assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (2, 3, 5)
     too_long = Draft(frozenset({0}), EAGER, {0: Hold(out_slot=5, in_slot=6)})
-    (trip,) = schedule_trips(job, too_long).trips
+    (trip,) = schedule_swaps(job, too_long).trips
     assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (3, 3, 6)
 
 
@@ -279,7 +279,7 @@ def test_gaps_in_nobodys_way_are_left_alone() -> None:
     profile = toy(1, 10, 10, 10, 10, 10, storages=[x, resident("p", 3, 1, 2, 3, 4, 5), w])
     job = problem(profile, 9)
     assert len(job.whole_gaps) == 2
-    timing = schedule_trips(job, Draft(job.whole_set, EAGER))
+    timing = schedule_swaps(job, Draft(job.whole_set, EAGER))
     assert [job.gaps[trip.gap].name for trip in timing.trips] == ["pack:x"]
 
 
@@ -295,7 +295,7 @@ def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) 
     ]
     job = problem(toy(3, 5, 2, 4, 6, 3, 2, 5, 1, 4, storages=storages, link=toy_link(2, 1, 1)), 16)
     assert job.fits(job.whole_set)
-    timing = schedule_trips(job, Draft(job.whole_set, policy))
+    timing = schedule_swaps(job, Draft(job.whole_set, policy))
     held = list(job.resident_bytes)
     words: list[list[list[str]]] = [[[], [], [], []] for _ in held]
     for trip in timing.trips:

@@ -12,7 +12,7 @@ from planner.plan.plan import Boundary
 from planner.solving import solve
 from profiles import Profile
 from profiles.schema.profile import StorageKind
-from tests.support.planning.invariants import check_plan, trips_of
+from tests.support.planning.invariants import check_plan, swaps_of
 from tests.support.planning.oracle import least_stall_by_search
 from tests.support.planning.reference import Trip
 from tests.support.planning.toys import ToyStorage, activation, fixed, resident, toy, toy_link
@@ -59,7 +59,7 @@ def test_a_state_is_away_while_the_step_begins(solver: SolverName) -> None:
     # 3 in every step.
     profile = toy(10, 3, 2, 10, 4, storages=state_and_workspace())
     found = plan(profile, 6, solver=solver)
-    (trip,) = trips_of(found)
+    (trip,) = swaps_of(found)
     assert (trip.swap_out_slot, trip.swap_in_slot, trip.await_slot) == (4, 1, 3)
     assert found.swaps[0].wraps
     assert stall_us(found) == 3
@@ -70,7 +70,7 @@ def test_within_the_step_its_way_out_cannot_begin_earlier() -> None:
     # The same, but s is there when the step begins: anchor 0 waits for all 6 us, and 1 as above.
     profile = toy(10, 3, 2, 10, 4, storages=state_and_workspace())
     found = plan(profile, 6, Boundary.RESIDENT)
-    assert trips_of(found) == [Trip(0, 0, 0, 1, 3)]
+    assert swaps_of(found) == [Trip(0, 0, 0, 1, 3)]
     assert stall_us(found) == 7
 
 
@@ -79,11 +79,11 @@ def test_a_copy_back_begins_before_the_boundary() -> None:
     # slot 0. Begun in slot 0, compute would wait 3; so it would if p had to be there at `end`.
     profile = toy(3, 10, 10, 10, 3, storages=[resident("parameter:p", 6, 1), fixed("w", 6, 3)])
     found = plan(profile, 6)
-    (trip,) = trips_of(found)
+    (trip,) = swaps_of(found)
     assert (trip.swap_in_slot, trip.await_slot) == (4, 1)
     assert stall_us(found) == 0
     within = plan(profile, 6, Boundary.RESIDENT)
-    assert [trip.await_slot for trip in trips_of(within)] == [5]
+    assert [trip.await_slot for trip in swaps_of(within)] == [5]
     assert stall_us(within) == 3
 
 
@@ -92,7 +92,7 @@ def test_the_way_out_goes_on_over_the_boundary() -> None:
     # (3 us) before slot 1 needs its bytes: the copy is under way when the step ends.
     storages = [resident("state:s", 6, 3, kind=STATE, writes=[3]), fixed("w", 6, 1)]
     found = plan(toy(3, 10, 10, 10, 3, storages=storages), 6)
-    assert trips_of(found) == [Trip(0, 4, 1, 2, 3)]
+    assert swaps_of(found) == [Trip(0, 4, 1, 2, 3)]
     assert stall_us(found) == 0
 
 
@@ -107,7 +107,7 @@ def test_one_copy_to_the_host_serves_every_gap_until_the_next_write() -> None:
     # so anchors 3 and 6, where its bytes must go at once, drop it and wait for nothing. The ways
     # back hide in slots 1, 4 and 7. Stall 0, 6 bytes out and 18 back.
     found = plan(three_gaps(), 6)
-    assert [(t.release_slot % 10, t.swap_in_slot, t.await_slot) for t in trips_of(found)] == [
+    assert [(t.release_slot % 10, t.swap_in_slot, t.await_slot) for t in swaps_of(found)] == [
         (3, 4, 5),
         (6, 7, 8),
         (0, 1, 2),
@@ -172,7 +172,7 @@ def test_both_directions_at_once_share_a_joint_rate(
     # and uses y, so x is away in it, and is known from anchor 4 on.
     profile = crossing_step(out, back, both)
     found = solve(profile, budget_bytes=18, min_size_bytes=1, solver=solver)
-    by_storage = {trip.storage: trip for trip in trips_of(found)}
+    by_storage = {trip.storage: trip for trip in swaps_of(found)}
     assert (by_storage[0].swap_out_slot, by_storage[1].swap_in_slot) == (4, 4)
     assert stall_us(found) == stall
     assert found.certificate.bound_stall_us <= stall + 1e-3

@@ -16,13 +16,13 @@ from planner.plan.schedule import Action, lower
 from planner.plan.simulate import simulate_plan
 from planner.problem.build_problem import problem_of
 from planner.search.candidate import POLICIES, Draft, Policy
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import check_plan_against
 from profiles import Profile, read_profile, write_profile
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link
-from tests.support.planning.invariants import ROUNDING, check_plan, trips_of
+from tests.support.planning.invariants import ROUNDING, check_plan, swaps_of
 from tests.support.planning.oracle import idles, smallest_budget_bytes
 from tests.support.planning.strategies import jobs, peak_bytes, profiles
 from tests.support.planning.toys import transformer_like, unet_like
@@ -68,7 +68,7 @@ def test_the_schedulers_clock_is_the_simulators(
         boundary=boundary,
     )
     assume(problem.fits(problem.whole_set))
-    timing = schedule_trips(problem, Draft(problem.whole_set, policy))
+    timing = schedule_swaps(problem, Draft(problem.whole_set, policy))
     solution = Solution(timing.chosen, timing.trips, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
     found = build_plan(profile, problem, solution, solver=SolverName.HIGHS, seconds=0.0)
     stall_us = found.certificate.simulated_stall_us
@@ -211,7 +211,7 @@ def test_the_order_of_storages_is_of_no_account(job: Job, rng: random.Random) ->
 def decisions(found: Plan) -> list[tuple[object, ...]]:
     """What moves when, by the names of storages; in the order of names where slots are the same."""
     names = {storage.id: storage.name for storage in found.storages}
-    return sorted((*trip[1:], names[trip.storage]) for trip in trips_of(found))
+    return sorted((*trip[1:], names[trip.storage]) for trip in swaps_of(found))
 
 
 @given(jobs(), st.sampled_from([2.0**-6, 0.5, 4.0, 2.0**10]))

@@ -10,7 +10,7 @@ from planner.problem.build_problem import problem_of
 from planner.problem.problem import Problem
 from planner.search import list_scheduler as timing
 from planner.search.candidate import POLICIES, Draft, Timing
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from planner.search.local_search import Search
 from planner.smallest_budget import widest_set
 from planner.solving import solve
@@ -64,7 +64,7 @@ def test_every_timing_meets_the_budget(
     monkeypatch.setattr(timing, "SAME_US", same_us)
     problem = tied_problem(*tied)
     for policy in POLICIES:
-        found = schedule_trips(problem, Draft(problem.whole_set, policy))
+        found = schedule_swaps(problem, Draft(problem.whole_set, policy))
         assert max(held_bytes(problem, found.trips)) <= problem.budget_bytes
 
 
@@ -80,7 +80,7 @@ def test_steps_settle_though_times_are_rounded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timing._Walk, "step", noted)
     problem = tied_problem(0.7, 1, 0.1)
     for policy in POLICIES:
-        schedule_trips(problem, Draft(problem.whole_set, policy))
+        schedule_swaps(problem, Draft(problem.whole_set, policy))
     assert shut == {False}
 
 
@@ -100,7 +100,7 @@ def test_the_search_keeps_no_timing_over_budget(monkeypatch: pytest.MonkeyPatch)
     search.start(widest_set(problem, SolverName.HIGHS))
     best = search.best
     monkeypatch.setattr(
-        "planner.search.local_search.schedule_trips",
+        "planner.search.local_search.schedule_swaps",
         lambda problem, draft: Timing(draft.chosen, (), ()),
     )
     search.try_sets([problem.whole_set], POLICIES[:2])

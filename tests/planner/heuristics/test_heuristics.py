@@ -23,7 +23,7 @@ from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.tflms import TFLMS_V1, TFLMS_V2
 from planner.heuristics.timed_swaps import (
     Ruled,
-    RuledTrip,
+    RuledSwap,
     Streams,
     held_bytes,
     one_stream_stall_us,
@@ -36,7 +36,7 @@ from planner.heuristics.torchtune import MAX_FWD_STASH, TORCHTUNE
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Proof
-from planner.search.list_scheduler import schedule_trips
+from planner.search.list_scheduler import schedule_swaps
 from planner.search.warm_starts import HEURISTICS, drafts_of, published_timing
 from planner.studies.checkpointing import full_checkpointing
 from planner.studies.compare import Comparison, smallest_budget_bytes
@@ -317,7 +317,7 @@ def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
     x, y = activation("x", 6, 0, 5), activation("y", 6, 3, 9)
     profile = steps_of_ten(10, [x, y])
     problem = case(profile, 100).problem
-    one_way = Ruled((RuledTrip(0, 1, 2, 4, 5), RuledTrip(1, 4, 5, 8, 9)))
+    one_way = Ruled((RuledSwap(0, 1, 2, 4, 5), RuledSwap(1, 4, 5, 8, 9)))
     assert own_stall_us(problem, one_way) == 0
     assert own_stall_us(problem, replace(one_way, streams=Streams.ONE_FOR_BOTH)) == 2
 
@@ -474,7 +474,7 @@ def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile,
                 continue
             drafts = [*drafts_of(ruled)]
             assert all(problem.fits(draft.chosen) for draft in drafts)
-            least_us = min(schedule_trips(problem, draft).stall_us for draft in drafts)
+            least_us = min(schedule_swaps(problem, draft).stall_us for draft in drafts)
             # Slots in which nothing is missing are not waited for, so it may even be less.
             own_us = own_stall_us(problem, ruled) + 1e-6 * (1 + problem.compute_us)
             assert least_us <= own_us

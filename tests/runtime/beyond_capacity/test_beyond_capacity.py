@@ -19,11 +19,11 @@ from profiles.recording.device import build_on, device_at_hand
 from profiles.recording.instruments import Instruments
 from profiles.recording.op_times import OpTimes
 from profiles.schema.errors import CapacityError
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
 from profiles.schema.units import parse_size_bytes
-from runtime.beyond_capacity.online_swap import HostShelf, OnlineSwap
+from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
 from runtime.beyond_capacity.output_bytes import OutputBytes
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.beyond_capacity.retry_after_oom import SecondTry
@@ -160,7 +160,7 @@ class LoggingLane:
         self,
         storage: torch.UntypedStorage,
         host: HostStretch,
-        engine: CopyEngine = CopyEngine.COPY_ENGINE,
+        engine: CopyMethod = CopyMethod.DMA,
     ) -> Copy:
         self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
         copy = Copy(self._direction, engine)
@@ -181,7 +181,7 @@ def on_line(accountant: Accountant, moves: Moves) -> OnlineSwap:
         accountant,
         d2h=LoggingLane(Direction.D2H, moves),
         h2d=LoggingLane(Direction.H2D, moves),
-        shelf=HostShelf(),
+        shelf=HostFreeList(),
     )
 
 
@@ -212,7 +212,7 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
         monkeypatch.setattr(Accountant, method, logged)
     workload, accountant = BUILDERS[name](), Accountant(CPU, limit_bytes(name))
     d2h, h2d = (StreamLane(streams, direction) for direction in Direction)
-    shelf = HostShelf(OneSlab(10 * peak_bytes(recorded(name))).new)
+    shelf = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
     swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, shelf=shelf)
     for _ in range(2):
         accountant.count_owned(owned_storages(workload.model, workload.optimizer))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from profiles.schema.errors import SwapplanError
 from runtime.kernels import (
     BatchTable,
-    CopyEngine,
     CopyJob,
+    CopyMethod,
     Grid,
     StridedLayout,
     batch_words,
@@ -24,7 +24,7 @@ from runtime.kernels import (
 from runtime.kernels.compile import compile_kernels
 from tests.support.kernels.buffers import Buffer, words_at
 
-CONTIGUOUS = (CopyEngine.COPY_ENGINE, CopyEngine.VECTOR_KERNEL, CopyEngine.BATCH_KERNEL)
+CONTIGUOUS = (CopyMethod.DMA, CopyMethod.VECTOR_KERNEL, CopyMethod.BATCH_KERNEL)
 
 
 def places(layout: StridedLayout) -> list[int]:
@@ -95,10 +95,10 @@ def test_engines_that_can_carry_a_copy() -> None:
     whole = StridedLayout(item_bytes=4, shape=(8, 16), strides_bytes=(64, 4))
     same_place = StridedLayout(item_bytes=4, shape=(8, 16), strides_bytes=(0, 4))
     assert engines_for(512) == CONTIGUOUS
-    assert engines_for(512, is_mask=True) == (*CONTIGUOUS, CopyEngine.BITPACK_KERNEL)
+    assert engines_for(512, is_mask=True) == (*CONTIGUOUS, CopyMethod.BITPACK_KERNEL)
     assert engines_for(512, layout=whole) == CONTIGUOUS
-    assert engines_for(512, layout=rows) == (CopyEngine.STRIDED_KERNEL,)
-    assert engines_for(512, layout=rows, is_mask=True) == (CopyEngine.STRIDED_KERNEL,)
+    assert engines_for(512, layout=rows) == (CopyMethod.STRIDED_KERNEL,)
+    assert engines_for(512, layout=rows, is_mask=True) == (CopyMethod.STRIDED_KERNEL,)
     assert engines_for(512, layout=same_place) == ()
     assert engines_for(0) == ()
     with pytest.raises(ValueError, match="a layout of 512 bytes for a copy of 513"):
@@ -106,12 +106,12 @@ def test_engines_that_can_carry_a_copy() -> None:
 
 
 def test_only_packing_changes_the_host_bytes() -> None:
-    assert {engine: host_size_bytes(engine, 1001) for engine in CopyEngine} == {
-        CopyEngine.COPY_ENGINE: 1001,
-        CopyEngine.VECTOR_KERNEL: 1001,
-        CopyEngine.BATCH_KERNEL: 1001,
-        CopyEngine.STRIDED_KERNEL: 1001,
-        CopyEngine.BITPACK_KERNEL: 126,
+    assert {engine: host_size_bytes(engine, 1001) for engine in CopyMethod} == {
+        CopyMethod.DMA: 1001,
+        CopyMethod.VECTOR_KERNEL: 1001,
+        CopyMethod.BATCH_KERNEL: 1001,
+        CopyMethod.STRIDED_KERNEL: 1001,
+        CopyMethod.BITPACK_KERNEL: 126,
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from planner.cli.link import is_to_be_measured
 from planner.plan.lanes import Direction
 from profiles.schema.errors import CapacityError
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Provenance, read_profile
 from profiles.schema.progress import silent
 from runtime.cli import main
@@ -19,7 +19,7 @@ from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import NS_PER_US, Copy, Lane, Passenger
 from runtime.lanes.make_lane import host_pool, unpaced_lane
 from runtime.measure import link as link_measure
-from runtime.measure.kernels import measure_engines
+from runtime.measure.kernels import measure_methods
 from runtime.measure.link import (
     FOOTPRINT_BYTES,
     MOST_COPIES,
@@ -208,7 +208,7 @@ def test_copies_rotate_through_their_buffers() -> None:
             self,
             storage: torch.UntypedStorage,
             host: HostStretch,
-            engine: CopyEngine = CopyEngine.COPY_ENGINE,
+            engine: CopyMethod = CopyMethod.DMA,
         ) -> Copy | Passenger:
             issued.append((storage.data_ptr(), host.offset_bytes))
             return super().issue(storage, host, engine)
@@ -262,7 +262,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         {"sizes_bytes": (4 * KIB, MIB), "progress": None},
     )
     monkeypatch.setattr(
-        measure_engines, "__kwdefaults__", {"sizes_bytes": (4 * KIB,), "progress": None}
+        measure_methods, "__kwdefaults__", {"sizes_bytes": (4 * KIB,), "progress": None}
     )
 
 

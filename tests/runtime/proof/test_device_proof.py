@@ -12,7 +12,7 @@ from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from runtime.cli.proof_report import failures
 from runtime.proof.device_proof import prove_on_device
-from runtime.proof.limited_device import GpuGround
+from runtime.proof.limited_device import LimitedGpu
 from runtime.proof.proof import attach_plan
 from runtime.proof.report import ProofReport
 from tests.gpu.ground import CpuGround
@@ -137,7 +137,7 @@ def test_a_gpu_is_measured_at_rest_and_limited_by_its_share() -> None:
         set_per_process_memory_fraction=logged("fraction"),
         get_device_properties=lambda device: SimpleNamespace(total_memory=400),
     )
-    ground = GpuGround(gpu, cuda)
+    ground = LimitedGpu(gpu, cuda)
     workload = BUILDERS["unet3d"]()
 
     @contextmanager

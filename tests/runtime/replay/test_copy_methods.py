@@ -23,7 +23,7 @@ from profiles.hardware.links import LINK_FACTS
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
 from profiles.schema.errors import FileError, SwapplanError
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime import FallbackWarning, LoadedPlan, Replay
 from runtime.host.host_pool import HostPool
@@ -33,7 +33,7 @@ from runtime.kernels.cuda_carrier import LEAST_WORDS, PinnedTables
 from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, Lane, Passenger
-from runtime.measure.kernels import measure_engines
+from runtime.measure.kernels import measure_methods
 from runtime.proof.proof import prove
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
@@ -47,11 +47,11 @@ from tests.support.training.engines import (
     ROWS,
     WIDTH,
     by_kernel,
-    engine_rate,
     kernel_plan,
     link_with_kernels,
     masking,
     masking_profile,
+    method_rate,
     with_engines,
 )
 from tests.support.training.everything_away import everything_away
@@ -60,8 +60,8 @@ from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 
 CPU = torch.device("cpu")
-COPY_ENGINE = CopyEngine.COPY_ENGINE
-VECTOR = CopyEngine.VECTOR_KERNEL
+COPY_ENGINE = CopyMethod.DMA
+VECTOR = CopyMethod.VECTOR_KERNEL
 SEEDS = 30
 SPEEDS = (0.3, 0.8, 1.0, 2.0, 6.0)
 
@@ -88,14 +88,14 @@ def test_between_two_measured_sizes_time_is_in_proportion() -> None:
         (1024 * KIB, True, PACKED),
     ],
 )
-def test_the_fastest_engine_is_chosen(size_bytes: int, is_mask: bool, expected: CopyEngine) -> None:
+def test_the_fastest_engine_is_chosen(size_bytes: int, is_mask: bool, expected: CopyMethod) -> None:
     assert engine_for(link_with_kernels(), size_bytes, is_mask=is_mask) is expected
     assert engine_for(FAST_LINK, size_bytes, is_mask=is_mask) is COPY_ENGINE
 
 
 def test_a_kernel_must_beat_the_copy_engine_measured_beside_it() -> None:
     link = link_with_kernels()
-    beside = engine_rate(COPY_ENGINE, 4 * KIB, 1000.0)
+    beside = method_rate(COPY_ENGINE, 4 * KIB, 1000.0)
     faster = link.model_copy(update={"engines": (*link.engines, beside)})
     assert engine_for(link, 4 * KIB, is_mask=False) is BATCHED
     assert engine_for(faster, 4 * KIB, is_mask=False) is COPY_ENGINE
@@ -198,7 +198,7 @@ def with_random_kernels(seed: int) -> Profile:
     profile = random_profile(seed)
     link = profile.link
     engines = tuple(
-        engine_rate(
+        method_rate(
             engine, size_bytes, link.d2h_bytes_per_us * rng.choice([0.3, 0.8, 1.0, 2.0, 6.0])
         )
         for engine in (COPY_ENGINE, VECTOR, BATCHED, PACKED)
@@ -215,7 +215,7 @@ def with_random_kernels(seed: int) -> Profile:
 
 def test_no_plan_with_kernels_is_below_its_bound() -> None:
     """Building a plan verifies it: bound, simulation, host layout and engines."""
-    carried: set[CopyEngine] = set()
+    carried: set[CopyMethod] = set()
     for seed in range(SEEDS):
         profile = with_random_kernels(seed)
         smallest = smallest_budget_bytes(profile)
@@ -269,7 +269,7 @@ def test_the_plan_is_replayed_bit_equal_by_its_kernels(planned: Plan) -> None:
 def test_every_kernel_carries_on_the_emulated_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that can move does, three steps long, and what went how is what the plan says."""
     plan = kernel_plan()
-    launches: list[tuple[CopyEngine, int]] = []
+    launches: list[tuple[CopyMethod, int]] = []
     run = Copy._run_kernel
 
     def noted(copy: Copy, carrier: Any) -> None:
@@ -293,7 +293,7 @@ def test_every_kernel_carries_on_the_emulated_device(monkeypatch: pytest.MonkeyP
     assert {engine for engine, _ in launches} == {VECTOR, BATCHED, PACKED}
 
 
-def launches_of(plan: Plan) -> list[tuple[CopyEngine, int]]:
+def launches_of(plan: Plan) -> list[tuple[CopyMethod, int]]:
     """What the simulator counts with."""
     issued = (ActionKind.SWAP_OUT, ActionKind.SWAP_IN)
     groups = [
@@ -401,7 +401,7 @@ def test_a_stray_byte_is_seen() -> None:
 
 def test_no_kernel_carries_strided_items_as_a_storage() -> None:
     with pytest.raises(ValueError, match="whole storage"):
-        host_carrier().carry(CopyEngine.STRIDED_KERNEL, [Ends(16, 16, 16)], to_host=True)
+        host_carrier().carry(CopyMethod.STRIDED_KERNEL, [Ends(16, 16, 16)], to_host=True)
 
 
 def test_what_boards_goes_off_when_it_is_waited_for() -> None:
@@ -436,11 +436,11 @@ def test_kernels_without_numba_are_refused_in_one_line(monkeypatch: pytest.Monke
     with pytest.raises(SwapplanError, match=r"need numba-cuda.*pip install") as refused:
         LoadedPlan(kernel_plan()).attach(workload.model, workload.optimizer)
     assert "\n" not in str(refused.value)
-    assert measure_engines(CPU) == ()
+    assert measure_methods(CPU) == ()
 
 
 def test_kernels_are_measured_by_the_lanes() -> None:
-    rates = measure_engines(CPU, sizes_bytes=(4 * KIB, 64 * KIB))
+    rates = measure_methods(CPU, sizes_bytes=(4 * KIB, 64 * KIB))
     assert [(rate.engine, rate.size_bytes) for rate in rates] == [
         (engine, size)
         for size in (4 * KIB, 64 * KIB)
@@ -509,7 +509,7 @@ def test_plans_without_kernels_need_none_of_this(monkeypatch: pytest.MonkeyPatch
         with attached.step() as statistics:
             workload.step()
         assert statistics.fallback is None
-    assert by_kernel(plan.storages[0]) in CopyEngine
+    assert by_kernel(plan.storages[0]) in CopyMethod
 
 
 @pytest.mark.gpu

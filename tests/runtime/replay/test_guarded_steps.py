@@ -26,7 +26,7 @@ from runtime.storage.residency import Residency
 from runtime.storage.write_marks import LostWriteError
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.periodic import (
-    clean_trips_late,
+    clean_swaps_late,
     leaving_at_boundary,
     periodic,
     returning_at_boundary,
@@ -197,7 +197,7 @@ def later(swap: Swap) -> Swap:
 
 PLANS: dict[str, Callable[[Plan], Plan]] = {
     "away": lambda plan: plan,
-    "clean, late": clean_trips_late,
+    "clean, late": clean_swaps_late,
     "leaving at the boundary": leaving_at_boundary,
     "returning at the boundary": returning_at_boundary,
     "under way": lambda plan: with_swaps(plan, [later(swap) for swap in plan.swaps]),

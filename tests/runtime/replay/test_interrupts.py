@@ -25,7 +25,7 @@ from profiles.hooks.mode_stack import (
     op_modes,
 )
 from profiles.hooks.workload import Workload
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime import Replay
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
@@ -119,13 +119,13 @@ def test_a_launch_that_is_sent_off_twice_is_carried_once(
     class Carrier:
         saw_stray = False
 
-        def carry(self, engine: CopyEngine, ends: list[object], *, to_host: bool) -> None:
+        def carry(self, engine: CopyMethod, ends: list[object], *, to_host: bool) -> None:
             carried.append(len(ends))
 
     lane = Lane(Direction.D2H, 1e6, 0.0, carrier=Carrier())  # type: ignore[arg-type]
     pool, values = HostPool(512), torch.arange(64)
-    first = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyEngine.BATCH_KERNEL)
-    second = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyEngine.BATCH_KERNEL)
+    first = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)
+    second = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)
     put = lane._put
 
     def put_and_be_interrupted(copy: object) -> None:
@@ -136,7 +136,7 @@ def test_a_launch_that_is_sent_off_twice_is_carried_once(
     with pytest.raises(KeyboardInterrupt):
         lane.flush()
     monkeypatch.undo()
-    third = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyEngine.BATCH_KERNEL)
+    third = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)
     for copy in (second, third, first, second):
         copy.wait()
     lane.close()
@@ -151,7 +151,7 @@ def test_a_copy_on_a_stream_may_be_waited_for_again() -> None:
     streams.recycle = recycled.append  # type: ignore[method-assign,assignment]
     streams.copy = lambda *_: None  # type: ignore[method-assign]
     copies = [
-        lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyEngine.BATCH_KERNEL)
+        lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)
         for _ in range(2)
     ]
     lane.flush()

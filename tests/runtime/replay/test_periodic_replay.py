@@ -27,7 +27,7 @@ from runtime.proof.proof import prove
 from runtime.storage.residency import Residency
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.periodic import (
-    clean_trips_late,
+    clean_swaps_late,
     leaving_at_boundary,
     periodic,
     periodic_plan,
@@ -535,7 +535,7 @@ def test_an_unplanned_write_makes_a_clean_trip_copy(
     write: Callable[[torch.Tensor], object],
 ) -> None:
     """No anchor tells that step from the others, and the plan thinks that the host copy is true."""
-    plan = clean_trips_late(plan_for("adam"))
+    plan = clean_swaps_late(plan_for("adam"))
     third = [False, False, True, False, False]
     plain, planned = shrinking(iter(third), write), shrinking(iter(third), write)
     with Replay(plan, planned.model, planned.optimizer) as replay:
@@ -549,7 +549,7 @@ def test_an_unplanned_write_makes_a_clean_trip_copy(
 
 
 def test_an_unplanned_write_in_a_step_that_nobody_watches_is_counted() -> None:
-    plan = clean_trips_late(plan_for("adam"))
+    plan = clean_swaps_late(plan_for("adam"))
     fifth = [False, False, False, False, True, False]
     halve = nn.Parameter.mul_
     plain = shrinking(iter(fifth), lambda p: halve(p, 0.5))

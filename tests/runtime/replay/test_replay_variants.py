@@ -17,7 +17,7 @@ from planner.plan.lanes import Direction
 from planner.plan.plan import Boundary, Plan
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import WorkloadSource
 from runtime import Replay
 from runtime.host.host_pool import PinnedHostPool
@@ -104,7 +104,7 @@ class SlowCopies(CudaStreams):
         stream: torch.cuda.Stream,
         pieces: Sequence[Piece],
         direction: Direction,
-        engine: CopyEngine,
+        engine: CopyMethod,
     ) -> None:
         with torch.cuda.stream(stream):
             torch.cuda._sleep(SLEEP_CYCLES)

@@ -12,7 +12,7 @@ from planner.plan.plan import Plan
 from planner.plan.schedule import ActionKind, lower
 from planner.plan.simulate import Copy, Timeline
 from profiles.hooks.anchors import is_update
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
@@ -152,11 +152,11 @@ def test_on_streams_a_copy_is_marked_on_its_own_lane() -> None:
     pool = HostPool(24)
     storages = [torch.zeros(8, dtype=torch.uint8).untyped_storage() for _ in range(3)]
     for number, storage in enumerate(storages):
-        lane.issue(storage, pool.stretch(8 * number, 8), CopyEngine.BATCH_KERNEL)
+        lane.issue(storage, pool.stretch(8 * number, 8), CopyMethod.BATCH_KERNEL)
     assert [entry[0] for entry in streams.log] == [], "they board one launch"
     lane.flush()
     assert [entry for entry in streams.log if entry[0] == "H2D"] == [("H2D", 1)] * 3
-    assert streams.launches == [(CopyEngine.BATCH_KERNEL, 3)]
+    assert streams.launches == [(CopyMethod.BATCH_KERNEL, 3)]
     ((began, ended),) = {span() for span in spans}
     assert (began.stream, ended.stream) == (1, 1)
     assert ended.at == began.at + 1

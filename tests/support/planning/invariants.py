@@ -256,7 +256,7 @@ def _check_certificate(plan: Plan, profile: Profile) -> None:
     assert (not plan.swaps) == fits
 
 
-def trips_of(plan: Plan) -> list[Trip]:
+def swaps_of(plan: Plan) -> list[Trip]:
     """The plan's swaps, in its order."""
     return [
         Trip(s.storage, s.swap_out_slot, s.release_slot, s.swap_in_slot, s.await_slot, s.clean)
@@ -267,7 +267,7 @@ def trips_of(plan: Plan) -> list[Trip]:
 def _check_simulation(plan: Plan, profile: Profile) -> None:
     sizes = {s.id: s.size_bytes for s in profile.storages}
     slots_us = [slot.duration_us for slot in profile.slots]
-    mine = simulate(slots_us, sizes, trips_of(plan), plan.link)
+    mine = simulate(slots_us, sizes, swaps_of(plan), plan.link)
     theirs = simulate_plan(plan)
     assert list(theirs.stall_us) == close(list(mine.stall_us))
     assert [tuple(copy) for copy in theirs.d2h] == [close(tuple(c)) for c in mine.d2h]

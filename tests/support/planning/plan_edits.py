@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from planner.plan.host_memory import host_needs, host_offsets
 from planner.plan.plan import Plan
 from planner.plan.verify import derived_figures, structure_fault
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 
 SLOTS = ("swap_out_slot", "release_slot", "swap_in_slot", "await_slot")
 AMPLE_BYTES = 2**30
@@ -43,7 +43,7 @@ def agreeing(content: Any, *, keep_offsets: bool) -> Plan | None:
     content["swaps"].sort(key=lambda swap: swap["swap_out_slot"])
     try:
         loose = _unchecked(content)
-        if structure_fault_of_trips(loose):
+        if structure_fault_of_swaps(loose):
             return None
         if not keep_offsets:
             needs = host_needs(loose.swaps, loose.host_sizes_bytes, len(loose.slots))
@@ -67,7 +67,7 @@ def agreeing(content: Any, *, keep_offsets: bool) -> Plan | None:
         return None
 
 
-def structure_fault_of_trips(plan: Plan) -> bool:
+def structure_fault_of_swaps(plan: Plan) -> bool:
     """Whether anything is wrong but figures that are derived anew."""
     fault = structure_fault(plan)
     derived = ("host_pool_bytes", "host_offset_bytes", "budget_bytes", "resident_bytes")
@@ -95,7 +95,7 @@ def _move_slot(rng: random.Random, plan: Any) -> None:
     swap[field] = (swap[field] + rng.choice((-5, -2, -1, 1, 2, 5, rng.randrange(count)))) % count
 
 
-def _shift_trip(rng: random.Random, plan: Any) -> None:
+def _shift_swap(rng: random.Random, plan: Any) -> None:
     swap, by = rng.choice(plan["swaps"]), rng.randrange(len(plan["slots"]))
     for field in SLOTS:
         swap[field] = (swap[field] + by) % len(plan["slots"])
@@ -107,7 +107,7 @@ def _exchange_slots(rng: random.Random, plan: Any) -> None:
         one[field], other[field] = other[field], one[field]
 
 
-def _add_trip(rng: random.Random, plan: Any) -> None:
+def _add_swap(rng: random.Random, plan: Any) -> None:
     count = len(plan["slots"])
     slots = sorted(rng.randrange(count) for _ in SLOTS)
     turn = rng.randrange(count) if rng.random() < 0.5 else 0
@@ -117,7 +117,7 @@ def _add_trip(rng: random.Random, plan: Any) -> None:
     plan["swaps"].append(trip)
 
 
-def _drop_trip(rng: random.Random, plan: Any) -> None:
+def _drop_swap(rng: random.Random, plan: Any) -> None:
     plan["swaps"].remove(rng.choice(plan["swaps"]))
 
 
@@ -185,7 +185,7 @@ def _drop_slot(rng: random.Random, plan: Any) -> None:
 
 def _engine(rng: random.Random, plan: Any) -> None:
     one = rng.choice(plan["swaps"])
-    engine = rng.choice([engine.value for engine in CopyEngine])
+    engine = rng.choice([engine.value for engine in CopyMethod])
     for swap in plan["swaps"]:
         if swap["storage"] == one["storage"]:
             swap["engine"] = engine
@@ -224,8 +224,8 @@ def _odd_figures(rng: random.Random, plan: Any) -> None:
 
 
 EDITS: tuple[Callable[[random.Random, Any], None], ...] = (
-    *(_move_slot, _move_slot, _move_slot, _shift_trip, _exchange_slots, _add_trip, _add_trip),
-    *(_drop_trip, _flip_clean, _flip_clean, _change_storage, _change_storage, _exchange_names),
+    *(_move_slot, _move_slot, _move_slot, _shift_swap, _exchange_slots, _add_swap, _add_swap),
+    *(_drop_swap, _flip_clean, _flip_clean, _change_storage, _change_storage, _exchange_names),
     *(_rename, _resize, _show_other, _show_any, _rename_anchor, _drop_slot, _engine, _engine),
     *(_offset, _odd_figures),
 )

@@ -10,7 +10,7 @@ from torch.nn import functional
 from planner.plan.plan import Plan, PlannedStorage
 from planner.plan.simulate import simulate_plan
 from profiles.hooks.workload import Workload
-from profiles.schema.link import CopyEngine, EngineRate
+from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link, Profile, Provenance, WorkloadSource
 from tests.support.training.everything_away import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
@@ -18,13 +18,13 @@ from tests.support.training.fixed_times import record_at_fixed_times
 KIB = 1024
 ROWS, WIDTH, LAYERS = 256, 96, 4
 SMALL_BYTES = 64 * KIB
-BATCHED = CopyEngine.BATCH_KERNEL
-PACKED = CopyEngine.BITPACK_KERNEL
+BATCHED = CopyMethod.BATCH_KERNEL
+PACKED = CopyMethod.BITPACK_KERNEL
 
 
-def engine_rate(engine: CopyEngine, size_bytes: int, bytes_per_us: float) -> EngineRate:
+def method_rate(engine: CopyMethod, size_bytes: int, bytes_per_us: float) -> MethodRate:
     """The same both ways."""
-    return EngineRate(
+    return MethodRate(
         engine=engine,
         size_bytes=size_bytes,
         together=1,
@@ -42,12 +42,12 @@ def link_with_kernels(bytes_per_us: float = 1000.0, latency_us: float = 10.0) ->
         both_bytes_per_us=None,
         latency_us=latency_us,
         engines=(
-            engine_rate(CopyEngine.VECTOR_KERNEL, 4 * KIB, 500.0),
-            engine_rate(CopyEngine.VECTOR_KERNEL, 256 * KIB, 700.0),
-            engine_rate(BATCHED, 4 * KIB, 900.0),
-            engine_rate(BATCHED, 256 * KIB, 900.0),
-            engine_rate(PACKED, 4 * KIB, 400.0),
-            engine_rate(PACKED, 256 * KIB, 5000.0),
+            method_rate(CopyMethod.VECTOR_KERNEL, 4 * KIB, 500.0),
+            method_rate(CopyMethod.VECTOR_KERNEL, 256 * KIB, 700.0),
+            method_rate(BATCHED, 4 * KIB, 900.0),
+            method_rate(BATCHED, 256 * KIB, 900.0),
+            method_rate(PACKED, 4 * KIB, 400.0),
+            method_rate(PACKED, 256 * KIB, 5000.0),
         ),
         provenance=Provenance.MEASURED,
     )
@@ -89,14 +89,14 @@ def masking_profile() -> Profile:
     return record_at_fixed_times(masking(), source=source, link=link_with_kernels())
 
 
-def by_kernel(storage: PlannedStorage) -> CopyEngine:
+def by_kernel(storage: PlannedStorage) -> CopyMethod:
     """Masks as bits, small storages in batches, the rest by the vector kernel."""
     if storage.is_mask:
         return PACKED
-    return BATCHED if storage.size_bytes <= SMALL_BYTES else CopyEngine.VECTOR_KERNEL
+    return BATCHED if storage.size_bytes <= SMALL_BYTES else CopyMethod.VECTOR_KERNEL
 
 
-def with_engines(plan: Plan, choose: Callable[[PlannedStorage], CopyEngine]) -> Plan:
+def with_engines(plan: Plan, choose: Callable[[PlannedStorage], CopyMethod]) -> Plan:
     """The same trips, carried by something else."""
     engines = {storage.id: choose(storage) for storage in plan.storages}
     swaps = tuple(s.model_copy(update={"engine": engines[s.storage]}) for s in plan.swaps)

@@ -19,7 +19,7 @@ from planner.plan.plan import (
 from planner.plan.simulate import simulate_plan
 from planner.problem.gaps import Gap, candidate_gaps
 from profiles.schema.files import CREATED_BY
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile
 
 
@@ -82,7 +82,7 @@ def _plan(profile: Profile, gaps: tuple[Gap, ...], boundary: Boundary, budget_by
                 await_slot=gap.next_use_slot % count,
                 host_offset_bytes=offset,
                 clean=False,
-                engine=CopyEngine.COPY_ENGINE,
+                engine=CopyMethod.DMA,
             )
             for gap, offset in zip(gaps, offsets, strict=True)
         ),

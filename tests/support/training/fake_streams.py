@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan.lanes import Direction
 from profiles.hooks.dispatch import is_bookkeeping, storages_in, storages_of
-from profiles.schema.link import CopyEngine
+from profiles.schema.link import CopyMethod
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes.lane import Piece
@@ -56,7 +56,7 @@ class FakeStreams:
     log: list[tuple[Any, ...]] = field(default_factory=list)
     races: list[str] = field(default_factory=list)
     current: int = COMPUTE
-    launches: list[tuple[CopyEngine, int]] = field(default_factory=list)
+    launches: list[tuple[CopyMethod, int]] = field(default_factory=list)
     _kernels: KernelCarrier | None = None
     _computing: list[int] = field(default_factory=lambda: [COMPUTE])
     _clocks: list[Clock] = field(default_factory=lambda: [{COMPUTE: 0}])
@@ -93,7 +93,7 @@ class FakeStreams:
         self._events[event] = {}
 
     def copy(
-        self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyEngine
+        self, stream: int, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
     ) -> None:
         to_host = direction is Direction.D2H
         for storage, host, _ in pieces:
@@ -102,7 +102,7 @@ class FakeStreams:
             self.access(stream, direction.value, storage._cdata, 0, 1, writes=not to_host)
             self.access(stream, direction.value, -1, first, end, writes=to_host)
         self.launches.append((engine, len(pieces)))
-        if engine is CopyEngine.COPY_ENGINE:
+        if engine is CopyMethod.DMA:
             ((_, host, device),) = pieces
             pool = host.address
             ctypes.memmove(*((pool, device) if to_host else (device, pool)), host.size_bytes)

@@ -89,7 +89,7 @@ def returning_at_boundary(plan: Plan) -> Plan:
     )
 
 
-def clean_trips_late(plan: Plan) -> Plan:
+def clean_swaps_late(plan: Plan) -> Plan:
     """Lets clean trips begin one slot before they end, so that their storages are there until
     then."""
     return with_swaps(plan, [_begun_late(swap) for swap in plan.swaps])
