@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from profiles.hooks.workload import Workload
     from profiles.recording.record import record
     from profiles.schema.errors import SwapplanError
-    from profiles.schema.profile import Profile, WorkloadSource, read_profile, write_profile
+    from profiles.schema.profile import Profile, WorkloadSource
+    from profiles.schema.profile_file import read_profile, write_profile
 
 __all__ = [
     "Profile",
@@ -30,9 +31,9 @@ _HOMES = {
     "Workload": "profiles.hooks.workload",
     "WorkloadSource": "profiles.schema.profile",
     "link_named": "profiles.hardware.links",
-    "read_profile": "profiles.schema.profile",
+    "read_profile": "profiles.schema.profile_file",
     "record": "profiles.recording.record",
-    "write_profile": "profiles.schema.profile",
+    "write_profile": "profiles.schema.profile_file",
 }
 
 

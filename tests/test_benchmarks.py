@@ -10,7 +10,7 @@ from planner.heuristics.task import case_of
 from planner.plan.plan import Boundary, BoundSource
 from planner.solving import solve
 from planner.studies.registry import BASELINES
-from profiles.schema.profile import write_profile
+from profiles.schema.profile_file import write_profile
 from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of, stall_percents
 from tests.benchmarks.bench_compare import Figures as CompareFigures

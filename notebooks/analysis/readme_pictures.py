@@ -18,7 +18,8 @@ from planner.report.tables import planned_memory_table
 from planner.solving import solve
 from profiles.hardware.links import link_named
 from profiles.schema.files import write_atomically
-from profiles.schema.profile import Profile, read_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile
 
 BUDGET_BYTES = 15 * 2**30
 DOTS_PER_INCH = 90

@@ -37,7 +37,7 @@ def check(
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
     from planner.studies.check import check_plan, read_stored_plan
     from profiles.library.index import profile_path
-    from profiles.schema.profile import read_profile
+    from profiles.schema.profile_file import read_profile
 
     stored = read_stored_plan(plan)
     if profile is None:

@@ -62,7 +62,7 @@ def compare(
     from planner.cli.link import choose_link
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
-    from profiles.schema.profile import read_profile
+    from profiles.schema.profile_file import read_profile
 
     recorded = read_profile(profile_path(profile))
     chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)

@@ -44,7 +44,7 @@ def _read(file: Path) -> "Plan | Profile":
     from planner.plan.plan import Plan, read_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import format_of
-    from profiles.schema.profile import read_profile
+    from profiles.schema.profile_file import read_profile
 
     path = profile_path(file)
     return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)

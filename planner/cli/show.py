@@ -35,7 +35,7 @@ def show(
     from planner.plan.plan import Plan, read_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable, format_of
-    from profiles.schema.profile import read_profile
+    from profiles.schema.profile_file import read_profile
 
     if png is not None:
         check_writable(png, keep=file)

@@ -78,7 +78,7 @@ def sweep(
     from planner.studies.sweep import SweepSettings, sweep_points
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
-    from profiles.schema.profile import read_profile
+    from profiles.schema.profile_file import read_profile
 
     recorded = read_profile(profile_path(profile))
     choices = parse_link_choices(

@@ -49,6 +49,7 @@ from profiles.hooks.workload import Workload
 from profiles.recording.record import MOST_TRACED_STEPS
 from profiles.recording.recorded_profile import check_trains
 from profiles.recording.trace import StepTrace
+from profiles.schema.checks import verified
 from profiles.schema.errors import WorkloadError
 from profiles.schema.files import CREATED_BY, VERSION
 from profiles.schema.profile import (
@@ -263,7 +264,7 @@ def _profile(
     for op in trace.ops:
         durations_us[op.slot] += op.duration_us
     model = describe_model(workload.model, workload.optimizer)
-    return Profile(
+    profile = Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
         created_by=CREATED_BY,
@@ -290,3 +291,4 @@ def _profile(
         storages=storages,
         model=model,
     )
+    return verified(profile)

@@ -12,7 +12,8 @@ from profiles.library.index import ENDING, INDEX, Entry, Index, WorkloadSize, fo
 from profiles.library.recipes import A100, RECIPES, Recipe
 from profiles.schema.files import CREATED_BY, write_file
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Profile, StorageKind, WorkloadSource, write_profile
+from profiles.schema.profile import Profile, StorageKind, WorkloadSource
+from profiles.schema.profile_file import write_profile
 from profiles.workloads import WORKLOADS, build
 
 

@@ -12,6 +12,7 @@ from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import Workload, refusal_told
 from profiles.recording.device import describe_device
 from profiles.recording.warm_up import WarmUp
+from profiles.schema.checks import verified
 from profiles.schema.errors import WorkloadError
 from profiles.schema.files import CREATED_BY, VERSION
 from profiles.schema.profile import (
@@ -74,7 +75,7 @@ def profile_of(
 ) -> Profile:
     """Returns the profile of a recorded step, without any overhead beyond its storages."""
     model = describe_model(workload.model, workload.optimizer)
-    return Profile(
+    profile = Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
         created_by=CREATED_BY,
@@ -101,6 +102,7 @@ def profile_of(
         storages=recording.storages,
         model=model,
     )
+    return verified(profile)
 
 
 def watch_anchors(workload: Workload, listener: AnchorListener, watched: ExitStack) -> None:

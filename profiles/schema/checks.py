@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from profiles.schema.files import MAX_COUNT, MAX_US
+from profiles.schema.errors import FileError
+from profiles.schema.files import MAX_COUNT, MAX_US, one_line
 from profiles.schema.memory import lifetime
 from profiles.schema.model_description import ModelDescription
 from profiles.schema.profile import (
@@ -104,8 +105,24 @@ ROUNDING = 1e-9
 """How far a sum of times may be off by the order of its terms."""
 
 
-def faults(profile: Profile) -> Iterator[str]:
-    """Yields what is inconsistent between the records of a profile, with its place in the file."""
+def verified(profile: Profile) -> Profile:
+    """Returns a profile that was built.
+
+    Raises:
+        FileError: Its records contradict each other.
+    """
+    fault = first_fault(profile)
+    if fault is not None:
+        raise FileError(f"no such profile: {one_line(fault)}. Check the figures given.")
+    return profile
+
+
+def first_fault(profile: Profile) -> str | None:
+    """Says what is inconsistent between the records of a profile; None if nothing is."""
+    return next(_faults(profile), None)
+
+
+def _faults(profile: Profile) -> Iterator[str]:
     yield from _slot_faults(profile)
     yield from _proportion_faults(profile)
     yield from _op_faults(profile)

@@ -69,6 +69,9 @@ class Record(BaseModel):
 
 Content = dict[str, Any]
 """What a file holds, parsed and not yet validated."""
+Upgrades = Mapping[int, Callable[[Content], Content]]
+"""For each older version that is still read, what turns the content of such a file into that of the
+next version. It may rely on nothing: the content is not validated."""
 
 
 class FileRecord(Record):
@@ -78,14 +81,11 @@ class FileRecord(Record):
         FORMAT: The magic word of the file.
         VERSION: The version this code reads and writes.
         REMAKE: The command that makes such a file again, for error messages.
-        UPGRADES: For each older version that is still read, what turns the content of such a file
-            into that of the next version. It may rely on nothing: the content is not validated.
     """
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int]
     REMAKE: ClassVar[str]
-    UPGRADES: ClassVar[Mapping[int, Callable[[Content], Content]]] = MappingProxyType({})
 
     format: str
     version: int
@@ -204,18 +204,35 @@ def _take_after(handle: int, target: Path) -> None:
     os.fchmod(handle, stat.S_IMODE(older.st_mode))
 
 
-def read_file(kind: type[FileType], path: Path) -> FileType:
+def read_file(
+    kind: type[FileType],
+    path: Path,
+    *,
+    first_fault: Callable[[FileType], str | None] | None = None,
+    upgrades: Upgrades = MappingProxyType({}),
+) -> FileType:
     """Reads and validates a file written by `write_file`.
+
+    Args:
+        kind: What the file should hold.
+        path: The file.
+        first_fault: Says what is inconsistent between the records of a file; None if nothing is.
+        upgrades: The older versions that are read.
 
     Raises:
         FileError: The file is missing, truncated, foreign, of another version, too large, or
-            edited into something its model does not allow.
+            edited into something its model or `first_fault` does not allow.
     """
     try:
         read = _read(kind, path)
-        return _validated(kind, path, _upgraded(kind, path, _checked(kind, path, read), read))
+        version = _checked(kind, path, read, upgrades)
+        record = _validated(kind, path, _upgraded(kind, path, version, read, upgrades))
+        fault = first_fault(record) if first_fault else None
     except MemoryError as error:
         raise _no_memory(path) from error
+    if fault is not None:
+        raise FileError(f"{path}: {one_line(fault)}. {_damaged(kind)}")
+    return record
 
 
 def format_of(path: Path) -> str:
@@ -237,7 +254,7 @@ def _validated(kind: type[FileType], path: Path, text: bytes) -> FileType:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        fault = first_fault(error, json.loads(text))
+        fault = validation_fault(error, json.loads(text))
         raise FileError(f"{path}: {fault}. {_damaged(kind)}") from error
 
 
@@ -255,7 +272,7 @@ def _read(kind: type[FileRecord], path: Path) -> InputText:
         raise FileError(f"{path}: not JSON, or only part of it. {_damaged(kind)}") from error
 
 
-def _checked(kind: type[FileRecord], path: Path, read: InputText) -> int:
+def _checked(kind: type[FileRecord], path: Path, read: InputText, upgrades: Upgrades) -> int:
     """The version of a file, if it is one that can be read."""
     found = (read.top or {}).get("format")
     if found != kind.FORMAT:
@@ -265,7 +282,7 @@ def _checked(kind: type[FileRecord], path: Path, read: InputText) -> int:
         )
     version = (read.top or {}).get("version")
     # In Python 3.0 and True are keys of a mapping from integers, too.
-    if type(version) is not int or not (version == kind.VERSION or version in kind.UPGRADES):
+    if type(version) is not int or not (version == kind.VERSION or version in upgrades):
         raise FileError(
             f"{path}: {kind.FORMAT} version is {_short(version)}, this swapplan reads "
             f"version {kind.VERSION}. Make it again with '{kind.REMAKE}'."
@@ -277,14 +294,16 @@ def _checked(kind: type[FileRecord], path: Path, read: InputText) -> int:
     return version
 
 
-def _upgraded(kind: type[FileRecord], path: Path, version: int, read: InputText) -> bytes:
+def _upgraded(
+    kind: type[FileRecord], path: Path, version: int, read: InputText, upgrades: Upgrades
+) -> bytes:
     """Returns the text of a file as this version has it."""
     if version == kind.VERSION:
         return read.data
     content = json.loads(read.data)
     while version != kind.VERSION:
         try:
-            content = {**kind.UPGRADES[version](content), "version": version + 1}
+            content = {**upgrades[version](content), "version": version + 1}
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise FileError(
                 f"{path}: not what a {kind.FORMAT} of version {version} holds. {_damaged(kind)}"
@@ -310,7 +329,7 @@ def _short(found: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def first_fault(error: ValidationError, content: Any) -> str:
+def validation_fault(error: ValidationError, content: Any) -> str:
     """Returns what is wrong first, with its place, in one line.
 
     Args:
@@ -320,8 +339,7 @@ def first_fault(error: ValidationError, content: Any) -> str:
     # Each of the errors would copy what it found, the whole file for a field that is missing.
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")
-    # Names in a damaged file may hold line breaks; the message may not.
-    message = plain(" ".join(fault["msg"].removeprefix("Value error, ").split()))
+    message = one_line(fault["msg"].removeprefix("Value error, "))
     if not place:
         return message
     try:
@@ -329,6 +347,11 @@ def first_fault(error: ValidationError, content: Any) -> str:
     except (LookupError, TypeError):
         return f"{plain(place)} is missing"
     return f"{plain(place)} is {_short(found)}: {message[0].lower()}{message[1:]}"
+
+
+def one_line(text: str) -> str:
+    """Returns a text for a message: names in a damaged file may hold line breaks, it may not."""
+    return plain(" ".join(text.split()))
 
 
 def _damaged(kind: type[FileRecord]) -> str:

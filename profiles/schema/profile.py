@@ -10,24 +10,13 @@ This module needs no torch: the planner reads profiles on machines without it.
 
 import hashlib
 from enum import StrEnum
-from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from profiles.schema.files import (
-    Count,
-    FileRecord,
-    Microseconds,
-    Rate,
-    Record,
-    read_file,
-    write_file,
-)
+from profiles.schema.files import Count, FileRecord, Microseconds, Rate, Record
 from profiles.schema.link import MethodRate, Sharing
 from profiles.schema.model_description import ModelDescription
-from profiles.schema.older_profiles import from_version_4
 
 BEGIN = "begin"
 END = "end"
@@ -291,7 +280,6 @@ class Profile(FileRecord):
     FORMAT: ClassVar[str] = "swapplan-profile"
     VERSION: ClassVar[int] = 5
     REMAKE: ClassVar[str] = "plan profile"
-    UPGRADES = MappingProxyType({4: from_version_4})
 
     workload: WorkloadSource
     model_fingerprint: str
@@ -325,31 +313,3 @@ class Profile(FileRecord):
         # Without what older files do not have, so that theirs stay what they were.
         left_out = {"model"} if self.model is None else None
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        # Here, as the checks need the records.
-        from profiles.schema.checks import faults
-
-        fault = next(faults(self), None)
-        if fault is not None:
-            raise ValueError(fault)
-        return self
-
-
-def read_profile(path: Path | str) -> Profile:
-    """Reads a profile file.
-
-    Raises:
-        FileError: The file is missing, damaged, foreign or of another version.
-    """
-    return read_file(Profile, Path(path))
-
-
-def write_profile(profile: Profile, path: Path | str) -> None:
-    """Writes a profile file, atomically.
-
-    Raises:
-        FileError: The path cannot be written.
-    """
-    write_file(profile, Path(path))

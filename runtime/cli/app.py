@@ -111,7 +111,7 @@ def _out_of_proportion(error: ValueError) -> str:
     """Words a record that its own model refuses; other errors of values are ours."""
     from pydantic import ValidationError
 
-    from profiles.schema.files import first_fault
+    from profiles.schema.files import validation_fault
 
     if not isinstance(error, ValidationError):
         raise error
@@ -119,7 +119,8 @@ def _out_of_proportion(error: ValueError) -> str:
     content = found["input"]
     for key in reversed(found["loc"]):
         content = {key: content}
-    return f"no such {error.title.lower()}: {first_fault(error, content)}. Check the figures given."
+    fault = validation_fault(error, content)
+    return f"no such {error.title.lower()}: {fault}. Check the figures given."
 
 
 def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -72,7 +72,8 @@ def profile(
     from planner.cli.link import choose_link, is_to_be_measured
     from profiles.hardware.links import EMULATED
     from profiles.schema.files import check_writable
-    from profiles.schema.profile import WorkloadSource, write_profile
+    from profiles.schema.profile import WorkloadSource
+    from profiles.schema.profile_file import write_profile
     from profiles.workloads.build import check
 
     source = WorkloadSource(reference=workload, settings=parse_settings(setting), seed=seed)

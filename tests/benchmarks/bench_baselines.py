@@ -22,7 +22,7 @@ from planner.studies.compare import Comparison
 from planner.studies.registry import BASELINES
 from profiles.hardware.links import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
-from profiles.schema.profile import read_profile
+from profiles.schema.profile_file import read_profile
 from tests.benchmarks.bench_solve import BUDGET_SHARES, LINKS
 
 BUDGETS_PERCENT = tuple(round(100 * share) for share in BUDGET_SHARES)

@@ -42,7 +42,8 @@ from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Profile, read_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile
 from tests.benchmarks.bench_solve import print_machine, print_rows
 from tests.benchmarks.coarse import coarsened
 from tests.benchmarks.measured_solve import watched_models

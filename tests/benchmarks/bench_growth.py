@@ -26,7 +26,8 @@ from profiles.estimating.roofline import target_of
 from profiles.hardware.accelerators import accelerator_named
 from profiles.hardware.links import link_named
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import Profile, WorkloadSource, write_profile
+from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.profile_file import write_profile
 from tests.benchmarks.bench_solve import HEADINGS, cells, print_machine, print_rows, written
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solves
 

@@ -30,7 +30,8 @@ from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Link, Profile, read_profile
+from profiles.schema.profile import Link, Profile
+from profiles.schema.profile_file import read_profile
 from tests.benchmarks.bench_solve import print_rows
 
 STEPS = (

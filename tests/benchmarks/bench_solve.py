@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path, read_index
-from profiles.schema.profile import read_profile
+from profiles.schema.profile_file import read_profile
 from tests.benchmarks.measured_solve import (
     SolveCase,
     SolveFigures,

@@ -31,7 +31,7 @@ from planner.plan.plan import read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import read_profile
+from profiles.schema.profile_file import read_profile
 from runtime.cli.app import main as run_command
 from tests.support.planning.file_fuzz import Broken, broken_files
 from tests.support.planning.saved import PROFILE, content_of, plan_of_it

@@ -13,7 +13,8 @@ import pytest
 
 from planner.plan.plan import Plan, Proof, read_plan, write_plan
 from planner.solving import solve
-from profiles.schema.profile import Profile, write_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import TRAINING, sandwich
 

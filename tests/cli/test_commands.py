@@ -9,7 +9,8 @@ from matplotlib import image
 from planner.plan.plan import Plan, Proof, read_plan
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
-from profiles.schema.profile import Profile, read_profile, write_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
 from runtime.proof.report import ProofReport
 from tests.support.planning.invariants import check_plan

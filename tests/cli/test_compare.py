@@ -7,7 +7,7 @@ import pytest
 
 from planner.studies.compare import OURS
 from planner.studies.registry import BASELINES, PUBLISHED
-from profiles.schema.profile import write_profile
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.toys import activation, fixed, toy
 

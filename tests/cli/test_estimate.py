@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from profiles.schema.profile import Provenance, read_profile
+from profiles.schema.profile import Provenance
+from profiles.schema.profile_file import read_profile
 from runtime.cli import main
 
 READS_ITS_LOSS = """

@@ -20,6 +20,7 @@ from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import check_plan_against
 from profiles import Profile, read_profile, write_profile
+from profiles.schema.checks import verified
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link
 from tests.support.planning.invariants import ROUNDING, check_plan, swaps_of
@@ -237,7 +238,7 @@ def slowed(profile: Profile, factor: float) -> Profile:
     link["latency_us"] *= factor
     for rate in ("d2h_bytes_per_us", "h2d_bytes_per_us"):
         link[rate] /= factor
-    return Profile.model_validate(content)
+    return verified(Profile.model_validate(content))
 
 
 def shuffled_storages(profile: Profile, rng: random.Random) -> Profile:
@@ -249,7 +250,7 @@ def shuffled_storages(profile: Profile, rng: random.Random) -> Profile:
     )
     for slot in content["slots"]:
         slot["shows"] = None if slot["shows"] is None else order.index(slot["shows"])
-    return Profile.model_validate(content)
+    return verified(Profile.model_validate(content))
 
 
 @given(jobs(), st.sampled_from(["x.json", "x.json.gz"]))

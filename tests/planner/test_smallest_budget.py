@@ -14,7 +14,8 @@ from planner.problem.build_problem import problem_of
 from planner.problem.problem import Problem
 from planner.smallest_budget import widest_set
 from planner.solving import solve
-from profiles.schema.profile import LeftOut, Profile, StorageKind, write_profile
+from profiles.schema.profile import LeftOut, Profile, StorageKind
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import sandwich
 from tests.support.planning.strategies import profiles

@@ -48,6 +48,7 @@ from planner.studies.our_plan import (
     our_smallest_budget_bytes,
 )
 from planner.studies.registry import BASELINES
+from profiles.schema.checks import verified
 from profiles.schema.profile import Link, Profile, StorageKind
 from tests.support.planning.reference import Trip, alive_across, alive_at, simulate
 from tests.support.planning.strategies import jobs, peak_bytes
@@ -75,7 +76,7 @@ def heavy(profile: Profile, *ops: int) -> Profile:
     content = profile.model_dump()
     for k in ops:
         content["ops"][k]["name"] = "aten.convolution.default"
-    return Profile.model_validate(content)
+    return verified(Profile.model_validate(content))
 
 
 def trips(baseline: Baseline, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:

@@ -24,7 +24,8 @@ from planner.report.profile_diff import (
     storages_that_differ_table,
 )
 from planner.solving import solve
-from profiles.schema.profile import Profile, write_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.toys import activation, fixed, toy, toy_link, transformer_like
 

@@ -14,7 +14,8 @@ from planner.solving import solve
 from planner.studies.check import Check, check_plan, check_plan_against, read_stored_plan
 from profiles.hardware.links import link_named
 from profiles.schema.errors import FileError, SolverError
-from profiles.schema.profile import Profile, Provenance, StorageKind, write_profile
+from profiles.schema.profile import Profile, Provenance, StorageKind
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import sandwich
 from tests.support.planning.toys import toy_link, transformer_like, unet_like

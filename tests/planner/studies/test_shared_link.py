@@ -19,14 +19,8 @@ from planner.studies.shared_link import (
 from profiles.hardware.links import CUSTOM, EMULATED, LINK_FACTS, known_sharing, link_named
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
-from profiles.schema.profile import (
-    LeftOut,
-    Link,
-    Provenance,
-    StorageKind,
-    read_profile,
-    write_profile,
-)
+from profiles.schema.profile import LeftOut, Link, Provenance, StorageKind
+from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
 from tests.cli.test_commands import sandwich
 from tests.support.planning.toys import fixed, resident, toy, toy_link, unet_like

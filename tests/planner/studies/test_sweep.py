@@ -35,7 +35,8 @@ from planner.studies.sweep import (
     sweep_table,
 )
 from profiles.schema.errors import QuantityError, SolverError
-from profiles.schema.profile import Profile, Provenance, write_profile
+from profiles.schema.profile import Profile, Provenance
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import sandwich
 from tests.support.planning.toys import toy_link, transformer_like

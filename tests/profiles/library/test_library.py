@@ -15,7 +15,8 @@ from profiles.library.recipes import RECIPES, Recipe
 from profiles.schema.errors import FileError
 from profiles.schema.files import read_file
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Provenance, WorkloadSource, read_profile
+from profiles.schema.profile import Provenance, WorkloadSource
+from profiles.schema.profile_file import read_profile
 from profiles.workloads import WORKLOADS, build
 from profiles.workloads.build import check
 from runtime.cli import main

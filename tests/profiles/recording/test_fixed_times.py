@@ -11,7 +11,8 @@ import pytest
 from planner.solving import solve
 from profiles.recording import clocks as stamps
 from profiles.recording.clocks import CpuClock
-from profiles.schema.profile import Profile, read_profile, write_profile
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile, write_profile
 from tests.support.training.engines import masking_profile
 from tests.support.training.fixed_times import (
     COMPUTE_BYTES_PER_US,

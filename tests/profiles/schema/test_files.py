@@ -1,7 +1,7 @@
 """Profile and plan files: what comes back, and what is refused and how."""
 
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +11,7 @@ import pytest
 from planner.plan.plan import read_plan, write_plan
 from profiles.schema.errors import FileError
 from profiles.schema.files import Content, FileRecord, format_of, read_file, write_file
-from profiles.schema.profile import read_profile, write_profile
+from profiles.schema.profile_file import read_profile, write_profile
 from tests.support.planning.saved import (
     KINDS,
     PROFILE,
@@ -133,16 +133,20 @@ class Colours(FileRecord):
     FORMAT: ClassVar[str] = "colours"
     VERSION: ClassVar[int] = 3
     REMAKE: ClassVar[str] = "paint"
-    UPGRADES: ClassVar[Mapping[int, Callable[[Content], Content]]] = {
-        1: lambda content: content | {"colours": [content["colour"]]},
-        2: lambda content: {
-            key: [value.lower() for value in content["colours"]] if key == "colours" else value
-            for key, value in content.items()
-            if key != "colour"
-        },
-    }
 
     colours: tuple[str, ...]
+
+
+def lowered(content: Content) -> Content:
+    lower = {"colours": [value.lower() for value in content["colours"]]}
+    return {key: value for key, value in content.items() if key != "colour"} | lower
+
+
+read_colours = partial(
+    read_file,
+    Colours,
+    upgrades={1: lambda content: content | {"colours": [content["colour"]]}, 2: lowered},
+)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ class Colours(FileRecord):
 def test_older_versions_are_upgraded_one_by_one(tmp_path: Path, older: Content) -> None:
     path = tmp_path / "x.json"
     write_json({"format": "colours", "created_by": "a test", **older}, path)
-    assert read_file(Colours, path) == Colours(
+    assert read_colours(path) == Colours(
         format="colours", version=3, created_by="a test", colours=("red",)
     )
 
@@ -177,7 +181,7 @@ def test_older_versions_are_upgraded_one_by_one(tmp_path: Path, older: Content) 
 def test_what_cannot_be_upgraded(tmp_path: Path, content: Content, said: str) -> None:
     path = tmp_path / "x.json"
     write_json({"format": "colours", "created_by": "a test", **content}, path)
-    assert said in refused(partial(read_file, Colours), path)
+    assert said in refused(read_colours, path)
 
 
 def test_not_a_file(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from planner.plan.plan import read_plan
-from profiles.schema.profile import SlotTimes, read_profile
+from profiles.schema.profile import SlotTimes
+from profiles.schema.profile_file import read_profile
 from tests.support.planning.mutations import Mutation, apply, mutations
 from tests.support.planning.saved import (
     KINDS,

@@ -16,7 +16,7 @@ import pytest
 
 from profiles.schema.errors import FileError
 from profiles.schema.files import check_writable, write_atomically
-from profiles.schema.profile import read_profile, write_profile
+from profiles.schema.profile_file import read_profile, write_profile
 from tests.support.planning.saved import PROFILE
 
 

@@ -11,7 +11,8 @@ from planner.cli.link import is_to_be_measured
 from planner.plan.lanes import Direction
 from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
-from profiles.schema.profile import Provenance, read_profile
+from profiles.schema.profile import Provenance
+from profiles.schema.profile_file import read_profile
 from profiles.schema.progress import silent
 from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool

@@ -19,7 +19,7 @@ from planner.report.measured_slots import (
 from planner.report.measured_trace import trace_beside_simulated
 from planner.report.perfetto import Lane, Process, trace
 from profiles.schema.errors import FileError
-from profiles.schema.profile import write_profile
+from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import TRAINING, sandwich, solved
 from tests.support.training.fixed_times import give_fixed_times

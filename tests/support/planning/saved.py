@@ -10,7 +10,8 @@ from planner.plan.plan import Plan, read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.files import FileRecord
-from profiles.schema.profile import StorageKind, read_profile
+from profiles.schema.profile import StorageKind
+from profiles.schema.profile_file import read_profile
 from tests.support.planning.toys import activation, fixed, resident, toy
 
 Read = Callable[[Path], FileRecord]

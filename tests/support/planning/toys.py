@@ -11,6 +11,7 @@ is a step of three slots of 10 us, in which slot 0 makes 40 bytes and slot 2 rea
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from profiles.schema.checks import verified
 from profiles.schema.profile import (
     BEGIN,
     END,
@@ -136,7 +137,7 @@ def toy(
     counts = ops if ops is not None else [1] * len(slots_us)
     slot_of_op = [t for t, count in enumerate(counts) for _ in range(count)]
     numbered = tuple(_numbered(i, s, slot_of_op, len(slots_us)) for i, s in enumerate(storages))
-    return Profile(
+    profile = Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
         created_by="toys",
@@ -164,6 +165,7 @@ def toy(
         slots=_slots(slots_us, overheads_bytes or [0] * (len(slots_us) + 1), numbered),
         storages=numbered,
     )
+    return verified(profile)
 
 
 def _numbered(

@@ -13,7 +13,8 @@ from profiles.hooks.workload import Workload
 from profiles.recording.instruments import instruments_for
 from profiles.recording.record import record
 from profiles.recording.recorded_profile import device_of
-from profiles.schema.profile import Link, Op, Profile, WorkloadSource, read_profile, write_profile
+from profiles.schema.profile import Link, Op, Profile, WorkloadSource
+from profiles.schema.profile_file import read_profile, write_profile
 from tests.support.training.fake_time import CountingClock
 
 LAUNCH_US = 1.0

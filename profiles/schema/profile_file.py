@@ -1,17 +1,39 @@
-"""Profiles of older versions, as this one would have them: never with less memory than was there.
+"""Profile files: read, those of the version before as well, and written.
 
 [Note: version 4] It told the life of a storage by ops alone, and left out what was freed before the
 first op. Anchors that stand between two ops are taken to find what either of them does. And a step
 that repeats begins with at least what it ends with: what is missing at the begin was freed before
-the first op, so that much is added to what the slots up to there need.
+the first op, so that much is added to what the slots up to there need. So an upgraded profile never
+has less memory than was there.
 """
 
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
 
-Content = dict[str, Any]
+from profiles.schema.checks import first_fault
+from profiles.schema.files import Content, read_file, write_file
+from profiles.schema.profile import Profile
 
 
-def from_version_4(content: Content) -> Content:
+def read_profile(path: Path | str) -> Profile:
+    """Reads a profile file and verifies it.
+
+    Raises:
+        FileError: The file is missing, damaged, foreign or of another version.
+    """
+    return read_file(Profile, Path(path), first_fault=first_fault, upgrades=UPGRADES)
+
+
+def write_profile(profile: Profile, path: Path | str) -> None:
+    """Writes a profile file, atomically.
+
+    Raises:
+        FileError: The path cannot be written.
+    """
+    write_file(profile, Path(path))
+
+
+def _from_version_4(content: Content) -> Content:
     """Returns the content of a version 5 file for that of a version 4 file, neither validated."""
     slots, ops = content["slots"], content["ops"]
     slot_of_op = [op["slot"] for op in ops]
@@ -24,7 +46,7 @@ def from_version_4(content: Content) -> Content:
         slot | {"overhead_bytes": slot["overhead_bytes"] + missing_bytes * (t <= first_used)}
         for t, slot in enumerate(slots)
     ]
-    return content | {"version": 5, "slots": raised, "storages": storages}
+    return content | {"slots": raised, "storages": storages}
 
 
 def _with_anchors(storage: Content, slot_of_op: list[int], slot_count: int) -> Content:
@@ -34,3 +56,6 @@ def _with_anchors(storage: Content, slot_of_op: list[int], slot_count: int) -> C
     if released is not None and released + 1 < len(slot_of_op):
         last = slot_of_op[released + 1]
     return storage | {"allocated_slot": first, "released_slot": last, "touches": []}
+
+
+UPGRADES = MappingProxyType({4: _from_version_4})

@@ -3,8 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from planner.plan.device_memory import slot_memory
-from profiles.schema.profile import Profile, read_profile
+from profiles.schema.checks import verified
+from profiles.schema.errors import FileError
+from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile
 from tests.support.planning.saved import content_of, write_json
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy
 
@@ -44,3 +49,11 @@ def test_what_was_freed_before_the_first_op_is_added_again(tmp_path: Path) -> No
     assert upgraded.version == Profile.VERSION
     assert [slot.overhead_bytes for slot in upgraded.slots] == [8, 0, 0]
     assert needs(upgraded) == [12, 12, 12]
+
+
+def test_a_profile_that_was_built_is_verified() -> None:
+    profile = toy(10, 10, storages=[resident("parameter:w", 4, 0, 1)])
+    assert verified(profile) is profile
+    broken = profile.model_copy(update={"slots": profile.slots[1:]})
+    with pytest.raises(FileError, match="no such profile: slots run from 'anchor:1' to 'end'"):
+        verified(broken)
