@@ -194,8 +194,6 @@ def _engine_faults(
             f"{where}.engine is {swap.engine.value!r}, expected {expected.value!r} as in another "
             f"swap of storage {swap.storage}"
         )
-    if swap.engine is CopyMethod.STRIDED_KERNEL:
-        yield f"{where}.engine is {swap.engine.value!r}, expected one that carries whole storages"
     if swap.engine not in measured:
         yield f"{where}.engine is {swap.engine.value!r}, expected one with rates in link.engines"
     if swap.engine is CopyMethod.BITPACK_KERNEL and not storage.is_mask:

@@ -16,14 +16,12 @@ class CopyMethod(StrEnum):
     DMA: The device's own copy engine, through the driver: best for large stretches.
     VECTOR_KERNEL: A kernel of few blocks, 16 bytes a thread and access.
     BATCH_KERNEL: The same for many stretches in one launch, from a table of addresses.
-    STRIDED_KERNEL: A kernel that gathers strided items into a compact host buffer, or scatters.
     BITPACK_KERNEL: A kernel that keeps one bit of each bool: eight times fewer host bytes.
     """
 
     DMA = "copy_engine"
     VECTOR_KERNEL = "vector_kernel"
     BATCH_KERNEL = "batch_kernel"
-    STRIDED_KERNEL = "strided_kernel"
     BITPACK_KERNEL = "bitpack_kernel"
 
 

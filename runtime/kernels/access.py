@@ -117,24 +117,12 @@ def _store_16(typing_context: Any, address: Any, low: Any, high: Any) -> Any:
     return types.void(types.int64, types.uint64, types.uint64), _generate_store_16
 
 
-def _quotient(typing_context: Any, dividend: Any, divisor: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.udiv(*arguments)
-
-    return types.int64(types.int64, types.int64), generate
-
-
 # What kernels call. Addresses must be multiples of the width.
 load_1: Callable[[int], Any] = _load_of(1, types.uint64)
-load_2: Callable[[int], Any] = _load_of(2, types.uint64)
 load_4: Callable[[int], Any] = _load_of(4, types.uint64)
-load_8: Callable[[int], Any] = _load_of(8, types.uint64)
 load_16: Callable[[int], tuple[Any, Any]] = intrinsic(_load_16)
 load_word: Callable[[int], int] = _load_of(8, types.int64)
 store_1: Callable[[int, Any], None] = _store_of(1)
-store_2: Callable[[int, Any], None] = _store_of(2)
 store_4: Callable[[int, Any], None] = _store_of(4)
 store_8: Callable[[int, Any], None] = _store_of(8)
 store_16: Callable[[int, Any, Any], None] = intrinsic(_store_16)
-# Of two numbers that are not negative: without the sign handling and zero check of `//`.
-quotient: Callable[[int, int], int] = intrinsic(_quotient)

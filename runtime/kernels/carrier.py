@@ -108,7 +108,7 @@ class KernelCarrier:
             case CopyMethod.BITPACK_KERNEL:
                 self._launcher.unpack(jobs[0], GRID, handle)
             case _:
-                raise ValueError(f"{engine.value} carries no whole storage")
+                raise ValueError(f"{engine.value} is no kernel")
 
 
 def _job(ends: Ends, *, to_host: bool) -> CopyJob:

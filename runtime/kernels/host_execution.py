@@ -11,7 +11,6 @@ import numba
 from runtime.kernels.bitpacked import pack_share, unpack_share
 from runtime.kernels.contiguous import copy_rows, copy_share
 from runtime.kernels.relink import relinked
-from runtime.kernels.strided import move_share
 
 _COMPILED: dict[Any, Any] = {}
 
@@ -27,22 +26,12 @@ def _one_by_one(share: Any) -> Any:
     return run
 
 
-_COPY, _MOVE, _PACK, _UNPACK = map(_one_by_one, (copy_share, move_share, pack_share, unpack_share))
+_COPY, _PACK, _UNPACK = map(_one_by_one, (copy_share, pack_share, unpack_share))
 
 
 def copy(threads: int, target: int, source: int, size_bytes: int, *, first: int = 0) -> None:
     """Copies as a grid of so many threads does; without those before `first`."""
     _COPY(first, threads, (target, source, size_bytes))
-
-
-def gather(threads: int, compact: int, spread: int, layout: int) -> None:
-    """Collects the items of a layout into a compact stretch."""
-    _MOVE(0, threads, (compact, spread, layout, True))
-
-
-def scatter(threads: int, spread: int, compact: int, layout: int) -> None:
-    """Puts the items of a compact stretch where a layout says."""
-    _MOVE(0, threads, (compact, spread, layout, False))
 
 
 def pack(threads: int, target: int, source: int, bools: int, stray_flag: int) -> None:

@@ -1,7 +1,6 @@
 """One copy, and how many threads carry it."""
 
 from dataclasses import dataclass
-from math import gcd
 
 WARP_THREADS = 32
 MAX_BLOCK_THREADS = 1024
@@ -19,9 +18,9 @@ class CopyJob:
     launches keeps both ends allocated until an event recorded after the kernel has passed.
 
     Attributes:
-        source_address: The first byte, or strided item, to read.
-        target_address: The first byte, or strided item, to write.
-        size_bytes: Device bytes to carry, without gaps between strided items.
+        source_address: The first byte to read.
+        target_address: The first byte to write.
+        size_bytes: Device bytes to carry.
     """
 
     source_address: int
@@ -31,11 +30,6 @@ class CopyJob:
     def __post_init__(self) -> None:
         if self.source_address <= 0 or self.target_address <= 0 or self.size_bytes <= 0:
             raise ValueError(f"no copy: {self}")
-
-    @property
-    def alignment_bytes(self) -> int:
-        """The widest access, up to 16 bytes, that both addresses are multiples of."""
-        return gcd(self.source_address, self.target_address, WIDEST_ACCESS_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)

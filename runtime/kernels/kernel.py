@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from runtime.kernels.bitpacked import pack_kernel, unpack_kernel
 from runtime.kernels.contiguous import batch_kernel, copy_kernel
-from runtime.kernels.strided import gather_kernel, scatter_kernel
 
 
 class Kernel(Enum):
@@ -15,8 +14,6 @@ class Kernel(Enum):
 
     COPY = "copy"
     BATCH = "batch"
-    GATHER = "gather"
-    SCATTER = "scatter"
     PACK = "pack"
     UNPACK = "unpack"
 
@@ -37,8 +34,6 @@ SOURCES: Mapping[Kernel, KernelSource] = MappingProxyType(
     {
         Kernel.COPY: KernelSource(copy_kernel, "void(int64, int64, int64)"),
         Kernel.BATCH: KernelSource(batch_kernel, "void(int64, int64)"),
-        Kernel.GATHER: KernelSource(gather_kernel, "void(int64, int64, int64)"),
-        Kernel.SCATTER: KernelSource(scatter_kernel, "void(int64, int64, int64)"),
         Kernel.PACK: KernelSource(pack_kernel, "void(int64, int64, int64, int64)"),
         Kernel.UNPACK: KernelSource(unpack_kernel, "void(int64, int64, int64)"),
     }

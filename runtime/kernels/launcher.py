@@ -57,24 +57,6 @@ class KernelLauncher:
         launch = self._launch(Kernel.BATCH, grid, stream_handle)
         launch(table.address, table.rows)
 
-    def gather(self, job: CopyJob, layout_address: int, grid: Grid, stream_handle: int) -> None:
-        """Issues the copy of strided items into one stretch.
-
-        Args:
-            job: From the first item to the stretch.
-            layout_address: The words of the items' layout, collapsed for this job's alignment,
-                where the device can read them.
-            grid: With how many threads.
-            stream_handle: The stream.
-        """
-        launch = self._launch(Kernel.GATHER, grid, stream_handle)
-        launch(job.target_address, job.source_address, layout_address)
-
-    def scatter(self, job: CopyJob, layout_address: int, grid: Grid, stream_handle: int) -> None:
-        """Issues the copy of one stretch to strided items; the opposite of `gather`."""
-        launch = self._launch(Kernel.SCATTER, grid, stream_handle)
-        launch(job.target_address, job.source_address, layout_address)
-
     def pack(self, job: CopyJob, stray_flag_address: int, grid: Grid, stream_handle: int) -> None:
         """Issues the copy of bools into bits.
 

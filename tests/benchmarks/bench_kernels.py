@@ -15,9 +15,10 @@ from statistics import median
 
 import torch
 
-from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
 from runtime.kernels import host_execution as kernel_cpu
+from runtime.kernels.batch import batch_words, write_batch
 from runtime.kernels.compile import compile_kernels
+from runtime.kernels.job import CopyJob, Grid
 from runtime.kernels.launcher import KernelLauncher
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 
@@ -98,13 +99,6 @@ def print_cpu() -> None:
         ),
     ):
         print(f"  {name:21} {cpu_gb_per_s(run, CPU_BYTES):8.2f}")
-    layout = StridedLayout(item_bytes=4, shape=(2048, 2048), strides_bytes=(4, 8192))
-    words = of_words(layout.words())
-    rate = cpu_gb_per_s(
-        lambda: kernel_cpu.gather(CPU_THREADS, back.address, mask.address, words.address),
-        CPU_BYTES,
-    )
-    print(f"  gather 4-byte columns {rate:8.2f}")
 
 
 def device_gb_per_s(

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.kernels import CopyJob, StridedLayout, batch_words, write_batch
 from runtime.kernels import host_execution as kernel_cpu
+from runtime.kernels.batch import batch_words, write_batch
+from runtime.kernels.job import CopyJob
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20
 # Around every width of an access, and around what 8 threads carry in one turn of four vectors.
 SIZES = (*range(1, 70), 127, 128, 129, 511, 512, 513, 527, 528, 1023, 4097)
 LARGE_BYTES = 24 * MIB + 13
-FILL = 0x33
 
 
 def test_a_stretch_of_any_length_and_alignment_arrives() -> None:
@@ -73,60 +73,6 @@ def test_a_batch_of_many_storages_arrives(blocks: int) -> None:
     for source, target in pairs:
         assert np.array_equal(target.bytes, source.bytes)
         assert target.guards_hold()
-
-
-LAYOUTS = [
-    pytest.param((37, 53), (1, 2), None, id="transposed"),
-    pytest.param((5, 6, 7, 8, 9), (4, 2, 0, 3, 1), None, id="five dimensions shuffled"),
-    pytest.param((64, 128, 3), (0, 1, 2), (slice(None, None, 2), slice(3, 100, 5)), id="sliced"),
-    pytest.param((31, 17), (0, 1), (slice(None, None, -1), slice(None, None, -2)), id="backwards"),
-    pytest.param((40, 96), (0, 1), (slice(None), slice(16, 48)), id="rows of whole vectors"),
-    pytest.param((999,), (0,), (slice(None, None, 3),), id="one dimension"),
-]
-
-
-@pytest.mark.parametrize("item_bytes", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize(("shape", "axes", "cut"), LAYOUTS)
-def test_strided_items_are_gathered_and_scattered_back(
-    shape: tuple[int, ...],
-    axes: tuple[int, ...],
-    cut: tuple[slice, ...] | None,
-    item_bytes: int,
-) -> None:
-    whole = random_bytes(item_bytes * int(np.prod(shape)))
-    items = whole.bytes.view(f"V{item_bytes}").reshape(shape)
-    items = items.transpose(sorted(range(len(shape)), key=axes.__getitem__))
-    items = items[cut] if cut is not None else items
-    layout = StridedLayout(item_bytes=item_bytes, shape=items.shape, strides_bytes=items.strides)
-    assert layout.can_be_carried
-    first_item = items.__array_interface__["data"][0]
-    compact = Buffer(layout.size_bytes)
-    job = CopyJob(
-        source_address=first_item,
-        target_address=compact.address,
-        size_bytes=layout.size_bytes,
-    )
-    words = of_words(layout.collapsed(job.alignment_bytes).words())
-    kernel_cpu.gather(24, compact.address, first_item, words.address)
-    assert compact.bytes.tobytes() == items.tobytes()
-    assert compact.guards_hold()
-    whole.bytes[:] = FILL
-    kernel_cpu.scatter(24, first_item, compact.address, words.address)
-    assert items.tobytes() == compact.bytes.tobytes()
-    # What lies between the items stayed as it was: without the items, nothing else is there.
-    items[...] = np.frombuffer(bytes([FILL]) * item_bytes, dtype=items.dtype)[0]
-    assert (whole.bytes == FILL).all()
-    assert whole.guards_hold()
-
-
-def test_a_large_volume_is_gathered() -> None:
-    volume = np.arange(160 * 128 * 150, dtype=np.float32).reshape(160, 128, 150)
-    items = volume.transpose(2, 0, 1)
-    layout = StridedLayout(item_bytes=4, shape=items.shape, strides_bytes=items.strides)
-    compact = Buffer(layout.size_bytes)
-    words = of_words(layout.collapsed().words())
-    kernel_cpu.gather(64, compact.address, volume.ctypes.data, words.address)
-    assert compact.bytes.tobytes() == items.tobytes()
 
 
 def packed_by_numpy(bools: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
+from runtime.kernels.batch import batch_words, write_batch
 from runtime.kernels.compile import compile_kernels
+from runtime.kernels.job import CopyJob, Grid
 from runtime.kernels.launcher import KernelLauncher
 
 pytestmark = pytest.mark.gpu
@@ -134,43 +135,6 @@ def test_many_storages_go_out_in_one_launch(
     assert all(
         torch.equal(e.host, v) and e.guards_hold() for e, v in zip(several, values, strict=True)
     )
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.complex128])
-def test_strided_items_are_gathered_and_scattered(
-    launcher: KernelLauncher, stream: torch.cuda.Stream, dtype: torch.dtype
-) -> None:
-    whole = torch.arange(17 * 19 * 23 * 5, device="cuda").reshape(17, 19, 23, 5).to(dtype)
-    items = whole.permute(3, 1, 0, 2)[1:, ::2]
-    width = items.element_size()
-    layout = StridedLayout(
-        item_bytes=width,
-        shape=tuple(items.shape),
-        strides_bytes=tuple(stride * width for stride in items.stride()),
-    )
-    compact = torch.empty(tuple(items.shape), dtype=dtype, pin_memory=True)
-    out = CopyJob(
-        source_address=items.data_ptr(),
-        target_address=compact.data_ptr(),
-        size_bytes=layout.size_bytes,
-    )
-    words = layout.collapsed(out.alignment_bytes).words()
-    table = torch.tensor(words, dtype=torch.int64, device="cuda")
-    torch.cuda.synchronize()
-    launcher.gather(out, table.data_ptr(), GRIDS[1], stream.cuda_stream)
-    stream.synchronize()
-    assert torch.equal(compact, items.cpu())
-    expected = whole.clone()
-    items.zero_()
-    torch.cuda.synchronize()
-    back = CopyJob(
-        source_address=out.target_address,
-        target_address=out.source_address,
-        size_bytes=out.size_bytes,
-    )
-    launcher.scatter(back, table.data_ptr(), GRIDS[1], stream.cuda_stream)
-    stream.synchronize()
-    assert torch.equal(whole, expected)
 
 
 @pytest.mark.parametrize("bools", [1, 31, 1001, (8 << 20) + 5])

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from numba import cuda, types
 
-from runtime.kernels.access import LOAD_16_PTX, STORE_16_PTX, load_8, store_8
+from runtime.kernels.access import LOAD_16_PTX, STORE_16_PTX, load_word, store_8
 from runtime.kernels.compile import compile_kernels
 from runtime.kernels.job import MAX_BLOCK_THREADS
 from runtime.kernels.kernel import SOURCES, Kernel
@@ -27,12 +27,10 @@ from tests.support.kernels.device_code import (
 # What the register file of these devices has for each thread of a full block.
 REGISTERS_PER_BLOCK = 65_536
 ELF = b"\x7fELF"
-# 16-byte loads and stores: four at a time and one by one; one item; 32 bools.
+# 16-byte loads and stores: four at a time and one by one; 32 bools.
 VECTOR_ACCESSES = {
     Kernel.COPY: (5, 5),
     Kernel.BATCH: (5, 5),
-    Kernel.GATHER: (1, 1),
-    Kernel.SCATTER: (1, 1),
     Kernel.PACK: (2, 0),
     Kernel.UNPACK: (0, 2),
 }
@@ -126,8 +124,8 @@ def test_four_vectors_are_in_flight(kernel: Kernel, architecture: tuple[int, int
 
 def pairs_kernel(target: int, source: int) -> None:
     place = cuda.grid(1) << 4
-    low = load_8(source + place)
-    high = load_8(source + place + 8)
+    low = load_word(source + place)
+    high = load_word(source + place + 8)
     store_8(target + place, low)
     store_8(target + place + 8, high)
 
@@ -140,7 +138,7 @@ def test_narrow_accesses_are_seen() -> None:
 
 def test_spills_are_seen() -> None:
     """With too few registers the assembler must spill, and the check says so."""
-    free = re.sub(r"\.(maxntid|minnctapersm)[^{\n]*", "", ptx_of(Kernel.GATHER, (9, 0)))
+    free = re.sub(r"\.(maxntid|minnctapersm)[^{\n]*", "", ptx_of(Kernel.COPY, (9, 0)))
     code = link(free.encode(), (9, 0), Route.PTX, "-maxrregcount=24")
     assert code.registers <= 24
     assert code.spill_bytes > 0

@@ -1,108 +1,17 @@
-"""What is said of a copy before any kernel runs: layouts, tables, engines, grids."""
+"""What is said of a copy before any kernel runs: tables, host bytes, grids."""
 
 import subprocess
 import sys
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from profiles.schema.errors import SwapplanError
-from runtime.kernels import (
-    BatchTable,
-    CopyJob,
-    CopyMethod,
-    Grid,
-    StridedLayout,
-    batch_words,
-    engines_for,
-    host_size_bytes,
-    write_batch,
-)
+from profiles.schema.link import CopyMethod, host_size_bytes
+from runtime.kernels.batch import BatchTable, batch_words, write_batch
 from runtime.kernels.compile import compile_kernels
+from runtime.kernels.job import CopyJob, Grid
 from tests.support.kernels.buffers import Buffer, words_at
-
-CONTIGUOUS = (CopyMethod.DMA, CopyMethod.VECTOR_KERNEL, CopyMethod.BATCH_KERNEL)
-
-
-def places(layout: StridedLayout) -> list[int]:
-    """Where every byte of a layout lies, in order, counted by hand."""
-    items = np.zeros(layout.shape, dtype=np.int64)
-    for axis, (extent, stride) in enumerate(zip(layout.shape, layout.strides_bytes, strict=True)):
-        along = np.arange(extent) * stride
-        items += along.reshape([-1 if other == axis else 1 for other in range(items.ndim)])
-    of_items = items.reshape(-1, 1) + np.arange(layout.item_bytes)
-    return [int(place) for place in of_items.ravel()]
-
-
-@st.composite
-def layouts(draw: st.DrawFn) -> StridedLayout:
-    dimensions = draw(st.integers(0, 6))
-    return StridedLayout(
-        item_bytes=draw(st.sampled_from([1, 2, 3, 4, 8, 12, 16])),
-        shape=tuple(draw(st.integers(1, 4)) for _ in range(dimensions)),
-        strides_bytes=tuple(draw(st.integers(-64, 64)) for _ in range(dimensions)),
-    )
-
-
-@given(layouts(), st.sampled_from([1, 2, 4, 8, 16]))
-def test_a_collapsed_layout_is_the_same_bytes_in_the_same_order(
-    layout: StridedLayout, alignment_bytes: int
-) -> None:
-    collapsed = layout.collapsed(alignment_bytes)
-    assert places(collapsed) == places(layout)
-    assert collapsed.size_bytes == layout.size_bytes
-    assert alignment_bytes % collapsed.item_bytes == 0
-    assert all(stride % collapsed.item_bytes == 0 for stride in collapsed.strides_bytes)
-    assert len(collapsed.shape) <= len(layout.shape) + 1
-    assert layout.is_compact == (places(layout) == list(range(layout.size_bytes)))
-
-
-@given(layouts())
-def test_a_layout_that_can_be_carried_writes_every_place_once(layout: StridedLayout) -> None:
-    everywhere = places(layout)
-    if layout.can_be_carried:
-        assert len(set(everywhere)) == len(everywhere)
-        # A kernel takes it as it is, however badly it lies.
-        layout.collapsed(alignment_bytes=layout.item_bytes & -layout.item_bytes).words()
-
-
-def test_runs_become_wide_items() -> None:
-    layout = StridedLayout(item_bytes=2, shape=(4, 6, 8), strides_bytes=(192, 16, 2))
-    wide = StridedLayout(item_bytes=16, shape=(4, 6), strides_bytes=(192, 16))
-    assert layout.collapsed() == wide
-    assert wide.words() == (16, 24, 1, 1, 1, 4, 6, 0, 0, 0, 192, 16)
-
-
-def test_a_layout_no_kernel_takes_has_no_words() -> None:
-    deep = StridedLayout(item_bytes=1, shape=(2,) * 6, strides_bytes=(729, 243, 81, 27, 9, 3))
-    assert not deep.can_be_carried
-    assert not StridedLayout(item_bytes=4, shape=(8,), strides_bytes=(0,)).can_be_carried
-    with pytest.raises(ValueError, match="no kernel takes this layout"):
-        deep.words()
-    with pytest.raises(ValueError, match="no kernel takes this layout"):
-        StridedLayout(item_bytes=12, shape=(2,), strides_bytes=(24,)).words()
-    with pytest.raises(ValueError, match="no bytes"):
-        StridedLayout(item_bytes=4, shape=(3, 0), strides_bytes=(4, 4))
-    with pytest.raises(ValueError, match="1 extents with 2 strides"):
-        StridedLayout(item_bytes=4, shape=(3,), strides_bytes=(4, 4))
-
-
-def test_engines_that_can_carry_a_copy() -> None:
-    rows = StridedLayout(item_bytes=4, shape=(8, 16), strides_bytes=(128, 4))
-    whole = StridedLayout(item_bytes=4, shape=(8, 16), strides_bytes=(64, 4))
-    same_place = StridedLayout(item_bytes=4, shape=(8, 16), strides_bytes=(0, 4))
-    assert engines_for(512) == CONTIGUOUS
-    assert engines_for(512, is_mask=True) == (*CONTIGUOUS, CopyMethod.BITPACK_KERNEL)
-    assert engines_for(512, layout=whole) == CONTIGUOUS
-    assert engines_for(512, layout=rows) == (CopyMethod.STRIDED_KERNEL,)
-    assert engines_for(512, layout=rows, is_mask=True) == (CopyMethod.STRIDED_KERNEL,)
-    assert engines_for(512, layout=same_place) == ()
-    assert engines_for(0) == ()
-    with pytest.raises(ValueError, match="a layout of 512 bytes for a copy of 513"):
-        engines_for(513, layout=rows)
 
 
 def test_only_packing_changes_the_host_bytes() -> None:
@@ -110,7 +19,6 @@ def test_only_packing_changes_the_host_bytes() -> None:
         CopyMethod.DMA: 1001,
         CopyMethod.VECTOR_KERNEL: 1001,
         CopyMethod.BATCH_KERNEL: 1001,
-        CopyMethod.STRIDED_KERNEL: 1001,
         CopyMethod.BITPACK_KERNEL: 126,
     }
 
@@ -152,7 +60,7 @@ def test_a_grid_no_device_can_run_is_refused(blocks: int, threads: int) -> None:
 @pytest.mark.parametrize("field", ["source_address", "target_address", "size_bytes"])
 def test_a_copy_of_nothing_is_refused(field: str) -> None:
     good: dict[str, Any] = {"source_address": 48, "target_address": 40, "size_bytes": 1}
-    assert CopyJob(**good).alignment_bytes == 8
+    assert CopyJob(**good).size_bytes == 1
     with pytest.raises(ValueError, match="no copy"):
         CopyJob(**{**good, field: 0})
 

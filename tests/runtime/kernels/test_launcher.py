@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from numba.core.errors import NumbaPerformanceWarning
 
-from runtime.kernels import BatchTable, CopyJob, Grid
+from runtime.kernels.batch import BatchTable
+from runtime.kernels.job import CopyJob, Grid
 from runtime.kernels.kernel import SOURCES, Kernel
 from runtime.kernels.launcher import KernelLauncher
 
@@ -43,16 +44,12 @@ def launcher(log: list[Any]) -> KernelLauncher:
 def test_every_launch_hands_over_its_addresses(launcher: KernelLauncher, log: list[Any]) -> None:
     launcher.copy(JOB, GRID, STREAM)
     launcher.copy_batch(BatchTable(address=0x3000, rows=7), GRID, STREAM)
-    launcher.gather(JOB, 0x4000, GRID, STREAM)
-    launcher.scatter(JOB, 0x4000, GRID, STREAM)
     launcher.pack(JOB, 0x5000, GRID, STREAM)
     launcher.unpack(JOB, GRID, STREAM)
     launches = [entry[1:] for entry in log if entry[0] == "launch"]
     assert launches == [
         (Kernel.COPY, (0x2000, 0x1000, 30)),
         (Kernel.BATCH, (0x3000, 7)),
-        (Kernel.GATHER, (0x2000, 0x1000, 0x4000)),
-        (Kernel.SCATTER, (0x2000, 0x1000, 0x4000)),
         (Kernel.PACK, (0x2000, 0x1000, 30, 0x5000)),
         (Kernel.UNPACK, (0x2000, 0x1000, 30)),
     ]

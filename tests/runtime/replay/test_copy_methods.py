@@ -228,7 +228,7 @@ def test_no_plan_with_kernels_is_below_its_bound() -> None:
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (lambda swaps, masks: swaps[0].update(engine="strided_kernel"), "carries whole storages"),
+        (lambda swaps, masks: swaps[0].update(engine="strided_kernel"), "swaps[0].engine"),
         (
             lambda swaps, masks: next(s for s in swaps if s["storage"] not in masks).update(
                 engine="bitpack_kernel"
@@ -399,9 +399,9 @@ def test_a_stray_byte_is_seen() -> None:
     assert carrier.saw_stray
 
 
-def test_no_kernel_carries_strided_items_as_a_storage() -> None:
-    with pytest.raises(ValueError, match="whole storage"):
-        host_carrier().carry(CopyMethod.STRIDED_KERNEL, [Ends(16, 16, 16)], to_host=True)
+def test_a_copy_engines_copy_is_carried_by_no_kernel() -> None:
+    with pytest.raises(ValueError, match="copy_engine is no kernel"):
+        host_carrier().carry(COPY_ENGINE, [Ends(16, 16, 16)], to_host=True)
 
 
 def test_what_boards_goes_off_when_it_is_waited_for() -> None:

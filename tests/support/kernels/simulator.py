@@ -7,7 +7,6 @@ the test gave out, and every byte is counted that is written.
 """
 
 import ctypes
-import operator
 from types import MappingProxyType
 from typing import Any
 
@@ -67,8 +66,8 @@ class Memory:
 
     def accesses(self) -> MappingProxyType[str, Any]:
         """Checked loads and stores, under the names kernels use."""
-        loads = {f"load_{width}": self._load_of(width) for width in (1, 2, 4, 8)}
-        stores = {f"store_{width}": self._store_of(width) for width in (1, 2, 4, 8)}
+        loads = {f"load_{width}": self._load_of(width) for width in (1, 4)}
+        stores = {f"store_{width}": self._store_of(width) for width in (1, 4, 8)}
         return MappingProxyType(
             {
                 **loads,
@@ -76,7 +75,6 @@ class Memory:
                 "load_16": self._load_16,
                 "store_16": self._store_16,
                 "load_word": self._load_word,
-                "quotient": operator.floordiv,
             }
         )
 

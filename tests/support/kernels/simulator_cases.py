@@ -1,4 +1,4 @@
-"""Tests that `test_kernels_simulated.py` runs in a process of their own, under the simulator."""
+"""Run by `tests/runtime/kernels/test_simulated.py` in a process of their own, in the simulator."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import pytest
 from numba import cuda
 from numba.core import config
 
-from runtime.kernels import CopyJob, Grid, StridedLayout, batch_words, write_batch
+from runtime.kernels.batch import BatchTable, batch_words, write_batch
 from runtime.kernels.contiguous import copy_vectors
+from runtime.kernels.job import CopyJob, Grid
 from runtime.kernels.launcher import KernelLauncher
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 from tests.support.kernels.simulator import BadAccessError, Memory, simulated, simulated_kernels
@@ -75,40 +76,6 @@ def test_batch(bench: Bench, blocks: int) -> None:
     for target, source in zip(targets, sources, strict=True):
         assert np.array_equal(target.bytes, source.bytes)
         bench.check_written_once(target)
-
-
-@pytest.mark.parametrize("item_bytes", [1, 2, 4, 8, 16])
-def test_gather_and_scatter(bench: Bench, item_bytes: int) -> None:
-    whole = random_bytes(item_bytes * 6 * 5 * 4 * 3)
-    items = whole.bytes.view(f"V{item_bytes}").reshape(6, 5, 4, 3).transpose(2, 0, 3, 1)[:, ::-2]
-    layout = StridedLayout(item_bytes=item_bytes, shape=items.shape, strides_bytes=items.strides)
-    words = bench.memory.read(of_words(layout.collapsed().words()))
-    bench.memory.read(whole)
-    compact = bench.memory.write(Buffer(layout.size_bytes))
-    first_item = items.__array_interface__["data"][0]
-    away = CopyJob(
-        source_address=first_item,
-        target_address=compact.address,
-        size_bytes=layout.size_bytes,
-    )
-    bench.launcher.gather(away, words.address, GRID, 0)
-    assert compact.bytes.tobytes() == items.tobytes()
-    bench.check_written_once(compact)
-
-    expected = whole.bytes.copy()
-    bench.memory.read(compact)
-    bench.memory.write(whole)
-    items[...] = np.zeros((), dtype=items.dtype)
-    back = CopyJob(
-        source_address=compact.address,
-        target_address=first_item,
-        size_bytes=layout.size_bytes,
-    )
-    bench.launcher.scatter(back, words.address, GRID, 0)
-    assert np.array_equal(whole.bytes, expected)
-    times = bench.memory.times_written(whole)
-    assert times.sum() == layout.size_bytes
-    assert times.max() == 1
 
 
 @pytest.mark.parametrize("offsets", [(0, 0), (0, 1), (4, 16), (1, 0)])
@@ -182,7 +149,11 @@ def test_a_vector_at_no_multiple_of_16_is_found(
 
 
 def test_a_place_written_twice_is_counted(bench: Bench) -> None:
-    words = bench.memory.read(of_words((4, 6, 1, 1, 1, 2, 3, 0, 0, 0, 8, 4)))
-    compact, spread = bench.memory.read(random_bytes(24)), bench.memory.write(Buffer(20))
-    bench.launcher.scatter(job(spread, compact, 24), words.address, GRID, 0)
-    assert bench.memory.times_written(spread).tolist() == [1] * 8 + [2] * 4 + [1] * 8
+    source, target = bench.memory.read(random_bytes(12)), bench.memory.write(Buffer(20))
+    jobs = [
+        CopyJob(source_address=source.address, target_address=target.address + at, size_bytes=12)
+        for at in (0, 8)
+    ]
+    words = bench.memory.read(of_words(tuple(batch_words(jobs, chunk_bytes=1024))))
+    bench.launcher.copy_batch(BatchTable(address=words.address, rows=2), GRID, 0)
+    assert bench.memory.times_written(target).tolist() == [1] * 8 + [2] * 4 + [1] * 8
