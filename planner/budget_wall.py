@@ -11,7 +11,7 @@ from enum import StrEnum
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from profiles.schema.errors import BudgetError
-from profiles.schema.memory import alive_at, neediest_moments, ops_before_slots
+from profiles.schema.memory import alive_at, neediest_moments, ops_of_slots
 from profiles.schema.profile import LeftOut, Profile, Storage, StorageKind
 
 
@@ -147,8 +147,7 @@ class _Moment:
     def __init__(self, profile: Profile, t: int) -> None:
         self.slot = t
         self._profile = profile
-        first = ops_before_slots(profile)[t]
-        self._ops = range(first, first + sum(op.slot == t for op in profile.ops[first:]))
+        self._ops = ops_of_slots(profile)[t]
         moment = neediest_moments(profile)[t]
         self.op = moment.op
         self.allocated = alive_at(profile, moment)

@@ -9,7 +9,6 @@ from planner.ilp.deadline import Limits, SolverName, Told, never, untold
 from planner.ilp.model import build
 from planner.ilp.solver import solve_model
 from planner.ilp.variables import Goal
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof
 from planner.problem.build_problem import problem_of
 from planner.problem.gaps import default_min_size_bytes
@@ -70,7 +69,7 @@ def solve(
     """
     started_s = time.monotonic()
     if min_size_bytes is None:
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        peak_bytes = profile.peak_bytes
         min_size_bytes = default_min_size_bytes(peak_bytes)
     problem = problem_of(
         profile,

@@ -7,10 +7,9 @@ from itertools import accumulate, pairwise
 import pandas as pd
 
 from analysis.modules import storage_modules
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary
 from planner.problem.gaps import candidate_gaps, default_min_size_bytes
-from profiles.schema.memory import Moment, bytes_at_anchors, bytes_at_ops, neediest_moments
+from profiles.schema.memory import bytes_at, neediest_moments
 from profiles.schema.profile import Access, Link, Profile, Storage, StorageKind
 
 COLUMNS = (
@@ -175,8 +174,7 @@ def idle_gaps_table(profile: Profile, links: Sequence[Link]) -> pd.DataFrame:
         profile: The step.
         links: The links to compare.
     """
-    slots = slot_memory(profile)
-    smallest_bytes = default_min_size_bytes(max(slot.resident_bytes for slot in slots))
+    smallest_bytes = default_min_size_bytes(profile.peak_bytes)
     durations_us = [slot.duration_us for slot in profile.slots]
     starts_us = list(accumulate([*durations_us, *durations_us], initial=0.0))
     rows = [
@@ -241,12 +239,12 @@ def kind_memory_table(profile: Profile) -> pd.DataFrame:
 
     Columns: `slot` (index), `start_us`, and one per kind that the step has, in the order of
     `StorageKind`, then `beyond storages`. Each is taken where the slot needs the most memory, so a
-    row's bytes add up to what `planner.plan.device_memory.slot_memory` says of the slot.
+    row's bytes add up to what `profiles.schema.memory.slot_memory` says of the slot.
     """
     moments = neediest_moments(profile)
     table = pd.DataFrame(
         {
-            kind.value: _bytes_at(profile, kind, moments)
+            kind.value: bytes_at(profile, moments, kind)
             for kind in StorageKind
             if any(storage.kind is kind for storage in profile.storages)
         },
@@ -256,8 +254,3 @@ def kind_memory_table(profile: Profile) -> pd.DataFrame:
     durations_us = [slot.duration_us for slot in profile.slots]
     table.insert(0, "start_us", list(accumulate(durations_us[:-1], initial=0.0)))
     return table
-
-
-def _bytes_at(profile: Profile, kind: StorageKind, moments: Iterable[Moment]) -> list[int]:
-    at_ops, at_anchors = bytes_at_ops(profile, kind), bytes_at_anchors(profile, kind)
-    return [at_anchors[slot] if op is None else at_ops[op] for slot, op in moments]

@@ -78,9 +78,8 @@ def compare(
 
 def _case(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Case":
     from planner.heuristics.task import case_of
-    from planner.plan.device_memory import slot_memory
 
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
     min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
     return case_of(profile, budget_bytes, link, min_bytes)

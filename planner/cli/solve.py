@@ -98,10 +98,9 @@ def _solved(
     min_size: str | None,
 ) -> "Plan":
     """Solves for what the options ask."""
-    from planner.plan.device_memory import slot_memory
     from planner.studies.shared_link import host_budget_each_bytes
 
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
     host_bytes = parse_size_bytes("--host-budget", host_budget) if host_budget else None
     min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None

@@ -2,7 +2,6 @@
 
 from planner.cli.link import choose_link
 from planner.cli.sharing import Workers, choose_workers
-from planner.plan.device_memory import slot_memory
 from planner.studies.shared_link import host_budget_each_bytes
 from planner.studies.sweep import LinkChoice
 from profiles.schema.errors import QuantityError
@@ -16,7 +15,7 @@ def parse_budgets_bytes(profile: Profile, budgets: str) -> tuple[int, ...]:
     Raises:
         QuantityError: One of them is no budget.
     """
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     each = [parse_budget_bytes("--budgets", text, peak_bytes) for text in budgets.split(",")]
     return tuple(dict.fromkeys(each))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from planner.cli.cost_report import ANOTHER_WAY
 from planner.cli.output import print_table, wrote
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import BoundSource
 from planner.studies.shared_link import exchanged_bytes
 from planner.studies.sweep import SweepOutcome, SweepRow, sweep_table
@@ -104,7 +103,7 @@ def figure_cells(row: SweepRow) -> tuple[str, ...]:
 
 
 def _peak_bytes(profile: Profile) -> int:
-    return max(slot.resident_bytes for slot in slot_memory(profile))
+    return profile.peak_bytes
 
 
 def _draw(profile: Profile, name: str, rows: Sequence[SweepRow], png: Path) -> None:

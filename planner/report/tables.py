@@ -10,7 +10,7 @@ from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan, Swap
 from planner.plan.simulate import simulate_plan
 from planner.report.simulated_swaps import trips
-from profiles.schema.memory import Moment, alive_at, neediest_moments
+from profiles.schema.memory import alive_at, peak_moment
 from profiles.schema.profile import Profile
 
 
@@ -20,7 +20,7 @@ def storages_table(profile: Profile) -> pd.DataFrame:
     Columns: `id` (index), `name`, `kind`, `size_bytes`, `module`, `uses` (how many ops touch it),
     `at_peak` (is it allocated when the most bytes are), `left_out` (why it cannot move, or "").
     """
-    at_peak = {storage.id for storage in alive_at(profile, _peak_moment(profile))}
+    at_peak = {storage.id for storage in alive_at(profile, peak_moment(profile))}
     rows = [
         {
             "id": storage.id,
@@ -60,7 +60,7 @@ def kinds_table(profile: Profile) -> pd.DataFrame:
 
 def peak_overhead_bytes(profile: Profile) -> int:
     """Returns what the device needs beyond the storages' own bytes when it needs the most."""
-    return profile.slots[_peak_moment(profile).slot].overhead_bytes
+    return profile.slots[peak_moment(profile).slot].overhead_bytes
 
 
 def left_out_table(profile: Profile) -> pd.DataFrame:
@@ -152,10 +152,3 @@ def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
         "swap_in": plan.slots[swap.swap_in_slot].anchor,
         "await": plan.slots[swap.await_slot].anchor,
     }
-
-
-def _peak_moment(profile: Profile) -> Moment:
-    """Where the step needs the most."""
-    needs = slot_memory(profile)
-    most = max(range(len(needs)), key=lambda t: needs[t].resident_bytes)
-    return neediest_moments(profile)[most]

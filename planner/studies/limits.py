@@ -14,7 +14,6 @@ import pandas as pd
 
 from planner.budget_wall import budget_wall
 from planner.ilp.deadline import SolverName
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary
 from planner.problem.build_problem import problem_of
 from planner.problem.gaps import default_min_size_bytes
@@ -99,7 +98,7 @@ def footprint(
     Raises:
         SolverError: The solver is missing or failed.
     """
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     problem = problem_of(
         profile,
         budget_bytes=budget_bytes,

@@ -11,7 +11,6 @@ from profiles.hardware.links import link_named
 from profiles.library.index import ENDING, INDEX, Entry, Index, WorkloadSize, folder
 from profiles.library.recipes import A100, RECIPES, Recipe
 from profiles.schema.files import CREATED_BY, write_file
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, StorageKind, WorkloadSource
 from profiles.schema.profile_file import write_profile
 from profiles.workloads import WORKLOADS, build
@@ -49,7 +48,7 @@ def _made(recipe: Recipe, into: Path) -> Entry:
         command=recipe.command,
         device=profile.device.name,
         device_bytes=profile.device.memory_bytes,
-        peak_bytes=max(slot.resident_bytes for slot in slot_memory(profile)),
+        peak_bytes=profile.peak_bytes,
         step_us=profile.step_us,
         times=profile.times,
         ops=len(profile.ops),

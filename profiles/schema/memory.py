@@ -1,13 +1,14 @@
-"""How many device bytes each slot of a step needs with nothing moved, from its profile alone.
+"""How many device bytes a step needs with nothing moved, from its profile alone.
 
 Memory is a fact of program order. Nothing here knows about time.
 """
 
-from collections.abc import Iterator
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
-from profiles.schema.profile import Profile, Storage, StorageKind
+if TYPE_CHECKING:
+    from profiles.schema.profile import Profile, Storage, StorageKind
 
 
 class Moment(NamedTuple):
@@ -35,22 +36,21 @@ class SlotMemory(NamedTuple):
     peak_op: str
 
 
-def slot_memory(profile: Profile) -> tuple[SlotMemory, ...]:
+def slot_memory(profile: "Profile") -> tuple[SlotMemory, ...]:
     """Returns what each slot needs with nothing swapped."""
-    at_ops, at_anchors = bytes_at_ops(profile), bytes_at_anchors(profile)
+    moments = neediest_moments(profile)
     return tuple(
-        SlotMemory(
-            (at_anchors[t] if op is None else at_ops[op]) + slot.overhead_bytes,
-            "" if op is None else profile.ops[op].name,
+        SlotMemory(size_bytes + slot.overhead_bytes, "" if op is None else profile.ops[op].name)
+        for slot, (_, op), size_bytes in zip(
+            profile.slots, moments, bytes_at(profile, moments), strict=True
         )
-        for (t, op), slot in zip(neediest_moments(profile), profile.slots, strict=True)
     )
 
 
-def neediest_moments(profile: Profile) -> tuple[Moment, ...]:
+def neediest_moments(profile: "Profile") -> tuple[Moment, ...]:
     """Returns where each slot needs the most: the first such op, or else its anchor."""
-    at_ops = bytes_at_ops(profile)
-    most_bytes = list(bytes_at_anchors(profile))
+    at_ops = _bytes_at_ops(profile)
+    most_bytes = list(_bytes_at_anchors(profile))
     moments = [Moment(t, None) for t in range(len(profile.slots))]
     for k, op in enumerate(profile.ops):
         t = op.slot
@@ -59,52 +59,68 @@ def neediest_moments(profile: Profile) -> tuple[Moment, ...]:
     return tuple(moments)
 
 
-def alive_at(profile: Profile, moment: Moment) -> tuple[Storage, ...]:
+def peak_moment(profile: "Profile") -> Moment:
+    """Returns where the step needs the most."""
+    needs_bytes = [slot.resident_bytes for slot in slot_memory(profile)]
+    return neediest_moments(profile)[needs_bytes.index(max(needs_bytes))]
+
+
+def alive_at(profile: "Profile", moment: Moment) -> tuple["Storage", ...]:
     """Returns the storages that an op or an anchor finds allocated."""
-    if moment.op is None:
-        return tuple(s for s in profile.storages if s.is_alive_at_anchor(moment.slot))
-    op = moment.op
-    return tuple(s for s in profile.storages if s.is_alive_at_op(op))
+    slot, op = moment
+    return tuple(
+        s
+        for s in profile.storages
+        if (s.is_alive_at_anchor(slot) if op is None else s.is_alive_at_op(op))
+    )
 
 
-def ops_before_slots(profile: Profile) -> tuple[int, ...]:
-    """Returns, for each slot, how many ops run before its anchor."""
-    counts = [0] * (len(profile.slots) + 1)
+def ops_of_slots(profile: "Profile") -> tuple[range, ...]:
+    """Returns the ops of each slot."""
+    counts = [0] * len(profile.slots)
     for op in profile.ops:
-        counts[op.slot + 1] += 1
-    return tuple(accumulate(counts))[:-1]
+        counts[op.slot] += 1
+    return tuple(range(first, end) for first, end in pairwise(accumulate(counts, initial=0)))
 
 
-def lifetime(storage: Storage, op_count: int) -> tuple[int, int]:
+def lifetime(storage: "Storage", op_count: int) -> tuple[int, int]:
     """Returns the first and the last op of a step that find a storage allocated."""
     first = 0 if storage.allocated_op is None else storage.allocated_op
     last = op_count - 1 if storage.released_op is None else storage.released_op
     return first, last
 
 
-def bytes_at_ops(profile: Profile, kind: StorageKind | None = None) -> tuple[int, ...]:
-    """Returns the bytes allocated at each op: its results as well as its arguments.
+def bytes_at(
+    profile: "Profile", moments: Iterable[Moment], kind: "StorageKind | None" = None
+) -> tuple[int, ...]:
+    """Returns the bytes of storages allocated at some moments.
 
     Args:
         profile: The step.
+        moments: An op finds its results allocated as well as its arguments.
         kind: What storages to count; all if None.
     """
-    change = [0] * (len(profile.ops) + 1)
-    for storage in _of_kind(profile, kind):
-        first, last = lifetime(storage, len(profile.ops))
-        change[first] += storage.size_bytes
-        change[last + 1] -= storage.size_bytes
+    at_ops, at_anchors = _bytes_at_ops(profile, kind), _bytes_at_anchors(profile, kind)
+    return tuple(at_anchors[slot] if op is None else at_ops[op] for slot, op in moments)
+
+
+def _bytes_at_ops(profile: "Profile", kind: "StorageKind | None" = None) -> tuple[int, ...]:
+    lives = ((s, *lifetime(s, len(profile.ops))) for s in profile.storages)
+    return _bytes_alive(lives, len(profile.ops), kind)
+
+
+def _bytes_at_anchors(profile: "Profile", kind: "StorageKind | None" = None) -> tuple[int, ...]:
+    lives = ((s, s.allocated_slot, s.released_slot) for s in profile.storages)
+    return _bytes_alive(lives, len(profile.slots), kind)
+
+
+def _bytes_alive(
+    lives: Iterable[tuple["Storage", int, int]], count: int, kind: "StorageKind | None"
+) -> tuple[int, ...]:
+    """Bytes of storages that live from their first place of `count` to their last."""
+    change = [0] * (count + 1)
+    for storage, first, last in lives:
+        if kind is None or storage.kind is kind:
+            change[first] += storage.size_bytes
+            change[last + 1] -= storage.size_bytes
     return tuple(accumulate(change))[:-1]
-
-
-def bytes_at_anchors(profile: Profile, kind: StorageKind | None = None) -> tuple[int, ...]:
-    """Returns the bytes that the anchor of each slot finds allocated; see `bytes_at_ops`."""
-    change = [0] * (len(profile.slots) + 1)
-    for storage in _of_kind(profile, kind):
-        change[storage.allocated_slot] += storage.size_bytes
-        change[storage.released_slot + 1] -= storage.size_bytes
-    return tuple(accumulate(change))[:-1]
-
-
-def _of_kind(profile: Profile, kind: StorageKind | None) -> Iterator[Storage]:
-    return (storage for storage in profile.storages if kind is None or storage.kind is kind)

@@ -10,12 +10,14 @@ This module needs no torch: the planner reads profiles on machines without it.
 
 import hashlib
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from profiles.schema.files import Count, FileRecord, Microseconds, Rate, Record
 from profiles.schema.link import MethodRate, Sharing
+from profiles.schema.memory import slot_memory
 from profiles.schema.model_description import ModelDescription
 
 BEGIN = "begin"
@@ -301,6 +303,11 @@ class Profile(FileRecord):
     def step_us(self) -> float:
         """Time of the whole step with nothing moved: the sum of its slots."""
         return sum(slot.duration_us for slot in self.slots)
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """Most bytes that the device holds during the step with nothing moved."""
+        return max(slot.resident_bytes for slot in slot_memory(self))
 
     @property
     def growth_bytes(self) -> int:

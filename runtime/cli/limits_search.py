@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from planner.plan.device_memory import slot_memory
 from planner.studies.limits import (
     Footprint,
     Limits,
@@ -110,7 +109,7 @@ class LimitsSearch:
             for choice in self._choices_of(profile)
             if choice.host_budget_bytes == limits.host_budget_bytes
         ]
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        peak_bytes = profile.peak_bytes
         done: dict[int, SweepRow] = {}
         solving = solve_points(profile, points, self._settings, processes=processes)
         try:

@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 
 from planner.heuristics.task import Case, case_of
-from planner.plan.device_memory import slot_memory
 from planner.studies.compare import Comparison
 from planner.studies.registry import BASELINES
 from profiles.hardware.links import link_named
@@ -72,7 +71,7 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
         if options.only not in entry.name:
             continue
         profile = read_profile(profile_path(Path(f"{PREFIX}{entry.name}")))
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        peak_bytes = profile.peak_bytes
         for link in options.link or LINKS:
             for percent in options.budget or BUDGETS_PERCENT:
                 budget_bytes = peak_bytes * percent // 100

@@ -41,7 +41,6 @@ from planner.solving import solve
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
 from tests.benchmarks.bench_solve import print_machine, print_rows
@@ -82,7 +81,7 @@ class ExactCase:
         whole = read_profile(profile_path(Path(f"library:{self.step}")))
         units = UNITS_PER_GAP * self.gaps
         small = coarsened(whole, gaps=self.gaps, units=units, bytes_per_us=rate)
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(small))
+        peak_bytes = small.peak_bytes
         smallest_bytes = smallest_budget_bytes(small)
         return small, smallest_bytes + round(BUDGET_SHARE * (peak_bytes - smallest_bytes))
 

@@ -29,7 +29,6 @@ from planner.studies.registry import BASELINES
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 from profiles.schema.profile_file import read_profile
 from tests.benchmarks.bench_solve import print_rows
@@ -202,7 +201,7 @@ def _found(options: argparse.Namespace) -> Iterator[Figures]:
         if not any(fnmatch.fnmatch(label, only) for only in options.only):
             continue
         profile = read_profile(profile_path(Path(f"library:{step}")))
-        peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+        peak_bytes = profile.peak_bytes
         try:
             yield from compared(
                 label,

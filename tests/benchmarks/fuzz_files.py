@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 from planner.plan.plan import read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile_file import read_profile
 from runtime.cli.app import main as run_command
 from tests.support.planning.file_fuzz import Broken, broken_files
@@ -99,7 +98,7 @@ def sources() -> list[Source]:
     from tests.support.training.recorded import recorded
 
     step = recorded("twice_with_neighbour")
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(step))
+    peak_bytes = step.peak_bytes
     plan = solve(step, budget_bytes=peak_bytes * 8 // 10, min_size_bytes=1, time_limit_s=5.0)
     return [
         Source("toy", "profile", content_of(PROFILE)),

@@ -27,7 +27,6 @@ from planner.plan.plan import Boundary, Plan
 from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime.replay.load import LoadedPlan
 from runtime.storage.accountant import EmulatedOutOfMemoryError
@@ -100,7 +99,7 @@ def plans() -> list[Plan]:
 
 
 def _solved(profile: Profile, share: float) -> Plan:
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     return solve(profile, budget_bytes=int(share * peak_bytes), min_size_bytes=1, time_limit_s=5.0)
 
 

@@ -22,7 +22,6 @@ from planner.solving import solve
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
 from tests.support.planning.oracle import idles
@@ -139,7 +138,7 @@ def measured_solves(cases: Iterable[SolveCase], jobs: int = 1) -> Iterator[Solve
 def measured_solve(case: SolveCase) -> SolveFigures:
     """Solves a case in this process."""
     profile = read_profile(profile_path(Path(case.profile)))
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     budget_bytes = int(case.budget_share * peak_bytes)
     start_memory_bytes = peak_memory_bytes()
     started_s, started_cpu_s = time.perf_counter(), cpu_seconds()
@@ -169,7 +168,7 @@ def measured_solve(case: SolveCase) -> SolveFigures:
 
 def idle_stretches(profile: Profile, min_size_bytes: int | None = None) -> int:
     """Returns how many stretches there are in which a storage could be away within the step."""
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     smallest_bytes = min_size_bytes or default_min_size_bytes(peak_bytes)
     return sum(idle.size_bytes >= smallest_bytes for idle in idles(profile))
 

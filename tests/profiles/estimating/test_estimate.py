@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from planner.plan.device_memory import slot_memory
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Profile, Provenance, SlotTimes, WorkloadSource
@@ -264,10 +263,7 @@ def test_a_gpu_updates_all_parameters_at_once() -> None:
 
 def test_the_peak_is_that_of_the_recording() -> None:
     name = "unet3d"
-    peaks = [
-        max(memory.resident_bytes for memory in slot_memory(profile))
-        for profile in (estimated(BUILDERS[name]), recorded(name))
-    ]
+    peaks = [profile.peak_bytes for profile in (estimated(BUILDERS[name]), recorded(name))]
     assert peaks[0] == peaks[1]
 
 
@@ -300,7 +296,7 @@ def test_a_model_larger_than_memory_is_built_without_it() -> None:
         return Workload(model=model, optimizer=optimizer, step=step)
 
     profile = estimated(huge, "cuda")
-    peak_bytes = max(memory.resident_bytes for memory in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     assert peak_bytes > layers * width * width * 4
 
 

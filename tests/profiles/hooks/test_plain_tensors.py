@@ -9,7 +9,6 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.two_tensor import TwoTensor
 
-from planner.plan.device_memory import slot_memory
 from profiles.hooks.named_storages import describe_model, owned_storages
 from profiles.hooks.plain_tensors import has_storage, only_plain, part_at, plain_parts, version_of
 from profiles.hooks.workload import Workload
@@ -230,7 +229,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*prototype:UserWarning", "ignore:Spa
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_step_is_recorded_to_the_byte_and_replayed_with_the_same_numbers(kind: str) -> None:
     profile = record_at_fixed_times(workload(kind), source=SOURCE, link=FAST_LINK)
-    assert counted_bytes(kind) == max(m.resident_bytes for m in slot_memory(profile))
+    assert counted_bytes(kind) == profile.peak_bytes
     plan = everything_away(profile)
     assert {plan.storage(swap.storage).name for swap in plan.swaps} >= MOVED[kind]
     plain, replayed = workload(kind), workload(kind)

@@ -14,7 +14,6 @@ from profiles.library.make import estimated, make
 from profiles.library.recipes import RECIPES, Recipe
 from profiles.schema.errors import FileError
 from profiles.schema.files import read_file
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Provenance, WorkloadSource
 from profiles.schema.profile_file import read_profile
 from profiles.workloads import WORKLOADS, build
@@ -72,7 +71,7 @@ def test_a_profile_is_as_its_index_and_recipe_say(entry: Entry, recipe: Recipe) 
     )
     assert len(profile.ops) == entry.ops
     assert profile.step_us == pytest.approx(entry.step_us)
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     assert peak_bytes == entry.peak_bytes
     # Each is larger than its device, and not so much that no plan could be of use.
     assert 1.0 < entry.peak_bytes / entry.device_bytes < 2.5

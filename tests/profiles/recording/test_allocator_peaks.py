@@ -10,7 +10,6 @@ from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.workload import Workload
 from profiles.recording.kernel_times import MARK, OpMarks
-from profiles.schema.memory import slot_memory
 from tests.support.training.recorded import BUILDERS, recorded
 
 WITHIN = 0.02
@@ -20,7 +19,7 @@ WARMUP_STEPS = 2
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_peak_is_the_allocators(name: str) -> None:
     """Every allocation of the process from before the model is built, kernels' workspace aside."""
-    planned_bytes = max(memory.resident_bytes for memory in slot_memory(recorded(name)))
+    planned_bytes = recorded(name).peak_bytes
     counted_bytes = allocator_peak_bytes(BUILDERS[name])
     assert abs(planned_bytes - counted_bytes) <= WITHIN * counted_bytes
 

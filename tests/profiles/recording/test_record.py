@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from planner.plan.device_memory import slot_memory
 from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.reached import reached_tensors
@@ -151,7 +150,7 @@ def test_slots_take_the_time_between_anchors_and_ops_that_of_their_call(
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     """Two independent countings of the same step agree to the byte."""
-    planned = max(memory.resident_bytes for memory in slot_memory(recorded(name)))
+    planned = recorded(name).peak_bytes
     workload = BUILDERS[name]()
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
     accountant.count(storages_of(reached_tensors(workload)))

@@ -20,7 +20,6 @@ from profiles.recording.instruments import Instruments
 from profiles.recording.op_times import OpTimes
 from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
-from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
 from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
@@ -57,7 +56,7 @@ Moves = list[tuple[str, int]]
 
 
 def peak_bytes(profile: Profile) -> int:
-    return max(memory.resident_bytes for memory in slot_memory(profile))
+    return profile.peak_bytes
 
 
 def limit_bytes(name: str) -> int:

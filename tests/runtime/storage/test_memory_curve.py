@@ -6,7 +6,6 @@ from functools import partial
 import pytest
 import torch
 
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Plan
 from planner.solving import solve
 from profiles.hooks.dispatch import storages_of
@@ -44,7 +43,7 @@ def recorded(build: Callable[[], Workload], warmup_steps: int = 2) -> Profile:
 
 def plan_within(profile: Profile, share: float) -> Plan:
     """A plan for a share of the peak, or for the smallest budget if that is more."""
-    peak_bytes = max(memory.resident_bytes for memory in slot_memory(profile))
+    peak_bytes = profile.peak_bytes
     try:
         return first_plan(profile, max(1, int(share * peak_bytes)))
     except BudgetError as error:

@@ -29,9 +29,7 @@ def everything_away(
     """Returns the plan that swaps every gap from end to end; its budget is what that needs."""
     gaps = candidate_gaps(profile, min_size_bytes, boundary)
     gaps = tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.storage)))
-    draft = _plan(
-        profile, gaps, boundary, budget_bytes=max(m.resident_bytes for m in slot_memory(profile))
-    )
+    draft = _plan(profile, gaps, boundary, budget_bytes=profile.peak_bytes)
     stall_us = simulate_plan(draft).total_stall_us
     peak_bytes = max(planned_bytes(draft))
     certificate = draft.certificate.model_copy(
@@ -107,7 +105,7 @@ def _storages(profile: Profile) -> tuple[PlannedStorage, ...]:
 
 def _empty_certificate(profile: Profile, moved_bytes: int) -> Certificate:
     return Certificate(
-        peak_without_bytes=max(m.resident_bytes for m in slot_memory(profile)),
+        peak_without_bytes=profile.peak_bytes,
         peak_bytes=0,
         d2h_bytes=moved_bytes,
         h2d_bytes=moved_bytes,
