@@ -79,14 +79,14 @@ def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
     offsets = swap_offsets(problem, solution.chosen, trips)
     return tuple(
         Swap(
-            storage=problem.gaps[trip.gap].storage,
+            storage=trip.storage,
             swap_out_slot=trip.swap_out_slot % count,
             release_slot=trip.release_slot % count,
             swap_in_slot=trip.swap_in_slot % count,
-            await_slot=problem.gaps[trip.gap].next_use_slot % count,
+            await_slot=trip.await_slot % count,
             host_offset_bytes=offset,
             clean=trip.clean,
-            engine=problem.engines.get(problem.gaps[trip.gap].storage, CopyMethod.DMA),
+            engine=problem.engines.get(trip.storage, CopyMethod.DMA),
         )
         for trip, offset in zip(trips, offsets, strict=True)
     )

@@ -12,30 +12,12 @@ where lifetimes do not.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
+
+from planner.plan.schedule import SwapAnchors
 
 if TYPE_CHECKING:
     from planner.plan.plan import Plan
-
-
-class HostSwap(Protocol):
-    """A trip as the host pool sees it; a plan's `Swap` is one."""
-
-    @property
-    def storage(self) -> int:
-        """Id of the storage."""
-
-    @property
-    def swap_out_slot(self) -> int:
-        """The slot whose anchor issues the copy to the host, or gives back a clean storage."""
-
-    @property
-    def await_slot(self) -> int:
-        """The slot whose anchor awaits the copy back."""
-
-    @property
-    def clean(self) -> bool:
-        """Whether it relies on the copy of the storage's trip before."""
 
 
 class HostNeed(NamedTuple):
@@ -82,17 +64,17 @@ class HostNeeds:
 
 
 def host_needs(
-    trips: Sequence[HostSwap], sizes_bytes: Mapping[int, int], slot_count: int
+    trips: Sequence[SwapAnchors], sizes_bytes: Mapping[int, int], slot_count: int
 ) -> HostNeeds:
     """Returns what trips occupy.
 
     Args:
-        trips: All trips of a step.
+        trips: All trips of a step; their slots may count on past its end.
         sizes_bytes: Bytes of each storage, by id.
         slot_count: Number of slots of the step.
     """
     by_storage: dict[int, list[int]] = {}
-    for position in sorted(range(len(trips)), key=lambda n: trips[n].swap_out_slot):
+    for position in sorted(range(len(trips)), key=lambda n: trips[n].swap_out_slot % slot_count):
         by_storage.setdefault(trips[position].storage, []).append(position)
     needs: list[HostNeed] = []
     of_trip = [0] * len(trips)
@@ -100,14 +82,14 @@ def host_needs(
         for group in _groups(trips, positions):
             first = trips[group[0]]
             # Bytes that are never written, and so never copied again, stay for good.
-            ends = (0, slot_count - 1) if first.clean else _ends(trips, group)
+            ends = (0, slot_count - 1) if first.clean else _ends(trips, group, slot_count)
             for position in group:
                 of_trip[position] = len(needs)
             needs.append(HostNeed(*ends, sizes_bytes[storage]))
     return HostNeeds(tuple(needs), tuple(of_trip))
 
 
-def _groups(trips: Sequence[HostSwap], positions: Sequence[int]) -> list[list[int]]:
+def _groups(trips: Sequence[SwapAnchors], positions: Sequence[int]) -> list[list[int]]:
     """A storage's trips, split before each that copies; the step repeats, so the first may come
     last."""
     copying = [n for n, position in enumerate(positions) if not trips[position].clean]
@@ -122,8 +104,8 @@ def _groups(trips: Sequence[HostSwap], positions: Sequence[int]) -> list[list[in
     return groups
 
 
-def _ends(trips: Sequence[HostSwap], group: Sequence[int]) -> tuple[int, int]:
-    return trips[group[0]].swap_out_slot, trips[group[-1]].await_slot
+def _ends(trips: Sequence[SwapAnchors], group: Sequence[int], slot_count: int) -> tuple[int, int]:
+    return trips[group[0]].swap_out_slot % slot_count, trips[group[-1]].await_slot % slot_count
 
 
 def host_bytes(plan: "Plan") -> tuple[int, ...]:

@@ -5,10 +5,10 @@ The simulator and the replayer execute the very same schedule.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
-    from planner.plan.plan import Plan, Swap
+    from planner.plan.plan import Plan
 
 
 class ActionKind(StrEnum):
@@ -53,6 +53,34 @@ class Action(NamedTuple):
         return cls(ActionKind(word), int(number))
 
 
+class SwapAnchors(Protocol):
+    """The anchors of one swap: a plan's `Swap`, or one that is timed and not written down yet."""
+
+    @property
+    def storage(self) -> int:
+        """Id of the storage."""
+
+    @property
+    def swap_out_slot(self) -> int:
+        """The slot whose anchor issues the copy to the host, or gives back a clean storage."""
+
+    @property
+    def release_slot(self) -> int:
+        """The slot whose anchor waits for that copy and gives the device bytes back."""
+
+    @property
+    def swap_in_slot(self) -> int:
+        """The slot whose anchor takes them again and issues the copy back."""
+
+    @property
+    def await_slot(self) -> int:
+        """The slot whose anchor awaits the copy back."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether it relies on the copy of the storage's swap before."""
+
+
 Schedule = tuple[tuple[Action, ...], ...]
 """The actions at the anchor of each slot, in the order in which they happen."""
 
@@ -62,7 +90,7 @@ def lower(plan: "Plan") -> Schedule:
     return lower_swaps(plan.swaps, len(plan.slots))
 
 
-def lower_swaps(swaps: Sequence["Swap"], slot_count: int) -> Schedule:
+def lower_swaps(swaps: Sequence[SwapAnchors], slot_count: int) -> Schedule:
     """Lowers swaps to the actions at each anchor.
 
     Copies to the host are issued in the order of the swaps; copies back in the order in which they
@@ -70,26 +98,30 @@ def lower_swaps(swaps: Sequence["Swap"], slot_count: int) -> Schedule:
     first is released and awaited first. A clean swap has no swap-out action.
 
     Args:
-        swaps: In order of swap-out.
+        swaps: In order of swap-out; their slots may count on past the end of the step.
         slot_count: Number of slots of the step.
     """
 
-    def slots_leaving(swap: "Swap") -> int:
-        return swap.slots_after_out(swap.release_slot, slot_count)
-
-    def slots_back(swap: "Swap") -> tuple[int, int]:
-        return ((swap.await_slot - swap.swap_in_slot) % slot_count, swap.storage)
-
     anchors: list[list[Action]] = [[] for _ in range(slot_count)]
+
+    def act(slot: int, kind: ActionKind, swap: SwapAnchors) -> None:
+        anchors[slot % slot_count].append(Action(kind, swap.storage))
+
+    def slots_leaving(swap: SwapAnchors) -> int:
+        return (swap.release_slot - swap.swap_out_slot) % slot_count
+
+    def slots_back(swap: SwapAnchors) -> int:
+        return (swap.await_slot - swap.swap_in_slot) % slot_count
+
     for swap in swaps:
         if not swap.clean:
-            anchors[swap.swap_out_slot].append(Action(ActionKind.SWAP_OUT, swap.storage))
+            act(swap.swap_out_slot, ActionKind.SWAP_OUT, swap)
     for swap in sorted(swaps, key=slots_leaving, reverse=True):
-        anchors[swap.release_slot].append(Action(ActionKind.RELEASE, swap.storage))
-    for swap in sorted(swaps, key=slots_back):
-        anchors[swap.swap_in_slot].append(Action(ActionKind.SWAP_IN, swap.storage))
-    for swap in sorted(swaps, key=lambda s: (-slots_back(s)[0], s.storage)):
-        anchors[swap.await_slot].append(Action(ActionKind.AWAIT, swap.storage))
+        act(swap.release_slot, ActionKind.RELEASE, swap)
+    for swap in sorted(swaps, key=lambda swap: (slots_back(swap), swap.storage)):
+        act(swap.swap_in_slot, ActionKind.SWAP_IN, swap)
+    for swap in sorted(swaps, key=lambda swap: (-slots_back(swap), swap.storage)):
+        act(swap.await_slot, ActionKind.AWAIT, swap)
     return tuple(tuple(actions) for actions in anchors)
 
 

@@ -1,7 +1,6 @@
 """Where the bytes of trips wait in the host pool."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
 
 from planner.plan.host_memory import (
     HostNeeds,
@@ -10,17 +9,9 @@ from planner.plan.host_memory import (
     peak_need_bytes,
     pool_bytes,
 )
+from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
-
-
-class _PlacedSwap(NamedTuple):
-    """A trip as the host pool sees it."""
-
-    storage: int
-    swap_out_slot: int
-    await_slot: int
-    clean: bool
 
 
 def swap_offsets(
@@ -74,16 +65,14 @@ def whole_gaps_fit_host(problem: Problem, chosen: Iterable[int]) -> bool:
 
 def swap_needs(problem: Problem, trips: Sequence[TimedSwap]) -> HostNeeds:
     """Returns what trips occupy."""
-    placed = [_placed(problem, trip.gap, trip.swap_out_slot, trip.clean) for trip in trips]
-    return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
+    return host_needs(trips, problem.host_sizes_bytes, problem.slot_count)
 
 
-def whole_needs(problem: Problem, order: Sequence[int]) -> HostNeeds:
+def whole_needs(problem: Problem, order: Iterable[int]) -> HostNeeds:
     """Returns what trips would occupy that last from the beginning of their gaps."""
-    placed = [_placed(problem, i, problem.gaps[i].first_slot, clean=False) for i in order]
-    return host_needs(placed, problem.host_sizes_bytes, problem.slot_count)
+    return swap_needs(problem, [_whole_swap(i, problem.gaps[i]) for i in order])
 
 
-def _placed(problem: Problem, i: int, swap_out_slot: int, clean: bool) -> _PlacedSwap:
-    gap, count = problem.gaps[i], problem.slot_count
-    return _PlacedSwap(gap.storage, swap_out_slot % count, gap.next_use_slot % count, clean)
+def _whole_swap(i: int, gap: Gap) -> TimedSwap:
+    begin, end = gap.first_slot, gap.next_use_slot
+    return TimedSwap(i, gap.storage, begin, begin, end, end)

@@ -393,10 +393,19 @@ class _Walk:
 
     def decide(self, i: int) -> None:
         """Keeps the trip of a gap that has ended, in the gap's own slots."""
+        gap = self.problem.gaps[i]
         out_slot, release_slot, in_slot = (
             record[i] - self.shift[i] for record in (self.out_slot, self.release_slot, self.in_slot)
         )
-        trip = TimedSwap(i, out_slot, release_slot, in_slot, i in self.clean)
+        trip = TimedSwap(
+            gap=i,
+            storage=gap.storage,
+            swap_out_slot=out_slot,
+            release_slot=release_slot,
+            swap_in_slot=in_slot,
+            await_slot=gap.next_use_slot,
+            clean=i in self.clean,
+        )
         self.decided[i] = _Decided(self.out_place[i], trip)
 
     def trips(self) -> tuple[TimedSwap, ...]:

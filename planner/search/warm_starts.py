@@ -63,8 +63,7 @@ def published_timing(problem: Problem, ruled: Ruled) -> Timing:
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
         trips=tuple(
-            TimedSwap(trip.gap, trip.swap_out_slot, trip.release_slot, trip.swap_in_slot)
-            for trip in late
+            TimedSwap(trip.gap, problem.gaps[trip.gap].storage, *trip[-4:]) for trip in late
         ),
         waits=tuple(
             Wait(t, waited[t], stall_us) for t, stall_us in enumerate(stalls_us) if stall_us > 0
