@@ -10,9 +10,9 @@ import pytest
 from profiles.schema.errors import is_plain
 from runtime.replay.replay import FallbackWarning
 from tests.benchmarks import fuzz_files, fuzz_training
+from tests.support.planning.edited_files import KINDS, READ, content_of, record, refusal
 from tests.support.planning.file_fuzz import broken_files
 from tests.support.planning.plan_edits import edited_plans
-from tests.support.planning.saved import KINDS, READ, content_of, record, refusal
 
 FILES = 200
 PLANS = 3

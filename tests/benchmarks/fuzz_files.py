@@ -32,8 +32,8 @@ from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.profile_file import read_profile
 from runtime.cli.app import main as run_command
+from tests.support.planning.edited_files import PROFILE, content_of, plan_of_it
 from tests.support.planning.file_fuzz import Broken, broken_files
-from tests.support.planning.saved import PROFILE, content_of, plan_of_it
 
 BATCH = 250
 LIMIT_S = 10.0

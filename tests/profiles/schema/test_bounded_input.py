@@ -14,7 +14,7 @@ from profiles.schema import bounded_input
 from profiles.schema.errors import FileError, is_plain, plain
 from profiles.schema.files import format_of, write_file
 from profiles.schema.profile_file import read_profile, write_profile
-from tests.support.planning.saved import (
+from tests.support.planning.edited_files import (
     KINDS,
     PROFILE,
     READ,

@@ -1,7 +1,6 @@
 """Profile and plan files: what comes back, and what is refused and how."""
 
 import gzip
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -10,15 +9,11 @@ import pytest
 
 from planner.plan.plan import read_plan, write_plan
 from profiles.schema.errors import FileError
-from profiles.schema.files import Content, FileRecord, format_of, read_file, write_file
+from profiles.schema.files import Content, FileRecord, format_of, read_file
 from profiles.schema.profile_file import read_profile, write_profile
-from tests.support.planning.saved import (
-    KINDS,
+from tests.support.planning.edited_files import (
     PROFILE,
-    READ,
-    content_of,
     plan_of_it,
-    record,
     refusal,
     refused,
     write_json,
@@ -48,18 +43,6 @@ def test_a_compressed_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert read_profile(tmp_path / "x.json") == PROFILE
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
-def test_truncated(tmp_path: Path, kind: str, name: str) -> None:
-    path = tmp_path / name
-    write_file(record(kind), path)
-    data = path.read_bytes()
-    for length in {*range(40), *range(40, len(data), 37), *range(len(data) - 12, len(data))}:
-        path.write_bytes(data[:length])
-        message = refused(READ[kind], path)
-        assert "plan profile" in message or "plan solve" in message
-
-
 def test_flipped_bits_in_a_compressed_file_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.json.gz"
     write_profile(PROFILE, path)
@@ -68,63 +51,6 @@ def test_flipped_bits_in_a_compressed_file_are_noticed(tmp_path: Path) -> None:
         path.write_bytes(data[:position] + bytes([data[position] ^ 0x10]) + data[position + 1 :])
         # A flip in the header's idle bytes changes nothing.
         assert refusal(read_profile, path) or read_profile(path) == PROFILE
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x1f\x8b",
-        b"\xff\xfe\x00",
-        b"[" * 100_000,
-        b"null",
-        b"3",
-        b"[]",
-        b"{}",
-        b'{"format": 3}',
-        b'{"format": "something else"}',
-        b"PK\x03\x04 no JSON",
-        b'{"format": "swapplan-profile", "version": 1}',
-    ],
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_foreign(tmp_path: Path, kind: str, data: bytes) -> None:
-    path = tmp_path / "x.json"
-    path.write_bytes(data)
-    refused(READ[kind], path)
-
-
-def test_one_kind_given_for_the_other(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-    write_plan(plan_of_it(), path)
-    message = refused(read_profile, path)
-    assert "'swapplan-plan'" in message
-    assert "'swapplan-profile'" in message
-    write_profile(PROFILE, path)
-    assert "expected 'swapplan-plan'" in refused(read_plan, path)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda right: right - 2,
-        lambda right: right + 1,
-        lambda _: 0,
-        lambda _: -1,
-        float,
-        lambda _: True,
-        str,
-        lambda _: None,
-    ],
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_wrong_version(tmp_path: Path, kind: str, wrong: Callable[[int], object]) -> None:
-    path, content = tmp_path / "x.json", content_of(record(kind))
-    version = wrong(content["version"])
-    write_json(content | {"version": version}, path)
-    message = refused(READ[kind], path)
-    assert "version" in message
-    assert repr(version) in message
 
 
 class Colours(FileRecord):

@@ -17,7 +17,7 @@ import pytest
 from profiles.schema.errors import FileError
 from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.profile_file import read_profile, write_profile
-from tests.support.planning.saved import PROFILE
+from tests.support.planning.edited_files import PROFILE
 
 
 def unwritten(write: Callable[[], None], folder: Path) -> str:

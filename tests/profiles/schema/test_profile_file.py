@@ -10,7 +10,7 @@ from profiles.schema.checks import verified
 from profiles.schema.errors import FileError
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
-from tests.support.planning.saved import content_of, write_json
+from tests.support.planning.edited_files import content_of, write_json
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy
 
 

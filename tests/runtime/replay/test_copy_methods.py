@@ -22,7 +22,7 @@ from planner.studies.shared_link import shared_link
 from profiles.hardware.links import LINK_FACTS
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
-from profiles.schema.errors import FileError, SwapplanError
+from profiles.schema.errors import SwapplanError
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime import FallbackWarning, LoadedPlan, Replay
@@ -223,41 +223,6 @@ def test_no_plan_with_kernels_is_below_its_bound() -> None:
         plan = solve(profile, budget_bytes=budget_bytes, min_size_bytes=1)
         carried.update(swap.engine for swap in plan.swaps)
     assert carried == {COPY_ENGINE, VECTOR, BATCHED, PACKED}
-
-
-@pytest.mark.parametrize(
-    ("edit", "told"),
-    [
-        (lambda swaps, masks: swaps[0].update(engine="strided_kernel"), "swaps[0].engine"),
-        (
-            lambda swaps, masks: next(s for s in swaps if s["storage"] not in masks).update(
-                engine="bitpack_kernel"
-            ),
-            "expected a storage of bools",
-        ),
-        (lambda swaps, masks: swaps[0].update(engine="warp_drive"), "swaps[0].engine"),
-        (lambda swaps, masks: swaps[0].pop("engine"), "swaps[0].engine"),
-    ],
-)
-def test_an_engine_edited_is_refused(
-    planned: Plan, tmp_path: Path, edit: Callable[[Any, set[int]], None], told: str
-) -> None:
-    content = json.loads(planned.model_dump_json())
-    edit(content["swaps"], {s["id"] for s in content["storages"] if s["is_mask"]})
-    path = tmp_path / "edited.plan.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(FileError) as refused:
-        read_plan(path)
-    assert told in str(refused.value)
-
-
-def test_an_engine_without_rates_is_refused(planned: Plan, tmp_path: Path) -> None:
-    content = json.loads(planned.model_dump_json())
-    content["link"]["engines"] = []
-    path = tmp_path / "edited.plan.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(FileError, match=r"expected one with rates in link\.engines"):
-        read_plan(path)
 
 
 def test_the_plan_is_replayed_bit_equal_by_its_kernels(planned: Plan) -> None:

@@ -11,7 +11,7 @@ from planner.plan.plan import Plan, read_plan, write_plan
 from profiles.hooks.named_storages import describe_model
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from runtime.replay.load import LoadedPlan
-from tests.support.planning.saved import PROFILE, content_of, refused, write_json
+from tests.support.planning.edited_files import PROFILE, content_of, refused, write_json
 from tests.support.training.recorded import everything_away_plan
 
 NAME = "twice_with_neighbour"
