@@ -11,7 +11,6 @@ from planner.ilp.solver import solve_model
 from planner.ilp.variables import Goal
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof
 from planner.problem.build_problem import problem_of
-from planner.problem.gaps import default_min_size_bytes
 from planner.problem.host_layout import whole_gaps_fit_host
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, QUICK_POLICIES
@@ -68,9 +67,6 @@ def solve(
         SolverError: The solver is missing or failed.
     """
     started_s = time.monotonic()
-    if min_size_bytes is None:
-        peak_bytes = profile.peak_bytes
-        min_size_bytes = default_min_size_bytes(peak_bytes)
     problem = problem_of(
         profile,
         budget_bytes=budget_bytes,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from planner.heuristics.task import case_of
+from planner.heuristics.task import task_of
 from planner.plan.plan import Boundary, BoundSource
 from planner.solving import solve
-from planner.studies.registry import BASELINES
+from planner.studies.compare import HEURISTICS
 from profiles.schema.profile_file import write_profile
 from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of, stall_percents
@@ -59,7 +59,7 @@ def test_a_budget_that_cannot_be_met_is_compared_with_nothing(tmp_path: Path) ->
     assert verdict(found) == "cannot be met"
     assert [*written([found], tmp_path / "rows.csv")] == [found]
     ours = read_ours(tmp_path / "rows.csv")[found.case]
-    line = best_of(case_of(unet_like(3), 3000, LINK), "toy", 1, ours, {})
+    line = best_of(task_of(unet_like(3), 3000, LINK), "toy", 1, ours, {})
     assert isinstance(line, str)
     assert "needs" in line
 
@@ -132,9 +132,9 @@ def test_every_planner_that_fits_is_simulated_in_every_draw() -> None:
 
 
 def test_baselines_are_simulated_once_and_read_again(tmp_path: Path) -> None:
-    case = case_of(unet_like(3), 3000, LINK)
+    case = task_of(unet_like(3), 3000, LINK)
     rows = [*figures_of(case, "toy", 75)]
-    assert [row.baseline for row in rows] == [baseline.name for baseline in BASELINES]
+    assert [row.baseline for row in rows] == [baseline.name for baseline in HEURISTICS]
     table = pd.DataFrame([asdict(row) for row in rows])
     table.to_csv(tmp_path / "rows.csv", index=False)
     percents = stall_percents(table).loc[("toy", "toy", 75)]
@@ -170,4 +170,4 @@ def test_each_baseline_is_summed_up_over_the_cases_it_fits() -> None:
     table = summary(baselines, compared)
     assert table.loc["G10"].to_list() == [2, 1, 0.85, 0.5]
     assert table.loc["nothing", "fits"] == 0
-    assert [*table.index] == [baseline.name for baseline in BASELINES]
+    assert [*table.index] == [baseline.name for baseline in HEURISTICS]

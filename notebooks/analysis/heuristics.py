@@ -1,4 +1,4 @@
-"""The picture of a sweep with the baselines beside: one panel per link."""
+"""The picture of a sweep with the heuristics beside: one panel per link."""
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from planner.heuristics.heuristic import Baseline
-from planner.heuristics.task import case_of
+from planner.heuristics.heuristic import Heuristic
+from planner.heuristics.task import task_of
 from planner.report.plots import (
     BLACK,
     GREEN,
@@ -29,19 +29,19 @@ from profiles.schema.profile import Profile, Provenance
 
 WIDTH_IN = 9.0
 STYLES = ((VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (GREY, "X"))
-"""Colour and marker of the baselines, in turn."""
+"""Colour and marker of the heuristics, in turn."""
 
 
-def baselines_figure(
+def heuristics_figure(
     sweep: pd.DataFrame, beside: pd.DataFrame, *, title: str, times: Provenance
 ) -> Figure:
-    """Draws step times against budget, ours, the bound and the baselines; one panel per link.
+    """Draws step times against budget, ours, the bound and the heuristics; one panel per link.
 
-    Baselines are drawn where what they choose fits the budget.
+    Heuristics are drawn where what they choose fits the budget.
 
     Args:
         sweep: From `planner.studies.sweep.sweep_table`, for one number of workers.
-        beside: From `analysis.heuristics.baseline_sweep_table`, for the same points.
+        beside: From `analysis.heuristics.heuristic_sweep_table`, for the same points.
         title: Above the picture.
         times: Whether the profile's times were measured or estimated.
     """
@@ -54,7 +54,7 @@ def baselines_figure(
         rows = sweep[sweep["link"] == link].sort_values("budget_bytes")
         fitting = beside[(beside["link"] == link) & beside["fits"]]
         for name, theirs in fitting.groupby("name", sort=False):
-            _draw_baseline(axes, theirs, rows["compute_us"].max(), size, styles[name])
+            _draw_heuristic(axes, theirs, rows["compute_us"].max(), size, styles[name])
         _draw_ours(axes, rows, size)
         axes.set(title=link, xlabel=f"budget, {size.name}", ylim=(1 - _margin(axes), None))
         axes.grid(alpha=0.3)
@@ -64,7 +64,7 @@ def baselines_figure(
     return figure
 
 
-def _draw_baseline(
+def _draw_heuristic(
     axes: Axes, rows: pd.DataFrame, compute_us: float, size: AxisUnit, style: tuple[str, str]
 ) -> None:
     ordered = rows.sort_values("budget_bytes")
@@ -98,7 +98,7 @@ def _margin(axes: Axes) -> float:
 
 
 def _handles(styles: dict[str, tuple[str, str]]) -> list[Line2D | Patch]:
-    baselines = [
+    heuristics = [
         Line2D([], [], color=colour, marker=marker, linestyle=":", label=name)
         for name, (colour, marker) in styles.items()
     ]
@@ -106,26 +106,26 @@ def _handles(styles: dict[str, tuple[str, str]]) -> list[Line2D | Patch]:
         Line2D([], [], color=WITH_PLAN, marker="o", linewidth=2, label="swapplan"),
         Patch(color=WITH_PLAN, alpha=0.15, label="no plan is there, nor below a dash (bound)"),
         Line2D([], [], color=BLACK, linestyle="--", label="nothing moved"),
-        *baselines,
+        *heuristics,
     ]
 
 
 COLUMNS = ("link", "workers", "budget_bytes", "name", "fits", "step_us", "moved_bytes")
 
 
-def baseline_sweep_table(
-    profile: Profile, points: Iterable[SweepPoint], baselines: Sequence[Baseline]
+def heuristic_sweep_table(
+    profile: Profile, points: Iterable[SweepPoint], heuristics: Sequence[Heuristic]
 ) -> pd.DataFrame:
-    """Returns one row per point and baseline, in the order given.
+    """Returns one row per point and heuristic, in the order given.
 
     Columns: `link`, `workers`, `budget_bytes` (as in `planner.studies.sweep.sweep_table`), `name`
-    (the baseline's), `fits` (whether what it chose is within the budget), `step_us` and
+    (the heuristic's), `fits` (whether what it chose is within the budget), `step_us` and
     `moved_bytes` (to the host per step); simulated.
 
     Args:
         profile: The step.
         points: What to plan for.
-        baselines: Who plans.
+        heuristics: Who plans.
     """
     rows = [
         (
@@ -138,7 +138,7 @@ def baseline_sweep_table(
             row.moved_bytes,
         )
         for point in points
-        for row in _comparison(profile, point).rows(baselines)
+        for row in _comparison(profile, point).rows(heuristics)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -146,12 +146,12 @@ def baseline_sweep_table(
 def step_times_table(sweep: pd.DataFrame, beside: pd.DataFrame, *, link: str) -> pd.DataFrame:
     """Returns step times over the time of compute on one link, one row per planner.
 
-    Columns: `name` (index: ours first, then the bound, then the baselines), and one per budget in
+    Columns: `name` (index: ours first, then the bound, then the heuristics), and one per budget in
     bytes, the largest first. What does not fit the budget is not a number.
 
     Args:
         sweep: From `planner.studies.sweep.sweep_table`, for one number of workers.
-        beside: From `baseline_sweep_table`, for the same points.
+        beside: From `heuristic_sweep_table`, for the same points.
         link: Which link.
     """
     ours = sweep[sweep["link"] == link].set_index("budget_bytes")
@@ -169,6 +169,6 @@ def step_times_table(sweep: pd.DataFrame, beside: pd.DataFrame, *, link: str) ->
 
 
 def _comparison(profile: Profile, point: SweepPoint) -> Comparison:
-    case = case_of(profile, point.budget_bytes, point.choice.link)
+    task = task_of(profile, point.budget_bytes, point.choice.link)
     # No bound is asked of these rows: a sweep has its own.
-    return Comparison(case, 0.0, is_full=False)
+    return Comparison(task, 0.0, is_full=False)

@@ -19,7 +19,7 @@ from planner.ilp.deadline import SolverName
 from profiles.schema.units import parse_budget_bytes, parse_size_bytes
 
 if TYPE_CHECKING:
-    from planner.heuristics.task import Case
+    from planner.heuristics.task import Task
     from planner.studies.compare import Row
     from profiles.schema.profile import Link, Profile
 
@@ -66,45 +66,45 @@ def compare(
 
     recorded = read_profile(profile_path(profile))
     chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
-    case = _case(recorded, budget, chosen, min_size)
+    task = _task(recorded, budget, chosen, min_size)
     if csv is not None:
         check_writable(csv, keep=profile)
-    rows = _rows(case, solver=solver, time_limit=time_limit, is_full=not brief)
-    print_comparison(case, rows)
+    rows = _rows(task, solver=solver, time_limit=time_limit, is_full=not brief)
+    print_comparison(task, rows)
     if csv is not None:
         write_csv(rows, csv)
         wrote(csv)
 
 
-def _case(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Case":
-    from planner.heuristics.task import case_of
+def _task(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Task":
+    from planner.heuristics.task import task_of
 
     peak_bytes = profile.peak_bytes
     budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
     min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
-    return case_of(profile, budget_bytes, link, min_bytes)
+    return task_of(profile, budget_bytes, link, min_bytes)
 
 
 def _rows(
-    case: "Case", *, solver: SolverName, time_limit: float, is_full: bool
+    task: "Task", *, solver: SolverName, time_limit: float, is_full: bool
 ) -> "tuple[Row, ...]":
-    """Ours first, then our selection with other timings, then every baseline."""
+    """Ours first, then our selection with other timings, then every heuristic."""
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
-        from planner.studies.compare import Comparison
-        from planner.studies.our_plan import (
+        from planner.studies.compare import (
+            HEURISTICS,
+            Comparison,
             our_plan,
             our_row,
             our_selection_otherwise_timed,
             our_smallest_budget_bytes,
         )
-        from planner.studies.registry import BASELINES
 
-        plan = our_plan(case, solver=solver, time_limit_s=time_limit, progress=progress)
-        ours = our_row(plan, our_smallest_budget_bytes(case) if is_full else None)
+        plan = our_plan(task, solver=solver, time_limit_s=time_limit, progress=progress)
+        ours = our_row(plan, our_smallest_budget_bytes(task) if is_full else None)
         bound_us = plan.certificate.bound_stall_us
         otherwise = our_selection_otherwise_timed(plan) if plan.swaps and is_full else ()
         # By their own rule these meet no other budget: they move what our plan for this one moves.
-        timed = Comparison(case, bound_us, is_full=False).rows(otherwise)
-        rest = Comparison(case, bound_us, is_full).rows(BASELINES, progress)
+        timed = Comparison(task, bound_us, is_full=False).rows(otherwise)
+        rest = Comparison(task, bound_us, is_full).rows(HEURISTICS, progress)
         return (ours, *timed, *rest)

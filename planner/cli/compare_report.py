@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner.cli.output import print_table
-from planner.heuristics.task import Case
+from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 from planner.studies.checkpointing import full_checkpointing
-from planner.studies.compare import Row, comparison_table
-from planner.studies.registry import BASELINES, PUBLISHED
+from planner.studies.compare import PUBLISHED, Row, comparison_table
 from profiles.schema.files import write_atomically
 from profiles.schema.units import rate_text, size_text, time_text
 
@@ -16,11 +15,11 @@ NUMBERS = ("step", "stall", "out per step", "peak", "smallest budget", "over bou
 NONE = "-"
 
 
-def print_comparison(case: Case, rows: Sequence[Row]) -> None:
+def print_comparison(task: Task, rows: Sequence[Row]) -> None:
     """Prints the table, the cost of checkpointing, and what the table rests on."""
-    problem = case.problem
+    problem = task.problem
     print_table(
-        f"A step of {time_text(problem.compute_us)} ({case.step.profile.times.value}) within "
+        f"A step of {time_text(problem.compute_us)} ({task.step.profile.times.value}) within "
         f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
         f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
         f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
@@ -35,7 +34,7 @@ def print_comparison(case: Case, rows: Sequence[Row]) -> None:
         "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak. swapplan's "
         "gaps: what our plan moves, with simple timing instead of ours."
     )
-    _print_checkpointing(case)
+    _print_checkpointing(task)
     _print_sources()
 
 
@@ -45,7 +44,7 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     Raises:
         FileError: The path cannot be written.
     """
-    write_atomically(comparison_table(rows, BASELINES).to_csv().encode(), path)
+    write_atomically(comparison_table(rows).to_csv().encode(), path)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -58,13 +57,13 @@ def _cells(row: Row) -> tuple[str, ...]:
         size_text(row.moved_bytes),
         size_text(row.peak_bytes),
         NONE if smallest is None else size_text(smallest),
-        NONE if row.gap is None else f"{100 * row.gap:.1f}%",
+        NONE if row.optimality_gap is None else f"{100 * row.optimality_gap:.1f}%",
         NONE if retimed is None else time_text(retimed),
     )
 
 
-def _print_checkpointing(case: Case) -> None:
-    cost, problem = full_checkpointing(case), case.problem
+def _print_checkpointing(task: Task) -> None:
+    cost, problem = full_checkpointing(task), task.problem
     fits = "fits" if cost.peak_bytes <= problem.budget_bytes else "does not fit"
     print(
         f"Full activation checkpointing instead, which moves nothing: {cost.blocks} blocks, step "
@@ -76,10 +75,10 @@ def _print_checkpointing(case: Case) -> None:
 
 def _print_sources() -> None:
     print("\nWhere each rule is from, how it is known, and what is stated more simply here:")
-    for baseline in PUBLISHED:
-        about = f"{baseline.name}: {baseline.source}; {baseline.known_from.value}"
-        print(f"- {about}. {baseline.simplified[0].upper()}{baseline.simplified[1:]}.")
-    wrapping = [b.name for b in PUBLISHED if b.boundary is Boundary.PERIODIC]
+    for one in PUBLISHED:
+        about = f"{one.name}: {one.source}; {one.known_from.value}"
+        print(f"- {about}. {one.simplified[0].upper()}{one.simplified[1:]}.")
+    wrapping = [one.name for one in PUBLISHED if one.boundary is Boundary.PERIODIC]
     print(
         f"Trips of {', '.join(wrapping)} and of the controls may wrap round the step boundary, as "
         "ours may; the other baselines move activations alone, or stay within the step. None of "

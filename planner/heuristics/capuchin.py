@@ -12,9 +12,14 @@ compare recomputing; that half is left out, as everything here only swaps.
 from collections.abc import Iterable
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, own_stall_us, waits_us
+from planner.heuristics.heuristic import (
+    Heuristic,
+    HeuristicPlan,
+    KnownFrom,
+    own_stall_us,
+    waits_us,
+)
+from planner.heuristics.task import Task
 from planner.problem.gaps import useful_gaps
 
 FEEDBACK_SHARE = 0.05
@@ -25,15 +30,55 @@ PATIENCE = 5
 """Feedback ends when so many changes of triggers in a row were no faster than the best."""
 
 
-def _plan(case: Case) -> Ruled:
-    problem = case.problem
-    at_peak = set(useful_gaps(case.gaps, problem.resident_bytes, problem.budget_bytes))
-    candidates = [i for i, gap in enumerate(case.gaps) if gap in at_peak]
-    chosen = case.fewest_that_fit(case.largest_first(candidates, lambda i: problem.free_us(i)))
-    return _with_feedback(case, chosen)
+def _plan(task: Task) -> HeuristicPlan:
+    problem = task.problem
+    at_peak = set(useful_gaps(task.gaps, problem.resident_bytes, problem.budget_bytes))
+    candidates = [i for i, gap in enumerate(task.gaps) if gap in at_peak]
+    order = task.largest_first(candidates, problem.free_us)
+    return _with_feedback(task, problem.fewest_that_fit(order))
 
 
-CAPUCHIN = Baseline(
+def _with_feedback(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
+    """Repeats the step, each time with earlier triggers for what came late; returns the best."""
+    problem = task.problem
+    lead_us = {i: problem.h2d_us[i] for i in chosen}
+    triggers = _triggers(task, lead_us)
+    best = found = _walk(task, triggers)
+    best_us, since_best = own_stall_us(problem, best), 0
+    for _ in range(FEEDBACK_STEPS):
+        late = [i for i in waits_us(problem, found) if i in lead_us]
+        if not late or since_best == PATIENCE:
+            break
+        lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
+        moved = _triggers(task, lead_us)
+        if moved == triggers:
+            continue
+        triggers, found = moved, _walk(task, moved)
+        found_us, since_best = own_stall_us(problem, found), since_best + 1
+        if found_us < best_us:
+            best, best_us, since_best = found, found_us, 0
+    return best
+
+
+def _walk(task: Task, triggers: dict[int, int]) -> HeuristicPlan:
+    intents = (Intent(i, task.gaps[i].first_slot, slot) for i, slot in triggers.items())
+    return walk(task.problem, intents)
+
+
+def _triggers(task: Task, lead_us: dict[int, float]) -> dict[int, int]:
+    return {i: _trigger_slot(task, i, us) for i, us in lead_us.items()}
+
+
+def _trigger_slot(task: Task, i: int, lead_us: float) -> int:
+    """The last slot that begins at least so long before the next use, without stalls."""
+    elapsed_us, gap = task.problem.elapsed_us, task.gaps[i]
+    slot = gap.next_use_slot
+    while slot > gap.first_slot and elapsed_us[slot] > elapsed_us[gap.next_use_slot] - lead_us:
+        slot -= 1
+    return slot
+
+
+CAPUCHIN = Heuristic(
     name="Capuchin",
     source="Peng et al. 2020, ASPLOS",
     known_from=KnownFrom.OTHERS,
@@ -41,43 +86,3 @@ CAPUCHIN = Baseline(
     f"up to {FEEDBACK_STEPS} steps of feedback the best is kept",
     rule=_plan,
 )
-
-
-def _with_feedback(case: Case, chosen: Iterable[int]) -> Ruled:
-    """Repeats the step, each time with earlier triggers for what came late; returns the best."""
-    problem = case.problem
-    lead_us = {i: problem.h2d_us[i] for i in chosen}
-    triggers = _triggers(case, lead_us)
-    best = found = _walk(case, triggers)
-    best_us, since_best = own_stall_us(problem, best), 0
-    for _ in range(FEEDBACK_STEPS):
-        late = [i for i in waits_us(problem, found) if i in lead_us]
-        if not late or since_best == PATIENCE:
-            break
-        lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
-        moved = _triggers(case, lead_us)
-        if moved == triggers:
-            continue
-        triggers, found = moved, _walk(case, moved)
-        found_us, since_best = own_stall_us(problem, found), since_best + 1
-        if found_us < best_us:
-            best, best_us, since_best = found, found_us, 0
-    return best
-
-
-def _walk(case: Case, triggers: dict[int, int]) -> Ruled:
-    intents = (Intent(i, case.gaps[i].first_slot, slot) for i, slot in triggers.items())
-    return walk(case.problem, intents)
-
-
-def _triggers(case: Case, lead_us: dict[int, float]) -> dict[int, int]:
-    return {i: _trigger_slot(case, i, us) for i, us in lead_us.items()}
-
-
-def _trigger_slot(case: Case, i: int, lead_us: float) -> int:
-    """The last slot that begins at least so long before the next use, without stalls."""
-    elapsed_us, gap = case.problem.elapsed_us, case.gaps[i]
-    slot = gap.next_use_slot
-    while slot > gap.first_slot and elapsed_us[slot] > elapsed_us[gap.next_use_slot] - lead_us:
-        slot -= 1
-    return slot

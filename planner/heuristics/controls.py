@@ -4,75 +4,68 @@ Each storage leaves when its gap begins and is fetched one layer ahead, if there
 given back when their copy has ended or when they are missed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled
+from planner.heuristics.heuristic import Heuristic, HeuristicPlan
+from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 from profiles.schema.profile import StorageKind
 
 
-def _nothing(case: Case) -> Ruled:
-    return Ruled(())
-
-
-def _everything(case: Case) -> Ruled:
-    return one_layer_ahead(case, range(len(case.gaps)))
-
-
-def _all_activations(case: Case) -> Ruled:
-    gaps = range(len(case.gaps))
-    return one_layer_ahead(case, (i for i in gaps if case.kind(i) is StorageKind.ACTIVATION))
-
-
-def _largest_first(case: Case) -> Ruled:
-    order = case.largest_first(range(len(case.gaps)), lambda i: case.gaps[i].size_bytes)
-    return one_layer_ahead(case, case.fewest_that_fit(order))
-
-
-def _size_times_gap(case: Case) -> Ruled:
-    order = case.largest_first(range(len(case.gaps)), case.size_times_idle)
-    return one_layer_ahead(case, case.fewest_that_fit(order))
-
-
-def one_layer_ahead(case: Case, chosen: Iterable[int]) -> Ruled:
+def one_layer_ahead(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
     """Moves chosen gaps; each is fetched when the layer before its next user's begins."""
-    count = case.step.slot_count
+    count = task.step.slot_count
 
     def intent(i: int) -> Intent:
-        gap = case.gaps[i]
-        layer = case.step.layer_at(gap.next_use_slot % count)
+        gap = task.gaps[i]
+        layer = task.step.layer_at(gap.next_use_slot % count)
         step_slot = gap.next_use_slot // count * count - (count if layer == 0 else 0)
-        ahead_slot = step_slot + case.step.layers[layer - 1].first_slot
+        ahead_slot = step_slot + task.step.layers[layer - 1].first_slot
         return Intent(i, gap.first_slot, max(ahead_slot, gap.first_slot))
 
-    return walk(case.problem, map(intent, chosen))
+    return walk(task.problem, map(intent, chosen))
 
 
-def just_in_time(case: Case, chosen: Iterable[int]) -> Ruled:
+def just_in_time(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
     """Moves chosen gaps; each is fetched when its copy alone would just be over in time."""
     return walk(
-        case.problem,
-        (Intent(i, case.gaps[i].first_slot, case.latest_start_slot(i)) for i in chosen),
+        task.problem,
+        (Intent(i, task.gaps[i].first_slot, task.latest_start_slot(i)) for i in chosen),
     )
 
 
-NOTHING, EVERYTHING, ALL_ACTIVATIONS, LARGEST_FIRST, SIZE_TIMES_GAP = (
-    Baseline(
+def _nothing(task: Task) -> Iterable[int]:
+    return ()
+
+
+def _everything(task: Task) -> Iterable[int]:
+    return range(len(task.gaps))
+
+
+def _all_activations(task: Task) -> Iterable[int]:
+    return (i for i in _everything(task) if task.kind(i) is StorageKind.ACTIVATION)
+
+
+def _largest_first(task: Task) -> Iterable[int]:
+    return task.problem.fewest_that_fit(task.largest_first(_everything(task)))
+
+
+def _size_times_gap(task: Task) -> Iterable[int]:
+    order = task.largest_first(_everything(task), task.problem.size_times_idle)
+    return task.problem.fewest_that_fit(order)
+
+
+def _control(name: str, select: Callable[[Task], Iterable[int]]) -> Heuristic:
+    return Heuristic(
         name=name,
-        source="",
-        known_from=KnownFrom.CONTROL,
-        simplified="",
-        rule=rule,
+        rule=lambda task: one_layer_ahead(task, select(task)),
         boundary=Boundary.PERIODIC,
     )
-    for name, rule in (
-        ("nothing", _nothing),
-        ("everything", _everything),
-        ("all activations", _all_activations),
-        ("largest first", _largest_first),
-        ("size times gap", _size_times_gap),
-    )
-)
+
+
+NOTHING = _control("nothing", _nothing)
+EVERYTHING = _control("everything", _everything)
+ALL_ACTIVATIONS = _control("all activations", _all_activations)
+LARGEST_FIRST = _control("largest first", _largest_first)
+SIZE_TIMES_GAP = _control("size times gap", _size_times_gap)

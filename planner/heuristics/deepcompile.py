@@ -8,51 +8,53 @@ until the time of the ops above it covers its copy, or until the budget would br
 
 from collections.abc import Iterator
 
-from planner.heuristics.eviction import Room
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
+from planner.heuristics.eviction import FreeBytes
+from planner.heuristics.heuristic import (
+    Heuristic,
+    HeuristicPlan,
+    KnownFrom,
+    RuledSwap,
+    heuristic_plan,
+)
+from planner.heuristics.task import Task
 
 MIN_BYTES = 5 * 2**20
 BUDGET_SHARE = 0.9
 
 
-def _plan(case: Case) -> Ruled:
-    return ruled(_trips(case, _offloaded(case)))
+def _plan(task: Task) -> HeuristicPlan:
+    return heuristic_plan(_swaps(task))
 
 
-DEEPCOMPILE = Baseline(
+def _swaps(task: Task) -> Iterator[RuledSwap]:
+    problem = task.problem
+    offloaded = {i: task.gaps[i].first_slot for i in _offloaded(task)}
+    free = FreeBytes(problem, offloaded, int(BUDGET_SHARE * problem.budget_bytes))
+    for i in sorted(offloaded, key=lambda i: task.gaps[i].next_use_slot):
+        gap = task.gaps[i]
+        covered_us = problem.elapsed_us[gap.next_use_slot] - problem.h2d_us[i]
+        slot = free.first_with_room(gap.size_bytes, gap.first_slot + 1, gap.next_use_slot)
+        while slot < gap.next_use_slot and problem.elapsed_us[slot + 1] <= covered_us:
+            slot += 1
+        free.give(-gap.size_bytes, slot, gap.next_use_slot)
+        yield RuledSwap(i, gap.first_slot, gap.first_slot, slot, gap.next_use_slot)
+
+
+def _offloaded(task: Task) -> tuple[int, ...]:
+    eligible = [i for i in task.activations() if task.gaps[i].size_bytes >= MIN_BYTES]
+    held_bytes = max(task.problem.floor_bytes(eligible))
+    kept = set()
+    for i in task.largest_first(eligible):
+        if held_bytes + task.gaps[i].size_bytes <= BUDGET_SHARE * task.problem.budget_bytes:
+            held_bytes += task.gaps[i].size_bytes
+            kept.add(i)
+    return tuple(i for i in eligible if i not in kept)
+
+
+DEEPCOMPILE = Heuristic(
     name="DeepSpeed DeepCompile",
     source="deepspeedai/DeepSpeed, offload_activation",
     known_from=KnownFrom.CODE,
     simplified="activations alone, without offload_adam_states",
     rule=_plan,
 )
-
-
-def _offloaded(case: Case) -> tuple[int, ...]:
-    eligible = [i for i in case.activations() if case.gaps[i].size_bytes >= MIN_BYTES]
-    held_bytes = max(case.problem.floor_bytes(eligible))
-    budget_bytes = BUDGET_SHARE * case.problem.budget_bytes
-    kept = set()
-    for i in case.largest_first(eligible, lambda i: case.gaps[i].size_bytes):
-        if held_bytes + case.gaps[i].size_bytes <= budget_bytes:
-            held_bytes += case.gaps[i].size_bytes
-            kept.add(i)
-    return tuple(i for i in eligible if i not in kept)
-
-
-def _trips(case: Case, offloaded: tuple[int, ...]) -> Iterator[RuledSwap]:
-    problem = case.problem
-    room = Room(problem, int(BUDGET_SHARE * problem.budget_bytes))
-    for i in offloaded:
-        gap = case.gaps[i]
-        room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
-    for i in sorted(offloaded, key=lambda i: case.gaps[i].next_use_slot):
-        gap = case.gaps[i]
-        covered_us = problem.elapsed_us[gap.next_use_slot] - problem.h2d_us[i]
-        slot = room.first_with_room(gap, gap.first_slot + 1)
-        while slot < gap.next_use_slot and problem.elapsed_us[slot + 1] <= covered_us:
-            slot += 1
-        room.take(gap.size_bytes, slot, gap.next_use_slot)
-        yield RuledSwap(i, gap.first_slot, gap.first_slot, slot, gap.next_use_slot)

@@ -1,6 +1,6 @@
 """A runtime that gives bytes back once their copy is over, and fetches when told and there is room.
 
-Many baselines say which storages leave and when copies should begin, and leave the rest to their
+Many heuristics say which storages leave and when copies should begin, and leave the rest to their
 runtime: bytes are free when the copy has ended; an allocation that fails waits for copies under
 way; a fetch that finds no room waits for room. This walk is that runtime, on the simulator's own
 clock, and writes down the anchors at which things come to happen.
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
+from planner.heuristics.heuristic import HeuristicPlan, RuledSwap, heuristic_plan
 from planner.plan.lanes import Direction, LaneLoad, lane_clock, link_load
 from planner.problem.problem import Problem
 
 
 class Intent(NamedTuple):
-    """What a baseline wants for one gap.
+    """What a heuristic wants for one gap.
 
     Slots count as the gap's do, on past the end of the step.
 
@@ -26,7 +26,7 @@ class Intent(NamedTuple):
         gap: Index of the gap in the problem.
         swap_out_slot: Where the copy to the host is issued; earlier if bytes are missed before.
         swap_in_slot: From here on the copy back is issued as soon as there is room until the next
-            use; at the next use in any case.
+            use; at the next use in any task.
         is_sync: Whether compute waits for the copy to the host where it is issued.
     """
 
@@ -40,8 +40,8 @@ MAX_STEPS = 6
 """Steps that come out otherwise than the one before; the last one stands for them."""
 
 
-def walk(problem: Problem, intents: Iterable[Intent]) -> Ruled:
-    """Returns the trips that come of intents, once steps repeat.
+def walk(problem: Problem, intents: Iterable[Intent]) -> HeuristicPlan:
+    """Returns the swaps that come of intents, once steps repeat.
 
     A copy to the host that is not over, nor waited for, by the next use was for nothing: such gaps
     are taken out, and the step is walked again without them. Where not even all intents together
@@ -51,13 +51,13 @@ def walk(problem: Problem, intents: Iterable[Intent]) -> Ruled:
     while True:
         walked = _Walk(problem, wanted)
         wraps = any(problem.wraps(problem.gaps[i]) for i in wanted)
-        trips = walked.step()
+        swaps = walked.step()
         for _ in range(MAX_STEPS if wraps else 0):
-            before, trips = trips, walked.step()
-            if walked.wasted or trips == before:
+            before, swaps = swaps, walked.step()
+            if walked.wasted or swaps == before:
                 break
         if not walked.wasted:
-            return ruled(trips)
+            return heuristic_plan(swaps)
         wanted = {i: intent for i, intent in wanted.items() if i not in walked.wasted}
 
 
@@ -88,17 +88,17 @@ class _Walk:
         self.release_slot: dict[int, int] = {}
         self.in_slot: dict[int, int] = {}
         self.wasted: set[int] = set()
-        self.trips: list[RuledSwap] = []
+        self.swaps: list[RuledSwap] = []
         self.now_us = self.waited_us = 0.0
 
     def step(self) -> list[RuledSwap]:
-        """Walks one step and returns the trips that end in it."""
+        """Walks one step and returns the swaps that end in it."""
         self.begin_slot += self.problem.slot_count
         self.begin_us += self.problem.compute_us
-        self.trips = []
+        self.swaps = []
         for t in range(self.problem.slot_count):
             self.slot(t)
-        return self.trips
+        return self.swaps
 
     def slot(self, at: int) -> None:
         """Plays the anchor of a slot in the order of the actions, and runs the slot."""
@@ -221,7 +221,7 @@ class _Walk:
                 in_slot = self.in_slot.pop(i)
                 self.take_bytes(in_slot, t, -self.size_bytes(i))
                 anchors = (self.out_slot[i], self.release_slot[i], in_slot, t)
-                self.trips.append(RuledSwap(i, *(slot - self.shift[i] for slot in anchors)))
+                self.swaps.append(RuledSwap(i, *(slot - self.shift[i] for slot in anchors)))
 
     def end_us(self, direction: Direction, i: int) -> float:
         return self.clock.end_us(direction, self.problem.gaps[i].storage, self.now_us)

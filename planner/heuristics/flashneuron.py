@@ -8,45 +8,46 @@ begins, and comes back in backward order as memory permits.
 """
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled
+from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom
+from planner.heuristics.task import Task
 
 
-def _plan(case: Case) -> Ruled:
-    line_bytes = case.problem.budget_bytes - case.step.permanent_bytes - _largest_op_bytes(case)
+def _plan(task: Task) -> HeuristicPlan:
+    storages = task.step.profile.storages
+    permanent_bytes = sum(storage.size_bytes for storage in storages if storage.lives_on)
+    line_bytes = task.problem.budget_bytes - permanent_bytes - _largest_op_bytes(task)
     if line_bytes <= 0:
-        return Ruled(())
-    activations = case.activations()
-    left_bytes = sum(case.gaps[i].size_bytes for i in activations)
+        return HeuristicPlan(())
+    activations = task.activations()
+    left_bytes = sum(task.gaps[i].size_bytes for i in activations)
     offloaded = []
-    for i in sorted(activations, key=lambda i: _first_use_op(case, i)):
+    for i in sorted(activations, key=lambda i: _first_use_op(task, i)):
         if left_bytes < line_bytes:
             break
         offloaded.append(i)
-        left_bytes -= case.gaps[i].size_bytes
-    turn = case.step.turn_slot
-    return walk(case.problem, (Intent(i, case.gaps[i].first_slot, turn) for i in offloaded))
+        left_bytes -= task.gaps[i].size_bytes
+    turn = task.step.turn_slot
+    return walk(task.problem, (Intent(i, task.gaps[i].first_slot, turn) for i in offloaded))
 
 
-FLASHNEURON = Baseline(
+def _largest_op_bytes(task: Task) -> int:
+    """Bytes of all storages the hungriest op touches."""
+    needs = [0] * len(task.step.profile.ops)
+    for storage in task.step.profile.storages:
+        for op in {use.op for use in storage.uses}:
+            needs[op] += storage.size_bytes
+    return max(needs, default=0)
+
+
+def _first_use_op(task: Task, i: int) -> int:
+    uses = task.step.profile.storages[task.gaps[i].storage].uses
+    return uses[0].op if uses else 0
+
+
+FLASHNEURON = Heuristic(
     name="FlashNeuron",
     source="Bae et al. 2021, FAST; as coded in platformxlab/G10",
     known_from=KnownFrom.CODE,
     simplified="to host memory instead of a disk; without compression",
     rule=_plan,
 )
-
-
-def _largest_op_bytes(case: Case) -> int:
-    """Bytes of all storages the hungriest op touches."""
-    needs = [0] * len(case.step.profile.ops)
-    for storage in case.step.profile.storages:
-        for op in {use.op for use in storage.uses}:
-            needs[op] += storage.size_bytes
-    return max(needs, default=0)
-
-
-def _first_use_op(case: Case, i: int) -> int:
-    uses = case.step.profile.storages[case.gaps[i].storage].uses
-    return uses[0].op if uses else 0

@@ -1,14 +1,14 @@
 """A step as layer-wise rules see it: forward and backward, layer by layer."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 from planner.plan.device_memory import slot_memory
-from profiles.schema.profile import Profile, StorageKind
+from profiles.schema.profile import Profile
 
 PRE, PACK, UNPACK, OPTIMIZER = "pre", "pack", "unpack", "optimizer"
 
@@ -58,44 +58,28 @@ class StepView:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in program order: forward, backward, optimizer."""
+        heavy_slots = {op.slot for op in self.profile.ops if is_heavy(op.name)}
         firsts = [0, *self._layer_begins(), self.slot_count]
-        spans = [(a, b) for a, b in pairwise(firsts) if a < b]
-        return tuple(Layer(a, b, self._heavy_before[b] > self._heavy_before[a]) for a, b in spans)
+        return tuple(
+            Layer(first, end, not heavy_slots.isdisjoint(range(first, end)))
+            for first, end in pairwise(firsts)
+            if first < end
+        )
 
     def layer_at(self, slot: int) -> int:
         """Returns the index of the layer that a slot belongs to."""
-        return bisect_right(self._layer_firsts, slot) - 1
-
-    @cached_property
-    def kinds(self) -> tuple[StorageKind, ...]:
-        """Kind of each storage, by id."""
-        return tuple(storage.kind for storage in self.profile.storages)
+        return bisect_right(self.layers, slot, key=lambda layer: layer.first_slot) - 1
 
     @cached_property
     def heavy_us(self) -> tuple[float, ...]:
         """Time of each op that convolves or multiplies matrices; 0 for the others."""
         return tuple(op.duration_us if is_heavy(op.name) else 0.0 for op in self.profile.ops)
 
-    @cached_property
-    def permanent_bytes(self) -> int:
-        """Bytes that live over the whole step: parameters, optimizer states, kept gradients."""
-        return sum(storage.size_bytes for storage in self.profile.storages if storage.lives_on)
-
-    @cached_property
-    def parameter_bytes(self) -> int:
-        """Bytes of the parameters."""
-        return sum(
-            storage.size_bytes
-            for storage in self.profile.storages
-            if storage.kind is StorageKind.PARAMETER
-        )
-
     def op_of_use(self, storage: int, slot: int) -> int:
         """Returns the first op that uses a storage from a slot on; the number of ops if none."""
-        for use in self.profile.storages[storage].uses:
-            if self.profile.ops[use.op].slot >= slot:
-                return use.op
-        return len(self.profile.ops)
+        ops = self.profile.ops
+        uses = self.profile.storages[storage].uses
+        return next((use.op for use in uses if ops[use.op].slot >= slot), len(ops))
 
     def slot_of_op(self, op: int) -> int:
         """Returns the slot an op runs in; the last slot for the number of ops."""
@@ -127,20 +111,6 @@ class StepView:
             if t and (layer != last or t == self.turn_slot):
                 yield t
             last = layer
-
-    @cached_property
-    def _layer_firsts(self) -> tuple[int, ...]:
-        return tuple(layer.first_slot for layer in self.layers)
-
-    @cached_property
-    def _heavy_before(self) -> Mapping[int, int]:
-        """How many heavy ops run before each slot."""
-        counts = [0] * (self.slot_count + 1)
-        for op in self.profile.ops:
-            counts[op.slot + 1] += is_heavy(op.name)
-        for t in range(self.slot_count):
-            counts[t + 1] += counts[t]
-        return dict(enumerate(counts))
 
 
 def is_heavy(op_name: str) -> bool:

@@ -8,24 +8,27 @@ as memory allows and never before the copy to the host has ended. Every class of
 one stream each way; what is resident when a step begins is what the step before left.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from planner.heuristics.eviction import evictions, room_after
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled, RuledSwap, ruled
+from planner.heuristics.eviction import evictions, fetched_early
+from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom, heuristic_plan
+from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 
 
-def _belady(case: Case) -> Ruled:
+def _belady(task: Task) -> HeuristicPlan:
     def used_last(missing_bytes: int, idle: Sequence[int]) -> int:
-        enough = [i for i in idle if case.gaps[i].size_bytes >= missing_bytes]
-        return max(enough or idle, key=lambda i: case.gaps[i].next_use_slot)
+        enough = [i for i in idle if task.gaps[i].size_bytes >= missing_bytes]
+        return max(enough or idle, key=lambda i: task.gaps[i].next_use_slot)
 
-    return ruled(_trips(case, evictions(case, range(len(case.gaps)), used_last)))
+    def first_slot(i: int) -> int:
+        return task.gaps[i].first_slot
+
+    evicted = evictions(task, range(len(task.gaps)), used_last)
+    return heuristic_plan(fetched_early(task, evicted, first_slot, first_slot))
 
 
-SWAPADVISOR = Baseline(
+SWAPADVISOR = Heuristic(
     name="SwapAdvisor (Belady)",
     source="Huang et al. 2020, ASPLOS",
     known_from=KnownFrom.OTHERS,
@@ -33,12 +36,3 @@ SWAPADVISOR = Baseline(
     rule=_belady,
     boundary=Boundary.PERIODIC,
 )
-
-
-def _trips(case: Case, evicted: dict[int, int]) -> Iterator[RuledSwap]:
-    room = room_after(case, evicted)
-    for i in sorted(evicted, key=lambda i: case.gaps[i].next_use_slot):
-        gap = case.gaps[i]
-        in_slot = room.first_with_room(gap, evicted[i] + 1)
-        room.take(gap.size_bytes, in_slot, gap.next_use_slot)
-        yield RuledSwap(i, gap.first_slot, evicted[i], in_slot, gap.next_use_slot)

@@ -13,17 +13,15 @@ that there would be no figure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.eviction import Room, room_without
-from planner.heuristics.heuristic import Baseline, KnownFrom
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import Ruled
+from planner.heuristics.eviction import FreeBytes
+from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom
+from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 
 FloatArray = NDArray[np.float64]
@@ -85,48 +83,31 @@ class LinkBudget:
         self._before_us = np.concatenate(([0.0], np.cumsum(two_steps_us)))
 
 
-@dataclass
 class _Periods:
     """The idle periods of a step, and what is left of the link and of memory.
 
     Attributes:
-        case: The task.
-        room: Bytes free in each slot; below 0 where it is over the budget.
+        task: The task.
+        free: Bytes free in each slot; below 0 where it is over the budget.
         in_slots: Where each chosen period's copy back begins, in order of choice.
     """
 
-    case: Case
-    room: Room = field(init=False)
-    in_slots: dict[int, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        problem = self.case.problem
-        self.room = Room(problem)
-        self._out = LinkBudget(problem.durations_us)
-        self._in = LinkBudget(problem.durations_us)
-        self._open = np.ones(len(self.case.gaps), dtype=np.bool_)
-
-    @cached_property
-    def sizes_bytes(self) -> FloatArray:
-        return np.array([float(gap.size_bytes) for gap in self.case.gaps])
-
-    @cached_property
-    def copies_us(self) -> FloatArray:
-        return np.array(self.case.problem.d2h_us) + np.array(self.case.problem.h2d_us)
-
-    @cached_property
-    def _firsts(self) -> SlotArray:
-        return np.array([gap.first_slot for gap in self.case.gaps], dtype=np.int64)
-
-    @cached_property
-    def _ends(self) -> SlotArray:
-        return np.array([gap.next_use_slot for gap in self.case.gaps], dtype=np.int64)
+    def __init__(self, task: Task) -> None:
+        problem = task.problem
+        self.task = task
+        self.free = FreeBytes(problem, {})
+        self.in_slots: dict[int, int] = {}
+        self.sizes_bytes = np.array([float(gap.size_bytes) for gap in task.gaps])
+        self.outs_us, self.ins_us = np.array(problem.d2h_us), np.array(problem.h2d_us)
+        self._firsts = np.array([gap.first_slot for gap in task.gaps], dtype=np.int64)
+        self._ends = np.array([gap.next_use_slot for gap in task.gaps], dtype=np.int64)
+        self._out, self._in = LinkBudget(problem.durations_us), LinkBudget(problem.durations_us)
+        self._open = np.ones(len(task.gaps), dtype=np.bool_)
 
     def relief_us(self, share: float) -> FloatArray:
         """Time over the budget between a share of the way out and the same share of the way in."""
         outs, ins = self._span(share)
-        over = self.room.free_bytes < 0
-        over_us = np.where(over, np.array(self.case.problem.durations_us), 0.0)
+        over_us = np.where(self.free.by_slot < 0, np.array(self.task.problem.durations_us), 0.0)
         before_us = np.concatenate(([0.0], np.cumsum(over_us), over_us.sum() + np.cumsum(over_us)))
         return np.where(ins > outs, before_us[ins] - before_us[np.minimum(outs, ins)], 0.0)
 
@@ -138,19 +119,18 @@ class _Periods:
         self._open[best] = False
         outs, ins = self._span(1.0)
         if ins[best] > outs[best]:
-            gap, problem = self.case.gaps[best], self.case.problem
+            gap, problem = self.task.gaps[best], self.task.problem
             self._out.use_from(gap.first_slot, problem.d2h_us[best])
             self._in.use_until(gap.next_use_slot, problem.h2d_us[best])
-            self.room.give(gap.size_bytes, int(outs[best]), int(ins[best]))
+            self.free.give(gap.size_bytes, int(outs[best]), int(ins[best]))
             self.in_slots[best] = int(ins[best])
         return True
 
     def _span(self, share: float) -> tuple[SlotArray, SlotArray]:
         """The first slot without each period's bytes, and the slot in which they start back."""
-        problem = self.case.problem
-        outs = self._out.finish_slots(self._firsts, share * np.array(problem.d2h_us)) + 1
-        ins = self._in.start_slots(self._ends, share * np.array(problem.h2d_us))
-        last = 2 * problem.slot_count
+        outs = self._out.finish_slots(self._firsts, share * self.outs_us) + 1
+        ins = self._in.start_slots(self._ends, share * self.ins_us)
+        last = 2 * self.task.problem.slot_count
         return np.clip(outs, 0, last), np.clip(ins, 0, last)
 
 
@@ -161,72 +141,66 @@ def _area(periods: _Periods) -> FloatArray:
 
 def _benefit_over_cost(periods: _Periods) -> FloatArray:
     """TERAIO's: the same between the ends of both ways, per time of the copies."""
-    return periods.sizes_bytes * periods.relief_us(1.0) / periods.copies_us
+    copies_us = periods.outs_us + periods.ins_us
+    return periods.sizes_bytes * periods.relief_us(1.0) / copies_us
 
 
 def _plan(
-    case: Case, worth: Callable[[_Periods], FloatArray], fetch: Callable[[_Periods], None]
-) -> Ruled:
-    if not case.gaps:
-        return Ruled(())
-    periods = _Periods(case)
-    while not periods.room.all_fit() and periods.choose(worth(periods)):
+    task: Task, worth: Callable[[_Periods], FloatArray], *, fetches_eagerly: bool
+) -> HeuristicPlan:
+    if not task.gaps:
+        return HeuristicPlan(())
+    periods = _Periods(task)
+    while not periods.free.all_fit() and periods.choose(worth(periods)):
         pass
-    fetch(periods)
-    in_slots = _filled_up(case, periods.in_slots)
+    if fetches_eagerly:
+        _fetch_eagerly(periods)
+    in_slots = _filled_up(task, periods.in_slots)
     return walk(
-        case.problem,
-        (Intent(i, case.gaps[i].first_slot, slot) for i, slot in in_slots.items()),
+        task.problem,
+        (Intent(i, task.gaps[i].first_slot, slot) for i, slot in in_slots.items()),
     )
 
 
-def _at_the_latest(periods: _Periods) -> None:
-    pass
-
-
-def _eagerly(periods: _Periods) -> None:
+def _fetch_eagerly(periods: _Periods) -> None:
     """G10's second pass: in order of their latest start, earlier while there is room."""
-    gaps = periods.case.gaps
     for i, slot in sorted(periods.in_slots.items(), key=lambda item: item[1]):
-        gap, earlier = gaps[i], slot
-        first_away = gap.first_slot + 1
-        while earlier > first_away and periods.room.has_room(earlier - 1, gap.size_bytes):
-            earlier -= 1
-        periods.room.take(gap.size_bytes, earlier, slot)
+        gap = periods.task.gaps[i]
+        earlier = periods.free.first_with_room(gap.size_bytes, gap.first_slot + 1, slot)
+        periods.free.give(-gap.size_bytes, earlier, slot)
         periods.in_slots[i] = earlier
 
 
-def _filled_up(case: Case, in_slots: dict[int, int]) -> dict[int, int]:
+def _filled_up(task: Task, in_slots: dict[int, int]) -> dict[int, int]:
     """Adds gaps by size times idle time until the step fits, each fetched just in time."""
-    problem = case.problem
+    free = FreeBytes(task.problem, {i: task.gaps[i].first_slot for i in in_slots})
     filled = dict(in_slots)
-    room = room_without(problem, filled)
-    rest = [i for i in range(len(case.gaps)) if i not in filled]
-    for i in case.largest_first(rest, case.size_times_idle):
-        if room.all_fit():
+    rest = [i for i in range(len(task.gaps)) if i not in filled]
+    for i in task.largest_first(rest, task.problem.size_times_idle):
+        if free.all_fit():
             break
-        gap = case.gaps[i]
-        filled[i] = case.latest_start_slot(i)
-        room.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
+        gap = task.gaps[i]
+        filled[i] = task.latest_start_slot(i)
+        free.give(gap.size_bytes, gap.first_slot, gap.next_use_slot)
     return filled
 
 
 SIMPLIFIED = (
     "to host memory alone, no disk; where its choices do not fit, filled up by size times idle time"
 )
-G10 = Baseline(
+G10 = Heuristic(
     name="G10",
     source="Zhang et al. 2023, MICRO; platformxlab/G10",
     known_from=KnownFrom.CODE,
     simplified=SIMPLIFIED,
     boundary=Boundary.PERIODIC,
-    rule=partial(_plan, worth=_area, fetch=_eagerly),
+    rule=partial(_plan, worth=_area, fetches_eagerly=True),
 )
-TERAIO = Baseline(
+TERAIO = Heuristic(
     name="TERAIO",
     source="2025, by the group of G10",
     known_from=KnownFrom.PAPER,
     simplified=SIMPLIFIED,
     boundary=Boundary.PERIODIC,
-    rule=partial(_plan, worth=_benefit_over_cost, fetch=_at_the_latest),
+    rule=partial(_plan, worth=_benefit_over_cost, fetches_eagerly=False),
 )

@@ -1,6 +1,7 @@
 """The planning problem: what the model, the scheduler and the search all work on."""
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -186,8 +187,20 @@ class Problem:
         """Whether a chosen set can meet the budget: a release may be forced anywhere in a gap."""
         return max(self.floor_bytes(chosen)) <= self.budget_bytes
 
+    def fewest_that_fit(self, order: Sequence[int]) -> tuple[int, ...]:
+        """Returns the fewest gaps, taken in this order, that meet the budget; all if none do."""
+        count = bisect_left(range(len(order)), True, key=lambda n: self.fits(order[:n]))
+        return tuple(order[:count])
+
+    def idle_us(self, i: int) -> float:
+        """How long a gap lasts with nothing moved."""
+        gap = self.gaps[i]
+        return self.elapsed_us[gap.next_use_slot] - self.elapsed_us[gap.first_slot]
+
     def free_us(self, i: int) -> float:
         """Time a gap leaves beside its two copies: Capuchin's free time (Peng et al. 2020)."""
-        gap = self.gaps[i]
-        idle_us = self.elapsed_us[gap.next_use_slot] - self.elapsed_us[gap.first_slot]
-        return idle_us - self.d2h_us[i] - self.h2d_us[i]
+        return self.idle_us(i) - self.d2h_us[i] - self.h2d_us[i]
+
+    def size_times_idle(self, i: int) -> float:
+        """A gap's bytes times how long it lasts."""
+        return self.gaps[i].size_bytes * self.idle_us(i)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from planner.heuristics.timed_swaps import held_bytes
+from planner.heuristics.heuristic import held_bytes
 from planner.ilp.deadline import Limits, Standing, Told, untold
 from planner.ilp.model import BYTES_WEIGHT
 from planner.plan.lanes import SAME_US

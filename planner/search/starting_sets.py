@@ -35,7 +35,7 @@ def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozens
     if problem.fits(used):
         found.append(without_needless(problem, used, copy_sources(problem, used)))
     for order in orders:
-        prefix = shortest_prefix(problem, order)
+        prefix = problem.fewest_that_fit(order)
         found.append(without_needless(problem, prefix, copy_sources(problem, prefix)))
         found.append(without_needless(problem, prefix))
     # A dictionary keeps the order in which its keys were first seen.
@@ -51,18 +51,6 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
         for chosen in combinations(sorted(problem.whole_set), count):
             if problem.fits(chosen):
                 yield frozenset(chosen)
-
-
-def shortest_prefix(problem: Problem, order: Sequence[int]) -> Sequence[int]:
-    """Returns the fewest gaps, taken in this order, that fit the budget."""
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        if problem.fits(order[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return order[:high]
 
 
 def without_needless(
@@ -118,16 +106,9 @@ def _keys(problem: Problem, shares: Sequence[float]) -> tuple[Key, ...]:
     def by_share(i: int) -> float:
         return shares[i]
 
-    def by_free_time(i: int) -> float:
-        return problem.free_us(i)
-
-    def by_size_and_gap(i: int) -> float:
-        first_us = problem.elapsed_us[gaps[i].first_slot]
-        return gaps[i].size_bytes * (problem.elapsed_us[gaps[i].next_use_slot] - first_us)
-
     def by_relief(i: int) -> float:
         # TERAIO's benefit over cost, with cost the copies' time: time spent above the budget.
         return over[gaps[i].next_use_slot] - over[gaps[i].first_slot]
 
-    known = (by_free_time, by_size_and_gap, by_relief)
+    known = (problem.free_us, problem.size_times_idle, by_relief)
     return (by_share, *known) if shares else known

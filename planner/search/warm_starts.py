@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from planner.heuristics.heuristic import HeuristicPlan, RuledSwap, held_bytes, timeline
 from planner.heuristics.step_view import StepView
 from planner.heuristics.swapadvisor import SWAPADVISOR
-from planner.heuristics.task import Case
+from planner.heuristics.task import Task
 from planner.heuristics.teraio import G10, TERAIO
-from planner.heuristics.timed_swaps import Ruled, RuledSwap, held_bytes, timeline
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
 from planner.search.candidate import QUICK_POLICIES, Draft, Hold, Timing, Wait
@@ -44,21 +44,21 @@ def published_starts(profile: Profile, problem: Problem) -> Iterator[Start]:
         problem: The problem made of it.
     """
     # Whole gaps come first, so their indices are the same without the parts.
-    case = Case(StepView(profile), replace(problem, part_gaps=()))
+    task = Task(StepView(profile), replace(problem, part_gaps=()))
     for heuristic in HEURISTICS:
-        ruled = heuristic.rule(case)
-        if max(held_bytes(problem, ruled.trips)) <= problem.budget_bytes:
-            yield Start(_as_published(ruled), published_timing(problem, ruled))
-            for draft in drafts_of(ruled):
+        published = heuristic.rule(task)
+        if max(held_bytes(problem, published.swaps)) <= problem.budget_bytes:
+            yield Start(_as_published(published), published_timing(problem, published))
+            for draft in drafts_of(published):
                 yield Start(draft, None)
 
 
-def published_timing(problem: Problem, ruled: Ruled) -> Timing:
+def published_timing(problem: Problem, published: HeuristicPlan) -> Timing:
     """Returns what a heuristic does, simulated, with awaits as late as they can be."""
     late = tuple(
-        trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in ruled.trips
+        trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in published.swaps
     )
-    stalls_us = timeline(problem, Ruled(late), problem.engines).stall_us
+    stalls_us = timeline(problem, HeuristicPlan(late), problem.engines).stall_us
     waited = _waited_for(problem, late)
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
@@ -71,19 +71,19 @@ def published_timing(problem: Problem, ruled: Ruled) -> Timing:
     )
 
 
-def drafts_of(ruled: Ruled) -> Iterator[Draft]:
+def drafts_of(published: HeuristicPlan) -> Iterator[Draft]:
     """Yields what our scheduler may make of what a heuristic does with a step."""
-    chosen = frozenset(trip.gap for trip in ruled.trips)
-    yield _as_published(ruled)
-    back_as_published = {trip.gap: Hold(in_slot=trip.swap_in_slot) for trip in ruled.trips}
+    chosen = frozenset(trip.gap for trip in published.swaps)
+    yield _as_published(published)
+    back_as_published = {trip.gap: Hold(in_slot=trip.swap_in_slot) for trip in published.swaps}
     for policy in QUICK_POLICIES:
         yield Draft(chosen, policy, back_as_published)
 
 
-def _as_published(ruled: Ruled) -> Draft:
+def _as_published(published: HeuristicPlan) -> Draft:
     holds = {
         trip.gap: Hold(rank, trip.swap_out_slot, trip.swap_in_slot, trip.release_slot)
-        for rank, trip in enumerate(ruled.trips)
+        for rank, trip in enumerate(published.swaps)
     }
     return Draft(frozenset(holds), QUICK_POLICIES[0], holds)
 

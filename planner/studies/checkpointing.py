@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from planner.heuristics.task import Case
+from planner.heuristics.task import Task
 from planner.plan.device_memory import Absence, resident_bytes
 
 
@@ -30,42 +30,42 @@ class Checkpointing:
     peak_bytes: int
 
 
-def full_checkpointing(case: Case) -> Checkpointing:
+def full_checkpointing(task: Task) -> Checkpointing:
     """Returns the cost at the depth of blocks that needs the least memory."""
-    depths = max((op.module.count(".") + 1 for op in case.step.profile.ops), default=1)
-    costs = [_cost(case, depth) for depth in range(1, max(1, depths) + 1)]
+    depths = max((op.module.count(".") + 1 for op in task.step.profile.ops), default=1)
+    costs = [_cost(task, depth) for depth in range(1, max(1, depths) + 1)]
     return min(costs, key=lambda cost: (cost.peak_bytes, cost.recompute_us))
 
 
-def _cost(case: Case, depth: int) -> Checkpointing:
-    block_of_slot = _blocks(case, depth)
+def _cost(task: Task, depth: int) -> Checkpointing:
+    block_of_slot = _blocks(task, depth)
     inside: dict[int, list[int]] = defaultdict(list)
-    for i in case.activations():
-        block = _only_block(case, i, block_of_slot)
+    for i in task.activations():
+        block = _only_block(task, i, block_of_slot)
         if block is not None:
             inside[block].append(i)
-    held_bytes = resident_bytes(case.problem.resident_bytes, _absences(case, inside))
+    held_bytes = resident_bytes(task.problem.resident_bytes, _absences(task, inside))
     recompute_us = sum(
         duration_us
-        for duration_us, block in zip(case.problem.durations_us, block_of_slot, strict=False)
+        for duration_us, block in zip(task.problem.durations_us, block_of_slot, strict=False)
         if block in inside
     )
     return Checkpointing(blocks=len(inside), recompute_us=recompute_us, peak_bytes=max(held_bytes))
 
 
-def _absences(case: Case, inside: dict[int, list[int]]) -> Iterator[Absence]:
+def _absences(task: Task, inside: dict[int, list[int]]) -> Iterator[Absence]:
     """What a block made is gone from its last forward use to the block's backward."""
     for dropped in inside.values():
-        again_slot = min(case.gaps[i].next_use_slot for i in dropped)
+        again_slot = min(task.gaps[i].next_use_slot for i in dropped)
         for i in dropped:
-            gap = case.gaps[i]
+            gap = task.gaps[i]
             if gap.first_slot < again_slot:
                 yield Absence(gap.first_slot, again_slot, gap.size_bytes)
 
 
-def _blocks(case: Case, depth: int) -> list[int]:
+def _blocks(task: Task, depth: int) -> list[int]:
     """The block of each forward slot: runs of ops in the same module, cut at a depth."""
-    step = case.step
+    step = task.step
     names: list[str] = [""] * step.turn_slot
     for op in step.profile.ops:
         if op.slot < step.turn_slot:
@@ -79,10 +79,10 @@ def _blocks(case: Case, depth: int) -> list[int]:
     return blocks
 
 
-def _only_block(case: Case, i: int, block_of_slot: list[int]) -> int | None:
+def _only_block(task: Task, i: int, block_of_slot: list[int]) -> int | None:
     """The block whose forward alone touches a storage; None if several do."""
-    step = case.step
-    uses = step.profile.storages[case.gaps[i].storage].uses
+    step = task.step
+    uses = step.profile.storages[task.gaps[i].storage].uses
     slots = [step.slot_of_op(use.op) for use in uses]
     blocks = {block_of_slot[t] for t in slots if t < step.turn_slot}
     return blocks.pop() if len(blocks) == 1 else None

@@ -1,57 +1,65 @@
-"""Every baseline and our own plan, side by side, in one simulator."""
+"""Our own plan and every heuristic, side by side, in one simulator."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from planner.heuristics.heuristic import Baseline
-from planner.heuristics.task import Case
-from planner.heuristics.timed_swaps import held_bytes, own_stall_us
-from planner.plan.plan import Boundary
+from planner.heuristics import controls
+from planner.heuristics.capuchin import CAPUCHIN
+from planner.heuristics.controls import just_in_time, one_layer_ahead
+from planner.heuristics.deepcompile import DEEPCOMPILE
+from planner.heuristics.flashneuron import FLASHNEURON
+from planner.heuristics.heuristic import Heuristic, HeuristicPlan, held_bytes, own_stall_us
+from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
+from planner.heuristics.superneurons import SUPERNEURONS
+from planner.heuristics.swapadvisor import SWAPADVISOR
+from planner.heuristics.task import Task
+from planner.heuristics.teraio import G10, TERAIO
+from planner.heuristics.torch_offload import TORCH_PASS, TORCH_PASS_SINK, TORCHTITAN, TORCHTUNE
+from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
+from planner.ilp.deadline import SolverName
+from planner.plan.plan import Boundary, Plan
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, Draft
 from planner.search.list_scheduler import schedule_swaps
+from planner.solving import solve
+from profiles.schema.errors import BudgetError
 from profiles.schema.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-RESOLUTION = 1000
-"""The budget is found to one part of the no-plan peak in so many."""
-
-
-def smallest_budget_bytes(baseline: Baseline, case: Case) -> int:
-    """Returns the smallest budget, to 1/1000 of the no-plan peak.
-
-    First what the rule leaves when it is asked for the impossible, then bisection: a rule need not
-    meet every budget above one it meets, so the answer is one it meets, next to one it does not.
-    """
-    case = case.bounded(baseline.boundary)
-    problem = case.problem
-    high = max(problem.resident_bytes)
-    least = max(problem.floor_bytes(problem.whole_set))
-    left = _peak_bytes(baseline, case, least)
-    if left <= least:
-        return least
-    if left < high and _peak_bytes(baseline, case, left) <= left:
-        high = left
-    low = least
-    while high - low > max(1, max(problem.resident_bytes) // RESOLUTION):
-        middle = (low + high) // 2
-        if _peak_bytes(baseline, case, middle) <= middle:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def _peak_bytes(baseline: Baseline, case: Case, budget_bytes: int) -> int:
-    asked = case.with_budget(budget_bytes)
-    return max(held_bytes(asked.problem, baseline.rule(asked).trips))
-
-
+PUBLISHED: tuple[Heuristic, ...] = (
+    VDNN_ALL,
+    VDNN_CONV,
+    TFLMS_V1,
+    TFLMS_V2,
+    PYTORCH_LMS,
+    SUPERNEURONS,
+    CAPUCHIN,
+    SWAPADVISOR,
+    FLASHNEURON,
+    G10,
+    TERAIO,
+    TORCHTUNE,
+    TORCH_PASS,
+    TORCH_PASS_SINK,
+    TORCHTITAN,
+    DEEPCOMPILE,
+)
+CONTROLS: tuple[Heuristic, ...] = (
+    controls.NOTHING,
+    controls.EVERYTHING,
+    controls.ALL_ACTIVATIONS,
+    controls.LARGEST_FIRST,
+    controls.SIZE_TIMES_GAP,
+)
+HEURISTICS = PUBLISHED + CONTROLS
+"""In the order in which tables list them."""
 OURS = "swapplan"
+RESOLUTION = 1000
+"""A smallest budget is found to one part of the no-plan peak in so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +67,8 @@ class Row:
     """One way to plan a step. Times and bytes are simulated.
 
     Attributes:
-        name: Ours, or a baseline's.
-        trips: Swaps per step.
+        name: Ours, or a heuristic's.
+        swaps: Swaps per step.
         moved_bytes: Bytes copied to the host per step.
         peak_bytes: Most bytes resident in any slot.
         fits: Whether that is within the budget.
@@ -73,7 +81,7 @@ class Row:
     """
 
     name: str
-    trips: int
+    swaps: int
     moved_bytes: int
     peak_bytes: int
     fits: bool
@@ -89,7 +97,7 @@ class Row:
         return self.compute_us + self.stall_us
 
     @property
-    def gap(self) -> float | None:
+    def optimality_gap(self) -> float | None:
         """How far from the best a plan that fits may be, as a share of the best step time."""
         best_us = self.compute_us + self.bound_stall_us
         if not self.fits or best_us <= 0:
@@ -99,78 +107,169 @@ class Row:
 
 @dataclass
 class Comparison:
-    """Scores baselines on one task.
+    """Scores heuristics on one task.
 
     Attributes:
-        case: The task.
+        task: The task.
         bound_stall_us: No plan within the budget can wait less.
         is_full: Whether to find smallest budgets and time every selection with our scheduler, too.
     """
 
-    case: Case
+    task: Task
     bound_stall_us: float
     is_full: bool = True
-    _bounded: dict[Boundary, Case] = field(default_factory=dict)
+    _bounded: dict[Boundary, Task] = field(default_factory=dict)
     _retimed_us: dict[tuple[frozenset[int], Boundary], float | None] = field(default_factory=dict)
 
-    def rows(self, baselines: Sequence[Baseline], progress: Progress = silent) -> Iterator[Row]:
-        """Yields one row per baseline, in their order."""
-        for done, baseline in enumerate(baselines):
-            progress("simulating the baselines", done, len(baselines))
-            yield self.row(baseline)
-        progress("simulating the baselines", len(baselines), len(baselines))
+    def rows(self, heuristics: Sequence[Heuristic], progress: Progress = silent) -> Iterator[Row]:
+        """Yields one row per heuristic, in their order."""
+        for done, heuristic in enumerate(heuristics):
+            progress("simulating the baselines", done, len(heuristics))
+            yield self.row(heuristic)
+        progress("simulating the baselines", len(heuristics), len(heuristics))
 
-    def row(self, baseline: Baseline) -> Row:
-        """Scores one baseline."""
-        problem = self.bounded(baseline.boundary).problem
-        ruled = baseline.plan(self.case)
-        peak_bytes = max(held_bytes(problem, ruled.trips))
-        chosen = frozenset(trip.gap for trip in ruled.trips)
+    def row(self, heuristic: Heuristic) -> Row:
+        """Scores one heuristic."""
+        boundary = heuristic.boundary
+        if boundary not in self._bounded:
+            self._bounded[boundary] = self.task.bounded(boundary)
+        task = self._bounded[boundary]
+        problem, plan = task.problem, heuristic.rule(task)
+        peak_bytes = max(held_bytes(problem, plan.swaps))
+        chosen = frozenset(swap.gap for swap in plan.swaps)
         return Row(
-            name=baseline.name,
-            trips=len(ruled.trips),
-            moved_bytes=sum(problem.gaps[trip.gap].size_bytes for trip in ruled.trips),
+            name=heuristic.name,
+            swaps=len(plan.swaps),
+            moved_bytes=sum(problem.gaps[swap.gap].size_bytes for swap in plan.swaps),
             peak_bytes=peak_bytes,
             fits=peak_bytes <= problem.budget_bytes,
-            stall_us=own_stall_us(problem, ruled),
+            stall_us=own_stall_us(problem, plan),
             compute_us=problem.compute_us,
             bound_stall_us=self.bound_stall_us,
-            retimed_stall_us=(self.retimed_us(chosen, baseline.boundary) if self.is_full else None),
-            smallest_budget_bytes=(
-                smallest_budget_bytes(baseline, self.case) if self.is_full else None
-            ),
+            retimed_stall_us=self._retimed(problem, chosen) if self.is_full else None,
+            smallest_budget_bytes=smallest_budget_bytes(heuristic, task) if self.is_full else None,
         )
 
-    def bounded(self, boundary: Boundary) -> Case:
-        """Returns the task with the gaps there are if trips may wrap, or if they may not."""
-        if boundary not in self._bounded:
-            self._bounded[boundary] = self.case.bounded(boundary)
-        return self._bounded[boundary]
-
-    def retimed_us(self, chosen: frozenset[int], boundary: Boundary) -> float | None:
-        """Returns the stall of a selection with our scheduler, the best of its policies."""
-        if (chosen, boundary) not in self._retimed_us:
-            problem = self.bounded(boundary).problem
-            self._retimed_us[chosen, boundary] = _retimed(problem, chosen)
-        return self._retimed_us[chosen, boundary]
+    def _retimed(self, problem: Problem, chosen: frozenset[int]) -> float | None:
+        """The stall of a selection with our scheduler, the best of its policies."""
+        key = (chosen, problem.boundary)
+        if key not in self._retimed_us:
+            drafts = [Draft(chosen, policy) for policy in POLICIES] if problem.fits(chosen) else []
+            stalls_us = (schedule_swaps(problem, draft).stall_us for draft in drafts)
+            self._retimed_us[key] = min(stalls_us, default=None)
+        return self._retimed_us[key]
 
 
-def _retimed(problem: Problem, chosen: frozenset[int]) -> float | None:
-    if not problem.fits(chosen):
-        return None
-    return min(schedule_swaps(problem, Draft(chosen, policy)).stall_us for policy in POLICIES)
+def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
+    """Returns the smallest budget that a rule meets, to 1/1000 of the no-plan peak.
+
+    First what the rule leaves when it is asked for the impossible, then bisection: a rule need not
+    meet every budget above one it meets, so the answer is one it meets, next to one it does not.
+    """
+    task = task.bounded(heuristic.boundary)
+    peak_bytes = max(task.problem.resident_bytes)
+
+    def left_bytes(budget_bytes: int) -> int:
+        asked = task.with_budget(budget_bytes)
+        return max(held_bytes(asked.problem, heuristic.rule(asked).swaps))
+
+    low, high = max(task.problem.floor_bytes(task.problem.whole_set)), peak_bytes
+    left = left_bytes(low)
+    if left <= low:
+        return low
+    if left < high and left_bytes(left) <= left:
+        high = left
+    while high - low > max(1, peak_bytes // RESOLUTION):
+        middle = (low + high) // 2
+        if left_bytes(middle) <= middle:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
-def comparison_table(rows: Sequence[Row], known: Sequence[Baseline]) -> "pd.DataFrame":
+def our_plan(
+    task: Task, *, solver: SolverName, time_limit_s: float, progress: Progress = silent
+) -> Plan:
+    """Plans the task that the heuristics are given.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+        SolverError: The solver is missing or failed.
+    """
+    problem = task.problem
+    return solve(
+        task.step.profile,
+        budget_bytes=problem.budget_bytes,
+        link=problem.link,
+        solver=solver,
+        time_limit_s=time_limit_s,
+        min_size_bytes=problem.min_size_bytes,
+        progress=progress,
+    )
+
+
+def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
+    """Returns our plan's figures as its certificate has them."""
+    about = plan.certificate
+    return Row(
+        name=OURS,
+        swaps=len(plan.swaps),
+        moved_bytes=about.d2h_bytes,
+        peak_bytes=about.peak_bytes,
+        fits=about.peak_bytes <= plan.budget_bytes,
+        stall_us=about.simulated_stall_us,
+        compute_us=about.compute_us,
+        bound_stall_us=about.bound_stall_us,
+        smallest_budget_bytes=smallest_bytes,
+    )
+
+
+def our_smallest_budget_bytes(task: Task) -> int:
+    """Returns the smallest budget we can meet: what the refusal of the least of all names."""
+    try:
+        our_plan(task.with_budget(1), solver=SolverName.HIGHS, time_limit_s=1.0)
+    except BudgetError as error:
+        return error.smallest_budget_bytes
+    return 1
+
+
+def our_selection(task: Task, plan: Plan) -> tuple[int, ...]:
+    """Returns the gaps of a task that a plan's swaps lie in."""
+    gaps = {
+        (gap.storage, slot % task.step.slot_count): i
+        for i, gap in enumerate(task.gaps)
+        for slot in range(gap.first_slot, gap.next_use_slot)
+    }
+    return tuple(sorted({gaps[swap.storage, swap.swap_out_slot] for swap in plan.swaps}))
+
+
+def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
+    """Returns controls that move what a plan moves, with the simplest timings there are."""
+
+    def rule(task: Task, time: Callable[[Task, Iterable[int]], HeuristicPlan]) -> HeuristicPlan:
+        return time(task, our_selection(task, plan))
+
+    return tuple(
+        Heuristic(
+            name=f"{OURS}'s gaps, {timing}",
+            rule=partial(rule, time=time),
+            boundary=plan.boundary,
+        )
+        for timing, time in (("one layer ahead", one_layer_ahead), ("just in time", just_in_time))
+    )
+
+
+def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
     """Returns rows as a table, one line per row.
 
-    Columns: `name` (index), `fits`, `step_us`, `stall_us`, `moved_bytes` (each way), `trips`,
-    `peak_bytes`, `smallest_budget_bytes`, `gap`, `retimed_stall_us`, `source`, `known_from`,
-    `simplified`. All figures are simulated.
+    Columns: `name` (index), `fits`, `step_us`, `stall_us`, `moved_bytes` (each way), `trips`
+    (swaps), `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`,
+    `source`, `known_from`, `simplified`. All figures are simulated.
     """
     import pandas as pd
 
-    about = {baseline.name: baseline for baseline in known}
+    about = {heuristic.name: heuristic for heuristic in HEURISTICS}
     records = [
         {
             "name": row.name,
@@ -178,10 +277,10 @@ def comparison_table(rows: Sequence[Row], known: Sequence[Baseline]) -> "pd.Data
             "step_us": row.step_us,
             "stall_us": row.stall_us,
             "moved_bytes": row.moved_bytes,
-            "trips": row.trips,
+            "trips": row.swaps,
             "peak_bytes": row.peak_bytes,
             "smallest_budget_bytes": row.smallest_budget_bytes,
-            "gap": row.gap,
+            "gap": row.optimality_gap,
             "retimed_stall_us": row.retimed_stall_us,
             "source": about[row.name].source if row.name in about else "",
             "known_from": about[row.name].known_from.value if row.name in about else "",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from planner.studies.registry import BASELINES
+from planner.studies.compare import HEURISTICS
 from tests.benchmarks.bench_compare import TIED_US
 from tests.benchmarks.bench_solve import print_rows
 
@@ -40,7 +40,7 @@ def summary(baselines: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
         median=("ratio", "median"),
         least=("ratio", "min"),
     )
-    table = grouped.reindex([baseline.name for baseline in BASELINES])
+    table = grouped.reindex([baseline.name for baseline in HEURISTICS])
     counts = ["fits", "beats"]
     table[counts] = table[counts].fillna(0).astype(int)
     return table

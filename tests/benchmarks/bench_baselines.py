@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from planner.heuristics.task import Case, case_of
-from planner.studies.compare import Comparison
-from planner.studies.registry import BASELINES
+from planner.heuristics.task import Task, task_of
+from planner.studies.compare import HEURISTICS, Comparison
 from profiles.hardware.links import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
 from profiles.schema.profile_file import read_profile
@@ -65,7 +64,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--link", action="append", help="a link of the table")
 
 
-def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
+def cases(options: argparse.Namespace) -> Iterator[tuple[Task, str, int]]:
     """Yields each case with the name of its profile and its budget in percent."""
     for entry in read_index().entries:
         if options.only not in entry.name:
@@ -75,15 +74,15 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, str, int]]:
         for link in options.link or LINKS:
             for percent in options.budget or BUDGETS_PERCENT:
                 budget_bytes = peak_bytes * percent // 100
-                yield case_of(profile, budget_bytes, link_named(link)), entry.name, percent
+                yield task_of(profile, budget_bytes, link_named(link)), entry.name, percent
 
 
-def figures_of(case: Case, name: str, percent: int) -> Iterator[BaselineFigures]:
+def figures_of(case: Task, name: str, percent: int) -> Iterator[BaselineFigures]:
     """Simulates every baseline on one case."""
     # No bound is asked for: these figures do not depend on it.
     comparison = Comparison(case, 0.0, is_full=False)
     fingerprint = case.step.profile.fingerprint()
-    for baseline in BASELINES:
+    for baseline in HEURISTICS:
         started_s = time.perf_counter()
         row = comparison.row(baseline)
         yield BaselineFigures(
@@ -113,7 +112,7 @@ def stall_percents(found: pd.DataFrame) -> pd.DataFrame:
     table = found.assign(percent=percents).pivot(
         index=["profile", "link", "budget_percent"], columns="baseline", values="percent"
     )
-    return table[[baseline.name for baseline in BASELINES]]
+    return table[[baseline.name for baseline in HEURISTICS]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

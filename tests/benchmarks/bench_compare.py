@@ -21,9 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from planner.heuristics.task import Case
+from planner.heuristics.task import Task
 from planner.ilp.deadline import SolverName
-from planner.studies.our_plan import our_plan
+from planner.studies.compare import our_plan
 from profiles.schema.errors import BudgetError
 from tests.benchmarks.bench_baselines import (
     BaselineFigures,
@@ -97,7 +97,7 @@ HEADING = (
 )
 
 
-def planned(case: Case, time_limit_s: float) -> Ours:
+def planned(case: Task, time_limit_s: float) -> Ours:
     """Plans a case."""
     started_s = time.monotonic()
     try:
@@ -126,7 +126,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): v for key, v in row.items()} for row in table.to_dict("records")]
 
 
-def figures(case: Case, name: str, percent: int, ours: Ours, known: Known) -> Figures | str:
+def figures(case: Task, name: str, percent: int, ours: Ours, known: Known) -> Figures | str:
     """One line, or why there is none."""
     if math.isnan(ours.stall_us):
         needed = ours.smallest_budget_bytes / max(case.problem.resident_bytes)

@@ -20,12 +20,12 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from planner.heuristics.task import Case, case_of
-from planner.heuristics.timed_swaps import Ruled, held_bytes, own_stall_us
+from planner.heuristics.heuristic import HeuristicPlan, held_bytes, own_stall_us
+from planner.heuristics.task import Task, task_of
 from planner.plan.plan import Plan
 from planner.plan.simulate import simulate_plan
 from planner.solving import solve
-from planner.studies.registry import BASELINES
+from planner.studies.compare import HEURISTICS
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
@@ -109,12 +109,12 @@ def stall_of_plan(plan: Plan) -> StallOf:
     return stall_us
 
 
-def stall_of_baseline(case: Case, ruled: Ruled) -> StallOf:
+def stall_of_baseline(case: Task, theirs: HeuristicPlan) -> StallOf:
     """A baseline's trips, simulated anew with its own streams."""
 
     def stall_us(draw: Draw) -> float:
         problem = replace(case.problem, durations_us=draw.durations_us, link=draw.link)
-        return own_stall_us(problem, ruled)
+        return own_stall_us(problem, theirs)
 
     return stall_us
 
@@ -186,12 +186,12 @@ def compared(
         )
         planner = OURS if link_share == 1.0 else f"{OURS}, for {link_share:.0%} of the link"
         yield figures(label, planner, stall_of_plan(plan), planned, draws)
-    case = case_of(profile, budget_bytes, link)
-    for baseline in BASELINES:
-        ruled = baseline.plan(case)
+    case = task_of(profile, budget_bytes, link)
+    for baseline in HEURISTICS:
+        theirs = baseline.plan(case)
         bounded = case.bounded(baseline.boundary)
-        if max(held_bytes(bounded.problem, ruled.trips)) <= budget_bytes:
-            stall_of = stall_of_baseline(bounded, ruled)
+        if max(held_bytes(bounded.problem, theirs.swaps)) <= budget_bytes:
+            stall_of = stall_of_baseline(bounded, theirs)
             yield figures(label, baseline.name, stall_of, planned, draws)
 
 

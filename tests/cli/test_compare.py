@@ -5,13 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from planner.studies.compare import OURS
-from planner.studies.registry import BASELINES, PUBLISHED
+from planner.studies.compare import HEURISTICS, OURS, PUBLISHED
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.toys import activation, fixed, toy
 
-NAMES = [OURS, *(baseline.name for baseline in BASELINES)]
+NAMES = [OURS, *(baseline.name for baseline in HEURISTICS)]
 OTHERWISE_TIMED = [f"{OURS}'s gaps, one layer ahead", f"{OURS}'s gaps, just in time"]
 
 

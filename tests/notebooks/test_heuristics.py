@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from analysis.heuristics import baseline_sweep_table, baselines_figure, step_times_table
+from analysis.heuristics import heuristic_sweep_table, heuristics_figure, step_times_table
 from planner.heuristics.controls import EVERYTHING, NOTHING
 from planner.report.plots import png_bytes
 from planner.studies.sweep import (
@@ -45,7 +45,7 @@ def test_points_are_planned_one_after_the_other() -> None:
 
 
 def test_baselines_stand_at_every_point() -> None:
-    table = baseline_sweep_table(sandwich(), POINTS, WHO)
+    table = heuristic_sweep_table(sandwich(), POINTS, WHO)
     assert table[["link", "budget_bytes", "name"]].to_numpy().tolist() == [
         [link, budget, who.name] for link in ("toy", "fast") for budget in (200, 105) for who in WHO
     ]
@@ -59,7 +59,7 @@ def test_baselines_stand_at_every_point() -> None:
 
 def test_step_times_are_shares_of_compute_with_ours_first() -> None:
     sweep = solved_sweep_table(sandwich(), POINTS, SweepSettings())
-    beside = baseline_sweep_table(sandwich(), POINTS, WHO)
+    beside = heuristic_sweep_table(sandwich(), POINTS, WHO)
     times = step_times_table(sweep, beside, link="toy")
     assert times.index.to_list() == ["swapplan", "no plan is below", NOTHING.name, EVERYTHING.name]
     assert times.columns.to_list() == [200, 105]
@@ -72,8 +72,8 @@ def test_step_times_are_shares_of_compute_with_ours_first() -> None:
 
 def test_a_picture_has_a_panel_for_each_link() -> None:
     sweep = solved_sweep_table(sandwich(), POINTS, SweepSettings())
-    beside = baseline_sweep_table(sandwich(), POINTS, WHO)
-    figure = baselines_figure(sweep, beside, title="plans", times=Provenance.ESTIMATED)
+    beside = heuristic_sweep_table(sandwich(), POINTS, WHO)
+    figure = heuristics_figure(sweep, beside, title="plans", times=Provenance.ESTIMATED)
     assert [axes.get_title() for axes in figure.axes] == ["toy", "fast"]
     words = words_of(figure)
     assert "step time over compute (estimated), simulated" in words

@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.heuristics.timed_swaps import held_bytes
+from planner.heuristics.heuristic import held_bytes
 from planner.ilp.deadline import Limits, SolverName
 from planner.plan.lanes import SAME_US
 from planner.plan.plan import Boundary

@@ -1,4 +1,4 @@
-"""Each baseline's own rule on steps solved by hand, and what holds for all of them.
+"""Each heuristic's own rule on steps solved by hand, and what holds for all of them.
 
 In the toys every slot is a layer, and backward begins in the slot that holds the most bytes.
 """
@@ -14,15 +14,9 @@ from planner.heuristics import controls
 from planner.heuristics.capuchin import CAPUCHIN
 from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
-from planner.heuristics.heuristic import Baseline
-from planner.heuristics.pytorch_lms import PYTORCH_LMS
-from planner.heuristics.superneurons import SUPERNEURONS
-from planner.heuristics.swapadvisor import SWAPADVISOR
-from planner.heuristics.task import Case, case_of
-from planner.heuristics.teraio import G10, TERAIO
-from planner.heuristics.tflms import TFLMS_V1, TFLMS_V2
-from planner.heuristics.timed_swaps import (
-    Ruled,
+from planner.heuristics.heuristic import (
+    Heuristic,
+    HeuristicPlan,
     RuledSwap,
     Streams,
     held_bytes,
@@ -30,24 +24,34 @@ from planner.heuristics.timed_swaps import (
     own_stall_us,
     waits_us,
 )
-from planner.heuristics.torch_pass import TORCH_PASS, TORCH_PASS_SINK
-from planner.heuristics.torchtitan import TORCHTITAN
-from planner.heuristics.torchtune import MAX_FWD_STASH, TORCHTUNE
+from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
+from planner.heuristics.superneurons import SUPERNEURONS
+from planner.heuristics.swapadvisor import SWAPADVISOR
+from planner.heuristics.task import Task, task_of
+from planner.heuristics.teraio import G10, TERAIO
+from planner.heuristics.torch_offload import (
+    MAX_FWD_STASH,
+    TORCH_PASS,
+    TORCH_PASS_SINK,
+    TORCHTITAN,
+    TORCHTUNE,
+)
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Proof
+from planner.search import warm_starts
 from planner.search.list_scheduler import schedule_swaps
-from planner.search.warm_starts import HEURISTICS, drafts_of, published_timing
 from planner.studies.checkpointing import full_checkpointing
-from planner.studies.compare import Comparison, smallest_budget_bytes
-from planner.studies.our_plan import (
+from planner.studies.compare import (
+    HEURISTICS,
+    Comparison,
     our_plan,
     our_row,
     our_selection,
     our_selection_otherwise_timed,
     our_smallest_budget_bytes,
+    smallest_budget_bytes,
 )
-from planner.studies.registry import BASELINES
 from profiles.schema.checks import verified
 from profiles.schema.profile import Link, Profile, StorageKind
 from tests.support.planning.reference import Trip, alive_across, alive_at, simulate
@@ -64,11 +68,11 @@ from tests.support.planning.toys import (
 )
 
 MIB = 2**20
-NAMES = [baseline.name for baseline in BASELINES]
+NAMES = [heuristic.name for heuristic in HEURISTICS]
 
 
-def case(profile: Profile, budget_bytes: int) -> Case:
-    return case_of(profile, budget_bytes, min_size_bytes=1)
+def task(profile: Profile, budget_bytes: int) -> Task:
+    return task_of(profile, budget_bytes, min_size_bytes=1)
 
 
 def heavy(profile: Profile, *ops: int) -> Profile:
@@ -79,15 +83,15 @@ def heavy(profile: Profile, *ops: int) -> Profile:
     return verified(Profile.model_validate(content))
 
 
-def trips(baseline: Baseline, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
+def trips(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
     """What a rule does: storage, swap-out, release, swap-in, await."""
-    asked = case(profile, budget_bytes).bounded(baseline.boundary)
-    return [(asked.gaps[t.gap].storage, *t[1:]) for t in baseline.rule(asked).trips]
+    asked = task(profile, budget_bytes).bounded(heuristic.boundary)
+    return [(asked.gaps[t.gap].storage, *t[1:]) for t in heuristic.rule(asked).swaps]
 
 
-def stall_us(baseline: Baseline, profile: Profile, budget_bytes: int) -> float:
-    asked = case(profile, budget_bytes).bounded(baseline.boundary)
-    return own_stall_us(asked.problem, baseline.rule(asked))
+def stall_us(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> float:
+    asked = task(profile, budget_bytes).bounded(heuristic.boundary)
+    return own_stall_us(asked.problem, heuristic.rule(asked))
 
 
 def steps_of_ten(count: int, storages: Sequence[ToyStorage], link: Link | None = None) -> Profile:
@@ -118,7 +122,7 @@ def test_vdnn_prefetches_too_early_when_no_convolution_stops_it() -> None:
     storages = [activation("x", 6, 0, 5), fixed("w", 6, 3)]
     profile = toy(10, 4, 10, 10, 10, 10, storages=storages)
     assert trips(VDNN_ALL, profile, 6) == [(0, 1, 2, 3, 4)]
-    assert smallest_budget_bytes(VDNN_ALL, case(profile, 6)) == 12
+    assert smallest_budget_bytes(VDNN_ALL, task(profile, 6)) == 12
 
 
 def test_vdnn_conv_moves_what_convolutions_read() -> None:
@@ -172,11 +176,11 @@ def test_capuchin_triggers_earlier_what_came_late() -> None:
     # 20. Feedback moves the late one to anchor 4, and nothing is waited for.
     x, y, w = activation("x", 12, 0, 6), activation("y", 12, 1, 6), fixed("w", 24, 3)
     profile = toy(*[20] * 7, storages=[x, y, w])
-    problem = case(profile, 24).problem
-    found = CAPUCHIN.rule(case(profile, 24))
-    assert sorted(trip.swap_in_slot for trip in found.trips) == [4, 5]
+    problem = task(profile, 24).problem
+    found = CAPUCHIN.rule(task(profile, 24))
+    assert sorted(trip.swap_in_slot for trip in found.swaps) == [4, 5]
     assert waits_us(problem, found) == {}
-    at_once = Ruled(tuple(trip._replace(swap_in_slot=5) for trip in found.trips))
+    at_once = HeuristicPlan(tuple(trip._replace(swap_in_slot=5) for trip in found.swaps))
     assert waits_us(problem, at_once) == {1: 4}
 
 
@@ -272,8 +276,8 @@ def test_controls_move_what_their_names_say() -> None:
     p = resident("parameter:p", 7, 3)
     profile = steps_of_ten(7, [*two_for_one_storages(), p])
     moved = {
-        baseline.name: {storage for storage, *_ in trips(baseline, profile, 19)}
-        for baseline in (controls.NOTHING, controls.EVERYTHING, controls.ALL_ACTIVATIONS)
+        heuristic.name: {storage for storage, *_ in trips(heuristic, profile, 19)}
+        for heuristic in (controls.NOTHING, controls.EVERYTHING, controls.ALL_ACTIVATIONS)
     }
     # Slot 3 holds 25 bytes, 6 over. What hides its way out is given back, needed or not.
     assert moved == {"nothing": set(), "everything": {0, 1, 3}, "all activations": {0, 1}}
@@ -281,7 +285,7 @@ def test_controls_move_what_their_names_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "trip", "stall"),
+    ("heuristic", "trip", "stall"),
     [
         # Paged out as soon as it is idle, missed in slot 0, paged in when it is used: 6 us.
         (PYTORCH_LMS, (4, 6, 9, 9), 6),
@@ -290,25 +294,25 @@ def test_controls_move_what_their_names_say() -> None:
         (TERAIO, (4, 5, 8, 9), 0),
         (controls.EVERYTHING, (4, 5, 8, 9), 0),
     ],
-    ids=lambda value: value.name if isinstance(value, Baseline) else "",
+    ids=lambda value: value.name if isinstance(value, Heuristic) else "",
 )
 def test_rules_for_every_class_go_round_the_step_boundary(
-    baseline: Baseline, trip: tuple[int, ...], stall: float
+    heuristic: Heuristic, trip: tuple[int, ...], stall: float
 ) -> None:
     # s, 6 bytes, is touched in slot 3 alone; slot 0 needs 6 more than the budget. Slots 6 to 11 are
     # those of the next step. Its way out hides in slot 4, and there is room again from slot 7 on.
     s = resident("state:s", 6, 3, kind=StorageKind.OPTIMIZER_STATE, writes=[3])
     profile = steps_of_ten(5, [s, fixed("w", 6, 0)])
-    assert trips(baseline, profile, 6) == [(0, *trip)]
-    assert stall_us(baseline, profile, 6) == stall
-    assert smallest_budget_bytes(baseline, case(profile, 6)) == 6
+    assert trips(heuristic, profile, 6) == [(0, *trip)]
+    assert stall_us(heuristic, profile, 6) == stall
+    assert smallest_budget_bytes(heuristic, task(profile, 6)) == 6
 
 
-@pytest.mark.parametrize("baseline", [CAPUCHIN, VDNN_ALL, TFLMS_V2], ids=lambda b: b.name)
-def test_other_rules_find_everything_there_when_a_step_begins(baseline: Baseline) -> None:
+@pytest.mark.parametrize("heuristic", [CAPUCHIN, VDNN_ALL, TFLMS_V2], ids=lambda b: b.name)
+def test_other_rules_find_everything_there_when_a_step_begins(heuristic: Heuristic) -> None:
     s = resident("state:s", 6, 3, kind=StorageKind.OPTIMIZER_STATE, writes=[3])
     profile = steps_of_ten(5, [s, fixed("w", 6, 0)])
-    for gap in case(profile, 6).bounded(baseline.boundary).gaps:
+    for gap in task(profile, 6).bounded(heuristic.boundary).gaps:
         assert gap.next_use_slot < len(profile.slots)
 
 
@@ -317,8 +321,8 @@ def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
     # (10 us). On one stream its copy starts after y's, and 2 us are waited for.
     x, y = activation("x", 6, 0, 5), activation("y", 6, 3, 9)
     profile = steps_of_ten(10, [x, y])
-    problem = case(profile, 100).problem
-    one_way = Ruled((RuledSwap(0, 1, 2, 4, 5), RuledSwap(1, 4, 5, 8, 9)))
+    problem = task(profile, 100).problem
+    one_way = HeuristicPlan((RuledSwap(0, 1, 2, 4, 5), RuledSwap(1, 4, 5, 8, 9)))
     assert own_stall_us(problem, one_way) == 0
     assert own_stall_us(problem, replace(one_way, streams=Streams.ONE_FOR_BOTH)) == 2
 
@@ -329,75 +333,75 @@ def test_checkpointing_pays_a_second_forward_for_what_blocks_make_inside() -> No
     a = activation("a", 6, 1, 6)
     b = activation("b", 6, 0, 1, 7)
     profile = steps_of_ten(8, [a, replace(b, shown_at=3), fixed("w", 9, 4)])
-    cost = full_checkpointing(case(profile, 15))
+    cost = full_checkpointing(task(profile, 15))
     assert (cost.blocks, cost.recompute_us, cost.peak_bytes) == (1, 10, 15)
 
 
 def test_our_row_is_the_plan_s_certificate() -> None:
-    asked = case(two_for_one(), 12)
+    asked = task(two_for_one(), 12)
     plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
     row = our_row(plan, our_smallest_budget_bytes(asked))
-    assert (row.stall_us, row.gap, row.fits) == (0, 0, True)
+    assert (row.stall_us, row.optimality_gap, row.fits) == (0, 0, True)
     assert row.smallest_budget_bytes == 6
 
 
 def test_selection_and_timing_are_scored_apart() -> None:
     # With our timing x, which PyTorch LMS moves too, comes back in slot 5.
-    asked = case(two_for_one(), 12)
+    asked = task(two_for_one(), 12)
     row = Comparison(asked, 0.0).row(PYTORCH_LMS)
     assert (row.stall_us, row.retimed_stall_us) == (6, 0)
     nothing = Comparison(asked, 0.0).row(controls.NOTHING)
-    assert (nothing.fits, nothing.retimed_stall_us, nothing.gap) == (False, None, None)
+    assert (nothing.fits, nothing.retimed_stall_us, nothing.optimality_gap) == (False, None, None)
 
 
 def test_our_selection_with_other_timings() -> None:
     # Both x and y must go at budget 6, and come back one after the other.
-    asked = case(two_for_one(), 6)
+    asked = task(two_for_one(), 6)
     plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
     ahead, in_time = our_selection_otherwise_timed(plan)
     bounded = asked.bounded(plan.boundary)
     assert {bounded.gaps[i].storage for i in our_selection(bounded, plan)} == {0, 1}
     rows = [Comparison(asked, 0.0, is_full=False).row(one) for one in (ahead, in_time)]
-    assert [row.trips for row in rows] == [2, 2]
+    assert [row.swaps for row in rows] == [2, 2]
     assert all(row.stall_us >= plan.certificate.simulated_stall_us for row in rows)
 
 
 def test_a_copy_back_may_start_no_later_than_it_is_over_in_time() -> None:
     # x's 6 us fit into slot 5; its 12 us need slot 4, too; its 600 us fit nowhere.
     x, w = activation("x", 6, 0, 6), fixed("w", 6, 3)
-    asked = case(steps_of_ten(7, [x, w]), 6)
+    asked = task(steps_of_ten(7, [x, w]), 6)
     assert asked.latest_start_slot(0) == 5
-    slow = case(steps_of_ten(7, [x, w], toy_link(1, 0.5)), 6)
+    slow = task(steps_of_ten(7, [x, w], toy_link(1, 0.5)), 6)
     assert slow.latest_start_slot(0) == 4
-    slowest = case(steps_of_ten(7, [x, w], toy_link(1, 0.01)), 6)
+    slowest = task(steps_of_ten(7, [x, w], toy_link(1, 0.01)), 6)
     assert slowest.latest_start_slot(0) == 2
 
 
-def check_baseline(baseline: Baseline, profile: Profile, budget_bytes: int) -> None:
+def check_heuristic(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> None:
     """What holds for whatever a rule does: its anchors, its memory and its stall."""
-    asked = case(profile, budget_bytes).bounded(baseline.boundary)
-    ruled = baseline.rule(asked)
-    for trip in ruled.trips:
+    asked = task(profile, budget_bytes).bounded(heuristic.boundary)
+    theirs = heuristic.rule(asked)
+    for trip in theirs.swaps:
         gap = asked.gaps[trip.gap]
         assert gap.first_slot <= trip.swap_out_slot <= trip.release_slot < trip.swap_in_slot
         assert trip.swap_in_slot <= trip.await_slot <= gap.next_use_slot
-    held = held_bytes(asked.problem, ruled.trips)
+    held = held_bytes(asked.problem, theirs.swaps)
     for t, planned in enumerate(held):
-        assert planned == walked_bytes(profile, asked, ruled, t), f"slot {t}"
-    plain = Ruled(ruled.trips)
+        assert planned == walked_bytes(profile, asked, theirs, t), f"slot {t}"
+    plain = HeuristicPlan(theirs.swaps)
     assert own_stall_us(asked.problem, plain) == pytest.approx(reference_us(profile, asked, plain))
-    if baseline.boundary is Boundary.RESIDENT:
+    if heuristic.boundary is Boundary.RESIDENT:
         # Two streams make nothing later than one does.
         one_us = one_stream_stall_us(asked.problem, plain)
         assert one_us >= own_stall_us(asked.problem, plain) - 1e-6
 
 
-def walked_bytes(profile: Profile, asked: Case, ruled: Ruled, slot: int) -> int:
+def walked_bytes(profile: Profile, asked: Task, theirs: HeuristicPlan, slot: int) -> int:
     """Most bytes at a slot's anchor or any of its ops, from the profile's own storages."""
     count = len(profile.slots)
     away = {
         asked.gaps[t.gap].storage
-        for t in ruled.trips
+        for t in theirs.swaps
         if (slot - t.release_slot) % count < t.swap_in_slot - t.release_slot
     }
     moments = [alive_at(profile, k) for k, op in enumerate(profile.ops) if op.slot == slot]
@@ -409,34 +413,34 @@ def walked_bytes(profile: Profile, asked: Case, ruled: Ruled, slot: int) -> int:
     return most + profile.slots[slot].overhead_bytes
 
 
-def reference_us(profile: Profile, asked: Case, ruled: Ruled) -> float:
+def reference_us(profile: Profile, asked: Task, theirs: HeuristicPlan) -> float:
     sizes = {s.id: s.size_bytes for s in profile.storages}
     count = len(profile.slots)
     moves = []
-    for t in ruled.trips:
+    for t in theirs.swaps:
         out, release, swap_in, awaited = (slot % count for slot in t[1:])
         moves.append(Trip(asked.gaps[t.gap].storage, out, release, swap_in, awaited))
     slots_us = [slot.duration_us for slot in profile.slots]
     return sum(simulate(slots_us, sizes, moves, profile.link).stall_us)
 
 
-@pytest.mark.parametrize("baseline", BASELINES, ids=NAMES)
+@pytest.mark.parametrize("heuristic", HEURISTICS, ids=NAMES)
 @given(job=jobs())
 @settings(max_examples=25)
-def test_a_plan_that_claims_to_fit_does(baseline: Baseline, job: tuple[Profile, int]) -> None:
-    check_baseline(baseline, *job)
+def test_a_plan_that_claims_to_fit_does(heuristic: Heuristic, job: tuple[Profile, int]) -> None:
+    check_heuristic(heuristic, *job)
 
 
-@pytest.mark.parametrize("baseline", BASELINES, ids=NAMES)
+@pytest.mark.parametrize("heuristic", HEURISTICS, ids=NAMES)
 @pytest.mark.parametrize("profile", [unet_like(4), transformer_like(4)], ids=["unet", "gpt"])
-def test_synthetic_networks(baseline: Baseline, profile: Profile) -> None:
+def test_synthetic_networks(heuristic: Heuristic, profile: Profile) -> None:
     for percent in (40, 60, 80):
-        check_baseline(baseline, profile, peak_bytes(profile) * percent // 100)
+        check_heuristic(heuristic, profile, peak_bytes(profile) * percent // 100)
 
 
 @given(job=jobs())
 @settings(max_examples=40)
-def test_no_baseline_beats_our_plan(job: tuple[Profile, int]) -> None:
+def test_no_heuristic_beats_our_plan(job: tuple[Profile, int]) -> None:
     check_ours_is_best(*job)
 
 
@@ -445,19 +449,19 @@ def test_no_baseline_beats_our_plan(job: tuple[Profile, int]) -> None:
     [two_for_one(), long_or_large(), unet_like(3), unet_like(4), transformer_like(4)],
     ids=["two for one", "long or large", "small unet", "unet", "gpt"],
 )
-def test_no_baseline_beats_our_plan_on_toys(profile: Profile) -> None:
+def test_no_heuristic_beats_our_plan_on_toys(profile: Profile) -> None:
     for percent in (50, 70, 90):
         check_ours_is_best(profile, peak_bytes(profile) * percent // 100)
 
 
 def check_ours_is_best(profile: Profile, budget_bytes: int) -> None:
-    asked = case(profile, budget_bytes)
+    asked = task(profile, budget_bytes)
     smallest = our_smallest_budget_bytes(asked)
     if budget_bytes < smallest:
         return
     plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
     ours_us = plan.certificate.simulated_stall_us
-    rows = Comparison(asked, plan.certificate.bound_stall_us, is_full=False).rows(BASELINES)
+    rows = Comparison(asked, plan.certificate.bound_stall_us, is_full=False).rows(HEURISTICS)
     beaten = {row.name: row.stall_us for row in rows if row.fits and row.stall_us < ours_us - 1e-3}
     assert beaten == {}, f"ours stalls {ours_us}"
 
@@ -466,20 +470,20 @@ def check_ours_is_best(profile: Profile, budget_bytes: int) -> None:
 @settings(max_examples=25)
 def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile, int]) -> None:
     profile, budget_bytes = job
-    asked = case(profile, budget_bytes)
+    asked = task(profile, budget_bytes)
     for boundary in Boundary:
         problem = asked.bounded(boundary).problem
-        for heuristic in HEURISTICS:
-            ruled = heuristic.rule(asked.bounded(boundary))
-            if max(held_bytes(problem, ruled.trips)) > budget_bytes:
+        for heuristic in warm_starts.HEURISTICS:
+            theirs = heuristic.rule(asked.bounded(boundary))
+            if max(held_bytes(problem, theirs.swaps)) > budget_bytes:
                 continue
-            drafts = [*drafts_of(ruled)]
+            drafts = [*warm_starts.drafts_of(theirs)]
             assert all(problem.fits(draft.chosen) for draft in drafts)
             least_us = min(schedule_swaps(problem, draft).stall_us for draft in drafts)
             # Slots in which nothing is missing are not waited for, so it may even be less.
-            own_us = own_stall_us(problem, ruled) + 1e-6 * (1 + problem.compute_us)
+            own_us = own_stall_us(problem, theirs) + 1e-6 * (1 + problem.compute_us)
             assert least_us <= own_us
-            timing = published_timing(problem, ruled)
+            timing = warm_starts.published_timing(problem, theirs)
             assert timing.stall_us <= own_us
             plan = build_plan(
                 profile,

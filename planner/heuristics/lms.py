@@ -1,0 +1,203 @@
+"""IBM's Large Model Support: TensorFlow's versions 1 and 2, and PyTorch's.
+
+As in their code, which was read: IBM/tensorflow-large-model-support, branches tflmsv1 (`lms.py`; Le
+et al. 2018, arXiv:1807.02037) and tflmsv2 (`lms.py`, `simulator.py`; Le et al., ISMM 2019), and
+IBM/pytorch-large-model-support (patches 1.4 and 1.5, docs/Internals.md).
+
+TensorFlow's write swaps into a static graph: they move tensors between a forward op and a backward
+op that reads it, never variables. The copy to the host starts when the tensor is there; the
+allocator waits for memory that is on its way out; control edges say from which op on the copy back
+may start. PyTorch's has no plan: its allocator pages out what is idle when memory runs out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eviction import FreeBytes, evictions
+from planner.heuristics.heuristic import (
+    Heuristic,
+    HeuristicPlan,
+    KnownFrom,
+    RuledSwap,
+    heuristic_plan,
+)
+from planner.heuristics.task import Task
+from planner.plan.plan import Boundary
+from profiles.schema.profile import StorageKind
+
+V1_LB_OPS = 1
+V2_MEMORY_SHARE = 0.9
+"""`TF_LMS_SIMULATOR_MEM_RATIO`: how much of what variables leave the auto-tuning may fill."""
+
+
+class SyncMode(Enum):
+    """What version 2 makes compute wait for: (copies out, copies in)."""
+
+    NONE = (False, False)
+    OUT = (True, False)
+    IN = (False, True)
+    BOTH = (True, True)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The settings of version 2.
+
+    Attributes:
+        sync: `sync_mode`.
+        threshold_ops: `swapout_threshold`.
+        ahead_ops: `swapin_ahead`.
+    """
+
+    sync: SyncMode
+    threshold_ops: int
+    ahead_ops: int
+
+
+def _tensorflow_1(task: Task) -> HeuristicPlan:
+    """Moves the first `n_tensors` in topological order, back `lb` = 1 op before the consumer."""
+    chosen = task.problem.fewest_that_fit(task.activations())
+    return walk(
+        task.problem,
+        (Intent(i, task.gaps[i].first_slot, _in_slot(task, i, V1_LB_OPS)) for i in chosen),
+    )
+
+
+def _tensorflow_2(task: Task) -> HeuristicPlan:
+    """Moves tensors whose edge is longer than a threshold, fetches them so many ops ahead.
+
+    It can make compute wait for copies out, in, or both.
+    """
+    tuning = _tune(task)
+    waits_out, waits_in = tuning.sync.value
+    ahead_ops = 0 if waits_in else tuning.ahead_ops
+    return walk(
+        task.problem,
+        (
+            Intent(i, task.gaps[i].first_slot, _in_slot(task, i, ahead_ops), is_sync=waits_out)
+            for i in _over_threshold(task, tuning)
+        ),
+    )
+
+
+def _in_slot(task: Task, i: int, ahead_ops: int) -> int:
+    gap = task.gaps[i]
+    consumer = task.step.op_of_use(gap.storage, gap.next_use_slot)
+    slot = task.step.slot_of_op(consumer - ahead_ops)
+    return min(max(slot, gap.first_slot), gap.next_use_slot)
+
+
+def _distance_ops(task: Task, i: int) -> int:
+    """From the tensor's last forward use to its first backward use."""
+    gap = task.gaps[i]
+    uses = task.step.profile.storages[gap.storage].uses
+    before = [use.op for use in uses if task.step.slot_of_op(use.op) < gap.first_slot]
+    return task.step.op_of_use(gap.storage, gap.next_use_slot) - max(before, default=-1)
+
+
+def _over_threshold(task: Task, tuning: Tuning) -> Iterator[int]:
+    for i in task.activations():
+        if _distance_ops(task, i) > tuning.threshold_ops:
+            yield i
+
+
+def _tune(task: Task) -> Tuning:
+    """The largest threshold that fits, then the largest lead, in the first mode where any fits.
+
+    It simulates memory, never time: variables are set aside, a tenth of the rest is kept free, and
+    a copy to the host takes one op.
+    """
+    tunings = (_tune_mode(task, sync) for sync in SyncMode)
+    return next(filter(None, tunings), Tuning(SyncMode.BOTH, 1, 1))
+
+
+def _tune_mode(task: Task, sync: SyncMode) -> Tuning | None:
+    op_count = len(task.step.profile.ops)
+    threshold = _largest(lambda ops: _fits_simulated(task, Tuning(sync, ops, 1)), op_count)
+    if threshold is None:
+        return None
+    ahead = _largest(lambda ops: _fits_simulated(task, Tuning(sync, threshold, ops)), op_count)
+    return Tuning(sync, threshold, ahead or 1)
+
+
+def _largest(fits: Callable[[int], bool], high: int) -> int | None:
+    """Binary search for the largest number that fits, as the auto-tuning does it."""
+    low = 1
+    if not fits(low):
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fits_simulated(task: Task, tuning: Tuning) -> bool:
+    """Version 2's simulator: memory op by op, a copy to the host takes one op."""
+    storages = task.step.profile.storages
+    variables = sum(s.size_bytes for s in storages if s.kind is StorageKind.PARAMETER)
+    budget = variables + V2_MEMORY_SHARE * (task.problem.budget_bytes - variables)
+    free = FreeBytes(task.problem, {}, int(budget))
+    waits_out, waits_in = tuning.sync.value
+    for i in _over_threshold(task, tuning):
+        gap = task.gaps[i]
+        away_slot = gap.first_slot + (0 if waits_out else 1)
+        back_slot = gap.next_use_slot if waits_in else _in_slot(task, i, tuning.ahead_ops)
+        if away_slot < back_slot:
+            free.give(gap.size_bytes, away_slot, back_slot)
+    return free.all_fit()
+
+
+def _pytorch(task: Task) -> HeuristicPlan:
+    """Pages out the idle storage that fits a failed allocation best; pages in on use.
+
+    If none is large enough, several go, those idle longest first. A storage that was reclaimed at
+    the same point of the last step is paged out as soon as it is idle, so that in later steps the
+    copy has often ended by then. A storage is paged in when it is used, and compute waits at once:
+    nothing is fetched ahead. Every class of storage moves, and what is paged out when a step ends
+    is paged in when the next one uses it.
+    """
+
+    def best_fit(missing_bytes: int, idle: Sequence[int]) -> int:
+        enough = [i for i in idle if task.gaps[i].size_bytes >= missing_bytes]
+        if enough:
+            return min(enough, key=lambda i: task.gaps[i].size_bytes)
+        return min(idle, key=lambda i: task.gaps[i].first_slot)
+
+    def swap(i: int, slot: int) -> RuledSwap:
+        gap = task.gaps[i]
+        return RuledSwap(i, gap.first_slot, slot, gap.next_use_slot, gap.next_use_slot)
+
+    evicted = evictions(task, range(len(task.gaps)), best_fit)
+    return heuristic_plan(swap(i, slot) for i, slot in evicted.items())
+
+
+TFLMS_V1 = Heuristic(
+    name="TFLMS v1",
+    source="Le et al. 2018, arXiv:1807.02037; branch tflmsv1",
+    known_from=KnownFrom.CODE,
+    simplified="its n_tensors is the least that fits; topological order is the recorded order; a "
+    "copy to the host begins after the last forward use",
+    rule=_tensorflow_1,
+)
+TFLMS_V2 = Heuristic(
+    name="TFLMS v2, auto-tuned",
+    source="Le et al., ISMM 2019; branch tflmsv2",
+    known_from=KnownFrom.CODE,
+    simplified="levels are recorded ops; all consumers of a storage share one copy back, so "
+    "swapin_groupby has nothing to do; ops run in recorded order, so none need be serialised",
+    rule=_tensorflow_2,
+)
+PYTORCH_LMS = Heuristic(
+    name="PyTorch LMS",
+    source="IBM/pytorch-large-model-support, patch 1.5",
+    known_from=KnownFrom.CODE,
+    simplified="a steady step, in which every page-out is predicted; all of a slot's allocations "
+    "are one request; no fragmentation",
+    rule=_pytorch,
+    boundary=Boundary.PERIODIC,
+)
