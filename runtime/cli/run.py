@@ -119,14 +119,14 @@ def _prove(
 ) -> tuple["ProofReport", ...]:
     if workers is not None:
         progress("starting the workers", 0, 1)
-        from runtime.proof.worker_processes import prove_with_workers
+        from runtime.proof.workers import prove_with_workers
 
         return prove_with_workers(
             plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
         )
     progress("loading the workload", 0, 1)
     from runtime.proof.proof import attach_plan, prove
-    from runtime.proof.worker_main import build_for
+    from runtime.proof.workers import build_for
 
     report = prove(
         plan,

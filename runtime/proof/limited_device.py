@@ -1,21 +1,33 @@
-"""A GPU that trainings are measured on: how memory is counted and limited there.
+"""Devices that trainings are measured on: how memory is counted and limited there.
 
-The allocator counts, and a budget is enforced as a share of the device's memory.
+On a GPU the allocator counts, and a budget is enforced as a share of the device's memory. On the
+CPU the emulated device's accountant does both.
 """
 
+import ctypes
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
+from profiles.hooks.dispatch import storages_of
+from profiles.hooks.named_storages import owned_storages
+from profiles.hooks.reached import reached_tensors
 from profiles.hooks.workload import Workload
 from runtime.lanes.emulated import NS_PER_US
+from runtime.replay.statistics import StepStatistics
+from runtime.storage.accountant import Accountant
 
 Around = Callable[[], AbstractContextManager[object]]
+SAMPLE_SECONDS = 0.005
+KIB = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +36,15 @@ class StepFigures:
 
     Attributes:
         step_us: From a device at rest to a device at rest.
-        peak_bytes: Most bytes allocated on the device.
+        peak_bytes: Most bytes allocated on the device; 0 if they were not counted.
         reserved_bytes: Most bytes the allocator held; None where there is no such allocator.
+        resident_bytes: Most anonymous bytes seen in host memory; 0 where they are not sampled.
     """
 
     step_us: float
     peak_bytes: int
     reserved_bytes: int | None
+    resident_bytes: int = 0
 
 
 class LimitedDevice(Protocol):
@@ -38,22 +52,40 @@ class LimitedDevice(Protocol):
 
     Attributes:
         device: The device.
+        in_host_memory: Whether its memory is the host's: then two trainings have room beside each
+            other, and the host sees how long copies take.
+        advice: What to do if a training runs out of memory under its plan.
     """
 
     device: torch.device
+    in_host_memory: bool
+    advice: str
 
     def limit(self, budget_bytes: int) -> AbstractContextManager[None]:
         """Lets whatever takes more than so many bytes run out of memory."""
 
-    def measure(self, workload: Workload, around: Around) -> StepFigures:
-        """Runs one step and measures it."""
+    def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
+        """Runs one step and measures it; its memory only if it is watched, where that takes time.
+
+        Args:
+            workload: What is trained.
+            around: Makes what surrounds the step; a replay's step counts its own memory.
+            watched: Whether memory is counted.
+        """
 
     def tidy(self) -> None:
-        """Gives back what nobody holds any more."""
+        """Gives back what is no longer held."""
 
 
 class LimitedGpu:
-    """A GPU."""
+    """A GPU, which counts its memory at no cost: every step is watched."""
+
+    in_host_memory = False
+    advice = (
+        "The allocator's free memory may lie in pieces: set PYTORCH_CUDA_ALLOC_CONF="
+        "expandable_segments:True, or solve for a lower budget. If the step has changed since "
+        "it was recorded, record it again with 'plan profile'."
+    )
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
         self.device = device
@@ -71,7 +103,7 @@ class LimitedGpu:
         finally:
             self._cuda.set_per_process_memory_fraction(1.0, self.device)
 
-    def measure(self, workload: Workload, around: Around) -> StepFigures:
+    def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
         """Times between two synchronisations, and asks the allocator."""
         self._cuda.synchronize(self.device)
         self._cuda.reset_peak_memory_stats(self.device)
@@ -90,3 +122,112 @@ class LimitedGpu:
         gc.collect()
         self._cuda.synchronize(self.device)
         self._cuda.empty_cache()
+
+
+class LimitedEmulator:
+    """The emulated device: an accountant for each model counts, and raises above the budget."""
+
+    in_host_memory = True
+    advice = "Solve again with a smaller budget than the device has."
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self._budget_bytes: int | None = None
+        self._accountants: WeakKeyDictionary[torch.nn.Module, Accountant] = WeakKeyDictionary()
+
+    @contextmanager
+    def limit(self, budget_bytes: int) -> Iterator[None]:
+        """The accountants raise above the budget."""
+        self._budget_bytes = budget_bytes
+        try:
+            yield
+        finally:
+            self._budget_bytes = None
+
+    def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
+        """Times a step, and counts unless a replay does."""
+        accountant = self._accountant_of(workload)
+        resident_set = ResidentSetPeak()
+        with resident_set.sampled() if watched else nullcontext():
+            start_ns = time.perf_counter_ns()
+            with around() as replayed:
+                counts = watched and not isinstance(replayed, StepStatistics)
+                with self._watch(accountant, workload) if counts else nullcontext():
+                    workload.step()
+            step_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+        peak_bytes = accountant.peak_bytes if counts else getattr(replayed, "peak_bytes", None)
+        return StepFigures(
+            step_us=step_us,
+            peak_bytes=peak_bytes or 0,
+            reserved_bytes=None,
+            resident_bytes=resident_set.peak_bytes,
+        )
+
+    def tidy(self) -> None:
+        """Has the C allocator hand its free pages to the operating system, too."""
+        gc.collect()
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except (AttributeError, OSError):
+            # Not the GNU C library: the figures then include what its allocator keeps.
+            return
+
+    def _accountant_of(self, workload: Workload) -> Accountant:
+        known = self._accountants.get(workload.model)
+        if known is None:
+            known = self._accountants[workload.model] = Accountant(self.device, None)
+            known.count(reached_storages(workload, self.device))
+        known.budget_bytes = self._budget_bytes
+        return known
+
+    def _watch(self, accountant: Accountant, workload: Workload) -> AbstractContextManager[None]:
+        accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+        return accountant.watch()
+
+
+def reached_storages(workload: Workload, device: torch.device) -> Iterator[torch.UntypedStorage]:
+    """What the step can reach is on the device, whether an op has touched it or not."""
+    return storages_of(reached_tensors(workload), device)
+
+
+class ResidentSetPeak:
+    """The most anonymous resident memory seen while sampling.
+
+    Anonymous pages are the emulated device and the interpreter; the host pool is shared memory
+    and counted apart (`runtime.host.host_pool`).
+
+    Attributes:
+        peak_bytes: Measured by sampling, so short peaks can be missed; 0 where the system does not
+            say (other than Linux).
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._done = threading.Event()
+
+    @contextmanager
+    def sampled(self) -> Iterator[None]:
+        """Samples from a thread while the body runs."""
+        thread = threading.Thread(target=self._run, name="swapplan-rss", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
+            if self._done.wait(SAMPLE_SECONDS):
+                return
+
+
+def anonymous_bytes() -> int:
+    """Returns the anonymous resident bytes of this process now; 0 where unknown."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    values = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
+    return int(values[0]) * KIB if values else 0

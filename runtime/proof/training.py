@@ -1,174 +1,129 @@
 """One training of a proof: a workload, its own random numbers, and what its steps showed."""
 
-import ctypes
-import gc
 import hashlib
 import random
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import torch
 
 from profiles.hooks.named_storages import owned_storages
-from profiles.hooks.plain_tensors import address_of
 from profiles.hooks.workload import Workload
-from runtime.lanes.emulated import NS_PER_US
-
-SAMPLE_SECONDS = 0.005
-KIB = 1024
-
-
-class ResidentSetPeak:
-    """The most anonymous resident memory seen while sampling.
-
-    Anonymous pages are the emulated device and the interpreter; the host pool is shared memory
-    and counted apart (`runtime.host.host_pool`).
-
-    Attributes:
-        peak_bytes: Measured by sampling, so short peaks can be missed; 0 where the system does not
-            tell (other than Linux).
-    """
-
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._done = threading.Event()
-
-    @contextmanager
-    def sample(self) -> Iterator[None]:
-        """Samples from a thread while the body runs."""
-        self._done.clear()
-        thread = threading.Thread(target=self._run, name="swapplan-rss", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._done.set()
-            thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
-            if self._done.wait(SAMPLE_SECONDS):
-                return
-
-
-def anonymous_bytes() -> int:
-    """Returns the anonymous resident bytes of this process now; 0 where unknown."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    values = [line.split()[1] for line in lines if line.startswith("RssAnon:")]
-    return int(values[0]) * KIB if values else 0
-
-
-def give_back_free_memory() -> None:
-    """Collects garbage and has the C allocator hand its free pages to the operating system."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):
-        # Not the GNU C library: the figures then include what its allocator keeps.
-        return
-
-
-StepContext = Callable[[], AbstractContextManager[object]]
+from runtime.proof.limited_device import Around, LimitedDevice, StepFigures, anonymous_bytes
 
 
 class Training:
-    """A workload being trained, step by step, beside another one.
+    """A workload in training on a device, until `finish`; then nothing on the device is held.
 
     [Note: random numbers of two trainings] Dropout draws from generators that the whole process
     shares. Each training keeps the state of its own and puts it back before each of its steps, so
     that two trainings of one seed draw the same numbers however their steps are interleaved.
 
     Attributes:
-        workload: What is trained.
-        losses: Each step's loss.
-        timed_us: Times of the timed steps.
-        peak_bytes: Peak device bytes of the watched steps.
-        resident_growth_bytes: Growth of the anonymous resident set while watched, sampled.
+        losses: Each step's loss, in host memory.
+        figures: What each watched step took.
+        timed: What each step took that was not watched, for its time.
+        digests: Digest of each parameter, buffer, gradient and optimizer state, by name; empty
+            before the training is finished.
     """
 
-    def __init__(
-        self, build: Callable[[], Workload], around: Callable[[Workload], "Surroundings"]
-    ) -> None:
-        """Builds the workload, which seeds the random numbers.
-
-        Args:
-            build: Builds the workload from its seed.
-            around: Makes what surrounds its steps.
-        """
-        self.workload = build().held()
+    def __init__(self, workload: Workload, device: LimitedDevice) -> None:
+        """Begins a training with the random numbers as building the workload has left them."""
         self.losses: list[torch.Tensor] = []
-        self.timed_us: list[float] = []
-        self.peak_bytes = 0
-        self.resident_growth_bytes = 0
+        self.figures: list[StepFigures] = []
+        self.timed: list[StepFigures] = []
+        self.digests: tuple[tuple[str, str], ...] = ()
+        self._device = device
+        self._step = _KeepingStep(workload.held().step)
+        self._workload: Workload | None = replace(workload, step=self._step)
         self._random = _random_state()
-        self._around = around(self.workload)
+        self._resident_bytes = 0
 
-    def watched_steps(self, count: int, tell: Callable[[int], None]) -> None:
-        """Runs steps whose memory is counted."""
-        give_back_free_memory()
-        resident_set = ResidentSetPeak()
-        before_bytes = anonymous_bytes()
-        for done in range(count):
-            tell(done)
-            with resident_set.sample():
-                self._run(self._around.watched)
-            self.peak_bytes = max(self.peak_bytes, self._around.peak_bytes())
-        self.resident_growth_bytes = max(0, resident_set.peak_bytes - before_bytes)
+    @property
+    def workload(self) -> Workload:
+        """What is trained."""
+        assert self._workload is not None
+        return self._workload
 
-    def timed_step(self) -> None:
-        """Runs one step for its time, with nobody watching."""
-        start_ns = time.perf_counter_ns()
-        self._run(self._around.timed)
-        self.timed_us.append((time.perf_counter_ns() - start_ns) / NS_PER_US)
+    def begin(self) -> None:
+        """Notes what the process holds before the first step."""
+        self._device.tidy()
+        self._resident_bytes = anonymous_bytes() if self._device.in_host_memory else 0
 
-    def same_losses(self, other: "Training") -> bool:
-        """Whether both saw the same losses, bit by bit."""
-        return [_bytes_of(loss) for loss in self.losses] == [
-            _bytes_of(loss) for loss in other.losses
-        ]
-
-    def digests(self) -> tuple[tuple[str, str], ...]:
-        """Digest of each parameter, buffer, gradient and optimizer state, by name."""
-        return tuple(
-            (owner.name, hashlib.sha256(_memory_of(owner.storage)).hexdigest())
-            for owner in owned_storages(self.workload.model, self.workload.optimizer)
-        )
-
-    def _run(self, around: StepContext) -> None:
-        with self._own_random_numbers(), around():
-            loss = self.workload.step()
-        self.losses.append(loss.detach().clone())
-
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
+    def step(self, around: Around = nullcontext, *, watched: bool = True) -> None:
+        """Runs one step."""
         _set_random_state(self._random)
-        yield
+        figures = self._device.measure(self.workload, around, watched=watched)
         self._random = _random_state()
+        (self.figures if watched else self.timed).append(figures)
+        # Read when the step is over: reading it inside would wait for the device.
+        loss = self._step.take_loss()
+        self.losses.append(torch.empty_like(loss, device="cpu").copy_(loss))
+
+    def finish(self) -> None:
+        """Reads what training left on the device; a replay must be closed by then."""
+        if self._workload is None:
+            return
+        owned = owned_storages(self._workload.model, self._workload.optimizer)
+        self.digests = tuple(
+            (owner.name, hashlib.sha256(_bytes_of(owner.storage)).hexdigest()) for owner in owned
+        )
+        self._workload = None
+        del self._step
+
+    @property
+    def loss_bytes(self) -> tuple[bytes, ...]:
+        """The losses' own bytes: equal for equal bits, NaN included."""
+        return tuple(_bytes_of(loss.untyped_storage()).tobytes() for loss in self.losses)
+
+    def same_numbers(self, other: "Training") -> bool:
+        """Whether losses and all that is left of both are equal, bit by bit."""
+        return (self.loss_bytes, self.digests) == (other.loss_bytes, other.digests)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most device bytes of the watched steps."""
+        return max(figures.peak_bytes for figures in self.figures)
+
+    @property
+    def reserved_bytes(self) -> int | None:
+        """Most bytes the allocator held; None where there is none."""
+        reserved = (figures.reserved_bytes for figures in self.figures)
+        return max((size for size in reserved if size is not None), default=None)
+
+    @property
+    def resident_growth_bytes(self) -> int:
+        """Growth of the anonymous resident set while watched, sampled; 0 where it is not."""
+        most_bytes = max(figures.resident_bytes for figures in self.figures)
+        return max(0, most_bytes - self._resident_bytes)
+
+    def steps_us(self, count: int) -> tuple[float, ...]:
+        """Times of the last so many steps."""
+        return tuple(figures.step_us for figures in (*self.figures, *self.timed)[-count:])
+
+    def step_us(self, count: int) -> float:
+        """Median of the last so many steps."""
+        return median(self.steps_us(count))
 
 
-class Surroundings:
-    """What surrounds the steps of one training.
+class _KeepingStep:
+    """A step that keeps its loss until it is taken."""
 
-    Attributes:
-        watched: Surrounds a watched step.
-        timed: Surrounds a timed step.
-        peak_bytes: Tells the peak of the last watched step.
-    """
+    def __init__(self, step: Callable[[], torch.Tensor]) -> None:
+        self._step = step
+        self._loss: torch.Tensor | None = None
 
-    def __init__(
-        self, *, watched: StepContext, timed: StepContext, peak_bytes: Callable[[], int]
-    ) -> None:
-        self.watched = watched
-        self.timed = timed
-        self.peak_bytes = peak_bytes
+    def __call__(self) -> torch.Tensor:
+        self._loss = self._step().detach()
+        return self._loss
+
+    def take_loss(self) -> torch.Tensor:
+        loss, self._loss = self._loss, None
+        assert loss is not None
+        return loss
 
 
 RandomState = tuple[torch.Tensor, object, object]
@@ -185,10 +140,7 @@ def _set_random_state(state: RandomState) -> None:
     np.random.set_state(numpy_state)  # type: ignore[arg-type]
 
 
-def _bytes_of(tensor: torch.Tensor) -> bytes:
-    """The tensor's own bytes: equal for equal bits, NaN included."""
-    return bytes(tensor.contiguous().flatten().view(torch.uint8).tolist())
-
-
-def _memory_of(storage: torch.UntypedStorage) -> "ctypes.Array[ctypes.c_char]":
-    return (ctypes.c_char * storage.nbytes()).from_address(address_of(storage))
+def _bytes_of(storage: torch.UntypedStorage) -> memoryview:
+    """A storage's bytes, wherever it is."""
+    flat = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+    return flat.cpu().numpy().data

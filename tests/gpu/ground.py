@@ -5,27 +5,20 @@ the emulated device's accountant does both; it is there so that the same code ru
 and what the baselines hold on its host counts as device memory, since both are the same memory.
 """
 
-import gc
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
 
 from profiles.hardware.links import EMULATED
-from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on, compute_threads_of_emulator
 from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
-from runtime.lanes.emulated import NS_PER_US
 from runtime.measure.kernels import measure_methods
 from runtime.measure.link import link_from, measure_link
 from runtime.proof import limited_device as runtime_ground
-from runtime.proof.limited_device import Around, LimitedGpu, StepFigures
-from runtime.storage.accountant import Accountant
+from runtime.proof.limited_device import LimitedEmulator, LimitedGpu
 
 
 class LimitedDevice(runtime_ground.LimitedDevice, Protocol):
@@ -67,12 +60,11 @@ class CudaGround(LimitedGpu):
         }
 
 
-class CpuGround:
+class CpuGround(LimitedEmulator):
     """The emulated accelerator; its figures say nothing about a GPU."""
 
     def __init__(self) -> None:
-        self.device = torch.device("cpu")
-        self._budget_bytes: int | None = None
+        super().__init__()
         torch.set_num_threads(compute_threads_of_emulator())
 
     def build(self, source: WorkloadSource) -> Workload:
@@ -82,37 +74,6 @@ class CpuGround:
     def link(self) -> Link:
         """The link that the emulated device keeps to."""
         return EMULATED
-
-    @contextmanager
-    def limit(self, budget_bytes: int) -> Iterator[None]:
-        """The accountant raises above the budget."""
-        self._budget_bytes = budget_bytes
-        try:
-            yield
-        finally:
-            self._budget_bytes = None
-
-    def measure(self, workload: Workload, around: Around) -> StepFigures:
-        """Times a watched step; a replay counts for itself."""
-        accountant = Accountant(self.device, self._budget_bytes)
-        start_ns = time.perf_counter_ns()
-        with around() as replayed:
-            if replayed is None or not hasattr(replayed, "peak_bytes"):
-                accountant.count_owned(owned_storages(workload.model, workload.optimizer))
-                watch: AbstractContextManager[None] = accountant.watch()
-            else:
-                watch = nullcontext()
-            with watch:
-                workload.step()
-        return StepFigures(
-            step_us=(time.perf_counter_ns() - start_ns) / NS_PER_US,
-            peak_bytes=getattr(replayed, "peak_bytes", accountant.peak_bytes),
-            reserved_bytes=None,
-        )
-
-    def tidy(self) -> None:
-        """Collects garbage."""
-        gc.collect()
 
     def describe(self) -> dict[str, str]:
         """The processor's part in it, torch and Python."""

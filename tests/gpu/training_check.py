@@ -1,13 +1,12 @@
 """Training with a plan against training without it, on the device at hand."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from planner.plan.plan import Plan
 from profiles.schema.profile import Link
-from runtime.proof.measured_training import FinishedTraining, MeasuredTraining
+from runtime.proof.training import Training
 from runtime.replay.replay import Replay
 from runtime.replay.statistics import StepStatistics
 from tests.gpu.cases import Case
@@ -113,30 +112,32 @@ def check_training(
     return _report(case, plan, without, trained, steps, repeats, out_of_memory, timed_steps)
 
 
-def _train_without(case: Case, ground: LimitedDevice, timed_steps: int) -> FinishedTraining:
-    training = MeasuredTraining(ground.build(case.source()))
+def _train_without(case: Case, ground: LimitedDevice, timed_steps: int) -> Training:
+    training = Training(ground.build(case.source()), ground)
     for _ in range(STEPS_TO_SETTLE + timed_steps):
-        training.step(nullcontext, ground)
-    return training.finished()
+        training.step()
+    training.finish()
+    return training
 
 
 def _train_with(
     plan: Plan, case: Case, ground: LimitedDevice, timed_steps: int
-) -> tuple[FinishedTraining, tuple[StepStatistics, ...]]:
+) -> tuple[Training, tuple[StepStatistics, ...]]:
     workload = ground.build(case.source())
-    training = MeasuredTraining(workload)
+    training = Training(workload, ground)
     with Replay(plan, workload.model, workload.optimizer) as replay:
         for _ in range(STEPS_TO_SETTLE + timed_steps):
-            training.step(replay.step, ground)
+            training.step(replay.step)
     # The replay is closed: everything is back on the device.
-    return training.finished(), tuple(replay.steps)
+    training.finish()
+    return training, tuple(replay.steps)
 
 
 def _report(
     case: Case,
     plan: Plan,
-    without: FinishedTraining,
-    trained: FinishedTraining,
+    without: Training,
+    trained: Training,
     steps: tuple[StepStatistics, ...],
     repeats: bool,
     out_of_memory: str,

@@ -14,7 +14,7 @@ from runtime.host.host_pool import HostPool, HostStretch
 from runtime.lanes import emulated as lanes
 from runtime.lanes.emulated import Copy, Lane
 from runtime.lanes.lane import LaneClosedError
-from runtime.proof.training import anonymous_bytes, give_back_free_memory
+from runtime.proof.limited_device import LimitedEmulator, anonymous_bytes
 from runtime.storage.accountant import Accountant, EmulatedOutOfMemoryError
 from runtime.storage.residency import CopyFailedError, Residency, TrackedStorage, UnmovableError
 from tests.support.training.failing_copy import FailingCopy
@@ -201,12 +201,12 @@ def test_the_process_really_gives_memory_back(d2h: Lane, h2d: Lane) -> None:
     pool = HostPool(size_bytes)
     values = torch.ones(size_bytes, dtype=torch.uint8)
     tracked = TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
-    give_back_free_memory()
+    LimitedEmulator().tidy()
     before_bytes = anonymous_bytes()
     tracked.swap_out(d2h, pool.stretch(0, size_bytes))
     tracked.release()
     # The C allocator may have placed it among smaller blocks, and keeps what is freed there.
-    give_back_free_memory()
+    LimitedEmulator().tidy()
     # All of it or nothing: half is far from what anything else in the process takes or gives.
     assert before_bytes - anonymous_bytes() > 0.5 * size_bytes
     tracked.swap_in(h2d)

@@ -13,7 +13,7 @@ from profiles.hooks.data_parallel import data_parallel, group_of_one
 from profiles.schema.profile import WorkloadSource
 from profiles.workloads.build import build
 from runtime.cli import main
-from runtime.proof import worker_processes
+from runtime.proof import workers
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK
 
@@ -70,7 +70,7 @@ def _no_hang() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _hear_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every worker that is going to fail is heard, however long the machine takes over it."""
-    monkeypatch.setattr(worker_processes, "OTHERS_SECONDS", SECONDS)
+    monkeypatch.setattr(workers, "OTHERS_SECONDS", SECONDS)
 
 
 @pytest.fixture(scope="module", name="plan_file")

@@ -1,4 +1,4 @@
-"""The proof of a plan on a device that counts for itself: its course, on the emulated one."""
+"""The proof of a plan: its course on the emulated device, and as on one that counts for itself."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,18 +11,19 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from runtime.cli.proof_report import failures
-from runtime.proof.device_proof import prove_on_device
-from runtime.proof.limited_device import LimitedGpu
-from runtime.proof.proof import attach_plan
+from runtime.proof.limited_device import LimitedEmulator, LimitedGpu
+from runtime.proof.proof import prove
 from runtime.proof.report import ProofReport
-from tests.gpu.ground import CpuGround
 from tests.support.training.recorded import BUILDERS, everything_away_plan
 
 STEPS = 4
 
 
-class NamedGround(CpuGround):
-    """Notes how the device is limited, as a GPU is."""
+class LikeAGpu(LimitedEmulator):
+    """Is measured as a GPU is, one training after the other; notes how it is limited."""
+
+    in_host_memory = False
+    advice = LimitedGpu.advice
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,41 +37,37 @@ class NamedGround(CpuGround):
 
 
 def proof(
-    plan: Plan, build: Callable[[], Workload], ground: CpuGround | None = None
+    plan: Plan, build: Callable[[], Workload], device: LimitedEmulator | None = None
 ) -> tuple[ProofReport, list[str]]:
-    told: list[str] = []
-    report = prove_on_device(
+    stages: list[str] = []
+    report = prove(
         plan,
-        ground or CpuGround(),
         build=build,
-        build_alone=build,
-        attach=attach_plan,
         steps=STEPS,
         timed_steps=2,
-        tell=lambda what, done, total: told.append(what),
+        progress=lambda what, done, total: stages.append(what),
+        device=device or LikeAGpu(),
     )
-    return report, list(dict.fromkeys(told))
+    return report, list(dict.fromkeys(stages))
 
 
 def test_each_training_has_the_device_to_itself() -> None:
     plan = everything_away_plan("unet3d")
-    ground = NamedGround()
-    report, told = proof(plan, BUILDERS["unet3d"], ground)
+    device = LikeAGpu()
+    report, stages = proof(plan, BUILDERS["unet3d"], device)
     assert report.passed
     assert list(failures(report)) == []
     assert report.repeats
     assert len(report.losses) == STEPS
     assert report.tensors_compared >= 3
-    # No op touches the loss that is held from the step before, so it is not counted there.
-    loss_bytes = torch.zeros(()).nbytes
-    assert report.peak_without_bytes == plan.certificate.peak_without_bytes - loss_bytes
+    assert report.peak_without_bytes == plan.certificate.peak_without_bytes
     assert report.peak_with_bytes == plan.certificate.peak_bytes == plan.budget_bytes
     assert report.out_of_memory_without_plan
     assert "out of memory" in report.out_of_memory_message
     assert (report.stall_us, report.overrun_us) == (None, None)
     assert len(report.step_with_us) == len(report.step_without_us) == 2
-    assert ground.limits == [plan.budget_bytes, plan.budget_bytes]
-    assert told == [
+    assert device.limits == [plan.budget_bytes, plan.budget_bytes]
+    assert stages == [
         "without the plan",
         "without the plan, under its budget",
         "with the plan, under its budget",
@@ -137,7 +134,7 @@ def test_a_gpu_is_measured_at_rest_and_limited_by_its_share() -> None:
         set_per_process_memory_fraction=logged("fraction"),
         get_device_properties=lambda device: SimpleNamespace(total_memory=400),
     )
-    ground = LimitedGpu(gpu, cuda)
+    device = LimitedGpu(gpu, cuda)
     workload = BUILDERS["unet3d"]()
 
     @contextmanager
@@ -146,7 +143,7 @@ def test_a_gpu_is_measured_at_rest_and_limited_by_its_share() -> None:
         yield
         log.append("end")
 
-    figures = ground.measure(workload, around)
+    figures = device.measure(workload, around)
     assert (figures.peak_bytes, figures.reserved_bytes) == (11, 12)
     assert figures.step_us > 0
     assert log == [
@@ -159,7 +156,7 @@ def test_a_gpu_is_measured_at_rest_and_limited_by_its_share() -> None:
         ("reserved", gpu),
     ]
     log.clear()
-    with pytest.raises(torch.OutOfMemoryError), ground.limit(100):
+    with pytest.raises(torch.OutOfMemoryError), device.limit(100):
         raise torch.OutOfMemoryError("full")
     assert [entry for entry in log if isinstance(entry, tuple) and entry[0] == "fraction"] == [
         ("fraction", 0.25, gpu),
