@@ -3,15 +3,14 @@
 import difflib
 import importlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import WorkloadSource
-from profiles.workloads.builtin import Builtin
-from profiles.workloads.catalog import WORKLOADS
-from profiles.workloads.setting import read_settings
+from profiles.workloads.catalog import WORKLOADS, Builtin
+from profiles.workloads.settings import read_settings
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +36,14 @@ def build(source: WorkloadSource) -> "Workload":
     if builtin is None:
         from profiles.workloads.user import load
 
-        function = load(source.reference)
+        users = load(source.reference)
         _seed(source.seed)
-        return function(pairs)
+        return users(pairs)
     settings = read_settings(builtin.name, builtin.settings, pairs)
-    module = _module_of(builtin)
+    function = _function_of(builtin)
     _seed(source.seed)
-    with _host_memory_told(builtin.name):
-        workload: Workload = module.build(**settings)
+    with _host_memory_errors(builtin.name):
+        workload = function(**settings)
     return _guarded(builtin.name, workload)
 
 
@@ -66,6 +65,7 @@ def check(source: WorkloadSource) -> None:
 
 
 def _builtin(reference: str) -> Builtin | None:
+    """The built-in workload of this name; None for the user's own."""
     if reference in WORKLOADS:
         return WORKLOADS[reference]
     if ":" in reference or reference.endswith(".py"):
@@ -82,18 +82,20 @@ def _builtin(reference: str) -> Builtin | None:
     )
 
 
-def _module_of(builtin: Builtin):  # type: ignore[no-untyped-def]  # a module has no better type
+def _function_of(builtin: Builtin) -> "Callable[..., Workload]":
     try:
-        return importlib.import_module(builtin.module)
+        module = importlib.import_module(builtin.module)
     except ModuleNotFoundError as error:
         raise WorkloadError(
             f"{builtin.name} needs {error.name}, which is not installed. "
             f"Run: pip install 'swapplan[{builtin.extra}]'"
         ) from error
+    function: Callable[..., Workload] = getattr(module, builtin.name)
+    return function
 
 
 @contextmanager
-def _host_memory_told(name: str) -> Iterator[None]:
+def _host_memory_errors(name: str) -> Iterator[None]:
     """Says in one line that the host has too little memory.
 
     Raises:
@@ -114,7 +116,7 @@ def _guarded(name: str, workload: "Workload") -> "Workload":
     from profiles.hooks.workload import Workload
 
     def step() -> "torch.Tensor":
-        with _host_memory_told(name):
+        with _host_memory_errors(name):
             return workload.step()
 
     return Workload(model=workload.model, optimizer=workload.optimizer, step=step)

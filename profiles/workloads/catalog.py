@@ -1,10 +1,10 @@
 """The built-in workloads, by name. Needs no torch: a workload's module is loaded to build it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from profiles.workloads.builtin import (
-    ACCUMULATE,
+from profiles.workloads.settings import (
     ADAM,
     ADAMW,
     BF16,
@@ -12,155 +12,134 @@ from profiles.workloads.builtin import (
     DROPOUT,
     FP32,
     MOMENTUM,
-    PRECISION,
-    Builtin,
+    Setting,
     batch,
-    learning_rate,
-    optimizer,
+    how_to_train,
     resolution,
     sequence,
-    size,
+    whole_number,
+    word,
 )
-from profiles.workloads.setting import Setting, one_of, up_to, whole_number
 
 WHOLE_IMAGE = "full"
 LEVELS_DIVISOR = 16
 """The U-Net halves the image four times."""
-EDGES = up_to(768, smallest=2 * LEVELS_DIVISOR, multiple_of=LEVELS_DIVISOR)
-"""Instance normalisation needs more than one voxel at the coarsest level. The image is 189 to 233
-voxels wide: what is beyond it is background.
-"""
-FEATURES = up_to(128, smallest=4)
 BASIC_UNET, DYN_UNET = "basicunet", "dynunet"
 PATCH_EDGE = 16
 
 
-def _crop_size(text: str) -> int | None:
-    if text == WHOLE_IMAGE:
-        return None
-    return whole_number(EDGES)(text)
+@dataclass(frozen=True, kw_only=True)
+class Builtin:
+    """A workload that comes with the project.
+
+    Attributes:
+        name: What the user types.
+        summary: One line for `plan workloads`.
+        module: The module whose function of this name takes the settings' values and returns the
+            `Workload`.
+        settings: Its `--set` keys.
+        extra: The pip extra with the packages it needs.
+    """
+
+    name: str
+    summary: str
+    module: str
+    settings: tuple[Setting, ...]
+    extra: str = "models"
 
 
-UNET3D = Builtin(
-    name="unet3d",
-    summary="3D U-Net (MONAI) finding grey and white matter in the MNI152 brain",
-    settings=(
-        Setting(
-            name="size",
-            default="64",
-            allowed=f"a multiple of {EDGES.step} from {EDGES[0]} to {EDGES[-1]} (edge of the "
-            f"centred crop, in voxels of 1 mm), or {WHOLE_IMAGE!r}",
-            read=_crop_size,
-            numbers=EDGES,
+def _crop_size() -> Setting:
+    """Instance normalisation needs more than one voxel at the coarsest level.
+
+    The image is 189 to 233 voxels wide: what is beyond it is background.
+    """
+    edge = whole_number(
+        "size",
+        "64",
+        smallest=2 * LEVELS_DIVISOR,
+        largest=768,
+        multiple_of=LEVELS_DIVISOR,
+        what="edge of the centred crop, in voxels of 1 mm",
+    )
+    return replace(
+        edge,
+        allowed=f"{edge.allowed}, or {WHOLE_IMAGE!r}",
+        read=lambda text: None if text == WHOLE_IMAGE else edge.read(text),
+    )
+
+
+_TABLE = (
+    Builtin(
+        name="unet3d",
+        summary="3D U-Net (MONAI) finding grey and white matter in the MNI152 brain",
+        module="profiles.workloads.unet3d",
+        settings=(
+            _crop_size(),
+            whole_number(
+                "features", "32", smallest=4, largest=128, what="channels of the first level"
+            ),
+            word("network", BASIC_UNET, BASIC_UNET, DYN_UNET, what="(nnU-Net's)"),
+            batch("1", 64),
+            *how_to_train(ADAM, "0.001"),
         ),
-        Setting(
-            name="features",
-            default="32",
-            allowed="a whole number from 4 to 128 (channels of the first level)",
-            read=whole_number(FEATURES),
-            numbers=FEATURES,
+    ),
+    Builtin(
+        name="resnet50",
+        summary="ResNet-50 (transformers) telling how high in the head a slice of the brain lies",
+        module="profiles.workloads.pictures",
+        settings=(resolution(32_768, 32), batch("8", 16_384), *how_to_train(MOMENTUM, "0.01")),
+    ),
+    Builtin(
+        name="vit",
+        summary="Vision transformer (transformers), patches of 16 pixels, on slices of the brain",
+        module="profiles.workloads.pictures",
+        settings=(
+            word("size", "base", "tiny", "base", "large", "huge"),
+            resolution(2048, PATCH_EDGE),
+            batch("8", 4096),
+            *how_to_train(ADAMW, "0.0001"),
+            CHECKPOINTING,
         ),
-        Setting(
-            name="network",
-            default=BASIC_UNET,
-            allowed=f"one of {BASIC_UNET}, {DYN_UNET} (nnU-Net's)",
-            read=one_of(BASIC_UNET, DYN_UNET),
+    ),
+    Builtin(
+        name="gpt2",
+        summary="GPT-2 (transformers) writing Python, learnt from the standard library's bytes",
+        module="profiles.workloads.language",
+        settings=(
+            word("size", "small", "tiny", "small", "medium", "large", "xl"),
+            sequence("256", 1024),
+            batch("2", 1024),
+            DROPOUT,
+            *how_to_train(ADAMW, "0.0003"),
+            CHECKPOINTING,
         ),
-        batch("1", 64),
-        optimizer(ADAM),
-        learning_rate("0.001"),
-        PRECISION,
-        ACCUMULATE,
     ),
-    module="profiles.workloads.unet3d",
-)
-
-RESNET50 = Builtin(
-    name="resnet50",
-    summary="ResNet-50 (transformers) telling how high in the head a slice of the brain lies",
-    settings=(
-        resolution("224", 32, 32_768, 32),
-        batch("8", 16_384),
-        optimizer(MOMENTUM),
-        learning_rate("0.01"),
-        PRECISION,
-        ACCUMULATE,
-    ),
-    module="profiles.workloads.resnet50",
-)
-
-VIT = Builtin(
-    name="vit",
-    summary="Vision transformer (transformers), patches of 16 pixels, on slices of the brain",
-    settings=(
-        size("base", "tiny", "base", "large", "huge"),
-        resolution("224", 32, 2048, PATCH_EDGE),
-        batch("8", 4096),
-        optimizer(ADAMW),
-        learning_rate("0.0001"),
-        PRECISION,
-        ACCUMULATE,
-        CHECKPOINTING,
-    ),
-    module="profiles.workloads.vit",
-)
-
-GPT2 = Builtin(
-    name="gpt2",
-    summary="GPT-2 (transformers) writing Python, learnt from the standard library's bytes",
-    settings=(
-        size("small", "tiny", "small", "medium", "large", "xl"),
-        sequence("256", 1024),
-        batch("2", 1024),
-        DROPOUT,
-        optimizer(ADAMW),
-        learning_rate("0.0003"),
-        PRECISION,
-        ACCUMULATE,
-        CHECKPOINTING,
-    ),
-    module="profiles.workloads.gpt2",
-)
-
-BERT = Builtin(
-    name="bert",
-    summary="BERT (transformers) restoring masked bytes of the standard library's sources",
-    settings=(
-        size("base", "tiny", "base", "large"),
-        sequence("128", 512),
-        batch("4", 4096),
-        DROPOUT,
-        optimizer(ADAMW),
-        learning_rate("0.0001"),
-        PRECISION,
-        ACCUMULATE,
-        CHECKPOINTING,
-    ),
-    module="profiles.workloads.bert",
-)
-
-LLAMA = Builtin(
-    name="llama",
-    summary="Llama (transformers) writing Python, learnt from the standard library's bytes",
-    settings=(
-        size("tiny", "tiny", "1b", "3b", "7b", "8b", "13b"),
-        sequence("256", 131_072),
-        batch("1", 1024),
-        Setting(
-            name="dtype",
-            default=BF16,
-            allowed=f"one of {BF16}, {FP32} (of parameters, gradients and activations)",
-            read=one_of(BF16, FP32),
+    Builtin(
+        name="bert",
+        summary="BERT (transformers) restoring masked bytes of the standard library's sources",
+        module="profiles.workloads.language",
+        settings=(
+            word("size", "base", "tiny", "base", "large"),
+            sequence("128", 512),
+            batch("4", 4096),
+            DROPOUT,
+            *how_to_train(ADAMW, "0.0001"),
+            CHECKPOINTING,
         ),
-        optimizer(ADAMW),
-        learning_rate("0.0003"),
-        PRECISION,
-        ACCUMULATE,
-        CHECKPOINTING,
     ),
-    module="profiles.workloads.llama",
+    Builtin(
+        name="llama",
+        summary="Llama (transformers) writing Python, learnt from the standard library's bytes",
+        module="profiles.workloads.language",
+        settings=(
+            word("size", "tiny", "tiny", "1b", "3b", "7b", "8b", "13b"),
+            sequence("256", 131_072),
+            batch("1", 1024),
+            word("dtype", BF16, BF16, FP32, what="(of parameters, gradients and activations)"),
+            *how_to_train(ADAMW, "0.0003"),
+            CHECKPOINTING,
+        ),
+    ),
 )
 
-WORKLOADS: Mapping[str, Builtin] = MappingProxyType(
-    {workload.name: workload for workload in (UNET3D, RESNET50, VIT, GPT2, BERT, LLAMA)}
-)
+WORKLOADS: Mapping[str, Builtin] = MappingProxyType({entry.name: entry for entry in _TABLE})

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from profiles.hooks.workload import Workload
-from profiles.workloads.builtin import ADAM, ADAMW, BF16, FP16, FP32, MOMENTUM, YES
+from profiles.workloads.settings import ADAM, ADAMW, BF16, FP16, FP32, MOMENTUM, YES
 
 MOMENTUM_SHARE = 0.9
 """He et al. 2015, arXiv:1512.03385, section 3.4."""

@@ -15,7 +15,7 @@ TISSUES = 3
 AXES = 3
 
 
-def build(
+def unet3d(
     *,
     size: int | None,
     features: int,

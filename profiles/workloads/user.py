@@ -98,7 +98,7 @@ def _checked(reference: str, result: Any) -> Workload:
 def _guarded(
     reference: str, path: Path, step: Callable[[], torch.Tensor]
 ) -> Callable[[], torch.Tensor]:
-    """Lets a step's mistakes be told in one line, as all others are."""
+    """Reports a step's mistakes in one line, as all others are."""
 
     def guarded() -> torch.Tensor:
         try:
@@ -109,8 +109,8 @@ def _guarded(
         except (Exception, SystemExit) as error:
             if is_refusal_of_hooks(error):
                 raise WorkloadError(f"{reference}: {MESSAGE}") from error
-            told = _one_line(error, path)
-            raise WorkloadError(f"{reference}: the step failed: {told}") from error
+            message = f"{reference}: the step failed: {_one_line(error, path)}"
+            raise WorkloadError(message) from error
         if not isinstance(loss, torch.Tensor):
             raise WorkloadError(
                 f"{reference}: the step returned {type(loss).__name__}, expected the loss, a "
@@ -124,7 +124,7 @@ def _guarded(
 def _one_line(error: BaseException, path: Path) -> str:
     """Says what went wrong, and in which line of the user's file."""
     text = " ".join(str(error).split())
-    told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
-    return f"{told} ({path.name}, line {lines[-1]})" if lines else told
+    return f"{message} ({path.name}, line {lines[-1]})" if lines else message

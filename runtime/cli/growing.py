@@ -12,7 +12,7 @@ from runtime.cli.estimating import RECORDED, estimate_step, usual_link
 if TYPE_CHECKING:
     from profiles.hardware.accelerators import Accelerator
     from profiles.schema.profile import Profile
-    from profiles.workloads.builtin import Builtin
+    from profiles.workloads.catalog import Builtin
 
 SET_ASIDE_BYTES = 1 << 30
 """Of a device's memory: taken, not measured, to be what CUDA's context and fragments use."""

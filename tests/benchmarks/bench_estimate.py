@@ -61,7 +61,7 @@ from profiles.hardware.op_class import OpClass
 from profiles.recording.device import compute_threads_of_emulator, describe_device
 from profiles.recording.record import record
 from profiles.schema.profile import Op, Profile, WorkloadSource
-from profiles.workloads import build
+from profiles.workloads.build import build
 from tests.benchmarks.cpu_roofline import measure_cpu_roofline
 
 STEPS: tuple[tuple[str, dict[str, str]], ...] = (

@@ -79,20 +79,10 @@ def layered_llama(layers: int) -> Profile:
     # What loads transformers, loaded only where steps are estimated.
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from profiles.workloads.llama import SHAPES
-    from profiles.workloads.next_token import next_token_training
+    from profiles.workloads.language import LLAMA_SHAPES, next_token_training
 
-    shape = SHAPES["7b"]
-    config = LlamaConfig(
-        num_hidden_layers=layers,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=SEQUENCE,
-    )
+    shape = LLAMA_SHAPES["7b"]._replace(num_hidden_layers=layers)
+    config = LlamaConfig(**shape._asdict(), max_position_embeddings=SEQUENCE)
 
     def build() -> Workload:
         torch.set_default_dtype(torch.bfloat16)

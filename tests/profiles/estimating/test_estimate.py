@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Profile, Provenance, SlotTimes, WorkloadSource
-from profiles.workloads import WORKLOADS, build
-from tests.profiles.workloads.test_builtin import WAYS
+from profiles.workloads.build import build
+from profiles.workloads.catalog import WORKLOADS
+from tests.profiles.workloads.test_catalog import WAYS
 from tests.support.training import models
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times

@@ -10,14 +10,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from planner.plan.plan import read_plan
 from profiles.library.index import ENDING, INDEX, Entry, Index, folder, profile_path, read_index
-from profiles.library.make import estimated, make
-from profiles.library.recipes import RECIPES, Recipe
+from profiles.library.make import RECIPES, Recipe, estimated, make
 from profiles.schema.errors import FileError
 from profiles.schema.files import read_file
 from profiles.schema.profile import Provenance, WorkloadSource
 from profiles.schema.profile_file import read_profile
-from profiles.workloads import WORKLOADS, build
-from profiles.workloads.build import check
+from profiles.workloads.build import build, check
+from profiles.workloads.catalog import WORKLOADS
 from runtime.cli import main
 
 LARGEST_LIBRARY_BYTES = 6_000_000

@@ -15,7 +15,7 @@ from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime.replay.load import LoadedPlan
 from runtime.storage.memory_curve import MemoryDifference
-from tests.profiles.workloads.test_builtin import TINY, built, names
+from tests.profiles.workloads.test_catalog import TINY, built, names
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK
 from tests.support.training.steps import STEPS

@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import WorkloadSource
-from profiles.workloads import WORKLOADS, build
-from profiles.workloads.build import check
+from profiles.workloads.build import build, check
+from profiles.workloads.catalog import WORKLOADS
 
 Settings = dict[str, str]
 WAYS: tuple[tuple[str, Settings], ...] = (
@@ -151,7 +151,7 @@ def test_no_dropout_is_no_randomness() -> None:
 
 
 def test_text_is_real_and_comes_again_after_four_batches() -> None:
-    from profiles.workloads.text import BATCHES, BYTES, text_batches
+    from profiles.workloads.language import BATCHES, BYTES, text_batches
 
     fetch = text_batches(2, 64)
     batches = [fetch() for _ in range(BATCHES + 1)]
@@ -168,14 +168,14 @@ def test_text_is_real_and_comes_again_after_four_batches() -> None:
 
 
 def test_more_text_than_there_is_starts_again() -> None:
-    from profiles.workloads.text import text_batches
+    from profiles.workloads.language import text_batches
 
     wide = text_batches(4, 1_000_000)()
     assert wide.shape == (4, 1_000_000)
 
 
 def test_slices_of_the_brain_show_every_height() -> None:
-    from profiles.workloads.slices import HEIGHTS, HIGHEST, LOWEST, brain_slices
+    from profiles.workloads.pictures import HEIGHTS, HIGHEST, LOWEST, brain_slices
 
     pictures, classes = brain_slices(40, 64)
     assert pictures.shape == (40, 3, 64, 64)
@@ -232,7 +232,7 @@ def test_a_wrong_setting_is_told_in_one_line(
 def test_too_little_host_memory_is_told_in_one_line(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from profiles.workloads import llama
+    from profiles.workloads import language
 
     def too_large() -> torch.Tensor:
         return torch.empty(1 << 50, dtype=torch.uint8)
@@ -244,17 +244,17 @@ def test_too_little_host_memory_is_told_in_one_line(
         optimizer = torch.optim.SGD(model.parameters())
         return Workload(model=model, optimizer=optimizer, step=too_large)
 
-    monkeypatch.setattr(llama, "build", broken)
+    monkeypatch.setattr(language, "llama", broken)
     with pytest.raises(WorkloadError, match="llama needs more memory than this machine has"):
         built("llama", {}).step()
 
 
 def test_a_full_device_speaks_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    from profiles.workloads import llama
+    from profiles.workloads import language
 
     def full(**settings: Any) -> Workload:
         raise torch.OutOfMemoryError("the device is full")
 
-    monkeypatch.setattr(llama, "build", full)
+    monkeypatch.setattr(language, "llama", full)
     with pytest.raises(torch.OutOfMemoryError, match="the device is full"):
         built("llama", {})

@@ -9,8 +9,8 @@ import torch
 
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import WorkloadSource
-from profiles.workloads import WORKLOADS, build
-from profiles.workloads.build import check
+from profiles.workloads.build import build, check
+from profiles.workloads.catalog import WORKLOADS
 
 SMALLEST = (("size", "32"), ("features", "4"))
 GOOD_FILE = """

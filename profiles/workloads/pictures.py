@@ -1,0 +1,102 @@
+"""Image models (transformers) saying how high in the head a slice of the MNI152 brain lies."""
+
+from typing import NamedTuple, Unpack
+
+import numpy as np
+import torch
+from transformers import (
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from profiles.hooks.workload import Workload
+from profiles.workloads.brain import t1_image
+from profiles.workloads.catalog import PATCH_EDGE
+from profiles.workloads.training_step import HowToTrain, checkpointed, training
+
+CLASSES = 1000
+"""As in ImageNet, so that the model has the size it is known for."""
+LOWEST, HIGHEST = 20, 170
+"""Slices further out show little of the head; the image has 189."""
+HEIGHTS = 10
+
+
+class _Shape(NamedTuple):
+    layers: int
+    width: int
+    heads: int
+
+
+VIT_SHAPES = {
+    "tiny": _Shape(2, 64, 2),
+    "base": _Shape(12, 768, 12),
+    "large": _Shape(24, 1024, 16),
+    "huge": _Shape(32, 1280, 16),
+}
+"""Dosovitskiy et al. 2020, arXiv:2010.11929, table 1."""
+VIT_INNER_PER_WIDTH = 4
+
+
+def resnet50(*, resolution: int, batch: int, **how: Unpack[HowToTrain]) -> Workload:
+    """Returns the training of ResNet-50, He et al. 2015, arXiv:1512.03385."""
+    config = ResNetConfig(depths=[3, 4, 6, 3], layer_type="bottleneck", num_labels=CLASSES)
+    model = ResNetForImageClassification(config)
+    return _classifier_training(model, resolution, batch, **how)
+
+
+def vit(
+    *, size: str, resolution: int, batch: int, checkpointing: str, **how: Unpack[HowToTrain]
+) -> Workload:
+    """Returns the training of a vision transformer."""
+    shape = VIT_SHAPES[size]
+    config = ViTConfig(
+        num_hidden_layers=shape.layers,
+        hidden_size=shape.width,
+        num_attention_heads=shape.heads,
+        intermediate_size=VIT_INNER_PER_WIDTH * shape.width,
+        image_size=resolution,
+        patch_size=PATCH_EDGE,
+        num_labels=CLASSES,
+    )
+    model = checkpointed(ViTForImageClassification(config), checkpointing)
+    return _classifier_training(model, resolution, batch, **how)
+
+
+def _classifier_training(
+    model: torch.nn.Module, resolution: int, batch: int, **how: Unpack[HowToTrain]
+) -> Workload:
+    """The training of a model that takes pictures and returns logits."""
+    pictures, classes = brain_slices(batch, resolution)
+
+    def loss() -> torch.Tensor:
+        logits = model(pixel_values=pictures).logits
+        return torch.nn.functional.cross_entropy(logits, classes)
+
+    return training(model, loss, **how)
+
+
+def brain_slices(count: int, edge: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns pictures and their classes.
+
+    Args:
+        count: How many; from the bottom to the top, evenly spread, each again if there are more
+            than slices.
+        edge: Edge of a picture in pixels.
+
+    Returns:
+        Pictures, float32 [count, 3, edge, edge], whose colours are three neighbouring slices; and
+        classes, int64 [count], of ten heights.
+    """
+    distinct = min(count, HIGHEST - LOWEST)
+    heights = np.linspace(LOWEST, HIGHEST - 1, distinct).astype(np.int64)
+    image = t1_image()
+    image = (image - image.mean()) / image.std()
+    colours = np.stack([image[:, :, heights + offset] for offset in (-1, 0, 1)])
+    classes = (heights - LOWEST) * HEIGHTS // (HIGHEST - LOWEST)
+    slices = torch.tensor(colours.transpose(3, 0, 1, 2).copy())
+    # Drawn larger by torch, not NumPy: large pictures then cost no memory where tensors are fake.
+    pictures = torch.nn.functional.interpolate(slices, size=(edge, edge), mode="bilinear")
+    turn = torch.arange(count) % distinct
+    return pictures[turn], torch.tensor(classes)[turn]
