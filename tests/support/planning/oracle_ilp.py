@@ -42,6 +42,7 @@ def least_stall_by_ilp(profile: Profile, budget_bytes: int) -> int | None:
     return _Model(profile, budget_bytes).solve()
 
 
+# One attribute for each datum and each variable of the model above.
 class _Model:
     def __init__(self, profile: Profile, budget_bytes: int) -> None:
         self.profile = profile
