@@ -16,13 +16,12 @@ acecloud.ai/blog/hbm3e-nvidia-h200-ai-training-inference, likewise; of GH200: da
 movement in the GH200.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from profiles.hardware.op_class import Precision
-from profiles.schema.errors import QuantityError
+from profiles.schema.errors import QuantityError, did_you_mean
 
 GIB = 1 << 30
 BEST_MATMUL_SHARE = 0.80
@@ -31,7 +30,7 @@ BEST_COPY_SHARE = 0.87
 """Likewise. Measured elsewhere: 0.88 (V100), 0.87 (A100 of 40 GB)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cited:
     """A figure and where it stands.
 
@@ -44,31 +43,31 @@ class Cited:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Accelerator:
     """What is known of one accelerator.
 
     Attributes:
         name: What the user types.
         product: The maker's name for it, as torch reports it.
+        link: The usual link to the host: a name of `profiles.hardware.links.LINKS`.
         memory_bytes: Its memory, as sold.
         theory_tflops: Arithmetic by precision, tensor cores where they have it.
         theory_gb_per_s: Rate of its memory.
         theory_source: Where both stand; see [Note: checked figures].
         measured_tflops: The best bf16 matrix product; None where no measurement was found.
         measured_gb_per_s: The best copy within its memory, bytes read plus written; None likewise.
-        link: The usual link to the host: a name of `profiles.hardware.links.LINKS`.
     """
 
     name: str
     product: str
+    link: str
     memory_bytes: int
     theory_tflops: Mapping[Precision, float]
     theory_gb_per_s: float
     theory_source: str
-    measured_tflops: Cited | None
-    measured_gb_per_s: Cited | None
-    link: str
+    measured_tflops: Cited | None = None
+    measured_gb_per_s: Cited | None = None
 
 
 def _tflops(
@@ -82,105 +81,54 @@ def _tflops(
     return MappingProxyType(rates)
 
 
+_HOPPER = _tflops(34.0, 67.0, 989.0, tf32=494.5)
+_AMPERE = _tflops(9.7, 19.5, 312.0, tf32=156.0)
+_VOLTA = _tflops(7.8, 15.7, 125.0, bf16=False)
+_ADA = _tflops(1.3, 82.6, 165.2, tf32=82.6)
+_H200 = "NVIDIA H200 Tensor Core GPU data sheet, SXM"
+_H100 = "NVIDIA H100 Tensor Core GPU data sheet, SXM"
+_GH200 = "NVIDIA GH200 Grace Hopper Superchip data sheet, 96 GB HBM3"
+_A100 = "NVIDIA A100 Tensor Core GPU data sheet, SXM"
+_V100 = "NVIDIA V100 Tensor Core GPU data sheet, SXM2"
+_RTX4090 = "NVIDIA Ada GPU architecture white paper, fp32 accumulate"
 _MAMF = "GitHub stas00/ml-engineering, compute/accelerator, table of achievable matmuls"
-_HOPPER_TFLOPS = _tflops(34.0, 67.0, 989.0, tf32=494.5)
-_AMPERE_TFLOPS = _tflops(9.7, 19.5, 312.0, tf32=156.0)
-_VOLTA_TFLOPS = _tflops(7.8, 15.7, 125.0, bf16=False)
-_VOLTA_COPY = Cited(
-    value=790.0, source="paranumal.com, 2018-02-08: cudaMemcpy on the 16 GB PCIe board"
-)
+_H200_MATMUL = Cited(794.5, f"{_MAMF}: H100 SXM, 'H200 is the same'")
+_H100_MATMUL = Cited(794.5, f"{_MAMF}: H100 SXM")
+_GH200_MATMUL = Cited(828.6, f"{_MAMF}: GH200 SXM of 141 GiB, 900 W")
+_A100_MATMUL = Cited(271.2, f"{_MAMF}: A100 SXM")
+_A100_COPY = Cited(1355.0, "GitHub PTsolvers/gpu-workshop-JuliaCon23#7: memory copy")
+_V100_COPY = Cited(790.0, "paranumal.com, 2018-02-08: cudaMemcpy on the 16 GB PCIe board")
+PCIE3, PCIE4, PCIE5, C2C = "pcie3-x16", "pcie4-x16", "pcie5-x16", "nvlink-c2c-gh200"
 
 _TABLE = (
+    Accelerator("h200", "NVIDIA H200", PCIE5, 141 * 10**9, _HOPPER, 4800.0, _H200, _H200_MATMUL),
     Accelerator(
-        name="h200",
-        product="NVIDIA H200",
-        memory_bytes=141 * 10**9,
-        theory_tflops=_HOPPER_TFLOPS,
-        theory_gb_per_s=4800.0,
-        theory_source="NVIDIA H200 Tensor Core GPU data sheet, SXM",
-        measured_tflops=Cited(value=794.5, source=f"{_MAMF}: H100 SXM, 'H200 is the same'"),
-        measured_gb_per_s=None,
-        link="pcie5-x16",
+        "h100-80gb", "NVIDIA H100 80GB HBM3", PCIE5, 80 * GIB, _HOPPER, 3350.0, _H100, _H100_MATMUL
     ),
     Accelerator(
-        name="h100-80gb",
-        product="NVIDIA H100 80GB HBM3",
-        memory_bytes=80 * GIB,
-        theory_tflops=_HOPPER_TFLOPS,
-        theory_gb_per_s=3350.0,
-        theory_source="NVIDIA H100 Tensor Core GPU data sheet, SXM",
-        measured_tflops=Cited(value=794.5, source=f"{_MAMF}: H100 SXM"),
-        measured_gb_per_s=None,
-        link="pcie5-x16",
+        "gh200-96gb", "NVIDIA GH200 480GB", C2C, 96 * 10**9, _HOPPER, 4000.0, _GH200, _GH200_MATMUL
     ),
     Accelerator(
-        name="gh200-96gb",
-        product="NVIDIA GH200 480GB",
-        memory_bytes=96 * 10**9,
-        theory_tflops=_HOPPER_TFLOPS,
-        theory_gb_per_s=4000.0,
-        theory_source="NVIDIA GH200 Grace Hopper Superchip data sheet, 96 GB HBM3",
-        measured_tflops=Cited(value=828.6, source=f"{_MAMF}: GH200 SXM of 141 GiB, 900 W"),
-        measured_gb_per_s=None,
-        link="nvlink-c2c-gh200",
+        "a100-80gb", "NVIDIA A100-SXM4-80GB", PCIE4, 80 * GIB, _AMPERE, 2039.0, _A100, _A100_MATMUL
     ),
     Accelerator(
-        name="a100-80gb",
-        product="NVIDIA A100-SXM4-80GB",
-        memory_bytes=80 * GIB,
-        theory_tflops=_AMPERE_TFLOPS,
-        theory_gb_per_s=2039.0,
-        theory_source="NVIDIA A100 Tensor Core GPU data sheet, SXM",
-        measured_tflops=Cited(value=271.2, source=f"{_MAMF}: A100 SXM"),
-        measured_gb_per_s=None,
-        link="pcie4-x16",
+        "a100-40gb",
+        "NVIDIA A100-SXM4-40GB",
+        PCIE4,
+        40 * GIB,
+        _AMPERE,
+        1555.0,
+        _A100,
+        _A100_MATMUL,
+        _A100_COPY,
     ),
     Accelerator(
-        name="a100-40gb",
-        product="NVIDIA A100-SXM4-40GB",
-        memory_bytes=40 * GIB,
-        theory_tflops=_AMPERE_TFLOPS,
-        theory_gb_per_s=1555.0,
-        theory_source="NVIDIA A100 Tensor Core GPU data sheet, SXM",
-        measured_tflops=Cited(value=271.2, source=f"{_MAMF}: A100 SXM"),
-        measured_gb_per_s=Cited(
-            value=1355.0, source="GitHub PTsolvers/gpu-workshop-JuliaCon23#7: memory copy"
-        ),
-        link="pcie4-x16",
+        "v100-32gb", "Tesla V100-SXM2-32GB", PCIE3, 32 * GIB, _VOLTA, 900.0, _V100, None, _V100_COPY
     ),
     Accelerator(
-        name="v100-32gb",
-        product="Tesla V100-SXM2-32GB",
-        memory_bytes=32 * GIB,
-        theory_tflops=_VOLTA_TFLOPS,
-        theory_gb_per_s=900.0,
-        theory_source="NVIDIA V100 Tensor Core GPU data sheet, SXM2",
-        measured_tflops=None,
-        measured_gb_per_s=_VOLTA_COPY,
-        link="pcie3-x16",
+        "v100-16gb", "Tesla V100-SXM2-16GB", PCIE3, 16 * GIB, _VOLTA, 900.0, _V100, None, _V100_COPY
     ),
-    Accelerator(
-        name="v100-16gb",
-        product="Tesla V100-SXM2-16GB",
-        memory_bytes=16 * GIB,
-        theory_tflops=_VOLTA_TFLOPS,
-        theory_gb_per_s=900.0,
-        theory_source="NVIDIA V100 Tensor Core GPU data sheet, SXM2",
-        measured_tflops=None,
-        measured_gb_per_s=_VOLTA_COPY,
-        link="pcie3-x16",
-    ),
-    Accelerator(
-        name="rtx4090",
-        product="NVIDIA GeForce RTX 4090",
-        memory_bytes=24 * GIB,
-        theory_tflops=_tflops(1.3, 82.6, 165.2, tf32=82.6),
-        theory_gb_per_s=1008.0,
-        theory_source="NVIDIA Ada GPU architecture white paper, fp32 accumulate",
-        measured_tflops=None,
-        measured_gb_per_s=None,
-        link="pcie4-x16",
-    ),
+    Accelerator("rtx4090", "NVIDIA GeForce RTX 4090", PCIE4, 24 * GIB, _ADA, 1008.0, _RTX4090),
 )
 
 ACCELERATORS: Mapping[str, Accelerator] = MappingProxyType({entry.name: entry for entry in _TABLE})
@@ -195,8 +143,7 @@ def accelerator_named(name: str) -> Accelerator:
     """
     if name in ACCELERATORS:
         return ACCELERATORS[name]
-    near = difflib.get_close_matches(name.lower(), ACCELERATORS, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(ACCELERATORS)}."
+    hint = did_you_mean(name, ACCELERATORS, f"There are {', '.join(ACCELERATORS)}.")
     raise QuantityError(
         f"there is no device {name!r} to estimate for. {hint} On 'cpu' and 'cuda' steps are run."
     )

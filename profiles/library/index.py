@@ -1,11 +1,10 @@
 """What the library holds, read without opening its profiles. Needs no torch."""
 
-import difflib
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
-from profiles.schema.errors import FileError
+from profiles.schema.errors import FileError, did_you_mean
 from profiles.schema.files import Count, FileRecord, Microseconds, Record, read_file
 from profiles.schema.profile import Provenance
 
@@ -97,6 +96,5 @@ def profile_path(given: Path) -> Path:
     names = [entry.name for entry in read_index().entries]
     if name in names:
         return folder() / f"{name}{ENDING}"
-    near = difflib.get_close_matches(name.lower(), names, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "'plan library' lists what there is."
+    hint = did_you_mean(name, names, "'plan library' lists what there is.")
     raise FileError(f"the library has no profile {name!r}. {hint}")

@@ -1,7 +1,8 @@
 """The one family of errors a user can meet: one line, what to do next, exit code 2."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -53,6 +54,12 @@ class PlanMismatchError(SwapplanError):
 
 class WorkerError(SwapplanError):
     """A data-parallel worker failed, was killed, or no longer answers the others."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Returns what to say of an unknown name: the nearest names, or something else without any."""
+    near = difflib.get_close_matches(name.lower(), known, n=3)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise
 
 
 _CONTROLS = re.compile(

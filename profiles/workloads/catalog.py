@@ -78,7 +78,7 @@ _TABLE = (
             whole_number(
                 "features", "32", smallest=4, largest=128, what="channels of the first level"
             ),
-            word("network", BASIC_UNET, BASIC_UNET, DYN_UNET, what="(nnU-Net's)"),
+            word("network", BASIC_UNET, (BASIC_UNET, DYN_UNET), "(nnU-Net's)"),
             batch("1", 64),
             *how_to_train(ADAM, "0.001"),
         ),
@@ -94,7 +94,7 @@ _TABLE = (
         summary="Vision transformer (transformers), patches of 16 pixels, on slices of the brain",
         module="profiles.workloads.pictures",
         settings=(
-            word("size", "base", "tiny", "base", "large", "huge"),
+            word("size", "base", ("tiny", "base", "large", "huge")),
             resolution(2048, PATCH_EDGE),
             batch("8", 4096),
             *how_to_train(ADAMW, "0.0001"),
@@ -106,7 +106,7 @@ _TABLE = (
         summary="GPT-2 (transformers) writing Python, learnt from the standard library's bytes",
         module="profiles.workloads.language",
         settings=(
-            word("size", "small", "tiny", "small", "medium", "large", "xl"),
+            word("size", "small", ("tiny", "small", "medium", "large", "xl")),
             sequence("256", 1024),
             batch("2", 1024),
             DROPOUT,
@@ -119,7 +119,7 @@ _TABLE = (
         summary="BERT (transformers) restoring masked bytes of the standard library's sources",
         module="profiles.workloads.language",
         settings=(
-            word("size", "base", "tiny", "base", "large"),
+            word("size", "base", ("tiny", "base", "large")),
             sequence("128", 512),
             batch("4", 4096),
             DROPOUT,
@@ -132,10 +132,10 @@ _TABLE = (
         summary="Llama (transformers) writing Python, learnt from the standard library's bytes",
         module="profiles.workloads.language",
         settings=(
-            word("size", "tiny", "tiny", "1b", "3b", "7b", "8b", "13b"),
+            word("size", "tiny", ("tiny", "1b", "3b", "7b", "8b", "13b")),
             sequence("256", 131_072),
             batch("1", 1024),
-            word("dtype", BF16, BF16, FP32, what="(of parameters, gradients and activations)"),
+            word("dtype", BF16, (BF16, FP32), "(of parameters, gradients and activations)"),
             *how_to_train(ADAMW, "0.0003"),
             CHECKPOINTING,
         ),

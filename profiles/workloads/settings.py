@@ -84,7 +84,7 @@ def whole_number(
     )
 
 
-def word(name: str, default: str, *words: str, what: str = "") -> Setting:
+def word(name: str, default: str, words: Sequence[str], what: str = "") -> Setting:
     """Returns a setting that is one word of a few, with a remark about them."""
     allowed = f"one of {', '.join(words)}{what and f' {what}'}"
     return Setting(
@@ -129,7 +129,7 @@ def how_to_train(optimizer: str, learning_rate: str) -> tuple[Setting, ...]:
     kinds = (ADAM, ADAMW, MOMENTUM, SGD)
     states = "(two, two, one and no state per parameter)"
     return (
-        word("optimizer", optimizer, *kinds, what=states),
+        word("optimizer", optimizer, kinds, states),
         Setting(
             name="learning_rate",
             default=learning_rate,
@@ -139,8 +139,8 @@ def how_to_train(optimizer: str, learning_rate: str) -> tuple[Setting, ...]:
         word(
             "precision",
             FP32,
-            *(FP32, BF16, FP16),
-            what=f"(autocast in forward; {FP16} with a GradScaler; {FP32} is none)",
+            (FP32, BF16, FP16),
+            f"(autocast in forward; {FP16} with a GradScaler; {FP32} is none)",
         ),
         # No number that `--grow` takes: a step of more batches is longer, not larger.
         replace(
@@ -155,8 +155,8 @@ def how_to_train(optimizer: str, learning_rate: str) -> tuple[Setting, ...]:
 CHECKPOINTING = word(
     "checkpointing",
     NO,
-    *(NO, YES),
-    what="(each block is computed again in backward instead of kept)",
+    (NO, YES),
+    "(each block is computed again in backward instead of kept)",
 )
 DROPOUT = Setting(
     name="dropout",
