@@ -13,10 +13,10 @@ from planner.heuristics.heuristic import (
     Heuristic,
     HeuristicPlan,
     KnownFrom,
-    RuledSwap,
     heuristic_plan,
 )
 from planner.heuristics.task import Task
+from planner.problem.timed_swap import TimedSwap
 
 MIN_BYTES = 5 * 2**20
 BUDGET_SHARE = 0.9
@@ -26,7 +26,7 @@ def _plan(task: Task) -> HeuristicPlan:
     return heuristic_plan(_swaps(task))
 
 
-def _swaps(task: Task) -> Iterator[RuledSwap]:
+def _swaps(task: Task) -> Iterator[TimedSwap]:
     problem = task.problem
     offloaded = {i: task.gaps[i].first_slot for i in _offloaded(task)}
     free = FreeBytes(problem, offloaded, int(BUDGET_SHARE * problem.budget_bytes))
@@ -37,7 +37,7 @@ def _swaps(task: Task) -> Iterator[RuledSwap]:
         while slot < gap.next_use_slot and problem.elapsed_us[slot + 1] <= covered_us:
             slot += 1
         free.give(-gap.size_bytes, slot, gap.next_use_slot)
-        yield RuledSwap(i, gap.first_slot, gap.first_slot, slot, gap.next_use_slot)
+        yield task.swap(i, gap.first_slot, slot)
 
 
 def _offloaded(task: Task) -> tuple[int, ...]:

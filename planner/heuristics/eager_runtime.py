@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.heuristics.heuristic import HeuristicPlan, RuledSwap, heuristic_plan
+from planner.heuristics.heuristic import HeuristicPlan, heuristic_plan
 from planner.plan.lanes import Direction, LaneLoad, lane_clock, link_load
 from planner.problem.problem import Problem
+from planner.problem.timed_swap import TimedSwap
 
 
 class Intent(NamedTuple):
@@ -88,10 +89,10 @@ class _Walk:
         self.release_slot: dict[int, int] = {}
         self.in_slot: dict[int, int] = {}
         self.wasted: set[int] = set()
-        self.swaps: list[RuledSwap] = []
+        self.swaps: list[TimedSwap] = []
         self.now_us = self.waited_us = 0.0
 
-    def step(self) -> list[RuledSwap]:
+    def step(self) -> list[TimedSwap]:
         """Walks one step and returns the swaps that end in it."""
         self.begin_slot += self.problem.slot_count
         self.begin_us += self.problem.compute_us
@@ -221,7 +222,9 @@ class _Walk:
                 in_slot = self.in_slot.pop(i)
                 self.take_bytes(in_slot, t, -self.size_bytes(i))
                 anchors = (self.out_slot[i], self.release_slot[i], in_slot, t)
-                self.swaps.append(RuledSwap(i, *(slot - self.shift[i] for slot in anchors)))
+                out, release, back, awaited = (slot - self.shift[i] for slot in anchors)
+                storage = self.problem.gaps[i].storage
+                self.swaps.append(TimedSwap(i, storage, out, release, back, awaited))
 
     def end_us(self, direction: Direction, i: int) -> float:
         return self.clock.end_us(direction, self.problem.gaps[i].storage, self.now_us)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from planner.heuristics.heuristic import RuledSwap
 from planner.heuristics.task import Task
 from planner.problem.problem import Problem
+from planner.problem.timed_swap import TimedSwap
 
 ChooseVictim = Callable[[int, Sequence[int]], int]
 """From the bytes missing and the gaps whose storages are resident and idle, the one to evict."""
@@ -135,7 +135,7 @@ def fetched_early(
     evicted: Mapping[int, int],
     swap_out_slot: Callable[[int], int],
     prefetch_slot: Callable[[int], int],
-) -> Iterator[RuledSwap]:
+) -> Iterator[TimedSwap]:
     """Yields the swaps of evicted storages, each back as early as memory allows.
 
     Args:
@@ -150,4 +150,4 @@ def fetched_early(
         earliest_slot = max(prefetch_slot(i), evicted[i] + 1)
         in_slot = free.first_with_room(gap.size_bytes, earliest_slot, gap.next_use_slot)
         free.give(-gap.size_bytes, in_slot, gap.next_use_slot)
-        yield RuledSwap(i, swap_out_slot(i), evicted[i], in_slot, gap.next_use_slot)
+        yield task.swap(i, evicted[i], in_slot, swap_out_slot=swap_out_slot(i))

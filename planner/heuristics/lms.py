@@ -20,7 +20,6 @@ from planner.heuristics.heuristic import (
     Heuristic,
     HeuristicPlan,
     KnownFrom,
-    RuledSwap,
     heuristic_plan,
 )
 from planner.heuristics.task import Task
@@ -168,12 +167,10 @@ def _pytorch(task: Task) -> HeuristicPlan:
             return min(enough, key=lambda i: task.gaps[i].size_bytes)
         return min(idle, key=lambda i: task.gaps[i].first_slot)
 
-    def swap(i: int, slot: int) -> RuledSwap:
-        gap = task.gaps[i]
-        return RuledSwap(i, gap.first_slot, slot, gap.next_use_slot, gap.next_use_slot)
-
     evicted = evictions(task, range(len(task.gaps)), best_fit)
-    return heuristic_plan(swap(i, slot) for i, slot in evicted.items())
+    return heuristic_plan(
+        task.swap(i, slot, task.gaps[i].next_use_slot) for i, slot in evicted.items()
+    )
 
 
 TFLMS_V1 = Heuristic(

@@ -9,6 +9,7 @@ from planner.plan.plan import Boundary
 from planner.problem.build_problem import problem_of
 from planner.problem.gaps import Gap, candidate_gaps
 from planner.problem.problem import Problem
+from planner.problem.timed_swap import TimedSwap
 from profiles.schema.profile import Link, Profile, StorageKind
 
 
@@ -54,6 +55,26 @@ class Task:
             for i, gap in enumerate(self.gaps)
             if self.kind(i) is StorageKind.ACTIVATION
             and gap.first_slot <= turn <= gap.next_use_slot
+        )
+
+    def swap(
+        self,
+        i: int,
+        release_slot: int,
+        swap_in_slot: int,
+        *,
+        swap_out_slot: int | None = None,
+        await_slot: int | None = None,
+    ) -> TimedSwap:
+        """Returns the swap of a gap, over all of it unless other anchors are named."""
+        gap = self.gaps[i]
+        return TimedSwap(
+            gap=i,
+            storage=gap.storage,
+            swap_out_slot=gap.first_slot if swap_out_slot is None else swap_out_slot,
+            release_slot=release_slot,
+            swap_in_slot=swap_in_slot,
+            await_slot=gap.next_use_slot if await_slot is None else await_slot,
         )
 
     def latest_start_slot(self, i: int) -> int:

@@ -10,11 +10,11 @@ from planner.heuristics.heuristic import (
     Heuristic,
     HeuristicPlan,
     KnownFrom,
-    RuledSwap,
     Streams,
     heuristic_plan,
 )
 from planner.heuristics.task import Task
+from planner.problem.timed_swap import TimedSwap
 
 MAX_FWD_STASH = 5
 
@@ -28,13 +28,15 @@ def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> HeuristicP
     waits stand at the end of the forward graph. One stream carries both directions.
     """
 
-    def swaps() -> Iterator[RuledSwap]:
+    def swaps() -> Iterator[TimedSwap]:
         reload_slots = _reload_slots(task)
         for i in task.activations():
             gap = task.gaps[i]
             if release_slot(i) < gap.next_use_slot:
                 in_slot = max(reload_slots[i], release_slot(i) + 1)
-                yield RuledSwap(i, gap.first_slot, release_slot(i), in_slot, gap.next_use_slot)
+                yield TimedSwap(
+                    i, gap.storage, gap.first_slot, release_slot(i), in_slot, gap.next_use_slot
+                )
 
     return heuristic_plan(swaps(), Streams.ONE_FOR_BOTH)
 
@@ -68,7 +70,7 @@ def _reload_slots(task: Task) -> dict[int, int]:
     return dict.fromkeys(task.activations(), step.turn_slot) | placed
 
 
-def _torchtitan(task: Task) -> Iterator[RuledSwap]:
+def _torchtitan(task: Task) -> Iterator[TimedSwap]:
     """The largest activations, one layer ahead, one layer behind.
 
     As merged in pytorch/torchtitan, which was read. Of the activations that backward reads, the
@@ -87,10 +89,12 @@ def _torchtitan(task: Task) -> Iterator[RuledSwap]:
         ahead = layers[max(0, step.layer_at(gap.next_use_slot) - 1)]
         in_slot = min(max(ahead.first_slot, release_slot + 1), gap.next_use_slot)
         if release_slot < gap.next_use_slot:
-            yield RuledSwap(i, gap.first_slot, release_slot, in_slot, gap.next_use_slot)
+            yield TimedSwap(
+                i, gap.storage, gap.first_slot, release_slot, in_slot, gap.next_use_slot
+            )
 
 
-def _torchtune(task: Task) -> Iterator[RuledSwap]:
+def _torchtune(task: Task) -> Iterator[TimedSwap]:
     """torchtune's OffloadActivations: every saved tensor, with a stash of the last five.
 
     As in the code of torchtune (`training/_activation_offloading.py`), which was read. Every saved
@@ -104,7 +108,9 @@ def _torchtune(task: Task) -> Iterator[RuledSwap]:
     for (_, i), (later_slot, _) in zip(packed, packed[MAX_FWD_STASH:], strict=False):
         gap = task.gaps[i]
         release_slot = max(gap.first_slot, later_slot)
-        yield RuledSwap(i, gap.first_slot, release_slot, gap.next_use_slot, gap.next_use_slot)
+        yield TimedSwap(
+            i, gap.storage, gap.first_slot, release_slot, gap.next_use_slot, gap.next_use_slot
+        )
 
 
 def _packed_slot(task: Task, i: int) -> int:

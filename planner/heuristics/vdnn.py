@@ -15,10 +15,10 @@ from planner.heuristics.heuristic import (
     Heuristic,
     HeuristicPlan,
     KnownFrom,
-    RuledSwap,
     heuristic_plan,
 )
 from planner.heuristics.task import Task
+from planner.problem.timed_swap import TimedSwap
 
 SOURCE = "Rhu et al. 2016, arXiv:1602.08124"
 SIMPLIFIED = (
@@ -44,7 +44,7 @@ def _is_read_by_heavy(task: Task, i: int) -> bool:
     )
 
 
-def _swaps(task: Task, offloaded: Iterable[int]) -> Iterator[RuledSwap]:
+def _swaps(task: Task, offloaded: Iterable[int]) -> Iterator[TimedSwap]:
     layers = task.step.layers
     releases = {i: layers[task.step.layer_at(task.gaps[i].first_slot)].end_slot for i in offloaded}
     moved = [i for i, slot in releases.items() if slot < task.gaps[i].next_use_slot]
@@ -56,7 +56,7 @@ def _swaps(task: Task, offloaded: Iterable[int]) -> Iterator[RuledSwap]:
             layer = layers[prefetches[i]]
             in_slot = max(layer.first_slot, releases[i] + 1)
             await_slot = max(layer.end_slot, in_slot)
-        yield RuledSwap(i, gap.first_slot, releases[i], in_slot, await_slot)
+        yield task.swap(i, releases[i], in_slot, await_slot=await_slot)
 
 
 def _prefetches(task: Task, moved: Iterable[int]) -> dict[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from planner.heuristics.heuristic import HeuristicPlan, RuledSwap, held_bytes, timeline
+from planner.heuristics.heuristic import HeuristicPlan, held_bytes, timeline
 from planner.heuristics.step_view import StepView
 from planner.heuristics.swapadvisor import SWAPADVISOR
 from planner.heuristics.task import Task
@@ -62,9 +62,7 @@ def published_timing(problem: Problem, published: HeuristicPlan) -> Timing:
     waited = _waited_for(problem, late)
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
-        trips=tuple(
-            TimedSwap(trip.gap, problem.gaps[trip.gap].storage, *trip[-4:]) for trip in late
-        ),
+        trips=late,
         waits=tuple(
             Wait(t, waited[t], stall_us) for t, stall_us in enumerate(stalls_us) if stall_us > 0
         ),
@@ -88,7 +86,7 @@ def _as_published(published: HeuristicPlan) -> Draft:
     return Draft(frozenset(holds), QUICK_POLICIES[0], holds)
 
 
-def _waited_for(problem: Problem, trips: tuple[RuledSwap, ...]) -> dict[int, int]:
+def _waited_for(problem: Problem, trips: tuple[TimedSwap, ...]) -> dict[int, int]:
     """For each slot whose anchor may wait, a gap whose copy is waited for there."""
     slots = {trip.release_slot % problem.slot_count: trip.gap for trip in trips}
     return slots | {trip.await_slot % problem.slot_count: trip.gap for trip in trips}

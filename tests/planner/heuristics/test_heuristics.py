@@ -17,7 +17,6 @@ from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import (
     Heuristic,
     HeuristicPlan,
-    RuledSwap,
     Streams,
     held_bytes,
     one_stream_stall_us,
@@ -39,6 +38,7 @@ from planner.heuristics.torch_offload import (
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Proof
+from planner.problem.timed_swap import TimedSwap
 from planner.search import warm_starts
 from planner.search.list_scheduler import schedule_swaps
 from planner.studies.checkpointing import full_checkpointing
@@ -86,7 +86,7 @@ def heavy(profile: Profile, *ops: int) -> Profile:
 def trips(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
     """What a rule does: storage, swap-out, release, swap-in, await."""
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
-    return [(asked.gaps[t.gap].storage, *t[1:]) for t in heuristic.rule(asked).swaps]
+    return [t[1:-1] for t in heuristic.rule(asked).swaps]
 
 
 def stall_us(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> float:
@@ -322,7 +322,7 @@ def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
     x, y = activation("x", 6, 0, 5), activation("y", 6, 3, 9)
     profile = steps_of_ten(10, [x, y])
     problem = task(profile, 100).problem
-    one_way = HeuristicPlan((RuledSwap(0, 1, 2, 4, 5), RuledSwap(1, 4, 5, 8, 9)))
+    one_way = HeuristicPlan((TimedSwap(0, 0, 1, 2, 4, 5), TimedSwap(1, 1, 4, 5, 8, 9)))
     assert own_stall_us(problem, one_way) == 0
     assert own_stall_us(problem, replace(one_way, streams=Streams.ONE_FOR_BOTH)) == 2
 
@@ -418,7 +418,7 @@ def reference_us(profile: Profile, asked: Task, theirs: HeuristicPlan) -> float:
     count = len(profile.slots)
     moves = []
     for t in theirs.swaps:
-        out, release, swap_in, awaited = (slot % count for slot in t[1:])
+        out, release, swap_in, awaited = (slot % count for slot in t[2:-1])
         moves.append(Trip(asked.gaps[t.gap].storage, out, release, swap_in, awaited))
     slots_us = [slot.duration_us for slot in profile.slots]
     return sum(simulate(slots_us, sizes, moves, profile.link).stall_us)
