@@ -2,7 +2,7 @@
 
 from profiles.hardware.links import CUSTOM, MEASURED, link_named
 from profiles.schema.errors import QuantityError
-from profiles.schema.profile import Link, Provenance
+from profiles.schema.profile import CUDA, Link, Provenance
 from profiles.schema.units import parse_rate_bytes_per_us
 
 
@@ -13,7 +13,7 @@ def is_to_be_measured(device: str, name: str | None, d2h: str | None, h2d: str |
     """
     if d2h is not None or h2d is not None:
         return False
-    return name == MEASURED or (name is None and device == "cuda")
+    return name == MEASURED or (name is None and device == CUDA)
 
 
 def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | None) -> Link:

@@ -53,6 +53,7 @@ from profiles.schema.checks import verified
 from profiles.schema.errors import WorkloadError
 from profiles.schema.files import CREATED_BY, VERSION
 from profiles.schema.profile import (
+    CUDA,
     Link,
     Profile,
     Provenance,
@@ -160,7 +161,7 @@ def estimate(
             calls the optimizer.
     """
     tell = progress or silent
-    device = torch.device("cuda", 0) if target.device.kind == "cuda" else torch.device("cpu")
+    device = torch.device("cuda", 0) if target.device.kind == CUDA else torch.device("cpu")
     tell("building without memory", 0, 1)
     workload, tensors = build_hollow(build, device)
     workload = workload.held()

@@ -23,7 +23,7 @@ from types import MappingProxyType
 from profiles.estimating.op_cost import OpCost
 from profiles.hardware.accelerators import BEST_COPY_SHARE, BEST_MATMUL_SHARE, Accelerator
 from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass, Precision
-from profiles.schema.profile import Device
+from profiles.schema.profile import CUDA, Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ CLASS_SHARES: Mapping[OpClass, float] = MappingProxyType(
 def target_of(accelerator: Accelerator) -> Target:
     """Returns what `estimate` needs to know of an accelerator."""
     device = Device(
-        kind="cuda",
+        kind=CUDA,
         name=accelerator.product,
         memory_bytes=accelerator.memory_bytes,
         compute_threads=0,

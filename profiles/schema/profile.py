@@ -20,8 +20,9 @@ from profiles.schema.link import MethodRate, Sharing
 from profiles.schema.memory import slot_memory
 from profiles.schema.model_description import ModelDescription
 
-BEGIN = "begin"
-END = "end"
+BEGIN, END = "begin", "end"
+CPU, CUDA = "cpu", "cuda"
+"""Kinds of device: the emulated accelerator, and a GPU."""
 
 
 class StorageKind(StrEnum):
@@ -221,7 +222,7 @@ class Device(Record):
     """Where the step ran.
 
     Attributes:
-        kind: The torch device type.
+        kind: The torch device type: `CPU` or `CUDA`.
         name: The processor's own name.
         memory_bytes: Its memory.
         compute_threads: Threads the ops ran on (the `cpu` device); 0 on others.

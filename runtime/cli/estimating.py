@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 from profiles.schema.errors import QuantityError
+from profiles.schema.profile import CPU, CUDA
 
 if TYPE_CHECKING:
     from profiles.schema.profile import Link, Profile, WorkloadSource
     from profiles.schema.progress import Progress
     from runtime.cli.recording import HowToRecord
 
-RECORDED = ("cpu", "cuda")
+RECORDED = (CPU, CUDA)
 """The devices of this machine; every other name is an accelerator to estimate for."""
 
 

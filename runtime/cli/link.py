@@ -6,8 +6,9 @@ import typer
 
 from planner.cli.output import print_table, progress_bars
 from planner.report.text import sharing_text
+from profiles.schema.profile import CPU, CUDA
 from profiles.schema.units import rate_text, size_text, time_text
-from runtime.cli.recording import CPU, CUDA, ready_device
+from runtime.cli.recording import ready_device
 
 if TYPE_CHECKING:
     from profiles.schema.link import CopyMethod

@@ -15,8 +15,9 @@ from planner.cli.options import (
     parse_settings,
 )
 from planner.cli.output import progress_bars, wrote
+from profiles.schema.profile import CPU
 from runtime.cli.estimating import check_estimates, estimate_step, is_estimated, usual_link
-from runtime.cli.recording import CPU, HowToRecord, read_limit_bytes, record_step
+from runtime.cli.recording import HowToRecord, read_limit_bytes, record_step
 
 
 def profile(

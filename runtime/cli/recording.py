@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from profiles.schema.errors import QuantityError
+from profiles.schema.profile import CPU, CUDA
 from profiles.schema.units import parse_size_bytes
 
 if TYPE_CHECKING:
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from profiles.hooks.workload import Workload
     from profiles.schema.profile import Link, Profile, WorkloadSource
     from profiles.schema.progress import Progress
-
-CPU = "cpu"
-CUDA = "cuda"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.recording.recorded_profile import device_of
 from profiles.schema.errors import PlanMismatchError, WorkloadError
+from profiles.schema.profile import CPU, CUDA
 from profiles.schema.progress import Progress, silent
 from runtime.host.host_memory import check_pools_fit
 from runtime.proof.limited_device import (
@@ -91,7 +92,7 @@ def prove(
     if fault is not None:
         raise PlanMismatchError(fault)
     check_pools_fit(plan.host_pool_bytes)
-    if plan.device.kind == "cpu":
+    if plan.device.kind == CPU:
         torch.set_num_threads(threads or plan.device.compute_threads)
     device = device or _device_of(plan)
     turns = timed_steps if device.in_host_memory else 0
@@ -110,7 +111,7 @@ def prove(
 
 
 def _device_of(plan: Plan) -> LimitedDevice:
-    if plan.device.kind == "cuda":
+    if plan.device.kind == CUDA:
         return LimitedGpu(torch.device("cuda", torch.cuda.current_device()))
     return LimitedEmulator()
 

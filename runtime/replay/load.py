@@ -13,6 +13,7 @@ from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import bare_module, bare_optimizer, foreign_optimizer_fault
 from profiles.schema.errors import FileError, PlanMismatchError
 from profiles.schema.model_description import ModelDescription, first_difference
+from profiles.schema.profile import CPU, CUDA
 from runtime.replay.lookup import unheld_name
 from runtime.replay.profiler_ranges import Ranges
 from runtime.replay.replay import Replay
@@ -128,7 +129,7 @@ def load_on_first(path: Path | str) -> LoadedPlan:
 
 def device_fault(plan: Plan) -> str | None:
     """Says why a plan cannot be replayed whatever the model; None if its device can be had."""
-    if plan.device.kind == "cpu" or (plan.device.kind == "cuda" and torch.cuda.is_available()):
+    if plan.device.kind == CPU or (plan.device.kind == CUDA and torch.cuda.is_available()):
         return None
     return (
         f"The plan is for device {plan.device.kind!r} ({plan.device.name}), which this machine "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from planner.plan.plan import Plan
+from profiles.schema.profile import CPU
 from profiles.schema.units import size_text, time_text
 from runtime.storage.memory_curve import MemoryDifference
 
@@ -119,7 +120,7 @@ def _per_step_text(plan: Plan, replayed: Sequence[StepStatistics]) -> str:
         f"{size_text(typical(lambda step: step.d2h_bytes))} out",
         f"{size_text(typical(lambda step: step.h2d_bytes))} in",
     ]
-    if plan.device.kind == "cpu":
+    if plan.device.kind == CPU:
         texts.append(f"stall {time_text(typical(lambda step: step.stall_us))}")
     return f"per step, median of {len(replayed)} measured: {', '.join(texts)}"
 
