@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -25,7 +24,7 @@ from profiles.schema.profile import Op, Storage
 from profiles.schema.units import size_text_down, size_text_up
 from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
 from runtime.beyond_capacity.retry_after_oom import SecondTry
-from runtime.lanes.make_lane import host_pool, unpaced_lane
+from runtime.lanes.copy_device import copy_device
 from runtime.storage.accountant import Accountant
 
 
@@ -78,12 +77,13 @@ class LimitedSteps:
         self._workload = workload.held()
         self._tools = tools
         self._device = device_of(workload.model)
+        copies_on = copy_device(self._device)
         self._accountant = Accountant(self._device, limit_bytes)
         self._accountant.count_owned(self._owned())
         if limit_bytes is None:
-            self._accountant.budget_bytes = self._accountant.live_bytes + _free_bytes(self._device)
-        self._d2h, self._h2d = (unpaced_lane(self._device, direction) for direction in Direction)
-        shelf = HostFreeList(partial(host_pool, self._device))
+            self._accountant.budget_bytes = self._accountant.live_bytes + copies_on.free_bytes()
+        self._d2h, self._h2d = map(copies_on.lane, Direction)
+        shelf = HostFreeList(copies_on.host_pool)
         self._swap = OnlineSwap(
             self._device, self._accountant, d2h=self._d2h, h2d=self._h2d, shelf=shelf
         )
@@ -176,18 +176,6 @@ class _TraceThenSwap:
         """Tells both; see `profiles.hooks.anchors`."""
         self._trace.on_anchor(key, shown)
         self._swap.at_anchor()
-
-
-def _free_bytes(device: torch.device) -> int:
-    """What the device has left for this process, its allocator's spare blocks included."""
-    if device.type != "cuda":
-        raise CapacityError(
-            f"The {device.type!r} device is emulated and has no capacity of its own. Say which is "
-            "meant with --limit, such as --limit 300MiB."
-        )
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    spare_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free_bytes + spare_bytes
 
 
 def _bring_back(swap: OnlineSwap) -> None:

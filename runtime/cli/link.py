@@ -30,8 +30,7 @@ def link(
     """Measures copies to and from the host: each way, both at once, by size."""
     with progress_bars() as progress:
         progress("loading torch", 0, 1)
-        from runtime.measure.kernels import measure_methods
-        from runtime.measure.link import link_from, measure_link
+        from runtime.measure.link import link_from, measure_link, measure_methods
 
         at_hand = ready_device(device)
         rows = measure_link(at_hand, progress=progress)

@@ -66,7 +66,7 @@ def pack_share(
     bits          0 ... 3|4  ...  7|8 ...  11|   12    |    13
 
     [Note: stray bools] A byte that is neither 0 nor 1 counts as true, as it does in an op, but it
-    comes back as 1. So that nobody takes this for exact, such a byte also sets the flag. The
+    comes back as 1. So that such a copy is not taken for exact, it also sets the flag. The
     bits above the last bool of the last byte are 0.
     """
     words = 0

@@ -12,7 +12,7 @@ from runtime.kernels.access import (
     store_4,
     store_16,
 )
-from runtime.kernels.batch import ROW_BYTES, WORD_BYTES
+from runtime.kernels.job import ROW_BYTES, WORD_BYTES
 
 
 @device

@@ -1,76 +1,99 @@
-"""Carries copies by the kernels' source as the processor executes it: on the emulated device."""
+"""Carries copies by the kernels' source as the processor executes it, on the emulated device.
+
+A kernel itself only asks the device which thread it is, so what runs here are the functions it
+hands that to: thread after thread, block after block. They run without the interpreter lock: a lane
+copies while compute computes.
+"""
 
 import ctypes
 from array import array
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from profiles.schema.errors import SwapplanError
-from runtime.kernels.batch import ROW_WORDS, BatchTable
-from runtime.kernels.carrier import KernelCarrier
-from runtime.kernels.compile import INSTALL
-from runtime.kernels.job import CopyJob, Grid
+import numba
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from runtime.kernels.bitpacked import pack_share, unpack_share
+from runtime.kernels.carrier import KernelCarrier, KernelLauncher
+from runtime.kernels.contiguous import copy_rows, copy_share
+from runtime.kernels.job import ROW_WORDS, BatchTable, CopyJob, Grid, Kernel
+from runtime.kernels.sources import relinked
 
 WARM_UP_BYTES = 64
 ONE_THREAD = 1
 """A lane is one thread: it walks alone over what a grid would share."""
 
+_COMPILED: dict[Any, Any] = {}
+
+
+def _one_by_one(share: Any) -> Any:
+    compiled = relinked(share, numba.njit, _COMPILED)
+
+    @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+    def run(first: int, threads: int, arguments: Any) -> None:
+        for thread in range(first, threads):
+            compiled(thread, threads, *arguments)
+
+    return run
+
+
+_COPY, _PACK, _UNPACK = map(_one_by_one, (copy_share, pack_share, unpack_share))
+_copy_rows = relinked(copy_rows, numba.njit, _COMPILED)
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def _batch(blocks: int, threads: int, table: int, rows: int) -> None:
+    for block in range(blocks):
+        for thread in range(threads):
+            _copy_rows(block, blocks, thread, threads, table, rows)
+
+
+def copy(threads: int, target: int, source: int, size_bytes: int, *, first: int = 0) -> None:
+    """Copies as a grid of so many threads does; without those before `first`."""
+    _COPY(first, threads, (target, source, size_bytes))
+
+
+def batch(blocks: int, threads: int, table: int, rows: int) -> None:
+    """Copies the rows of a table, as so many blocks of so many threads do."""
+    _batch(blocks, threads, table, rows)
+
+
+def pack(threads: int, target: int, source: int, bools: int, stray_flag: int) -> None:
+    """Packs bools into bits."""
+    _PACK(0, threads, (target, source, bools, stray_flag))
+
+
+def unpack(threads: int, target: int, source: int, bools: int) -> None:
+    """Unpacks bits into bools."""
+    _UNPACK(0, threads, (target, source, bools))
+
+
+_RUN = {
+    Kernel.COPY: partial(copy, ONE_THREAD),
+    Kernel.BATCH: partial(batch, 1, ONE_THREAD),
+    Kernel.PACK: partial(pack, ONE_THREAD),
+    Kernel.UNPACK: partial(unpack, ONE_THREAD),
+}
+
 
 def host_carrier() -> KernelCarrier:
-    """Compiles the kernels' source for the processor, once, and returns what carries by it.
-
-    Raises:
-        SwapplanError: numba is missing.
-    """
-    try:
-        from runtime.kernels import host_execution
-    except ImportError as error:
-        raise SwapplanError(
-            f"Copy kernels on 'cpu' need numba-cuda, found none ({error}). {INSTALL}, or solve "
-            "with a link whose kernels were not measured."
-        ) from error
-    launcher = _HostLauncher(host_execution)
-    launcher.warm_up()
+    """Compiles the kernels' source for the processor, once, and returns what carries by it."""
+    launcher = KernelLauncher(lambda kernel, grid, stream_handle: _RUN[kernel])
+    _warm_up(launcher)
     return KernelCarrier(launcher, _HostTables(), _HostFlag())
 
 
-class _HostLauncher:
-    """Executes kernels at once, on the calling thread."""
-
-    def __init__(self, execution: "ModuleType") -> None:
-        self._run = execution
-
-    def warm_up(self) -> None:
-        """Has everything compiled."""
-        memory = (ctypes.c_char * (4 * WARM_UP_BYTES))()
-        start = ctypes.addressof(memory)
-        there = start + 2 * WARM_UP_BYTES
-        job = CopyJob(source_address=start, target_address=there, size_bytes=WARM_UP_BYTES)
-        row = array("q", [there, start, WARM_UP_BYTES])
-        grid = Grid(blocks=1, threads=32)
-        self.copy(job, grid, 0)
-        self.copy_batch(BatchTable(address=row.buffer_info()[0], rows=1), grid, 0)
-        self.pack(job, start + WARM_UP_BYTES, grid, 0)
-        self.unpack(job, grid, 0)
-
-    def copy(self, job: CopyJob, grid: Grid, stream_handle: int) -> None:
-        """Copies one stretch."""
-        self._run.copy(ONE_THREAD, job.target_address, job.source_address, job.size_bytes)
-
-    def copy_batch(self, table: BatchTable, grid: Grid, stream_handle: int) -> None:
-        """Copies the rows of a table."""
-        self._run.batch(1, ONE_THREAD, table.address, table.rows)
-
-    def pack(self, job: CopyJob, stray_flag_address: int, grid: Grid, stream_handle: int) -> None:
-        """Packs bools into bits."""
-        ends = job.target_address, job.source_address
-        self._run.pack(ONE_THREAD, *ends, job.size_bytes, stray_flag_address)
-
-    def unpack(self, job: CopyJob, grid: Grid, stream_handle: int) -> None:
-        """Unpacks bits into bools."""
-        self._run.unpack(ONE_THREAD, job.target_address, job.source_address, job.size_bytes)
+def _warm_up(launcher: KernelLauncher) -> None:
+    """Has everything compiled, so that no copy of a step is late."""
+    memory = (ctypes.c_char * (4 * WARM_UP_BYTES))()
+    start = ctypes.addressof(memory)
+    there = start + 2 * WARM_UP_BYTES
+    job = CopyJob(source_address=start, target_address=there, size_bytes=WARM_UP_BYTES)
+    row = array("q", [there, start, WARM_UP_BYTES])
+    grid = Grid(blocks=1, threads=32)
+    launcher.copy(job, grid, 0)
+    launcher.copy_batch(BatchTable(address=row.buffer_info()[0], rows=1), grid, 0)
+    launcher.pack(job, start + WARM_UP_BYTES, grid, 0)
+    launcher.unpack(job, grid, 0)
 
 
 class _HostTables:

@@ -1,10 +1,26 @@
-"""One copy, and how many threads carry it."""
+"""What a kernel is handed: the addresses of one copy or of a table of copies, and its threads."""
 
+import ctypes
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 WARP_THREADS = 32
 MAX_BLOCK_THREADS = 1024
 WIDEST_ACCESS_BYTES = 16
+WORD_BYTES = 8
+ROW_WORDS = 3
+ROW_BYTES = ROW_WORDS * WORD_BYTES
+
+
+class Kernel(Enum):
+    """A kernel that can be launched; `runtime.kernels.sources` has what each is compiled from."""
+
+    COPY = "copy"
+    BATCH = "batch"
+    PACK = "pack"
+    UNPACK = "unpack"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +30,8 @@ class CopyJob:
     [Note: addresses of a job] Both addresses must be valid on the device: device memory, or host
     memory pinned by `cudaHostAlloc`, which the device knows by the same address. Memory pinned by
     `cudaHostRegister` has a device address of its own (`cudaHostGetDevicePointer`). The two ends
-    must not overlap. A kernel sees numbers, so no allocator knows that it uses the memory: whoever
-    launches keeps both ends allocated until an event recorded after the kernel has passed.
+    must not overlap. A kernel sees numbers, so no allocator knows that it uses the memory: the
+    caller keeps both ends allocated until an event recorded after the kernel has passed.
 
     Attributes:
         source_address: The first byte to read.
@@ -54,3 +70,65 @@ class Grid:
         whole_warps = self.threads > 0 and self.threads % WARP_THREADS == 0
         if self.blocks < 1 or not whole_warps or self.threads > MAX_BLOCK_THREADS:
             raise ValueError(f"no grid a device can run: {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTable:
+    """A written table of copies, where the device can read it.
+
+    Attributes:
+        address: Its first row: the target's address, the source's, and bytes, a word each.
+        rows: Their number. A block of the grid carries a row.
+    """
+
+    address: int
+    rows: int
+
+
+def batch_words(jobs: Sequence[CopyJob], chunk_bytes: int) -> "array[int]":
+    """Returns the rows of a table, word by word.
+
+    Large copies are cut into chunks: else one block would still copy when all others have ended.
+
+    Args:
+        jobs: The copies. Their targets must not overlap.
+        chunk_bytes: Most bytes of a row, a multiple of 16 so that chunks stay aligned.
+
+    Raises:
+        ValueError: The chunk size is no positive multiple of 16.
+    """
+    if chunk_bytes <= 0 or chunk_bytes % WIDEST_ACCESS_BYTES:
+        raise ValueError(
+            f"chunks of {chunk_bytes} bytes, must be a multiple of {WIDEST_ACCESS_BYTES}"
+        )
+    words = array("q")
+    for job in jobs:
+        for start in range(0, job.size_bytes, chunk_bytes):
+            words.append(job.target_address + start)
+            words.append(job.source_address + start)
+            words.append(min(chunk_bytes, job.size_bytes - start))
+    return words
+
+
+def write_batch(words: "array[int]", address: int, capacity_bytes: int) -> BatchTable:
+    """Writes the rows of a table to host memory that the device can read.
+
+    [Note: table of a batch] The kernel reads the table when it runs, not when it is launched. Do
+    not write to the same place again until an event recorded after that launch has passed: keep
+    as many tables as there are batches in flight.
+
+    Args:
+        words: What `batch_words` returned.
+        address: Pinned host memory, aligned to 8 bytes.
+        capacity_bytes: Its size.
+
+    Raises:
+        ValueError: The rows do not fit, or the address is not aligned.
+    """
+    size_bytes = len(words) * WORD_BYTES
+    if size_bytes > capacity_bytes or address % WORD_BYTES:
+        raise ValueError(
+            f"a batch of {size_bytes} bytes does not fit {capacity_bytes} bytes at {address:#x}"
+        )
+    ctypes.memmove(address, words.buffer_info()[0], size_bytes)
+    return BatchTable(address=address, rows=len(words) // ROW_WORDS)

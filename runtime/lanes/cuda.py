@@ -2,8 +2,9 @@
 
 See [Note: stream order] in `runtime.lanes.lane`. Nothing here blocks the host while training, and
 no tensor is handed to `record_stream`: memory goes back to the allocator only after compute has
-been told to wait for the lane, so its blocks are free for compute's next allocation in stream
-order.
+been made to wait for the lane, so its blocks are free for compute's next allocation in stream
+order. All that orders work on the device goes through `StreamDevice`, so that a fake can stand in
+for it and prove the order (`tests/support/training/fake_streams.py`).
 
 [Note: interrupts on a stream] An interrupt may come between any two calls. So a launch is closed to
 further copies before it is sent, and what was sent without its event being kept is sent again: the
@@ -11,15 +12,144 @@ same bytes, behind the first time. An event is given back once, by whichever wai
 of its launch is still to be waited for.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 
 from planner.plan.lanes import Direction
+from profiles.hooks.mode_stack import unseen
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
+from runtime.kernels.carrier import KernelCarrier
 from runtime.lanes.lane import LaneClosedError, Piece
-from runtime.lanes.streams import Event, StreamDevice
+from runtime.lanes.timed import MarkClock
+
+Stream = Any
+Event = Any
+
+
+class StreamDevice(Protocol):
+    """Streams and events of one accelerator."""
+
+    def compute_streams(self) -> Sequence[Stream]:
+        """All streams that the step's ops may go to; see [Note: several compute streams]."""
+
+    def see_stream(self) -> None:
+        """Gets to know the stream that ops go to at this point of the program."""
+
+    def new_stream(self) -> Stream:
+        """A stream of its own for a lane."""
+
+    def record(self, stream: Stream) -> Event:
+        """Marks this point of a stream."""
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """Lets a stream's later work begin only when the event has been reached."""
+
+    def recycle(self, event: Event) -> None:
+        """Takes an event back that will not be waited for again."""
+
+    def copy(
+        self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
+    ) -> None:
+        """Copies between storages and pinned host memory, in stream order.
+
+        Args:
+            stream: The stream.
+            pieces: What one launch carries: one copy, or a batch.
+            direction: Which way.
+            engine: What carries them.
+        """
+
+    def finish(self, stream: Stream) -> None:
+        """Blocks the host until a stream has done all it was given."""
+
+
+class CudaStreams:
+    """`StreamDevice` on CUDA.
+
+    Events are reused: a wait refers to the event as it was recorded last before the wait was
+    called, so an event may be recorded anew as soon as no further wait will be called on it.
+
+    [Note: several compute streams] A step may use more than one stream: its author trains on a
+    stream of their own while parameters were made on the default one, or runs a branch beside the
+    rest; autograd runs each backward node on the stream of its forward. The allocator hands a
+    block back to the next request on the stream it was made on, in that stream's order. So a lane
+    follows all of them, and all of them follow the lane: those that an anchor or a copy was reached
+    on, and the default stream. With one stream that is one event, as ever; with more it orders
+    more than is needed, never less.
+    """
+
+    def __init__(self, device: torch.device, carrier: KernelCarrier | None = None) -> None:
+        """Begins with the default stream.
+
+        Args:
+            device: The device.
+            carrier: What carries by kernel; None if nothing is.
+        """
+        self._device = device
+        self._carrier = carrier
+        self._spare: list[torch.cuda.Event] = []
+        self._compute: tuple[torch.cuda.Stream, ...] = (torch.cuda.default_stream(device),)
+
+    def compute_streams(self) -> Sequence[torch.cuda.Stream]:
+        """Those seen so far, the current one included."""
+        self.see_stream()
+        return self._compute
+
+    def see_stream(self) -> None:
+        """Gets to know the current stream."""
+        stream = torch.cuda.current_stream(self._device)
+        if stream not in self._compute:
+            self._compute = (*self._compute, stream)
+
+    def new_stream(self) -> torch.cuda.Stream:
+        """A stream from torch's pool."""
+        return torch.cuda.Stream(self._device)
+
+    def record(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
+        """Records an event without timing, which is the cheaper kind."""
+        event = self._spare.pop() if self._spare else torch.cuda.Event()
+        event.record(stream)
+        return event
+
+    def wait(self, stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
+        """A wait on the device; the host goes on."""
+        stream.wait_event(event)
+
+    def recycle(self, event: torch.cuda.Event) -> None:
+        """Keeps the event for the next `record`."""
+        self._spare.append(event)
+
+    def copy(
+        self,
+        stream: torch.cuda.Stream,
+        pieces: Sequence[Piece],
+        direction: Direction,
+        engine: CopyMethod,
+    ) -> None:
+        """One asynchronous copy by the copy engine, or one kernel; host memory must be pinned."""
+        to_host = direction is Direction.D2H
+        if engine is not CopyMethod.DMA:
+            assert self._carrier is not None, "a plan with kernels comes with what carries by them"
+            # numba launches in the context of the thread's current device.
+            with torch.cuda.device(self._device):
+                ends = [piece.ends for piece in pieces]
+                self._carrier.carry(engine, ends, to_host=to_host, stream=stream)
+            return
+        ((storage, host, _),) = pieces
+        with unseen(), torch.cuda.stream(stream):
+            device_bytes = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
+            host_bytes = host.tensor()
+            if to_host:
+                host_bytes.copy_(device_bytes, non_blocking=True)
+            else:
+                device_bytes.copy_(host_bytes, non_blocking=True)
+
+    def finish(self, stream: torch.cuda.Stream) -> None:
+        """Synchronises the stream."""
+        stream.synchronize()
 
 
 class Launch:
@@ -27,26 +157,26 @@ class Launch:
 
     Attributes:
         engine: What carries them.
-        pieces: What boards; nothing once it has gone off.
-        boards: Whether further copies may join.
+        pieces: The copies; nothing once they have gone off.
+        is_open: Whether further copies may join.
         ended: The event behind them; None before they go off, and once it has been given back.
         unwaited: Its copies that have not been waited for.
-        span: What the device tells of when they ran.
+        span: The marks of their begin and end, if the lane has a clock.
     """
 
     def __init__(self, engine: CopyMethod) -> None:
         self.engine = engine
         self.pieces: list[Piece] = []
-        self.boards = True
+        self.is_open = True
         self.ended: Event | None = None
         self.unwaited: set[StreamCopy] = set()
-        self.span: Any = None
+        self.span: tuple[Any, Any] | None = None
 
 
 class StreamCopy:
     """One copy issued to a stream.
 
-    It holds the storage and the host bytes until compute has been told to wait for it: a graph
+    It holds the storage and the host bytes until compute has been made to wait for it: a graph
     that dies earlier must not return the block to the allocator under the lane.
 
     Attributes:
@@ -73,18 +203,28 @@ class StreamCopy:
 
     def span(self) -> tuple[Any, Any]:
         """Returns the marks of its launch's begin and end."""
-        begin, end = self._launch.span
-        return begin, end
+        assert self._launch.span is not None, "its lane has a clock, and has sent it off"
+        return self._launch.span
 
 
 class StreamLane:
     """A lane that is a stream of its own."""
 
-    def __init__(self, device: StreamDevice, direction: Direction) -> None:
+    def __init__(
+        self, device: StreamDevice, direction: Direction, clock: MarkClock | None = None
+    ) -> None:
+        """Makes the lane's stream.
+
+        Args:
+            device: The device.
+            direction: Which way.
+            clock: Marks both ends of each launch; None if nothing does.
+        """
         self._device = device
         self._direction = direction
+        self._clock = clock
         self._stream = device.new_stream()
-        self._boarding: Launch | None = None
+        self._pending: Launch | None = None
         self._closed = False
 
     def issue(
@@ -93,41 +233,37 @@ class StreamLane:
         host: HostStretch,
         engine: CopyMethod = CopyMethod.DMA,
     ) -> StreamCopy:
-        """Queues a copy behind all that compute was given so far; see [Note: boarding].
-
-        Raises:
-            LaneClosedError: The lane has been closed.
-        """
+        """Queues a copy behind all that compute was given so far; see [Note: pending batch]."""
         if self._closed:
-            raise LaneClosedError(f"the {self._direction.value} lane is closed")
+            raise LaneClosedError(self._direction.value)
         batched = engine is CopyMethod.BATCH_KERNEL
-        launch = self._boarding
-        if launch is None or not (batched and launch.boards and launch.engine is engine):
+        launch = self._pending
+        if launch is None or not (batched and launch.is_open and launch.engine is engine):
             self.flush()
             launch = Launch(engine)
         piece = Piece.of(storage, host)
         copy = StreamCopy(self, launch, piece)
         launch.pieces.append(piece)
         launch.unwaited.add(copy)
-        self._boarding = launch
+        self._pending = launch
         if not batched:
             self.flush()
         return copy
 
     def flush(self) -> None:
-        """Sends off what is boarding."""
-        launch = self._boarding
+        """Sends off the pending batch."""
+        launch = self._pending
         if launch is not None:
-            launch.boards = False
+            launch.is_open = False
             if launch.ended is None:
                 self._send(launch)
-            self._boarding = None
+            self._pending = None
             # From now on each copy holds its own ends.
             launch.pieces.clear()
 
     def let_compute_wait(self, launch: Launch, copy: StreamCopy) -> None:
         """Makes compute wait for one of a launch's copies; the last one gives its event back."""
-        if launch is self._boarding:
+        if launch is self._pending:
             self.flush()
         ended = launch.ended
         if ended is None:
@@ -140,19 +276,27 @@ class StreamLane:
             launch.ended = None
             self._device.recycle(ended)
 
+    def finish(self) -> None:
+        """Blocks the host until the lane is empty."""
+        self.flush()
+        self._device.finish(self._stream)
+
     def close(self) -> None:
         """Waits on the host until the lane is empty, so that its memory may be unmapped."""
         self._closed = True
-        self.flush()
-        self._device.finish(self._stream)
+        self.finish()
 
     def _send(self, launch: Launch) -> None:
         for stream in self._device.compute_streams():
             before = self._device.record(stream)
             self._device.wait(self._stream, before)
             self._device.recycle(before)
-        launch.span = self._copy(launch)
+        self._copy(launch)
         launch.ended = self._device.record(self._stream)
 
-    def _copy(self, launch: Launch) -> Any:
-        return self._device.copy(self._stream, launch.pieces, self._direction, launch.engine)
+    def _copy(self, launch: Launch) -> None:
+        clock, stream = self._clock, self._stream
+        began = None if clock is None else clock.mark(stream)
+        self._device.copy(stream, launch.pieces, self._direction, launch.engine)
+        if clock is not None:
+            launch.span = began, clock.mark(stream)

@@ -4,7 +4,7 @@
 what the simulator assumes (`planner.plan.simulate`) and what a copy engine does. The two lanes run
 beside each other and beside compute: the copy itself releases the interpreter lock.
 
-[Note: who may touch the bytes] From issue to end a copy owns both ends: nobody else may write the
+[Note: who may touch the bytes] From issue to end a copy owns both ends: nothing else may write the
 source or read the target, and neither may be freed. `runtime.storage.residency` keeps this by
 waiting for the copy before it releases, refills or hands back a storage; the copy itself keeps the
 storage's Python object and the host slab, so that neither a dying graph nor a closed replay can
@@ -13,7 +13,7 @@ free them under the lane.
 [Note: interrupts on a lane] An interrupt may come between any two instructions of the thread that
 issues and waits. So a launch is closed to further copies before it is sent off, and may be sent off
 twice: the lane's thread passes over what it has carried. What has ended is a flag that the lane's
-thread sets; the lock only wakes who waits.
+thread sets; the lock only wakes the thread that waits.
 """
 
 import ctypes
@@ -22,23 +22,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from planner.plan.lanes import Direction
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
+from runtime.kernels.carrier import KernelCarrier
 from runtime.lanes.lane import LaneClosedError, Piece
-
-if TYPE_CHECKING:
-    from runtime.kernels.carrier import KernelCarrier
-
-NS_PER_US = 1_000
+from runtime.lanes.timed import NS_PER_US
 
 LOOK_AGAIN_S = 1.0
 """How long a thread waits at most before it looks whether another one was woken in its place."""
-
 
 LaunchTime = Callable[[Sequence[int], CopyMethod], float]
 """Returns how long a launch of copies of some sizes, by some kernel, takes on the link, in us."""
@@ -54,7 +49,6 @@ class Copy:
 
     Attributes:
         pieces: Both ends of each, kept alive while in flight; none once ended.
-        direction: Which way.
         engine: What carries them.
         issued_ns: When it was issued, on the performance counter.
         started_ns: When the lane took it up; 0 before that.
@@ -62,14 +56,11 @@ class Copy:
         overrun_us: How much longer this machine took than the link would have; 0 before it ended.
         inexact: Whether a byte was packed that is no bool.
         fault: What was raised while it was carried; None if nothing.
-        boards: Whether further copies may join it.
+        is_open: Whether further copies may join it.
     """
 
-    def __init__(
-        self, direction: Direction, engine: CopyMethod, go: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, engine: CopyMethod, send_off: Callable[[], None] | None = None) -> None:
         self.pieces: list[Piece] = []
-        self.direction = direction
         self.engine = engine
         self.issued_ns = time.perf_counter_ns()
         self.started_ns = 0
@@ -77,8 +68,8 @@ class Copy:
         self.overrun_us = 0.0
         self.inexact = False
         self.fault: BaseException | None = None
-        self.boards = go is not None
-        self._go = go
+        self.is_open = send_off is not None
+        self._send_off = send_off
         self._has_ended = False
         self._in_flight = threading.Lock()
         self._in_flight.acquire()
@@ -89,16 +80,12 @@ class Copy:
         return self._has_ended
 
     def wait(self) -> float:
-        """Blocks until the copy has ended.
-
-        Returns:
-            The time waited, in microseconds.
-        """
+        """Blocks until the copy has ended; returns the time waited, in microseconds."""
         if self._has_ended:
             return 0.0
         start_ns = time.perf_counter_ns()
-        if self._go is not None:
-            self._go()
+        if self._send_off is not None:
+            self._send_off()
         while not self._has_ended:
             if self._in_flight.acquire(timeout=LOOK_AGAIN_S):
                 self._in_flight.release()
@@ -111,59 +98,22 @@ class Copy:
 
     def is_off(self) -> None:
         """It has been sent off: the lane's thread will carry it."""
-        self._go = None
+        self._send_off = None
 
     def end(self, fault: BaseException | None = None) -> None:
-        """It has been carried, or has failed: nobody need wait any longer."""
+        """It has been carried, or has failed: no thread need wait any longer."""
         self.fault = fault
         self.pieces.clear()
         self.ended_ns = time.perf_counter_ns()
         self._has_ended = True
         self._in_flight.release()
 
-    def run(
-        self, not_before_ns: int, duration_ns: float, carrier: "KernelCarrier | None" = None
-    ) -> int:
-        """Copies, then holds the lane for as long as the link would take.
 
-        Args:
-            not_before_ns: When the lane became free.
-            duration_ns: What the copy takes on the link.
-            carrier: What carries it, if a kernel does.
-
-        Returns:
-            When the lane is free again.
-        """
-        self.started_ns = time.perf_counter_ns()
-        start_ns = max(not_before_ns, self.issued_ns)
-        if self.engine is CopyMethod.DMA:
-            _copy_bytes(self.pieces[0], self.direction)
-        else:
-            assert carrier is not None, "a plan with kernels comes with what carries by them"
-            self._run_kernel(carrier)
-        due_ns = start_ns + int(duration_ns)
-        early_ns = due_ns - time.perf_counter_ns()
-        if early_ns > 0:
-            time.sleep(early_ns * 1e-9)
-        else:
-            self.overrun_us = -early_ns / NS_PER_US
-        self.end()
-        # A copy on time ended when it was due: waking late must not slow the link down.
-        return due_ns if early_ns > 0 else self.ended_ns
-
-    def _run_kernel(self, carrier: "KernelCarrier") -> None:
-        from runtime.kernels.carrier import Ends
-
-        ends = [Ends(p.address, p.host.address, p.storage.nbytes()) for p in self.pieces]
-        carrier.carry(self.engine, ends, to_host=self.direction is Direction.D2H)
-        self.inexact = carrier.saw_stray
-
-
-class Passenger:
+class BatchedCopy:
     """One of several copies that one launch carries, but the first.
 
     Attributes:
-        overrun_us: 0: what the launch took too long, the first one tells.
+        overrun_us: 0: what the launch took too long, the first one says.
     """
 
     overrun_us = 0.0
@@ -190,8 +140,8 @@ class Passenger:
         return self._launch.span()
 
 
-class Lane:
-    """A first-in first-out lane of copies in one direction."""
+class EmulatedLane:
+    """A lane that is a thread."""
 
     def __init__(
         self,
@@ -199,7 +149,7 @@ class Lane:
         bytes_per_us: float,
         latency_us: float,
         launch_time: LaunchTime = no_time,
-        carrier: "KernelCarrier | None" = None,
+        carrier: KernelCarrier | None = None,
     ) -> None:
         """Starts the lane's thread.
 
@@ -211,15 +161,16 @@ class Lane:
             carrier: What carries by kernel; None if no copy is issued that a kernel carries.
         """
         self._direction = direction
-        self._jobs: queue.SimpleQueue[tuple[Copy, float] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._bytes_per_us = bytes_per_us
         self._latency_us = latency_us
         self._launch_time = launch_time
-        self._boarding: Copy | None = None
+        self._pending: Copy | None = None
+        self._last: Copy | None = None
         self._closed = False
         self._thread = threading.Thread(
-            target=_carry,
-            args=(self._jobs, carrier),
+            target=_carry_all,
+            args=(self._jobs, direction, carrier),
             name=f"swapplan-{direction.value}",
             daemon=True,
         )
@@ -232,39 +183,41 @@ class Lane:
         storage: torch.UntypedStorage,
         host: HostStretch,
         engine: CopyMethod = CopyMethod.DMA,
-    ) -> Copy | Passenger:
-        """Queues a copy between a storage and host memory of its size; returns at once.
-
-        Raises:
-            LaneClosedError: The lane has been closed.
-        """
+    ) -> Copy | BatchedCopy:
+        """Queues a copy between a storage and host memory of its size; returns at once."""
         if self._closed:
-            raise LaneClosedError(f"the {self._direction.value} lane is closed")
+            raise LaneClosedError(self._direction.value)
         piece = Piece.of(storage, host)
         if engine is not CopyMethod.BATCH_KERNEL:
             self.flush()
-            copy = Copy(self._direction, engine)
+            copy = Copy(engine)
             copy.pieces.append(piece)
             self._put(copy)
             return copy
-        boarding = self._boarding
-        if boarding is not None and boarding.boards:
-            boarding.pieces.append(piece)
-            return Passenger(boarding)
+        pending = self._pending
+        if pending is not None and pending.is_open:
+            pending.pieces.append(piece)
+            return BatchedCopy(pending)
         self.flush()
-        boarding = Copy(self._direction, engine, self.flush)
-        boarding.pieces.append(piece)
-        self._boarding = boarding
-        return boarding
+        pending = Copy(engine, self.flush)
+        pending.pieces.append(piece)
+        self._pending = pending
+        return pending
 
     def flush(self) -> None:
-        """Sends off what is boarding; see [Note: boarding] in `runtime.lanes.lane`."""
-        boarding = self._boarding
-        if boarding is not None:
-            boarding.boards = False
-            self._put(boarding)
-            boarding.is_off()
-            self._boarding = None
+        """Sends off the pending batch; see [Note: pending batch] in `runtime.lanes.lane`."""
+        pending = self._pending
+        if pending is not None:
+            pending.is_open = False
+            self._put(pending)
+            pending.is_off()
+            self._pending = None
+
+    def finish(self) -> None:
+        """Blocks until the last copy has ended, and with it all others."""
+        self.flush()
+        if self._last is not None:
+            self._last.wait()
 
     def close(self) -> None:
         """Ends the lane after the copies it holds."""
@@ -284,7 +237,62 @@ class Lane:
         else:
             sizes_bytes = [piece.storage.nbytes() for piece in pieces]
             duration_us = self._launch_time(sizes_bytes, copy.engine)
+        self._last = copy
         self._jobs.put((copy, duration_us * NS_PER_US))
+
+
+Job = tuple[Copy, float]
+"""A copy, and the nanoseconds that it takes on the link."""
+
+
+def _carry_all(
+    jobs: "queue.SimpleQueue[Job | None]", direction: Direction, carrier: KernelCarrier | None
+) -> None:
+    """What a lane's thread does: carries one copy after the other, until None comes."""
+    free_ns = 0
+    while (job := jobs.get()) is not None:
+        copy, duration_ns = job
+        if not copy.has_ended:
+            try:
+                free_ns = carry(copy, direction, carrier, max(free_ns, copy.issued_ns), duration_ns)
+            except BaseException as error:
+                # It belongs to the thread that waits for this copy.
+                copy.end(error.with_traceback(None))
+        # Holding on to the last copy while idle would keep its storage's owner waiting for it.
+        del job, copy
+
+
+def carry(
+    copy: Copy,
+    direction: Direction,
+    carrier: KernelCarrier | None,
+    start_ns: int,
+    duration_ns: float,
+) -> int:
+    """Copies, then holds the lane for as long as the link would take.
+
+    Args:
+        copy: What to carry.
+        direction: Which way.
+        carrier: What carries it, if a kernel does.
+        start_ns: When the link would begin with it.
+        duration_ns: What it takes on the link.
+
+    Returns:
+        When the lane is free again.
+    """
+    copy.started_ns = time.perf_counter_ns()
+    if copy.engine is CopyMethod.DMA:
+        _copy_bytes(copy.pieces[0], direction)
+    else:
+        assert carrier is not None, "a plan with kernels comes with what carries by them"
+        _run_kernel(copy, direction, carrier)
+    due_ns = start_ns + int(duration_ns)
+    late_ns = _wait_until(due_ns)
+    copy.overrun_us = late_ns / NS_PER_US
+    copy.end()
+    # A copy on time ended when it was due: waking late must not slow the link down.
+    return copy.ended_ns if late_ns else due_ns
 
 
 def _copy_bytes(piece: Piece, direction: Direction) -> None:
@@ -295,17 +303,15 @@ def _copy_bytes(piece: Piece, direction: Direction) -> None:
         ctypes.memmove(piece.address, host.address, host.size_bytes)
 
 
-def _carry(
-    jobs: "queue.SimpleQueue[tuple[Copy, float] | None]", carrier: "KernelCarrier | None"
-) -> None:
-    free_ns = 0
-    while (job := jobs.get()) is not None:
-        copy, duration_ns = job
-        if not copy.has_ended:
-            try:
-                free_ns = copy.run(free_ns, duration_ns, carrier)
-            except BaseException as error:
-                # It belongs to the thread that waits for this copy.
-                copy.end(error.with_traceback(None))
-        # Holding on to the last copy while idle would keep its storage's owner waiting for it.
-        del job, copy
+def _run_kernel(copy: Copy, direction: Direction, carrier: KernelCarrier) -> None:
+    ends = [piece.ends for piece in copy.pieces]
+    carrier.carry(copy.engine, ends, to_host=direction is Direction.D2H)
+    copy.inexact = carrier.saw_stray
+
+
+def _wait_until(due_ns: int) -> int:
+    """Sleeps until then; returns how late it is already, 0 if it is not."""
+    early_ns = due_ns - time.perf_counter_ns()
+    if early_ns > 0:
+        time.sleep(early_ns * 1e-9)
+    return max(0, -early_ns)

@@ -5,14 +5,14 @@ the compute stream: the step's ops, `resize_(0)` and `resize_(n)` at anchors, an
 runs beside it and is tied to it at two points only:
 
 - issuing: the lane waits for all that compute was given before. So a copy to the host reads
-  finished bytes, and a copy back writes bytes that nobody before it still uses.
+  finished bytes, and a copy back writes bytes that nothing before it still uses.
 - waiting: compute waits for the copy. So a release hands back bytes that the lane no longer reads,
   and the next use reads bytes that have arrived.
 
 On the emulated device compute is the Python thread itself, and waiting blocks it. On CUDA both are
 stream operations and the host waits for nothing.
 
-[Note: boarding] Copies that the batch kernel carries board one launch until something else is
+[Note: pending batch] Copies that the batch kernel carries join one launch until something else is
 issued on their lane, one of them is waited for, or `flush` is called, which a replay does at the
 end of each anchor. They are the batches that the simulator counts with (`planner.plan.copy_times`).
 """
@@ -24,6 +24,7 @@ import torch
 from profiles.hooks.plain_tensors import address_of
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
+from runtime.kernels.carrier import Ends
 
 
 class Piece(NamedTuple):
@@ -44,6 +45,11 @@ class Piece(NamedTuple):
     def of(cls, storage: torch.UntypedStorage, host: HostStretch) -> "Piece":
         """Makes one for a copy that is issued now."""
         return cls(storage, host, address_of(storage))
+
+    @property
+    def ends(self) -> Ends:
+        """Both ends as a kernel knows them."""
+        return Ends(self.address, self.host.device_address, self.storage.nbytes())
 
 
 class CopyInFlight(Protocol):
@@ -87,17 +93,24 @@ class CopyLane(Protocol):
         host: HostStretch,
         engine: CopyMethod = CopyMethod.DMA,
     ) -> CopyInFlight:
-        """Queues a copy between a storage and host memory of its size; returns at once."""
+        """Queues a copy between a storage and host memory of its size; returns at once.
+
+        Raises:
+            LaneClosedError: The lane has been closed.
+        """
 
     def flush(self) -> None:
-        """Sends off what is boarding."""
+        """Sends off the pending batch."""
+
+    def finish(self) -> None:
+        """Blocks the host until all copies issued so far have ended."""
 
     def close(self) -> None:
-        """Ends the lane after the copies it holds; what is issued later raises `LaneClosedError`.
-
-        It may be called again, also after an interrupt.
-        """
+        """Ends the lane after the copies it holds. May be called again, after an interrupt, too."""
 
 
 class LaneClosedError(RuntimeError):
     """A copy was issued on a lane that has ended: nothing would ever carry it."""
+
+    def __init__(self, lane: str) -> None:
+        super().__init__(f"the {lane} lane is closed")

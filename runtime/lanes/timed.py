@@ -1,26 +1,85 @@
-"""Lanes that tell when each of their copies ran."""
+"""Points of a step marked in time, on the host or on a device, and what they add up to.
 
-from collections.abc import Callable, Sequence
+Marking must not wait for anything: marks are set while the step runs and compared afterwards.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 
 from planner.plan.lanes import Direction
+from planner.plan.simulate import Copy, Timeline
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
-from runtime.lanes.lane import CopyInFlight, CopyLane, Piece
-from runtime.lanes.streams import Event, Stream, StreamDevice
-from runtime.lanes.timeline_marks import Mark, MarkClock, Span
+from runtime.lanes.lane import CopyInFlight, CopyLane
 
-Told = Callable[[Direction, Span], None]
+NS_PER_US = 1_000
+US_PER_MS = 1_000
+
+Mark = Any
+"""A point in time; only the clock that set it can read it."""
+
+Span = Callable[[], tuple[Mark, Mark]]
+"""Returns when a copy was begun and ended, once it has."""
+
+
+class MarkClock(Protocol):
+    """Sets marks and compares them."""
+
+    def mark(self, stream: Any = None) -> Mark:
+        """Marks the time at which a stream, or compute if None, gets to this point."""
+
+    def us_between(self, one: Mark, other: Mark) -> float:
+        """Returns the microseconds between two marks, once both are in the past."""
+
+
+class HostClock:
+    """The host's own clock: on the emulated device compute is the host."""
+
+    def mark(self, stream: Any = None) -> int:
+        """Notes the time."""
+        return time.perf_counter_ns()
+
+    def us_between(self, one: int, other: int) -> float:
+        """Subtracts."""
+        return (other - one) / NS_PER_US
+
+
+def _timed_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)
+
+
+class EventClock:
+    """Events with timing: the device notes the time when its stream gets to them."""
+
+    def __init__(self, new_event: Callable[[], Any] = _timed_event) -> None:
+        self._new_event = new_event
+
+    def mark(self, stream: Any = None) -> Any:
+        """Records an event on a stream; on the current one if None."""
+        event = self._new_event()
+        event.record() if stream is None else event.record(stream)
+        return event
+
+    def us_between(self, one: Any, other: Any) -> float:
+        """Waits on the host until the device is past both."""
+        one.synchronize()
+        other.synchronize()
+        return one.elapsed_time(other) * US_PER_MS
 
 
 class TimedLane:
-    """A lane whose copies tell when they ran, and whom."""
+    """A lane that reports the span of each copy it issues."""
 
-    def __init__(self, lane: CopyLane, direction: Direction, told: Told) -> None:
+    def __init__(
+        self, lane: CopyLane, direction: Direction, report: Callable[[Direction, Span], None]
+    ) -> None:
         self._lane = lane
         self._direction = direction
-        self._told = told
+        self._report = report
 
     def issue(
         self,
@@ -28,63 +87,89 @@ class TimedLane:
         host: HostStretch,
         engine: CopyMethod = CopyMethod.DMA,
     ) -> CopyInFlight:
-        """Queues a copy and tells of it."""
+        """Queues a copy and reports it."""
         copy = self._lane.issue(storage, host, engine)
-        self._told(self._direction, copy.span)
+        self._report(self._direction, copy.span)
         return copy
 
     def flush(self) -> None:
-        """Sends off what is boarding."""
+        """Sends off the pending batch."""
         self._lane.flush()
+
+    def finish(self) -> None:
+        """Blocks the host until all copies have ended."""
+        self._lane.finish()
 
     def close(self) -> None:
         """Ends the lane."""
         self._lane.close()
 
 
-class TimedStreams:
-    """A `StreamDevice` that marks both ends of each copy, on the stream it is on."""
+@dataclass(frozen=True)
+class MarkedCopy:
+    """A copy that a step issued.
 
-    def __init__(self, streams: StreamDevice, clock: MarkClock) -> None:
-        self._streams = streams
-        self._clock = clock
+    Attributes:
+        storage: Id of the storage.
+        direction: Which way.
+        span: When it ran.
+    """
 
-    def compute_streams(self) -> Sequence[Stream]:
-        """All streams that the step's ops may go to."""
-        return self._streams.compute_streams()
+    storage: int
+    direction: Direction
+    span: Span
 
-    def see_stream(self) -> None:
-        """Gets to know the stream that ops go to now."""
-        self._streams.see_stream()
 
-    def new_stream(self) -> Stream:
-        """A stream of its own for a lane."""
-        return self._streams.new_stream()
+@dataclass
+class StepMarks:
+    """The marks of one step.
 
-    def record(self, stream: Stream) -> Event:
-        """Marks this point of a stream for others to wait for."""
-        return self._streams.record(stream)
+    [Note: slots that are not reported] A replay passes over slots where it has nothing to do (see
+    `runtime.replay.replay`). Such a slot has no marks: its ops count to the last slot that was
+    reported before it, and it begins and ends where that one ends.
 
-    def wait(self, stream: Stream, event: Event) -> None:
-        """Lets a stream wait for an event."""
-        self._streams.wait(stream, event)
+    Attributes:
+        slots: When compute got to the anchor of each slot that was reported, and when it went on.
+        copies: What was issued, in order.
+    """
 
-    def recycle(self, event: Event) -> None:
-        """Takes an event back."""
-        self._streams.recycle(event)
+    slots: dict[int, tuple[Mark, Mark]] = field(default_factory=dict)
+    copies: list[MarkedCopy] = field(default_factory=list)
 
-    def copy(
-        self,
-        stream: Stream,
-        pieces: Sequence[Piece],
-        direction: Direction,
-        engine: CopyMethod,
-    ) -> tuple[Mark, Mark]:
-        """Copies between two marks."""
-        began = self._clock.mark(stream)
-        self._streams.copy(stream, pieces, direction, engine)
-        return began, self._clock.mark(stream)
+    def timeline(self, clock: MarkClock, slot_count: int) -> Timeline:
+        """Returns the step as it was measured; blocks until its last copy has ended.
 
-    def finish(self, stream: Stream) -> None:
-        """Blocks the host until a stream is done."""
-        self._streams.finish(stream)
+        Times count from the first anchor. A slot's stall is all that passes at its anchor: the
+        wait for copies, and what the runtime itself takes there.
+
+        Args:
+            clock: What set the marks.
+            slot_count: Number of slots of the step; the first and the last were reported.
+        """
+        origin, _ = self.slots[0]
+        starts_us: list[float] = []
+        stalls_us: list[float] = []
+        arrived_us = 0.0
+        for slot in reversed(range(slot_count)):
+            start_us = arrived_us
+            if slot in self.slots:
+                arrived, went_on = self.slots[slot]
+                arrived_us = clock.us_between(origin, arrived)
+                start_us = clock.us_between(origin, went_on)
+            starts_us.append(start_us)
+            stalls_us.append(start_us - arrived_us)
+        return Timeline(
+            start_us=tuple(reversed(starts_us)),
+            stall_us=tuple(reversed(stalls_us)),
+            d2h=self._copies(Direction.D2H, origin, clock),
+            h2d=self._copies(Direction.H2D, origin, clock),
+            step_us=starts_us[0],
+            total_stall_us=sum(reversed(stalls_us)),
+        )
+
+    def _copies(self, direction: Direction, origin: Mark, clock: MarkClock) -> tuple[Copy, ...]:
+        return tuple(
+            Copy(copy.storage, *(clock.us_between(origin, mark) for mark in copy.span()))
+            for copy in self.copies
+            if copy.direction is direction
+        )

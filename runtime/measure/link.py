@@ -1,7 +1,9 @@
 """Measures how fast this machine copies between device and host, with the lanes replay uses.
 
 On the `cpu` device that is the most the emulated accelerator's lanes can do, with no rate to keep;
-on CUDA it is what the copy engines do to and from pinned memory.
+on CUDA it is what the copy engines do to and from pinned memory. Copy kernels are measured beside
+them: on CUDA the Numba-CUDA kernels, on the `cpu` device the same source as the processor executes
+it. A machine that has nothing to compile them with has none.
 
 Buffers rotate through more memory than caches hold, as they do in training.
 
@@ -12,9 +14,11 @@ and what the host takes to issue the other direction's copies is part of what is
 in training.
 """
 
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -27,25 +31,41 @@ from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link, Provenance
 from profiles.schema.progress import Progress, silent
 from runtime.host.host_pool import HostStretch
-from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import NS_PER_US
+from runtime.lanes.copy_device import Carriers, copy_device
 from runtime.lanes.lane import CopyLane
-from runtime.lanes.make_lane import host_pool, unpaced_lane
+from runtime.lanes.timed import NS_PER_US
+
+LOG = logging.getLogger("swapplan")
 
 SIZES_BYTES = tuple(4**power * 1024 for power in range(1, 9))
 """From 4 KiB to 64 MiB."""
+KERNEL_SIZES_BYTES = SIZES_BYTES[:-1]
+"""To 16 MiB: above, the copy engine's rate is what counts."""
 FOOTPRINT_BYTES = 128 << 20
 """What the buffers at either end of one direction take together."""
 MOST_COPIES = 64
 """Copies timed at once; fewer where they are large."""
 LEAST_COPIES = 8
 """As many even of the largest, which use buffers again: what the host takes to issue the first and
-to hear of the last one counts for all of them."""
+to see the last one end counts for all of them."""
 ROUNDS = 5
+KERNEL_ROUNDS = 3
 BACKGROUND_FACTOR = 3
 """The other direction is given work for so many times as long, alone, so that it outlasts."""
+TOGETHER = {
+    CopyMethod.DMA: 1,
+    CopyMethod.VECTOR_KERNEL: 1,
+    CopyMethod.BATCH_KERNEL: 32,
+    CopyMethod.BITPACK_KERNEL: 1,
+}
+"""How many copies one launch carries."""
 
 OPPOSITE = {Direction.D2H: Direction.H2D, Direction.H2D: Direction.D2H}
+
+Now = Callable[[], int]
+"""Returns the time, in nanoseconds."""
+Wait = Callable[[], None]
+"""Blocks the host until copies have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +94,13 @@ class SizeRates:
         return self.d2h_shared_bytes_per_us + self.h2d_shared_bytes_per_us
 
 
-class Ends:
-    """Buffers at both ends of one direction, and its lane.
+class LaneBuffers:
+    """Buffers at both ends of one direction, and its lane."""
 
-    Attributes:
-        lane: The lane.
-    """
-
-    def __init__(self, device: torch.device, direction: Direction, lane: CopyLane) -> None:
-        self.lane = lane
+    def __init__(self, device: torch.device, lane: CopyLane) -> None:
+        self._lane = lane
         self._device = device
-        self._pool = host_pool(device, FOOTPRINT_BYTES)
-        self._finish: Callable[[], None] = _nothing
-        if isinstance(lane, StreamLane):
-            # Its copies are waited for by compute, not by the host.
-            self._finish = lane.close
+        self._pool = copy_device(device).host_pool(FOOTPRINT_BYTES)
         self._buffers: list[tuple[torch.UntypedStorage, HostStretch]] = []
 
     def lay_out(self, size_bytes: int) -> int:
@@ -109,7 +121,7 @@ class Ends:
         engine: CopyMethod = CopyMethod.DMA,
         together: int = 1,
         first: int = 0,
-    ) -> Callable[[], None]:
+    ) -> Wait:
         """Issues copies; returns what blocks the host until they have ended.
 
         Args:
@@ -121,17 +133,33 @@ class Ends:
         in_flight = []
         for number in range(first, first + copies):
             storage, host = self._buffers[number % len(self._buffers)]
-            in_flight.append(self.lane.issue(storage, host, engine))
+            in_flight.append(self._lane.issue(storage, host, engine))
             if (number + 1) % together == 0:
-                self.lane.flush()
-        self.lane.flush()
+                self._lane.flush()
+        self._lane.flush()
 
         def wait() -> None:
-            self._finish()
+            # On CUDA it is compute that waits for a copy, not the host.
+            self._lane.finish()
             for copy in in_flight:
                 copy.wait()
 
         return wait
+
+
+Buffers = Mapping[Direction, LaneBuffers]
+
+
+@contextmanager
+def _buffers(device: torch.device, carriers: Carriers | None = None) -> Iterator[Buffers]:
+    """Buffers and lanes both ways, which end with it."""
+    carriers = carriers or {}
+    lanes = {d: copy_device(device).lane(d, carriers.get(d)) for d in Direction}
+    try:
+        yield {direction: LaneBuffers(device, lane) for direction, lane in lanes.items()}
+    finally:
+        for lane in lanes.values():
+            lane.close()
 
 
 def measure_link(
@@ -145,38 +173,64 @@ def measure_link(
     Args:
         device: The device.
         sizes_bytes: Sizes of the copies, each at most `FOOTPRINT_BYTES`.
-        progress: Told of every size.
+        progress: Called before every size.
 
     Raises:
         CapacityError: There is no memory for the buffers.
     """
-    lanes = {direction: unpaced_lane(device, direction) for direction in Direction}
     try:
-        ends = {direction: Ends(device, direction, lane) for direction, lane in lanes.items()}
-        return measure(ends, sizes_bytes, progress or silent)
+        with _buffers(device) as buffers:
+            return measure(buffers, sizes_bytes, progress or silent)
     except (SwapplanError, torch.OutOfMemoryError) as error:
         raise CapacityError(
             f"Measuring the link takes {4 * FOOTPRINT_BYTES} bytes of memory, which are not free. "
             "Close something, or name a link of the table."
         ) from error
-    finally:
-        for lane in lanes.values():
-            lane.close()
 
 
 def measure(
-    ends: Mapping[Direction, Ends],
+    buffers: Buffers,
     sizes_bytes: tuple[int, ...],
     progress: Progress,
-    now_ns: Callable[[], int] = time.perf_counter_ns,
+    now_ns: Now = time.perf_counter_ns,
 ) -> tuple[SizeRates, ...]:
-    """Measures copies of each size between given ends; see `measure_link`."""
+    """Measures copies of each size between given buffers; see `measure_link`."""
     rows = []
     for done, size_bytes in enumerate(sizes_bytes):
         progress("measuring the link", done, len(sizes_bytes))
-        rows.append(_measure_size(ends, size_bytes, now_ns))
+        rows.append(_size_rates(buffers, size_bytes, now_ns))
     progress("measuring the link", len(sizes_bytes), len(sizes_bytes))
     return tuple(rows)
+
+
+def measure_methods(
+    device: torch.device,
+    *,
+    sizes_bytes: tuple[int, ...] = KERNEL_SIZES_BYTES,
+    progress: Progress | None = None,
+) -> tuple[MethodRate, ...]:
+    """Measures each copy kernel at each size, and the copy engine beside them.
+
+    Args:
+        device: The device.
+        sizes_bytes: Device bytes of each copy.
+        progress: Called before every size.
+
+    Returns:
+        The rates; none where the kernels cannot be compiled, which is logged with the reason.
+    """
+    try:
+        carriers = copy_device(device).carriers()
+    except SwapplanError as error:
+        LOG.info("The copy engine will carry everything: %s", error)
+        return ()
+    report, rates = progress or silent, []
+    with _buffers(device, carriers) as buffers:
+        for done, size_bytes in enumerate(sizes_bytes):
+            report("measuring copy kernels", done, len(sizes_bytes))
+            rates += [_method_rate(buffers, engine, size_bytes) for engine in TOGETHER]
+        report("measuring copy kernels", len(sizes_bytes), len(sizes_bytes))
+    return tuple(rates)
 
 
 def link_from(rows: tuple[SizeRates, ...], engines: tuple[MethodRate, ...] = ()) -> Link:
@@ -205,50 +259,72 @@ def link_from(rows: tuple[SizeRates, ...], engines: tuple[MethodRate, ...] = ())
     )
 
 
-def _measure_size(
-    ends: Mapping[Direction, Ends], size_bytes: int, now_ns: Callable[[], int]
-) -> SizeRates:
-    copies = max(LEAST_COPIES, *(end.lay_out(size_bytes) for end in ends.values()))
-
-    def time_us(direction: Direction, number: int) -> float:
-        start_ns = now_ns()
-        ends[direction].issue(number)()
-        return (now_ns() - start_ns) / NS_PER_US
-
-    def alone(direction: Direction, number: int) -> float:
-        time_us(direction, number)  # Touches every buffer, and wakes whatever sleeps.
-        return median(time_us(direction, number) for _ in range(ROUNDS)) / number
-
-    def shared(direction: Direction, beside_each: int) -> float:
-        """The time of a copy while the other direction is busy; see [Note: both at once]."""
-        own, other = ends[direction], ends[OPPOSITE[direction]]
-        waits = [other.issue(BACKGROUND_FACTOR * copies * beside_each)]
-        own_waits = []
-        start_ns = now_ns()
-        for number in range(copies):
-            waits.append(other.issue(beside_each, first=number * beside_each))
-            own_waits.append(own.issue(1, first=number))
-        for wait in own_waits:
-            wait()
-        taken_us = (now_ns() - start_ns) / NS_PER_US
-        for wait in waits:
-            wait()
-        return taken_us / copies
-
-    copy_us = {direction: alone(direction, copies) for direction in Direction}
+def _size_rates(buffers: Buffers, size_bytes: int, now_ns: Now) -> SizeRates:
+    copies = max(LEAST_COPIES, *(each.lay_out(size_bytes) for each in buffers.values()))
+    copy_us = {d: _copy_us(buffers[d], copies, ROUNDS, now_ns) for d in Direction}
     shared_us = {}
     for direction, other in OPPOSITE.items():
         beside_each = math.ceil(max(1.0, copy_us[direction] / copy_us[other]))
-        shared_us[direction] = median(shared(direction, beside_each) for _ in range(ROUNDS))
+        pair = buffers[direction], buffers[other]
+        shared_us[direction] = median(
+            _shared_copy_us(*pair, copies, beside_each, now_ns) for _ in range(ROUNDS)
+        )
     return SizeRates(
         size_bytes=size_bytes,
         d2h_bytes_per_us=size_bytes / copy_us[Direction.D2H],
         h2d_bytes_per_us=size_bytes / copy_us[Direction.H2D],
         d2h_shared_bytes_per_us=size_bytes / shared_us[Direction.D2H],
         h2d_shared_bytes_per_us=size_bytes / shared_us[Direction.H2D],
-        lone_copy_us=max(alone(direction, 1) for direction in Direction),
+        lone_copy_us=max(_copy_us(buffers[d], 1, ROUNDS, now_ns) for d in Direction),
     )
 
 
-def _nothing() -> None:
-    """The host has waited already."""
+def _method_rate(buffers: Buffers, engine: CopyMethod, size_bytes: int) -> MethodRate:
+    rates = {}
+    for direction, each in buffers.items():
+        copies = each.lay_out(size_bytes)
+        copy_us = _copy_us(each, copies, KERNEL_ROUNDS, time.perf_counter_ns, engine)
+        rates[direction] = size_bytes / copy_us
+    return MethodRate(
+        engine=engine,
+        size_bytes=size_bytes,
+        together=TOGETHER[engine],
+        d2h_bytes_per_us=rates[Direction.D2H],
+        h2d_bytes_per_us=rates[Direction.H2D],
+    )
+
+
+def _copy_us(
+    buffers: LaneBuffers,
+    copies: int,
+    rounds: int,
+    now_ns: Now,
+    engine: CopyMethod = CopyMethod.DMA,
+) -> float:
+    """Median time of a copy among many issued one right after the other."""
+
+    def round_us() -> float:
+        start_ns = now_ns()
+        buffers.issue(copies, engine, TOGETHER[engine])()
+        return (now_ns() - start_ns) / NS_PER_US
+
+    round_us()  # Touches every buffer, and wakes whatever sleeps.
+    return median(round_us() for _ in range(rounds)) / copies
+
+
+def _shared_copy_us(
+    own: LaneBuffers, other: LaneBuffers, copies: int, beside_each: int, now_ns: Now
+) -> float:
+    """The time of a copy while the other direction is busy; see [Note: both at once]."""
+    waits = [other.issue(BACKGROUND_FACTOR * copies * beside_each)]
+    own_waits = []
+    start_ns = now_ns()
+    for number in range(copies):
+        waits.append(other.issue(beside_each, first=number * beside_each))
+        own_waits.append(own.issue(1, first=number))
+    for wait in own_waits:
+        wait()
+    taken_us = (now_ns() - start_ns) / NS_PER_US
+    for wait in waits:
+        wait()
+    return taken_us / copies

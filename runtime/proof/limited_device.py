@@ -21,7 +21,7 @@ from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.reached import reached_tensors
 from profiles.hooks.workload import Workload
-from runtime.lanes.emulated import NS_PER_US
+from runtime.lanes.timed import NS_PER_US
 from runtime.replay.statistics import StepStatistics
 from runtime.storage.accountant import Accountant
 

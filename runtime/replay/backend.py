@@ -19,12 +19,10 @@ from planner.plan.lanes import Direction
 from planner.plan.plan import Plan
 from profiles.schema.errors import PlanMismatchError
 from runtime.host.host_pool import HostPool, PinnedHostPool
-from runtime.kernels.cuda_carrier import cuda_carrier
-from runtime.kernels.host_carrier import host_carrier
-from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import Lane
+from runtime.lanes.copy_device import copy_device
+from runtime.lanes.cuda import CudaStreams, StreamDevice, StreamLane
+from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.lane import CopyLane
-from runtime.lanes.streams import CudaStreams, StreamDevice
 
 NOTICE = (
     "Replay on CUDA has been written and tested without a GPU; nobody has seen it run on one yet. "
@@ -88,7 +86,7 @@ def backend_for(plan: Plan, device: torch.device) -> Backend:
     """
     match plan.device.kind:
         case "cpu":
-            return _emulated(plan)
+            return _emulated(plan, device)
         case "cuda" if torch.cuda.is_available():
             tell_untried()
             return _cuda(plan, device)
@@ -99,24 +97,23 @@ def backend_for(plan: Plan, device: torch.device) -> Backend:
             )
 
 
-def _emulated(plan: Plan) -> Backend:
+def _emulated(plan: Plan, device: torch.device) -> Backend:
     link = plan.link
-    # A carrier each: a lane's table is in use until its launch is over.
-    d2h_carrier, h2d_carrier = (host_carrier() if plan.engines else None for _ in Direction)
+    carriers = copy_device(device).carriers() if plan.engines else {}
     return Backend(
-        d2h=Lane(
+        d2h=EmulatedLane(
             Direction.D2H,
             link.d2h_bytes_per_us,
             link.latency_us,
             partial(launch_us, link, Direction.D2H),
-            d2h_carrier,
+            carriers.get(Direction.D2H),
         ),
-        h2d=Lane(
+        h2d=EmulatedLane(
             Direction.H2D,
             link.h2d_bytes_per_us,
             link.latency_us,
             partial(launch_us, link, Direction.H2D),
-            h2d_carrier,
+            carriers.get(Direction.H2D),
         ),
         pool=HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
@@ -133,7 +130,8 @@ def _cuda(plan: Plan, device: torch.device) -> Backend:
             plan.device.name,
             at_hand,
         )
-    streams = CudaStreams(device, cuda_carrier(device) if plan.engines else None)
+    carriers = copy_device(device).carriers() if plan.engines else {}
+    streams = CudaStreams(device, carriers.get(Direction.D2H))
     return Backend(
         d2h=StreamLane(streams, Direction.D2H),
         h2d=StreamLane(streams, Direction.H2D),

@@ -143,7 +143,7 @@ class SwapExecutor:
         first.close()
 
     def flush(self) -> None:
-        """Sends off what boards the lanes; see [Note: boarding] in `runtime.lanes.lane`."""
+        """Sends off pending batches; see [Note: pending batch] in `runtime.lanes.lane`."""
         self.d2h.flush()
         self.h2d.flush()
 

@@ -11,7 +11,6 @@ everything goes where the plan has it when a step begins, and the next step foll
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 
@@ -20,7 +19,7 @@ from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
 from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
 from runtime.beyond_capacity.retry_after_oom import SecondTry
-from runtime.lanes.make_lane import host_pool
+from runtime.lanes.copy_device import copy_device
 from runtime.replay.backend import Backend
 from runtime.storage.accountant import Accountant
 
@@ -55,7 +54,7 @@ class FirstStep(AbstractContextManager[None]):
         self._budget_bytes = budget_bytes
         self._enforced_bytes = accountant.budget_bytes
         self._owned = owned
-        shelf = HostFreeList(partial(host_pool, device))
+        shelf = HostFreeList(copy_device(device).host_pool)
         self._swap = OnlineSwap(device, accountant, d2h=backend.d2h, h2d=backend.h2d, shelf=shelf)
         self._retry = SecondTry(self._swap.evict_all_but, ())
 

@@ -26,7 +26,7 @@ from profiles.hooks.mode_stack import insist, keep_in_view
 from profiles.hooks.named_storages import owned_storages
 from profiles.recording.recorded_profile import device_of
 from runtime.host.host_pool import HostPool
-from runtime.lanes.emulated import NS_PER_US
+from runtime.lanes.timed import NS_PER_US
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
 from runtime.replay.ears import AttachedHooks

@@ -14,14 +14,14 @@ from planner.plan.plan import Plan
 from planner.plan.schedule import Action
 from planner.plan.simulate import Timeline
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.timed import TimedLane, TimedStreams
-from runtime.lanes.timeline_marks import (
+from runtime.lanes.timed import (
     EventClock,
     HostClock,
     MarkClock,
     MarkedCopy,
     Span,
     StepMarks,
+    TimedLane,
 )
 from runtime.replay.replay import Replay
 
@@ -44,9 +44,9 @@ class TracedReplay(Replay):
         self._clock: MarkClock
         if self._backend.streams is not None:
             self._clock = EventClock()
-            streams = TimedStreams(self._backend.streams, self._clock)
-            self._moves.d2h = StreamLane(streams, Direction.D2H)
-            self._moves.h2d = StreamLane(streams, Direction.H2D)
+            streams = self._backend.streams
+            self._moves.d2h = StreamLane(streams, Direction.D2H, self._clock)
+            self._moves.h2d = StreamLane(streams, Direction.H2D, self._clock)
         else:
             self._clock = HostClock()
         self._moves.d2h = TimedLane(self._moves.d2h, Direction.D2H, self._on_copy)

@@ -15,11 +15,10 @@ from statistics import median
 
 import torch
 
-from runtime.kernels import host_execution as kernel_cpu
-from runtime.kernels.batch import batch_words, write_batch
-from runtime.kernels.compile import compile_kernels
-from runtime.kernels.job import CopyJob, Grid
-from runtime.kernels.launcher import KernelLauncher
+from runtime.kernels import host_carrier as kernel_cpu
+from runtime.kernels.carrier import KernelLauncher
+from runtime.kernels.cuda_carrier import cuda_launcher
+from runtime.kernels.job import CopyJob, Grid, batch_words, write_batch
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20
@@ -216,7 +215,7 @@ def mask_rates(launcher: KernelLauncher, stream: torch.cuda.Stream) -> Iterator[
 def device_rates() -> list[DeviceRate]:
     """Measures everything on the GPU at hand; a minute or two."""
     torch.cuda.init()
-    launcher = compile_kernels()
+    launcher = cuda_launcher()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         return [

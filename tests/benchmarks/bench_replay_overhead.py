@@ -105,6 +105,9 @@ class NoLane:
     def flush(self) -> None:
         pass
 
+    def finish(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

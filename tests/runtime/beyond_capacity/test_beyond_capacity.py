@@ -28,7 +28,7 @@ from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.beyond_capacity.retry_after_oom import SecondTry
 from runtime.host.host_pool import HostPool, HostStretch
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import Copy
+from runtime.lanes.emulated import Copy, carry
 from runtime.lanes.lane import Piece
 from runtime.proof.proof import prove
 from runtime.storage.accountant import Accountant
@@ -162,13 +162,16 @@ class LoggingLane:
         engine: CopyMethod = CopyMethod.DMA,
     ) -> Copy:
         self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
-        copy = Copy(self._direction, engine)
+        copy = Copy(engine)
         copy.pieces.append(Piece.of(storage, host))
-        copy.run(0, 0.0)
+        carry(copy, self._direction, None, 0, 0.0)
         return copy
 
     def flush(self) -> None:
-        """Nothing boards."""
+        """Nothing is pending."""
+
+    def finish(self) -> None:
+        """Everything has ended."""
 
     def close(self) -> None:
         """Holds nothing."""

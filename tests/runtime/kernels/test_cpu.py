@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.kernels import host_execution as kernel_cpu
-from runtime.kernels.batch import batch_words, write_batch
-from runtime.kernels.job import CopyJob
+from runtime.kernels import host_carrier as kernel_cpu
+from runtime.kernels.job import CopyJob, batch_words, write_batch
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 
 MIB = 1 << 20

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from runtime.kernels.batch import batch_words, write_batch
-from runtime.kernels.compile import compile_kernels
-from runtime.kernels.job import CopyJob, Grid
-from runtime.kernels.launcher import KernelLauncher
+from runtime.kernels.carrier import KernelLauncher
+from runtime.kernels.cuda_carrier import cuda_launcher
+from runtime.kernels.job import CopyJob, Grid, batch_words, write_batch
 
 pytestmark = pytest.mark.gpu
 
@@ -22,7 +21,7 @@ DEVICE_GUARD = 0xA5
 def launcher() -> KernelLauncher:
     torch.cuda.init()
     torch.cuda.synchronize()
-    return compile_kernels()
+    return cuda_launcher()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from numba import cuda, types
 
 from runtime.kernels.access import LOAD_16_PTX, STORE_16_PTX, load_word, store_8
-from runtime.kernels.compile import compile_kernels
-from runtime.kernels.job import MAX_BLOCK_THREADS
-from runtime.kernels.kernel import SOURCES, Kernel
+from runtime.kernels.cuda_carrier import compile_kernels
+from runtime.kernels.job import MAX_BLOCK_THREADS, Kernel
+from runtime.kernels.sources import SOURCES
 from tests.support.kernels.device_code import (
     ARCHITECTURES,
     DeviceCode,
@@ -72,9 +72,8 @@ def device_that_only_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("device_that_only_answers")
 def test_kernels_are_compiled_before_any_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of a device up to the driver: numba's own compiler options and linker."""
-    monkeypatch.setattr("runtime.kernels.kernel.SOURCES", {Kernel.COPY: SOURCES[Kernel.COPY]})
-    launcher = compile_kernels()
-    dispatcher = launcher.compiled[Kernel.COPY]
+    monkeypatch.setattr("runtime.kernels.sources.SOURCES", {Kernel.COPY: SOURCES[Kernel.COPY]})
+    dispatcher = compile_kernels()[Kernel.COPY]
     assert dispatcher.signatures == [(types.int64,) * 3]
     (ready,) = dispatcher.overloads.values()
     linked_by_numba = bytes(ready._codelibrary.get_cubin(cc=(9, 0)).code)

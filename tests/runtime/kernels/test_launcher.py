@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from numba.core.errors import NumbaPerformanceWarning
 
-from runtime.kernels.batch import BatchTable
-from runtime.kernels.job import CopyJob, Grid
-from runtime.kernels.kernel import SOURCES, Kernel
-from runtime.kernels.launcher import KernelLauncher
+from runtime.kernels.carrier import KernelLauncher
+from runtime.kernels.cuda_carrier import launcher_of
+from runtime.kernels.job import BatchTable, CopyJob, Grid, Kernel
+from runtime.kernels.sources import SOURCES
 
 JOB = CopyJob(source_address=0x1000, target_address=0x2000, size_bytes=30)
 GRID = Grid(blocks=4, threads=256)
@@ -38,7 +38,7 @@ def log() -> list[Any]:
 
 @pytest.fixture
 def launcher(log: list[Any]) -> KernelLauncher:
-    return KernelLauncher({k: LoggingKernel(k, log) for k in Kernel}, "stream {:#x}".format)
+    return launcher_of({k: LoggingKernel(k, log) for k in Kernel}, "stream {:#x}".format)
 
 
 def test_every_launch_hands_over_its_addresses(launcher: KernelLauncher, log: list[Any]) -> None:

@@ -12,7 +12,7 @@ from planner.plan.lanes import Direction
 from profiles.schema.errors import SwapplanError
 from runtime.host.host_pool import HostPool, HostStretch
 from runtime.lanes import emulated as lanes
-from runtime.lanes.emulated import Copy, Lane
+from runtime.lanes.emulated import Copy, EmulatedLane
 from runtime.lanes.lane import LaneClosedError
 from runtime.proof.limited_device import LimitedEmulator, anonymous_bytes
 from runtime.storage.accountant import Accountant, EmulatedOutOfMemoryError
@@ -33,26 +33,26 @@ def _held(monkeypatch: pytest.MonkeyPatch) -> HeldTime:
 
 
 @pytest.fixture(name="d2h")
-def _d2h() -> Iterator[Lane]:
-    lane = Lane(Direction.D2H, FAST, 0.0)
+def _d2h() -> Iterator[EmulatedLane]:
+    lane = EmulatedLane(Direction.D2H, FAST, 0.0)
     yield lane
     lane.close()
 
 
 @pytest.fixture(name="h2d")
-def _h2d() -> Iterator[Lane]:
-    lane = Lane(Direction.H2D, FAST, 0.0)
+def _h2d() -> Iterator[EmulatedLane]:
+    lane = EmulatedLane(Direction.H2D, FAST, 0.0)
     yield lane
     lane.close()
 
 
-def issued(lane: Lane, storage: torch.UntypedStorage, host: HostStretch) -> Copy:
+def issued(lane: EmulatedLane, storage: torch.UntypedStorage, host: HostStretch) -> Copy:
     copy = lane.issue(storage, host)
     assert isinstance(copy, Copy)
     return copy
 
 
-def test_bytes_go_out_and_come_back(d2h: Lane, h2d: Lane) -> None:
+def test_bytes_go_out_and_come_back(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     pool = HostPool(3 * MIB)
     values = torch.randint(0, 256, (MIB,), dtype=torch.uint8)
     storage = values.clone().untyped_storage()
@@ -64,7 +64,7 @@ def test_bytes_go_out_and_come_back(d2h: Lane, h2d: Lane) -> None:
 
 def test_a_lane_takes_the_time_of_its_link(held: HeldTime) -> None:
     """Ten copies of 1 MiB at 100 MiB/s and 5 us each, one after the other."""
-    lane = Lane(Direction.D2H, 100 * MIB / 1e6, 5.0)
+    lane = EmulatedLane(Direction.D2H, 100 * MIB / 1e6, 5.0)
     pool = HostPool(MIB)
     storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
     copies = [issued(lane, storage, pool.stretch(0, MIB)) for _ in range(10)]
@@ -83,7 +83,7 @@ def test_a_machine_slower_than_the_link_says_by_how_much(
 ) -> None:
     """The bytes take 3 us where the link would take 1; the next copy begins when they are over."""
     monkeypatch.setattr("runtime.lanes.emulated.ctypes", SlowMemory(held, copy_ns=3000))
-    lane = Lane(Direction.D2H, MIB, 0.0)
+    lane = EmulatedLane(Direction.D2H, MIB, 0.0)
     storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
     pool = HostPool(MIB)
     copies = [issued(lane, storage, pool.stretch(0, MIB)) for _ in range(2)]
@@ -105,7 +105,7 @@ class SlowMemory:
 
 
 def test_a_forgotten_lane_ends_its_thread() -> None:
-    lane = Lane(Direction.D2H, FAST, 0.0)
+    lane = EmulatedLane(Direction.D2H, FAST, 0.0)
     thread = lane._thread
     del lane
     gc.collect()
@@ -114,7 +114,7 @@ def test_a_forgotten_lane_ends_its_thread() -> None:
 
 
 def test_a_copy_that_fails_ends_and_the_lane_goes_on(
-    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+    d2h: EmulatedLane, h2d: EmulatedLane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "_copy_bytes", FailingCopy(Direction.D2H, 1))
     pool = HostPool(MIB)
@@ -131,7 +131,7 @@ def test_a_copy_that_fails_ends_and_the_lane_goes_on(
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_copy_back_that_fails_may_be_tried_again(
-    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch, times: int
+    d2h: EmulatedLane, h2d: EmulatedLane, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     monkeypatch.setattr(lanes, "_copy_bytes", FailingCopy(Direction.H2D, times))
     values, tracked = tracked_storage()
@@ -147,12 +147,12 @@ def test_a_copy_back_that_fails_may_be_tried_again(
     assert torch.equal(values, torch.arange(MIB // 8))
 
 
-def test_what_an_unknown_copy_may_be_writing_to_is_not_given_back(d2h: Lane) -> None:
+def test_what_an_unknown_copy_may_be_writing_to_is_not_given_back(d2h: EmulatedLane) -> None:
     """An interrupt right after the copy back was issued: it is issued again, to the same block."""
     values, tracked = tracked_storage()
     tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
     tracked.release()
-    lane, blocks = Lane(Direction.H2D, FAST, 0.0), []
+    lane, blocks = EmulatedLane(Direction.H2D, FAST, 0.0), []
     issue = lane.issue
 
     def issued_unknown(storage: torch.UntypedStorage, *args: Any) -> Any:
@@ -173,7 +173,7 @@ def test_what_an_unknown_copy_may_be_writing_to_is_not_given_back(d2h: Lane) -> 
     assert torch.equal(values, expected)
 
 
-def test_a_closed_lane_takes_no_copies(d2h: Lane) -> None:
+def test_a_closed_lane_takes_no_copies(d2h: EmulatedLane) -> None:
     d2h.close()
     values, tracked = tracked_storage()
     with pytest.raises(LaneClosedError):
@@ -196,7 +196,7 @@ def test_a_pool_larger_than_the_host_is_refused() -> None:
         HostPool(1 << 60)
 
 
-def test_the_process_really_gives_memory_back(d2h: Lane, h2d: Lane) -> None:
+def test_the_process_really_gives_memory_back(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     size_bytes = 128 * MIB
     pool = HostPool(size_bytes)
     values = torch.ones(size_bytes, dtype=torch.uint8)
@@ -220,7 +220,7 @@ def tracked_storage() -> tuple[torch.Tensor, TrackedStorage]:
     return values, TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
 
 
-def test_residency_goes_round(d2h: Lane, h2d: Lane) -> None:
+def test_residency_goes_round(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
     view = values[7:9]
@@ -243,7 +243,9 @@ def test_residency_goes_round(d2h: Lane, h2d: Lane) -> None:
     assert view.tolist() == [7, 8], "views stay valid"
 
 
-def test_a_host_copy_serves_until_the_storage_is_written(d2h: Lane, h2d: Lane) -> None:
+def test_a_host_copy_serves_until_the_storage_is_written(
+    d2h: EmulatedLane, h2d: EmulatedLane
+) -> None:
     pool = HostPool(MIB)
     accountant = Accountant(CPU, None)
     values = torch.arange(MIB // 8)
@@ -272,7 +274,7 @@ def test_a_host_copy_serves_until_the_storage_is_written(d2h: Lane, h2d: Lane) -
 
 
 def test_emptied_storages_are_sealed_where_torch_can(
-    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+    d2h: EmulatedLane, h2d: EmulatedLane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Builds of torch with CUDA have these two functions; here they stand in for themselves."""
     calls: list[tuple[str, int, int]] = []
@@ -296,7 +298,7 @@ def test_emptied_storages_are_sealed_where_torch_can(
 
 
 def test_no_seal_is_put_on_that_cannot_be_taken_off(
-    d2h: Lane, h2d: Lane, monkeypatch: pytest.MonkeyPatch
+    d2h: EmulatedLane, h2d: EmulatedLane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in torch 2.11 with CUDA."""
 
@@ -314,7 +316,7 @@ def test_no_seal_is_put_on_that_cannot_be_taken_off(
 
 def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
     """A replay that is dropped while a copy is in flight must not unmap what it writes to."""
-    lane = Lane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
+    lane = EmulatedLane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
     values = torch.ones(8 * MIB, dtype=torch.uint8)
     pool = HostPool(8 * MIB)
     slab = weakref.ref(pool)
@@ -327,7 +329,7 @@ def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
     assert slab() is None
 
 
-def test_moves_out_of_order_are_refused(d2h: Lane, h2d: Lane) -> None:
+def test_moves_out_of_order_are_refused(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     pool = HostPool(MIB)
     _values, tracked = tracked_storage()
     for move in (tracked.release, tracked.arrive, lambda: tracked.swap_in(h2d)):
@@ -339,7 +341,7 @@ def test_moves_out_of_order_are_refused(d2h: Lane, h2d: Lane) -> None:
 
 
 @pytest.mark.parametrize("moves", [1, 2, 3, 4])
-def test_restore_works_from_every_state(d2h: Lane, h2d: Lane, moves: int) -> None:
+def test_restore_works_from_every_state(d2h: EmulatedLane, h2d: EmulatedLane, moves: int) -> None:
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
     expected = values.clone()
@@ -355,7 +357,7 @@ def test_restore_works_from_every_state(d2h: Lane, h2d: Lane, moves: int) -> Non
     assert torch.equal(values, expected)
 
 
-def test_a_storage_that_dies_away_stays_dead(d2h: Lane, h2d: Lane) -> None:
+def test_a_storage_that_dies_away_stays_dead(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
     gone = weakref.ref(values.untyped_storage())
@@ -367,7 +369,7 @@ def test_a_storage_that_dies_away_stays_dead(d2h: Lane, h2d: Lane) -> None:
 
 
 def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends(held: HeldTime) -> None:
-    lane = Lane(Direction.D2H, MIB / 1e5, 0.0)
+    lane = EmulatedLane(Direction.D2H, MIB / 1e5, 0.0)
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
     gone = weakref.ref(values.untyped_storage())
@@ -380,7 +382,7 @@ def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends(held: HeldTim
     lane.close()
 
 
-def test_memory_that_cannot_be_resized_is_not_moved(d2h: Lane) -> None:
+def test_memory_that_cannot_be_resized_is_not_moved(d2h: EmulatedLane) -> None:
     values = torch.zeros(4)
     tracked = TrackedStorage(values.untyped_storage(), Accountant(CPU, None))
     values.numpy()

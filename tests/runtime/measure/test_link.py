@@ -16,22 +16,24 @@ from profiles.schema.profile_file import read_profile
 from profiles.schema.progress import silent
 from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool
+from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import NS_PER_US, Copy, Lane, Passenger
-from runtime.lanes.make_lane import host_pool, unpaced_lane
+from runtime.lanes.emulated import BatchedCopy, Copy, EmulatedLane
+from runtime.lanes.timed import NS_PER_US
 from runtime.measure import link as link_measure
-from runtime.measure.kernels import measure_methods
 from runtime.measure.link import (
     FOOTPRINT_BYTES,
     MOST_COPIES,
     ROUNDS,
     SIZES_BYTES,
-    Ends,
+    LaneBuffers,
     SizeRates,
     link_from,
     measure,
     measure_link,
+    measure_methods,
 )
+from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.fake_time import HeldTime, held_time
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -75,7 +77,7 @@ class Machine:
         self.left_us[direction] = 0.0
 
 
-class FakeEnds:
+class FakeBuffers:
     """One direction of the machine."""
 
     def __init__(self, machine: Machine, direction: Direction) -> None:
@@ -87,7 +89,13 @@ class FakeEnds:
         self._size_bytes = size_bytes
         return 4
 
-    def issue(self, copies: int, first: int = 0) -> Callable[[], None]:
+    def issue(
+        self,
+        copies: int,
+        engine: CopyMethod = CopyMethod.DMA,
+        together: int = 1,
+        first: int = 0,
+    ) -> Callable[[], None]:
         copy_us = self._machine.latency_us + self._size_bytes / self._machine.alone[self._direction]
         for _ in range(copies):
             self._machine.issue()
@@ -96,8 +104,8 @@ class FakeEnds:
 
 
 def measured(machine: Machine, *sizes_bytes: int) -> tuple[SizeRates, ...]:
-    ends = {direction: FakeEnds(machine, direction) for direction in Direction}
-    return measure(cast(dict[Direction, Ends], ends), sizes_bytes, silent, machine.now_ns)
+    ends = {direction: FakeBuffers(machine, direction) for direction in Direction}
+    return measure(cast(dict[Direction, LaneBuffers], ends), sizes_bytes, silent, machine.now_ns)
 
 
 def machine(d2h: float, h2d: float, share: float, latency_us: float = 0.0) -> Machine:
@@ -165,10 +173,10 @@ def test_the_lanes_are_those_of_replay(held: HeldTime) -> None:
     held.pass_on()
     copy_us = {Direction.D2H: 100 + SIZE_BYTES / 200, Direction.H2D: 100 + SIZE_BYTES / 400}
     lanes = {
-        Direction.D2H: Lane(Direction.D2H, 200, 100),
-        Direction.H2D: Lane(Direction.H2D, 400, 100),
+        Direction.D2H: EmulatedLane(Direction.D2H, 200, 100),
+        Direction.H2D: EmulatedLane(Direction.H2D, 400, 100),
     }
-    ends = {direction: Ends(CPU, direction, lane) for direction, lane in lanes.items()}
+    ends = {direction: LaneBuffers(CPU, lane) for direction, lane in lanes.items()}
     (row,) = measure(ends, (SIZE_BYTES,), silent, held.perf_counter_ns)
     for lane in lanes.values():
         lane.close()
@@ -182,8 +190,8 @@ def test_the_emulated_device_is_measured_without_a_rate_to_keep(
     direction: Direction, held: HeldTime
 ) -> None:
     """Or every measurement would find the rate that the lane was set to."""
-    lane = unpaced_lane(CPU, direction)
-    ends = Ends(CPU, direction, lane)
+    lane = copy_device(CPU).lane(direction)
+    ends = LaneBuffers(CPU, lane)
     ends.issue(ends.lay_out(KIB))()
     lane.close()
     assert (held.sleeps, held.now_ns) == (0, 0)
@@ -204,18 +212,18 @@ def test_measuring_the_emulated_device() -> None:
 def test_copies_rotate_through_their_buffers() -> None:
     issued: list[tuple[int, int]] = []
 
-    class Noting(Lane):
+    class Noting(EmulatedLane):
         def issue(
             self,
             storage: torch.UntypedStorage,
             host: HostStretch,
             engine: CopyMethod = CopyMethod.DMA,
-        ) -> Copy | Passenger:
+        ) -> Copy | BatchedCopy:
             issued.append((storage.data_ptr(), host.offset_bytes))
             return super().issue(storage, host, engine)
 
     lane = Noting(Direction.D2H, math.inf, 0.0)
-    ends = Ends(CPU, Direction.D2H, lane)
+    ends = LaneBuffers(CPU, lane)
     count = ends.lay_out(32 * MIB)
     assert count == FOOTPRINT_BYTES // (32 * MIB)
     ends.issue(2 * count)()
@@ -235,6 +243,15 @@ def test_no_memory_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_measure, "FOOTPRINT_BYTES", 1 << 60)
     with pytest.raises(CapacityError, match="Close something"):
         measure_link(CPU)
+
+
+def test_lanes_that_are_streams_are_measured_again_and_again() -> None:
+    """Waiting on the host until a stream is empty does not close its lane."""
+    streams = FakeStreams()
+    buffers = {d: LaneBuffers(CPU, StreamLane(streams, d)) for d in Direction}
+    rows = measure(buffers, (KIB, 4 * KIB), silent)
+    assert [row.size_bytes for row in rows] == [KIB, 4 * KIB]
+    assert sum(entry[0] == "finish" for entry in streams.log) > 2 * ROUNDS
 
 
 @pytest.mark.parametrize(
@@ -341,8 +358,8 @@ def test_options_that_do_not_go_together(
 @pytest.mark.gpu
 def test_on_a_gpu_the_copy_engines_are_measured() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
-    assert isinstance(unpaced_lane(device, Direction.D2H), StreamLane)
-    assert isinstance(host_pool(device, MIB), PinnedHostPool)
+    assert isinstance(copy_device(device).lane(Direction.D2H), StreamLane)
+    assert isinstance(copy_device(device).host_pool(MIB), PinnedHostPool)
     rows = measure_link(device)
     assert [row.size_bytes for row in rows] == list(SIZES_BYTES)
     assert all(row.d2h_bytes_per_us > 0 and row.h2d_bytes_per_us > 0 for row in rows)

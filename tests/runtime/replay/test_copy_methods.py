@@ -27,13 +27,14 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime import FallbackWarning, LoadedPlan, Replay
 from runtime.host.host_pool import HostPool
-from runtime.kernels.batch import ROW_WORDS
 from runtime.kernels.carrier import Ends, KernelCarrier
 from runtime.kernels.cuda_carrier import LEAST_WORDS, PinnedTables
 from runtime.kernels.host_carrier import host_carrier
+from runtime.kernels.job import ROW_WORDS
+from runtime.lanes import emulated as lanes
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import Copy, Lane, Passenger
-from runtime.measure.kernels import measure_methods
+from runtime.lanes.emulated import BatchedCopy, Copy, EmulatedLane
+from runtime.measure.link import measure_methods
 from runtime.proof.proof import prove
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
@@ -235,13 +236,13 @@ def test_every_kernel_carries_on_the_emulated_device(monkeypatch: pytest.MonkeyP
     """All that can move does, three steps long, and what went how is what the plan says."""
     plan = kernel_plan()
     launches: list[tuple[CopyMethod, int]] = []
-    run = Copy._run_kernel
+    run = lanes._run_kernel
 
-    def noted(copy: Copy, carrier: Any) -> None:
+    def noted(copy: Copy, direction: Direction, carrier: KernelCarrier) -> None:
         launches.append((copy.engine, len(copy.pieces)))
-        run(copy, carrier)
+        run(copy, direction, carrier)
 
-    monkeypatch.setattr(Copy, "_run_kernel", noted)
+    monkeypatch.setattr(lanes, "_run_kernel", noted)
     plain, workload = masking(), masking()
     with Replay(plan, workload.model, workload.optimizer) as attached:
         for _ in range(3):
@@ -305,18 +306,18 @@ def test_on_streams_kernels_race_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert_same(snapshot(plain), snapshot(workload))
 
 
-class BoardsForGood(StreamLane):
+class LosesTheRest(StreamLane):
     """Planted fault: the first of a batch to be waited for has the others left behind."""
 
     def flush(self) -> None:
-        if self._boarding is not None:
-            del self._boarding.pieces[1:]
+        if self._pending is not None:
+            del self._pending.pieces[1:]
         super().flush()
 
 
-def test_a_batch_that_loses_a_passenger_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_loses_a_copy_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = kernel_plan()
-    fake_backend(monkeypatch, plan, BoardsForGood)
+    fake_backend(monkeypatch, plan, LosesTheRest)
     plain, workload = masking(), masking()
 
     def train() -> None:
@@ -369,8 +370,8 @@ def test_a_copy_engines_copy_is_carried_by_no_kernel() -> None:
         host_carrier().carry(COPY_ENGINE, [Ends(16, 16, 16)], to_host=True)
 
 
-def test_what_boards_goes_off_when_it_is_waited_for() -> None:
-    lane = Lane(Direction.D2H, 1e9, 0.0, carrier=host_carrier())
+def test_a_pending_batch_goes_off_when_it_is_waited_for() -> None:
+    lane = EmulatedLane(Direction.D2H, 1e9, 0.0, carrier=host_carrier())
     pool = HostPool(3 * KIB)
     values = [torch.full((KIB,), number, dtype=torch.uint8) for number in range(3)]
     first, *others = (
@@ -378,7 +379,7 @@ def test_what_boards_goes_off_when_it_is_waited_for() -> None:
         for number, value in enumerate(values)
     )
     assert isinstance(first, Copy)
-    assert all(isinstance(other, Passenger) for other in others)
+    assert all(isinstance(other, BatchedCopy) for other in others)
     others[1].wait()
     assert [pool.tensor(number * KIB, KIB).tolist() for number in range(3)] == [
         value.tolist() for value in values
@@ -392,7 +393,7 @@ def test_kernels_without_numba_are_refused_in_one_line(monkeypatch: pytest.Monke
     real = builtins.__import__
 
     def without(name: str, *arguments: Any, **named: Any) -> Any:
-        if name == "runtime.kernels" and "host_execution" in (arguments[2] or ()):
+        if name == "runtime.kernels.host_carrier":
             raise ImportError("No module named 'numba'")
         return real(name, *arguments, **named)
 
@@ -466,7 +467,7 @@ def test_plans_without_kernels_need_none_of_this(monkeypatch: pytest.MonkeyPatch
     def never(*_: object) -> None:
         raise AssertionError("nothing is compiled for a plan that needs no kernel")
 
-    monkeypatch.setattr("runtime.replay.backend.host_carrier", never)
+    monkeypatch.setattr("runtime.kernels.host_carrier.host_carrier", never)
     plan = with_engines(everything_away(masking_profile()), lambda _: COPY_ENGINE)
     assert plan.engines == {}
     workload = masking()

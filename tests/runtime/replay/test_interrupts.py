@@ -29,7 +29,7 @@ from profiles.schema.link import CopyMethod
 from runtime import Replay
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import Lane
+from runtime.lanes.emulated import EmulatedLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage
 from tests.support.training.fake_streams import FakeStreams
@@ -92,7 +92,7 @@ def test_every_instruction_of_a_move_can_be_the_last(move: str) -> None:
 
 
 def _tracked_before(move: str, values: torch.Tensor):  # type: ignore[no-untyped-def]
-    lanes = tuple(Lane(direction, 1e6, 0.0) for direction in Direction)
+    lanes = tuple(EmulatedLane(direction, 1e6, 0.0) for direction in Direction)
     tracked = TrackedStorage(values.untyped_storage(), Accountant(torch.device("cpu"), None))
     host = HostPool(512).stretch(0, 512)
     row = [
@@ -122,7 +122,7 @@ def test_a_launch_that_is_sent_off_twice_is_carried_once(
         def carry(self, engine: CopyMethod, ends: list[object], *, to_host: bool) -> None:
             carried.append(len(ends))
 
-    lane = Lane(Direction.D2H, 1e6, 0.0, carrier=Carrier())  # type: ignore[arg-type]
+    lane = EmulatedLane(Direction.D2H, 1e6, 0.0, carrier=Carrier())  # type: ignore[arg-type]
     pool, values = HostPool(512), torch.arange(64)
     first = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)
     second = lane.issue(values.untyped_storage(), pool.stretch(0, 512), CopyMethod.BATCH_KERNEL)

@@ -21,9 +21,8 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import WorkloadSource
 from runtime import Replay
 from runtime.host.host_pool import PinnedHostPool
-from runtime.lanes.cuda import StreamLane
+from runtime.lanes.cuda import CudaStreams, StreamLane
 from runtime.lanes.lane import Piece
-from runtime.lanes.streams import CudaStreams
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant

@@ -16,8 +16,7 @@ from profiles.schema.link import CopyMethod
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.timed import TimedLane, TimedStreams
-from runtime.lanes.timeline_marks import EventClock, HostClock, MarkedCopy, Span, StepMarks
+from runtime.lanes.timed import EventClock, HostClock, MarkedCopy, Span, StepMarks, TimedLane
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.recorded import BUILDERS, everything_away_plan
 
@@ -145,10 +144,8 @@ class FakeEvent:
 def test_on_streams_a_copy_is_marked_on_its_own_lane() -> None:
     streams = FakeStreams()
     spans: list[Span] = []
-    timed = TimedStreams(streams, EventClock(FakeEvent))
-    lane = TimedLane(
-        StreamLane(timed, Direction.H2D), Direction.H2D, lambda _, span: spans.append(span)
-    )
+    marked = StreamLane(streams, Direction.H2D, EventClock(FakeEvent))
+    lane = TimedLane(marked, Direction.H2D, lambda _, span: spans.append(span))
     pool = HostPool(24)
     storages = [torch.zeros(8, dtype=torch.uint8).untyped_storage() for _ in range(3)]
     for number, storage in enumerate(storages):

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import StreamLane
-from runtime.lanes.streams import StreamDevice
+from runtime.lanes.cuda import StreamDevice, StreamLane
 from runtime.replay import backend
 from runtime.replay import backend as untried
 from runtime.replay.backend import Watch, backend_for

@@ -13,8 +13,8 @@ from cuda.bindings import nvjitlink
 from numba import cuda
 
 from runtime.kernels.access import LOAD_16_PTX, STORE_16_PTX
-from runtime.kernels.compile import LAUNCH_BOUNDS
-from runtime.kernels.kernel import SOURCES
+from runtime.kernels.cuda_carrier import LAUNCH_BOUNDS
+from runtime.kernels.sources import SOURCES
 
 ARCHITECTURES = ((8, 0), (9, 0))
 ACCESS = re.compile(r"^\s*(?:@!?%p\d+ )?((?:ld|st)\.\S+)", re.MULTILINE)
@@ -53,7 +53,7 @@ class DeviceCode:
 
 
 def compiled(function: Any, signature: str, architecture: tuple[int, int], route: Route) -> bytes:
-    """Compiles a kernel with the options `runtime.kernels.compile` uses."""
+    """Compiles a kernel with the options `runtime.kernels.cuda_carrier` uses."""
     code, _ = cuda.compile(
         function,
         signature,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import cuda
 
-from runtime.kernels.kernel import SOURCES, Kernel
-from runtime.kernels.relink import relinked
+from runtime.kernels.job import Kernel
+from runtime.kernels.sources import SOURCES, relinked
 from tests.support.kernels.buffers import Buffer
 
 

@@ -7,10 +7,9 @@ import pytest
 from numba import cuda
 from numba.core import config
 
-from runtime.kernels.batch import BatchTable, batch_words, write_batch
 from runtime.kernels.contiguous import copy_vectors
-from runtime.kernels.job import CopyJob, Grid
-from runtime.kernels.launcher import KernelLauncher
+from runtime.kernels.cuda_carrier import launcher_of
+from runtime.kernels.job import BatchTable, CopyJob, Grid, batch_words, write_batch
 from tests.support.kernels.buffers import Buffer, of_words, random_bytes
 from tests.support.kernels.simulator import BadAccessError, Memory, simulated, simulated_kernels
 
@@ -25,7 +24,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.memory = Memory()
-        self.launcher = KernelLauncher(simulated_kernels(self.memory), lambda handle: 0)
+        self.launcher = launcher_of(simulated_kernels(self.memory), lambda handle: 0)
 
     def check_written_once(self, buffer: Buffer) -> None:
         assert (self.memory.times_written(buffer) == 1).all()

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan.lanes import Direction
 from profiles.hooks.dispatch import is_bookkeeping, storages_in, storages_of
 from profiles.schema.link import CopyMethod
-from runtime.kernels.carrier import Ends, KernelCarrier
+from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes.lane import Piece
 
@@ -44,7 +44,7 @@ class Access:
 
 @dataclass
 class FakeStreams:
-    """`runtime.lanes.streams.StreamDevice` on the CPU.
+    """`runtime.lanes.cuda.StreamDevice` on the CPU.
 
     Attributes:
         log: What was asked for, in order.
@@ -107,8 +107,7 @@ class FakeStreams:
             pool = host.address
             ctypes.memmove(*((pool, device) if to_host else (device, pool)), host.size_bytes)
         else:
-            ends = [Ends(p.address, p.host.device_address, p.storage.nbytes()) for p in pieces]
-            self._carrier().carry(engine, ends, to_host=to_host)
+            self._carrier().carry(engine, [piece.ends for piece in pieces], to_host=to_host)
 
     def _carrier(self) -> KernelCarrier:
         if self._kernels is None:

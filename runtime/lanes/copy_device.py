@@ -1,0 +1,96 @@
+"""What copies on each kind of device: its lanes, host memory and kernels.
+
+The lanes keep no rate. Those of a replay, which on the emulated device do, come from
+`runtime.replay.backend`.
+"""
+
+import math
+
+import torch
+
+from planner.plan.lanes import Direction
+from profiles.schema.errors import CapacityError, SwapplanError
+from runtime.host.host_pool import HostPool, PinnedHostPool
+from runtime.kernels.carrier import INSTALL, KernelCarrier
+from runtime.kernels.cuda_carrier import cuda_carrier
+from runtime.lanes.cuda import CudaStreams, StreamLane
+from runtime.lanes.emulated import EmulatedLane
+from runtime.lanes.lane import CopyLane
+
+Carriers = dict[Direction, KernelCarrier]
+
+
+class EmulatedDevice:
+    """The emulated accelerator: compute is the host, lanes are threads."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def lane(self, direction: Direction, carrier: KernelCarrier | None = None) -> CopyLane:
+        """Returns a lane that copies as fast as it can; `carrier` is what carries by kernel."""
+        return EmulatedLane(direction, math.inf, 0.0, carrier=carrier)
+
+    def host_pool(self, size_bytes: int) -> HostPool:
+        """Returns host memory.
+
+        Raises:
+            SwapplanError: The host has not enough free memory, or may not lock that much.
+        """
+        return HostPool(size_bytes)
+
+    def carriers(self) -> Carriers:
+        """Compiles the copy kernels and returns what carries by them.
+
+        Raises:
+            SwapplanError: There is nothing to compile them with.
+        """
+        try:
+            from runtime.kernels.host_carrier import host_carrier
+        except ImportError as error:
+            raise SwapplanError(
+                f"Copy kernels on 'cpu' need numba-cuda, found none ({error}). {INSTALL}, or solve "
+                "with a link whose kernels were not measured."
+            ) from error
+        # One for each lane: its table is in use until its launch is over.
+        return {direction: host_carrier() for direction in Direction}
+
+    def free_bytes(self) -> int:
+        """Returns what is left for this process, its allocator's spare blocks included.
+
+        Raises:
+            CapacityError: The device has no capacity of its own.
+        """
+        raise CapacityError(
+            f"The {self._device.type!r} device is emulated and has no capacity of its own. Say "
+            "which is meant with --limit, such as --limit 300MiB."
+        )
+
+
+class CudaDevice:
+    """A GPU, with the same methods: lanes are streams, host memory is pinned."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def lane(self, direction: Direction, carrier: KernelCarrier | None = None) -> CopyLane:
+        """Returns a lane that is a stream."""
+        return StreamLane(CudaStreams(self._device, carrier), direction)
+
+    def host_pool(self, size_bytes: int) -> HostPool:
+        """Returns pinned host memory."""
+        return PinnedHostPool(size_bytes, self._device)
+
+    def carriers(self) -> Carriers:
+        """Returns one carrier for both lanes: its tables are in use until an event."""
+        return dict.fromkeys(Direction, cuda_carrier(self._device))
+
+    def free_bytes(self) -> int:
+        """Returns what the driver and the allocator have left."""
+        free_bytes, _ = torch.cuda.mem_get_info(self._device)
+        reserved_bytes = torch.cuda.memory_reserved(self._device)
+        return free_bytes + reserved_bytes - torch.cuda.memory_allocated(self._device)
+
+
+def copy_device(device: torch.device) -> EmulatedDevice | CudaDevice:
+    """Returns what copies on a device."""
+    return CudaDevice(device) if device.type == "cuda" else EmulatedDevice(device)
