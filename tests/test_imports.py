@@ -152,7 +152,6 @@ TOO_LARGE = {
     "runtime/beyond_capacity/record.py: record_beyond_capacity has 70 lines",
     "runtime/cli/limits.py: limits has 99 lines",
     "runtime/cli/profile.py: profile has 86 lines",
-    "runtime/lanes/emulated.py: Copy sets 13 attributes",
     "runtime/proof/proof.py: prove has 69 lines",
     "runtime/replay/executor.py: SwapExecutor sets 24 attributes",
     "runtime/replay/replay.py: Replay sets 35 attributes",
