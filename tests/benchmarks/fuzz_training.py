@@ -30,11 +30,15 @@ from profiles.schema.errors import PlanMismatchError
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime.replay.load import LoadedPlan
 from runtime.storage.accountant import EmulatedOutOfMemoryError
+from tests.support.planning.hardest_plans import (
+    everything_away,
+    leaving_at_boundary,
+    periodic,
+    returning_at_boundary,
+)
 from tests.support.planning.plan_edits import edited_plans
-from tests.support.training.everything_away import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import training
-from tests.support.training.periodic import leaving_at_boundary, periodic, returning_at_boundary
 from tests.support.training.recorded import FAST_LINK, snapshot
 
 STEPS = 4

@@ -18,7 +18,8 @@ from tests.cli.test_commands import sandwich
 from tests.support.planning.figures import words_of
 from tests.support.planning.plans import periodic_plan
 from tests.support.planning.toys import toy_link
-from tests.support.training.recorded import BUILDERS, everything_away_plan
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import everything_away_plan
 
 
 def plan() -> Plan:

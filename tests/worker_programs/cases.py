@@ -7,7 +7,8 @@ from profiles.hooks.data_parallel import data_parallel, group_of_one
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, WorkloadSource
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import BUILDERS, FAST_LINK
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import FAST_LINK
 from tests.worker_programs import own_script
 
 

@@ -18,7 +18,8 @@ from tests.profiles.workloads.test_catalog import WAYS
 from tests.support.training import models
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import BUILDERS, FAST_LINK, recorded
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import FAST_LINK, recorded
 
 SMALL = {
     "unet3d": {"size": "32", "features": "4"},

@@ -22,7 +22,7 @@ from profiles.recording.trace import StepTrace
 from profiles.schema.profile import Access, WorkloadSource
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity.record import record_beyond_capacity
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 from tests.support.training.wrappers import Quantised

@@ -12,7 +12,7 @@ from profiles.hooks.workload import Workload, bare_optimizer
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.profile import WorkloadSource
 from runtime import LoadedPlan
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 

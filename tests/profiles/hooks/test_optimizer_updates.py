@@ -16,8 +16,8 @@ from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, StorageKind, WorkloadSource
 from runtime import Replay
 from runtime.proof.proof import prove
+from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.estimating import assert_same_step, estimated
-from tests.support.training.everything_away import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK
 

@@ -16,7 +16,7 @@ from profiles.schema.profile import LeftOut, Profile, WorkloadSource
 from runtime import LoadedPlan
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.storage.accountant import Accountant
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK
 from tests.support.training.wrappers import Quantised

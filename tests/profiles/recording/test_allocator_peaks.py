@@ -10,7 +10,8 @@ from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.workload import Workload
 from profiles.recording.kernel_times import MARK, OpMarks
-from tests.support.training.recorded import BUILDERS, recorded
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import recorded
 
 WITHIN = 0.02
 WARMUP_STEPS = 2

@@ -27,8 +27,8 @@ TESTS = Path(__file__).parents[2]
 RECORDER = "profiles.recording.record.record"
 PLANNERS = {
     "planner.solving.solve",
-    "tests.support.training.everything_away.everything_away",
-    "tests.support.training.periodic.periodic",
+    "tests.support.planning.hardest_plans.everything_away",
+    "tests.support.planning.hardest_plans.periodic",
 }
 
 

@@ -20,7 +20,8 @@ from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource
 from runtime.storage.accountant import Accountant
 from tests.support.training.fake_time import CountingClock
-from tests.support.training.recorded import BUILDERS, FAST_LINK, recorded
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import FAST_LINK, recorded
 
 SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 ROWS, WIDTH = 32, 16

@@ -38,8 +38,8 @@ from tests.support.planning.toys import activation, resident, toy
 from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
 from tests.support.training.fake_time import CountingClock
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    BUILDERS,
     FAST_LINK,
     assert_all_resident,
     assert_same,

@@ -19,9 +19,17 @@ from runtime.lanes.cuda import Launch, StreamCopy, StreamLane
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
 from runtime.storage.accountant import Accountant
+from tests.support.planning.hardest_plans import with_swaps
 from tests.support.training.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
-from tests.support.training.periodic import leaving_plan, periodic_plan, returning_plan, with_swaps
-from tests.support.training.recorded import BUILDERS, assert_same, everything_away_plan, snapshot
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import (
+    assert_same,
+    everything_away_plan,
+    leaving_plan,
+    periodic_plan,
+    returning_plan,
+    snapshot,
+)
 
 LaneMaker = Callable[[FakeStreams, Direction], StreamLane]
 

@@ -14,7 +14,8 @@ from runtime.cli.proof_report import failures
 from runtime.proof.limited_device import LimitedEmulator, LimitedGpu
 from runtime.proof.proof import prove
 from runtime.proof.report import ProofReport
-from tests.support.training.recorded import BUILDERS, everything_away_plan
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import everything_away_plan
 
 STEPS = 4
 

@@ -24,14 +24,14 @@ from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.op_guard import OpGuard
 from runtime.storage.residency import Residency
 from runtime.storage.write_marks import LostWriteError
-from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.periodic import (
+from tests.support.planning.hardest_plans import (
     clean_swaps_late,
     leaving_at_boundary,
     periodic,
     returning_at_boundary,
     with_swaps,
 )
+from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 
 STEPS = 5

@@ -16,8 +16,8 @@ from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.storage.residency import is_movable
 from tests.runtime.replay.test_periodic_replay import first_parameter, pair, plan_for
+from tests.support.planning.hardest_plans import periodic
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.periodic import periodic
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 
 

@@ -25,19 +25,19 @@ from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.proof.proof import prove
 from runtime.storage.residency import Residency
-from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.periodic import (
+from tests.support.planning.hardest_plans import (
     clean_swaps_late,
     leaving_at_boundary,
     periodic,
-    periodic_plan,
     returning_at_boundary,
 )
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    BUILDERS,
     FAST_LINK,
     assert_all_resident,
     assert_same,
+    periodic_plan,
     snapshot,
 )
 

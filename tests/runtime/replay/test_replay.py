@@ -21,12 +21,12 @@ from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Repla
 from runtime.lanes import emulated as lanes
 from runtime.proof.proof import prove
 from runtime.storage.residency import TrackedStorage
+from tests.support.planning.hardest_plans import everything_away
 from tests.support.training import models
-from tests.support.training.everything_away import everything_away
 from tests.support.training.failing_copy import FailingCopy
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    BUILDERS,
     FAST_LINK,
     assert_all_resident,
     assert_same,

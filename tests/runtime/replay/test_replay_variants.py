@@ -27,9 +27,8 @@ from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant
 from tests.runtime.lanes.test_cuda_lanes import ComputeNeverWaits, NeverWaitsForCompute
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.periodic import periodic
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 
 STEPS = 3

@@ -18,7 +18,8 @@ from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.timed import EventClock, HostClock, MarkedCopy, Span, StepMarks, TimedLane
 from tests.support.training.fake_streams import FakeStreams
-from tests.support.training.recorded import BUILDERS, everything_away_plan
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import everything_away_plan
 
 STEPS = 3
 

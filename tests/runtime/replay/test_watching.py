@@ -13,8 +13,8 @@ from profiles.hooks.workload import Workload
 from profiles.schema.errors import SwapplanError
 from runtime import FallbackWarning, LoadedPlan, Ranges, Replay
 from runtime.replay.profiler_ranges import WORDS
-from tests.support.training.periodic import periodic_plan
-from tests.support.training.recorded import BUILDERS, everything_away_plan
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import everything_away_plan, periodic_plan
 
 
 @pytest.fixture(name="plan")

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from planner.plan.plan import Plan, write_plan
-from tests.support.training.everything_away import everything_away
-from tests.support.training.periodic import periodic
+from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.recorded import everything_away_plan
 from tests.worker_programs.cases import recorded_alone
 

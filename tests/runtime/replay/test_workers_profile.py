@@ -16,8 +16,9 @@ from profiles.schema.profile import LeftOut, Link, Storage, StorageKind
 from runtime import LoadedPlan
 from runtime.host.host_memory import MIB
 from runtime.replay.workers import Vote, first_disagreement, slowest_link
-from tests.support.training.everything_away import everything_away
-from tests.support.training.recorded import BUILDERS, FAST_LINK, everything_away_plan, recorded
+from tests.support.planning.hardest_plans import everything_away
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import FAST_LINK, everything_away_plan, recorded
 from tests.worker_programs.cases import recorded_alone, wrapped
 
 

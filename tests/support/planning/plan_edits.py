@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from planner.plan.host_memory import host_needs, host_offsets
 from planner.plan.plan import Plan
-from planner.plan.verify import derived_figures, structure_fault
+from planner.plan.verify import structure_fault
+from profiles.schema.errors import FileError
 from profiles.schema.link import CopyMethod
+from tests.support.planning.hardest_plans import certified, with_swaps
 
 SLOTS = ("swap_out_slot", "release_slot", "swap_in_slot", "await_slot")
 AMPLE_BYTES = 2**30
@@ -45,26 +46,11 @@ def agreeing(content: Any, *, keep_offsets: bool) -> Plan | None:
         loose = _unchecked(content)
         if structure_fault_of_swaps(loose):
             return None
-        if not keep_offsets:
-            needs = host_needs(loose.swaps, loose.host_sizes_bytes, len(loose.slots))
-            offsets = host_offsets(needs.needs)
-            for swap, need in zip(content["swaps"], needs.of_trip, strict=True):
-                swap["host_offset_bytes"] = offsets[need]
-        loose = _unchecked(content)
-        sizes = loose.host_sizes_bytes
-        ends = [swap.host_offset_bytes + sizes[swap.storage] for swap in loose.swaps]
-        content["host_pool_bytes"] = max(ends, default=0)
-        content["certificate"] |= derived_figures(loose)
-        content["certificate"] |= {
-            "bound_stall_us": 0.0,
-            "loose_bound_stall_us": 0.0,
-            "bound_source": "no stall is below 0",
-            "proof": "feasible",
-        }
-        content["budget_bytes"] = max(content["budget_bytes"], content["certificate"]["peak_bytes"])
-        return Plan.model_validate_json(json.dumps(content))
-    except (ValueError, LookupError):
+        found = certified(loose) if keep_offsets else with_swaps(loose, loose.swaps)
+    except (ValueError, LookupError, FileError):
         return None
+    budget_bytes = max(loose.budget_bytes, found.budget_bytes)
+    return found.model_copy(update={"budget_bytes": budget_bytes})
 
 
 def structure_fault_of_swaps(plan: Plan) -> bool:

@@ -8,11 +8,10 @@ from torch import nn
 from torch.nn import functional
 
 from planner.plan.plan import Plan, PlannedStorage
-from planner.plan.simulate import simulate_plan
 from profiles.hooks.workload import Workload
 from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link, Profile, Provenance, WorkloadSource
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import everything_away, with_swaps
 from tests.support.training.fixed_times import record_at_fixed_times
 
 KIB = 1024
@@ -97,24 +96,11 @@ def by_kernel(storage: PlannedStorage) -> CopyMethod:
 
 
 def with_engines(plan: Plan, choose: Callable[[PlannedStorage], CopyMethod]) -> Plan:
-    """The same trips, carried by something else."""
+    """The same swaps, carried by something else."""
     engines = {storage.id: choose(storage) for storage in plan.storages}
-    swaps = tuple(s.model_copy(update={"engine": engines[s.storage]}) for s in plan.swaps)
-    changed = plan.model_copy(update={"swaps": swaps})
-    sizes = changed.host_sizes_bytes
-    ends = (swap.host_offset_bytes + sizes[swap.storage] for swap in swaps)
-    certificate = plan.certificate.model_copy(
-        update={
-            "d2h_bytes": sum(sizes[s.storage] for s in swaps if not s.clean),
-            "h2d_bytes": sum(sizes[s.storage] for s in swaps),
-            "simulated_stall_us": simulate_plan(changed).total_stall_us,
-            "bound_stall_us": 0.0,
-        }
+    return with_swaps(
+        plan, (swap.model_copy(update={"engine": engines[swap.storage]}) for swap in plan.swaps)
     )
-    changed = changed.model_copy(
-        update={"host_pool_bytes": max(ends, default=0), "certificate": certificate}
-    )
-    return Plan.model_validate_json(changed.model_dump_json())
 
 
 @cache

@@ -30,9 +30,13 @@ from profiles.hooks.mode_stack import call_modes, enter_ops, leave_ops, op_modes
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime import Replay
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import (
+    everything_away,
+    leaving_at_boundary,
+    periodic,
+    returning_at_boundary,
+)
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.periodic import leaving_at_boundary, periodic, returning_at_boundary
 from tests.support.training.recorded import FAST_LINK
 
 STEPS = 3

@@ -234,7 +234,7 @@ def checkpointed(width: int = 192) -> Workload:
     return training(model, optimizer, perceptron_loss(model, width=width))
 
 
-MODELS: dict[str, Callable[[], Workload]] = {
+BUILDERS: dict[str, Callable[[], Workload]] = {
     build.__name__: build
     for build in (
         unet3d,

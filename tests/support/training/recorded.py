@@ -1,6 +1,5 @@
 """Recording and comparing real training steps: shared by the tests of recorder and runtime."""
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -8,9 +7,14 @@ import torch
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Link, Profile, Provenance, WorkloadSource
-from tests.support.training import models
-from tests.support.training.everything_away import everything_away
+from tests.support.planning.hardest_plans import (
+    everything_away,
+    leaving_at_boundary,
+    periodic,
+    returning_at_boundary,
+)
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import BUILDERS
 
 FAST_LINK = Link(
     name="test",
@@ -21,19 +25,6 @@ FAST_LINK = Link(
     engines=(),
     provenance=Provenance.NOMINAL,
 )
-
-BUILDERS: dict[str, Callable[[], Workload]] = {
-    builder.__name__: builder
-    for builder in (
-        models.unet3d,
-        models.resnet,
-        models.gpt2,
-        models.twice_with_neighbour,
-        models.accumulating,
-        models.kept_gradients,
-        models.checkpointed,
-    )
-}
 
 
 @cache
@@ -47,6 +38,24 @@ def recorded(name: str) -> Profile:
 def everything_away_plan(name: str) -> Plan:
     """The plan that moves whatever one of the small models lets move."""
     return everything_away(recorded(name))
+
+
+@cache
+def periodic_plan(name: str) -> Plan:
+    """The same round the step boundary, each host copy serving as many swaps as it can."""
+    return periodic(recorded(name))
+
+
+@cache
+def leaving_plan(name: str) -> Plan:
+    """That plan with copies to the host under way at the boundary."""
+    return leaving_at_boundary(periodic_plan(name))
+
+
+@cache
+def returning_plan(name: str) -> Plan:
+    """That plan with copies back under way at the boundary."""
+    return returning_at_boundary(periodic_plan(name))
 
 
 def snapshot(workload: Workload) -> dict[str, torch.Tensor]:

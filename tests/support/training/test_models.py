@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from profiles.hooks.workload import Workload
-from tests.support.training.models import MODELS, twice_with_neighbour
+from tests.support.training.models import BUILDERS, twice_with_neighbour
 
 STEPS = 2
 
@@ -18,19 +18,19 @@ def train(build: Callable[[], Workload]) -> tuple[list[torch.Tensor], list[torch
     return losses, [parameter.detach() for parameter in workload.model.parameters()]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_training_is_deterministic(name: str) -> None:
-    losses, parameters = train(MODELS[name])
-    losses_again, parameters_again = train(MODELS[name])
+    losses, parameters = train(BUILDERS[name])
+    losses_again, parameters_again = train(BUILDERS[name])
     assert all(torch.isfinite(loss) for loss in losses)
     assert losses[0] != losses[1]
     assert losses == losses_again
     assert all(map(torch.equal, parameters, parameters_again))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_every_parameter_is_trained(name: str) -> None:
-    workload = MODELS[name]()
+    workload = BUILDERS[name]()
     before = [parameter.detach().clone() for parameter in workload.model.parameters()]
     for _ in range(STEPS):
         workload.step()
