@@ -49,7 +49,7 @@ FLOORS = {
         "cli",
     ),
 }
-"""Each floor's rooms, from the ground up. The room without a name is the floor's own files."""
+"""Each floor's rooms, lowest first. The room without a name is the floor's own files."""
 OPEN = {
     "profiles": {},
     "planner": {"profiles": {"schema", "hardware", "library"}},

@@ -28,8 +28,8 @@ from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link
 from profiles.schema.units import size_text, time_text
 from runtime.proof.limited_device import StepFigures
+from tests.gpu.bench_device import BenchDevice, BenchEmulator, BenchGpu
 from tests.gpu.cases import COMPARED, TINY, Case
-from tests.gpu.ground import CpuGround, CudaGround, LimitedDevice
 from tests.gpu.methods import Method, Task, Trainee, trained_by
 from tests.gpu.results import ROOT, Results, Table
 
@@ -83,13 +83,13 @@ class Row:
     largest: int | None
 
 
-def compare(case: Case, ground: LimitedDevice, link: Link, timed_steps: int) -> list[Row]:
+def compare(case: Case, limited: BenchDevice, link: Link, timed_steps: int) -> list[Row]:
     """Measures all methods on one workload."""
     nothing = _task(case, 1, link, timed_steps)
-    free = _figures(Method.NOTHING, nothing, ground, timed_steps, nullcontext)
+    free = _figures(Method.NOTHING, nothing, limited, timed_steps, nullcontext)
     budget_bytes = int(free.peak_bytes * case.budget_share)
     task = _task(case, budget_bytes, link, timed_steps)
-    return [_row(method, case, task, ground, timed_steps) for method in Method]
+    return [_row(method, case, task, limited, timed_steps) for method in Method]
 
 
 def _task(case: Case, budget_bytes: int, link: Link, timed_steps: int, **changes: str) -> Task:
@@ -101,17 +101,17 @@ def _task(case: Case, budget_bytes: int, link: Link, timed_steps: int, **changes
     )
 
 
-def _row(method: Method, case: Case, task: Task, ground: LimitedDevice, timed_steps: int) -> Row:
+def _row(method: Method, case: Case, task: Task, limited: BenchDevice, timed_steps: int) -> Row:
     why_not = ""
     figures: StepFigures | None = None
     try:
         figures = _figures(
-            method, task, ground, timed_steps, lambda: ground.limit(task.budget_bytes)
+            method, task, limited, timed_steps, lambda: limited.limit(task.budget_bytes)
         )
     except (torch.OutOfMemoryError, BudgetError) as error:
         why_not = " ".join(str(error).split())
     if why_not and method is not Method.SWAPPLAN:
-        figures = _figures(method, task, ground, timed_steps, nullcontext)
+        figures = _figures(method, task, limited, timed_steps, nullcontext)
     print(f"  {method.value}: {why_not or 'trained within the budget'}", file=sys.stderr)
     return Row(
         workload=case.title,
@@ -123,25 +123,25 @@ def _row(method: Method, case: Case, task: Task, ground: LimitedDevice, timed_st
         peak_bytes=figures.peak_bytes if figures else None,
         reserved_bytes=figures.reserved_bytes if figures else None,
         grows=case.grows,
-        largest=largest(case.values, lambda value: _trains(method, case, task, ground, value)),
+        largest=largest(case.values, lambda value: _trains(method, case, task, limited, value)),
     )
 
 
 def _figures(
     method: Method,
     task: Task,
-    ground: LimitedDevice,
+    limited: BenchDevice,
     timed_steps: int,
     limit: Callable[[], AbstractContextManager[None]],
 ) -> StepFigures:
     """Median time and highest peaks of some steps, after those that settle."""
     try:
-        with trained_by(method, task, ground) as trainee, limit():
+        with trained_by(method, task, limited) as trainee, limit():
             for _ in range(STEPS_TO_SETTLE):
-                ground.measure(trainee.workload, trainee.around)
-            steps = [_measured(trainee, ground) for _ in range(timed_steps)]
+                limited.measure(trainee.workload, trainee.around)
+            steps = [_measured(trainee, limited) for _ in range(timed_steps)]
     finally:
-        ground.tidy()
+        limited.tidy()
     reserved = [step.reserved_bytes for step in steps if step.reserved_bytes is not None]
     return StepFigures(
         step_us=median(step.step_us for step in steps),
@@ -150,14 +150,14 @@ def _figures(
     )
 
 
-def _measured(trainee: Trainee, ground: LimitedDevice) -> StepFigures:
-    return ground.measure(trainee.workload, trainee.around)
+def _measured(trainee: Trainee, limited: BenchDevice) -> StepFigures:
+    return limited.measure(trainee.workload, trainee.around)
 
 
-def _trains(method: Method, case: Case, task: Task, ground: LimitedDevice, value: int) -> bool:
+def _trains(method: Method, case: Case, task: Task, limited: BenchDevice, value: int) -> bool:
     larger = _task(case, task.budget_bytes, task.link, task.timed_steps, **{case.grows: str(value)})
     try:
-        _figures(method, larger, ground, 1, lambda: ground.limit(task.budget_bytes))
+        _figures(method, larger, limited, 1, lambda: limited.limit(task.budget_bytes))
     except (torch.OutOfMemoryError, BudgetError):
         return False
     return True
@@ -205,14 +205,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def bench(ground: LimitedDevice, effort: Effort, root: Path = ROOT) -> Path:
+def bench(limited: BenchDevice, effort: Effort, root: Path = ROOT) -> Path:
     """Compares all methods on all workloads and writes `bench.json` and `bench.md`."""
-    results = Results(ground, root)
-    link = ground.link()
+    results = Results(limited, root)
+    link = limited.link()
     groups = []
     for case in effort.cases:
         print(f"{case.reference} ...", file=sys.stderr)
-        groups.append(compare(case, ground, link, effort.timed_steps))
+        groups.append(compare(case, limited, link, effort.timed_steps))
         # Written after each workload: what an interruption leaves is worth having.
         rows = [row for group in groups for row in group]
         results.write("bench", rows, [table(group) for group in groups])
@@ -225,9 +225,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     wanted = parser.parse_args()
     if wanted.device == "cpu":
-        bench(CpuGround(), SMALL)
+        bench(BenchEmulator(), SMALL)
     elif torch.cuda.is_available():
-        bench(CudaGround(), FULL)
+        bench(BenchGpu(), FULL)
     else:
         print("There is no GPU here: nothing was compared. Try --device cpu for the code paths.")
 

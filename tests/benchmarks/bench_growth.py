@@ -148,7 +148,7 @@ def series(found: Sequence[SolveFigures]) -> dict[str, Series]:
 
 
 def draw(panels: Mapping[str, Series]) -> Figure:
-    """Draws each over ops, with its fit; what a time limit cut off is drawn hollow."""
+    """Draws each over ops, with its fit; what a time limit cut off is drawn as a ring."""
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
     for axes, (name, one) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         power = one.fit()

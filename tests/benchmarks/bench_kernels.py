@@ -234,7 +234,7 @@ def print_rates(rates: list[DeviceRate]) -> None:
 
 
 def main() -> None:
-    """Prints all rates this machine can tell."""
+    """Prints all rates this machine can measure."""
     print_cpu()
     if not torch.cuda.is_available():
         print("No CUDA device here: no rates of a device.")

@@ -4,7 +4,7 @@
 
 Lanes and copies are replaced by ones that do nothing, so that only the runtime's own Python is
 timed, without the watch that the emulated device adds. Prints measured medians; the goals are 10 us
-per anchor and 30 us per swap. What CUDA's own calls take (an event recorded, a stream told to wait,
+per anchor and 30 us per swap. What CUDA's own calls take (an event recorded, a stream made to wait,
 a copy issued) is not in it: no GPU was at hand. Updates inside the optimizer step are found by
 looking at each of its ops; that is timed on its own, since only plans that act there have it done.
 All is processor time of the thread that trains, so that other work on the machine does not count.
@@ -168,7 +168,7 @@ def anchors_us(plan: Plan, kind: type[Replay] = Replay) -> float:
         return median(step() for _ in range(ROUNDS))
 
 
-class Nobody:
+class NoListener:
     """A listener that does nothing."""
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
@@ -183,9 +183,9 @@ def processor_us(run: Callable[[], object]) -> float:
 
 
 def hooks_us() -> tuple[float, float]:
-    """Median step time without and with hooks that tell nobody, in turns."""
+    """Median step time without and with hooks that report to no listener, in turns."""
     workload = gpt2()
-    hooks = AnchorHooks(workload.model, workload.optimizer, Nobody(), Reported.ALL_BUT_UPDATES)
+    hooks = AnchorHooks(workload.model, workload.optimizer, NoListener(), Reported.ALL_BUT_UPDATES)
 
     def hooked() -> None:
         with hooks.step():

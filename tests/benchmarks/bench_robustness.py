@@ -1,9 +1,9 @@
-"""How much plans suffer when a step is not quite the planned one, and nobody plans again.
+"""How much plans suffer when a step is not quite the planned one, and no plan is made again.
 
     python -m tests.benchmarks.bench_robustness --csv robustness.csv
 
 Each draw takes every op's time times a lognormal factor (sigma 15%, median 1) and the link at 85 to
-100% of its rates, one share for both directions. What was planned stays: the same trips, at the
+100% of its rates, one share for both directions. What was planned stays: the same swaps, at the
 same anchors, are simulated with the drawn times and rates. Budgets hold in any case, since memory
 depends on the order of the program alone. All figures are simulated.
 """
@@ -110,7 +110,7 @@ def stall_of_plan(plan: Plan) -> StallOf:
 
 
 def stall_of_baseline(case: Task, theirs: HeuristicPlan) -> StallOf:
-    """A baseline's trips, simulated anew with its own streams."""
+    """A baseline's swaps, simulated anew with its own streams."""
 
     def stall_us(draw: Draw) -> float:
         problem = replace(case.problem, durations_us=draw.durations_us, link=draw.link)

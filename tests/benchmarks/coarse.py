@@ -23,7 +23,7 @@ def coarsened(profile: Profile, *, gaps: int, units: int, bytes_per_us: float) -
 
     Slots between two events of what is kept become one. The step takes about `units` microseconds,
     and a byte of the small step takes one microsecond each way: both are whole numbers, as the
-    time-indexed model needs them. Each storage can be away once, so no copy serves two trips.
+    time-indexed model needs them. Each storage can be away once, so no copy serves two swaps.
 
     Args:
         profile: A step.

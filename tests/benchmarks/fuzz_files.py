@@ -161,7 +161,7 @@ def _ended_badly(command: list[str]) -> str | None:
     return "a traceback" if "Traceback" in error.getvalue() else None
 
 
-def run_batch(source: Source, seed: int, count: int, told: Connection) -> None:
+def run_batch(source: Source, seed: int, count: int, results: Connection) -> None:
     """Tries some files, in a process of its own."""
     outcomes: Counter[str] = Counter()
     faults: list[Fault] = []
@@ -171,7 +171,7 @@ def run_batch(source: Source, seed: int, count: int, told: Connection) -> None:
         folder = Path(name)
         (folder / "sound.json").write_text(json.dumps(source.content))
         for number, broken in enumerate(islice(broken_files(source.content, seed), count)):
-            told.send(f"{source.name} {source.kind}, seed {seed}, file {number}: {broken.how}")
+            results.send(f"{source.name} {source.kind}, seed {seed}, file {number}: {broken.how}")
             started_s = time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
             try:
@@ -185,7 +185,7 @@ def run_batch(source: Source, seed: int, count: int, told: Connection) -> None:
                 file = f"{source.name} {source.kind}, seed {seed}, file {number}"
                 faults.append(Fault(file, broken.how[:300], fault))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told.send(Batch(outcomes, faults, peak_mib, slowest_s))
+    results.send(Batch(outcomes, faults, peak_mib, slowest_s))
 
 
 def _hang(number: int, frame: FrameType | None) -> None:

@@ -157,17 +157,17 @@ def tried(plan: Plan, expected: Numbers) -> tuple[str, str | None]:
     return outcome, "other numbers" if differs(found, expected) else None
 
 
-def run_batch(plan: Plan, seed: int, first: int, told: Connection) -> None:
+def run_batch(plan: Plan, seed: int, first: int, results: Connection) -> None:
     """Trains with edited plans, in a process of its own, from some number on."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable()
     expected = untouched()
     for number, edited in islice(enumerate(edited_plans(plan, seed)), first, BATCH):
-        told.send(Trained(number, "begun", None, edited.model_dump_json()))
+        results.send(Trained(number, "begun", None, edited.model_dump_json()))
         outcome, fault = tried(edited, expected)
-        told.send(Trained(number, outcome, fault, edited.model_dump_json() if fault else None))
-    told.send(None)
+        results.send(Trained(number, outcome, fault, edited.model_dump_json() if fault else None))
+    results.send(None)
 
 
 def outcomes_of(plan: Plan, seed: int) -> Iterator[Trained]:

@@ -88,7 +88,7 @@ class SolveFigures:
         bound_source: Where the bound comes from.
         gap: From the bound to the simulated stall, as a share of the best step time.
         proof: What the solver proved about its model.
-        swaps: Trips of the plan.
+        swaps: Swaps of the plan.
         d2h_bytes: Bytes copied to the host per step.
     """
 
@@ -244,7 +244,7 @@ def cpu_seconds() -> float:
 
 
 def peak_memory_bytes() -> int:
-    """The most resident bytes of this process so far; 0 where the system does not tell.
+    """The most resident bytes of this process so far; 0 where the system does not say.
 
     Not `ru_maxrss`: a process begins with that of the one that started it.
     """

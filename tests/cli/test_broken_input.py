@@ -97,7 +97,7 @@ def test_a_plan_for_another_model(tmp_path: Path, failure: Failure) -> None:
         ("file.txt/output.json", "cannot be written (Not a directory)"),
     ],
 )
-def test_an_unwritable_output_is_told_before_the_work(
+def test_an_unwritable_output_is_reported_before_the_work(
     tmp_path: Path, failure: Failure, place: str, message: str
 ) -> None:
     profile, plan = good_profile(tmp_path), good_plan(tmp_path)

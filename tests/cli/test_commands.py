@@ -113,10 +113,10 @@ def test_an_impossible_budget_names_the_smallest_and_its_op(
 ) -> None:
     output = profile_file.with_name("none.json")
     assert main(["solve", str(profile_file), "--budget", "60%", "-o", str(output)]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("plan: budget 90 bytes cannot be met")
-    assert "100 bytes" in told
-    assert "op2" in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("plan: budget 90 bytes cannot be met")
+    assert "100 bytes" in message
+    assert "op2" in message
     assert not output.exists()
 
 
@@ -219,7 +219,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{CREATED_BY}\n"
 
 
-def test_a_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_command_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["porfile"]) == 2
     assert "Did you mean 'profile'?" in capsys.readouterr().err
 
@@ -310,8 +312,8 @@ def test_run_exits_with_1_when_the_proof_fails(
     words = ["run", str(profile_file.with_name("toy.plan.json")), "--workload", "unet3d"]
     assert main(words) == (1 if failures else 0)
     captured = capsys.readouterr()
-    told = [line for line in captured.err.splitlines() if line.startswith("plan: ")]
-    assert told == [f"plan: the proof failed: {failure}" for failure in failures]
+    lines = [line for line in captured.err.splitlines() if line.startswith("plan: ")]
+    assert lines == [f"plan: the proof failed: {failure}" for failure in failures]
     assert f"Proof: {'FAILED' if failures else 'passed'}" in captured.out
     assert "\nswapplan: 6 steps.\n" in captured.out
     # A figure that could not be sampled is not shown as zero.

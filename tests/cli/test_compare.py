@@ -54,7 +54,7 @@ def test_brief_leaves_out_what_takes_longest(profile_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--budget", "500"], "600 bytes"),
         (["--budget", "half"], "--budget is 'half'"),
@@ -63,15 +63,15 @@ def test_brief_leaves_out_what_takes_longest(profile_file: Path) -> None:
         (["--budget", "1200", "--csv", "/nowhere/table.csv"], "/nowhere/table.csv"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    profile_file: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_mistakes_are_reported_in_one_line(
+    profile_file: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(profile_file), *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     last = captured.err.splitlines()[-1]
     assert last.startswith("plan: ")
-    assert told in last
+    assert message in last
 
 
 def test_no_such_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def test_another_link_can_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--device", "h20"], "plan: there is no device 'h20' to estimate for. Did you mean h200"),
         (
@@ -62,16 +62,16 @@ def test_another_link_can_be_chosen(tmp_path: Path) -> None:
         (["--device", "h200", "--link", "measured"], "plan: there is no link 'measured'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+def test_mistakes_are_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert main([*TINY, *options, "-o", str(tmp_path / "gpt2.profile.json")]) == 2
     found = capsys.readouterr().err
-    assert found.startswith(told)
+    assert found.startswith(message)
     assert found.count("\n") == 1
 
 
-def test_what_an_estimate_assumes_is_told_in_one_line(
+def test_what_an_estimate_assumes_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     (tmp_path / "train.py").write_text(READS_ITS_LOSS)
@@ -79,8 +79,8 @@ def test_what_an_estimate_assumes_is_told_in_one_line(
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert main([*words, "-o", str(tmp_path / "p.json")]) == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if "takes it to be" in line]
-    assert told == [
+    lines = [line for line in capsys.readouterr().err.splitlines() if "takes it to be" in line]
+    assert lines == [
         "plan: train.py, line 10: the step asks for the value of a tensor; the estimate takes it "
         "to be 0.0."
     ]

@@ -20,8 +20,8 @@ import torch
 
 from profiles.schema.units import size_text, time_text
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
+from tests.gpu.bench_device import BenchDevice, BenchGpu
 from tests.gpu.cases import CHECKED, Case
-from tests.gpu.ground import CudaGround, LimitedDevice
 from tests.gpu.results import ROOT, Results, Table
 from tests.gpu.training_check import TrainingCheck, check_training
 
@@ -42,16 +42,16 @@ COLUMNS = (
 
 
 def check_all(
-    ground: LimitedDevice, cases: Sequence[Case], results: Results, timed_steps: int = TIMED_STEPS
+    limited: BenchDevice, cases: Sequence[Case], results: Results, timed_steps: int = TIMED_STEPS
 ) -> bool:
     """Checks the training of some workloads; returns whether all passed."""
-    link = ground.link()
+    link = limited.link()
     checks: list[TrainingCheck] = []
     for case in cases:
         print(f"{case.title} ...", file=sys.stderr)
-        checks.append(check_training(case, ground, link, timed_steps))
-        ground.tidy()
-        title = f"Training on {ground.describe()['device']} (measured; simulated where it says so)"
+        checks.append(check_training(case, limited, link, timed_steps))
+        limited.tidy()
+        title = f"Training on {limited.describe()['device']} (measured; simulated where it says so)"
         table = Table(title, COLUMNS, [_cells(check) for check in checks])
         # Written after each workload: what an interruption leaves is worth having.
         results.write("training", checks, [table])
@@ -129,13 +129,13 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("There is no GPU here: nothing was checked.")
         return 0
-    ground = CudaGround()
-    results = Results(ground, ROOT)
+    limited = BenchGpu()
+    results = Results(limited, ROOT)
     passed = run_tests(results.folder)
     rates = device_rates()
     results.write("kernels", rates, [rates_table(rates)])
     repeatable()
-    passed = check_all(ground, CHECKED, results) and passed
+    passed = check_all(limited, CHECKED, results) and passed
     print(f"GPU check: {'passed' if passed else 'FAILED'}; results in {results.folder}")
     return 0 if passed else 1
 

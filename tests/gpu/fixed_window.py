@@ -22,7 +22,7 @@ class Transfers(Protocol):
     """Copies between a device and the host."""
 
     def out(self, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Issues a copy to the host; returns it and what tells of its end."""
+        """Issues a copy to the host; returns it and what marks its end."""
 
     def wait(self, ended: Any) -> None:
         """Lets compute wait for a copy to the host, so that its source may be freed."""

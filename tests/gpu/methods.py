@@ -14,9 +14,9 @@ from profiles.recording.record import record
 from profiles.schema.profile import Link, WorkloadSource
 from runtime.proof.limited_device import Around
 from runtime.replay.replay import Replay
+from tests.gpu.bench_device import BenchDevice
 from tests.gpu.checkpointing import checkpoint_blocks
 from tests.gpu.fixed_window import FixedWindow
-from tests.gpu.ground import LimitedDevice
 
 SOLVE_SECONDS = 20.0
 """Two minutes for all that are checked, of the eight that a check may take."""
@@ -63,7 +63,7 @@ class Task:
 
 
 @contextmanager
-def trained_by(method: Method, task: Task, ground: LimitedDevice) -> Iterator[Trainee]:
+def trained_by(method: Method, task: Task, limited: BenchDevice) -> Iterator[Trainee]:
     """Builds a workload anew for a method.
 
     Raises:
@@ -71,34 +71,34 @@ def trained_by(method: Method, task: Task, ground: LimitedDevice) -> Iterator[Tr
         torch.OutOfMemoryError: Not even the model and its batch fit.
     """
     if method is Method.SWAPPLAN:
-        plan = planned(task, ground)
-        workload = ground.build(task.source)
+        plan = planned(task, limited)
+        workload = limited.build(task.source)
         with Replay(plan, workload.model, workload.optimizer) as replay:
             yield Trainee(workload, replay.step)
         return
-    workload = ground.build(task.source)
+    workload = limited.build(task.source)
     if method is Method.CHECKPOINTING:
         checkpoint_blocks(task.source.reference, workload.model)
-    yield Trainee(workload, _around(method, ground))
+    yield Trainee(workload, _around(method, limited))
 
 
-def planned(task: Task, ground: LimitedDevice) -> Plan:
+def planned(task: Task, limited: BenchDevice) -> Plan:
     """Records the step where it fits and plans it for the budget.
 
     Raises:
         BudgetError: No plan meets it.
     """
-    workload = ground.build(task.source)
+    workload = limited.build(task.source)
     profile = record(workload, source=task.source, link=task.link, timed_steps=task.timed_steps)
     del workload
-    ground.tidy()
+    limited.tidy()
     return solve(profile, budget_bytes=task.budget_bytes, time_limit_s=SOLVE_SECONDS)
 
 
-def _around(method: Method, ground: LimitedDevice) -> Around:
+def _around(method: Method, limited: BenchDevice) -> Around:
     if method is Method.SAVE_ON_CPU:
-        return lambda: save_on_cpu(pin_memory=ground.device.type == "cuda")
+        return lambda: save_on_cpu(pin_memory=limited.device.type == "cuda")
     if method is Method.FIXED_WINDOW:
-        window = FixedWindow(ground.device)
+        window = FixedWindow(limited.device)
         return lambda: window
     return nullcontext

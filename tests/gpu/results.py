@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiles.schema.files import CREATED_BY, write_atomically
-from tests.gpu.ground import LimitedDevice
+from tests.gpu.bench_device import BenchDevice
 
 ROOT = Path("results") / "gpu"
 """Below the folder that the command is started in."""
@@ -42,11 +42,11 @@ class Results:
         folder: The folder, such as `results/gpu/2026-11-24-nvidia-h200`.
     """
 
-    def __init__(self, ground: LimitedDevice, root: Path = ROOT) -> None:
+    def __init__(self, limited: BenchDevice, root: Path = ROOT) -> None:
         self._about = {
             "created_by": CREATED_BY,
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            **ground.describe(),
+            **limited.describe(),
         }
         name = re.sub(r"[^a-z0-9]+", "-", self._about["device"].lower()).strip("-")
         self.folder = root / f"{self._about['date']}-{name}"

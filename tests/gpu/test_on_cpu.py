@@ -17,10 +17,10 @@ from tests.benchmarks import bench_gpu
 from tests.benchmarks.bench_gpu import Effort, bench, largest
 from tests.benchmarks.bench_kernels import DeviceRate
 from tests.gpu import check
+from tests.gpu.bench_device import BenchEmulator
 from tests.gpu.cases import CHECKED, COMPARED, TINY
 from tests.gpu.checkpointing import BLOCKS, checkpoint_blocks
 from tests.gpu.fixed_window import SMALLEST_BYTES, WINDOW, FixedWindow
-from tests.gpu.ground import CpuGround
 from tests.gpu.methods import Method
 from tests.gpu.results import Results
 from tests.support.training import models
@@ -36,7 +36,7 @@ def read(folder: Path, name: str) -> tuple[dict[str, str], list[dict[str, object
 
 
 def test_every_method_is_compared(tmp_path: Path) -> None:
-    folder = bench(CpuGround(), Effort(cases=(SMALLEST,), timed_steps=1), tmp_path)
+    folder = bench(BenchEmulator(), Effort(cases=(SMALLEST,), timed_steps=1), tmp_path)
     assert folder.parent == tmp_path
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-cpu-an-emulated-accelerator", folder.name)
     about, rows = read(folder, "bench.json")
@@ -55,9 +55,9 @@ def test_every_method_is_compared(tmp_path: Path) -> None:
 
 
 def test_training_is_checked_and_written(tmp_path: Path) -> None:
-    ground = CpuGround()
-    results = Results(ground, tmp_path)
-    assert check.check_all(ground, (SMALLEST,), results, timed_steps=1)
+    limited = BenchEmulator()
+    results = Results(limited, tmp_path)
+    assert check.check_all(limited, (SMALLEST,), results, timed_steps=1)
     _, [row] = read(results.folder, "training.json")
     assert row["repeats"]
     assert row["losses_equal"]
@@ -70,7 +70,7 @@ def test_training_is_checked_and_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "told"),
+    ("seeds", "said"),
     [
         # Trained without a plan, once more, recorded, and trained with it.
         ((0, 0, 0, 1), "| DIFFERENT |"),
@@ -78,19 +78,19 @@ def test_training_is_checked_and_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_training_that_differs_fails_the_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: tuple[int, ...], said: str
 ) -> None:
     left = iter(seeds)
-    ground = CpuGround()
-    build = ground.build
+    limited = BenchEmulator()
+    build = limited.build
     monkeypatch.setattr(
-        ground,
+        limited,
         "build",
         lambda source: build(source.model_copy(update={"seed": next(left)})),
     )
-    results = Results(ground, tmp_path)
-    assert not check.check_all(ground, (SMALLEST,), results, timed_steps=1)
-    assert told in (results.folder / "training.md").read_text()
+    results = Results(limited, tmp_path)
+    assert not check.check_all(limited, (SMALLEST,), results, timed_steps=1)
+    assert said in (results.folder / "training.md").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -173,8 +173,8 @@ def test_the_fixed_window_leaves_parameters_and_small_tensors() -> None:
 
 @pytest.mark.parametrize("case", TINY, ids=lambda case: case.reference)
 def test_blocks_are_found_and_checkpointing_changes_no_number(case) -> None:  # type: ignore[no-untyped-def]
-    ground = CpuGround()
-    plain, workload = ground.build(case.source()), ground.build(case.source())
+    limited = BenchEmulator()
+    plain, workload = limited.build(case.source()), limited.build(case.source())
     assert checkpoint_blocks(case.reference, workload.model) >= 2
     torch.manual_seed(1)
     first = plain.step()

@@ -9,8 +9,8 @@ from profiles.schema.profile import Link
 from runtime.proof.training import Training
 from runtime.replay.replay import Replay
 from runtime.replay.statistics import StepStatistics
+from tests.gpu.bench_device import BenchDevice
 from tests.gpu.cases import Case
-from tests.gpu.ground import LimitedDevice
 from tests.gpu.methods import Task, planned
 
 STEPS_TO_SETTLE = 3
@@ -80,40 +80,38 @@ class TrainingCheck:
         return self.step_us / self.step_simulated_us
 
 
-def check_training(
-    case: Case, ground: LimitedDevice, link: Link, timed_steps: int
-) -> TrainingCheck:
+def check_training(case: Case, limited: BenchDevice, link: Link, timed_steps: int) -> TrainingCheck:
     """Trains without a plan, plans for a share of the peak, and trains with the plan.
 
     Args:
         case: The workload and its budget.
-        ground: The device.
+        limited: The device.
         link: Its link.
         timed_steps: Steps whose time counts, after those that settle.
     """
-    without = _train_without(case, ground, timed_steps)
-    ground.tidy()
-    again = _train_without(case, ground, timed_steps)
-    ground.tidy()
+    without = _train_without(case, limited, timed_steps)
+    limited.tidy()
+    again = _train_without(case, limited, timed_steps)
+    limited.tidy()
     budget_bytes = int(without.peak_bytes * case.budget_share)
     task = Task(source=case.source(), budget_bytes=budget_bytes, link=link, timed_steps=timed_steps)
-    plan = planned(task, ground)
-    ground.tidy()
+    plan = planned(task, limited)
+    limited.tidy()
     out_of_memory = ""
     try:
-        with ground.limit(budget_bytes):
-            trained, steps = _train_with(plan, case, ground, timed_steps)
+        with limited.limit(budget_bytes):
+            trained, steps = _train_with(plan, case, limited, timed_steps)
     except torch.OutOfMemoryError as error:
         out_of_memory = " ".join(str(error).split())
     if out_of_memory:
-        ground.tidy()
-        trained, steps = _train_with(plan, case, ground, timed_steps)
+        limited.tidy()
+        trained, steps = _train_with(plan, case, limited, timed_steps)
     repeats = without.same_numbers(again)
     return _report(case, plan, without, trained, steps, repeats, out_of_memory, timed_steps)
 
 
-def _train_without(case: Case, ground: LimitedDevice, timed_steps: int) -> Training:
-    training = Training(ground.build(case.source()), ground)
+def _train_without(case: Case, limited: BenchDevice, timed_steps: int) -> Training:
+    training = Training(limited.build(case.source()), limited)
     for _ in range(STEPS_TO_SETTLE + timed_steps):
         training.step()
     training.finish()
@@ -121,10 +119,10 @@ def _train_without(case: Case, ground: LimitedDevice, timed_steps: int) -> Train
 
 
 def _train_with(
-    plan: Plan, case: Case, ground: LimitedDevice, timed_steps: int
+    plan: Plan, case: Case, limited: BenchDevice, timed_steps: int
 ) -> tuple[Training, tuple[StepStatistics, ...]]:
-    workload = ground.build(case.source())
-    training = Training(workload, ground)
+    workload = limited.build(case.source())
+    training = Training(workload, limited)
     with Replay(plan, workload.model, workload.optimizer) as replay:
         for _ in range(STEPS_TO_SETTLE + timed_steps):
             training.step(replay.step)

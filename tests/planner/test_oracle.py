@@ -15,7 +15,7 @@ from profiles.schema.errors import BudgetError
 from tests.support.planning.invariants import check_plan, swaps_of
 from tests.support.planning.oracle import least_stall_by_search
 from tests.support.planning.oracle_ilp import least_stall_by_ilp
-from tests.support.planning.reference import Trip
+from tests.support.planning.reference import BareSwap
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy, toy_link
 
 
@@ -54,7 +54,7 @@ def test_one_swap_hidden_completely() -> None:
     # in slot 1: 6 of 10 us. Back in slot 3: 6 of 10 us. No wait, and only one way to do it.
     x, w = activation("x", 6, 0, 4), fixed("w", 6, 2)
     found = plan(toy(10, 10, 10, 10, 10, storages=[x, w]), 6)
-    assert swaps_of(found) == [Trip(0, 1, 2, 3, 4)]
+    assert swaps_of(found) == [BareSwap(0, 1, 2, 3, 4)]
     assert (stall_us(found), found.certificate.bound_stall_us) == (0, 0)
     assert (found.certificate.peak_without_bytes, found.certificate.peak_bytes) == (12, 6)
 
@@ -64,7 +64,7 @@ def test_one_swap_with_a_known_stall() -> None:
     # slot 3, the first one it can be back in, so the await at anchor 3 waits all 6. Together 8.
     x, w = activation("x", 6, 0, 3), fixed("w", 6, 2)
     found = plan(toy(10, 4, 10, 10, storages=[x, w]), 6)
-    assert swaps_of(found) == [Trip(0, 1, 2, 3, 3)]
+    assert swaps_of(found) == [BareSwap(0, 1, 2, 3, 3)]
     assert stall_us(found) == 8
 
 
@@ -98,7 +98,7 @@ def test_a_parameter_leaves_when_the_step_begins() -> None:
     # waits 2. It comes back in slot 2: 5 us hide, anchor 3, which uses it, waits 1. Together 3.
     p, w = resident("parameter:p", 6, 3), fixed("w", 6, 1)
     found = plan(toy(4, 3, 5, 1, storages=[p, w]), 6)
-    assert swaps_of(found) == [Trip(0, 0, 1, 2, 3)]
+    assert swaps_of(found) == [BareSwap(0, 0, 1, 2, 3)]
     assert stall_us(found) == 3
 
 
@@ -108,7 +108,7 @@ def test_a_gradient_is_back_when_the_step_ends() -> None:
     # nothing hides the 6 us. Together 8.
     g, w = gradient("grad:g", 6, 0), fixed("w", 6, 2)
     found = plan(toy(9, 4, 9, storages=[g, w]), 6)
-    assert swaps_of(found) == [Trip(0, 1, 2, 3, 3)]
+    assert swaps_of(found) == [BareSwap(0, 1, 2, 3, 3)]
     assert stall_us(found) == 8
 
 
@@ -178,7 +178,7 @@ def test_an_early_await_gives_host_bytes_back() -> None:
     assert stall_us(plan(profile, 12)) == 0
     found = plan(profile, 12, host_budget_bytes=6)
     assert (found.host_pool_bytes, stall_us(found)) == (6, 6)
-    assert swaps_of(found) == [Trip(0, 1, 2, 3, 3), Trip(2, 4, 5, 6, 7)]
+    assert swaps_of(found) == [BareSwap(0, 1, 2, 3, 3), BareSwap(2, 4, 5, 6, 7)]
 
 
 def test_the_smallest_budget_and_the_op_that_sets_it() -> None:

@@ -14,7 +14,7 @@ from profiles import Profile
 from profiles.schema.profile import StorageKind
 from tests.support.planning.invariants import check_plan, swaps_of
 from tests.support.planning.oracle import least_stall_by_search
-from tests.support.planning.reference import Trip
+from tests.support.planning.reference import BareSwap
 from tests.support.planning.toys import ToyStorage, activation, fixed, resident, toy, toy_link
 
 STATE = StorageKind.OPTIMIZER_STATE
@@ -70,7 +70,7 @@ def test_within_the_step_its_way_out_cannot_begin_earlier() -> None:
     # The same, but s is there when the step begins: anchor 0 waits for all 6 us, and 1 as above.
     profile = toy(10, 3, 2, 10, 4, storages=state_and_workspace())
     found = plan(profile, 6, Boundary.RESIDENT)
-    assert swaps_of(found) == [Trip(0, 0, 0, 1, 3)]
+    assert swaps_of(found) == [BareSwap(0, 0, 0, 1, 3)]
     assert stall_us(found) == 7
 
 
@@ -92,7 +92,7 @@ def test_the_way_out_goes_on_over_the_boundary() -> None:
     # (3 us) before slot 1 needs its bytes: the copy is under way when the step ends.
     storages = [resident("state:s", 6, 3, kind=STATE, writes=[3]), fixed("w", 6, 1)]
     found = plan(toy(3, 10, 10, 10, 3, storages=storages), 6)
-    assert swaps_of(found) == [Trip(0, 4, 1, 2, 3)]
+    assert swaps_of(found) == [BareSwap(0, 4, 1, 2, 3)]
     assert stall_us(found) == 0
 
 

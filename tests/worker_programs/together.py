@@ -22,7 +22,7 @@ from tests.worker_programs.own_script import training
 
 
 def refusal(folder: Path, plans: tuple[str, str]) -> str:
-    """What a worker is told when the two load these plans."""
+    """The message a worker gets when the two load these plans."""
     workload = training()
     loaded = runtime.load(folder / plans[distributed.get_rank()])
     try:
@@ -54,7 +54,7 @@ def odd_batch(folder: Path) -> dict[str, Any]:
     """Worker 1 trains one step on another number of rows."""
     odd = {2: 128} if distributed.get_rank() == 1 else None
     plain, workload = training(odd), training(odd)
-    told: list[int] = []
+    reported: list[int] = []
     with (
         warnings.catch_warnings(record=True) as caught,
         runtime.load_on_first(folder / "own_script.plan.json").attach(
@@ -62,7 +62,7 @@ def odd_batch(folder: Path) -> dict[str, Any]:
         ) as replay,
     ):
         warnings.simplefilter("always")
-        replay.call_each_step(lambda step: told.append(step.step))
+        replay.call_each_step(lambda step: reported.append(step.step))
         for _ in range(5):
             plain.step()
             with replay.step():
@@ -72,7 +72,7 @@ def odd_batch(folder: Path) -> dict[str, Any]:
         "fallbacks": [step.fallback for step in replay.steps],
         "count": replay.fallbacks,
         "warnings": [str(warning.message) for warning in caught],
-        "told": told,
+        "reported": reported,
     }
 
 

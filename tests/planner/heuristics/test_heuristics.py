@@ -54,7 +54,7 @@ from planner.studies.compare import (
 )
 from profiles.schema.checks import verified
 from profiles.schema.profile import Link, Profile, StorageKind
-from tests.support.planning.reference import Trip, alive_across, alive_at, simulate
+from tests.support.planning.reference import BareSwap, alive_across, alive_at, simulate
 from tests.support.planning.strategies import jobs, peak_bytes
 from tests.support.planning.toys import (
     ToyStorage,
@@ -419,7 +419,7 @@ def reference_us(profile: Profile, asked: Task, theirs: HeuristicPlan) -> float:
     moves = []
     for t in theirs.swaps:
         out, release, swap_in, awaited = (slot % count for slot in t[2:-1])
-        moves.append(Trip(asked.gaps[t.gap].storage, out, release, swap_in, awaited))
+        moves.append(BareSwap(asked.gaps[t.gap].storage, out, release, swap_in, awaited))
     slots_us = [slot.duration_us for slot in profile.slots]
     return sum(simulate(slots_us, sizes, moves, profile.link).stall_us)
 

@@ -97,7 +97,7 @@ def test_pack_and_unpack(bench: Bench, bools: int, offsets: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("place", [3, 70])
-def test_a_byte_that_is_no_bool_is_told(bench: Bench, place: int) -> None:
+def test_a_byte_that_is_no_bool_is_reported(bench: Bench, place: int) -> None:
     mask = bench.memory.read(random_bytes(71, below=2))
     mask.bytes[place] = 0x80
     bits, flag = bench.memory.write(Buffer(9)), bench.memory.write(of_words((0,)))

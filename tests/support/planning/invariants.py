@@ -16,7 +16,13 @@ from planner.plan.schedule import Action, ActionKind, lower
 from planner.plan.simulate import simulate_plan
 from profiles.schema.profile import Access, Profile, Storage
 from tests.support.planning.oracle import goes_on
-from tests.support.planning.reference import Trip, alive_across, alive_at, resident_bytes, simulate
+from tests.support.planning.reference import (
+    BareSwap,
+    alive_across,
+    alive_at,
+    resident_bytes,
+    simulate,
+)
 
 ROUNDING = 1e-6
 """Relative; what sums of floats and the solver's own tolerances may differ by."""
@@ -256,10 +262,10 @@ def _check_certificate(plan: Plan, profile: Profile) -> None:
     assert (not plan.swaps) == fits
 
 
-def swaps_of(plan: Plan) -> list[Trip]:
+def swaps_of(plan: Plan) -> list[BareSwap]:
     """The plan's swaps, in its order."""
     return [
-        Trip(s.storage, s.swap_out_slot, s.release_slot, s.swap_in_slot, s.await_slot, s.clean)
+        BareSwap(s.storage, s.swap_out_slot, s.release_slot, s.swap_in_slot, s.await_slot, s.clean)
         for s in plan.swaps
     ]
 

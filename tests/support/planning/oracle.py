@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from planner.plan.plan import Boundary
 from profiles.schema.profile import Access, Link, Profile, Storage
-from tests.support.planning.reference import Trip, resident_bytes, simulate
+from tests.support.planning.reference import BareSwap, resident_bytes, simulate
 
 OWNED = ("parameter", "buffer", "optimizer_state", "gradient")
 
@@ -83,17 +83,17 @@ def least_stall_by_search(
 
 
 def shares_copies(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> bool:
-    """Whether a trip may find its bytes on the host already."""
+    """Whether a swap may find its bytes on the host already."""
     search = _Search(profile, 0, None, boundary)
-    trips = [search.whole(idle) for idle in search.idles]
-    return any(search.clean(trip, trips) for trip in trips)
+    swaps = [search.whole(idle) for idle in search.idles]
+    return any(search.clean(swap, swaps) for swap in swaps)
 
 
 class _Search:
     """Branch and bound, gap by gap.
 
     A copy more never makes any event earlier (every time is a maximum of sums). A storage with
-    trips still to be chosen may come to need no copy, so for the bound its trips have none.
+    swaps still to be chosen may come to need no copy, so for the bound its swaps have none.
     """
 
     def __init__(
@@ -123,57 +123,57 @@ class _Search:
         self._extend((), 0, self.over)
         return self.best_us
 
-    def _extend(self, trips: tuple[Trip, ...], n: int, over: list[int]) -> None:
+    def _extend(self, swaps: tuple[BareSwap, ...], n: int, over: list[int]) -> None:
         hopes = self.idles[n:]
-        if self._is_hopeless(trips, hopes, over):
+        if self._is_hopeless(swaps, hopes, over):
             return
-        if max(over) <= 0 and not any(h.storage == t.storage for h in hopes for t in trips):
-            self._keep_best(trips)
+        if max(over) <= 0 and not any(h.storage == t.storage for h in hopes for t in swaps):
+            self._keep_best(swaps)
             return
         if not hopes:
             return
-        self._extend(trips, n + 1, over)
-        for trip in self._choices(hopes[0]):
-            slots_away = (trip.swap_in_slot - trip.release_slot) % self.count
-            away = {(trip.release_slot + k) % self.count for k in range(slots_away)}
-            less = [o - self.sizes[trip.storage] * (t in away) for t, o in enumerate(over)]
-            self._extend((*trips, trip), n + 1, less)
+        self._extend(swaps, n + 1, over)
+        for swap in self._choices(hopes[0]):
+            slots_away = (swap.swap_in_slot - swap.release_slot) % self.count
+            away = {(swap.release_slot + k) % self.count for k in range(slots_away)}
+            less = [o - self.sizes[swap.storage] * (t in away) for t, o in enumerate(over)]
+            self._extend((*swaps, swap), n + 1, less)
 
-    def _is_hopeless(self, trips: tuple[Trip, ...], hopes: list[Idle], over: list[int]) -> bool:
+    def _is_hopeless(self, swaps: tuple[BareSwap, ...], hopes: list[Idle], over: list[int]) -> bool:
         for t, bytes_over in enumerate(over):
             open_now = (i for i in hopes if (t - i.first) % self.count < i.until - i.first)
             if bytes_over > sum(i.size_bytes for i in open_now):
                 return True
         hoped = {idle.storage for idle in hopes}
-        clean = [trip for trip in trips if trip.storage in hoped or self.clean(trip, trips)]
-        if self.best_us is not None and self._stall_us(trips, clean) >= self.best_us:
+        clean = [swap for swap in swaps if swap.storage in hoped or self.clean(swap, swaps)]
+        if self.best_us is not None and self._stall_us(swaps, clean) >= self.best_us:
             return True
-        # Copies kept for later trips take more, and a storage's own trips never meet.
-        return not self._host_fits([[trip] for trip in trips])
+        # Copies kept for later swaps take more, and a storage's own swaps never meet.
+        return not self._host_fits([[swap] for swap in swaps])
 
-    def _keep_best(self, trips: tuple[Trip, ...]) -> None:
-        """Takes note of a choice of trips, with every choice of who relies on an earlier copy."""
-        cleanable = [trip for trip in trips if self.clean(trip, trips)]
+    def _keep_best(self, swaps: tuple[BareSwap, ...]) -> None:
+        """Takes note of a choice of swaps, with every choice of who relies on an earlier copy."""
+        cleanable = [swap for swap in swaps if self.clean(swap, swaps)]
         # Relying on a copy costs nothing but host bytes.
         fewest = len(cleanable) if self.host_budget_bytes is None else 0
         for size in range(fewest, len(cleanable) + 1):
             for clean in combinations(cleanable, size):
-                stall_us = self._stall_us(trips, clean)
+                stall_us = self._stall_us(swaps, clean)
                 better = self.best_us is None or stall_us < self.best_us
-                if better and self._host_fits(self._blocks(trips, clean)):
+                if better and self._host_fits(self._blocks(swaps, clean)):
                     self.best_us = stall_us
 
-    def whole(self, idle: Idle) -> Trip:
-        """The trip that lasts a whole idle stretch."""
+    def whole(self, idle: Idle) -> BareSwap:
+        """The swap that lasts a whole idle stretch."""
         first, until = idle.first % self.count, idle.until % self.count
-        return Trip(idle.storage, first, first, until, until)
+        return BareSwap(idle.storage, first, first, until, until)
 
-    def _choices(self, idle: Idle) -> list[Trip]:
+    def _choices(self, idle: Idle) -> list[BareSwap]:
         # An await before the next use can only wait longer; it pays by freeing host bytes alone.
         slots = range(idle.first, idle.until + 1)
         awaits = [idle.until] if self.host_budget_bytes is None else slots
         return [
-            Trip(
+            BareSwap(
                 idle.storage,
                 out % self.count,
                 release % self.count,
@@ -187,57 +187,57 @@ class _Search:
             if swap_in <= awaited
         ]
 
-    def clean(self, trip: Trip, trips: Sequence[Trip]) -> bool:
-        """Whether the trip before left a copy that nothing has made untrue since."""
-        last = self._last(trip, trips)
-        return last is not None and not self._between(last, trip) & self.written[trip.storage]
+    def clean(self, swap: BareSwap, swaps: Sequence[BareSwap]) -> bool:
+        """Whether the swap before left a copy that nothing has made untrue since."""
+        last = self._last(swap, swaps)
+        return last is not None and not self._between(last, swap) & self.written[swap.storage]
 
-    def _last(self, trip: Trip, trips: Sequence[Trip]) -> Trip | None:
-        """The trip of the same storage before this one; it may be this one, a step before."""
-        own = [other for other in trips if other.storage == trip.storage]
-        if trip.storage not in self.lasting:
-            own = [other for other in own if other.await_slot < trip.swap_out_slot]
-        return min(own, key=lambda other: self._slots_since(other, trip), default=None)
+    def _last(self, swap: BareSwap, swaps: Sequence[BareSwap]) -> BareSwap | None:
+        """The swap of the same storage before this one; it may be this one, a step before."""
+        own = [other for other in swaps if other.storage == swap.storage]
+        if swap.storage not in self.lasting:
+            own = [other for other in own if other.await_slot < swap.swap_out_slot]
+        return min(own, key=lambda other: self._slots_since(other, swap), default=None)
 
-    def _slots_since(self, last: Trip, trip: Trip) -> int:
-        # The trip itself comes last: a whole step before.
-        return (trip.swap_out_slot - last.await_slot) % self.count or self.count
+    def _slots_since(self, last: BareSwap, swap: BareSwap) -> int:
+        # The swap itself comes last: a whole step before.
+        return (swap.swap_out_slot - last.await_slot) % self.count or self.count
 
-    def _between(self, last: Trip, trip: Trip) -> set[int]:
-        """Slots from the end of one trip until the next."""
-        since = range(self._slots_since(last, trip))
+    def _between(self, last: BareSwap, swap: BareSwap) -> set[int]:
+        """Slots from the end of one swap until the next."""
+        since = range(self._slots_since(last, swap))
         return {(last.await_slot + k) % self.count for k in since}
 
-    def _stall_us(self, trips: Sequence[Trip], clean: Sequence[Trip]) -> float:
-        """The stall if some trips copy nothing to the host."""
-        played = [_with_no_copy(trip) if trip in clean else trip for trip in trips]
+    def _stall_us(self, swaps: Sequence[BareSwap], clean: Sequence[BareSwap]) -> float:
+        """The stall if some swaps copy nothing to the host."""
+        played = [_with_no_copy(swap) if swap in clean else swap for swap in swaps]
 
         # Of swap-outs issued at one anchor, first the one released first: any other order delays
         # that release and makes no other one earlier.
-        def released(trip: Trip) -> tuple[int, int]:
-            return (trip.swap_out_slot, (trip.release_slot - trip.swap_out_slot) % self.count)
+        def released(swap: BareSwap) -> tuple[int, int]:
+            return (swap.swap_out_slot, (swap.release_slot - swap.swap_out_slot) % self.count)
 
         in_order = sorted(played, key=released)
         return sum(simulate(self.slots_us, self.sizes, in_order, self.link).stall_us)
 
-    def _blocks(self, trips: Sequence[Trip], clean: Sequence[Trip]) -> list[list[Trip]]:
-        """The trips that share one host copy, together."""
-        block_of = {trip: [trip] for trip in trips}
-        for trip in clean:
-            last = self._last(trip, trips)
+    def _blocks(self, swaps: Sequence[BareSwap], clean: Sequence[BareSwap]) -> list[list[BareSwap]]:
+        """The swaps that share one host copy, together."""
+        block_of = {swap: [swap] for swap in swaps}
+        for swap in clean:
+            last = self._last(swap, swaps)
             assert last is not None
-            # From here on, this trip's bytes are held since the one before.
-            since = _with_no_copy(trip)._replace(swap_out_slot=last.await_slot)
-            if last == trip:
-                since = since._replace(swap_out_slot=(trip.await_slot + 1) % self.count)
-            block_of[trip].remove(trip)
-            block_of[trip].append(since)
-            if block_of[last] is not block_of[trip]:
-                block_of[last].extend(block_of[trip])
-                block_of.update({t: block_of[last] for t in trips if block_of[t] is block_of[trip]})
+            # From here on, this swap's bytes are held since the one before.
+            since = _with_no_copy(swap)._replace(swap_out_slot=last.await_slot)
+            if last == swap:
+                since = since._replace(swap_out_slot=(swap.await_slot + 1) % self.count)
+            block_of[swap].remove(swap)
+            block_of[swap].append(since)
+            if block_of[last] is not block_of[swap]:
+                block_of[last].extend(block_of[swap])
+                block_of.update({t: block_of[last] for t in swaps if block_of[t] is block_of[swap]})
         return list({id(block): block for block in block_of.values()}.values())
 
-    def _host_fits(self, blocks: Sequence[Sequence[Trip]]) -> bool:
+    def _host_fits(self, blocks: Sequence[Sequence[BareSwap]]) -> bool:
         if self.host_budget_bytes is None:
             return True
         # Piled up in the order of some best layout's offsets, they stand as low or lower.
@@ -245,7 +245,7 @@ class _Search:
             self._pool_bytes(order) <= self.host_budget_bytes for order in permutations(blocks)
         )
 
-    def _pool_bytes(self, blocks: Sequence[Sequence[Trip]]) -> int:
+    def _pool_bytes(self, blocks: Sequence[Sequence[BareSwap]]) -> int:
         tops: list[tuple[set[int], int]] = []
         for block in blocks:
             held = set().union(*map(self._held, block))
@@ -253,10 +253,10 @@ class _Search:
             tops.append((held, max(below, default=0) + self.sizes[block[0].storage]))
         return max((top for _, top in tops), default=0)
 
-    def _held(self, trip: Trip) -> set[int]:
-        length = (trip.await_slot - trip.swap_out_slot) % self.count + 1
-        return {(trip.swap_out_slot + k) % self.count for k in range(length)}
+    def _held(self, swap: BareSwap) -> set[int]:
+        length = (swap.await_slot - swap.swap_out_slot) % self.count + 1
+        return {(swap.swap_out_slot + k) % self.count for k in range(length)}
 
 
-def _with_no_copy(trip: Trip) -> Trip:
-    return trip._replace(clean=True, swap_out_slot=trip.release_slot)
+def _with_no_copy(swap: BareSwap) -> BareSwap:
+    return swap._replace(clean=True, swap_out_slot=swap.release_slot)

@@ -20,7 +20,7 @@ Model: minimise run_T - sum tau, subject to
     (7) run_b >= end of in
     (8) M_t - sum s_i (gone_i_t - back_i_t) <= C
 
-Every step is on its own, and every trip copies to the host. Copies need no FIFO rule here: issued
+Every step is on its own, and every swap copies to the host. Copies need no FIFO rule here: issued
 at the last anchor before it starts, each copy finds its lane as this program leaves it, so a FIFO
 lane can play any of its solutions.
 """

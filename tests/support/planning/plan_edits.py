@@ -1,6 +1,6 @@
 """Sound plans edited at random, with every derived figure made to agree again.
 
-What is left wrong is what no reader can know: names, kinds, sizes, anchors and trips that are those
+What is left wrong is what no reader can know: names, kinds, sizes, anchors and swaps that are those
 of no step, or of another one.
 """
 
@@ -97,10 +97,10 @@ def _add_swap(rng: random.Random, plan: Any) -> None:
     count = len(plan["slots"])
     slots = sorted(rng.randrange(count) for _ in SLOTS)
     turn = rng.randrange(count) if rng.random() < 0.5 else 0
-    trip = dict(rng.choice(plan["swaps"]))
-    trip["storage"] = rng.choice(plan["storages"])["id"]
-    trip |= {field: (slot + turn) % count for field, slot in zip(SLOTS, slots, strict=True)}
-    plan["swaps"].append(trip)
+    swap = dict(rng.choice(plan["swaps"]))
+    swap["storage"] = rng.choice(plan["storages"])["id"]
+    swap |= {field: (slot + turn) % count for field, slot in zip(SLOTS, slots, strict=True)}
+    plan["swaps"].append(swap)
 
 
 def _drop_swap(rng: random.Random, plan: Any) -> None:

@@ -1,6 +1,6 @@
 """Memory and time of a step, computed plainly and apart from the planner's own code.
 
-Memory is read from the profile op by op; time needs durations, bytes, trips and a link only.
+Memory is read from the profile op by op; time needs durations, bytes, swaps and a link only.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from profiles.schema.profile import Link, Profile, Storage
 
 
-class Trip(NamedTuple):
+class BareSwap(NamedTuple):
     """A swap without its place on the host; a clean one copies nothing to the host."""
 
     storage: int
@@ -41,10 +41,10 @@ class Simulated:
 
 
 def simulate(
-    slots_us: Sequence[float], sizes_bytes: Mapping[int, int], trips: Sequence[Trip], link: Link
+    slots_us: Sequence[float], sizes_bytes: Mapping[int, int], swaps: Sequence[BareSwap], link: Link
 ) -> Simulated:
-    """Plays trips, in the plan's order, against one FIFO lane each way, until steps are alike."""
-    player = _Player(slots_us, sizes_bytes, trips, link)
+    """Plays swaps, in the plan's order, against one FIFO lane each way, until steps are alike."""
+    player = _Player(slots_us, sizes_bytes, swaps, link)
     before: list[float] | None = None
     while True:
         found, under_way = player.step()
@@ -63,13 +63,13 @@ class _Player:
         self,
         slots_us: Sequence[float],
         sizes_bytes: Mapping[int, int],
-        trips: Sequence[Trip],
+        swaps: Sequence[BareSwap],
         link: Link,
     ) -> None:
         assert link.both_bytes_per_us is None, "lanes that slow each other are not played here"
-        self.slots_us, self.sizes_bytes, self.trips, self.link = slots_us, sizes_bytes, trips, link
-        self.d2h: dict[Trip, Copy] = {}
-        self.h2d: dict[Trip, Copy] = {}
+        self.slots_us, self.sizes_bytes, self.swaps, self.link = slots_us, sizes_bytes, swaps, link
+        self.d2h: dict[BareSwap, Copy] = {}
+        self.h2d: dict[BareSwap, Copy] = {}
         self.now = self.d2h_free = self.h2d_free = 0.0
 
     def step(self) -> tuple[Simulated, list[float]]:
@@ -80,12 +80,12 @@ class _Player:
         backs: list[Copy] = []
         for t, slot_us in enumerate(self.slots_us):
             arrival = self.now
-            outs += [self.copy_out(x) for x in self.trips if x.swap_out_slot == t and not x.clean]
-            released = [x for x in self.trips if x.release_slot == t and not x.clean]
+            outs += [self.copy_out(x) for x in self.swaps if x.swap_out_slot == t and not x.clean]
+            released = [x for x in self.swaps if x.release_slot == t and not x.clean]
             self.now = max([self.now, *(self.d2h[x].end_us for x in released if x in self.d2h)])
-            taken = [trip for trip in self.trips if trip.swap_in_slot == t]
+            taken = [swap for swap in self.swaps if swap.swap_in_slot == t]
             backs += [self.copy_back(x) for x in sorted(taken, key=self.slots_back)]
-            awaited = [x for x in self.trips if x.await_slot == t and x in self.h2d]
+            awaited = [x for x in self.swaps if x.await_slot == t and x in self.h2d]
             self.now = max([self.now, *(self.h2d[x].end_us for x in awaited)])
             stall_us.append(self.now - arrival)
             run_us.append(self.now - begin)
@@ -98,22 +98,22 @@ class _Player:
         )
         return step, [max(0.0, free - self.now) for free in (self.d2h_free, self.h2d_free)]
 
-    def slots_back(self, trip: Trip) -> tuple[int, int]:
-        return ((trip.await_slot - trip.swap_in_slot) % len(self.slots_us), trip.storage)
+    def slots_back(self, swap: BareSwap) -> tuple[int, int]:
+        return ((swap.await_slot - swap.swap_in_slot) % len(self.slots_us), swap.storage)
 
-    def copy_out(self, trip: Trip) -> Copy:
+    def copy_out(self, swap: BareSwap) -> Copy:
         start = max(self.now, self.d2h_free)
-        bytes_us = self.sizes_bytes[trip.storage] / self.link.d2h_bytes_per_us
+        bytes_us = self.sizes_bytes[swap.storage] / self.link.d2h_bytes_per_us
         self.d2h_free = start + (self.link.latency_us + bytes_us)
-        self.d2h[trip] = Copy(trip.storage, start, self.d2h_free)
-        return self.d2h[trip]
+        self.d2h[swap] = Copy(swap.storage, start, self.d2h_free)
+        return self.d2h[swap]
 
-    def copy_back(self, trip: Trip) -> Copy:
+    def copy_back(self, swap: BareSwap) -> Copy:
         start = max(self.now, self.h2d_free)
-        bytes_us = self.sizes_bytes[trip.storage] / self.link.h2d_bytes_per_us
+        bytes_us = self.sizes_bytes[swap.storage] / self.link.h2d_bytes_per_us
         self.h2d_free = start + (self.link.latency_us + bytes_us)
-        self.h2d[trip] = Copy(trip.storage, start, self.h2d_free)
-        return self.h2d[trip]
+        self.h2d[swap] = Copy(swap.storage, start, self.h2d_free)
+        return self.h2d[swap]
 
 
 def alive_at(profile: Profile, op: int) -> list[Storage]:

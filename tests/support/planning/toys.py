@@ -98,7 +98,7 @@ def gradient(name: str, size_bytes: int, *uses: int) -> ToyStorage:
 def fixed(
     name: str, size_bytes: int, *uses: int, left_out: LeftOut = LeftOut.NEVER_SHOWN
 ) -> ToyStorage:
-    """Cannot be moved: a workspace, or memory that belongs to somebody else."""
+    """Cannot be moved: a workspace, or memory that another library owns."""
     made = activation(name, size_bytes, *uses)
     return replace(made, kind=StorageKind.TEMPORARY, shown_at=None, left_out=left_out)
 
@@ -106,7 +106,7 @@ def fixed(
 def toy_link(
     d2h_bytes_per_us: float = 1.0, h2d_bytes_per_us: float = 1.0, latency_us: float = 0.0
 ) -> Link:
-    """One byte per microsecond each way unless told otherwise: bytes are copy times."""
+    """One byte per microsecond each way unless another rate is given: bytes are copy times."""
     return Link(
         name="toy",
         d2h_bytes_per_us=d2h_bytes_per_us,

@@ -40,7 +40,7 @@ def estimated(
 
 
 def assert_same_step(estimate: Profile, recording: Profile) -> None:
-    """Fails unless two profiles tell of the same anchors, ops and storages."""
+    """Fails unless two profiles hold the same anchors, ops and storages."""
     assert [slot.anchor for slot in estimate.slots] == [slot.anchor for slot in recording.slots]
     assert list(map(_op, estimate.ops)) == list(map(_op, recording.ops))
     assert [slot.shows for slot in estimate.slots] == [slot.shows for slot in recording.slots]

@@ -6,7 +6,7 @@ from runtime.lanes.lane import Piece
 
 
 class FailingCopy:
-    """Stands in for the copying: raises as often as it is told, in one direction."""
+    """Stands in for the copying: raises as often as was asked, in one direction."""
 
     def __init__(self, direction: Direction, times: int) -> None:
         self._direction, self._times = direction, times

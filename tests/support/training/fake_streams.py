@@ -1,4 +1,4 @@
-"""A stream device that proves order instead of racing: copies happen at once, clocks tell.
+"""A stream device that proves order instead of racing: copies happen at once, clocks decide.
 
 Every stream has a vector clock. Work on a stream ticks it; an event is a copy of it; waiting for an
 event takes the later of both, entry by entry. Two accesses to the same bytes, one of them a write,
@@ -27,7 +27,7 @@ COMPUTE = 0
 
 @dataclass(frozen=True)
 class Access:
-    """Bytes touched by a stream; device bytes are told by storage, host bytes by offset."""
+    """Bytes touched by a stream; device bytes are named by storage, host bytes by offset."""
 
     what: str
     place: int

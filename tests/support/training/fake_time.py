@@ -8,8 +8,8 @@ from runtime.lanes import emulated as lanes
 
 NS_PER_S = 1e9
 MOST_HELD_S = 300
-"""After so long time passes all the same, so that a lane that nobody lets go on fails its test
-instead of holding it for ever."""
+"""After so long time passes all the same: a lane that the test never lets go on fails its test,
+and does not hold it for ever."""
 
 
 class HeldTime:

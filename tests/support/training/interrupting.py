@@ -1,7 +1,7 @@
 """Interrupts at any instruction of a training under a plan, and what must hold after each.
 
 A tracing function raises KeyboardInterrupt before the n-th instruction of `runtime` and `profiles`,
-or a timer does so wherever it goes off. The same training without a plan tells what every tensor
+or a timer does so wherever it goes off. The same training without a plan says what every tensor
 holds after each op, so what is found after the interrupt must be what an op around it has left.
 """
 
@@ -363,7 +363,7 @@ def interrupt(name: str, interrupter: Tracer | Timer, *, closes: bool) -> Outcom
 def _faults_of_another_step(session: Session) -> list[str]:
     """Steps once more under the plan, and once without from the same numbers."""
     assert session.replay is not None
-    # Whoever asks for it has everything back.
+    # Asking for it brings everything back.
     session.workload.model.state_dict()
     faults = session.faults_of_numbers()
     if faults or not _can_train(session.workload):
@@ -386,9 +386,9 @@ def _copied(workload: Workload) -> Tensors:
 
 
 def _differences(before: Tensors, workload: Workload) -> list[str]:
-    twin = _with_numbers(before)
-    twin.step()
-    expected, found = tensors_of(twin), tensors_of(workload)
+    untouched = _with_numbers(before)
+    untouched.step()
+    expected, found = tensors_of(untouched), tensors_of(workload)
     return [
         f"{name} is trained on to other numbers"
         for name in sorted(expected.keys() | found.keys())
@@ -404,8 +404,8 @@ def _faults_of_training_on(workload: Workload) -> list[str]:
 
 def _with_numbers(numbers: Tensors) -> Workload:
     """The training without a plan, from given numbers."""
-    twin = training()
-    for name, parameter in twin.model.named_parameters():
+    untouched = training()
+    for name, parameter in untouched.model.named_parameters():
         parameter.data.copy_(numbers[f"parameter {name}"])
         state = {
             key: numbers[f"state {name}.{key}"].clone()
@@ -413,10 +413,10 @@ def _with_numbers(numbers: Tensors) -> Workload:
             if f"state {name}.{key}" in numbers
         }
         if state:
-            twin.optimizer.state[parameter] = state
-    for name, buffer in twin.model.named_buffers():
+            untouched.optimizer.state[parameter] = state
+    for name, buffer in untouched.model.named_buffers():
         buffer.copy_(numbers[f"buffer {name}"])
-    return twin
+    return untouched
 
 
 def tracer_near_an_op(dice: random.Random) -> Tracer:

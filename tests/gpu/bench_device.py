@@ -16,11 +16,10 @@ from profiles.recording.device import build_on, compute_threads_of_emulator
 from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
 from runtime.measure.link import link_from, measure_link, measure_methods
-from runtime.proof import limited_device as runtime_ground
-from runtime.proof.limited_device import LimitedEmulator, LimitedGpu
+from runtime.proof.limited_device import LimitedDevice, LimitedEmulator, LimitedGpu
 
 
-class LimitedDevice(runtime_ground.LimitedDevice, Protocol):
+class BenchDevice(LimitedDevice, Protocol):
     """A device under test, on which workloads are built."""
 
     def build(self, source: WorkloadSource) -> Workload:
@@ -33,7 +32,7 @@ class LimitedDevice(runtime_ground.LimitedDevice, Protocol):
         """Says what this is, for the head of a result."""
 
 
-class CudaGround(LimitedGpu):
+class BenchGpu(LimitedGpu):
     """The GPU at hand."""
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class CudaGround(LimitedGpu):
         }
 
 
-class CpuGround(LimitedEmulator):
+class BenchEmulator(LimitedEmulator):
     """The emulated accelerator; its figures say nothing about a GPU."""
 
     def __init__(self) -> None:
