@@ -1,4 +1,4 @@
-"""A runtime that gives bytes back once their copy is over, and fetches when told and there is room.
+"""A runtime that gives bytes back once their copy is over, and fetches when there is room.
 
 Many heuristics say which storages leave and when copies should begin, and leave the rest to their
 runtime: bytes are free when the copy has ended; an allocation that fails waits for copies under
@@ -8,12 +8,13 @@ clock, and writes down the anchors at which things come to happen.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
+from planner.heuristics.eviction import FreeBytes
 from planner.heuristics.heuristic import HeuristicPlan, heuristic_plan
-from planner.plan.lanes import Direction, LaneLoad, lane_clock, link_load
+from planner.plan.lanes import Direction, lane_clock, link_load
+from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
 
@@ -27,7 +28,7 @@ class Intent(NamedTuple):
         gap: Index of the gap in the problem.
         swap_out_slot: Where the copy to the host is issued; earlier if bytes are missed before.
         swap_in_slot: From here on the copy back is issued as soon as there is room until the next
-            use; at the next use in any task.
+            use; at the next use in any case.
         is_sync: Whether compute waits for the copy to the host where it is issued.
     """
 
@@ -52,9 +53,9 @@ def walk(problem: Problem, intents: Iterable[Intent]) -> HeuristicPlan:
     while True:
         walked = _Walk(problem, wanted)
         wraps = any(problem.wraps(problem.gaps[i]) for i in wanted)
-        swaps = walked.step()
-        for _ in range(MAX_STEPS if wraps else 0):
-            before, swaps = swaps, walked.step()
+        swaps = walked.step(0)
+        for n in range(1, MAX_STEPS + 1 if wraps else 0):
+            before, swaps = swaps, walked.step(n * problem.slot_count)
             if walked.wasted or swaps == before:
                 break
         if not walked.wasted:
@@ -62,178 +63,192 @@ def walk(problem: Problem, intents: Iterable[Intent]) -> HeuristicPlan:
         wanted = {i: intent for i, intent in wanted.items() if i not in walked.wasted}
 
 
+@dataclass(eq=False)
+class _Move:
+    """A gap's swap under way. Its own slots count from the walk's first one."""
+
+    intent: Intent
+    gap: Gap
+    shift: int
+    """Brings the gap's slots, and the intent's, to that count."""
+    out_slot: int | None = None
+    release_slot: int | None = None
+    in_slot: int | None = None
+
+    @property
+    def next_use_slot(self) -> int:
+        return self.gap.next_use_slot + self.shift
+
+    @property
+    def is_away(self) -> bool:
+        return self.release_slot is not None and self.in_slot is None
+
+    @property
+    def return_order(self) -> tuple[int, int]:
+        return (self.next_use_slot, self.intent.gap)
+
+    def timed(self, await_slot: int) -> TimedSwap:
+        slots = (self.out_slot, self.release_slot, self.in_slot, await_slot)
+        out, release, back, awaited = (slot - self.shift for slot in slots if slot is not None)
+        return TimedSwap(self.intent.gap, self.gap.storage, out, release, back, awaited)
+
+
+class _Compute:
+    """Compute's own time, and the copies that it waits for."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.clock = lane_clock(problem.link)
+        self.begin_us = -problem.compute_us
+        self.arrival_us = self.now_us = self.waited_us = 0.0
+
+    def arrive(self, at: int) -> None:
+        self.arrival_us = self.begin_us + self.problem.elapsed_us[at] + self.waited_us
+        self.now_us = self.arrival_us
+
+    def go_on(self) -> None:
+        self.waited_us += self.now_us - self.arrival_us
+
+    def issue(self, direction: Direction, gap: Gap) -> None:
+        load = link_load(self.problem.link, gap.size_bytes)
+        self.clock.issue(direction, gap.storage, load, self.now_us)
+
+    def has_ended(self, direction: Direction, gap: Gap) -> bool:
+        return self.clock.end_us(direction, gap.storage, self.now_us) <= self.now_us
+
+    def wait_for(self, direction: Direction, gap: Gap) -> None:
+        self.now_us = max(self.now_us, self.clock.end_us(direction, gap.storage, self.now_us))
+
+
 class _Walk:
-    """A walk over the slots of step after step; slots count on from the first one."""
+    """A walk over the slots of step after step; slots count on from the first one.
+
+    Gaps go from `waiting` (begun, copy not issued) to `leaving` (issued, in order of issue), and
+    are away then; those that end before just stay.
+    """
 
     def __init__(self, problem: Problem, wanted: dict[int, Intent]) -> None:
         self.problem = problem
-        self.wanted = wanted
-        self.clock = lane_clock(problem.link)
-        # Budget minus what each slot holds with every wanted gap away from end to end.
-        self.spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(wanted))
-        self.begins: list[list[int]] = [[] for _ in range(problem.slot_count)]
-        self.ends: list[list[int]] = [[] for _ in range(problem.slot_count)]
-        for i in wanted:
-            self.begins[problem.gaps[i].first_slot].append(i)
-            self.ends[problem.gaps[i].next_use_slot % problem.slot_count].append(i)
-        self.begin_slot = -problem.slot_count
-        self.begin_us = -problem.compute_us
-        self.shift: dict[int, int] = {}
+        self.compute = _Compute(problem)
+        # With every wanted gap away from end to end; `pending_bytes` are those not given back yet.
+        self.free = FreeBytes(problem, {i: problem.gaps[i].first_slot for i in wanted})
         self.pending_bytes = 0
-        self.waiting: list[int] = []
-        self.leaving: list[int] = []
-        self.away: set[int] = set()
-        self.told_later: dict[int, list[int]] = defaultdict(list)
-        self.told: list[int] = []
-        self.out_slot: dict[int, int] = {}
-        self.release_slot: dict[int, int] = {}
-        self.in_slot: dict[int, int] = {}
+        self.begins: list[list[Intent]] = [[] for _ in range(problem.slot_count)]
+        self.ends: list[list[int]] = [[] for _ in range(problem.slot_count)]
+        for i, intent in wanted.items():
+            self.begins[problem.gaps[i].first_slot].append(intent)
+            self.ends[problem.gaps[i].next_use_slot % problem.slot_count].append(i)
+        self.moves: dict[int, _Move] = {}
+        self.waiting: list[_Move] = []
+        self.leaving: list[_Move] = []
+        self.wanted_from: dict[int, list[_Move]] = defaultdict(list)
+        self.wanted_back: list[_Move] = []
         self.wasted: set[int] = set()
-        self.swaps: list[TimedSwap] = []
-        self.now_us = self.waited_us = 0.0
 
-    def step(self) -> list[TimedSwap]:
+    def step(self, begin_slot: int) -> list[TimedSwap]:
         """Walks one step and returns the swaps that end in it."""
-        self.begin_slot += self.problem.slot_count
-        self.begin_us += self.problem.compute_us
-        self.swaps = []
-        for t in range(self.problem.slot_count):
-            self.slot(t)
-        return self.swaps
+        self.compute.begin_us += self.problem.compute_us
+        slots = range(begin_slot, begin_slot + self.problem.slot_count)
+        return [swap for t in slots for swap in self.slot(t, t - begin_slot)]
 
-    def slot(self, at: int) -> None:
+    def slot(self, t: int, at: int) -> list[TimedSwap]:
         """Plays the anchor of a slot in the order of the actions, and runs the slot."""
-        if not (self.begins[at] or self.waiting or self.leaving or self.away or self.ends[at]):
-            return
-        arrival_us = self.now_us = self.begin_us + self.problem.elapsed_us[at] + self.waited_us
-        t = self.begin_slot + at
-        self.end_and_begin(t, at)
+        if not (self.begins[at] or self.ends[at] or self.moves):
+            return []
+        self.compute.arrive(at)
+        self.end_unused(at)
+        self.begin(t, at)
         self.swap_out(t, at)
         self.release_what_must(t, at)
         self.release_what_has_left(t)
         self.swap_in(t, at)
-        self.await_and_note(t, at)
-        self.waited_us += self.now_us - arrival_us
+        swaps = self.await_due(t, at)
+        self.compute.go_on()
+        return swaps
 
-    def end_and_begin(self, t: int, at: int) -> None:
-        for i in self.ends[at]:
-            if i in self.leaving:
-                self.wasted.add(i)
-                self.leaving.remove(i)
-                self.pending_bytes -= self.size_bytes(i)
-            elif i in self.waiting:
-                self.waiting.remove(i)
-                self.pending_bytes -= self.size_bytes(i)
-        for i in self.begins[at]:
-            self.shift[i] = t - self.problem.gaps[i].first_slot
-            self.waiting.append(i)
-            self.pending_bytes += self.size_bytes(i)
+    def ending(self, at: int) -> list[_Move]:
+        return [self.moves[i] for i in self.ends[at] if i in self.moves]
+
+    def end_unused(self, at: int) -> None:
+        for move in self.ending(at):
+            if move.release_slot is None:
+                if move.out_slot is None:
+                    self.waiting.remove(move)
+                else:
+                    self.wasted.add(move.intent.gap)
+                    self.leaving.remove(move)
+                self.pending_bytes -= move.gap.size_bytes
+                del self.moves[move.intent.gap]
+
+    def begin(self, t: int, at: int) -> None:
+        for intent in self.begins[at]:
+            gap = self.problem.gaps[intent.gap]
+            move = self.moves[intent.gap] = _Move(intent, gap, t - gap.first_slot)
+            self.waiting.append(move)
+            self.pending_bytes += gap.size_bytes
 
     def swap_out(self, t: int, at: int) -> None:
-        for i in [i for i in self.waiting if self.wanted[i].swap_out_slot + self.shift[i] <= t]:
-            self.issue_out(i, t)
-        missing_bytes = self.pending_bytes - self.spare_bytes[at]
-        if not self.waiting or missing_bytes <= 0:
-            return
-        missing_bytes -= sum(map(self.size_bytes, self.leaving))
-        for i in tuple(self.waiting):
-            if missing_bytes > 0:
-                self.issue_out(i, t)
-                missing_bytes -= self.size_bytes(i)
+        for move in tuple(self.waiting):
+            if move.intent.swap_out_slot + move.shift <= t:
+                self.issue_out(move, t)
+        missing_bytes = self.pending_bytes - self.free.by_slot[at]
+        if missing_bytes > 0:
+            missing_bytes -= sum(move.gap.size_bytes for move in self.leaving)
+            for move in tuple(self.waiting):
+                if missing_bytes > 0:
+                    self.issue_out(move, t)
+                    missing_bytes -= move.gap.size_bytes
 
-    def issue_out(self, i: int, t: int) -> None:
-        storage = self.problem.gaps[i].storage
-        self.clock.issue(Direction.D2H, storage, self.load(i), self.now_us)
-        self.out_slot[i] = t
-        self.waiting.remove(i)
-        self.leaving.append(i)
+    def issue_out(self, move: _Move, t: int) -> None:
+        self.compute.issue(Direction.D2H, move.gap)
+        move.out_slot = t
+        self.waiting.remove(move)
+        self.leaving.append(move)
 
     def release_what_must(self, t: int, at: int) -> None:
-        while self.leaving and self.pending_bytes > self.spare_bytes[at]:
+        while self.leaving and self.pending_bytes > self.free.by_slot[at]:
             self.wait_and_release(self.leaving[0], t)
-        for i in tuple(self.leaving):
-            if self.wanted[i].is_sync:
-                self.wait_and_release(i, t)
-
-    def wait_and_release(self, i: int, t: int) -> None:
-        self.now_us = max(self.now_us, self.end_us(Direction.D2H, i))
-        self.release(i, t)
+        for move in tuple(self.leaving):
+            if move.intent.is_sync:
+                self.wait_and_release(move, t)
 
     def release_what_has_left(self, t: int) -> None:
-        while self.leaving and self.end_us(Direction.D2H, self.leaving[0]) <= self.now_us:
-            self.release(self.leaving[0], t)
+        while self.leaving and self.compute.has_ended(Direction.D2H, self.leaving[0].gap):
+            self.wait_and_release(self.leaving[0], t)
 
-    def release(self, i: int, t: int) -> None:
-        self.leaving.remove(i)
-        self.pending_bytes -= self.size_bytes(i)
-        self.release_slot[i] = t
-        self.away.add(i)
-        told_slot = max(self.wanted[i].swap_in_slot + self.shift[i], t + 1)
-        if told_slot < self.next_use_slot(i):
-            self.told_later[told_slot].append(i)
+    def wait_and_release(self, move: _Move, t: int) -> None:
+        self.compute.wait_for(Direction.D2H, move.gap)
+        self.leaving.remove(move)
+        self.pending_bytes -= move.gap.size_bytes
+        move.release_slot = t
+        wanted_slot = max(move.intent.swap_in_slot + move.shift, t + 1)
+        if wanted_slot < move.next_use_slot:
+            self.wanted_from[wanted_slot].append(move)
 
     def swap_in(self, t: int, at: int) -> None:
-        told = self.told_later.pop(t, None)
-        if told:
-            self.told += told
-            self.told.sort(key=self.return_order)
-        due = [i for i in self.ends[at] if i in self.away]
-        roomy = [i for i in self.told if i not in due and self.has_room(i, t)]
-        for i in sorted(due + roomy, key=self.return_order):
-            if i in due or self.has_room(i, t):
-                self.issue_in(i, t)
-        self.told = [i for i in self.told if i in self.away]
+        """Fetches what is used here, and of what is wanted back, next use first, what fits."""
+        wanted = [*self.wanted_back, *self.wanted_from.pop(t, ())]
+        due = [move for move in self.ending(at) if move.is_away]
+        roomy = [move for move in wanted if move not in due and self.has_room(move, t, at)]
+        for move in sorted(due + roomy, key=lambda move: move.return_order):
+            if move in due or self.has_room(move, t, at):
+                move.in_slot = t
+                self.free.give(-move.gap.size_bytes, at, at + move.next_use_slot - t)
+                self.compute.issue(Direction.H2D, move.gap)
+        self.wanted_back = [move for move in wanted if move.is_away]
 
-    def return_order(self, i: int) -> tuple[int, int]:
-        return (self.next_use_slot(i), i)
-
-    def has_room(self, i: int, t: int) -> bool:
-        size_bytes, spare_bytes = self.size_bytes(i), self.spare_bytes
-        at, count = t - self.begin_slot, self.problem.slot_count
-        if spare_bytes[at] - self.pending_bytes < size_bytes:
+    def has_room(self, move: _Move, t: int, at: int) -> bool:
+        size_bytes = move.gap.size_bytes
+        if self.free.by_slot[at] - self.pending_bytes < size_bytes:
             return False
-        end = self.next_use_slot(i) - self.begin_slot
-        if end <= count:
-            return bool(spare_bytes[at:end].min() >= size_bytes)
-        both = (spare_bytes[at:], spare_bytes[: end - count])
-        return all(part.min() >= size_bytes for part in both)
+        return self.free.has_room(size_bytes, at, at + move.next_use_slot - t)
 
-    def issue_in(self, i: int, t: int) -> None:
-        gap = self.problem.gaps[i]
-        self.away.remove(i)
-        self.in_slot[i] = t
-        self.take_bytes(t, self.next_use_slot(i), gap.size_bytes)
-        self.clock.issue(Direction.H2D, gap.storage, self.load(i), self.now_us)
-
-    def take_bytes(self, first: int, end: int, size_bytes: int) -> None:
-        """Takes bytes from slots, for this time only."""
-        at, count = first - self.begin_slot, self.problem.slot_count
-        until = end - self.begin_slot
-        self.spare_bytes[max(at, 0) : min(until, count)] -= size_bytes
-        if until > count:
-            self.spare_bytes[: until - count] -= size_bytes
-        if at < 0:
-            self.spare_bytes[at:] -= size_bytes
-
-    def await_and_note(self, t: int, at: int) -> None:
-        for i in self.ends[at]:
-            if i in self.in_slot:
-                self.now_us = max(self.now_us, self.end_us(Direction.H2D, i))
-                in_slot = self.in_slot.pop(i)
-                self.take_bytes(in_slot, t, -self.size_bytes(i))
-                anchors = (self.out_slot[i], self.release_slot[i], in_slot, t)
-                out, release, back, awaited = (slot - self.shift[i] for slot in anchors)
-                storage = self.problem.gaps[i].storage
-                self.swaps.append(TimedSwap(i, storage, out, release, back, awaited))
-
-    def end_us(self, direction: Direction, i: int) -> float:
-        return self.clock.end_us(direction, self.problem.gaps[i].storage, self.now_us)
-
-    def next_use_slot(self, i: int) -> int:
-        return self.problem.gaps[i].next_use_slot + self.shift[i]
-
-    def load(self, i: int) -> LaneLoad:
-        return link_load(self.problem.link, self.size_bytes(i))
-
-    def size_bytes(self, i: int) -> int:
-        return self.problem.gaps[i].size_bytes
+    def await_due(self, t: int, at: int) -> list[TimedSwap]:
+        moves = self.ending(at)
+        for move in moves:
+            assert move.in_slot is not None, "what is used is fetched"
+            self.compute.wait_for(Direction.H2D, move.gap)
+            in_at = move.in_slot % self.problem.slot_count
+            self.free.give(move.gap.size_bytes, in_at, in_at + t - move.in_slot)
+            del self.moves[move.intent.gap]
+        return [move.timed(t) for move in moves]

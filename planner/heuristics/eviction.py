@@ -58,6 +58,12 @@ class FreeBytes:
             slot -= 1
         return slot
 
+    def has_room(self, size_bytes: int, first_slot: int, end_slot: int) -> bool:
+        """Whether so many bytes more fit from a slot until another, both within two steps."""
+        wrapped = self.by_slot[: max(0, end_slot - len(self.by_slot))]
+        within = self.by_slot[first_slot:end_slot]
+        return all((part >= size_bytes).all() for part in (within, wrapped))
+
     def all_fit(self) -> bool:
         """Whether every slot is within the budget."""
         return bool(self.by_slot.min() >= 0)
