@@ -13,10 +13,14 @@ from planner.plan.device_memory import planned_bytes
 from planner.plan.plan import Boundary
 from planner.plan.simulate import simulate_plan
 from planner.plan.verify_host import host_faults
-from profiles.schema.checks import first_double, kind_fault, model_fault, sum_faults, threads_fault
+from profiles.schema.checks import (
+    anchor_faults,
+    kind_faults,
+    proportion_faults,
+    same_name_faults,
+)
 from profiles.schema.errors import FileError
 from profiles.schema.link import CopyMethod
-from profiles.schema.profile import BEGIN, END
 
 if TYPE_CHECKING:
     from planner.plan.plan import Plan, PlannedStorage, Swap
@@ -88,33 +92,22 @@ def _storage_faults(plan: "Plan") -> Iterator[str]:
         if after <= before:
             yield f"storages[{position + 1}].id is {after}, expected above {before}"
     for position, storage in enumerate(plan.storages):
-        fault = kind_fault(f"storages[{position}]", storage)
-        if fault is not None:
-            yield fault
-    double = first_double(storage.name for storage in plan.storages)
-    if double is not None:
-        yield f"two storages are named {double!r}, expected one"
+        yield from kind_faults(f"storages[{position}]", storage.name, storage.kind)
+    yield from same_name_faults(storage.name for storage in plan.storages)
 
 
 def _proportion_faults(plan: "Plan") -> Iterator[str]:
-    faults_found = (
-        threads_fault(plan.device),
-        model_fault(plan.model, plan.model_fingerprint),
-    )
-    yield from (fault for fault in faults_found if fault is not None)
-    yield from sum_faults(
+    return proportion_faults(
+        plan.device,
+        plan.model,
+        plan.model_fingerprint,
         (slot.duration_us for slot in plan.slots),
         (storage.size_bytes for storage in plan.storages),
     )
 
 
 def _slot_faults(plan: "Plan") -> Iterator[str]:
-    keys = [slot.anchor for slot in plan.slots]
-    if keys[0] != BEGIN or keys[-1] != END:
-        yield f"slots run from {keys[0]!r} to {keys[-1]!r}, expected {BEGIN!r} to {END!r}"
-    double = first_double(keys)
-    if double is not None:
-        yield f"two slots open at anchor {double!r}, expected one"
+    yield from anchor_faults([slot.anchor for slot in plan.slots])
     known = {storage.id for storage in plan.storages}
     for t, slot in enumerate(plan.slots):
         if slot.shows is not None and slot.shows not in known:

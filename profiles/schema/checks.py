@@ -6,8 +6,7 @@ found at replay or says why it never will be.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
 from profiles.schema.errors import FileError
 from profiles.schema.files import MAX_COUNT, MAX_US, one_line
@@ -38,69 +37,6 @@ OWNED_BY = {
 """What the first word of a qualified name says of its kind."""
 
 
-class NamedStorage(Protocol):
-    """A storage of a profile or of a plan."""
-
-    @property
-    def name(self) -> str:
-        """How replay finds it."""
-
-    @property
-    def kind(self) -> StorageKind:
-        """Who owns it."""
-
-
-def first_double(texts: Iterable[str]) -> str | None:
-    """Returns the first text that is there twice; None if there is none."""
-    return next((text for text, count in Counter(texts).items() if count > 1), None)
-
-
-def kind_fault(where: str, storage: NamedStorage) -> str | None:
-    """Says that a storage's name is that of another kind; None if it is not."""
-    word, colon, qualified = storage.name.partition(":")
-    expected = OWNED_BY.get(word) if colon else None
-    if expected is None:
-        return None
-    if storage.kind is not expected:
-        return (
-            f"{where}.kind is {storage.kind.value!r}, expected {expected.value!r} as "
-            f"{storage.name!r} says"
-        )
-    if not qualified:
-        return f"{where}.name is {storage.name!r}, expected the name of a {expected.value} in it"
-    return None
-
-
-def threads_fault(device: Device) -> str | None:
-    """Says that a device has more threads than any; None if it has not."""
-    if device.compute_threads <= MAX_THREADS:
-        return None
-    return f"device.compute_threads is {device.compute_threads}, expected at most {MAX_THREADS}"
-
-
-def model_fault(model: ModelDescription | None, fingerprint: str) -> str | None:
-    """Says that a model is not the one of a fingerprint; None if it is, or is not described."""
-    if model is None or model.fingerprint() == fingerprint:
-        return None
-    found = model.fingerprint()
-    return f"model_fingerprint is {fingerprint!r}, expected {found!r} from the model described"
-
-
-def sum_faults(durations_us: Iterable[float], sizes_bytes: Iterable[int]) -> Iterator[str]:
-    """Yields sums that no machine reaches, though each of their terms might be.
-
-    Args:
-        durations_us: Of the step's slots.
-        sizes_bytes: Of its storages.
-    """
-    step_us = sum(durations_us)
-    if not MIN_STEP_US <= step_us <= MAX_US:
-        yield f"slots take {step_us} us in all (duration_us), expected {MIN_STEP_US} to {MAX_US}"
-    all_bytes = sum(sizes_bytes)
-    if all_bytes > MAX_COUNT:
-        yield f"storages hold {all_bytes} bytes in all (size_bytes), expected at most {MAX_COUNT}"
-
-
 ROUNDING = 1e-9
 """How far a sum of times may be off by the order of its terms."""
 
@@ -122,39 +58,91 @@ def first_fault(profile: Profile) -> str | None:
     return next(_faults(profile), None)
 
 
+def anchor_faults(anchors: Sequence[str]) -> Iterator[str]:
+    """Yields what is wrong with the anchors that open the slots of a profile or a plan."""
+    if anchors[0] != BEGIN or anchors[-1] != END:
+        yield f"slots run from {anchors[0]!r} to {anchors[-1]!r}, expected {BEGIN!r} to {END!r}"
+    for anchor in _doubles(anchors):
+        yield f"two slots open at anchor {anchor!r}, expected one"
+
+
+def same_name_faults(names: Iterable[str]) -> Iterator[str]:
+    """Yields names of storages that are there more than once."""
+    for name in _doubles(names):
+        yield f"two storages are named {name!r}, expected one"
+
+
+def _doubles(texts: Iterable[str]) -> Iterator[str]:
+    return (text for text, count in Counter(texts).items() if count > 1)
+
+
+def kind_faults(where: str, name: str, kind: StorageKind) -> Iterator[str]:
+    """Yields that a storage's name is that of another kind."""
+    word, colon, qualified = name.partition(":")
+    expected = OWNED_BY.get(word) if colon else None
+    if expected is None:
+        return
+    if kind is not expected:
+        yield f"{where}.kind is {kind.value!r}, expected {expected.value!r} as {name!r} says"
+    elif not qualified:
+        yield f"{where}.name is {name!r}, expected the name of a {expected.value} in it"
+
+
+def proportion_faults(
+    device: Device,
+    model: ModelDescription | None,
+    model_fingerprint: str,
+    durations_us: Iterable[float],
+    sizes_bytes: Iterable[int],
+) -> Iterator[str]:
+    """Yields what a profile or a plan says of its machine and model that cannot be.
+
+    Args:
+        device: The device.
+        model: The model; None if it is not described.
+        model_fingerprint: The fingerprint that the model should have.
+        durations_us: Of the step's slots.
+        sizes_bytes: Of its storages.
+    """
+    if device.compute_threads > MAX_THREADS:
+        yield f"device.compute_threads is {device.compute_threads}, expected at most {MAX_THREADS}"
+    found = model_fingerprint if model is None else model.fingerprint()
+    if found != model_fingerprint:
+        yield (
+            f"model_fingerprint is {model_fingerprint!r}, expected {found!r} from the model "
+            "described"
+        )
+    # No machine reaches such a sum, though each of its terms might be right.
+    step_us = sum(durations_us)
+    if not MIN_STEP_US <= step_us <= MAX_US:
+        yield f"slots take {step_us} us in all (duration_us), expected {MIN_STEP_US} to {MAX_US}"
+    all_bytes = sum(sizes_bytes)
+    if all_bytes > MAX_COUNT:
+        yield f"storages hold {all_bytes} bytes in all (size_bytes), expected at most {MAX_COUNT}"
+
+
 def _faults(profile: Profile) -> Iterator[str]:
     yield from _slot_faults(profile)
-    yield from _proportion_faults(profile)
+    yield from proportion_faults(
+        profile.device,
+        profile.model,
+        profile.model_fingerprint,
+        (slot.duration_us for slot in profile.slots),
+        (
+            max(slot.overhead_bytes for slot in profile.slots),
+            *(storage.size_bytes for storage in profile.storages),
+        ),
+    )
     yield from _op_faults(profile)
-    for storage, position in zip(profile.storages, range(len(profile.storages)), strict=True):
+    for position, storage in enumerate(profile.storages):
         if storage.id != position:
             yield f"storages[{position}].id is {storage.id}, expected {position}"
         yield from _storage_faults(profile, storage)
-    double = first_double(storage.name for storage in profile.storages)
-    if double is not None:
-        yield f"two storages are named {double!r}, expected one"
-
-
-def _proportion_faults(profile: Profile) -> Iterator[str]:
-    faults_found = (
-        threads_fault(profile.device),
-        model_fault(profile.model, profile.model_fingerprint),
-    )
-    yield from (fault for fault in faults_found if fault is not None)
-    overhead_bytes = max(slot.overhead_bytes for slot in profile.slots)
-    yield from sum_faults(
-        (slot.duration_us for slot in profile.slots),
-        (overhead_bytes, *(storage.size_bytes for storage in profile.storages)),
-    )
+    yield from same_name_faults(storage.name for storage in profile.storages)
 
 
 def _slot_faults(profile: Profile) -> Iterator[str]:
-    keys = [slot.anchor for slot in profile.slots]
-    if keys[0] != BEGIN or keys[-1] != END:
-        yield f"slots run from {keys[0]!r} to {keys[-1]!r}, expected {BEGIN!r} to {END!r}"
-    double = first_double(keys)
-    if double is not None:
-        yield f"two slots open at anchor {double!r}, expected one"
+    yield from anchor_faults([slot.anchor for slot in profile.slots])
     for t, slot in enumerate(profile.slots):
         if slot.shows is not None and slot.shows >= len(profile.storages):
             yield f"slots[{t}].shows is {slot.shows}, expected below {len(profile.storages)}"
@@ -205,26 +193,24 @@ def _storage_faults(profile: Profile, storage: Storage) -> Iterator[str]:
 def _anchor_faults(profile: Profile, storage: Storage, where: str) -> Iterator[str]:
     """Whether the anchors that find a storage allocated lie where the ops that do so say."""
     first_op, last_op = lifetime(storage, len(profile.ops))
-    last_slot = len(profile.slots) - 1
-    earliest = 0 if storage.allocated_op is None else _slot_before(profile, first_op - 1)
-    latest = 0 if storage.allocated_op is None else _slot_before(profile, first_op) + 1
-    if not earliest <= storage.allocated_slot <= latest:
-        found = storage.allocated_slot
-        yield f"{where}.allocated_slot is {found}, expected {earliest} to {latest} from its ops"
-    earliest = last_slot if storage.released_op is None else _slot_before(profile, last_op)
-    latest = last_slot if storage.released_op is None else _slot_before(profile, last_op + 1)
-    if not earliest <= storage.released_slot <= latest:
-        found = storage.released_slot
-        yield f"{where}.released_slot is {found}, expected {earliest} to {latest} from its ops"
+    begin, end = (0, 0), (len(profile.slots) - 1, len(profile.slots) - 1)
+    if storage.allocated_op is not None:
+        begin = _slot_before(profile, first_op - 1), _slot_before(profile, first_op) + 1
+    if storage.released_op is not None:
+        end = _slot_before(profile, last_op), _slot_before(profile, last_op + 1)
+    for field, found, (earliest, latest) in (
+        ("allocated_slot", storage.allocated_slot, begin),
+        ("released_slot", storage.released_slot, end),
+    ):
+        if not earliest <= found <= latest:
+            yield f"{where}.{field} is {found}, expected {earliest} to {latest} from its ops"
     if last_op < first_op and storage.released_slot < storage.allocated_slot:
         yield f"{where} is found allocated by no op and no anchor, expected a stretch of the step"
     previous = storage.allocated_slot - 1
     for touch in storage.touches:
         if not max(0, previous) <= touch.slot <= storage.released_slot:
-            yield (
-                f"{where} is touched in slot {touch.slot}, expected {previous} to "
-                f"{storage.released_slot}"
-            )
+            found, latest = touch.slot, storage.released_slot
+            yield f"{where} is touched in slot {found}, expected {previous} to {latest}"
         previous = touch.slot
 
 
@@ -239,9 +225,7 @@ def _identity_faults(profile: Profile, storage: Storage, where: str) -> Iterator
     """Whether replay can find the storage; if not, a reason must be stated, whatever its size."""
     if not storage.name:
         yield f"{where}.name is empty, expected how replay finds it"
-    fault = kind_fault(where, storage)
-    if fault is not None:
-        yield fault
+    yield from kind_faults(where, storage.name, storage.kind)
     if storage.shown_at is None and storage.left_out is None:
         yield f"{where} is shown by no anchor, expected left_out to say so"
     if storage.shown_at is None:

@@ -1,8 +1,9 @@
-"""Sizes, rates and times as people read them."""
+"""Sizes, rates and times as people read and write them."""
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from profiles.schema.errors import QuantityError
 from profiles.schema.files import MAX_COUNT, MAX_RATE, MIN_RATE
@@ -19,7 +20,12 @@ UNIT_BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+BINARY, DECIMAL = ("TiB", "GiB", "MiB", "KiB"), ("GB", "MB", "kB")
 US_PER_S = 1e6
+SIZE_EXAMPLES = "a size above 0 such as 8GiB, 512MB or 1.5e9 (bytes)"
+BUDGET_EXAMPLES = f"{SIZE_EXAMPLES}, or a share of the no-plan peak such as 60%"
+RATE_EXAMPLES = "a rate above 0 such as 12GB/s or 800MiB/s"
+_NUMBER_AND_UNIT = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s]*)\s*")
 
 
 def size_text_up(size_bytes: int) -> str:
@@ -34,19 +40,15 @@ def size_text_down(size_bytes: int) -> str:
 
 def size_text(size_bytes: float) -> str:
     """Writes bytes with the largest unit that leaves at least one: `1.50 GiB`."""
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size_bytes >= UNIT_BYTES[unit]:
-            return f"{size_bytes / UNIT_BYTES[unit]:.2f} {unit}"
-    return f"{size_bytes:.0f} B"
+    unit = _largest_unit(size_bytes, BINARY)
+    return f"{size_bytes / UNIT_BYTES[unit]:.2f} {unit}" if unit else f"{size_bytes:.0f} B"
 
 
 def rate_text(bytes_per_us: float) -> str:
     """Writes a rate with the largest unit that leaves at least one: `12.00 GB/s`."""
     bytes_per_s = bytes_per_us * US_PER_S
-    for unit in ("GB", "MB", "kB"):
-        if bytes_per_s >= UNIT_BYTES[unit]:
-            return f"{bytes_per_s / UNIT_BYTES[unit]:.2f} {unit}/s"
-    return f"{bytes_per_s:.2g} B/s"
+    unit = _largest_unit(bytes_per_s, DECIMAL)
+    return f"{bytes_per_s / UNIT_BYTES[unit]:.2f} {unit}/s" if unit else f"{bytes_per_s:.2g} B/s"
 
 
 def time_text(duration_us: float) -> str:
@@ -59,25 +61,14 @@ def time_text(duration_us: float) -> str:
 
 
 def _rounded_size_text(size_bytes: int, round_to_int: Callable[[float], int]) -> str:
-    for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if size_bytes >= UNIT_BYTES[unit]:
-            return f"{round_to_int(100 * size_bytes / UNIT_BYTES[unit]) / 100:.2f} {unit}"
-    return f"{size_bytes} bytes"
+    unit = _largest_unit(size_bytes, BINARY)
+    if unit is None:
+        return f"{size_bytes} bytes"
+    return f"{round_to_int(100 * size_bytes / UNIT_BYTES[unit]) / 100:.2f} {unit}"
 
 
-__all__ = [
-    "parse_budget_bytes",
-    "parse_rate_bytes_per_us",
-    "parse_size_bytes",
-    "rate_text",
-    "size_text",
-    "time_text",
-]
-
-SIZE_EXAMPLES = "a size above 0 such as 8GiB, 512MB or 1.5e9 (bytes)"
-BUDGET_EXAMPLES = f"{SIZE_EXAMPLES}, or a share of the no-plan peak such as 60%"
-RATE_EXAMPLES = "a rate above 0 such as 12GB/s or 800MiB/s"
-_NUMBER_AND_UNIT = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s]*)\s*")
+def _largest_unit(size_bytes: float, units: Sequence[str]) -> str | None:
+    return next((unit for unit in units if size_bytes >= UNIT_BYTES[unit]), None)
 
 
 def parse_size_bytes(option: str, text: str) -> int:
@@ -86,9 +77,7 @@ def parse_size_bytes(option: str, text: str) -> int:
     Raises:
         QuantityError: It is no size, or not above 0.
     """
-    number, unit = _split(option, text, SIZE_EXAMPLES)
-    size = number * _unit_bytes(option, text, unit or "B", SIZE_EXAMPLES)
-    return _whole_bytes(option, text, size, SIZE_EXAMPLES)
+    return _parse_bytes(option, text, SIZE_EXAMPLES, UNIT_BYTES)
 
 
 def parse_budget_bytes(option: str, text: str, peak_bytes: int) -> int:
@@ -97,11 +86,7 @@ def parse_budget_bytes(option: str, text: str, peak_bytes: int) -> int:
     Raises:
         QuantityError: It is neither, or not above 0.
     """
-    number, unit = _split(option, text, BUDGET_EXAMPLES)
-    scale = (
-        peak_bytes / 100 if unit == "%" else _unit_bytes(option, text, unit or "B", BUDGET_EXAMPLES)
-    )
-    return _whole_bytes(option, text, number * scale, BUDGET_EXAMPLES)
+    return _parse_bytes(option, text, BUDGET_EXAMPLES, UNIT_BYTES | {"%": peak_bytes / 100})
 
 
 def parse_rate_bytes_per_us(option: str, text: str) -> float:
@@ -113,36 +98,38 @@ def parse_rate_bytes_per_us(option: str, text: str) -> float:
     number, unit = _split(option, text, RATE_EXAMPLES)
     if not unit.endswith("/s"):
         raise _unreadable(option, text, RATE_EXAMPLES)
-    rate = number * _unit_bytes(option, text, unit.removesuffix("/s"), RATE_EXAMPLES) / US_PER_S
+    rate = number * _unit_bytes(option, text, unit.removesuffix("/s"), RATE_EXAMPLES, UNIT_BYTES)
+    rate /= US_PER_S
     if not MIN_RATE <= rate <= MAX_RATE:
         raise _unreadable(option, text, RATE_EXAMPLES)
     return rate
 
 
+def _parse_bytes(option: str, text: str, expected: str, units: Mapping[str, float]) -> int:
+    number, unit = _split(option, text, expected)
+    size = number * _unit_bytes(option, text, unit or "B", expected, units)
+    if not 1 <= size <= MAX_COUNT:
+        raise _unreadable(option, text, expected)
+    return int(size)
+
+
 def _split(option: str, text: str, expected: str) -> tuple[float, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text)
-    try:
-        number = float(match[1]) if match else math.nan
-    except ValueError:
-        number = math.nan
-    if match is None or math.isnan(number):
-        raise _unreadable(option, text, expected)
-    return number, match[2]
+    if match is not None:
+        with suppress(ValueError):
+            return float(match[1]), match[2]
+    raise _unreadable(option, text, expected)
 
 
-def _unit_bytes(option: str, text: str, unit: str, expected: str) -> int:
-    if unit not in UNIT_BYTES:
+def _unit_bytes(
+    option: str, text: str, unit: str, expected: str, units: Mapping[str, float]
+) -> float:
+    if unit not in units:
         raise QuantityError(
             f"{option} is {text!r}: there is no unit {unit!r} here, expected {expected}. "
             f"Units: {', '.join(UNIT_BYTES)}."
         )
-    return UNIT_BYTES[unit]
-
-
-def _whole_bytes(option: str, text: str, size: float, expected: str) -> int:
-    if not 1 <= size <= MAX_COUNT:
-        raise _unreadable(option, text, expected)
-    return int(size)
+    return units[unit]
 
 
 def _unreadable(option: str, text: str, expected: str) -> QuantityError:

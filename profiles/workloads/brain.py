@@ -34,10 +34,9 @@ def brain(edge: int | None, divisor: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.full(image.shape, BACKGROUND, dtype=np.int64)
     labels[grey > LIKELY] = GREY
     labels[white > LIKELY] = WHITE
-    if edge is None:
-        image, labels = _padded(image, divisor), _padded(labels, divisor)
-    else:
-        image, labels = _cropped(image, edge), _cropped(labels, edge)
+    padded = tuple(-(-length // divisor) * divisor for length in image.shape)
+    shape = padded if edge is None else (edge, edge, edge)
+    image, labels = _centred(image, shape), _centred(labels, shape)
     return (image - image.mean()) / image.std(), labels
 
 
@@ -50,17 +49,10 @@ def _voxels(template) -> np.ndarray:  # type: ignore[no-untyped-def]  # nibabel 
     return template.get_fdata(dtype=np.float32)
 
 
-def _cropped(volume: np.ndarray, edge: int) -> np.ndarray:
-    starts = [(length - edge) // 2 if length > edge else 0 for length in volume.shape]
-    inside = volume[tuple(slice(start, start + edge) for start in starts)]
-    # A crop wider than the image's shortest side (189 voxels) is filled up with background.
-    return _padded_to(inside, (edge, edge, edge))
-
-
-def _padded(volume: np.ndarray, divisor: int) -> np.ndarray:
-    return _padded_to(volume, tuple(-(-n // divisor) * divisor for n in volume.shape))
-
-
-def _padded_to(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    missing = [wanted - found for wanted, found in zip(shape, volume.shape, strict=True)]
-    return np.pad(volume, [(space // 2, space - space // 2) for space in missing])
+def _centred(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The middle of a volume, filled up with background where it is narrower than the shape."""
+    sides = list(zip(volume.shape, shape, strict=True))
+    starts = [max(0, found - wanted) // 2 for found, wanted in sides]
+    inside = volume[tuple(slice(start, start + n) for start, n in zip(starts, shape, strict=True))]
+    missing = [max(0, wanted - found) for found, wanted in sides]
+    return np.pad(inside, [(space // 2, space - space // 2) for space in missing])

@@ -79,25 +79,14 @@ NOT_ASKED = -100
 """The class that cross entropy leaves out, here of tokens that were not masked."""
 
 
-def gpt2(
-    *,
-    size: str,
-    sequence: int,
-    batch: int,
-    dropout: float,
-    checkpointing: str,
-    **how: Unpack[HowToTrain],
-) -> Workload:
-    """Returns the training of a GPT-2; see `next_token_training`.
+class TextTraining(HowToTrain):
+    """Values of the settings that every language model has."""
 
-    Args:
-        size: Which of the family.
-        sequence: Tokens in a sample.
-        batch: Samples in a step.
-        dropout: Share of values set to zero, after attention, in it and on the embeddings.
-        checkpointing: A word of the `checkpointing` setting.
-        how: See `HowToTrain`.
-    """
+    sequence: int
+
+
+def gpt2(*, size: str, dropout: float, checkpointing: str, **how: Unpack[TextTraining]) -> Workload:
+    """Returns the training of a GPT-2; dropout is after attention, in it and on the embeddings."""
     shape = GPT2_SHAPES[size]
     config = GPT2Config(
         n_layer=shape.layers,
@@ -113,54 +102,24 @@ def gpt2(
     model = GPT2LMHeadModel(config)
     # transformers does not know this class's loss by its name, and would say so at each start.
     model.loss_type = "ForCausalLM"
-    model = checkpointed(model, checkpointing)
-    return next_token_training(model, sequence=sequence, batch=batch, **how)
+    return next_token_training(checkpointed(model, checkpointing), how)
 
 
-def llama(
-    *,
-    size: str,
-    sequence: int,
-    batch: int,
-    dtype: str,
-    checkpointing: str,
-    **how: Unpack[HowToTrain],
-) -> Workload:
-    """Returns the training of a Llama; see `next_token_training`.
+def llama(*, size: str, dtype: str, checkpointing: str, **how: Unpack[TextTraining]) -> Workload:
+    """Returns the training of a Llama.
 
-    Args:
-        size: Which of the family.
-        sequence: Tokens in a sample.
-        batch: Samples in a step.
-        dtype: Of parameters, gradients, optimizer states and most activations.
-        checkpointing: A word of the `checkpointing` setting.
-        how: See `HowToTrain`.
+    `dtype` is that of parameters, gradients, optimizer states and most activations.
     """
-    config = LlamaConfig(**LLAMA_SHAPES[size]._asdict(), max_position_embeddings=sequence)
+    config = LlamaConfig(**LLAMA_SHAPES[size]._asdict(), max_position_embeddings=how["sequence"])
     with _default_dtype(torch.bfloat16 if dtype == BF16 else torch.float32):
         model = LlamaForCausalLM(config)
-    model = checkpointed(model, checkpointing)
-    return next_token_training(model, sequence=sequence, batch=batch, **how)
+    return next_token_training(checkpointed(model, checkpointing), how)
 
 
-def bert(
-    *,
-    size: str,
-    sequence: int,
-    batch: int,
-    dropout: float,
-    checkpointing: str,
-    **how: Unpack[HowToTrain],
-) -> Workload:
+def bert(*, size: str, dropout: float, checkpointing: str, **how: Unpack[TextTraining]) -> Workload:
     """Returns the training of a BERT that restores masked bytes.
 
-    Args:
-        size: Which of the family.
-        sequence: Tokens in a sample.
-        batch: Samples in a step.
-        dropout: Share of values set to zero, after each layer and in its attention.
-        checkpointing: A word of the `checkpointing` setting.
-        how: See `HowToTrain`.
+    Dropout is after each layer and in its attention.
     """
     shape = BERT_SHAPES[size]
     config = BertConfig(
@@ -174,7 +133,7 @@ def bert(
         use_cache=False,
     )
     model = checkpointed(BertForMaskedLM(config), checkpointing)
-    fetch = text_batches(batch, sequence)
+    fetch = text_batches(how["batch"], how["sequence"])
 
     def loss() -> torch.Tensor:
         tokens = fetch()
@@ -182,27 +141,18 @@ def bert(
         answers = tokens.masked_fill(~masked, NOT_ASKED)
         return model(input_ids=tokens.masked_fill(masked, MASK_TOKEN), labels=answers).loss
 
-    return training(model, loss, **how)
+    return training(model, loss, how)
 
 
-def next_token_training(
-    model: torch.nn.Module, *, sequence: int, batch: int, **how: Unpack[HowToTrain]
-) -> Workload:
-    """Returns the training of a causal language model to say which byte of a text comes next.
-
-    Args:
-        model: A transformers model that takes tokens and returns logits.
-        sequence: Tokens in a sample.
-        batch: Samples in a step.
-        how: See `HowToTrain`.
-    """
-    fetch = text_batches(batch, sequence)
+def next_token_training(model: torch.nn.Module, how: TextTraining) -> Workload:
+    """Returns the training of a causal transformers model to say which byte of a text is next."""
+    fetch = text_batches(how["batch"], how["sequence"])
 
     def loss() -> torch.Tensor:
         tokens = fetch()
         return model(input_ids=tokens, labels=tokens, use_cache=False).loss
 
-    return training(model, loss, **how)
+    return training(model, loss, how)
 
 
 def text_batches(batch: int, sequence: int) -> Callable[[], torch.Tensor]:

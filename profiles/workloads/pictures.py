@@ -39,16 +39,13 @@ VIT_SHAPES = {
 VIT_INNER_PER_WIDTH = 4
 
 
-def resnet50(*, resolution: int, batch: int, **how: Unpack[HowToTrain]) -> Workload:
+def resnet50(*, resolution: int, **how: Unpack[HowToTrain]) -> Workload:
     """Returns the training of ResNet-50, He et al. 2015, arXiv:1512.03385."""
     config = ResNetConfig(depths=[3, 4, 6, 3], layer_type="bottleneck", num_labels=CLASSES)
-    model = ResNetForImageClassification(config)
-    return _classifier_training(model, resolution, batch, **how)
+    return _classifier_training(ResNetForImageClassification(config), resolution, how)
 
 
-def vit(
-    *, size: str, resolution: int, batch: int, checkpointing: str, **how: Unpack[HowToTrain]
-) -> Workload:
+def vit(*, size: str, resolution: int, checkpointing: str, **how: Unpack[HowToTrain]) -> Workload:
     """Returns the training of a vision transformer."""
     shape = VIT_SHAPES[size]
     config = ViTConfig(
@@ -61,20 +58,18 @@ def vit(
         num_labels=CLASSES,
     )
     model = checkpointed(ViTForImageClassification(config), checkpointing)
-    return _classifier_training(model, resolution, batch, **how)
+    return _classifier_training(model, resolution, how)
 
 
-def _classifier_training(
-    model: torch.nn.Module, resolution: int, batch: int, **how: Unpack[HowToTrain]
-) -> Workload:
+def _classifier_training(model: torch.nn.Module, resolution: int, how: HowToTrain) -> Workload:
     """The training of a model that takes pictures and returns logits."""
-    pictures, classes = brain_slices(batch, resolution)
+    pictures, classes = brain_slices(how["batch"], resolution)
 
     def loss() -> torch.Tensor:
         logits = model(pixel_values=pictures).logits
         return torch.nn.functional.cross_entropy(logits, classes)
 
-    return training(model, loss, **how)
+    return training(model, loss, how)
 
 
 def brain_slices(count: int, edge: int) -> tuple[torch.Tensor, torch.Tensor]:

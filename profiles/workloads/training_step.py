@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 import torch
 
@@ -18,30 +18,22 @@ AUTOCAST = {BF16: torch.bfloat16, FP16: torch.float16}
 
 
 class HowToTrain(TypedDict):
-    """The settings that every built-in workload has.
+    """Values of the settings that every workload has; see `profiles.workloads.settings`."""
 
-    Attributes:
-        optimizer: A word of the `optimizer` setting.
-        learning_rate: The optimizer's.
-        precision: A word of the `precision` setting.
-        accumulate: Batches in a step, whose gradients are added up.
-    """
-
+    batch: int
     optimizer: str
     learning_rate: float
     precision: str
     accumulate: int
 
 
-def training(
-    model: torch.nn.Module, loss: Callable[[], torch.Tensor], **how: Unpack[HowToTrain]
-) -> Workload:
+def training(model: torch.nn.Module, loss: Callable[[], torch.Tensor], how: HowToTrain) -> Workload:
     """Returns the workload whose step is forward, backward and update.
 
     Args:
         model: What is trained.
         loss: Fetches a batch and runs the forward pass.
-        how: See `HowToTrain`.
+        how: The settings' values.
     """
     updates = _optimizer(how["optimizer"], model, how["learning_rate"])
     precision, batches = how["precision"], how["accumulate"]
@@ -66,12 +58,7 @@ def training(
 
 
 def checkpointed(model: torch.nn.Module, word: str) -> torch.nn.Module:
-    """Returns a transformers model that computes its blocks again in backward, if it shall.
-
-    Args:
-        model: The model.
-        word: A word of the `checkpointing` setting.
-    """
+    """Returns a transformers model that computes its blocks again in backward if `word` is yes."""
     if word == YES:
         untyped: Any = model
         # transformers 5 has a new name for it.

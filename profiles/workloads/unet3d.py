@@ -15,33 +15,25 @@ TISSUES = 3
 AXES = 3
 
 
-def unet3d(
-    *,
-    size: int | None,
-    features: int,
-    network: str,
-    batch: int,
-    **how: Unpack[HowToTrain],
-) -> Workload:
+def unet3d(*, size: int | None, features: int, network: str, **how: Unpack[HowToTrain]) -> Workload:
     """Returns the training of a U-Net on the MNI152 template.
 
     Args:
         size: Edge of the centred crop in voxels; None for the whole image.
         features: Channels of the first level.
         network: Which U-Net.
-        batch: Images in a step.
         how: See `HowToTrain`.
     """
     voxels, tissues = brain(size, LEVELS_DIVISOR)
-    image = _mirrored(torch.tensor(voxels), batch)
-    labels = _mirrored(torch.tensor(tissues), batch)
+    image = _mirrored(torch.tensor(voxels), how["batch"])
+    labels = _mirrored(torch.tensor(tissues), how["batch"])
     model = _basic_unet(features) if network == BASIC_UNET else _dyn_unet(features)
     loss_function = DiceCELoss(to_onehot_y=True, softmax=True)
 
     def loss() -> torch.Tensor:
         return loss_function(model(image), labels)
 
-    return training(model, loss, **how)
+    return training(model, loss, how)
 
 
 def _mirrored(volume: torch.Tensor, batch: int) -> torch.Tensor:

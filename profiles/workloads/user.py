@@ -62,19 +62,16 @@ def _run_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up by name.
     sys.modules[name] = module
-    _add_to_path(str(path.resolve().parent))
+    # Lets the file import its neighbours, at the top or later, as when Python runs it itself: but
+    # at the end, as a neighbour must not stand before a package of the same name.
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise WorkloadError(f"{path} cannot be loaded: {_one_line(error, path)}") from error
     return module
-
-
-def _add_to_path(folder: str) -> None:
-    """Lets the file import its neighbours, at the top or later, as when Python runs it itself."""
-    # At the end, unlike there: a neighbour must not stand before a package of the same name.
-    if folder not in sys.path:
-        sys.path.append(folder)
 
 
 def _checked(reference: str, result: Any) -> Workload:

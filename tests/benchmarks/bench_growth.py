@@ -79,7 +79,7 @@ def layered_llama(layers: int) -> Profile:
     # What loads transformers, loaded only where steps are estimated.
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from profiles.workloads.language import LLAMA_SHAPES, next_token_training
+    from profiles.workloads.language import LLAMA_SHAPES, TextTraining, next_token_training
 
     shape = LLAMA_SHAPES["7b"]._replace(num_hidden_layers=layers)
     config = LlamaConfig(**shape._asdict(), max_position_embeddings=SEQUENCE)
@@ -90,15 +90,15 @@ def layered_llama(layers: int) -> Profile:
             model = LlamaForCausalLM(config)
         finally:
             torch.set_default_dtype(torch.float32)
-        return next_token_training(
-            model,
-            sequence=SEQUENCE,
-            batch=BATCH,
-            optimizer="adamw",
-            learning_rate=1e-4,
-            precision="fp32",
-            accumulate=1,
-        )
+        how: TextTraining = {
+            "sequence": SEQUENCE,
+            "batch": BATCH,
+            "optimizer": "adamw",
+            "learning_rate": 1e-4,
+            "precision": "fp32",
+            "accumulate": 1,
+        }
+        return next_token_training(model, how)
 
     return estimate(
         build,
