@@ -12,13 +12,7 @@ compare recomputing; that half is left out, as everything here only swaps.
 from collections.abc import Iterable
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import (
-    Heuristic,
-    HeuristicPlan,
-    KnownFrom,
-    own_stall_us,
-    waits_us,
-)
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps, timeline, waits_us
 from planner.heuristics.task import Task
 from planner.problem.gaps import useful_gaps
 
@@ -30,7 +24,7 @@ PATIENCE = 5
 """Feedback ends when so many changes of triggers in a row were no faster than the best."""
 
 
-def _plan(task: Task) -> HeuristicPlan:
+def _plan(task: Task) -> Swaps:
     problem = task.problem
     at_peak = set(useful_gaps(task.gaps, problem.resident_bytes, problem.budget_bytes))
     candidates = [i for i, gap in enumerate(task.gaps) if gap in at_peak]
@@ -38,13 +32,13 @@ def _plan(task: Task) -> HeuristicPlan:
     return _with_feedback(task, problem.fewest_that_fit(order))
 
 
-def _with_feedback(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
+def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
     """Repeats the step, each time with earlier triggers for what came late; returns the best."""
     problem = task.problem
     lead_us = {i: problem.h2d_us[i] for i in chosen}
     triggers = _triggers(task, lead_us)
     best = found = _walk(task, triggers)
-    best_us, since_best = own_stall_us(problem, best), 0
+    best_us, since_best = timeline(problem, best).total_stall_us, 0
     for _ in range(FEEDBACK_STEPS):
         late = [i for i in waits_us(problem, found) if i in lead_us]
         if not late or since_best == PATIENCE:
@@ -54,13 +48,13 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
         if moved == triggers:
             continue
         triggers, found = moved, _walk(task, moved)
-        found_us, since_best = own_stall_us(problem, found), since_best + 1
+        found_us, since_best = timeline(problem, found).total_stall_us, since_best + 1
         if found_us < best_us:
             best, best_us, since_best = found, found_us, 0
     return best
 
 
-def _walk(task: Task, triggers: dict[int, int]) -> HeuristicPlan:
+def _walk(task: Task, triggers: dict[int, int]) -> Swaps:
     intents = (Intent(i, task.gaps[i].first_slot, slot) for i, slot in triggers.items())
     return walk(task.problem, intents)
 

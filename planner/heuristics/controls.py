@@ -7,13 +7,13 @@ given back when their copy has ended or when they are missed.
 from collections.abc import Callable, Iterable
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan
+from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 from profiles.schema.profile import StorageKind
 
 
-def one_layer_ahead(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
+def one_layer_ahead(task: Task, chosen: Iterable[int]) -> Swaps:
     """Moves chosen gaps; each is fetched when the layer before its next user's begins."""
     count = task.step.slot_count
 
@@ -27,7 +27,7 @@ def one_layer_ahead(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
     return walk(task.problem, map(intent, chosen))
 
 
-def just_in_time(task: Task, chosen: Iterable[int]) -> HeuristicPlan:
+def just_in_time(task: Task, chosen: Iterable[int]) -> Swaps:
     """Moves chosen gaps; each is fetched when its copy alone would just be over in time."""
     return walk(
         task.problem,

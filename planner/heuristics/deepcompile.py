@@ -6,27 +6,15 @@ within the budget less a margin of 10%. Compute waits for each copy out at once.
 until the time of the ops above it covers its copy, or until the budget would break.
 """
 
-from collections.abc import Iterator
-
 from planner.heuristics.eviction import FreeBytes
-from planner.heuristics.heuristic import (
-    Heuristic,
-    HeuristicPlan,
-    KnownFrom,
-    heuristic_plan,
-)
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
-from planner.problem.timed_swap import TimedSwap
 
 MIN_BYTES = 5 * 2**20
 BUDGET_SHARE = 0.9
 
 
-def _plan(task: Task) -> HeuristicPlan:
-    return heuristic_plan(_swaps(task))
-
-
-def _swaps(task: Task) -> Iterator[TimedSwap]:
+def _swaps(task: Task) -> Swaps:
     problem = task.problem
     offloaded = {i: task.gaps[i].first_slot for i in _offloaded(task)}
     free = FreeBytes(problem, offloaded, int(BUDGET_SHARE * problem.budget_bytes))
@@ -56,5 +44,5 @@ DEEPCOMPILE = Heuristic(
     source="deepspeedai/DeepSpeed, offload_activation",
     known_from=KnownFrom.CODE,
     simplified="activations alone, without offload_adam_states",
-    rule=_plan,
+    rule=_swaps,
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner.heuristics.eviction import FreeBytes
-from planner.heuristics.heuristic import HeuristicPlan, heuristic_plan
+from planner.heuristics.heuristic import in_order
 from planner.plan.lanes import Direction, lane_clock, link_load
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
@@ -42,7 +42,7 @@ MAX_STEPS = 6
 """Steps that come out otherwise than the one before; the last one stands for them."""
 
 
-def walk(problem: Problem, intents: Iterable[Intent]) -> HeuristicPlan:
+def walk(problem: Problem, intents: Iterable[Intent]) -> tuple[TimedSwap, ...]:
     """Returns the swaps that come of intents, once steps repeat.
 
     A copy to the host that is not over, nor waited for, by the next use was for nothing: such gaps
@@ -59,7 +59,7 @@ def walk(problem: Problem, intents: Iterable[Intent]) -> HeuristicPlan:
             if walked.wasted or swaps == before:
                 break
         if not walked.wasted:
-            return heuristic_plan(swaps)
+            return in_order(swaps)
         wanted = {i: intent for i, intent in wanted.items() if i not in walked.wasted}
 
 

@@ -1,12 +1,12 @@
 """Bytes free in each slot, and eviction on demand: nothing leaves until something does not fit."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from planner.heuristics.heuristic import Swaps
 from planner.heuristics.task import Task
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import TimedSwap
 
 ChooseVictim = Callable[[int, Sequence[int]], int]
 """From the bytes missing and the gaps whose storages are resident and idle, the one to evict."""
@@ -141,7 +141,7 @@ def fetched_early(
     evicted: Mapping[int, int],
     swap_out_slot: Callable[[int], int],
     prefetch_slot: Callable[[int], int],
-) -> Iterator[TimedSwap]:
+) -> Swaps:
     """Yields the swaps of evicted storages, each back as early as memory allows.
 
     Args:

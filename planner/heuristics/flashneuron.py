@@ -8,16 +8,16 @@ begins, and comes back in backward order as memory permits.
 """
 
 from planner.heuristics.eager_runtime import Intent, walk
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 
 
-def _plan(task: Task) -> HeuristicPlan:
+def _plan(task: Task) -> Swaps:
     storages = task.step.profile.storages
     permanent_bytes = sum(storage.size_bytes for storage in storages if storage.lives_on)
     line_bytes = task.problem.budget_bytes - permanent_bytes - _largest_op_bytes(task)
     if line_bytes <= 0:
-        return HeuristicPlan(())
+        return ()
     activations = task.activations()
     left_bytes = sum(task.gaps[i].size_bytes for i in activations)
     offloaded = []

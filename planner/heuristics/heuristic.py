@@ -13,6 +13,8 @@ from planner.plan.simulate import Timeline, simulate
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
 
+Swaps = Iterable[TimedSwap]
+
 
 class KnownFrom(StrEnum):
     """How its rules became known to us."""
@@ -31,54 +33,47 @@ class Streams(Enum):
     """Copies out and copies back wait for each other on one stream."""
 
 
-@dataclass(frozen=True)
-class HeuristicPlan:
-    """What a heuristic does with a step.
-
-    Attributes:
-        swaps: In order of swap-out. Many rules wait for a copy back before the gap ends.
-        streams: On what its copies run.
-    """
-
-    swaps: tuple[TimedSwap, ...]
-    streams: Streams = Streams.ONE_EACH_WAY
-
-
-def heuristic_plan(
-    swaps: Iterable[TimedSwap], streams: Streams = Streams.ONE_EACH_WAY
-) -> HeuristicPlan:
-    """Returns swaps in order of swap-out, without those that would give nothing back."""
-    useful = (swap for swap in swaps if swap.release_slot < swap.swap_in_slot)
-    return HeuristicPlan(tuple(sorted(useful, key=lambda swap: swap.swap_out_slot)), streams)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Heuristic:
     """A way to plan swaps; a control unless it says where it is from.
 
     Attributes:
         name: As it is printed.
-        rule: Its selection and its timing.
+        rule: Its selection and its timing. Many rules wait for a copy back before the gap ends.
         source: Where it was published.
         known_from: How its rules became known to us.
         simplified: What is stated more simply here than there.
         boundary: Whether its swaps may wrap round the step boundary; if not, what lives from step
             to step is resident when a step begins and when it ends.
+        streams: On what its copies run.
     """
 
     name: str
-    rule: Callable[[Task], HeuristicPlan]
+    rule: Callable[[Task], Swaps]
     source: str = ""
     known_from: KnownFrom = KnownFrom.CONTROL
     simplified: str = ""
     boundary: Boundary = Boundary.RESIDENT
+    streams: Streams = Streams.ONE_EACH_WAY
 
-    def plan(self, task: Task) -> HeuristicPlan:
-        """Plans a task by the rule, with the gaps that the rule may use."""
-        return self.rule(task.bounded(self.boundary))
+    def swaps(self, task: Task) -> tuple[TimedSwap, ...]:
+        """Returns what the rule does with the gaps of a task, in order of swap-out."""
+        return in_order(self.rule(task))
+
+    def stall_us(self, problem: Problem, swaps: Swaps) -> float:
+        """Returns how long compute waits in a step, with its own timing and streams."""
+        if self.streams is Streams.ONE_FOR_BOTH:
+            return one_stream_stall_us(problem, swaps)
+        return timeline(problem, swaps).total_stall_us
 
 
-def held_bytes(problem: Problem, swaps: Iterable[TimedSwap]) -> tuple[int, ...]:
+def in_order(swaps: Swaps) -> tuple[TimedSwap, ...]:
+    """Returns swaps in order of swap-out, without those that would give nothing back."""
+    useful = (swap for swap in swaps if swap.release_slot < swap.swap_in_slot)
+    return tuple(sorted(useful, key=lambda swap: swap.swap_out_slot))
+
+
+def held_bytes(problem: Problem, swaps: Swaps) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under swaps: program order, whatever the clock."""
     return resident_bytes(
         problem.resident_bytes,
@@ -93,38 +88,31 @@ def held_bytes(problem: Problem, swaps: Iterable[TimedSwap]) -> tuple[int, ...]:
     )
 
 
-def own_stall_us(problem: Problem, plan: HeuristicPlan) -> float:
-    """Returns how long compute waits in a step, with the heuristic's own timing and streams."""
-    if plan.streams is Streams.ONE_FOR_BOTH:
-        return one_stream_stall_us(problem, plan)
-    return timeline(problem, plan).total_stall_us
-
-
-def timeline(problem: Problem, plan: HeuristicPlan, engines: Engines = DMA_ALONE) -> Timeline:
+def timeline(problem: Problem, swaps: Swaps, engines: Engines = DMA_ALONE) -> Timeline:
     """Simulates swaps as plans are simulated, one stream each way; copies go by their gaps."""
     return simulate(
         durations_us=problem.durations_us,
         sizes_bytes={i: gap.size_bytes for i, gap in enumerate(problem.gaps)},
         link=problem.link,
-        schedule=_schedule(problem, plan),
+        schedule=_schedule(problem, swaps),
         engines={
             i: engines[gap.storage] for i, gap in enumerate(problem.gaps) if gap.storage in engines
         },
     )
 
 
-def _schedule(problem: Problem, plan: HeuristicPlan) -> Schedule:
+def _schedule(problem: Problem, swaps: Swaps) -> Schedule:
     """The actions at each anchor, on gaps instead of storages: in their order where slots tie."""
-    by_gap = [swap._replace(storage=swap.gap) for swap in plan.swaps]
+    by_gap = [swap._replace(storage=swap.gap) for swap in swaps]
     return lower_swaps(by_gap, problem.slot_count)
 
 
-def waits_us(problem: Problem, plan: HeuristicPlan) -> dict[int, float]:
+def waits_us(problem: Problem, swaps: Swaps) -> dict[int, float]:
     """Returns the gaps whose copies back compute waits for, and how late each one is."""
-    lanes = timeline(problem, plan)
+    lanes = timeline(problem, swaps)
     ends_us = {copy.storage: copy.end_us for copy in lanes.h2d}
     late_us = {}
-    for swap in plan.swaps:
+    for swap in swaps:
         slot = swap.await_slot
         arrival_us = lanes.start_us[slot] - lanes.stall_us[slot]
         if lanes.stall_us[slot] > 0 and ends_us[swap.gap] > arrival_us:
@@ -132,7 +120,7 @@ def waits_us(problem: Problem, plan: HeuristicPlan) -> dict[int, float]:
     return late_us
 
 
-def one_stream_stall_us(problem: Problem, plan: HeuristicPlan) -> float:
+def one_stream_stall_us(problem: Problem, swaps: Swaps) -> float:
     """Simulates swaps whose copies, both ways, run one after the other in order of issue.
 
     The three lanes of `planner.plan.simulate` with the two of the link made one. No copy is under
@@ -142,7 +130,7 @@ def one_stream_stall_us(problem: Problem, plan: HeuristicPlan) -> float:
     copies_us = {ActionKind.SWAP_OUT: problem.d2h_us, ActionKind.SWAP_IN: problem.h2d_us}
     ends_us: dict[tuple[ActionKind, int], float] = {}
     free_us = waited_us = 0.0
-    for t, actions in enumerate(_schedule(problem, plan)):
+    for t, actions in enumerate(_schedule(problem, swaps)):
         now_us = problem.elapsed_us[t] + waited_us
         for kind, i in actions:
             if kind in copies_us:

@@ -16,12 +16,7 @@ from enum import Enum
 
 from planner.heuristics.eager_runtime import Intent, walk
 from planner.heuristics.eviction import FreeBytes, evictions
-from planner.heuristics.heuristic import (
-    Heuristic,
-    HeuristicPlan,
-    KnownFrom,
-    heuristic_plan,
-)
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 from profiles.schema.profile import StorageKind
@@ -55,7 +50,7 @@ class Tuning:
     ahead_ops: int
 
 
-def _tensorflow_1(task: Task) -> HeuristicPlan:
+def _tensorflow_1(task: Task) -> Swaps:
     """Moves the first `n_tensors` in topological order, back `lb` = 1 op before the consumer."""
     chosen = task.problem.fewest_that_fit(task.activations())
     return walk(
@@ -64,7 +59,7 @@ def _tensorflow_1(task: Task) -> HeuristicPlan:
     )
 
 
-def _tensorflow_2(task: Task) -> HeuristicPlan:
+def _tensorflow_2(task: Task) -> Swaps:
     """Moves tensors whose edge is longer than a threshold, fetches them so many ops ahead.
 
     It can make compute wait for copies out, in, or both.
@@ -151,7 +146,7 @@ def _fits_simulated(task: Task, tuning: Tuning) -> bool:
     return free.all_fit()
 
 
-def _pytorch(task: Task) -> HeuristicPlan:
+def _pytorch(task: Task) -> Swaps:
     """Pages out the idle storage that fits a failed allocation best; pages in on use.
 
     If none is large enough, several go, those idle longest first. A storage that was reclaimed at
@@ -168,9 +163,7 @@ def _pytorch(task: Task) -> HeuristicPlan:
         return min(idle, key=lambda i: task.gaps[i].first_slot)
 
     evicted = evictions(task, range(len(task.gaps)), best_fit)
-    return heuristic_plan(
-        task.swap(i, slot, task.gaps[i].next_use_slot) for i, slot in evicted.items()
-    )
+    return (task.swap(i, slot, task.gaps[i].next_use_slot) for i, slot in evicted.items())
 
 
 TFLMS_V1 = Heuristic(

@@ -10,20 +10,18 @@ are recomputed there; that half is left out, as everything here only swaps.
 from collections.abc import Sequence
 
 from planner.heuristics.eviction import evictions, fetched_early
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom, heuristic_plan
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 from profiles.schema.profile import StorageKind
 
 
-def _cache(task: Task) -> HeuristicPlan:
+def _cache(task: Task) -> Swaps:
     def least_recently_used(missing_bytes: int, idle: Sequence[int]) -> int:
         return min(idle, key=lambda i: task.gaps[i].first_slot)
 
     tensors = [i for i in range(len(task.gaps)) if task.kind(i) is StorageKind.ACTIVATION]
     evicted = evictions(task, tensors, least_recently_used)
-    return heuristic_plan(
-        fetched_early(task, evicted, evicted.__getitem__, lambda i: _prefetch_slot(task, i))
-    )
+    return fetched_early(task, evicted, evicted.__getitem__, lambda i: _prefetch_slot(task, i))
 
 
 def _prefetch_slot(task: Task, i: int) -> int:

@@ -11,12 +11,12 @@ one stream each way; what is resident when a step begins is what the step before
 from collections.abc import Sequence
 
 from planner.heuristics.eviction import evictions, fetched_early
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom, heuristic_plan
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 
 
-def _belady(task: Task) -> HeuristicPlan:
+def _belady(task: Task) -> Swaps:
     def used_last(missing_bytes: int, idle: Sequence[int]) -> int:
         enough = [i for i in idle if task.gaps[i].size_bytes >= missing_bytes]
         return max(enough or idle, key=lambda i: task.gaps[i].next_use_slot)
@@ -25,7 +25,7 @@ def _belady(task: Task) -> HeuristicPlan:
         return task.gaps[i].first_slot
 
     evicted = evictions(task, range(len(task.gaps)), used_last)
-    return heuristic_plan(fetched_early(task, evicted, first_slot, first_slot))
+    return fetched_early(task, evicted, first_slot, first_slot)
 
 
 SWAPADVISOR = Heuristic(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from planner.heuristics.eager_runtime import Intent, walk
 from planner.heuristics.eviction import FreeBytes
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan, KnownFrom
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 from planner.plan.plan import Boundary
 
@@ -145,11 +145,9 @@ def _benefit_over_cost(periods: _Periods) -> FloatArray:
     return periods.sizes_bytes * periods.relief_us(1.0) / copies_us
 
 
-def _plan(
-    task: Task, worth: Callable[[_Periods], FloatArray], *, fetches_eagerly: bool
-) -> HeuristicPlan:
+def _plan(task: Task, worth: Callable[[_Periods], FloatArray], *, fetches_eagerly: bool) -> Swaps:
     if not task.gaps:
-        return HeuristicPlan(())
+        return ()
     periods = _Periods(task)
     while not periods.free.all_fit() and periods.choose(worth(periods)):
         pass

@@ -4,22 +4,16 @@ None of them looks at memory while it times its copies.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from planner.heuristics.heuristic import (
-    Heuristic,
-    HeuristicPlan,
-    KnownFrom,
-    Streams,
-    heuristic_plan,
-)
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Streams, Swaps
 from planner.heuristics.task import Task
 from planner.problem.timed_swap import TimedSwap
 
 MAX_FWD_STASH = 5
 
 
-def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> HeuristicPlan:
+def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> Swaps:
     """The asynchronous activation-offload pass of torch 2.13, with prefetch switched on.
 
     As in torch 2.13's `_functorch/_activation_offloading`, which was read. The caller says what to
@@ -27,18 +21,18 @@ def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> HeuristicP
     last use, and the wait that frees the bytes follows the copy at once, or, with `sink_wait`, all
     waits stand at the end of the forward graph. One stream carries both directions.
     """
+    reload_slots = _reload_slots(task)
+    for i in task.activations():
+        if release_slot(i) < task.gaps[i].next_use_slot:
+            yield task.swap(i, release_slot(i), max(reload_slots[i], release_slot(i) + 1))
 
-    def swaps() -> Iterator[TimedSwap]:
-        reload_slots = _reload_slots(task)
-        for i in task.activations():
-            gap = task.gaps[i]
-            if release_slot(i) < gap.next_use_slot:
-                in_slot = max(reload_slots[i], release_slot(i) + 1)
-                yield TimedSwap(
-                    i, gap.storage, gap.first_slot, release_slot(i), in_slot, gap.next_use_slot
-                )
 
-    return heuristic_plan(swaps(), Streams.ONE_FOR_BOTH)
+def _wait_at_once(task: Task) -> Swaps:
+    return _compiler_pass(task, lambda i: task.gaps[i].first_slot)
+
+
+def _wait_at_the_end(task: Task) -> Swaps:
+    return _compiler_pass(task, lambda _: task.step.turn_slot)
 
 
 def _reload_slots(task: Task) -> dict[int, int]:
@@ -70,7 +64,7 @@ def _reload_slots(task: Task) -> dict[int, int]:
     return dict.fromkeys(task.activations(), step.turn_slot) | placed
 
 
-def _torchtitan(task: Task) -> Iterator[TimedSwap]:
+def _torchtitan(task: Task) -> Swaps:
     """The largest activations, one layer ahead, one layer behind.
 
     As merged in pytorch/torchtitan, which was read. Of the activations that backward reads, the
@@ -94,7 +88,7 @@ def _torchtitan(task: Task) -> Iterator[TimedSwap]:
             )
 
 
-def _torchtune(task: Task) -> Iterator[TimedSwap]:
+def _torchtune(task: Task) -> Swaps:
     """torchtune's OffloadActivations: every saved tensor, with a stash of the last five.
 
     As in the code of torchtune (`training/_activation_offloading.py`), which was read. Every saved
@@ -127,16 +121,11 @@ TORCH_PASS, TORCH_PASS_SINK = (
         simplified="every activation is marked for offloading; the bandwidth it is told is the "
         "link's",
         rule=rule,
+        streams=Streams.ONE_FOR_BOTH,
     )
     for name, rule in (
-        (
-            "torch async pass",
-            lambda task: _compiler_pass(task, lambda i: task.gaps[i].first_slot),
-        ),
-        (
-            "torch async pass, sink_wait",
-            lambda task: _compiler_pass(task, lambda _: task.step.turn_slot),
-        ),
+        ("torch async pass", _wait_at_once),
+        ("torch async pass, sink_wait", _wait_at_the_end),
     )
 )
 TORCHTITAN = Heuristic(
@@ -145,7 +134,7 @@ TORCHTITAN = Heuristic(
     known_from=KnownFrom.CODE,
     simplified="its host cap is the least with which the step would fit if copies took no time; "
     "layers are leaf modules, as in all of these rules, and not blocks of the transformer",
-    rule=lambda task: heuristic_plan(_torchtitan(task)),
+    rule=_torchtitan,
 )
 TORCHTUNE = Heuristic(
     name="torchtune offload",
@@ -153,5 +142,6 @@ TORCHTUNE = Heuristic(
     known_from=KnownFrom.CODE,
     simplified="the copy out begins after the last forward use; the interpreter does not run ahead "
     "of the device, so a copy back starts when compute asks for it; tensors below --min-size stay",
-    rule=lambda task: heuristic_plan(_torchtune(task), Streams.ONE_FOR_BOTH),
+    rule=_torchtune,
+    streams=Streams.ONE_FOR_BOTH,
 )

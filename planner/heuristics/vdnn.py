@@ -9,16 +9,10 @@ input, `conv` only what heavy layers read. The budget plays no part.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from planner.heuristics.heuristic import (
-    Heuristic,
-    HeuristicPlan,
-    KnownFrom,
-    heuristic_plan,
-)
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
-from planner.problem.timed_swap import TimedSwap
 
 SOURCE = "Rhu et al. 2016, arXiv:1602.08124"
 SIMPLIFIED = (
@@ -27,13 +21,12 @@ SIMPLIFIED = (
 )
 
 
-def _all(task: Task) -> HeuristicPlan:
-    return heuristic_plan(_swaps(task, task.activations()))
+def _all(task: Task) -> Swaps:
+    return _swaps(task, task.activations())
 
 
-def _conv(task: Task) -> HeuristicPlan:
-    read_by_heavy = (i for i in task.activations() if _is_read_by_heavy(task, i))
-    return heuristic_plan(_swaps(task, read_by_heavy))
+def _conv(task: Task) -> Swaps:
+    return _swaps(task, (i for i in task.activations() if _is_read_by_heavy(task, i)))
 
 
 def _is_read_by_heavy(task: Task, i: int) -> bool:
@@ -44,7 +37,7 @@ def _is_read_by_heavy(task: Task, i: int) -> bool:
     )
 
 
-def _swaps(task: Task, offloaded: Iterable[int]) -> Iterator[TimedSwap]:
+def _swaps(task: Task, offloaded: Iterable[int]) -> Swaps:
     layers = task.step.layers
     releases = {i: layers[task.step.layer_at(task.gaps[i].first_slot)].end_slot for i in offloaded}
     moved = [i for i, slot in releases.items() if slot < task.gaps[i].next_use_slot]

@@ -6,11 +6,11 @@ copies back alone, with policies of ours. So no plan is slower than the best of 
 and most are faster: the search goes on from there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from planner.heuristics.heuristic import HeuristicPlan, held_bytes, timeline
+from planner.heuristics.heuristic import held_bytes, timeline
 from planner.heuristics.step_view import StepView
 from planner.heuristics.swapadvisor import SWAPADVISOR
 from planner.heuristics.task import Task
@@ -46,19 +46,19 @@ def published_starts(profile: Profile, problem: Problem) -> Iterator[Start]:
     # Whole gaps come first, so their indices are the same without the parts.
     task = Task(StepView(profile), replace(problem, part_gaps=()))
     for heuristic in HEURISTICS:
-        published = heuristic.rule(task)
-        if max(held_bytes(problem, published.swaps)) <= problem.budget_bytes:
+        published = heuristic.swaps(task)
+        if max(held_bytes(problem, published)) <= problem.budget_bytes:
             yield Start(_as_published(published), published_timing(problem, published))
             for draft in drafts_of(published):
                 yield Start(draft, None)
 
 
-def published_timing(problem: Problem, published: HeuristicPlan) -> Timing:
+def published_timing(problem: Problem, published: Sequence[TimedSwap]) -> Timing:
     """Returns what a heuristic does, simulated, with awaits as late as they can be."""
     late = tuple(
-        trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in published.swaps
+        trip._replace(await_slot=problem.gaps[trip.gap].next_use_slot) for trip in published
     )
-    stalls_us = timeline(problem, HeuristicPlan(late), problem.engines).stall_us
+    stalls_us = timeline(problem, late, problem.engines).stall_us
     waited = _waited_for(problem, late)
     return Timing(
         chosen=frozenset(trip.gap for trip in late),
@@ -69,19 +69,19 @@ def published_timing(problem: Problem, published: HeuristicPlan) -> Timing:
     )
 
 
-def drafts_of(published: HeuristicPlan) -> Iterator[Draft]:
+def drafts_of(published: Sequence[TimedSwap]) -> Iterator[Draft]:
     """Yields what our scheduler may make of what a heuristic does with a step."""
-    chosen = frozenset(trip.gap for trip in published.swaps)
+    chosen = frozenset(trip.gap for trip in published)
     yield _as_published(published)
-    back_as_published = {trip.gap: Hold(in_slot=trip.swap_in_slot) for trip in published.swaps}
+    back_as_published = {trip.gap: Hold(in_slot=trip.swap_in_slot) for trip in published}
     for policy in QUICK_POLICIES:
         yield Draft(chosen, policy, back_as_published)
 
 
-def _as_published(published: HeuristicPlan) -> Draft:
+def _as_published(published: Sequence[TimedSwap]) -> Draft:
     holds = {
         trip.gap: Hold(rank, trip.swap_out_slot, trip.swap_in_slot, trip.release_slot)
-        for rank, trip in enumerate(published.swaps)
+        for rank, trip in enumerate(published)
     }
     return Draft(frozenset(holds), QUICK_POLICIES[0], holds)
 

@@ -10,7 +10,7 @@ from planner.heuristics.capuchin import CAPUCHIN
 from planner.heuristics.controls import just_in_time, one_layer_ahead
 from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
-from planner.heuristics.heuristic import Heuristic, HeuristicPlan, held_bytes, own_stall_us
+from planner.heuristics.heuristic import Heuristic, Swaps, held_bytes
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
 from planner.heuristics.superneurons import SUPERNEURONS
 from planner.heuristics.swapadvisor import SWAPADVISOR
@@ -134,16 +134,16 @@ class Comparison:
         if boundary not in self._bounded:
             self._bounded[boundary] = self.task.bounded(boundary)
         task = self._bounded[boundary]
-        problem, plan = task.problem, heuristic.rule(task)
-        peak_bytes = max(held_bytes(problem, plan.swaps))
-        chosen = frozenset(swap.gap for swap in plan.swaps)
+        problem, swaps = task.problem, heuristic.swaps(task)
+        peak_bytes = max(held_bytes(problem, swaps))
+        chosen = frozenset(swap.gap for swap in swaps)
         return Row(
             name=heuristic.name,
-            swaps=len(plan.swaps),
-            moved_bytes=sum(problem.gaps[swap.gap].size_bytes for swap in plan.swaps),
+            swaps=len(swaps),
+            moved_bytes=sum(problem.gaps[swap.gap].size_bytes for swap in swaps),
             peak_bytes=peak_bytes,
             fits=peak_bytes <= problem.budget_bytes,
-            stall_us=own_stall_us(problem, plan),
+            stall_us=heuristic.stall_us(problem, swaps),
             compute_us=problem.compute_us,
             bound_stall_us=self.bound_stall_us,
             retimed_stall_us=self._retimed(problem, chosen) if self.is_full else None,
@@ -171,7 +171,7 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
 
     def left_bytes(budget_bytes: int) -> int:
         asked = task.with_budget(budget_bytes)
-        return max(held_bytes(asked.problem, heuristic.rule(asked).swaps))
+        return max(held_bytes(asked.problem, heuristic.swaps(asked)))
 
     low, high = max(task.problem.floor_bytes(task.problem.whole_set)), peak_bytes
     left = left_bytes(low)
@@ -247,7 +247,7 @@ def our_selection(task: Task, plan: Plan) -> tuple[int, ...]:
 def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
     """Returns controls that move what a plan moves, with the simplest timings there are."""
 
-    def rule(task: Task, time: Callable[[Task, Iterable[int]], HeuristicPlan]) -> HeuristicPlan:
+    def rule(task: Task, time: Callable[[Task, Iterable[int]], Swaps]) -> Swaps:
         return time(task, our_selection(task, plan))
 
     return tuple(

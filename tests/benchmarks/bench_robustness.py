@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from planner.heuristics.heuristic import HeuristicPlan, held_bytes, own_stall_us
+from planner.heuristics.heuristic import Heuristic, Swaps, held_bytes
 from planner.heuristics.task import Task, task_of
 from planner.plan.plan import Plan
 from planner.plan.simulate import simulate_plan
@@ -109,12 +109,12 @@ def stall_of_plan(plan: Plan) -> StallOf:
     return stall_us
 
 
-def stall_of_baseline(case: Task, theirs: HeuristicPlan) -> StallOf:
+def stall_of_baseline(case: Task, baseline: Heuristic, swaps: Swaps) -> StallOf:
     """A baseline's swaps, simulated anew with its own streams."""
 
     def stall_us(draw: Draw) -> float:
         problem = replace(case.problem, durations_us=draw.durations_us, link=draw.link)
-        return own_stall_us(problem, theirs)
+        return baseline.stall_us(problem, swaps)
 
     return stall_us
 
@@ -188,10 +188,10 @@ def compared(
         yield figures(label, planner, stall_of_plan(plan), planned, draws)
     case = task_of(profile, budget_bytes, link)
     for baseline in HEURISTICS:
-        theirs = baseline.plan(case)
         bounded = case.bounded(baseline.boundary)
-        if max(held_bytes(bounded.problem, theirs.swaps)) <= budget_bytes:
-            stall_of = stall_of_baseline(bounded, theirs)
+        swaps = baseline.swaps(bounded)
+        if max(held_bytes(bounded.problem, swaps)) <= budget_bytes:
+            stall_of = stall_of_baseline(bounded, baseline, swaps)
             yield figures(label, baseline.name, stall_of, planned, draws)
 
 

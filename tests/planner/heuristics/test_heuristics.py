@@ -16,11 +16,10 @@ from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import (
     Heuristic,
-    HeuristicPlan,
-    Streams,
+    Swaps,
     held_bytes,
     one_stream_stall_us,
-    own_stall_us,
+    timeline,
     waits_us,
 )
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
@@ -86,12 +85,12 @@ def heavy(profile: Profile, *ops: int) -> Profile:
 def trips(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
     """What a rule does: storage, swap-out, release, swap-in, await."""
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
-    return [t[1:-1] for t in heuristic.rule(asked).swaps]
+    return [t[1:-1] for t in heuristic.swaps(asked)]
 
 
 def stall_us(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> float:
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
-    return own_stall_us(asked.problem, heuristic.rule(asked))
+    return heuristic.stall_us(asked.problem, heuristic.swaps(asked))
 
 
 def steps_of_ten(count: int, storages: Sequence[ToyStorage], link: Link | None = None) -> Profile:
@@ -177,10 +176,10 @@ def test_capuchin_triggers_earlier_what_came_late() -> None:
     x, y, w = activation("x", 12, 0, 6), activation("y", 12, 1, 6), fixed("w", 24, 3)
     profile = toy(*[20] * 7, storages=[x, y, w])
     problem = task(profile, 24).problem
-    found = CAPUCHIN.rule(task(profile, 24))
-    assert sorted(trip.swap_in_slot for trip in found.swaps) == [4, 5]
+    found = CAPUCHIN.swaps(task(profile, 24))
+    assert sorted(trip.swap_in_slot for trip in found) == [4, 5]
     assert waits_us(problem, found) == {}
-    at_once = HeuristicPlan(tuple(trip._replace(swap_in_slot=5) for trip in found.swaps))
+    at_once = [trip._replace(swap_in_slot=5) for trip in found]
     assert waits_us(problem, at_once) == {1: 4}
 
 
@@ -322,9 +321,9 @@ def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
     x, y = activation("x", 6, 0, 5), activation("y", 6, 3, 9)
     profile = steps_of_ten(10, [x, y])
     problem = task(profile, 100).problem
-    one_way = HeuristicPlan((TimedSwap(0, 0, 1, 2, 4, 5), TimedSwap(1, 1, 4, 5, 8, 9)))
-    assert own_stall_us(problem, one_way) == 0
-    assert own_stall_us(problem, replace(one_way, streams=Streams.ONE_FOR_BOTH)) == 2
+    one_way = (TimedSwap(0, 0, 1, 2, 4, 5), TimedSwap(1, 1, 4, 5, 8, 9))
+    assert timeline(problem, one_way).total_stall_us == 0
+    assert one_stream_stall_us(problem, one_way) == 2
 
 
 def test_checkpointing_pays_a_second_forward_for_what_blocks_make_inside() -> None:
@@ -380,28 +379,28 @@ def test_a_copy_back_may_start_no_later_than_it_is_over_in_time() -> None:
 def check_heuristic(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> None:
     """What holds for whatever a rule does: its anchors, its memory and its stall."""
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
-    theirs = heuristic.rule(asked)
-    for trip in theirs.swaps:
+    theirs = heuristic.swaps(asked)
+    for trip in theirs:
         gap = asked.gaps[trip.gap]
         assert gap.first_slot <= trip.swap_out_slot <= trip.release_slot < trip.swap_in_slot
         assert trip.swap_in_slot <= trip.await_slot <= gap.next_use_slot
-    held = held_bytes(asked.problem, theirs.swaps)
+    held = held_bytes(asked.problem, theirs)
     for t, planned in enumerate(held):
         assert planned == walked_bytes(profile, asked, theirs, t), f"slot {t}"
-    plain = HeuristicPlan(theirs.swaps)
-    assert own_stall_us(asked.problem, plain) == pytest.approx(reference_us(profile, asked, plain))
+    own_us = timeline(asked.problem, theirs).total_stall_us
+    assert own_us == pytest.approx(reference_us(profile, asked, theirs))
     if heuristic.boundary is Boundary.RESIDENT:
         # Two streams make nothing later than one does.
-        one_us = one_stream_stall_us(asked.problem, plain)
-        assert one_us >= own_stall_us(asked.problem, plain) - 1e-6
+        one_us = one_stream_stall_us(asked.problem, theirs)
+        assert one_us >= own_us - 1e-6
 
 
-def walked_bytes(profile: Profile, asked: Task, theirs: HeuristicPlan, slot: int) -> int:
+def walked_bytes(profile: Profile, asked: Task, theirs: Swaps, slot: int) -> int:
     """Most bytes at a slot's anchor or any of its ops, from the profile's own storages."""
     count = len(profile.slots)
     away = {
         asked.gaps[t.gap].storage
-        for t in theirs.swaps
+        for t in theirs
         if (slot - t.release_slot) % count < t.swap_in_slot - t.release_slot
     }
     moments = [alive_at(profile, k) for k, op in enumerate(profile.ops) if op.slot == slot]
@@ -413,11 +412,11 @@ def walked_bytes(profile: Profile, asked: Task, theirs: HeuristicPlan, slot: int
     return most + profile.slots[slot].overhead_bytes
 
 
-def reference_us(profile: Profile, asked: Task, theirs: HeuristicPlan) -> float:
+def reference_us(profile: Profile, asked: Task, theirs: Swaps) -> float:
     sizes = {s.id: s.size_bytes for s in profile.storages}
     count = len(profile.slots)
     moves = []
-    for t in theirs.swaps:
+    for t in theirs:
         out, release, swap_in, awaited = (slot % count for slot in t[2:-1])
         moves.append(BareSwap(asked.gaps[t.gap].storage, out, release, swap_in, awaited))
     slots_us = [slot.duration_us for slot in profile.slots]
@@ -474,14 +473,14 @@ def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile,
     for boundary in Boundary:
         problem = asked.bounded(boundary).problem
         for heuristic in warm_starts.HEURISTICS:
-            theirs = heuristic.rule(asked.bounded(boundary))
-            if max(held_bytes(problem, theirs.swaps)) > budget_bytes:
+            theirs = heuristic.swaps(asked.bounded(boundary))
+            if max(held_bytes(problem, theirs)) > budget_bytes:
                 continue
             drafts = [*warm_starts.drafts_of(theirs)]
             assert all(problem.fits(draft.chosen) for draft in drafts)
             least_us = min(schedule_swaps(problem, draft).stall_us for draft in drafts)
             # Slots in which nothing is missing are not waited for, so it may even be less.
-            own_us = own_stall_us(problem, theirs) + 1e-6 * (1 + problem.compute_us)
+            own_us = heuristic.stall_us(problem, theirs) + 1e-6 * (1 + problem.compute_us)
             assert least_us <= own_us
             timing = warm_starts.published_timing(problem, theirs)
             assert timing.stall_us <= own_us
