@@ -5,7 +5,8 @@
 
 The cases are those of `tests.benchmarks.bench_baselines`; baselines are simulated unless the table
 of that benchmark is given and has them, and ours are planned unless that of
-`tests.benchmarks.bench_solve` is given and has them. Stalls are simulated, as a share of the step
+`tests.benchmarks.bench_solve` is given and has them. With the table of baselines, what each of them
+comes to beside ours is printed at the end. Stalls are simulated, as a share of the step
 with nothing moved. `ratio` is our step over the best baseline's that fits; `over bound` our step
 over the least that the bound allows. A baseline that beats ours is marked: that is a fault of the
 planner.
@@ -23,7 +24,7 @@ import pandas as pd
 
 from planner.heuristics.task import Task
 from planner.ilp.deadline import SolverName
-from planner.studies.compare import our_plan
+from planner.studies.compare import HEURISTICS, our_plan
 from profiles.schema.errors import BudgetError
 from tests.benchmarks.bench_baselines import (
     BaselineFigures,
@@ -31,7 +32,10 @@ from tests.benchmarks.bench_baselines import (
     cases,
     figures_of,
 )
+from tests.benchmarks.tables import print_headings, print_row
 
+CASE = ["profile", "link", "budget_percent"]
+SUMMED = ("baseline", "cases it fits", "beats ours", "ours over its step: median", "best for us")
 TIED_US = 1.0
 """Stalls this near are one."""
 NONE_FITS = "none fits"
@@ -158,6 +162,40 @@ def read_baselines(path: Path | None) -> Known:
     return known
 
 
+def summary(baselines: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Returns one line per baseline, in the order of the registry.
+
+    Columns: `fits`, `beats`, both numbers of cases; `median`, `least`, both ratios of our step to
+    its step over the cases it fits (NaN if none).
+
+    Args:
+        baselines: Columns of `BaselineFigures`.
+        compared: Columns of `Figures`.
+    """
+    both = baselines.merge(compared.drop(columns="compute_us"), on=CASE)
+    both = both[both["fits"]]
+    both["ratio"] = (both["compute_us"] + both["ours_us"]) / (both["compute_us"] + both["stall_us"])
+    both["beats"] = both["stall_us"] < both["ours_us"] - TIED_US
+    grouped = both.groupby("baseline").agg(
+        fits=("ratio", "size"),
+        beats=("beats", "sum"),
+        median=("ratio", "median"),
+        least=("ratio", "min"),
+    )
+    table = grouped.reindex([baseline.name for baseline in HEURISTICS])
+    counts = ["fits", "beats"]
+    table[counts] = table[counts].fillna(0).astype(int)
+    return table
+
+
+def print_summary(table: pd.DataFrame, cases: int) -> None:
+    """Prints what each baseline comes to over some cases."""
+    print_headings(SUMMED)
+    for row in table.itertuples():
+        ratios = ["-" if pd.isna(ratio) else f"{ratio:.3f}" for ratio in (row.median, row.least)]
+        print_row((str(row.Index), f"{row.fits} of {cases}", str(row.beats), *ratios))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table line by line, and writes it."""
     parser = argparse.ArgumentParser(description="Ours against every baseline.")
@@ -180,6 +218,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             _write(found, options.csv)
     beaten = sum(line.is_beaten for line in found)
     print(f"{len(found)} cases planned, {beaten} in which a baseline beats ours; simulated")
+    if options.baselines and found:
+        compared = pd.DataFrame([asdict(line) for line in found])
+        print_summary(summary(pd.read_csv(options.baselines), compared), len(found))
 
 
 def _stall_us(row: BaselineFigures) -> float:

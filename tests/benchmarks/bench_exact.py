@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_exact --csv exact.csv
 
-Steps of the library are made small (`tests.benchmarks.coarse`): a few activations, whole time
+Steps of the library are made small (`tests.support.planning.coarse`): a few activations, whole time
 units, the rest fixed. `tests.support.planning.oracle_ilp` then finds the least stall of any plan,
 with a binary for every copy at every time. Both solve the very same small step, in which nothing
 wraps round the step boundary. Times are measured; stalls of ours are simulated, in time units of
@@ -26,13 +26,11 @@ ResNet-50 and from 6 on for GPT-2 and Llama. The whole steps, with one time unit
 """
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -43,9 +41,10 @@ from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
-from tests.benchmarks.bench_solve import print_machine, print_rows
-from tests.benchmarks.coarse import coarsened
 from tests.benchmarks.measured_solve import watched_models
+from tests.benchmarks.processes import HangError, messages_of
+from tests.benchmarks.tables import print_headings, print_machine, print_row, written
+from tests.support.planning.coarse import coarsened
 from tests.support.planning.oracle import idles, smallest_budget_bytes
 from tests.support.planning.oracle_ilp import least_stall_by_ilp
 
@@ -154,16 +153,11 @@ def within(
     solve_case: Callable[[ExactCase], Outcome], case: ExactCase, limit_s: float
 ) -> Outcome | None:
     """Runs in a process of its own; None if it takes longer."""
-    spawn = get_context("spawn")
-    mine, theirs = spawn.Pipe()
-    process = spawn.Process(target=_send, args=(solve_case, case, theirs))
-    process.start()
-    theirs.close()
     try:
-        return mine.recv() if mine.poll(limit_s) else None
-    finally:
-        process.kill()
-        process.join()
+        found: Outcome = next(messages_of(_send, solve_case, case, limit_s=limit_s))
+    except HangError:
+        return None
+    return found
 
 
 def _send(
@@ -301,19 +295,14 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE")
     options = parser.parse_args(words)
     print_machine()
-    print_rows([HEADINGS, ["---"] * len(HEADINGS)])
+    print_headings(HEADINGS)
     rows = []
-    for figures in _found(options):
-        print_rows([figures.cells()])
+    for figures in written(_found(options), options.csv):
+        print_row(figures.cells())
         rows.append(figures)
     solved = [figures for figures in rows if figures.exact_seconds is not None]
     equal = sum(figures.verdict == "equal" for figures in solved)
     print(f"\n{len(solved)} solved exactly, {equal} of them equal to ours")
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Figures)])
-            writer.writeheader()
-            writer.writerows(asdict(figures) for figures in rows)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from profiles.hardware.links import link_named
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, WorkloadSource
 from profiles.schema.profile_file import write_profile
-from tests.benchmarks.bench_solve import HEADINGS, cells, print_machine, print_rows, written
+from tests.benchmarks.bench_solve import HEADINGS, cells
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solves
+from tests.benchmarks.tables import print_headings, print_machine, print_row, written
 
 LAYERS = (3, 6, 13, 26, 52, 98)
 """About 1,000 to 30,000 ops."""
@@ -175,12 +176,12 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--png", type=Path, metavar="FILE")
     options = parser.parse_args(words)
     print_machine()
-    print_rows([HEADINGS, ["---"] * len(HEADINGS)])
+    print_headings(HEADINGS)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         made = cases(options.profiles or Path(folder), options.layers, options.time_limit)
         for figures in written(measured_solves(made), options.csv):
-            print_rows([cells(figures)])
+            print_row(cells(figures))
             found.append(figures)
     panels = series([figures for figures in found if figures.models])
     print()

@@ -9,13 +9,12 @@ depends on the order of the program alone. All figures are simulated.
 """
 
 import argparse
-import csv
 import fnmatch
 import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -31,7 +30,7 @@ from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link, Profile
 from profiles.schema.profile_file import read_profile
-from tests.benchmarks.bench_solve import print_rows
+from tests.benchmarks.tables import print_headings, print_row, written
 
 STEPS = (
     "unet3d-144-v100-16gb",
@@ -212,7 +211,7 @@ def _found(options: argparse.Namespace) -> Iterator[Figures]:
                 options.time_limit,
             )
         except BudgetError:
-            print_rows([(label, "cannot be met", *[""] * (len(HEADINGS) - 2))])
+            print_row((label, "cannot be met", *[""] * (len(HEADINGS) - 2)))
 
 
 def main(words: Sequence[str]) -> None:
@@ -226,16 +225,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--time-limit", type=float, default=55.0, metavar="SECONDS")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     options = parser.parse_args(words)
-    print_rows([HEADINGS, ["---"] * len(HEADINGS)])
-    rows = []
-    for row in _found(options):
-        print_rows([row.cells()])
-        rows.append(row)
-    if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Figures)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+    print_headings(HEADINGS)
+    for row in written(_found(options), options.csv):
+        print_row(row.cells())
 
 
 if __name__ == "__main__":

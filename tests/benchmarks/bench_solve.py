@@ -12,14 +12,9 @@ missed, stands in `tests/benchmarks/results/`.
 """
 
 import argparse
-import csv
 import fnmatch
-import os
-import platform
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +28,7 @@ from tests.benchmarks.measured_solve import (
     idle_stretches,
     measured_solves,
 )
+from tests.benchmarks.tables import print_headings, print_machine, print_row, written
 
 BUDGET_SHARES = (0.3, 0.5, 0.7)
 LINKS = ("pcie3-x16", "nvlink2-ac922-4gpu", "nvlink-c2c-gh200")
@@ -152,34 +148,6 @@ def cells(figures: SolveFigures) -> tuple[str, ...]:
     )
 
 
-def print_rows(rows: Iterable[Sequence[str]]) -> None:
-    """Prints rows of a Markdown table as they come: the whole may take hours."""
-    for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
-
-
-def written(rows: Iterable[SolveFigures], path: Path | None) -> Iterator[SolveFigures]:
-    """Passes rows on and writes each to a file at once, if there is one."""
-    if path is None:
-        yield from rows
-        return
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(SolveFigures)])
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(asdict(row))
-            file.flush()
-            yield row
-
-
-def print_machine() -> None:
-    """Says when and where figures were measured."""
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores, "
-        f"{platform.machine()}, python {platform.python_version()}\n"
-    )
-
-
 def _options(words: Sequence[str]) -> argparse.Namespace:
     names = [f"library:{entry.name}" for entry in read_index().entries]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
@@ -203,10 +171,10 @@ def main(words: Sequence[str]) -> None:
         case for case in every if any(fnmatch.fnmatch(case.label, only) for only in options.only)
     ]
     print_machine()
-    print_rows([HEADINGS, ["---"] * len(HEADINGS)])
+    print_headings(HEADINGS)
     verdicts = []
     for figures in written(measured_solves(wanted, options.jobs), options.csv):
-        print_rows([cells(figures)])
+        print_row(cells(figures))
         verdicts.append(verdict(figures))
     print(f"\nStall and bound as shares of the step with nothing moved; {len(wanted)} cases:")
     for word in sorted(set(verdicts)):

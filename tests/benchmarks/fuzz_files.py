@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import io
 import json
-import multiprocessing
 import resource
 import signal
 import sys
@@ -32,6 +31,7 @@ from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.profile_file import read_profile
 from runtime.cli.app import main as run_command
+from tests.benchmarks.processes import CrashError, HangError, messages_of
 from tests.support.planning.edited_files import PROFILE, content_of, plan_of_it
 from tests.support.planning.file_fuzz import Broken, broken_files
 
@@ -86,10 +86,6 @@ class Batch(NamedTuple):
     faults: list[Fault]
     peak_mib: float
     slowest_s: float
-
-
-class HangError(Exception):
-    """A file took too long."""
 
 
 def sources() -> list[Source]:
@@ -194,25 +190,15 @@ def _hang(number: int, frame: FrameType | None) -> None:
 
 def batch_of(source: Source, seed: int, count: int) -> Batch:
     """Runs a batch and watches it: whatever its process does, there is an answer."""
-    mine, others = multiprocessing.Pipe(duplex=False)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=run_batch, args=(source, seed, count, others))
-    process.start()
-    others.close()
     last = "before the first file"
     try:
-        while mine.poll(10 * LIMIT_S):
-            message = mine.recv()
+        for message in messages_of(run_batch, source, seed, count, limit_s=10 * LIMIT_S):
             if isinstance(message, Batch):
                 return message
             last = message
-        what = f"hung for {10 * LIMIT_S:.0f} s"
-    except EOFError:
-        process.join()
-        what = f"the process ended with {process.exitcode}"
-    finally:
-        process.kill()
-        process.join()
+        what = "the process ended without a word"
+    except (CrashError, HangError) as error:
+        what = str(error)
     return Batch(Counter(failed=1), [Fault(last, "", what)], 0.0, 10 * LIMIT_S)
 
 

@@ -10,7 +10,6 @@ seen, and is ended if one plan takes too long. The same seed gives the same plan
 
 import argparse
 import logging
-import multiprocessing
 import sys
 import time
 import traceback
@@ -30,6 +29,7 @@ from profiles.schema.errors import PlanMismatchError
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime.replay.load import LoadedPlan
 from runtime.storage.accountant import EmulatedOutOfMemoryError
+from tests.benchmarks.processes import CrashError, HangError, messages_of
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -172,34 +172,24 @@ def run_batch(plan: Plan, seed: int, first: int, results: Connection) -> None:
 
 def outcomes_of(plan: Plan, seed: int) -> Iterator[Trained]:
     """Trains with a batch of edited plans; after a crash goes on with the next one."""
-    context = multiprocessing.get_context("spawn")
     first = 0
     while first < BATCH:
-        mine, others = multiprocessing.Pipe(duplex=False)
-        process = context.Process(target=run_batch, args=(plan, seed, first, others))
-        process.start()
-        others.close()
         begun: Trained | None = None
-        what = f"hung for {LIMIT_S:.0f} s"
         try:
-            while mine.poll(LIMIT_S if begun is not None else 10 * LIMIT_S):
-                message = mine.recv()
-                if message is None:
-                    return
+            for message in messages_of(
+                run_batch, plan, seed, first, limit_s=LIMIT_S, first_limit_s=10 * LIMIT_S
+            ):
                 if message.outcome == "begun":
                     begun = message
                 else:
                     yield message
-        except EOFError:
-            process.join()
-            what = f"the process ended with {process.exitcode}"
-        finally:
-            process.kill()
-            process.join()
-        if begun is None:
-            raise RuntimeError(f"before the first plan: {what}")
-        yield begun._replace(outcome="failed", fault=what)
-        first = begun.number + 1
+        except (CrashError, HangError) as error:
+            if begun is None:
+                raise
+            yield begun._replace(outcome="failed", fault=str(error))
+            first = begun.number + 1
+        else:
+            return
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,16 +11,16 @@ from planner.plan.plan import Boundary, BoundSource
 from planner.solving import solve
 from planner.studies.compare import HEURISTICS
 from profiles.schema.profile_file import write_profile
-from tests.benchmarks.baseline_summary import summary
 from tests.benchmarks.bench_baselines import figures_of, stall_percents
 from tests.benchmarks.bench_compare import Figures as CompareFigures
 from tests.benchmarks.bench_compare import figures as best_of
-from tests.benchmarks.bench_compare import planned, read_baselines, read_ours
+from tests.benchmarks.bench_compare import planned, read_baselines, read_ours, summary
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
 from tests.benchmarks.bench_growth import draw, fitted, series
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
-from tests.benchmarks.bench_solve import verdict, written
+from tests.benchmarks.bench_solve import verdict
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
+from tests.benchmarks.tables import written
 from tests.support.planning.toys import toy_link, unet_like
 
 LINK = toy_link(2.0, 2.0, 1.0)
