@@ -25,7 +25,7 @@ from profiles.schema.errors import QuantityError, did_you_mean
 
 GIB = 1 << 30
 BEST_MATMUL_SHARE = 0.80
-"""Of the data sheet; ASSUMED where nobody measured. Elsewhere: 0.87 (A100), 0.80 (H100)."""
+"""Of the data sheet; ASSUMED where not measured. Elsewhere: 0.87 (A100), 0.80 (H100)."""
 BEST_COPY_SHARE = 0.87
 """Likewise. Measured elsewhere: 0.88 (V100), 0.87 (A100 of 40 GB)."""
 

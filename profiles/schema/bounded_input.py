@@ -62,6 +62,9 @@ def input_bytes(path: Path) -> bytes:
         return _bounded(path, gzip.GzipFile(fileobj=stream) if packed else stream)
 
 
+_RECORD = object()
+
+
 class InputText(NamedTuple):
     """The text of a JSON file that is small enough to be parsed.
 
@@ -98,33 +101,25 @@ def input_text(path: Path) -> InputText:
             _refuse(path, what, most)
     # Validation ends the process if it cannot have its memory, so that is asked for here.
     bytearray(BYTES_EACH * len(data) + BYTES_A_RECORD * records + BYTES_A_LIST * lists)
-    looked = _Look(path)
-    outermost = json.loads(data, object_pairs_hook=looked.at_record)
-    top = dict(looked.last) if outermost is looked else None
+    last: Sequence[tuple[str, Any]] = ()
+
+    def at_record(pairs: Sequence[tuple[str, Any]]) -> object:
+        """Keeps only the outermost record, which comes last; in the others' place a marker."""
+        nonlocal last
+        if len(pairs) > MAX_FIELDS:
+            _refuse(path, "fields in one record", MAX_FIELDS)
+        last = pairs
+        return _RECORD
+
+    outermost = json.loads(data, object_pairs_hook=at_record)
+    top = dict(last) if outermost is _RECORD else None
     # A backslash may stand for any character.
     plain = data.isascii() and b"\\" not in data and b"\x7f" not in data
     return InputText(data, top, plain)
 
 
-class _Look:
-    """Looks at each record as it is parsed, innermost first, and keeps only the last one.
-
-    In the others' place it puts itself, which takes no memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.last: Sequence[tuple[str, Any]] = ()
-
-    def at_record(self, pairs: Sequence[tuple[str, Any]]) -> "_Look":
-        if len(pairs) > MAX_FIELDS:
-            _refuse(self._path, "fields in one record", MAX_FIELDS)
-        self.last = pairs
-        return self
-
-
 def _without_waiting(path: str, flags: int) -> int:
-    # A FIFO that nobody writes to would be waited for.
+    # A FIFO without a writer would be waited for.
     return os.open(path, flags | os.O_NONBLOCK)
 
 

@@ -55,13 +55,13 @@ Gpus = Annotated[int, Field(ge=1)]
 
 
 class Figure(Record):
-    """A rate that somebody published.
+    """A rate that was published.
 
     Attributes:
         bytes_per_us: The rate; numerically equal to MB/s.
         source: Where it was read.
         verified: Whether that place shows the measurement, the data sheet or the sum behind the
-            figure; else it repeats what somebody else said.
+            figure; else it repeats another place.
     """
 
     bytes_per_us: Rate

@@ -3,7 +3,7 @@
 Memory is a fact of program order. Nothing here knows about time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,8 +49,8 @@ def slot_memory(profile: "Profile") -> tuple[SlotMemory, ...]:
 
 def neediest_moments(profile: "Profile") -> tuple[Moment, ...]:
     """Returns where each slot needs the most: the first such op, or else its anchor."""
-    at_ops = _bytes_at_ops(profile)
-    most_bytes = list(_bytes_at_anchors(profile))
+    at_anchors, at_ops = _bytes_at_anchors_and_ops(profile)
+    most_bytes = list(at_anchors)
     moments = [Moment(t, None) for t in range(len(profile.slots))]
     for k, op in enumerate(profile.ops):
         t = op.slot
@@ -68,11 +68,9 @@ def peak_moment(profile: "Profile") -> Moment:
 def alive_at(profile: "Profile", moment: Moment) -> tuple["Storage", ...]:
     """Returns the storages that an op or an anchor finds allocated."""
     slot, op = moment
-    return tuple(
-        s
-        for s in profile.storages
-        if (s.is_alive_at_anchor(slot) if op is None else s.is_alive_at_op(op))
-    )
+    lives = _anchor_lives(profile) if op is None else _op_lives(profile)
+    place = slot if op is None else op
+    return tuple(storage for storage, first, last in lives if first <= place <= last)
 
 
 def ops_of_slots(profile: "Profile") -> tuple[range, ...]:
@@ -100,18 +98,25 @@ def bytes_at(
         moments: An op finds its results allocated as well as its arguments.
         kind: What storages to count; all if None.
     """
-    at_ops, at_anchors = _bytes_at_ops(profile, kind), _bytes_at_anchors(profile, kind)
+    at_anchors, at_ops = _bytes_at_anchors_and_ops(profile, kind)
     return tuple(at_anchors[slot] if op is None else at_ops[op] for slot, op in moments)
 
 
-def _bytes_at_ops(profile: "Profile", kind: "StorageKind | None" = None) -> tuple[int, ...]:
-    lives = ((s, *lifetime(s, len(profile.ops))) for s in profile.storages)
-    return _bytes_alive(lives, len(profile.ops), kind)
+def _bytes_at_anchors_and_ops(
+    profile: "Profile", kind: "StorageKind | None" = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (
+        _bytes_alive(_anchor_lives(profile), len(profile.slots), kind),
+        _bytes_alive(_op_lives(profile), len(profile.ops), kind),
+    )
 
 
-def _bytes_at_anchors(profile: "Profile", kind: "StorageKind | None" = None) -> tuple[int, ...]:
-    lives = ((s, s.allocated_slot, s.released_slot) for s in profile.storages)
-    return _bytes_alive(lives, len(profile.slots), kind)
+def _anchor_lives(profile: "Profile") -> Iterator[tuple["Storage", int, int]]:
+    return ((s, s.allocated_slot, s.released_slot) for s in profile.storages)
+
+
+def _op_lives(profile: "Profile") -> Iterator[tuple["Storage", int, int]]:
+    return ((s, *lifetime(s, len(profile.ops))) for s in profile.storages)
 
 
 def _bytes_alive(

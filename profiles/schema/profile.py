@@ -120,7 +120,7 @@ class Storage(Record):
 
     [Note: the event line] Anchors and ops follow each other on one line: the anchor of slot 0, the
     ops of slot 0, the anchor of slot 1, and so on. A storage lives over a stretch of that line, so
-    its life is told twice: by the ops that find it allocated, and by the anchors that do. Either
+    its life is given twice: by the ops that find it allocated, and by the anchors that do. Either
     stretch may be empty, with its end just before its begin: what is freed between an anchor and
     the next op is found by that anchor only. `END`'s anchor finds what the step leaves alive.
 
@@ -164,15 +164,6 @@ class Storage(Record):
     def lives_on(self) -> bool:
         """Whether it is alive both when the step begins and when it ends."""
         return self.allocated_op is None and self.released_op is None
-
-    def is_alive_at_op(self, op: int) -> bool:
-        """Whether an op finds it allocated."""
-        born = self.allocated_op is None or self.allocated_op <= op
-        return born and (self.released_op is None or op <= self.released_op)
-
-    def is_alive_at_anchor(self, slot: int) -> bool:
-        """Whether the anchor of a slot finds it allocated."""
-        return self.allocated_slot <= slot <= self.released_slot
 
 
 class Slot(Record):
@@ -266,7 +257,7 @@ class Profile(FileRecord):
             optimizer's class.
         device: Where it ran.
         link: The link the plan is made for unless another is chosen.
-        sharing: What workers on one machine share of that link; None if nobody said.
+        sharing: What workers on one machine share of that link; None if that is unknown.
         versions: What it was recorded with.
         times: Whether the times were measured or estimated.
         slot_times: What the slots' durations were taken from. Without a pass from anchor to anchor

@@ -1,6 +1,6 @@
 """Profile files: read, those of the version before as well, and written.
 
-[Note: version 4] It told the life of a storage by ops alone, and left out what was freed before the
+[Note: version 4] It gave the life of a storage by ops alone, and left out what was freed before the
 first op. Anchors that stand between two ops are taken to find what either of them does. And a step
 that repeats begins with at least what it ends with: what is missing at the begin was freed before
 the first op, so that much is added to what the slots up to there need. So an upgraded profile never

@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is."""
+"""How long work reports to its caller how far it is."""
 
 from collections.abc import Callable
 
@@ -7,4 +7,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """Reports nothing."""

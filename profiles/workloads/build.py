@@ -5,6 +5,7 @@ import importlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profiles.schema.errors import WorkloadError
@@ -113,13 +114,11 @@ def _host_memory_errors(name: str) -> Iterator[None]:
 
 
 def _guarded(name: str, workload: "Workload") -> "Workload":
-    from profiles.hooks.workload import Workload
-
     def step() -> "torch.Tensor":
         with _host_memory_errors(name):
             return workload.step()
 
-    return Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+    return replace(workload, step=step)
 
 
 def _seed(seed: int) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,8 +40,7 @@ def load(reference: str) -> Callable[[Mapping[str, str]], Workload]:
         except (Exception, SystemExit) as error:
             raise WorkloadError(f"{reference} failed: {_one_line(error, path)}") from error
         workload = _checked(reference, result)
-        step = _guarded(reference, path, workload.step)
-        return Workload(model=workload.model, optimizer=workload.optimizer, step=step)
+        return replace(workload, step=_guarded(reference, path, workload.step))
 
     return built
 

@@ -121,7 +121,7 @@ def test_the_emulated_link_moves_a_gigabyte_a_second_each_way() -> None:
         ("carrier pigeon", "Links: cpu-emulated, pcie3-x16"),
     ],
 )
-def test_an_unknown_link_is_told_what_there_is(name: str, hint: str) -> None:
-    with pytest.raises(QuantityError) as told:
+def test_an_unknown_link_says_what_there_is(name: str, hint: str) -> None:
+    with pytest.raises(QuantityError) as refused:
         link_named(name)
-    assert f"there is no link {name!r}. {hint}" in str(told.value)
+    assert f"there is no link {name!r}. {hint}" in str(refused.value)

@@ -96,11 +96,11 @@ def test_the_library_is_what_the_estimate_makes_today() -> None:
         ("", "'plan library' lists what there is."),
     ],
 )
-def test_an_unknown_name_is_told_what_there_is(name: str, hint: str) -> None:
-    with pytest.raises(FileError) as told:
+def test_an_unknown_name_says_what_there_is(name: str, hint: str) -> None:
+    with pytest.raises(FileError) as refused:
         profile_path(Path(f"library:{name}"))
-    assert f"the library has no profile {name!r}. {hint}" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert f"the library has no profile {name!r}. {hint}" in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_other_paths_stay_as_they_are() -> None:

@@ -69,22 +69,22 @@ def test_rates(text: str, bytes_per_us: float) -> None:
         "1.2.3",
     ],
 )
-def test_what_is_no_budget_is_told_what_one_is(text: str) -> None:
-    with pytest.raises(QuantityError) as told:
+def test_what_is_no_budget_says_what_one_is(text: str) -> None:
+    with pytest.raises(QuantityError) as refused:
         parse_budget_bytes("--budget", text, 1000)
-    assert f"--budget is {text!r}" in str(told.value)
-    assert "such as 8GiB" in str(told.value)
-    assert "60%" in str(told.value)
+    assert f"--budget is {text!r}" in str(refused.value)
+    assert "such as 8GiB" in str(refused.value)
+    assert "60%" in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["8Gb", "8gib", "8G", "8 parsecs"])
-def test_an_unknown_unit_is_told_the_units(text: str) -> None:
+def test_an_unknown_unit_says_the_units(text: str) -> None:
     with pytest.raises(QuantityError, match=r"there is no unit '.*' here.*Units: B, kB, KB, MB"):
         parse_size_bytes("--host-budget", text)
 
 
 @pytest.mark.parametrize("text", ["12", "12GB", "12/s", "12Gb/s", "-1GB/s", "0GB/s", "1e999GB/s"])
-def test_what_is_no_rate_is_told_what_one_is(text: str) -> None:
+def test_what_is_no_rate_says_what_one_is(text: str) -> None:
     with pytest.raises(QuantityError, match="expected a rate above 0 such as 12GB/s"):
         parse_rate_bytes_per_us("--d2h-bandwidth", text)
 

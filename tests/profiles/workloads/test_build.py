@@ -91,12 +91,12 @@ def test_the_whole_brain_is_padded_to_what_the_network_can_halve() -> None:
         ((("size", "32"), ("size", "64")), "setting 'size' is given twice"),
     ],
 )
-def test_a_wrong_setting_is_told_before_anything_is_loaded(
+def test_a_wrong_setting_is_reported_before_anything_is_loaded(
     settings: tuple[tuple[str, str], ...], message: str
 ) -> None:
-    with pytest.raises(WorkloadError) as told:
+    with pytest.raises(WorkloadError) as refused:
         check(source("unet3d", settings))
-    assert message in str(told.value)
+    assert message in str(refused.value)
 
 
 def test_every_default_is_allowed() -> None:
@@ -115,10 +115,10 @@ def test_every_default_is_allowed() -> None:
         ("nowhere.py:", "'nowhere.py:' names no function"),
     ],
 )
-def test_a_wrong_reference_is_told_what_to_do(reference: str, message: str) -> None:
-    with pytest.raises(WorkloadError) as told:
+def test_a_wrong_reference_says_what_to_do(reference: str, message: str) -> None:
+    with pytest.raises(WorkloadError) as refused:
         build(source(reference))
-    assert message in str(told.value)
+    assert message in str(refused.value)
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +196,12 @@ RETURNS = GOOD_FILE + "def bad():\n    model, optimizer, step = train()\n    ret
         ),
     ],
 )
-def test_a_users_mistake_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_users_mistake_is_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = user_file(tmp_path, text)
-    with pytest.raises(WorkloadError) as told:
+    with pytest.raises(WorkloadError) as refused:
         build(source(f"{path}:bad"))
-    assert message in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 STEP = (
@@ -222,13 +222,13 @@ STEP = (
         ("optimizer.step()", "the step returned NoneType, expected the loss, a torch.Tensor."),
     ],
 )
-def test_a_step_that_fails_is_told_in_one_line(tmp_path: Path, body: str, message: str) -> None:
+def test_a_step_that_fails_is_reported_in_one_line(tmp_path: Path, body: str, message: str) -> None:
     path = user_file(tmp_path, f"{STEP}        {body}\n    return model, optimizer, step\n")
     workload = build(source(f"{path}:bad"))
-    with pytest.raises(WorkloadError) as told:
+    with pytest.raises(WorkloadError) as refused:
         workload.step()
-    assert message in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_step_that_runs_out_of_memory_says_so_itself(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_seed_no_generator_takes_is_refused(seed: int) -> None:
         check(source("unet3d", seed=seed))
 
 
-def test_an_unknown_setting_of_the_users_own_is_told(tmp_path: Path) -> None:
+def test_an_unknown_setting_of_the_users_own_is_reported(tmp_path: Path) -> None:
     path = user_file(tmp_path, GOOD_FILE)
     with pytest.raises(WorkloadError, match="unexpected keyword argument 'hight'"):
         build(source(f"{path}:train", (("hight", "3"),)))

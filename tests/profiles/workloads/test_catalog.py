@@ -218,18 +218,18 @@ def test_a_batch_of_brains_holds_their_mirror_images() -> None:
         ("llama", {"dropout": "0.1"}, "llama has no setting 'dropout'. Settings: size, sequence,"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line(
+def test_a_wrong_setting_is_reported_in_one_line(
     reference: str, settings: Settings, message: str
 ) -> None:
     source = WorkloadSource(reference=reference, settings=tuple(settings.items()), seed=0)
-    with pytest.raises(WorkloadError) as told:
+    with pytest.raises(WorkloadError) as refused:
         check(source)
-    assert message in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("where", ["build", "step"])
-def test_too_little_host_memory_is_told_in_one_line(
+def test_too_little_host_memory_is_reported_in_one_line(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from profiles.workloads import language
