@@ -12,7 +12,8 @@ from planner.solving import solve
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.conftest import Failure
-from tests.cli.test_commands import TRAINING, sandwich
+from tests.cli.test_commands import TRAINING
+from tests.support.planning.toys import sandwich
 
 ROOT = Path(__file__).parents[2]
 

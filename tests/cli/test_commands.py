@@ -9,12 +9,11 @@ from matplotlib import image
 from planner.plan.plan import Plan, Proof, read_plan
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
-from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
 from runtime.proof.report import ProofReport
 from tests.support.planning.invariants import check_plan
-from tests.support.planning.toys import activation, fixed, toy, unet_like
+from tests.support.planning.toys import sandwich, unet_like
 from tests.support.training.fixed_times import give_fixed_times
 
 TRAINING = """
@@ -34,21 +33,6 @@ def train(width="64"):
         return loss.detach()
     return model, optimizer, step
 """
-
-
-def sandwich() -> Profile:
-    """50 bytes, made first and read last, idle while 100 bytes of work need room in slot 2."""
-    return toy(
-        1000.0,
-        1000.0,
-        1000.0,
-        1000.0,
-        1000.0,
-        storages=[
-            activation("pack:0", 50, 0, 4),
-            fixed("op:2", 100, 2),
-        ],
-    )
 
 
 @pytest.fixture

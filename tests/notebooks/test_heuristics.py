@@ -17,9 +17,8 @@ from planner.studies.sweep import (
     sweep_table,
 )
 from profiles.schema.profile import Provenance
-from tests.cli.test_commands import sandwich
 from tests.support.planning.figures import words_of
-from tests.support.planning.toys import toy_link
+from tests.support.planning.toys import sandwich, toy_link
 
 SLOW = toy_link(0.01, 0.01)
 """50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""

@@ -21,10 +21,9 @@ from planner.report.plots import png_bytes
 from planner.report.tables import planned_memory_table, swaps_table
 from planner.report.text import certificate_rows, certificate_table
 from planner.solving import solve
-from tests.cli.test_commands import sandwich
 from tests.support.planning.figures import words_of
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
-from tests.support.planning.toys import toy_link
+from tests.support.planning.toys import sandwich, toy_link
 
 PLANS = {"stalling": stalling_plan, "periodic": periodic_plan, "empty": empty_plan}
 

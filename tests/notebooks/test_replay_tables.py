@@ -14,10 +14,9 @@ from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from runtime import FallbackWarning
 from runtime.proof.measured_steps import measured_steps, typical
-from tests.cli.test_commands import sandwich
 from tests.support.planning.figures import words_of
 from tests.support.planning.plans import periodic_plan
-from tests.support.planning.toys import toy_link
+from tests.support.planning.toys import sandwich, toy_link
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan
 

@@ -17,9 +17,8 @@ from planner.solving import solve
 from profiles.schema.profile import LeftOut, Profile, StorageKind
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
-from tests.cli.test_commands import sandwich
 from tests.support.planning.strategies import profiles
-from tests.support.planning.toys import activation, fixed, gradient, resident, toy
+from tests.support.planning.toys import activation, fixed, gradient, resident, sandwich, toy
 
 
 def problem(

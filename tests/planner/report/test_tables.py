@@ -13,8 +13,7 @@ from planner.report.tables import (
 )
 from planner.solving import solve
 from profiles.schema.profile import Provenance, StorageKind
-from tests.cli.test_commands import sandwich
-from tests.support.planning.toys import activation, fixed, resident, toy
+from tests.support.planning.toys import activation, fixed, resident, sandwich, toy
 
 
 def test_kinds_count_what_is_alive_at_the_peak() -> None:

@@ -16,9 +16,8 @@ from profiles.schema.errors import FileError, SolverError
 from profiles.schema.profile import Profile, Provenance, StorageKind
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
-from tests.cli.test_commands import sandwich
 from tests.support.planning.edited_files import Edit, content_of, write_edited
-from tests.support.planning.toys import toy_link, transformer_like, unet_like
+from tests.support.planning.toys import sandwich, toy_link, transformer_like, unet_like
 
 SLOW = toy_link(0.01, 0.01)
 """50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""

@@ -23,8 +23,8 @@ from planner.studies.sweep import LinkChoice, SweepPoint, SweepSettings, solve_p
 from profiles.schema.errors import BudgetError
 from runtime.cli import main
 from runtime.cli.growing import choose_growing
-from tests.cli.test_commands import sandwich
 from tests.planner.studies.test_sweep import SLOW
+from tests.support.planning.toys import sandwich
 
 TRAINING = """
 import torch

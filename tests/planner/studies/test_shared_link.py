@@ -22,8 +22,7 @@ from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
 from profiles.schema.profile import LeftOut, Link, Provenance, StorageKind
 from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
-from tests.cli.test_commands import sandwich
-from tests.support.planning.toys import fixed, resident, toy, toy_link, unet_like
+from tests.support.planning.toys import fixed, resident, sandwich, toy, toy_link, unet_like
 
 
 def link(d2h: float = 24.0, h2d: float = 20.0, both: float | None = None) -> Link:

@@ -38,8 +38,7 @@ from profiles.schema.errors import QuantityError, SolverError
 from profiles.schema.profile import Profile, Provenance
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
-from tests.cli.test_commands import sandwich
-from tests.support.planning.toys import toy_link, transformer_like
+from tests.support.planning.toys import sandwich, toy_link, transformer_like
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 600.0

@@ -21,7 +21,8 @@ from planner.report.perfetto import Lane, Process, trace
 from profiles.schema.errors import FileError
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
-from tests.cli.test_commands import TRAINING, sandwich, solved
+from tests.cli.test_commands import TRAINING, solved
+from tests.support.planning.toys import sandwich
 from tests.support.training.fixed_times import give_fixed_times
 
 

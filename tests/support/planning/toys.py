@@ -219,6 +219,11 @@ def _slots(
     )
 
 
+def sandwich() -> Profile:
+    """50 bytes, made first and read last, idle while 100 bytes of work need room in slot 2."""
+    return toy(*[1000.0] * 5, storages=[activation("pack:0", 50, 0, 4), fixed("op:2", 100, 2)])
+
+
 def unet_like(levels: int, *, size_bytes: int = 1024, link: Link | None = None) -> Profile:
     """A step of a U-Net: few large storages, nested last-in first-out gaps, skip connections.
 
