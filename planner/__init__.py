@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from planner.plan.plan import Plan, read_plan, write_plan
+    from planner.plan.plan import Plan
+    from planner.plan.plan_file import read_plan, write_plan
     from planner.report.tables import memory_table, swaps_table
     from planner.solving import solve
 

@@ -1,9 +1,9 @@
 """Writes a timing down as a plan: host offsets, what the runtime must know, the certificate."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from planner.ilp.deadline import SolverName
-from planner.plan.device_memory import Absence, resident_bytes, slot_memory
 from planner.plan.plan import (
     BoundSource,
     Certificate,
@@ -13,13 +13,13 @@ from planner.plan.plan import (
     Proof,
     Swap,
 )
-from planner.plan.schedule import lower_swaps
-from planner.plan.simulate import simulate
+from planner.plan.verify import derived_figures, verified
 from planner.problem.host_layout import swap_offsets
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
 from profiles.schema.files import CREATED_BY
 from profiles.schema.link import CopyMethod
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 
 
@@ -28,8 +28,8 @@ class Solution:
     """What solving found.
 
     Attributes:
-        chosen: The gaps the trips were chosen from.
-        trips: What moves when.
+        chosen: The gaps the swaps were chosen from.
+        swaps: What moves when.
         loose_bound_stall_us: No plan can wait less, by the relaxation.
         bound_stall_us: No plan can wait less.
         bound_source: How that is known.
@@ -37,7 +37,7 @@ class Solution:
     """
 
     chosen: frozenset[int]
-    trips: tuple[TimedSwap, ...]
+    swaps: tuple[TimedSwap, ...]
     loose_bound_stall_us: float
     bound_stall_us: float
     bound_source: BoundSource
@@ -47,77 +47,74 @@ class Solution:
 def build_plan(
     profile: Profile, problem: Problem, solution: Solution, *, solver: SolverName, seconds: float
 ) -> Plan:
-    """Builds the plan; building it verifies it."""
-    swaps = _swaps(problem, solution)
-    return Plan(
-        format=Plan.FORMAT,
-        version=Plan.VERSION,
-        created_by=CREATED_BY,
-        profile_fingerprint=profile.fingerprint(),
-        model_fingerprint=profile.model_fingerprint,
-        workload=profile.workload,
-        times=profile.times,
-        device=profile.device,
-        link=problem.link,
-        boundary=problem.boundary,
-        min_size_bytes=problem.min_size_bytes,
-        budget_bytes=problem.budget_bytes,
-        host_budget_bytes=problem.host_budget_bytes,
-        host_pool_bytes=_host_pool_bytes(problem, swaps),
-        storages=_storages(profile, swaps),
-        slots=_slots(profile),
-        swaps=swaps,
-        certificate=_certificate(problem, solution, swaps, solver=solver, seconds=seconds),
-        model=profile.model,
+    """Builds the plan and verifies it."""
+    swaps = planned_swaps(problem, solution)
+    fields: dict[str, Any] = {
+        "format": Plan.FORMAT,
+        "version": Plan.VERSION,
+        "created_by": CREATED_BY,
+        "profile_fingerprint": profile.fingerprint(),
+        "model_fingerprint": profile.model_fingerprint,
+        "workload": profile.workload,
+        "times": profile.times,
+        "device": profile.device,
+        "link": problem.link,
+        "boundary": problem.boundary,
+        "min_size_bytes": problem.min_size_bytes,
+        "budget_bytes": problem.budget_bytes,
+        "host_budget_bytes": problem.host_budget_bytes,
+        "storages": planned_storages(profile, swaps),
+        "slots": planned_slots(profile),
+        "swaps": swaps,
+        "model": profile.model,
+    }
+    unproven = Plan.model_construct(**fields)
+    certificate = Certificate(
+        **derived_figures(unproven),
+        loose_bound_stall_us=solution.loose_bound_stall_us,
+        bound_stall_us=solution.bound_stall_us,
+        bound_source=solution.bound_source,
+        solver=solver.value,
+        proof=solution.proof,
+        solve_seconds=seconds,
     )
+    pool_bytes = unproven.used_host_bytes
+    return verified(Plan(**fields, host_pool_bytes=pool_bytes, certificate=certificate))
 
 
-def _swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
+def planned_swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
+    """Returns a solution's swaps as the plan file has them, each with its place on the host."""
     count = problem.slot_count
-    # Trips that begin in what counts as the next step begin in every step.
-    trips = sorted(solution.trips, key=lambda trip: trip.swap_out_slot % count)
-    offsets = swap_offsets(problem, solution.chosen, trips)
+    # Swaps that begin in what counts as the next step begin in every step.
+    swaps = sorted(solution.swaps, key=lambda swap: swap.swap_out_slot % count)
+    offsets = swap_offsets(problem, solution.chosen, swaps)
     return tuple(
         Swap(
-            storage=trip.storage,
-            swap_out_slot=trip.swap_out_slot % count,
-            release_slot=trip.release_slot % count,
-            swap_in_slot=trip.swap_in_slot % count,
-            await_slot=trip.await_slot % count,
+            storage=swap.storage,
+            swap_out_slot=swap.swap_out_slot % count,
+            release_slot=swap.release_slot % count,
+            swap_in_slot=swap.swap_in_slot % count,
+            await_slot=swap.await_slot % count,
             host_offset_bytes=offset,
-            clean=trip.clean,
-            engine=problem.engines.get(trip.storage, CopyMethod.DMA),
+            clean=swap.clean,
+            engine=problem.engines.get(swap.storage, CopyMethod.DMA),
         )
-        for trip, offset in zip(trips, offsets, strict=True)
+        for swap, offset in zip(swaps, offsets, strict=True)
     )
 
 
-def _host_pool_bytes(problem: Problem, swaps: tuple[Swap, ...]) -> int:
-    sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.gaps}
-    ends = (
-        swap.host_offset_bytes + swap.host_bytes_of(sizes_bytes[swap.storage]) for swap in swaps
-    )
-    return max(ends, default=0)
-
-
-def _storages(profile: Profile, swaps: tuple[Swap, ...]) -> tuple[PlannedStorage, ...]:
-    moved = {swap.storage for swap in swaps}
-    shown = {slot.shows for slot in profile.slots if slot.shows is not None}
+def planned_storages(profile: Profile, swaps: tuple[Swap, ...]) -> tuple[PlannedStorage, ...]:
+    """Returns the storages that move or that an anchor shows."""
+    known = {swap.storage for swap in swaps} | {slot.shows for slot in profile.slots}
     return tuple(
-        PlannedStorage(
-            id=storage.id,
-            name=storage.name,
-            kind=storage.kind,
-            size_bytes=storage.size_bytes,
-            module=storage.module,
-            is_mask=storage.is_mask,
-        )
+        PlannedStorage(**{name: getattr(storage, name) for name in PlannedStorage.model_fields})
         for storage in profile.storages
-        if storage.id in moved | shown
+        if storage.id in known
     )
 
 
-def _slots(profile: Profile) -> tuple[PlannedSlot, ...]:
+def planned_slots(profile: Profile) -> tuple[PlannedSlot, ...]:
+    """Returns the slots of a step, with what each needs when nothing moves."""
     return tuple(
         PlannedSlot(
             anchor=slot.anchor,
@@ -127,43 +124,4 @@ def _slots(profile: Profile) -> tuple[PlannedSlot, ...]:
             peak_op=memory.peak_op,
         )
         for slot, memory in zip(profile.slots, slot_memory(profile), strict=True)
-    )
-
-
-def _certificate(
-    problem: Problem,
-    solution: Solution,
-    swaps: tuple[Swap, ...],
-    *,
-    solver: SolverName,
-    seconds: float,
-) -> Certificate:
-    sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.gaps}
-    held_bytes = resident_bytes(
-        problem.resident_bytes,
-        (
-            Absence(swap.release_slot, swap.swap_in_slot, sizes_bytes[swap.storage])
-            for swap in swaps
-        ),
-    )
-    timeline = simulate(
-        durations_us=problem.durations_us,
-        sizes_bytes=sizes_bytes,
-        link=problem.link,
-        schedule=lower_swaps(swaps, problem.slot_count),
-        engines=problem.engines,
-    )
-    return Certificate(
-        peak_without_bytes=max(problem.resident_bytes),
-        peak_bytes=max(held_bytes),
-        d2h_bytes=sum(s.host_bytes_of(sizes_bytes[s.storage]) for s in swaps if not s.clean),
-        h2d_bytes=sum(s.host_bytes_of(sizes_bytes[s.storage]) for s in swaps),
-        compute_us=problem.compute_us,
-        simulated_stall_us=timeline.total_stall_us,
-        loose_bound_stall_us=solution.loose_bound_stall_us,
-        bound_stall_us=solution.bound_stall_us,
-        bound_source=solution.bound_source,
-        solver=solver.value,
-        proof=solution.proof,
-        solve_seconds=seconds,
     )

@@ -145,7 +145,7 @@ class _Solver:
         proven = self.search.good if tight is loose else tight.proven
         return Solution(
             chosen=best.draft.chosen,
-            trips=best.timing.trips,
+            swaps=best.timing.trips,
             loose_bound_stall_us=loose.stall_us,
             bound_stall_us=tight.stall_us,
             bound_source=tight.source,

@@ -11,7 +11,8 @@ from planner.ilp.deadline import SolverName
 from profiles.schema.units import size_text
 
 if TYPE_CHECKING:
-    from planner.studies.check import Check, StoredPlan
+    from planner.plan.plan import Plan
+    from planner.studies.check import Check
     from profiles.schema.profile import Profile
 
 
@@ -35,11 +36,12 @@ def check(
     time_limit: TimeLimit = 600.0,
 ) -> None:
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
-    from planner.studies.check import check_plan, read_stored_plan
+    from planner.plan.plan_file import read_unverified_plan
+    from planner.studies.check import check_plan
     from profiles.library.index import profile_path
     from profiles.schema.profile_file import read_profile
 
-    stored = read_stored_plan(plan)
+    stored = read_unverified_plan(plan)
     if profile is None:
         found = check_plan(stored)
     else:
@@ -63,7 +65,7 @@ _SAID = (
 
 
 def _check_against(
-    plan: "StoredPlan", profile: "Profile", solver: SolverName | None, time_limit_s: float
+    plan: "Plan", profile: "Profile", solver: SolverName | None, time_limit_s: float
 ) -> "Check":
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)

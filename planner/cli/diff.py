@@ -41,7 +41,8 @@ def diff(
 
 
 def _read(file: Path) -> "Plan | Profile":
-    from planner.plan.plan import Plan, read_plan
+    from planner.plan.plan import Plan
+    from planner.plan.plan_file import read_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import format_of
     from profiles.schema.profile_file import read_profile

@@ -32,7 +32,8 @@ def show(
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
     from planner.cli.report import print_plan, print_profile
-    from planner.plan.plan import Plan, read_plan
+    from planner.plan.plan import Plan
+    from planner.plan.plan_file import read_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable, format_of
     from profiles.schema.profile_file import read_profile
@@ -79,7 +80,7 @@ def report(
     ],
 ) -> None:
     """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
-    from planner.plan.plan import read_plan
+    from planner.plan.plan_file import read_plan
     from planner.report.page import write_report_page
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
@@ -96,7 +97,7 @@ def trace(
     output: OutputFile,
 ) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
-    from planner.plan.plan import read_plan
+    from planner.plan.plan_file import read_plan
     from planner.report.perfetto import write_trace
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable

@@ -58,7 +58,7 @@ def solve(
     from planner.cli.link import choose_link
     from planner.cli.sharing import choose_workers
     from planner.cli.wall_report import tell_wall
-    from planner.plan.plan import write_plan
+    from planner.plan.plan_file import write_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
     from profiles.schema.profile_file import read_profile

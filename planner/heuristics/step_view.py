@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from planner.plan.device_memory import slot_memory
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 
 PRE, PACK, UNPACK, OPTIMIZER = "pre", "pack", "unpack", "optimizer"

@@ -5,20 +5,9 @@ Memory is a fact of program order. Nothing here knows about time.
 
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from profiles.schema.memory import SlotMemory, slot_memory
-
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
-
-__all__ = [
-    "Absence",
-    "SlotMemory",
-    "planned_bytes",
-    "resident_bytes",
-    "slot_memory",
-]
+from planner.plan.plan import Plan
 
 
 class Absence(NamedTuple):
@@ -53,13 +42,12 @@ def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) ->
     return tuple(need + moved for need, moved in zip(needs, accumulate(change[:-1]), strict=True))
 
 
-def planned_bytes(plan: "Plan") -> tuple[int, ...]:
+def planned_bytes(plan: Plan) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under the plan."""
-    size_bytes = {storage.id: storage.size_bytes for storage in plan.storages}
     return resident_bytes(
         (slot.resident_bytes for slot in plan.slots),
         (
-            Absence(swap.release_slot, swap.swap_in_slot, size_bytes[swap.storage])
+            Absence(swap.release_slot, swap.swap_in_slot, plan.sizes_bytes[swap.storage])
             for swap in plan.swaps
         ),
     )

@@ -1,23 +1,21 @@
-"""How long each swap's bytes occupy the host pool.
+"""Which bytes wait in the host pool when, and where: one slab, laid out from lifetimes.
 
-A trip's bytes wait from its swap-out to its await. If clean trips of the same storage follow, they
+A swap's bytes wait from its swap-out to its await. If clean swaps of the same storage follow, they
 stay for those as well: one copy serves them all.
-
-Where in the host pool each swap's bytes wait: one slab, offsets planned from lifetimes.
 
 Nothing is allocated while training, so the whole layout is decided here. Offsets overlap only
 where lifetimes do not.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from planner.plan.plan import Plan
 from planner.plan.schedule import SwapAnchors
-
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
 
 
 class HostNeed(NamedTuple):
@@ -52,70 +50,76 @@ class HostNeed(NamedTuple):
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """What a plan's trips occupy together.
+    """What swaps occupy together.
 
     Attributes:
         needs: Each stretch of bytes.
-        of_trip: For each trip, the index of its need.
+        of_swap: For each swap, the index of its need.
     """
 
     needs: tuple[HostNeed, ...]
-    of_trip: tuple[int, ...]
+    of_swap: tuple[int, ...]
 
 
 def host_needs(
-    trips: Sequence[SwapAnchors], sizes_bytes: Mapping[int, int], slot_count: int
+    swaps: Sequence[SwapAnchors], sizes_bytes: Mapping[int, int], slot_count: int
 ) -> HostNeeds:
-    """Returns what trips occupy.
+    """Returns what swaps occupy.
 
     Args:
-        trips: All trips of a step; their slots may count on past its end.
-        sizes_bytes: Bytes of each storage, by id.
+        swaps: All swaps of a step; their slots may count on past its end.
+        sizes_bytes: Host bytes of each storage, by id.
         slot_count: Number of slots of the step.
     """
     by_storage: dict[int, list[int]] = {}
-    for position in sorted(range(len(trips)), key=lambda n: trips[n].swap_out_slot % slot_count):
-        by_storage.setdefault(trips[position].storage, []).append(position)
+    for position in sorted(range(len(swaps)), key=lambda n: swaps[n].swap_out_slot % slot_count):
+        by_storage.setdefault(swaps[position].storage, []).append(position)
     needs: list[HostNeed] = []
-    of_trip = [0] * len(trips)
+    of_swap = [0] * len(swaps)
     for storage, positions in by_storage.items():
-        for group in _groups(trips, positions):
-            first = trips[group[0]]
+        for group in _one_copy_each(swaps, positions):
+            first, last = swaps[group[0]], swaps[group[-1]]
+            ends = (first.swap_out_slot % slot_count, last.await_slot % slot_count)
             # Bytes that are never written, and so never copied again, stay for good.
-            ends = (0, slot_count - 1) if first.clean else _ends(trips, group, slot_count)
+            ends = (0, slot_count - 1) if first.clean else ends
             for position in group:
-                of_trip[position] = len(needs)
+                of_swap[position] = len(needs)
             needs.append(HostNeed(*ends, sizes_bytes[storage]))
-    return HostNeeds(tuple(needs), tuple(of_trip))
+    return HostNeeds(tuple(needs), tuple(of_swap))
 
 
-def _groups(trips: Sequence[SwapAnchors], positions: Sequence[int]) -> list[list[int]]:
-    """A storage's trips, split before each that copies; the step repeats, so the first may come
+def _one_copy_each(swaps: Sequence[SwapAnchors], positions: Sequence[int]) -> list[list[int]]:
+    """A storage's swaps, split before each that copies; the step repeats, so the first may come
     last."""
-    copying = [n for n, position in enumerate(positions) if not trips[position].clean]
+    copying = [n for n, position in enumerate(positions) if not swaps[position].clean]
     if not copying:
         return [list(positions)]
-    turned = [*positions[copying[0] :], *positions[: copying[0]]]
     groups: list[list[int]] = []
-    for position in turned:
-        if not trips[position].clean:
+    for position in (*positions[copying[0] :], *positions[: copying[0]]):
+        if not swaps[position].clean:
             groups.append([])
         groups[-1].append(position)
     return groups
 
 
-def _ends(trips: Sequence[SwapAnchors], group: Sequence[int], slot_count: int) -> tuple[int, int]:
-    return trips[group[0]].swap_out_slot % slot_count, trips[group[-1]].await_slot % slot_count
-
-
-def host_bytes(plan: "Plan") -> tuple[int, ...]:
+def host_bytes(plan: Plan) -> tuple[int, ...]:
     """Returns the bytes of the host pool that are occupied in each slot.
 
-    A storage's bytes are, from its swap-out to its await, and on through the clean trips that rely
-    on the same copy. The pool itself can be larger, as its layout may leave holes.
+    The pool itself can be larger, as its layout may leave holes.
     """
-    change = [0] * (len(plan.slots) + 1)
-    for need in host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).needs:
+    needs = host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).needs
+    return _bytes_by_slot(needs, len(plan.slots))
+
+
+def peak_need_bytes(needs: Sequence[HostNeed]) -> int:
+    """Returns the most bytes occupied at once: no layout needs a smaller pool."""
+    slot_count = 1 + max((max(need.first_slot, need.last_slot) for need in needs), default=0)
+    return max(_bytes_by_slot(needs, slot_count))
+
+
+def _bytes_by_slot(needs: Sequence[HostNeed], slot_count: int) -> tuple[int, ...]:
+    change = [0] * (slot_count + 1)
+    for need in needs:
         change[need.first_slot] += need.size_bytes
         change[need.last_slot + 1] -= need.size_bytes
         if need.wraps:
@@ -123,11 +127,11 @@ def host_bytes(plan: "Plan") -> tuple[int, ...]:
     return tuple(accumulate(change[:-1]))
 
 
-class Placed(NamedTuple):
-    """A need and where it was put."""
-
-    need: HostNeed
-    offset_bytes: int
+def pool_bytes(needs: Sequence[HostNeed], offsets: Sequence[int]) -> int:
+    """Returns the size of the pool that holds this layout."""
+    return max(
+        (need.size_bytes + offset for need, offset in zip(needs, offsets, strict=True)), default=0
+    )
 
 
 def host_offsets(needs: Sequence[HostNeed]) -> tuple[int, ...]:
@@ -138,57 +142,66 @@ def host_offsets(needs: Sequence[HostNeed]) -> tuple[int, ...]:
     lower bound. Of 60 random layouts of 10 to 150 needs the pool was 1.1% above that bound on
     average; best fit, the smallest hole that is large enough, made one smaller and 13 larger.
     """
-    orders = (
-        sorted(range(len(needs)), key=lambda i: (-needs[i].size_bytes, needs[i], i)),
-        sorted(
-            range(len(needs)),
-            key=lambda i: (
-                not needs[i].wraps,
-                needs[i].first_slot - needs[i].last_slot,
-                needs[i],
-                i,
-            ),
-        ),
-    )
+
+    def by_size(i: int) -> tuple[int, HostNeed, int]:
+        return (-needs[i].size_bytes, needs[i], i)
+
+    def by_life(i: int) -> tuple[bool, int, HostNeed, int]:
+        return (not needs[i].wraps, needs[i].first_slot - needs[i].last_slot, needs[i], i)
+
+    everything = range(len(needs))
+    orders = (sorted(everything, key=by_size), sorted(everything, key=by_life))
     layouts = [_place_in_order(needs, order) for order in orders]
     return min(layouts, key=lambda offsets: pool_bytes(needs, offsets))
 
 
-def pool_bytes(needs: Sequence[HostNeed], offsets: Sequence[int]) -> int:
-    """Returns the size of the pool that holds this layout."""
-    return max(
-        (need.size_bytes + offset for need, offset in zip(needs, offsets, strict=True)), default=0
-    )
-
-
-def peak_need_bytes(needs: Sequence[HostNeed]) -> int:
-    """Returns the most bytes occupied at once: no layout needs a smaller pool."""
-    # At one slot, bytes taken at its anchor stand beside those that are free from the next on.
-    events = sorted(
-        [(need.first_slot, need.size_bytes) for need in needs]
-        + [(need.last_slot + 1, -need.size_bytes) for need in needs]
-    )
-    peak = used = sum(need.size_bytes for need in needs if need.wraps)
-    for _, size_bytes in events:
-        used += size_bytes
-        peak = max(peak, used)
-    return peak
-
-
 def _place_in_order(needs: Sequence[HostNeed], order: Sequence[int]) -> tuple[int, ...]:
-    placed: list[Placed] = []
     offsets = [0] * len(needs)
-    for i in order:
-        beside = [p for p in placed if p.need.meets(needs[i])]
-        offsets[i] = _lowest_offset(needs[i].size_bytes, beside)
-        placed.append(Placed(needs[i], offsets[i]))
+    for n, i in enumerate(order):
+        size_bytes = needs[i].size_bytes
+        beside = [
+            (offsets[j], offsets[j] + needs[j].size_bytes)
+            for j in order[:n]
+            if needs[j].meets(needs[i])
+        ]
+        for begin, end in sorted(beside):
+            if offsets[i] + size_bytes <= begin:
+                break
+            offsets[i] = max(offsets[i], end)
     return tuple(offsets)
 
 
-def _lowest_offset(size_bytes: int, beside: Sequence[Placed]) -> int:
-    offset = 0
-    for placed in sorted(beside, key=lambda placed: placed.offset_bytes):
-        if offset + size_bytes <= placed.offset_bytes:
-            break
-        offset = max(offset, placed.offset_bytes + placed.need.size_bytes)
-    return offset
+def first_overlap(
+    needs: Sequence[HostNeed], offsets: Sequence[int], slot_count: int
+) -> tuple[int, int] | None:
+    """Returns two needs that hold the same bytes at the same time, the later one last, if any do.
+
+    Goes through the slots with what is held there in order of offset: until two overlap, what
+    begins can overlap its neighbours in that order alone.
+    """
+    held: list[tuple[int, int, int]] = []
+    ending: list[tuple[int, tuple[int, int, int]]] = []
+    for first_slot, last_slot, i in _stretches(needs, slot_count):
+        while ending and ending[0][0] < first_slot:
+            del held[bisect_left(held, heappop(ending)[1])]
+        begin, end = offsets[i], offsets[i] + needs[i].size_bytes
+        if begin == end:
+            continue
+        at = bisect_left(held, (begin, end, i))
+        for other_begin, other_end, other in held[max(0, at - 1) : at + 1]:
+            if other_begin < end and begin < other_end:
+                return other, i
+        held.insert(at, (begin, end, i))
+        heappush(ending, (last_slot, (begin, end, i)))
+    return None
+
+
+def _stretches(needs: Sequence[HostNeed], slot_count: int) -> list[tuple[int, int, int]]:
+    """First slot, last slot and index of each need, in this order; two of one that wraps."""
+    stretches = []
+    for i, need in enumerate(needs):
+        if need.wraps:
+            stretches += [(0, need.last_slot, i), (need.first_slot, slot_count - 1, i)]
+        else:
+            stretches.append((need.first_slot, need.last_slot, i))
+    return sorted(stretches)

@@ -1,16 +1,17 @@
-"""The plan file: what moves when, for which budget, and how good that is.
+"""The plan: what moves when, for which budget, and how good that is.
 
-A plan stands alone: with no profile at hand it can be simulated, verified, drawn and replayed.
+A plan stands alone: with no profile at hand it can be simulated, verified, drawn and replayed. Its
+records are plain: `planner.plan.verify.verified` says whether they hold together.
 Anchors are numbered as the slots they open; storages keep their profile's ids and names.
 """
 
 from enum import StrEnum
-from pathlib import Path
-from typing import ClassVar, Self
+from functools import cached_property
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from profiles.schema.files import Count, FileRecord, Microseconds, Record, read_file, write_file
+from profiles.schema.files import Count, FileRecord, Microseconds, Record
 from profiles.schema.link import CopyMethod, host_size_bytes
 from profiles.schema.model_description import ModelDescription
 from profiles.schema.profile import Device, Link, Provenance, StorageKind, WorkloadSource
@@ -114,10 +115,6 @@ class Swap(Record):
     clean: bool
     engine: CopyMethod
 
-    def host_bytes_of(self, size_bytes: int) -> int:
-        """Returns what a storage's bytes take on the host, and on the link."""
-        return host_size_bytes(self.engine, size_bytes)
-
     @property
     def wraps(self) -> bool:
         """Whether the trip ends in the step after the one it began in."""
@@ -218,48 +215,35 @@ class Plan(FileRecord):
     certificate: Certificate
     model: ModelDescription | None = None
 
+    @cached_property
+    def by_id(self) -> dict[int, PlannedStorage]:
+        """The storages, by id."""
+        return {storage.id: storage for storage in self.storages}
+
     def storage(self, storage_id: int) -> PlannedStorage:
         """Returns the storage with this id."""
-        return next(storage for storage in self.storages if storage.id == storage_id)
+        return self.by_id[storage_id]
 
-    @property
+    @cached_property
+    def sizes_bytes(self) -> dict[int, int]:
+        """Bytes that each storage takes on the device, by id."""
+        return {storage.id: storage.size_bytes for storage in self.storages}
+
+    @cached_property
     def engines(self) -> dict[int, CopyMethod]:
         """What carries storages that the copy engine does not, by id."""
         return {s.storage: s.engine for s in self.swaps if s.engine is not CopyMethod.DMA}
 
-    @property
+    @cached_property
     def host_sizes_bytes(self) -> dict[int, int]:
         """Bytes that each storage takes in the host pool, by id."""
-        engines = self.engines
         return {
-            s.id: host_size_bytes(engines.get(s.id, CopyMethod.DMA), s.size_bytes)
+            s.id: host_size_bytes(self.engines.get(s.id, CopyMethod.DMA), s.size_bytes)
             for s in self.storages
         }
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        from planner.plan.verify import first_fault
-
-        fault = first_fault(self)
-        if fault is not None:
-            raise ValueError(fault)
-        return self
-
-
-def read_plan(path: Path | str) -> Plan:
-    """Reads a plan file and verifies it.
-
-    Raises:
-        FileError: The file is missing, damaged, foreign, of another version, or its swaps break
-            an invariant.
-    """
-    return read_file(Plan, Path(path))
-
-
-def write_plan(plan: Plan, path: Path | str) -> None:
-    """Writes a plan file, atomically.
-
-    Raises:
-        FileError: The path cannot be written.
-    """
-    write_file(plan, Path(path))
+    @property
+    def used_host_bytes(self) -> int:
+        """Bytes of the host pool up to the end of the last that a swap uses."""
+        sizes = self.host_sizes_bytes
+        return max((s.host_offset_bytes + sizes[s.storage] for s in self.swaps), default=0)

@@ -5,10 +5,9 @@ The simulator and the replayer execute the very same schedule.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
+from planner.plan.plan import Plan
 
 
 class ActionKind(StrEnum):
@@ -85,7 +84,7 @@ Schedule = tuple[tuple[Action, ...], ...]
 """The actions at the anchor of each slot, in the order in which they happen."""
 
 
-def lower(plan: "Plan") -> Schedule:
+def lower(plan: Plan) -> Schedule:
     """Lowers a plan to the actions at each of its anchors."""
     return lower_swaps(plan.swaps, len(plan.slots))
 

@@ -12,15 +12,12 @@ with the same copies under way as the one before. No time passes between steps.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from planner.plan.copy_times import DIRECTIONS, DMA_ALONE, Engines, lane_loads
 from planner.plan.lanes import Copy, Direction, LaneClock, LaneLoad, lane_clock, same_unfinished
+from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind, Schedule, lower
 from profiles.schema.profile import Link
-
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
 
 __all__ = ["Copy", "Timeline", "simulate", "simulate_plan"]
 
@@ -90,11 +87,11 @@ def simulate(
     )
 
 
-def simulate_plan(plan: "Plan") -> Timeline:
+def simulate_plan(plan: Plan) -> Timeline:
     """Simulates one step under a plan, on the link it was made for."""
     return simulate(
         durations_us=[slot.duration_us for slot in plan.slots],
-        sizes_bytes={storage.id: storage.size_bytes for storage in plan.storages},
+        sizes_bytes=plan.sizes_bytes,
         link=plan.link,
         schedule=lower(plan),
         engines=plan.engines,

@@ -1,18 +1,19 @@
 """The invariants of a plan: what must hold whatever made it.
 
-A plan is verified whenever one is built or read. Memory is checked slot by slot in program order,
-and every figure that can be derived again is. The verifier knows nothing of how plans are made.
+A plan is verified where one is built and where one is read. Memory is checked slot by slot in
+program order, and every figure that can be derived again is. The verifier knows nothing of how
+plans are made.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
+from itertools import chain, pairwise
+from typing import Any
 
 from planner.plan.device_memory import planned_bytes
-from planner.plan.plan import Boundary
+from planner.plan.host_memory import first_overlap, host_needs
+from planner.plan.plan import Boundary, BoundSource, Plan, PlannedStorage, Proof, Swap
 from planner.plan.simulate import simulate_plan
-from planner.plan.verify_host import host_faults
 from profiles.schema.checks import (
     anchor_faults,
     kind_faults,
@@ -22,9 +23,6 @@ from profiles.schema.checks import (
 from profiles.schema.errors import FileError
 from profiles.schema.link import CopyMethod
 
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan, PlannedStorage, Swap
-
 TIME_REL_TOLERANCE = 1e-6
 TIME_ABS_TOLERANCE_US = 1e-3
 """Times are sums of floats; a nanosecond, or a millionth, is rounding."""
@@ -33,31 +31,39 @@ PACK = "pack:"
 """An activation is named after the anchor that first shows it."""
 
 
-def first_fault(plan: "Plan") -> str | None:
+def verified(plan: Plan) -> Plan:
+    """Returns a plan whose invariants all hold.
+
+    Raises:
+        FileError: One is broken.
+    """
+    fault = first_fault(plan)
+    if fault is not None:
+        raise FileError(f"the plan is broken: {fault}. Make it again with 'plan solve'.")
+    return plan
+
+
+def first_fault(plan: Plan) -> str | None:
     """Returns the first broken invariant, worded with its place in the file; None if all hold."""
     return structure_fault(plan) or next(_certificate_faults(plan), None)
 
 
-def structure_fault(plan: "Plan") -> str | None:
+def structure_fault(plan: Plan) -> str | None:
     """Returns the first broken invariant of all but the certificate; None if all hold."""
-    # Each check may rely on the ones before it.
-    checks = (
-        _proportion_faults,
-        _storage_faults,
-        _slot_faults,
-        _swap_faults,
-        _overlap_faults,
-        host_faults,
-        _memory_faults,
+    # Each check may rely on the ones before it: what they find is looked at in this order.
+    found = chain(
+        _proportion_faults(plan),
+        _storage_faults(plan),
+        _slot_faults(plan),
+        _swap_faults(plan),
+        _overlap_faults(plan),
+        _host_faults(plan),
+        _memory_faults(plan),
     )
-    for check in checks:
-        fault = next(check(plan), None)
-        if fault is not None:
-            return fault
-    return None
+    return next(found, None)
 
 
-def derived_figures(plan: "Plan") -> dict[str, int | float]:
+def derived_figures(plan: Plan) -> dict[str, Any]:
     """Returns the figures of the certificate that follow from the plan, by field name."""
     size_bytes = plan.host_sizes_bytes
     return {
@@ -70,23 +76,12 @@ def derived_figures(plan: "Plan") -> dict[str, int | float]:
     }
 
 
-def verify(plan: "Plan") -> None:
-    """Verifies a plan.
-
-    Raises:
-        FileError: An invariant is broken.
-    """
-    fault = first_fault(plan)
-    if fault is not None:
-        raise FileError(f"the plan is broken: {fault}. Make it again with 'plan solve'.")
-
-
 def same_time(one_us: float, other_us: float) -> bool:
     """Whether two times differ by rounding at most."""
     return math.isclose(one_us, other_us, rel_tol=TIME_REL_TOLERANCE, abs_tol=TIME_ABS_TOLERANCE_US)
 
 
-def _storage_faults(plan: "Plan") -> Iterator[str]:
+def _storage_faults(plan: Plan) -> Iterator[str]:
     ids = [storage.id for storage in plan.storages]
     for position, (before, after) in enumerate(pairwise(ids)):
         if after <= before:
@@ -96,7 +91,7 @@ def _storage_faults(plan: "Plan") -> Iterator[str]:
     yield from same_name_faults(storage.name for storage in plan.storages)
 
 
-def _proportion_faults(plan: "Plan") -> Iterator[str]:
+def _proportion_faults(plan: Plan) -> Iterator[str]:
     return proportion_faults(
         plan.device,
         plan.model,
@@ -106,28 +101,30 @@ def _proportion_faults(plan: "Plan") -> Iterator[str]:
     )
 
 
-def _slot_faults(plan: "Plan") -> Iterator[str]:
+def _slot_faults(plan: Plan) -> Iterator[str]:
     yield from anchor_faults([slot.anchor for slot in plan.slots])
-    known = {storage.id for storage in plan.storages}
     for t, slot in enumerate(plan.slots):
-        if slot.shows is not None and slot.shows not in known:
+        if slot.shows is not None and slot.shows not in plan.by_id:
             yield f"slots[{t}].shows is {slot.shows}, expected the id of a storage in the plan"
 
 
-def _swap_faults(plan: "Plan") -> Iterator[str]:
-    storages = {storage.id: storage for storage in plan.storages}
-    shown_slots = _first_shown(plan)
-    engines = plan.engines
+def _swap_faults(plan: Plan) -> Iterator[str]:
+    shown_slots: dict[int, int] = {}
+    for t, slot in enumerate(plan.slots):
+        if slot.shows is not None:
+            shown_slots.setdefault(slot.shows, t)
     measured = {CopyMethod.DMA, *(rate.engine for rate in plan.link.engines)}
     for position, swap in enumerate(plan.swaps):
         where = f"swaps[{position}]"
-        if swap.storage not in storages:
+        storage = plan.by_id.get(swap.storage)
+        if storage is None:
             yield f"{where}.storage is {swap.storage}, expected the id of a storage in the plan"
             return
         yield from _order_faults(where, swap, len(plan.slots))
-        yield from _boundary_faults(where, swap, storages[swap.storage], plan.boundary)
-        yield from _shown_faults(where, swap, storages[swap.storage], shown_slots)
-        yield from _engine_faults(where, swap, storages[swap.storage], engines, measured)
+        yield from _boundary_faults(where, swap, storage, plan.boundary)
+        yield from _shown_faults(where, swap, storage, shown_slots)
+        expected = plan.engines.get(swap.storage, CopyMethod.DMA)
+        yield from _engine_faults(where, swap, storage, expected, measured)
     for position, (before, after) in enumerate(pairwise(plan.swaps)):
         if after.swap_out_slot < before.swap_out_slot:
             yield (
@@ -136,7 +133,7 @@ def _swap_faults(plan: "Plan") -> Iterator[str]:
             )
 
 
-def _order_faults(where: str, swap: "Swap", slot_count: int) -> Iterator[str]:
+def _order_faults(where: str, swap: Swap, slot_count: int) -> Iterator[str]:
     for field in ("swap_out_slot", "release_slot", "swap_in_slot", "await_slot"):
         if getattr(swap, field) >= slot_count:
             yield f"{where}.{field} is {getattr(swap, field)}, expected below {slot_count}"
@@ -158,7 +155,7 @@ def _order_faults(where: str, swap: "Swap", slot_count: int) -> Iterator[str]:
 
 
 def _boundary_faults(
-    where: str, swap: "Swap", storage: "PlannedStorage", boundary: Boundary
+    where: str, swap: Swap, storage: PlannedStorage, boundary: Boundary
 ) -> Iterator[str]:
     if not swap.wraps:
         return
@@ -176,12 +173,11 @@ def _boundary_faults(
 
 def _engine_faults(
     where: str,
-    swap: "Swap",
-    storage: "PlannedStorage",
-    engines: Mapping[int, CopyMethod],
+    swap: Swap,
+    storage: PlannedStorage,
+    expected: CopyMethod,
     measured: Collection[CopyMethod],
 ) -> Iterator[str]:
-    expected = engines.get(swap.storage, CopyMethod.DMA)
     if swap.engine is not expected:
         yield (
             f"{where}.engine is {swap.engine.value!r}, expected {expected.value!r} as in another "
@@ -196,17 +192,8 @@ def _engine_faults(
         )
 
 
-def _first_shown(plan: "Plan") -> dict[int, int]:
-    """The first slot whose anchor shows each storage."""
-    shown: dict[int, int] = {}
-    for t, slot in enumerate(plan.slots):
-        if slot.shows is not None:
-            shown.setdefault(slot.shows, t)
-    return shown
-
-
 def _shown_faults(
-    where: str, swap: "Swap", storage: "PlannedStorage", shown_slots: dict[int, int]
+    where: str, swap: Swap, storage: PlannedStorage, shown_slots: dict[int, int]
 ) -> Iterator[str]:
     # Storages with a qualified name are known without being shown.
     if not storage.name.startswith(PACK):
@@ -221,12 +208,12 @@ def _shown_faults(
         )
 
 
-def _overlap_faults(plan: "Plan") -> Iterator[str]:
-    """Two trips of one storage must not touch: one anchor issues before it awaits."""
-    trips: dict[int, list[int]] = {}
+def _overlap_faults(plan: Plan) -> Iterator[str]:
+    """Two swaps of one storage must not touch: one anchor issues before it awaits."""
+    of_storage: dict[int, list[int]] = {}
     for position, swap in enumerate(plan.swaps):
-        trips.setdefault(swap.storage, []).append(position)
-    for storage, positions in trips.items():
+        of_storage.setdefault(swap.storage, []).append(position)
+    for storage, positions in of_storage.items():
         # The last one's successor is the first one, in the next step.
         for earlier, later in zip(positions, [*positions[1:], positions[0]], strict=True):
             one, other = plan.swaps[earlier], plan.swaps[later]
@@ -239,7 +226,42 @@ def _overlap_faults(plan: "Plan") -> Iterator[str]:
                 )
 
 
-def _memory_faults(plan: "Plan") -> Iterator[str]:
+def _host_faults(plan: Plan) -> Iterator[str]:
+    """What is wrong with the host pool of a plan whose swaps are sound."""
+    yield from _host_overlap_faults(plan)
+    used_bytes = plan.used_host_bytes
+    if plan.host_pool_bytes != used_bytes:
+        yield f"host_pool_bytes is {plan.host_pool_bytes}, expected {used_bytes} from the swaps"
+    if plan.host_budget_bytes is not None and used_bytes > plan.host_budget_bytes:
+        yield (
+            f"host_pool_bytes is {used_bytes}, expected at most {plan.host_budget_bytes} "
+            "(host_budget_bytes)"
+        )
+
+
+def _host_overlap_faults(plan: Plan) -> Iterator[str]:
+    """No host byte may belong to two storages at once (see `planner.plan.host_memory`)."""
+    together = host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots))
+    offsets = [swap.host_offset_bytes for swap in plan.swaps]
+    of_need: dict[int, int] = {}
+    for position, need in enumerate(together.of_swap):
+        first = of_need.setdefault(need, position)
+        if offsets[position] != offsets[first]:
+            yield (
+                f"swaps[{position}].host_offset_bytes is {offsets[position]}, expected "
+                f"{offsets[first]}: it shares the host copy of swaps[{first}]"
+            )
+    need_offsets = [offsets[of_need[need]] for need in range(len(together.needs))]
+    two = first_overlap(together.needs, need_offsets, len(plan.slots))
+    if two is not None:
+        one, other = (of_need[need] for need in two)
+        yield (
+            f"swaps[{other}].host_offset_bytes is {offsets[other]}, expected bytes that "
+            f"swaps[{one}] does not hold at the same time"
+        )
+
+
+def _memory_faults(plan: Plan) -> Iterator[str]:
     for t, resident_bytes in enumerate(planned_bytes(plan)):
         slot = plan.slots[t]
         if resident_bytes < 0:
@@ -254,7 +276,7 @@ def _memory_faults(plan: "Plan") -> Iterator[str]:
             )
 
 
-def _certificate_faults(plan: "Plan") -> Iterator[str]:
+def _certificate_faults(plan: Plan) -> Iterator[str]:
     for field, expected in derived_figures(plan).items():
         found = getattr(plan.certificate, field)
         # Bytes are whole numbers: those that differ by rounding alone differ.
@@ -264,9 +286,7 @@ def _certificate_faults(plan: "Plan") -> Iterator[str]:
     yield from _proof_faults(plan)
 
 
-def _proof_faults(plan: "Plan") -> Iterator[str]:
-    from planner.plan.plan import BoundSource, Proof
-
+def _proof_faults(plan: Plan) -> Iterator[str]:
     certificate = plan.certificate
     bound_us, simulated_us = certificate.bound_stall_us, certificate.simulated_stall_us
     if bound_us > simulated_us and not same_time(bound_us, simulated_us):

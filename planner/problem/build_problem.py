@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from planner.plan.device_memory import slot_memory
 from planner.plan.plan import Boundary
 from planner.problem.gaps import candidate_gaps, default_min_size_bytes, gap_parts, useful_gaps
 from planner.problem.host_layout import whole_gaps_fit_host
 from planner.problem.problem import Problem
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 
 

@@ -26,15 +26,15 @@ def swap_offsets(
     offsets = host_offsets(found.needs)
     tight = pool_bytes(found.needs, offsets) == peak_need_bytes(found.needs)
     if tight or any(trip.clean for trip in trips):
-        return tuple(offsets[need] for need in found.of_trip)
+        return tuple(offsets[need] for need in found.of_swap)
     order = sorted(chosen)
     whole = whole_needs(problem, order)
     whole_offsets = host_offsets(whole.needs)
-    of_gap = {i: whole_offsets[need] for i, need in zip(order, whole.of_trip, strict=True)}
-    of_need = dict(zip(found.of_trip, (of_gap[trip.gap] for trip in trips), strict=True))
+    of_gap = {i: whole_offsets[need] for i, need in zip(order, whole.of_swap, strict=True)}
+    of_need = dict(zip(found.of_swap, (of_gap[trip.gap] for trip in trips), strict=True))
     as_chosen = tuple(of_need[need] for need in range(len(found.needs)))
     best = min(offsets, as_chosen, key=lambda layout: pool_bytes(found.needs, layout))
-    return tuple(best[need] for need in found.of_trip)
+    return tuple(best[need] for need in found.of_swap)
 
 
 def fits_host(problem: Problem, chosen: Collection[int], trips: Sequence[TimedSwap]) -> bool:
@@ -45,7 +45,7 @@ def fits_host(problem: Problem, chosen: Collection[int], trips: Sequence[TimedSw
     if peak_need_bytes(found.needs) > problem.host_budget_bytes:
         return False
     offsets = swap_offsets(problem, chosen, trips)
-    by_need = dict(zip(found.of_trip, offsets, strict=True))
+    by_need = dict(zip(found.of_swap, offsets, strict=True))
     layout = [by_need[need] for need in range(len(found.needs))]
     return pool_bytes(found.needs, layout) <= problem.host_budget_bytes
 

@@ -5,12 +5,12 @@ from itertools import accumulate
 
 import pandas as pd
 
-from planner.plan.device_memory import planned_bytes, slot_memory
+from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan, Swap
 from planner.plan.simulate import simulate_plan
 from planner.report.simulated_swaps import trips
-from profiles.schema.memory import alive_at, peak_moment
+from profiles.schema.memory import alive_at, peak_moment, slot_memory
 from profiles.schema.profile import Profile
 
 

@@ -11,32 +11,24 @@ This is where "no use of an absent storage" is checked: a plan holds no uses, a 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
-
-from pydantic import model_validator
 
 from planner.ilp.deadline import Limits, SolverName
-from planner.plan.device_memory import slot_memory
-from planner.plan.plan import BoundSource, Plan, Proof
+from planner.plan.plan import BoundSource, Plan, Proof, Swap
 from planner.plan.verify import derived_figures, first_fault, same_time, structure_fault
 from planner.problem.gaps import Gap, candidate_gaps
 from planner.problem.problem import Problem
 from profiles.hardware.links import LINKS
 from profiles.schema.errors import SolverError
-from profiles.schema.files import read_file
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan, Swap
 
-
-def first_fault_against(plan: "Plan", profile: Profile) -> str | None:
+def first_fault_against(plan: Plan, profile: Profile) -> str | None:
     """Returns the first way in which a plan does not fit a profile, or None if it fits."""
     return next(_faults_against(plan, profile), None)
 
 
-def _faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
     for field, found, expected in (
         ("profile_fingerprint", plan.profile_fingerprint, profile.fingerprint()),
         ("model_fingerprint", plan.model_fingerprint, profile.model_fingerprint),
@@ -55,7 +47,7 @@ def _faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
     yield from _gap_faults_against(plan, profile)
 
 
-def _link_faults(plan: "Plan", profile: Profile) -> Iterator[str]:
+def _link_faults(plan: Plan, profile: Profile) -> Iterator[str]:
     """A link that goes by a name of the table, but is not that link."""
     known = LINKS.get(plan.link.name)
     if known is None or plan.link in (known, profile.link):
@@ -66,7 +58,7 @@ def _link_faults(plan: "Plan", profile: Profile) -> Iterator[str]:
             yield f"link.{field} is {found!r}, link {known.name} has {expected!r}"
 
 
-def _slot_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+def _slot_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
     memory = slot_memory(profile)
     for t, (planned, recorded) in enumerate(zip(plan.slots, profile.slots, strict=True)):
         for field in ("anchor", "shows", "duration_us"):
@@ -79,7 +71,7 @@ def _slot_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
                 yield f"slots[{t}].{field} is {found!r}, the profile gives {expected!r}"
 
 
-def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+def _storage_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
     for position, planned in enumerate(plan.storages):
         if planned.id >= len(profile.storages):
             yield f"storages[{position}].id is {planned.id}, the profile has no such storage"
@@ -91,7 +83,7 @@ def _storage_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
                 yield f"storages[{position}].{field} is {found!r}, the profile has {expected!r}"
 
 
-def _gap_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
+def _gap_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
     count = len(plan.slots)
     gaps: dict[int, list[Gap]] = {}
     for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
@@ -115,7 +107,7 @@ def _gap_faults_against(plan: "Plan", profile: Profile) -> Iterator[str]:
             )
 
 
-def _gap_around(swap: "Swap", gaps: Sequence[Gap], slot_count: int) -> Gap | None:
+def _gap_around(swap: Swap, gaps: Sequence[Gap], slot_count: int) -> Gap | None:
     """The gap a swap lies in."""
     slots_away = swap.slots_after_out(swap.await_slot, slot_count)
     for gap in gaps:
@@ -125,7 +117,7 @@ def _gap_around(swap: "Swap", gaps: Sequence[Gap], slot_count: int) -> Gap | Non
     return None
 
 
-def _is_copied(plan: "Plan", position: int, gaps: Sequence[Gap]) -> bool:
+def _is_copied(plan: Plan, position: int, gaps: Sequence[Gap]) -> bool:
     """Whether the copy that a clean swap relies on holds the bytes of its gap."""
     count = len(plan.slots)
     clean = plan.swaps[position]
@@ -186,24 +178,6 @@ class Check:
             if not figure.matches
         )
         return (*self.faults, *differing)
-
-
-class StoredPlan(Plan):
-    """A plan as its file has it, whatever its figures say."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        # In place of the verification of every other plan: here its outcome is what is asked.
-        return self
-
-
-def read_stored_plan(path: Path | str) -> StoredPlan:
-    """Reads a plan file without verifying it.
-
-    Raises:
-        FileError: The file is missing, damaged, foreign or of another version.
-    """
-    return read_file(StoredPlan, Path(path))
 
 
 def check_plan(plan: Plan) -> Check:

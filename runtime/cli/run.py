@@ -60,7 +60,7 @@ def run(
     only of those whose code you would run. A relative path is looked for here, and then beside the
     plan.
     """
-    from planner.plan.plan import read_plan
+    from planner.plan.plan_file import read_plan
 
     loaded = _with_workload(read_plan(plan), plan, workload)
     measured = MeasuredFiles(trace, slots)

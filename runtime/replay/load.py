@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from planner.plan.plan import Plan, read_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
 from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import bare_module, bare_optimizer, foreign_optimizer_fault

@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple
 
-from planner.plan.plan import read_plan
+from planner.plan.plan_file import read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.profile_file import read_profile

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.plan.plan import Proof, read_plan, write_plan
+from planner.plan.plan import Proof
+from planner.plan.plan_file import read_plan, write_plan
 from planner.solving import solve
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
@@ -195,7 +196,8 @@ import signal
 import sys
 
 from runtime.cli.app import main
-from planner.plan.plan import Proof, read_plan
+from planner.plan.plan import Proof
+from planner.plan.plan_file import read_plan
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from planner.plan.plan import Plan, Proof, read_plan
+from planner.plan.plan import Plan, Proof
+from planner.plan.plan_file import read_plan
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
 from profiles.schema.profile_file import read_profile, write_profile

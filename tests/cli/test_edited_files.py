@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.studies.check import check_plan, read_stored_plan
+from planner.plan.plan_file import read_unverified_plan
+from planner.studies.check import check_plan
 from profiles.schema.files import write_file
 from profiles.schema.profile import SlotTimes
 from profiles.schema.profile_file import read_profile
@@ -239,7 +240,7 @@ def test_an_unsound_plan(tmp_path: Path, failure: Failure, edit: Edit, message: 
     mismatch = failure("check", path, exit_code=1)
     assert mismatch.startswith(f"plan: the check failed: {message}")
     # No figure is derived from what does not hold together.
-    derived = check_plan(read_stored_plan(path)).figures
+    derived = check_plan(read_unverified_plan(path)).figures
     assert bool(derived) == message.startswith("certificate.")
 
 

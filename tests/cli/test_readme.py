@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.plan.plan import read_plan
+from planner.plan.plan_file import read_plan
 from tests.support.training.fixed_times import give_fixed_times
 
 ROOT = Path(__file__).parents[2]

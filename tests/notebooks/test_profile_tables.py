@@ -25,8 +25,8 @@ from analysis.profile_plots import (
     lifetimes_figure,
     modules_figure,
 )
-from planner.plan.device_memory import slot_memory
 from planner.report.plots import png_bytes
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, Provenance, StorageKind
 from tests.support.planning.figures import words_of
 from tests.support.planning.toys import (

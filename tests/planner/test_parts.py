@@ -16,12 +16,12 @@ from planner.ilp.event_slots import least_away_bytes, least_sum_bytes
 from planner.ilp.model import build
 from planner.ilp.solver import Outcome, solve_model
 from planner.ilp.variables import Goal
-from planner.plan.device_memory import planned_bytes, slot_memory
+from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import HostNeed, host_offsets, peak_need_bytes, pool_bytes
 from planner.plan.plan import Boundary, Plan
 from planner.plan.schedule import Action, ActionKind, lower
 from planner.plan.simulate import Copy, simulate, simulate_plan
-from planner.plan.verify import verify
+from planner.plan.verify import verified
 from planner.problem.gaps import Gap, candidate_gaps, default_min_size_bytes, gap_parts
 from planner.problem.problem import Problem
 from planner.search.candidate import POLICIES, Draft, Hold, OutOrder, Policy
@@ -29,6 +29,7 @@ from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import first_fault_against
 from profiles.schema.errors import BudgetError, FileError, SolverError
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy, toy_link
 
@@ -367,7 +368,7 @@ def edited(plan: Plan, **fields: Any) -> Plan:
 
 def test_a_broken_plan_is_refused() -> None:
     with pytest.raises(FileError, match="the plan is broken: slots"):
-        verify(edited(one_swap_plan(), budget_bytes=5))
+        verified(edited(one_swap_plan(), budget_bytes=5))
 
 
 def test_a_plan_fits_its_own_profile_and_no_other() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.plan.plan import Boundary, Plan, write_plan
+from planner.plan.plan import Boundary, Plan
+from planner.plan.plan_file import write_plan
 from planner.report.plan_diff import (
     Moved,
     anchors_table,

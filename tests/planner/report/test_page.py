@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from planner.plan.plan import Plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import write_plan
 from planner.plan.simulate import simulate_plan
 from planner.report.page import page_data, report_page
 from planner.report.simulated_swaps import waits_table

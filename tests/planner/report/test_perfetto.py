@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from planner.plan.host_memory import host_bytes
-from planner.plan.plan import Plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import write_plan
 from planner.report.perfetto import (
     BUDGET,
     DEVICE_WITH,

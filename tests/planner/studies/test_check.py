@@ -9,8 +9,9 @@ import pytest
 
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof
+from planner.plan.plan_file import read_unverified_plan
 from planner.solving import solve
-from planner.studies.check import Check, check_plan, check_plan_against, read_stored_plan
+from planner.studies.check import Check, check_plan, check_plan_against
 from profiles.hardware.links import link_named
 from profiles.schema.errors import FileError, SolverError
 from profiles.schema.profile import Profile, Provenance, StorageKind
@@ -32,7 +33,7 @@ def edited(folder: Path, edit: Edit, plan: Plan | None = None) -> Path:
 
 
 def checked(path: Path, profile: Profile | None = None) -> Check:
-    plan = read_stored_plan(path)
+    plan = read_unverified_plan(path)
     return check_plan(plan) if profile is None else check_plan_against(plan, profile)
 
 
@@ -171,7 +172,7 @@ def test_a_link_of_the_table_is_that_link(
     plan = solve(sandwich(), budget_bytes=105, link=link_named("pcie3-x16"))
     assert check_plan_against(plan, sandwich()).mismatches == ()
     path = edited(tmp_path, {f"link.{field}": value}, plan)
-    edited_plan = read_stored_plan(path)
+    edited_plan = read_unverified_plan(path)
     # Where the link hides the copies no figure but its own shows it.
     assert check_plan_against(edited_plan, sandwich()).mismatches == (
         f"link.{field} is {getattr(edited_plan.link, field)!r}, link pcie3-x16 has "
@@ -193,7 +194,7 @@ def test_a_solver_that_nobody_has_is_told(tmp_path: Path) -> None:
     path = edited(tmp_path, {"certificate.solver": "gurobi"})
     told = ("certificate.solver is 'gurobi', expected highs or cbc",)
     assert checked(path, sandwich()).mismatches == told
-    plan = read_stored_plan(path)
+    plan = read_unverified_plan(path)
     assert check_plan_against(plan, sandwich(), solver=SolverName.CBC).mismatches == ()
 
 

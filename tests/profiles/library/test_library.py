@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from planner.plan.plan import read_plan
+from planner.plan.plan_file import read_plan
 from profiles.library.index import ENDING, INDEX, Entry, Index, folder, profile_path, read_index
 from profiles.library.make import RECIPES, Recipe, estimated, make
 from profiles.schema.errors import FileError

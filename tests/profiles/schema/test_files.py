@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from planner.plan.plan import read_plan, write_plan
+from planner.plan.plan_file import read_plan, write_plan
 from profiles.schema.errors import FileError
 from profiles.schema.files import Content, FileRecord, format_of, read_file
 from profiles.schema.profile_file import read_profile, write_profile

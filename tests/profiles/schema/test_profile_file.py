@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from planner.plan.device_memory import slot_memory
 from profiles.schema.checks import verified
 from profiles.schema.errors import FileError
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
 from tests.support.planning.edited_files import content_of, write_json

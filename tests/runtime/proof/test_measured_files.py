@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from planner.plan.plan import Plan, read_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.measured_slots import (
     COLUMNS,

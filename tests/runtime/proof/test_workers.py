@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from planner.plan.plan import read_plan, write_plan
+from planner.plan.plan_file import read_plan, write_plan
 from planner.solving import solve
 from profiles.hooks.data_parallel import data_parallel, group_of_one
 from profiles.schema.profile import WorkloadSource

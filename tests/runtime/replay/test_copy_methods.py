@@ -13,7 +13,8 @@ import torch
 
 from planner.plan.copy_times import batches, copy_us, engine_for, lane_loads, launch_us
 from planner.plan.lanes import Direction, LaneLoad
-from planner.plan.plan import Plan, read_plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan, write_plan
 from planner.plan.schedule import Action, ActionKind, lower
 from planner.plan.simulate import simulate, simulate_plan
 from planner.solving import solve

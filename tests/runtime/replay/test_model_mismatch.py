@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from planner.plan.plan import Plan, read_plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan, write_plan
 from profiles.hooks.named_storages import describe_model
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from runtime.replay.load import LoadedPlan

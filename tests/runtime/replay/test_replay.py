@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from planner.plan.lanes import Direction
-from planner.plan.plan import Plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import write_plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.profile import WorkloadSource

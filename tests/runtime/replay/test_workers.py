@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from planner.plan.plan import Plan, write_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import write_plan
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.recorded import everything_away_plan
 from tests.worker_programs.cases import recorded_alone

@@ -8,7 +8,8 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
-from planner.plan.plan import Plan, read_plan
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
 from profiles.schema.files import FileRecord

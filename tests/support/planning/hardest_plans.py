@@ -10,7 +10,7 @@ from planner.build_plan import Solution, build_plan
 from planner.ilp.deadline import SolverName
 from planner.plan.host_memory import host_needs, host_offsets
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof, Swap
-from planner.plan.verify import derived_figures, verify
+from planner.plan.verify import derived_figures, verified
 from planner.problem.build_problem import problem_of
 from planner.problem.timed_swap import TimedSwap
 from profiles.schema.profile import Profile
@@ -54,7 +54,7 @@ def everything_away(
     )
     solution = Solution(
         chosen=problem.whole_set,
-        trips=tuple(sorted(swaps, key=lambda swap: (swap.swap_out_slot, swap.storage))),
+        swaps=tuple(sorted(swaps, key=lambda swap: (swap.swap_out_slot, swap.storage))),
         loose_bound_stall_us=0.0,
         bound_stall_us=0.0,
         bound_source=BoundSource.TRIVIAL,
@@ -71,8 +71,6 @@ def periodic(profile: Profile) -> Plan:
 
 def certified(plan: Plan) -> Plan:
     """Derives anew what a plan says of its swaps; its budget is what they need."""
-    sizes_bytes = plan.host_sizes_bytes
-    ends = (swap.host_offset_bytes + sizes_bytes[swap.storage] for swap in plan.swaps)
     figures = derived_figures(plan)
     nothing_proved = {
         "loose_bound_stall_us": 0.0,
@@ -83,13 +81,11 @@ def certified(plan: Plan) -> Plan:
     found = plan.model_copy(
         update={
             "budget_bytes": figures["peak_bytes"],
-            "host_pool_bytes": max(ends, default=0),
+            "host_pool_bytes": plan.used_host_bytes,
             "certificate": plan.certificate.model_copy(update=figures | nothing_proved),
         }
     )
-    found = Plan.model_validate_json(found.model_dump_json())
-    verify(found)
-    return found
+    return verified(Plan.model_validate_json(found.model_dump_json()))
 
 
 def with_swaps(plan: Plan, swaps: Iterable[Swap]) -> Plan:
@@ -100,7 +96,7 @@ def with_swaps(plan: Plan, swaps: Iterable[Swap]) -> Plan:
     offsets = host_offsets(found.needs)
     placed = (
         swap.model_copy(update={"host_offset_bytes": offsets[need]})
-        for swap, need in zip(in_order, found.of_trip, strict=True)
+        for swap, need in zip(in_order, found.of_swap, strict=True)
     )
     return certified(plan.model_copy(update={"swaps": tuple(placed)}))
 

@@ -7,10 +7,7 @@ of no step, or of another one.
 import json
 import random
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from planner.plan.plan import Plan
 from planner.plan.verify import structure_fault
@@ -62,16 +59,7 @@ def structure_fault_of_swaps(plan: Plan) -> bool:
 
 def _unchecked(content: Any) -> Plan:
     """The plan's records, whatever they say together."""
-    parsed: dict[str, Any] = {}
-    for name, value in content.items():
-        parsed[name] = _reader(name).validate_json(json.dumps(value))
-    return Plan.model_construct(**parsed)
-
-
-@cache
-def _reader(field: str) -> TypeAdapter[Any]:
-    kind: Any = Plan.model_fields[field].annotation
-    return TypeAdapter(kind)
+    return Plan.model_validate_json(json.dumps(content))
 
 
 def _move_slot(rng: random.Random, plan: Any) -> None:
