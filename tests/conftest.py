@@ -28,6 +28,14 @@ settings.register_profile("explore", patient, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+# What is printed is the same whatever the terminal or the runner is that the tests were started in,
+# in this process and in those that tests start.
+for variable in (
+    *("COLUMNS", "LINES", "TERMINAL_WIDTH", "FORCE_COLOR", "NO_COLOR", "PY_COLORS"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"),
+):
+    os.environ.pop(variable, None)
+
 # Threads of one op that wait for each other make small ops slow wherever cores are shared, and
 # the lanes need a core of their own.
 torch.set_num_threads(1)
