@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from profiles.hooks.addresses import touch
     from runtime.replay.load import LoadedPlan, load, load_on_first
-    from runtime.replay.profiler_ranges import Ranges
-    from runtime.replay.replay import FallbackWarning, Replay
-    from runtime.replay.statistics import StepStatistics
+    from runtime.replay.replay import Replay
+    from runtime.replay.statistics import FallbackWarning, StepStatistics
+    from runtime.replay.timeline import Ranges
     from runtime.storage.accountant import EmulatedOutOfMemoryError
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
 
 _HOMES = {
     "EmulatedOutOfMemoryError": "runtime.storage.accountant",
-    "FallbackWarning": "runtime.replay.replay",
+    "FallbackWarning": "runtime.replay.statistics",
     "LoadedPlan": "runtime.replay.load",
-    "Ranges": "runtime.replay.profiler_ranges",
+    "Ranges": "runtime.replay.timeline",
     "Replay": "runtime.replay.replay",
     "StepStatistics": "runtime.replay.statistics",
     "load": "runtime.replay.load",

@@ -104,6 +104,17 @@ def in_thread_of_step(step_thread: int) -> bool:
     return isinstance(threading.current_thread(), threading._DummyThread)
 
 
+def in_threads_of_this_step(on_address: OnAddress) -> OnAddress:
+    """Returns what hears only of addresses taken by the threads of a step that begins here."""
+    step_thread = threading.get_ident()
+
+    def heard(storage: torch.UntypedStorage, access: Access) -> None:
+        if in_thread_of_step(step_thread):
+            on_address(storage, access)
+
+    return heard
+
+
 # An interrupt may come right after it is taken; the same thread can take it again.
 _lock = threading.RLock()
 _listeners: tuple[Listening, ...] = ()

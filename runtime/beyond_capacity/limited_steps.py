@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 
 from planner.plan.lanes import Direction
-from profiles.hooks.addresses import Listening
+from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
 from profiles.hooks.reached import reached_tensors
@@ -112,7 +112,7 @@ class LimitedSteps:
         watchers: list[OpWatcher] = [times, *workspaces]
         with ExitStack() as watched:
             watch_anchors(self._workload, shapes, watched)
-            watched.enter_context(Listening(self._swap.on_address))
+            watched.enter_context(Listening(in_threads_of_this_step(self._swap.on_address)))
             watched.enter_context(Listening(trace.on_address))
             for mode in (times, *workspaces):
                 watched.enter_context(mode)

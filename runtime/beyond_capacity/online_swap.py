@@ -6,7 +6,6 @@ leave first. In a training step those are the ones that backward asks for last.
 Copies are waited for one by one. This is for finding out what a step does, not for doing it fast.
 """
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.addresses import in_thread_of_step
 from profiles.hooks.dispatch import (
     is_bookkeeping,
     is_collective,
@@ -129,14 +127,12 @@ class OnlineSwap(TorchDispatchMode):
         self._op = 0
         self._largest = Need(0, "", 0)
         self._fell_short = False
-        self._thread = threading.get_ident()
 
     def begin_step(self, owned: tuple[Owned, ...]) -> None:
         """Starts counting ops, and gets to know what lives already."""
         self._op = 0
         self._largest = Need(0, "", 0)
         self._fell_short = False
-        self._thread = threading.get_ident()
         self._addressed.clear()
         for owner in owned:
             if owner.device == self._device:
@@ -192,7 +188,7 @@ class OnlineSwap(TorchDispatchMode):
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Brings in a storage whose address is taken; see `profiles.hooks.addresses`."""
-        if storage.device == self._device and in_thread_of_step(self._thread):
+        if storage.device == self._device:
             self.hold(storage._cdata)
 
     def at_anchor(self) -> None:

@@ -12,7 +12,7 @@ from profiles.schema.files import check_writable
 if TYPE_CHECKING:
     from planner.plan.plan import Plan
     from profiles.hooks.workload import Workload
-    from runtime.replay.traced import TracedReplay
+    from runtime.replay.replay import Replay
 
 
 @dataclass
@@ -26,7 +26,7 @@ class MeasuredFiles:
 
     trace: Path | None
     slots: Path | None
-    _traced: list["TracedReplay"] = field(default_factory=list)
+    _traced: list["Replay"] = field(default_factory=list)
 
     @property
     def asked_for(self) -> bool:
@@ -49,7 +49,7 @@ class MeasuredFiles:
             if path is not None:
                 check_writable(path)
 
-    def attach(self, plan: "Plan", workload: "Workload") -> "TracedReplay":
+    def attach(self, plan: "Plan", workload: "Workload") -> "Replay":
         """Attaches a plan to a workload, to be timed from within."""
         from runtime.replay.load import LoadedPlan
 

@@ -34,7 +34,8 @@ from runtime.proof.limited_device import (
 from runtime.proof.report import ProofReport
 from runtime.proof.training import Training
 from runtime.replay.load import LoadedPlan, device_fault, first_fault
-from runtime.replay.replay import FallbackWarning, Replay
+from runtime.replay.replay import Replay
+from runtime.replay.statistics import FallbackWarning
 
 STEPS_TO_FILL = 3
 """The first step makes the optimizer's states, the second the buckets of DistributedDataParallel;

@@ -1,14 +1,8 @@
-"""What a plan's device brings along: its lanes, its host pool, and how closely it is watched.
-
-Says once that nobody has seen a replay on CUDA yet. It goes when results of a GPU are committed.
-
-`tests/runtime/replay/test_untried.py` fails as soon as `results/gpu` holds some, so that the notice
-cannot stay.
-"""
+"""What a plan's device brings along: its lanes, its host pool, and how closely it is watched."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, partial
 
@@ -23,21 +17,18 @@ from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import CudaStreams, StreamDevice, StreamLane
 from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.lane import CopyLane
-
-NOTICE = (
-    "Replay on CUDA has been written and tested without a GPU; nobody has seen it run on one yet. "
-    "'make gpu-check' checks it on yours: kernels, stream order, bit-equal training, and the "
-    "budget. Told once."
-)
-
-
-@cache
-def tell_untried() -> None:
-    """Logs the notice as a warning, the first time in a process."""
-    LOG.warning("%s", NOTICE)
-
+from runtime.lanes.timed import TimedLane
+from runtime.replay.timeline import StepTimes
 
 LOG = logging.getLogger("swapplan")
+
+NOTICE = (
+    "Replay on CUDA has been written and tested without a GPU, and has not been run on one yet. "
+    "'make gpu-check' checks it on yours: kernels, stream order, bit-equal training, and the "
+    "budget. Logged once."
+)
+"""It goes when results of a GPU are committed: `tests/runtime/replay/test_backend.py` fails as soon
+as `results/gpu` holds some."""
 
 
 class Watch(Enum):
@@ -59,8 +50,8 @@ class Backend:
         pool: The host pool.
         watch: Which steps are watched.
         budget_bytes: What the accountant enforces; None where the device itself does.
-        allocated_peak_bytes: Tells the most bytes that the device's allocator had handed out since
-            its figures were last reset; None where there is no such allocator.
+        allocated_peak_bytes: Returns the most bytes that the device's allocator had handed out
+            since its figures were last reset; None where there is no such allocator.
         streams: The device's streams; None where the lanes are none.
     """
 
@@ -73,12 +64,13 @@ class Backend:
     streams: StreamDevice | None = None
 
 
-def backend_for(plan: Plan, device: torch.device) -> Backend:
+def backend_for(plan: Plan, device: torch.device, times: StepTimes | None = None) -> Backend:
     """Makes the backend of a plan's device.
 
     Args:
         plan: The plan.
         device: Where the model is.
+        times: Keeps when each copy ran; None if nothing does.
 
     Raises:
         PlanMismatchError: There is none for it, or the device is not at hand.
@@ -86,42 +78,47 @@ def backend_for(plan: Plan, device: torch.device) -> Backend:
     """
     match plan.device.kind:
         case "cpu":
-            return _emulated(plan, device)
+            backend = _emulated(plan, device)
         case "cuda" if torch.cuda.is_available():
-            tell_untried()
-            return _cuda(plan, device)
+            _warn_untried()
+            backend = _cuda(plan, device, times)
         case kind:
             raise PlanMismatchError(
                 f"The plan is for device {kind!r}, which this machine does not have. Replay it "
                 "where it has, or record the step on 'cpu'."
             )
+    if times is None:
+        return backend
+    d2h = TimedLane(backend.d2h, Direction.D2H, times.on_copy)
+    return replace(backend, d2h=d2h, h2d=TimedLane(backend.h2d, Direction.H2D, times.on_copy))
 
 
 def _emulated(plan: Plan, device: torch.device) -> Backend:
     link = plan.link
+    rates = {Direction.D2H: link.d2h_bytes_per_us, Direction.H2D: link.h2d_bytes_per_us}
     carriers = copy_device(device).carriers() if plan.engines else {}
+
+    def lane(direction: Direction) -> EmulatedLane:
+        launch_time = partial(launch_us, link, direction)
+        carrier = carriers.get(direction)
+        return EmulatedLane(direction, rates[direction], link.latency_us, launch_time, carrier)
+
     return Backend(
-        d2h=EmulatedLane(
-            Direction.D2H,
-            link.d2h_bytes_per_us,
-            link.latency_us,
-            partial(launch_us, link, Direction.D2H),
-            carriers.get(Direction.D2H),
-        ),
-        h2d=EmulatedLane(
-            Direction.H2D,
-            link.h2d_bytes_per_us,
-            link.latency_us,
-            partial(launch_us, link, Direction.H2D),
-            carriers.get(Direction.H2D),
-        ),
+        d2h=lane(Direction.D2H),
+        h2d=lane(Direction.H2D),
         pool=HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
         budget_bytes=plan.budget_bytes,
     )
 
 
-def _cuda(plan: Plan, device: torch.device) -> Backend:
+@cache
+def _warn_untried() -> None:
+    """Logs the notice the first time in a process."""
+    LOG.warning("%s", NOTICE)
+
+
+def _cuda(plan: Plan, device: torch.device, times: StepTimes | None) -> Backend:
     at_hand = torch.cuda.get_device_name(device)
     if at_hand != plan.device.name:
         LOG.warning(
@@ -132,9 +129,10 @@ def _cuda(plan: Plan, device: torch.device) -> Backend:
         )
     carriers = copy_device(device).carriers() if plan.engines else {}
     streams = CudaStreams(device, carriers.get(Direction.D2H))
+    clock = None if times is None else times.clock
     return Backend(
-        d2h=StreamLane(streams, Direction.D2H),
-        h2d=StreamLane(streams, Direction.H2D),
+        d2h=StreamLane(streams, Direction.D2H, clock),
+        h2d=StreamLane(streams, Direction.H2D, clock),
         pool=PinnedHostPool(plan.host_pool_bytes, device),
         watch=Watch.UNTIL_REPLAYED,
         budget_bytes=None,

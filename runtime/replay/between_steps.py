@@ -1,31 +1,27 @@
 """Keeps the stretch between two steps safe, in which a plan may have storages away.
 
-There, code of anybody runs: evaluation, saving, logging. Reading an emptied storage would end the
-process, and writing one that a copy is reading would lose the write. So whoever is about to touch
-such a storage first brings all of them back.
+There, any code runs: evaluation, saving, logging. Reading an emptied storage would end the
+process, and writing one that a copy is reading would lose the write. So before such a storage is
+touched all of them are brought back.
 
-[Note: who is seen between steps] Two modes see what this thread does: one sees ops, whoever calls
-them, and one sees calls of torch's Python functions, which may reach a tensor's memory without any
-op (`numpy`, `data_ptr`, pickling). Other threads have modes of their own. Of them only calls of the
-model and its `state_dict` are seen, by hooks (`runtime.replay.replay`); so are forks, which wait
-for everything to come back. Not seen are another thread's own access to a parameter, and memory
-whose address was taken earlier. Where torch has been built for CUDA, that is an error rather than a
-crash (`runtime.storage.residency`).
+[Note: what is seen between steps] Two modes see what this thread does: one sees ops, and one sees
+calls of torch's Python functions, which may reach a tensor's memory without any op (`numpy`,
+`data_ptr`, pickling). Other threads have modes of their own. Of them only calls of the model and
+its `state_dict` are seen, by hooks (`runtime.replay.replay`), and addresses they take, by
+`AddressGuard`; so are forks, which wait for everything to come back. Not seen are another thread's
+own access to a parameter, and memory whose address was taken earlier. Where torch has been built
+for CUDA, that is an error rather than a crash (`runtime.storage.residency`).
 
 [Note: modes stay until the next step] Once everything is back the modes let all pass, but they stay
-on the stacks until the next step begins: whoever touches may be called from inside torch, which
-keeps what it knows of its stacks while it calls somebody (a compiled function does), and would be
+on the stacks until the next step begins: what touches a storage may be called from inside torch,
+which keeps what it knows of its stacks during the call (a compiled function does), and would be
 left with modes that are gone.
 
-Brings back what the plan has away before code that runs no op gets at its memory.
-
-Ops are seen by modes, in watched steps and between steps. This one hears of addresses
-(`profiles.hooks.addresses`), in every step, watched or not, as long as the replay is attached: a
-method that nobody calls costs nothing.
-
-[Note: addresses and threads] Between two steps an address may be taken in any thread. In a step
-only those that run it are heard, its own and autograd's: bringing something back for another thread
-would meet the plan's own moves of the same storage.
+[Note: addresses and threads] Code that runs no op takes the address of what it uses
+(`profiles.hooks.addresses`). Between two steps that may be in any thread. In a step only the
+threads that run it are heard, its own and autograd's: bringing something back for another thread
+would meet the plan's own moves of the same storage. This holds in every step, watched or not, as
+long as the replay is attached: a method that is never called costs nothing.
 """
 
 import os
@@ -40,7 +36,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.addresses import Listening, in_thread_of_step
+from profiles.hooks.addresses import Listening, OnAddress, in_threads_of_this_step
 from profiles.hooks.dispatch import is_bookkeeping, storages_of
 from profiles.hooks.mode_stack import (
     call_modes,
@@ -51,7 +47,6 @@ from profiles.hooks.mode_stack import (
     op_modes,
 )
 from profiles.schema.profile import Access
-from runtime.storage.accountant import Accountant
 
 _READ = (
     *("_backward_hooks", "_base", "_cdata", "_grad_fn", "_has_symbolic_sizes_strides"),
@@ -82,17 +77,17 @@ def _functions() -> Iterator[Callable[..., Any]]:
 
 
 DESCRIBING = frozenset(_functions())
-"""See the module."""
+"""Functions that say what a tensor is and never reach its memory."""
 
 
 class BoundaryGuard:
-    """Calls back before anybody touches a guarded storage."""
+    """Calls back before a guarded storage is touched."""
 
     def __init__(self, restore: Callable[[str], None]) -> None:
         """Makes a guard that is not active.
 
         Args:
-            restore: Brings everything back; told who asked. After it nothing is guarded.
+            restore: Brings everything back; called with what asked. After it nothing is guarded.
         """
         self._restore = restore
         self._guarded: frozenset[int] = frozenset()
@@ -103,7 +98,7 @@ class BoundaryGuard:
         """Begins a stretch between two steps.
 
         Args:
-            guarded: Storages that nobody may touch before they are restored, by `_cdata`.
+            guarded: Storages that must be restored before they are touched, by `_cdata`.
         """
         self._guarded = guarded
         if guarded:
@@ -125,7 +120,7 @@ class BoundaryGuard:
         """Brings everything back if anything is guarded; may be called in any thread.
 
         Args:
-            what: Who asks, for readers.
+            what: What asks, for readers.
         """
         with self._lock:
             if not self._guarded:
@@ -161,7 +156,7 @@ class BoundaryGuard:
         try:
             self._enter_modes()
         except BaseException:
-            # What nobody sees must not be away.
+            # What is touched unseen must not be away.
             self.touch("an interrupt")
             raise
 
@@ -237,7 +232,7 @@ def _touch_all() -> None:
 
 
 def _leave_all() -> None:
-    """A forked process makes no steps, so nobody else would take the modes from its stacks."""
+    """A forked process makes no steps, which would take the modes from its stacks."""
     for guard in tuple(_guards):
         guard._leave_modes()
 
@@ -246,35 +241,35 @@ os.register_at_fork(before=_touch_all, after_in_child=_leave_all)
 
 
 class AddressGuard:
-    """Hears of addresses for one replay, until `remove`."""
+    """Hears of addresses for one replay, until `remove`; see [Note: addresses and threads]."""
 
-    def __init__(self, accountant: Accountant, between_steps: BoundaryGuard) -> None:
+    def __init__(self, in_step: OnAddress, between_steps: BoundaryGuard) -> None:
         """Begins to listen.
 
         Args:
-            accountant: Knows what may not be touched during a step, and is told of it.
-            between_steps: Told of what is touched between steps.
+            in_step: Called with what the threads of a step take.
+            between_steps: Asked about what is taken between steps.
         """
-        self._accountant = accountant
+        self._in_step = in_step
         self._between_steps = between_steps
-        self._step_thread: int | None = None
+        self._in_this_step: OnAddress | None = None
         self._listening = Listening(self._on_address)
 
     def begin_step(self) -> None:
         """What this thread does from now on is a step."""
-        self._step_thread = threading.get_ident()
+        self._in_this_step = in_threads_of_this_step(self._in_step)
 
     def end_step(self) -> None:
         """The step has ended; may be repeated."""
-        self._step_thread = None
+        self._in_this_step = None
 
     def remove(self) -> None:
         """Ends it."""
         self._listening.remove()
 
     def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
-        step_thread = self._step_thread
-        if step_thread is None:
+        in_this_step = self._in_this_step
+        if in_this_step is None:
             self._between_steps.look_at(storage)
-        elif in_thread_of_step(step_thread):
-            self._accountant.see_address(storage, writes=access is Access.WRITE)
+        else:
+            in_this_step(storage, access)

@@ -1,74 +1,54 @@
 """Moves the storages of one model as a plan says: one action at a time, and at the step's ends.
 
 What moves when is the schedule's business, and what to do if it fails is the replay's. Here is
-known which storage a plan means, where each is, and which trips are not made this time.
+known where each storage is, and which swaps are not made this time.
 """
 
+from dataclasses import replace
 from itertools import count
 
 import torch
 
-from planner.plan.plan import Plan, Swap
+from planner.plan.plan import Swap
 from planner.plan.schedule import Action, ActionKind
-from profiles.schema.link import CopyMethod
-from profiles.schema.profile import StorageKind
-from runtime.host.host_pool import HostPool
+from runtime.host.host_pool import HostPool, HostStretch
 from runtime.replay.backend import Backend
-from runtime.replay.cyclic_swaps import CyclicSwap, CyclicSwaps
 from runtime.replay.first_step import FirstStep
 from runtime.replay.lent_memory import LentMemory
-from runtime.replay.lookup import lookups, storage_of, write_counts
+from runtime.replay.lookup import storage_of
 from runtime.replay.statistics import StepStatistics
+from runtime.replay.swap_index import SwapIndex
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 from runtime.storage.write_marks import LostWriteError, WriteMarks
+
+_UNLIKE_ANY = count(-1, -1)
+"""Versions that no tensor has."""
 
 
 class SwapExecutor:
     """The storages that a plan moves, and where they are.
 
     Attributes:
-        d2h: The lane to the host.
-        h2d: The lane back.
+        backend: The device's lanes and host pool, and what else it brings along.
         tracked: Records of those that the plan has moved, by id. Between steps: of those that are
-            not resident, or have a host copy that a later trip relies on.
+            not resident, or have a host copy that a later swap relies on.
         left_out: Whether this step began with a storage resident that the plan has on its way back
-            then, so that the rest of that trip is not made.
+            then, so that the rest of that swap is not made.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        backend: Backend,
-        accountant: Accountant,
-        marks: WriteMarks,
+        self, index: SwapIndex, backend: Backend, accountant: Accountant, marks: WriteMarks
     ) -> None:
-        self.d2h, self.h2d = backend.d2h, backend.h2d
+        self.backend = backend
         self.tracked: dict[int, TrackedStorage] = {}
         self.left_out = False
-        self._plan = plan
-        self._pool = backend.pool
+        self._index = index
         self._accountant = accountant
         self._marks = marks
-        self._sizes = {storage.id: storage.size_bytes for storage in plan.storages}
-        self._offsets = {(s.storage, s.swap_out_slot): s.host_offset_bytes for s in plan.swaps}
-        self._engines = plan.engines
-        self._host_sizes = plan.host_sizes_bytes
-        self._moved = frozenset(swap.storage for swap in plan.swaps)
-        self._lookups = lookups(plan, model, optimizer)
-        self._write_counts = write_counts(plan, model, optimizer)
-        self._across = CyclicSwaps(plan)
-        self._lasting = frozenset(
-            storage_id
-            for storage_id in self._lookups
-            if plan.storage(storage_id).kind in (StorageKind.OPTIMIZER_STATE, StorageKind.BUFFER)
-        ) | {trip.swap.storage for trip in self._across.wrapping}
+        self._lent = LentMemory(index)
+        # Of each kept host copy, how often its storage had been written by then.
         self._versions: dict[int, int] = {}
-        self._unlike_any = count(-1, -1)
-        self._lent = LentMemory(plan, self._lookups)
-        self._sent_to: dict[int, int] = {}
         self._skipped: set[int] = set()
         self._ids: dict[int, int] = {}
         self._now = StepStatistics(step=0)
@@ -90,36 +70,34 @@ class SwapExecutor:
         return self._lent.why_no_room
 
     def away(self) -> frozenset[int]:
-        """Returns those that nobody may touch before they are back, by `_cdata`."""
+        """Returns those that must not be touched before they are back, by `_cdata`."""
         return frozenset(
             tracked.cdata
             for tracked in self.tracked.values()
             if tracked.residency is not Residency.RESIDENT
         )
 
-    def missing(self) -> frozenset[int]:
-        """Returns the ids of storages that the plan finds when a step begins, and that are not."""
-        return frozenset(i for i in self._lasting if storage_of(self._lookups[i]()) is None)
-
     def are_held(self) -> bool:
         """Whether the model and optimizer still hold what they held when the last step ended."""
+        lookups = self._index.lookups
         replaced = [
             storage_id
             for storage_id, tracked in self.tracked.items()
-            if not tracked.is_held_as(storage_of(self._lookups[storage_id]()))
+            if not tracked.is_held_as(storage_of(lookups[storage_id]()))
         ]
         return not replaced
 
     def enter(self) -> None:
         """Brings every storage where the plan has it when a step begins.
 
-        See [Note: entering the steady state] in `runtime.replay.cyclic_swaps`.
+        See [Note: entering the steady state] in `runtime.replay.swap_index`.
 
         Raises:
             UnmovableError: One is not as the plan expects.
         """
-        for trip in self._across.wrapping:
-            self._enter(trip)
+        self._index.check_parameters()
+        for swap in self._index.wrapping:
+            self._enter(swap)
         self.flush()
 
     def take_over(self, first: FirstStep) -> None:
@@ -134,30 +112,31 @@ class SwapExecutor:
             UnmovableError: A storage is not as the plan expects.
         """
         first.make_room()
-        for trip in self._across.wrapping:
-            storage = storage_of(self._lookups[trip.swap.storage]())
-            if storage is not None and trip.residency is not Residency.RETURNING:
+        for swap in self._index.wrapping:
+            storage = storage_of(self._index.lookups[swap.storage]())
+            returns = self._index.storages[swap.storage].at_boundary is Residency.RETURNING
+            if storage is not None and not returns:
                 first.hand_over(storage)
-                self._enter(trip)
+                self._enter(swap)
         self.flush()
         first.close()
 
     def flush(self) -> None:
         """Sends off pending batches; see [Note: pending batch] in `runtime.lanes.lane`."""
-        self.d2h.flush()
-        self.h2d.flush()
+        self.backend.d2h.flush()
+        self.backend.h2d.flush()
 
     def settle(self) -> None:
         """Leaves every storage where the plan has it when a step ends."""
         for storage_id, tracked in tuple(self.tracked.items()):
-            lasts = storage_id in self._lookups
-            if not lasts or tracked.residency is not self._across.residency(storage_id):
-                tracked.restore(self.h2d)
+            storage = self._index.storages[storage_id]
+            if storage.lookup is None or tracked.residency is not storage.at_boundary:
+                tracked.restore(self.backend.h2d)
             if tracked.residency is Residency.RESIDENT and not tracked.has_copy:
                 del self.tracked[storage_id]
 
     def restore(self) -> None:
-        """Brings every storage back, whatever was going on; no budget holds until the step ends.
+        """Brings every storage back, whatever was going on; no budget may be enforced meanwhile.
 
         An interrupt may end it at any point. It may then be called again.
 
@@ -166,12 +145,11 @@ class SwapExecutor:
                 so, and may be asked for again.
             CopyFailedError: Some could not be copied back; as before.
         """
-        self._accountant.lift()
         self.flush()
         faults: list[BaseException] = []
         for tracked in tuple(self.tracked.values()):
             try:
-                tracked.restore(self.h2d)
+                tracked.restore(self.backend.h2d)
             except BaseException as error:
                 # The others come back all the same.
                 faults.append(error)
@@ -188,29 +166,29 @@ class SwapExecutor:
 
     def close(self) -> None:
         """Ends the lanes, and lets go of the host pool; everything must be back."""
-        self.d2h.close()
-        self.h2d.close()
-        self._pool = HostPool(0)
+        self.backend.d2h.close()
+        self.backend.h2d.close()
+        self.backend = replace(self.backend, pool=HostPool(0))
 
     def check_shown(self, key: str, storage_id: int, storage: torch.UntypedStorage | None) -> None:
-        """Gets to know the storage that an anchor shows.
+        """Checks that an anchor shows the planned storage, and begins its record if it moves.
 
         Raises:
             UnmovableError: It is not the planned one.
         """
-        name_of = self._plan.storage
+        planned = self._index.storages[storage_id]
         if storage is None:
-            raise UnmovableError(f"{key} shows nothing, planned {name_of(storage_id).name!r}")
+            raise UnmovableError(f"{key} shows nothing, planned {planned.name!r}")
         tracked = self.tracked.get(storage_id)
         if tracked is not None:
             if not tracked.is_held_as(storage):
-                raise UnmovableError(f"{key} shows another storage than {name_of(storage_id).name}")
+                raise UnmovableError(f"{key} shows another storage than {planned.name}")
             return
-        if storage.nbytes() != self._sizes[storage_id]:
+        if storage.nbytes() != planned.size_bytes:
             raise UnmovableError(
-                f"{key} shows {storage.nbytes()} bytes, planned {self._sizes[storage_id]}"
+                f"{key} shows {storage.nbytes()} bytes, planned {planned.size_bytes}"
             )
-        if storage_id in self._moved:
+        if storage_id in self._index.moved:
             self._track(storage_id, storage)
 
     def act(self, action: Action, slot: int) -> None:
@@ -219,107 +197,109 @@ class SwapExecutor:
         Raises:
             UnmovableError: The storage is not as the plan expects.
         """
-        clean = self._across.clean_swap_from(action, slot)
-        begins = action.kind is ActionKind.SWAP_OUT or clean is not None
-        if action.storage in self._skipped and not begins:
-            return
-        match action.kind:
-            case ActionKind.SWAP_OUT:
-                self._swap_out(action.storage, slot)
-            case ActionKind.RELEASE if clean is not None:
-                self._begin_clean_swap(clean)
-            case ActionKind.RELEASE:
-                self._release(self.tracked[action.storage], action.storage)
-            case ActionKind.SWAP_IN:
-                self._swap_in(self.tracked[action.storage], action.storage)
-            case ActionKind.AWAIT:
-                self._arrive(action.storage, slot)
+        storage_id = action.storage
+        swap = self._index.swap_from(action, slot)
+        if swap is not None:
+            self._begin_swap(swap)
+        elif storage_id not in self._skipped:
+            tracked = self.tracked[storage_id]
+            match action.kind:
+                case ActionKind.RELEASE:
+                    self._release(storage_id, tracked)
+                case ActionKind.SWAP_IN:
+                    self._swap_in(storage_id, tracked)
+                case ActionKind.AWAIT:
+                    self._arrive(storage_id, tracked, slot)
 
-    def _enter(self, trip: CyclicSwap) -> None:
-        tracked = self._known(trip.swap.storage)
-        if tracked is None or tracked.residency is trip.residency:
-            return
-        if trip.residency is Residency.RETURNING:
-            self._skipped.add(trip.swap.storage)
-            self.left_out = True
-            return
-        self._send(tracked, trip.swap.storage, trip.swap.host_offset_bytes)
-        if trip.residency is Residency.AWAY:
-            tracked.release()
-
-    def _swap_out(self, storage_id: int, slot: int) -> None:
-        tracked = self._known(storage_id)
-        if tracked is not None:
-            self._send(tracked, storage_id, self._offsets[storage_id, slot])
-
-    def _begin_clean_swap(self, trip: Swap) -> None:
-        """See [Note: clean trips] in `runtime.replay.cyclic_swaps`."""
-        tracked = self._known(trip.storage)
+    def _begin_swap(self, swap: Swap) -> None:
+        """Issues the copy to the host; see [Note: clean swaps] in `runtime.replay.swap_index`."""
+        tracked = self._known(swap.storage)
         if tracked is None:
             return
-        if tracked.has_copy and not self._was_written(tracked, trip.storage):
+        if swap.clean and tracked.has_copy and not self._was_written(swap.storage, tracked):
             tracked.drop()
-        else:
-            self._send(tracked, trip.storage, trip.host_offset_bytes)
+            return
+        self._send(swap.storage, tracked, self._host_of(swap))
+        if swap.clean:
             self._now.stall_us += tracked.release()
 
-    def _release(self, tracked: TrackedStorage, storage_id: int) -> None:
+    def _enter(self, swap: Swap) -> None:
+        tracked = self._known(swap.storage)
+        at_boundary = self._index.storages[swap.storage].at_boundary
+        if tracked is None or tracked.residency is at_boundary:
+            return
+        if at_boundary is Residency.RETURNING:
+            self._skipped.add(swap.storage)
+            self.left_out = True
+            return
+        self._send(swap.storage, tracked, self._host_of(swap))
+        if at_boundary is Residency.AWAY:
+            tracked.release()
+
+    def _release(self, storage_id: int, tracked: TrackedStorage) -> None:
         """Gives the device bytes back; copies once more what was written under the first copy."""
-        leaving = tracked.residency is Residency.LEAVING
+        leaving, host = tracked.residency is Residency.LEAVING, tracked.host
         if leaving and self._marks.shows_write(storage_id, tracked.storage):
-            tracked.restore(self.h2d)
-            self._send(tracked, storage_id, self._sent_to[storage_id])
+            assert host is not None
+            tracked.restore(self.backend.h2d)
+            self._send(storage_id, tracked, host)
         self._now.stall_us += tracked.release()
 
-    def _was_written(self, tracked: TrackedStorage, storage_id: int) -> bool:
+    def _was_written(self, storage_id: int, tracked: TrackedStorage) -> bool:
         """Whether a storage may have been written since its host copy was kept."""
         return self._version(storage_id) != self._versions[storage_id] or self._marks.shows_write(
             storage_id, tracked.storage
         )
 
-    def _swap_in(self, tracked: TrackedStorage, storage_id: int) -> None:
-        tracked.swap_in(self.h2d)
+    def _swap_in(self, storage_id: int, tracked: TrackedStorage) -> None:
+        tracked.swap_in(self.backend.h2d)
         self._marks.put_on(storage_id, tracked.storage)
-        self._now.h2d_bytes += self._host_sizes[storage_id]
-        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
+        self._now.h2d_bytes += self._index.storages[storage_id].host_bytes
+        self._note_host(tracked)
 
-    def _arrive(self, storage_id: int, slot: int) -> None:
-        tracked = self.tracked[storage_id]
+    def _arrive(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         written = self._marks.shows_write(storage_id, tracked.storage)
         self._now.stall_us += tracked.arrive()
         if written:
-            raise LostWriteError(self._plan.storage(storage_id).name)
-        if self._across.needs_copy_after(storage_id, slot):
+            raise LostWriteError(self._index.storages[storage_id].name)
+        if self._index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()
             self._versions[storage_id] = self._version(storage_id)
         else:
             tracked.forget_copy()
 
-    def _send(self, tracked: TrackedStorage, storage_id: int, offset_bytes: int) -> None:
-        size_bytes = self._host_sizes[storage_id]
-        engine = self._engines.get(storage_id, CopyMethod.DMA)
-        tracked.swap_out(self.d2h, self._pool.stretch(offset_bytes, size_bytes), engine)
+    def _host_of(self, swap: Swap) -> HostStretch:
+        size_bytes = self._index.storages[swap.storage].host_bytes
+        return self.backend.pool.stretch(swap.host_offset_bytes, size_bytes)
+
+    def _send(self, storage_id: int, tracked: TrackedStorage, host: HostStretch) -> None:
+        tracked.swap_out(self.backend.d2h, host, self._index.storages[storage_id].method)
         self._marks.put_on(storage_id, tracked.storage)
-        self._sent_to[storage_id] = offset_bytes
-        self._now.d2h_bytes += size_bytes
-        self._now.host_peak_bytes = max(self._now.host_peak_bytes, tracked.host_end_bytes)
+        self._now.d2h_bytes += host.size_bytes
+        self._note_host(tracked)
+
+    def _note_host(self, tracked: TrackedStorage) -> None:
+        host = tracked.host
+        assert host is not None
+        end_bytes = host.offset_bytes + host.size_bytes
+        self._now.host_peak_bytes = max(self._now.host_peak_bytes, end_bytes)
 
     def _version(self, storage_id: int) -> int:
         """Counts writes of an owned storage that autograd sees, whether the step is watched or not.
 
         Those of an activation are autograd's own business: writing a saved tensor is an error.
         """
-        count = self._write_counts.get(storage_id)
-        if count is None:
+        storage = self._index.storages[storage_id]
+        if storage.lookup is None or storage.count_writes is None:
             return 0
-        tensor = self._lookups[storage_id]()
+        tensor = storage.lookup()
         if tensor is not None and tensor.is_inference() and not self._accountant.watching:
-            # It has no such count. Only who looks at every op can tell that it was not written.
-            return next(self._unlike_any)
-        return count()
+            # It has no such count. Only what looks at every op can say that it was not written.
+            return next(_UNLIKE_ANY)
+        return storage.count_writes()
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
-        """Returns the record of a storage whose trip begins; None, and no trip, if it has none."""
+        """Returns the record of a storage whose swap begins; None, and no swap, if it has none."""
         tracked = self.tracked.get(storage_id) or self._find(storage_id)
         if tracked is not None and self._lent.keeps(storage_id, tracked):
             tracked = None
@@ -331,15 +311,14 @@ class SwapExecutor:
         return tracked
 
     def _find(self, storage_id: int) -> TrackedStorage | None:
-        """Looks up an owned storage. One that does not exist yet makes no trip: it needs none."""
-        lookup = self._lookups.get(storage_id)
-        storage = None if lookup is None else storage_of(lookup())
+        """Looks up an owned storage. One that does not exist yet is not swapped: it need not be."""
+        planned = self._index.storages[storage_id]
+        storage = None if planned.lookup is None else storage_of(planned.lookup())
         if storage is None:
             return None
-        if storage.nbytes() != self._sizes[storage_id]:
+        if storage.nbytes() != planned.size_bytes:
             raise UnmovableError(
-                f"{self._plan.storage(storage_id).name} has {storage.nbytes()} bytes, planned "
-                f"{self._sizes[storage_id]}"
+                f"{planned.name} has {storage.nbytes()} bytes, planned {planned.size_bytes}"
             )
         return self._track(storage_id, storage)
 
@@ -347,12 +326,12 @@ class SwapExecutor:
         """Begins the record of a storage.
 
         Raises:
-            UnmovableError: It has one, under another name: two trips of one storage would meet.
+            UnmovableError: It has one, under another name: two swaps of one storage would meet.
         """
         other_id = self._ids.get(storage._cdata)
         other = None if other_id is None else self.tracked.get(other_id)
         if other_id is not None and other is not None and other.is_held_as(storage):
-            one, two = self._plan.storage(storage_id).name, self._plan.storage(other_id).name
+            one, two = self._index.storages[storage_id].name, self._index.storages[other_id].name
             raise UnmovableError(f"{one} and {two} are one storage here, planned two")
         self._ids[storage._cdata] = storage_id
         tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant)
@@ -362,11 +341,9 @@ class SwapExecutor:
 def _most_urgent(faults: list[BaseException]) -> BaseException:
     """Returns which of several faults is raised: an interrupt before any other, else the first."""
     urgent = next((f for f in faults if not isinstance(f, Exception)), faults[0])
-    for fault in faults:
-        if isinstance(fault, torch.OutOfMemoryError):
-            urgent.add_note(
-                "swapplan: not all that the plan had away fits on the device at once; part of it "
-                "is still in host memory. Free device memory and close the replay again."
-            )
-            break
+    if [fault for fault in faults if isinstance(fault, torch.OutOfMemoryError)]:
+        urgent.add_note(
+            "swapplan: not all that the plan had away fits on the device at once; part of it "
+            "is still in host memory. Free device memory and close the replay again."
+        )
     return urgent

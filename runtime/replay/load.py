@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -16,15 +15,12 @@ from profiles.schema.errors import FileError, PlanMismatchError
 from profiles.schema.model_description import ModelDescription, first_difference
 from profiles.schema.profile import CPU, CUDA
 from runtime.replay.lookup import unheld_name
-from runtime.replay.profiler_ranges import Ranges
 from runtime.replay.replay import Replay
-from runtime.replay.traced import TracedReplay
+from runtime.replay.timeline import Ranges
 from runtime.replay.workers import workers_of
 
 COMPILED = "_orig_mod."
 """What torch.compile puts before every name."""
-
-AnyReplay = TypeVar("AnyReplay", bound=Replay)
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class LoadedPlan:
             PlanMismatchError: The plan was made for another model, optimizer or device.
             WorkloadError: What is given is no model or no optimizer.
         """
-        return self._attach(Replay, model, optimizer, ranges)
+        return self._attach(model, optimizer, ranges, traced=False)
 
     def attach_traced(
         self,
@@ -69,30 +65,30 @@ class LoadedPlan:
         optimizer: torch.optim.Optimizer,
         *,
         ranges: Ranges = Ranges.TORCH_PROFILER,
-    ) -> TracedReplay:
-        """Does what `attach` does, for a replay that times its own steps.
+    ) -> Replay:
+        """Does what `attach` does, for a replay that times its own steps; see `Replay.timelines`.
 
         Raises:
             PlanMismatchError, WorkloadError: As `attach`.
         """
-        return self._attach(TracedReplay, model, optimizer, ranges)
+        return self._attach(model, optimizer, ranges, traced=True)
 
     def _attach(
         self,
-        kind: type[AnyReplay],
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         ranges: Ranges,
-    ) -> AnyReplay:
+        *,
+        traced: bool,
+    ) -> Replay:
         bare_module(model)
         optimizer = bare_optimizer(optimizer)
         workers = workers_of(model)
         fault = first_fault(self.plan, model, optimizer)
-        if workers is not None:
-            return kind(workers.agree(self.plan, fault), model, optimizer, workers, ranges)
-        if fault is not None:
+        if fault is not None and workers is None:
             raise PlanMismatchError(fault)
-        return kind(self.plan, model, optimizer, None, ranges)
+        plan = self.plan if workers is None else workers.agree(self.plan, fault)
+        return Replay(plan, model, optimizer, workers, ranges, traced=traced)
 
 
 def load(path: Path | str) -> LoadedPlan:

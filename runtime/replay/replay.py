@@ -6,106 +6,50 @@ bytes. If not, the step falls back: every storage comes back, and the rest of th
 resident, with numbers as right as ever and memory as large as ever.
 """
 
-import logging
 import time
-import warnings
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from planner.plan.plan import Plan
-from planner.plan.schedule import Action, Schedule, lower
-from profiles.hooks.anchors import AnchorHooks, Reported, is_update
+from planner.plan.simulate import Timeline
+from profiles.hooks.anchors import AnchorHooks, OwnHook, Reported
 from profiles.hooks.mode_stack import insist, keep_in_view
 from profiles.hooks.named_storages import owned_storages
 from profiles.recording.recorded_profile import device_of
-from runtime.host.host_pool import HostPool
-from runtime.lanes.timed import NS_PER_US
+from profiles.schema.profile import CUDA, Access
+from runtime.lanes.timed import NS_PER_US, EventClock, HostClock, MarkClock
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
-from runtime.replay.ears import AttachedHooks
 from runtime.replay.executor import SwapExecutor
-from runtime.replay.failed_backward import let_go_of_failed_backward
-from runtime.replay.first_step import FirstStep
+from runtime.replay.first_step import FirstStep, FirstSteps
 from runtime.replay.lookup import storage_of
 from runtime.replay.op_guard import GuardedOps, OpGuard
-from runtime.replay.profiler_ranges import Act, ActionRanges, Ranges
-from runtime.replay.running_step import RunningStep
-from runtime.replay.statistics import StepStatistics, summary_line
+from runtime.replay.running_step import Course, RunningStep, let_go_of_failed_backward
+from runtime.replay.statistics import History, OnStep, StepStatistics
+from runtime.replay.swap_index import SwapIndex
+from runtime.replay.timeline import Ranges, StepTimes, Tracing
 from runtime.replay.workers import Workers
 from runtime.storage.accountant import Accountant
-from runtime.storage.memory_curve import MemoryCurve
 from runtime.storage.residency import TrackedStorage, UnmovableError
 from runtime.storage.write_marks import WriteMarks
-
-
-class HeardSlots:
-    """The slots of a plan whose anchors are reported.
-
-    [Note: updates that nobody planned for] Finding updates costs time for each op, so they are
-    reported only if the plan has an action at one of them; if not, their slots are passed over.
-    And the first step may reach parameters more often than the recorded one: `foreach` optimizers
-    update all of them at once, but some make their states one by one. An update that is not the
-    next of the plan tells nothing of the step's course, then.
-
-    Attributes:
-        reported: Which anchors have to be reported.
-    """
-
-    def __init__(self, plan: Plan, schedule: Schedule) -> None:
-        self._anchors = tuple(slot.anchor for slot in plan.slots)
-        acts = any(is_update(key) and row for key, row in zip(self._anchors, schedule, strict=True))
-        self.reported = Reported.EVERYTHING if acts else Reported.ALL_BUT_UPDATES
-
-    def is_extra(self, key: str, slot: int) -> bool:
-        """Whether an anchor is an update, but not the one that opens a slot."""
-        return is_update(key) and self._anchors[slot : slot + 1] != (key,)
-
-    def after(self, slot: int) -> int:
-        """Returns the slot whose anchor is heard next."""
-        slot += 1
-        if self.reported is Reported.ALL_BUT_UPDATES:
-            while slot < len(self._anchors) and is_update(self._anchors[slot]):
-                slot += 1
-        return slot
-
-
-KEPT_STEPS = 1024
-
-MOST_STEPS_WITHOUT_UPDATE = 8
-"""A loss scaler may skip the first updates while it finds its scale. Steps that go on without one
-are not the steps of the plan, and following it says so."""
-
-LOG = logging.getLogger("swapplan")
-
-OnStep = Callable[[StepStatistics], None]
-
-
-class FallbackWarning(RuntimeWarning):
-    """A step did not run as planned and was run resident; told once for each replay."""
 
 
 class Replay:
     """A plan attached to a model. Use it as a context manager, or call `close`.
 
-    Between steps parameters, buffers and optimizer states may be on the host. Whoever touches one
-    of them there, to evaluate, save, load or log, first brings all of them back, and the next step
-    sends them away again (see `runtime.replay.between_steps` for who is seen). Once the replay is
-    closed everything is resident. Inside a step, `state_dict()` brings everything back first.
+    Between steps parameters, buffers and optimizer states may be on the host. Code that touches one
+    of them there, to evaluate, save, load or log, first has all of them brought back, and the next
+    step sends them away again (see `runtime.replay.between_steps` for what is seen). Once the
+    replay is closed everything is resident. Inside a step, `state_dict()` brings everything back
+    first.
 
     An interrupt may come at any point: whatever it leaves unfinished is brought to an end by what
     comes next, be it the end of the step, the next step or `close`.
-
-    Attributes:
-        steps: Statistics of the last steps, in order; at most `KEPT_STEPS`.
-        fallbacks: How many steps fell back to resident, of all.
-        boundary_restores: How many times everything was brought back between two steps.
     """
 
     def __init__(
@@ -115,55 +59,47 @@ class Replay:
         optimizer: torch.optim.Optimizer,
         workers: Workers | None = None,
         ranges: Ranges = Ranges.TORCH_PROFILER,
+        *,
+        traced: bool = False,
     ) -> None:
-        self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
-        self.fallbacks = 0
-        self.boundary_restores = 0
-        self._plan = plan
-        self._schedule = lower(plan)
-        self._workers = workers
-        self._model = model
-        self._optimizer = optimizer
-        self._parameters = dict(model.named_parameters())
-        self._ranges = ActionRanges(ranges, plan)
-        self._do: Act = self._act
         device = device_of(model)
-        self._backend = backend_for(plan, device)
-        self._accountant = Accountant(device, self._backend.budget_bytes)
+        self._plan = plan
+        self._history = History(plan)
+        self._workers = workers
+        clock: MarkClock = EventClock() if device.type == CUDA else HostClock()
+        self._tracing = Tracing(plan, ranges, StepTimes(clock) if traced else None)
+        backend = backend_for(plan, device, self._tracing.times)
+        index = SwapIndex(plan, model, optimizer)
+        self._owned = partial(owned_storages, model, optimizer)
+        self._accountant = Accountant(device, backend.budget_bytes)
         self._accountant.when_forbidden_use(self._on_miss)
         self._accountant.when_no_room(self._on_no_room)
-        self._heard = HeardSlots(plan, self._schedule)
-        self._op_guard = OpGuard(self._accountant.guarded)
-        self._moves = SwapExecutor(
-            plan, model, optimizer, self._backend, self._accountant, WriteMarks(device)
-        )
+        self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device))
+        self._course = Course(plan)
+        self._first_steps = FirstSteps(index, partial(self._make_first_step, device))
         self._guard = BoundaryGuard(self._restore_between_steps)
-        self._addresses = AddressGuard(self._accountant, self._guard)
-        # What a real device needs beyond storages is planned for and not counted.
-        self._counts_as_planned = self._backend.budget_bytes is not None
-        self._curve = MemoryCurve(plan)
-        self._first: FirstStep | None = None
-        self._never_made: frozenset[int] = frozenset()
-        self._steps_without_update = 0
-        self._slot = 0
-        self._begun = range(0)
-        self._step_count = 0
-        self._now: StepStatistics | None = None
-        self._on_step: OnStep | None = None
-        self._told = False
-        self._passed = False
-        self._restores_told = 0
-        self._closed = False
-        self._unfinished: weakref.ref[RunningStep] | None = None
-        self._ears = AttachedHooks(self)
+        self._step: RunningStep | None = None
+        self._attached = AttachedHooks(self, self._guard, OpGuard(self._accountant.guarded))
         try:
-            self._ears.listen(model, optimizer)
-            self._hooks = AnchorHooks(model, optimizer, self._ears, self._heard.reported)
-            self._hooks.relieve(self._op_guard)
+            self._attached.attach(model, optimizer, self._course.reported)
         except BaseException:
-            self._ears.close()
-            self._addresses.remove()
+            self._attached.close()
             raise
+
+    @property
+    def steps(self) -> deque[StepStatistics]:
+        """Statistics of the last steps, in order; at most `KEPT_STEPS`."""
+        return self._history.steps
+
+    @property
+    def fallbacks(self) -> int:
+        """How many steps fell back to resident, of all."""
+        return self._history.fallbacks
+
+    @property
+    def boundary_restores(self) -> int:
+        """How many times everything was brought back between two steps."""
+        return self._history.boundary_restores
 
     def step(self) -> AbstractContextManager[StepStatistics]:
         """Replays the plan around the training step run inside.
@@ -180,7 +116,7 @@ class Replay:
         Raises:
             EmulatedOutOfMemoryError: The step needs more device memory than the budget.
         """
-        if self._backend.watch is Watch.UNTIL_REPLAYED:
+        if self._executor.backend.watch is Watch.UNTIL_REPLAYED:
             return self.unwatched_step()
         return self._watched_step()
 
@@ -189,12 +125,12 @@ class Replay:
 
         [Note: unwatched steps] Counting memory takes several times as long as looking whether an
         op touches what is away. So a step goes uncounted only if the one before made all the
-        plan's trips to the end, and the first such step was watched; otherwise this one is
+        plan's swaps to the end, and the first such step was watched; otherwise this one is
         watched, too. Its ops are looked at all the same; see [Note: guarded steps] in
         `runtime.replay.op_guard` for what is seen.
         """
-        if self._passed:
-            return self._step(GuardedOps(self._op_guard))
+        if self._history.vouches:
+            return self._statement(GuardedOps(self._attached.op_guard))
         return self._watched_step()
 
     def unguarded_step(self) -> AbstractContextManager[StepStatistics]:
@@ -211,8 +147,8 @@ class Replay:
           and so does writing through `.data` one whose host copy is kept. On the emulated device
           such a write is found later (see `runtime.storage.write_marks`).
         """
-        if self._passed:
-            return self._step(nullcontext())
+        if self._history.vouches:
+            return self._statement(nullcontext())
         return self._watched_step()
 
     def unguarded(self) -> AbstractContextManager[None]:
@@ -234,13 +170,19 @@ class Replay:
         It runs when the step has ended. That another worker fell back is not known by then (see
         `StepStatistics.fallback`). What it raises ends the training.
         """
-        self._on_step = callback
+        self._history.on_step = callback
 
     def summary(self) -> str:
         """Says in one line what was replayed so far; every figure is measured."""
-        return summary_line(
-            self._plan, self.steps, step_count=self._step_count, fallbacks=self.fallbacks
-        )
+        return self._history.summary()
+
+    def timelines(self) -> tuple[Timeline, ...]:
+        """Returns the last replayed steps as they were measured, in order, if they are traced.
+
+        Blocks until their copies have ended.
+        """
+        times = self._tracing.times
+        return () if times is None else times.timelines(len(self._plan.slots))
 
     def close(self) -> None:
         """Brings everything back, removes all hooks, ends the lanes and frees the host pool.
@@ -251,20 +193,16 @@ class Replay:
         insist(self._close)
 
     def _close(self) -> None:
-        if self._now is not None and self._now.fallback is None:
-            self._now.fallback = "the replay was closed inside the step"
+        if self._step is not None and not self._step.is_over:
+            now = self._step.statistics
+            now.fallback = now.fallback or "the replay was closed inside the step"
         self._recover()
-        self._hooks.close()
-        self._addresses.remove()
-        self._ears.close()
-        self._moves.close()
-        self._backend = replace(self._backend, pool=HostPool(0))
+        self._attached.close()
+        self._executor.close()
         if self._workers is not None:
-            self._count_fallback_on(self._workers.close())
+            self._history.count_fallback_on(self._workers.close())
             self._workers = None
-        if not self._closed:
-            self._closed = True
-            LOG.info("%s", self.summary())
+        self._history.close()
 
     def __enter__(self) -> Self:
         return self
@@ -279,77 +217,87 @@ class Replay:
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Does what the schedule says for the next anchor; see `profiles.hooks.anchors`."""
-        assert self._now is not None
-        if self._now.fallback is not None:
+        step, course, times = self._step, self._course, self._tracing.times
+        arrived = None if times is None else times.clock.mark()
+        assert step is not None
+        if step.statistics.fallback is not None:
             return
-        if self._accountant.watching:
-            if self._backend.streams is not None:
-                # A watched step goes first, and the others take the same course.
-                self._backend.streams.see_stream()
-            if self._first is not None:
-                self._first.on_anchor(key)
+        watching = self._accountant.watching
+        if watching:
+            if self._is_passed_over(key):
                 return
-            if self._heard.is_extra(key, self._slot):
-                return
-        self._compare_memory()
+            self._compare_memory(step)
+        slot = course.slot
         try:
-            self._check_anchor(key, shown)
-            actions = self._schedule[self._slot]
+            shows = course.check(key)
+            if shows is not None:
+                self._executor.check_shown(key, shows, storage_of(shown))
+            actions = course.schedule[slot]
             for action in actions:
-                self._do(action)
+                step.act(action, slot)
             if actions:
-                self._moves.flush()
+                self._executor.flush()
         except UnmovableError as error:
             self._fall_back(str(error))
         except torch.OutOfMemoryError:
             if not self._on_no_room():
                 raise
-        self._open_slot(shown)
-
-    def _open_slot(self, shown: torch.Tensor | None) -> None:
-        """Goes on to the slot whose anchor has been reached."""
-        self._begun = range(self._slot, self._heard.after(self._slot))
-        self._slot = self._begun.stop
-        if self._accountant.watching:
+        course.go_on()
+        if watching:
             storage = storage_of(shown)
             if storage is not None:
                 self._accountant.count([storage])
             self._accountant.open_slot()
+        if times is not None:
+            times.pass_anchor(slot, arrived)
 
-    def _compare_memory(self) -> None:
+    def _is_passed_over(self, key: str) -> bool:
+        """Whether an anchor of a watched step is none of the plan's."""
+        streams = self._executor.backend.streams
+        if streams is not None:
+            # A watched step goes first, and the others take the same course.
+            streams.see_stream()
+        first = self._first_steps.current
+        if first is not None:
+            first.on_anchor(key)
+            return True
+        return self._course.is_extra(key)
+
+    def _compare_memory(self, step: RunningStep) -> None:
         """Compares the slots that have just ended with the plan; see `memory_curve`."""
-        assert self._now is not None
-        follows_plan = self._now.fallback is None and self._first is None
-        counts = self._accountant.watching and self._counts_as_planned
-        if counts and follows_plan and self._begun:
-            peak_bytes = self._accountant.slot_peak_bytes
-            self._curve.compare(self._begun, peak_bytes, self._accountant.counted)
+        follows_plan = step.statistics.fallback is None and self._first_steps.current is None
+        # What a real device needs beyond storages is planned for and not counted.
+        counts_as_planned = self._executor.backend.budget_bytes is not None
+        if self._accountant.watching and follows_plan and counts_as_planned:
+            self._course.compare_memory(self._accountant)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
-        return self._step(self._accountant.watch(), watched=True)
+        return self._statement(self._accountant.watch(), watched=True)
 
-    def _step(self, watch: AbstractContextManager[object], *, watched: bool = False) -> RunningStep:
-        return RunningStep(watch, watched=watched, enter=self._enter_step, leave=self._leave_step)
+    def _statement(
+        self, watch: AbstractContextManager[object], *, watched: bool = False
+    ) -> AbstractContextManager[StepStatistics]:
+        step = RunningStep(watch, watched=watched, act=self._executor.act)
+        return step.statement(self._enter_step, self._leave_step)
 
     def _enter_step(self, step: RunningStep) -> StepStatistics:
         self._check_may_begin()
         if self._workers is not None:
-            self._count_fallback_on(self._workers.hear())
-        now = StepStatistics(step=self._step_count)
+            self._history.count_fallback_on(self._workers.hear())
+        now = step.statistics = StepStatistics(step=self._history.step_count)
         try:
-            self._unfinished = weakref.ref(step)
-            self._now = now
+            self._step = step
             step.start_ns = time.perf_counter_ns()
             self._guard.leave()
-            self._first = self._first_step()
-            if self._first is not None:
-                step.watch, step.watched = self._first, True
-            self._begin_step(now, watched=step.watched)
-            self._addresses.begin_step()
+            first = self._first_steps.begin()
+            if first is not None:
+                step.watch, step.watched = first, True
+            self._begin_step(step)
+            self._attached.addresses.begin_step()
             step.watch.__enter__()
             if now.fallback is not None:
                 self._accountant.lift()
-            self._hooks.begin()
+            self._attached.begin()
         except BaseException as error:
             step.is_left = True
             self._leave_step(step, error)
@@ -357,52 +305,73 @@ class Replay:
         return now
 
     def _check_may_begin(self) -> None:
-        if self._closed:
+        if self._history.is_closed:
             raise RuntimeError(
                 "This replay is closed, so it has no more steps. Attach the plan again for more."
             )
-        if self._unfinished is None:
+        if self._step is None:
             return
-        step = self._unfinished()
-        if step is not None and not step.is_left:
+        if self._step.is_running:
             raise RuntimeError("replay.step() is already running; steps cannot be nested.")
         self._recover()
 
+    def _begin_step(self, step: RunningStep) -> None:
+        now = step.statistics
+        self._course.begin(self._history.step_count)
+        self._history.step_count += 1
+        step.act = self._tracing.begin(self._executor.act)
+        self._executor.begin(now)
+        if step.watched:
+            self._accountant.count_owned(self._owned())
+        if self._first_steps.current is None:
+            self._run_prologue(now)
+        self._history.end_prologue(now)
+
+    def _run_prologue(self, now: StepStatistics) -> None:
+        """See [Note: entering the steady state] in `runtime.replay.swap_index`."""
+        start_ns = time.perf_counter_ns()
+        try:
+            if not self._executor.are_held():
+                self._restore_between_steps("a tensor that was replaced")
+            self._executor.enter()
+        except UnmovableError as error:
+            self._fall_back(str(error))
+        now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
+        now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+
     def _leave_step(self, step: RunningStep, error: BaseException | None) -> None:
-        now = self._now
-        if now is None or self._unfinished is None or self._unfinished() is not step:
+        if self._step is not step or step.is_over:
             # The replay has been closed meanwhile.
             return
         try:
             if error is None:
-                self._hooks.finish()
+                self._attached.finish()
             if error is None or isinstance(error, torch.OutOfMemoryError):
-                self._compare_memory()
+                self._compare_memory(step)
         except BaseException as raised:
-            self._end_failed_step(step, now, raised)
+            self._end_failed_step(step, raised)
             raise
         if error is not None:
-            self._end_failed_step(step, now, error)
+            self._end_failed_step(step, error)
             return
         try:
             self._stand_down(step)
             if self._workers is not None:
-                self._workers.tell(fell_back=now.fallback is not None)
-            self._end_step(now, step.start_ns, watched=step.watched)
+                self._workers.tell(fell_back=step.statistics.fallback is not None)
+            self._end_step(step)
         except BaseException as raised:
             self._recover_from(raised)
             raise
 
-    def _end_failed_step(
-        self, step: RunningStep, now: StepStatistics, error: BaseException
-    ) -> None:
+    def _end_failed_step(self, step: RunningStep, error: BaseException) -> None:
         """Ends a step that has raised; what else may be raised here must not hide that."""
+        now = step.statistics
         now.fallback = now.fallback or f"the step raised {type(error).__name__}"
         try:
             self._stand_down(step)
             if self._workers is not None:
                 self._workers.withhold()
-            self._end_step(now, step.start_ns, watched=step.watched)
+            self._end_step(step)
             let_go_of_failed_backward()
         except BaseException as fault:
             self._recover_from(fault)
@@ -410,12 +379,58 @@ class Replay:
 
     def _stand_down(self, step: RunningStep) -> None:
         """Hears and sees no more of a step."""
-        self._hooks.leave()
-        self._addresses.end_step()
+        self._attached.leave()
         step.watch.__exit__(None, None, None)
 
+    def _end_step(self, step: RunningStep) -> None:
+        now = step.statistics
+        now.overrun_us = self._executor.take_overrun_us()
+        if now.fallback is None:
+            self._settle(now)
+        if now.fallback is None:
+            step.is_over = True
+            self._guard.enter(frozenset(t.cdata for t in self._executor.tracked.values()))
+        else:
+            self._restore_for_good()
+            step.is_over = True
+        self._step = None
+        now.duration_us = (time.perf_counter_ns() - step.start_ns) / NS_PER_US
+        if step.watched:
+            now.peak_bytes = self._accountant.peak_bytes
+            now.memory_difference = self._course.memory.difference
+        now.allocated_peak_bytes = self._executor.backend.allocated_peak_bytes()
+        self._history.add(now, left_out=self._executor.left_out)
+
+    def _settle(self, now: StepStatistics) -> None:
+        """Leaves every storage where the plan has it when a step ends."""
+        first = self._first_steps.current
+        if first is None:
+            if self._tracing.times is not None:
+                self._tracing.times.keep()
+            self._executor.settle()
+            return
+        now.on_line = True
+        now.skipped_swaps = len(self._plan.swaps)
+        try:
+            self._executor.take_over(first)
+        except UnmovableError as error:
+            self._fall_back(str(error))
+            return
+        shortage = self._first_steps.end()
+        if shortage is not None:
+            self._history.warn_once(f"step {now.step} took more than the budget: {shortage}")
+
+    def _make_first_step(self, device: torch.device) -> FirstStep:
+        return FirstStep(
+            device,
+            self._executor.backend,
+            self._accountant,
+            budget_bytes=self._plan.budget_bytes,
+            owned=self._owned,
+        )
+
     def _recover_from(self, raised: BaseException) -> None:
-        if self._unfinished is None:
+        if self._step is None:
             return
         try:
             self._recover()
@@ -424,206 +439,161 @@ class Replay:
 
     def _recover(self) -> None:
         """Ends what an interrupt may have left unfinished: all is back, and no mode stays."""
-        self._passed = False
-        self._hooks.leave()
-        self._addresses.end_step()
+        self._history.vouches = False
+        self._attached.leave()
         self._accountant.end_watch()
-        self._op_guard.end()
-        if self._first is not None:
-            self._first.__exit__()
+        self._attached.op_guard.end()
+        if self._first_steps.current is not None:
+            self._first_steps.current.__exit__()
         try:
             self._guard.end(self._restore_for_good)
         except BaseException:
-            self._guard.enter(self._moves.away())
+            self._guard.enter(self._executor.away())
             raise
         finally:
-            self._now = None
-        self._unfinished = None
+            if self._step is not None:
+                self._step.is_over = True
+        self._step = None
 
-    def _begin_step(self, now: StepStatistics, *, watched: bool) -> None:
-        self._slot, self._begun = 0, range(0)
-        self._curve.begin(self._step_count)
-        self._step_count += 1
-        self._do = self._ranges.around(self._act)
-        self._moves.begin(now)
-        if watched:
-            self._accountant.count_owned(owned_storages(self._model, self._optimizer))
-        if self._first is None:
-            self._run_prologue(now)
-        now.boundary_restores = self.boundary_restores - self._restores_told
-        self._restores_told = self.boundary_restores
-
-    def _run_prologue(self, now: StepStatistics) -> None:
-        """See [Note: entering the steady state] in `runtime.replay.cyclic_swaps`."""
-        start_ns = time.perf_counter_ns()
-        try:
-            if not self._moves.are_held():
-                self._restore_between_steps("a tensor that was replaced")
-            self._check_parameters()
-            self._moves.enter()
-        except UnmovableError as error:
-            self._fall_back(str(error))
-        now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
-        now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
-
-    def _check_parameters(self) -> None:
-        """Checks that the model still has the parameters whose anchors are known.
-
-        Raises:
-            UnmovableError: One was replaced. What it replaced may still be alive, too.
-        """
-        for name, parameter in self._model.named_parameters():
-            if self._parameters.get(name) is not parameter:
-                raise UnmovableError(
-                    f"parameter {name!r} was replaced since the plan was attached, attach it again"
-                )
-
-    def _restore_between_steps(self, what: str) -> None:
-        if self.boundary_restores == 0:
-            LOG.info(
-                "Between two steps %s asked for what the plan has away: everything was brought "
-                "back, and the next step sends it away again. Told once.",
-                what,
-            )
-        self._restore_for_good()
-        self.boundary_restores += 1
-
-    def _end_step(self, now: StepStatistics, start_ns: int, *, watched: bool) -> None:
-        now.overrun_us = self._moves.take_overrun_us()
-        if now.fallback is None:
-            self._settle(now)
-            self._now = None
-            self._guard.enter(frozenset(t.cdata for t in self._moves.tracked.values()))
-        else:
-            self._restore_for_good()
-            self._now = None
-        self._unfinished = None
-        now.duration_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
-        if watched:
-            now.peak_bytes = self._accountant.peak_bytes
-            now.memory_difference = self._curve.difference
-        now.allocated_peak_bytes = self._backend.allocated_peak_bytes()
-        self.steps.append(now)
-        self.fallbacks += now.fallback is not None
-        vouches = self._passed or not self._moves.left_out
-        self._passed = vouches and now.fallback is None and now.skipped_swaps == 0
-        if self._on_step is not None:
-            self._on_step(now)
-
-    def _close_first(self) -> None:
-        if self._first is not None:
-            self._first.close()
-            self._first = None
-
-    def _first_step(self) -> FirstStep | None:
-        """Returns what runs the step if some of what the plan moves has still to be made."""
-        if not self._moves.missing() - self._never_made:
-            return None
-        return FirstStep(
-            device_of(self._model),
-            self._backend,
-            self._accountant,
-            budget_bytes=self._plan.budget_bytes,
-            owned=partial(owned_storages, self._model, self._optimizer),
-        )
-
-    def _settle(self, now: StepStatistics) -> None:
-        """Leaves every storage where the plan has it when a step ends."""
-        if self._first is None:
-            self._moves.settle()
-            return
-        now.on_line = True
-        now.skipped_swaps = len(self._plan.swaps)
-        try:
-            self._moves.take_over(self._first)
-        except UnmovableError as error:
-            now.fallback = str(error)
-            self._restore_for_good()
-            self._tell_once(f"step {now.step} fell back to resident: {error}")
-            return
-        self._steps_without_update = (
-            0 if self._first.has_updated else self._steps_without_update + 1
-        )
-        if self._first.has_updated or self._steps_without_update == MOST_STEPS_WITHOUT_UPDATE:
-            # What an update has not made the next one is not expected to make either.
-            self._never_made = self._moves.missing()
-        if self._first.shortage is not None:
-            self._tell_once(f"step {now.step} took more than the budget: {self._first.shortage}")
-        self._first = None
-
-    def _check_anchor(self, key: str, shown: torch.Tensor | None) -> None:
-        slots = self._plan.slots
-        if self._slot >= len(slots):
-            raise UnmovableError(f"anchor {self._slot} is {key!r}, the plan has ended")
-        expected = slots[self._slot]
-        if key != expected.anchor:
-            raise UnmovableError(f"anchor {self._slot} is {key!r}, planned {expected.anchor!r}")
-        if expected.shows is not None:
-            self._moves.check_shown(key, expected.shows, storage_of(shown))
-
-    def _act(self, action: Action) -> None:
-        self._moves.act(action, self._slot)
+    def _is_in_step(self) -> bool:
+        return self._step is not None and not self._step.is_over
 
     def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
-        assert self._now is not None
-        if self._first is not None and self._first.hold(tracked.cdata):
+        assert self._step is not None
+        first = self._first_steps.current
+        if first is not None and first.hold(tracked.cdata):
             return
-        self._now.misses += 1
+        self._step.statistics.misses += 1
         self._fall_back(reason)
 
     def _on_no_room(self) -> bool:
         """Falls back if there is no room for what cannot be moved; whether it did."""
-        why = self._moves.why_no_room
-        if self._now is None or self._now.fallback is not None or why is None:
+        why, step = self._executor.why_no_room, self._step
+        if why is None or step is None or step.is_over or step.statistics.fallback is not None:
             return False
         self._fall_back(f"{why} the step does not fit within the budget")
         return True
 
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Has a storage there before code that is no op of the step gets at its memory."""
+        first = self._first_steps.current
+        if first is not None:
+            first.hold(storage._cdata)
+        self._accountant.see_address(storage, writes=access is Access.WRITE)
+
     def on_state_dict(self) -> None:
         """Has everything back before a state_dict is read or loaded."""
-        if self._now is None:
-            self._guard.touch("a state_dict")
-        else:
+        if self._is_in_step():
             self._fall_back("a state_dict was read or loaded inside the step")
+        else:
+            self._guard.touch("a state_dict")
 
     def on_forward(self) -> None:
         """Has everything back before the model is called between two steps."""
-        if self._now is None:
+        if not self._is_in_step():
             self._guard.touch("a call of the model")
 
     def _fall_back(self, reason: str) -> None:
-        assert self._now is not None
-        if self._now.fallback is not None:
-            # An interrupt may have kept some from coming back.
-            self._moves.restore()
-            return
-        self._now.fallback = reason
-        self._accountant.lift()
-        if self._first is not None:
-            self._first.close()
-        self._moves.restore()
-        self._tell_once(f"step {self._now.step} fell back to resident: {reason}")
+        assert self._step is not None
+        now = self._step.statistics
+        is_new = now.fallback is None
+        if is_new:
+            now.fallback = reason
+        # Even if it is not: an interrupt may have kept some from coming back.
+        self._bring_back()
+        if is_new:
+            self._history.warn_once(f"step {now.step} fell back to resident: {reason}")
 
-    def _count_fallback_on(self, rank: int | None) -> None:
-        """Counts the last step as fallen back if it did so on another worker."""
-        if rank is None or not self.steps or self.steps[-1].fallback is not None:
-            return
-        self.steps[-1].fallback = f"worker {rank} fell back to resident"
-        self.fallbacks += 1
-        self._tell_once(f"step {self.steps[-1].step} fell back to resident on worker {rank}")
-
-    def _tell_once(self, event: str) -> None:
-        if not self._told:
-            self._told = True
-            warnings.warn(
-                f"{event}. Its numbers are right, its memory is not planned. Record this step "
-                "again with 'plan profile' if it is the usual one.",
-                FallbackWarning,
-                stacklevel=2,
-            )
+    def _restore_between_steps(self, what: str) -> None:
+        self._history.log_restore(what)
+        self._restore_for_good()
+        self._history.boundary_restores += 1
 
     def _restore_for_good(self) -> None:
         """Brings every storage back; the next step looks all of them up anew."""
-        self._close_first()
-        self._moves.restore()
-        self._moves.tracked.clear()
+        self._bring_back()
+        self._first_steps.current = None
+        self._executor.tracked.clear()
+
+    def _bring_back(self) -> None:
+        """Brings every storage back, whatever was going on; no budget holds until the step ends."""
+        self._accountant.lift()
+        self._first_steps.bring_back()
+        self._executor.restore()
+
+
+class AttachedHooks:
+    """All that reports to a replay what happens in its steps, and between them.
+
+    Whatever hook stays behind, because an interrupt came between its registration and the note of
+    it, holds nothing but this object, which reports nothing once it is closed.
+
+    Attributes:
+        addresses: Reports addresses that are taken.
+        op_guard: Looks at the ops of steps whose memory is not counted.
+    """
+
+    def __init__(self, replay: Replay, guard: BoundaryGuard, op_guard: OpGuard) -> None:
+        self.op_guard = op_guard
+        self._replay: Replay | None = replay
+        self._anchors: AnchorHooks | None = None
+        self._handles: list[Any] = []
+        self.addresses = AddressGuard(self._on_address, guard)
+
+    def attach(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, reported: Reported
+    ) -> None:
+        """Hears before a forward and a state_dict, in any thread, and of the anchors of steps."""
+        at_forward, at_state_dict = OwnHook(self._on_forward), OwnHook(self._on_state_dict)
+        keep = self._handles.append
+        keep(optimizer.register_state_dict_pre_hook(at_state_dict))
+        keep(optimizer.register_load_state_dict_pre_hook(at_state_dict))
+        for module in model.modules():
+            keep(module.register_state_dict_pre_hook(at_state_dict))
+            keep(module.register_load_state_dict_pre_hook(at_state_dict))
+            keep(module.register_forward_pre_hook(at_forward))
+        self._anchors = AnchorHooks(model, optimizer, self, reported)
+        self._anchors.relieve(self.op_guard)
+
+    def begin(self) -> None:
+        """Reports the anchors of a step; `leave` must follow, whatever happens."""
+        assert self._anchors is not None
+        self._anchors.begin()
+
+    def finish(self) -> None:
+        """Reports the end of a step that raised nothing."""
+        assert self._anchors is not None
+        self._anchors.finish()
+
+    def leave(self) -> None:
+        """Reports nothing of a step any more; may be repeated."""
+        if self._anchors is not None:
+            self._anchors.leave()
+        self.addresses.end_step()
+
+    def close(self) -> None:
+        """Removes the hooks; whatever is left of them does nothing. It may be called again."""
+        if self._anchors is not None:
+            self._anchors.close()
+        self.addresses.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._replay = None
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Reports an anchor; see `profiles.hooks.anchors`."""
+        if self._replay is not None:
+            self._replay.on_anchor(key, shown)
+
+    def _on_forward(self, *_: Any) -> None:
+        if self._replay is not None:
+            self._replay.on_forward()
+
+    def _on_state_dict(self, *_: Any) -> None:
+        if self._replay is not None:
+            self._replay.on_state_dict()
+
+    def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        if self._replay is not None:
+            self._replay.on_address(storage, access)

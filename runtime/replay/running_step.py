@@ -1,46 +1,85 @@
-"""A step while it runs: what its `with` statement holds.
+"""A step while it runs: its state, the `with` statement around it, and where in the plan it is.
 
-[Note: steps that never end] It is no generator, which an interrupt inside `contextlib` would leave
-half way. Even so an interrupt can come between the body of the `with` statement and the first
-instruction of `__exit__`, and nobody leaves the step then. Its modes stay, so that whoever uses
-what is away is still seen, until the next step begins or the replay is closed. The next step knows
-by the statement being gone, which alone holds the step.
+[Note: steps that never end] What the `with` statement holds is no generator, which an interrupt
+inside `contextlib` would leave half way. Even so an interrupt can come between the body of the
+statement and the first instruction of `__exit__`, and the step is never left then. Its modes stay,
+so that code which uses what is away is still seen, until the next step begins or the replay is
+closed. The next step knows by the statement's being gone, which nothing else holds.
 """
 
+import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 
+import torch
+
+from planner.plan.plan import Plan
+from planner.plan.schedule import lower
+from profiles.hooks.anchors import Reported, is_update
+from profiles.hooks.mode_stack import unseen
 from runtime.replay.statistics import StepStatistics
+from runtime.replay.timeline import Act
+from runtime.storage.accountant import Accountant
+from runtime.storage.memory_curve import MemoryCurve
+from runtime.storage.residency import UnmovableError
 
 
-class RunningStep(AbstractContextManager[StepStatistics]):
-    """A step of a replay.
+class RunningStep:
+    """The state of one step of a replay.
 
     Attributes:
         watch: What looks at its ops.
-        watched: Whether anything does.
+        watched: Whether its memory is counted.
+        statistics: Its figures.
+        act: Does an action of the schedule, in a range on a profiler's timeline if one is wanted.
         start_ns: When it began, on the performance counter.
         is_left: Whether it is being left, or has been.
+        is_over: Whether code that runs now runs between two steps.
     """
+
+    def __init__(self, watch: AbstractContextManager[object], *, watched: bool, act: Act) -> None:
+        self.watch = watch
+        self.watched = watched
+        self.statistics = StepStatistics(step=0)
+        self.act = act
+        self.start_ns = 0
+        self.is_left = False
+        self.is_over = False
+        self._statement: weakref.ref[StepStatement] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its statement is still there, and has not been left."""
+        is_there = self._statement is not None and self._statement() is not None
+        return is_there and not self.is_left
+
+    def statement(
+        self,
+        enter: "Callable[[RunningStep], StepStatistics]",
+        leave: "Callable[[RunningStep, BaseException | None], None]",
+    ) -> AbstractContextManager[StepStatistics]:
+        """Returns what the `with` statement holds."""
+        statement = StepStatement(self, enter, leave)
+        self._statement = weakref.ref(statement)
+        return statement
+
+
+class StepStatement(AbstractContextManager[StepStatistics]):
+    """Enters and leaves a step; see [Note: steps that never end]."""
 
     def __init__(
         self,
-        watch: AbstractContextManager[object],
-        *,
-        watched: bool,
-        enter: "Callable[[RunningStep], StepStatistics]",
-        leave: "Callable[[RunningStep, BaseException | None], None]",
+        step: RunningStep,
+        enter: Callable[[RunningStep], StepStatistics],
+        leave: Callable[[RunningStep, BaseException | None], None],
     ) -> None:
-        self.watch: AbstractContextManager[object] = watch
-        self.watched = watched
-        self.start_ns = 0
-        self.is_left = False
+        self._step = step
         self._enter = enter
         self._leave = leave
 
     def __enter__(self) -> StepStatistics:
-        return self._enter(self)
+        return self._enter(self._step)
 
     def __exit__(
         self,
@@ -48,5 +87,89 @@ class RunningStep(AbstractContextManager[StepStatistics]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.is_left = True
-        self._leave(self, error)
+        self._step.is_left = True
+        self._leave(self._step, error)
+
+
+class Course:
+    """Where in the plan a step is.
+
+    [Note: updates without an action] Finding updates costs time for each op, so they are reported
+    only if the plan has an action at one of them; if not, their slots are passed over. And the
+    first step may reach parameters more often than the recorded one: `foreach` optimizers update
+    all of them at once, but some make their states one by one. An update that is not the next of
+    the plan says nothing of the step's course, then.
+
+    Attributes:
+        schedule: The actions at the anchor of each slot.
+        reported: Which anchors have to be reported.
+        slot: The slot whose anchor comes next.
+        memory: The memory of the slots gone through, beside the plan's.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.schedule = lower(plan)
+        self.slot = 0
+        self.memory = MemoryCurve(plan)
+        self._slots = plan.slots
+        # Slots that have begun at the last reported anchor.
+        self._begun = range(0)
+        anchors = [slot.anchor for slot in plan.slots]
+        acts = any(row and is_update(key) for key, row in zip(anchors, self.schedule, strict=True))
+        self.reported = Reported.EVERYTHING if acts else Reported.ALL_BUT_UPDATES
+
+    def begin(self, step: int) -> None:
+        """Begins a step."""
+        self.slot, self._begun = 0, range(0)
+        self.memory.begin(step)
+
+    def is_extra(self, key: str) -> bool:
+        """Whether an anchor is an update, but not the one that opens a slot."""
+        if not is_update(key):
+            return False
+        return self.slot >= len(self._slots) or self._slots[self.slot].anchor != key
+
+    def check(self, key: str) -> int | None:
+        """Returns the storage that the next anchor shows.
+
+        Raises:
+            UnmovableError: This anchor is not the next of the plan.
+        """
+        if self.slot >= len(self._slots):
+            raise UnmovableError(f"anchor {self.slot} is {key!r}, the plan has ended")
+        expected = self._slots[self.slot]
+        if key != expected.anchor:
+            raise UnmovableError(f"anchor {self.slot} is {key!r}, planned {expected.anchor!r}")
+        return expected.shows
+
+    def go_on(self) -> None:
+        """Goes on to the slot whose anchor is reported next."""
+        after = self.slot + 1
+        if self.reported is Reported.ALL_BUT_UPDATES:
+            while after < len(self._slots) and is_update(self._slots[after].anchor):
+                after += 1
+        self._begun = range(self.slot, after)
+        self.slot = after
+
+    def compare_memory(self, accountant: Accountant) -> None:
+        """Compares the slots that have just ended with the plan."""
+        if self._begun:
+            self.memory.compare(self._begun, accountant.slot_peak_bytes, accountant.counted)
+
+
+def let_go_of_failed_backward() -> None:
+    """Lets go of what torch keeps of a backward that raised; it never raises an error of its own.
+
+    Torch's engine keeps the nodes of a failed backward that had been ready to run, and with them
+    their graph and what it saved, until another backward runs in the same thread. A step within a
+    budget has no room for the activations of an earlier one. So the least backward there is runs
+    here, seen by no mode.
+    """
+    with (
+        suppress(Exception),
+        unseen(),
+        torch._C.DisableTorchFunction(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        torch.zeros((), device="cpu", requires_grad=True).backward()

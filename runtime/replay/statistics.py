@@ -1,5 +1,8 @@
-"""What one replayed step did, measured."""
+"""What replayed steps did, measured: each one, and all of a replay so far."""
 
+import logging
+import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -8,6 +11,16 @@ from planner.plan.plan import Plan
 from profiles.schema.profile import CPU
 from profiles.schema.units import size_text, time_text
 from runtime.storage.memory_curve import MemoryDifference
+
+KEPT_STEPS = 1024
+
+LOG = logging.getLogger("swapplan")
+
+OnStep = Callable[["StepStatistics"], None]
+
+
+class FallbackWarning(RuntimeWarning):
+    """A step did not run as planned and was run resident; warned of once for each replay."""
 
 
 @dataclass(kw_only=True)
@@ -38,10 +51,10 @@ class StepStatistics:
             `torch.cuda.reset_peak_memory_stats` was last called; None on the emulated device.
         host_peak_bytes: High-water mark of the host pool: the end of the highest bytes used.
         prologue_us: Time it took to check that storages are where the last step left them and to
-            send away those that are not (see `runtime.replay.cyclic_swaps`).
+            send away those that are not (see `runtime.replay.swap_index`).
         prologue_bytes: Bytes that were copied to the host then.
         boundary_restores: How often everything was brought back since the step before, because
-            somebody touched what the plan had away between the two.
+            what the plan had away was touched between the two.
         duration_us: Wall time of the step.
     """
 
@@ -74,41 +87,110 @@ class StepStatistics:
         return followed and self.peak_bytes is not None and self.step > 0
 
 
-def summary_line(
-    plan: Plan, kept: Sequence[StepStatistics], *, step_count: int, fallbacks: int
-) -> str:
-    """Says in one line what was replayed; every figure is measured.
+class History:
+    """All steps of a replay so far.
 
-    Args:
-        plan: What was replayed.
-        kept: Statistics of the last steps.
-        step_count: How many steps there were in all.
-        fallbacks: How many of those fell back to resident.
+    Attributes:
+        steps: Statistics of the last ones, in order; at most `KEPT_STEPS`.
+        step_count: How many have begun.
+        fallbacks: How many fell back to resident.
+        boundary_restores: How many times everything was brought back between two steps.
+        vouches: Whether the next step may go uncounted; see [Note: unwatched steps] in
+            `runtime.replay.replay`.
+        on_step: Called with the statistics of every step when it ends.
+        is_closed: Whether no step comes any more.
     """
-    if step_count == 0:
-        return "swapplan: no step was replayed."
-    steps = "1 step" if step_count == 1 else f"{step_count} steps"
-    parts = [steps, _fallback_text(kept, fallbacks), _misses_text(kept)]
-    restores = sum(step.boundary_restores for step in kept)
-    if restores:
-        parts.append(f"everything brought back {restores} times between steps")
-    replayed = [step for step in kept if step.fallback is None and not step.on_line]
-    if replayed:
-        parts += [_per_step_text(plan, replayed), *_peak_texts(plan, replayed)]
-    on_line = sum(step.on_line for step in kept)
-    if on_line:
-        parts.append(f"{on_line} made what the plan moves, swapped on line")
-    return f"swapplan: {'; '.join(parts)}."
+
+    def __init__(self, plan: Plan) -> None:
+        self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
+        self.step_count = 0
+        self.fallbacks = 0
+        self.boundary_restores = 0
+        self.vouches = False
+        self.on_step: OnStep | None = None
+        self.is_closed = False
+        self._plan = plan
+        self._counted_restores = 0
+        self._has_warned = False
+
+    def end_prologue(self, now: StepStatistics) -> None:
+        """Counts what was brought back before a step to that step."""
+        now.boundary_restores = self.boundary_restores - self._counted_restores
+        self._counted_restores = self.boundary_restores
+
+    def add(self, now: StepStatistics, *, left_out: bool) -> None:
+        """Adds a step that has ended.
+
+        Args:
+            now: Its figures.
+            left_out: Whether part of a swap was not made, since its storage was there already.
+        """
+        self.steps.append(now)
+        self.fallbacks += now.fallback is not None
+        vouches = self.vouches or not left_out
+        self.vouches = vouches and now.fallback is None and now.skipped_swaps == 0
+        if self.on_step is not None:
+            self.on_step(now)
+
+    def log_restore(self, what: str) -> None:
+        """Logs what had everything brought back between two steps, the first time."""
+        if self.boundary_restores == 0:
+            LOG.info(
+                "Between two steps %s asked for what the plan has away: everything was brought "
+                "back, and the next step sends it away again. Logged once.",
+                what,
+            )
+
+    def count_fallback_on(self, rank: int | None) -> None:
+        """Counts the last step as fallen back if it did so on another worker."""
+        if rank is None or not self.steps or self.steps[-1].fallback is not None:
+            return
+        last = self.steps[-1]
+        last.fallback = f"worker {rank} fell back to resident"
+        self.fallbacks += 1
+        self.warn_once(f"step {last.step} fell back to resident on worker {rank}")
+
+    def warn_once(self, event: str) -> None:
+        """Warns that a step did not run as planned, the first time."""
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{event}. Its numbers are right, its memory is not planned. Record this step "
+                "again with 'plan profile' if it is the usual one.",
+                FallbackWarning,
+                stacklevel=2,
+            )
+
+    def close(self) -> None:
+        """Logs the summary; no step comes any more. It may be called again."""
+        if not self.is_closed:
+            self.is_closed = True
+            LOG.info("%s", self.summary())
+
+    def summary(self) -> str:
+        """Says in one line what was replayed; every figure is measured."""
+        if self.step_count == 0:
+            return "swapplan: no step was replayed."
+        kept = self.steps
+        steps = "1 step" if self.step_count == 1 else f"{self.step_count} steps"
+        misses = f"{sum(step.misses for step in kept)} misses"
+        parts = [steps, _fallback_text(kept, self.fallbacks), misses]
+        restores = sum(step.boundary_restores for step in kept)
+        if restores:
+            parts.append(f"everything brought back {restores} times between steps")
+        replayed = [step for step in kept if step.fallback is None and not step.on_line]
+        if replayed:
+            parts += [_per_step_text(self._plan, replayed), *_peak_texts(self._plan, replayed)]
+        on_line = sum(step.on_line for step in kept)
+        if on_line:
+            parts.append(f"{on_line} made what the plan moves, swapped on line")
+        return f"swapplan: {'; '.join(parts)}."
 
 
 def _fallback_text(kept: Sequence[StepStatistics], fallbacks: int) -> str:
     last = next((step for step in reversed(kept) if step.fallback is not None), None)
     why = "" if last is None else f" (last: step {last.step}, {last.fallback})"
     return f"{fallbacks} fell back to resident{why}"
-
-
-def _misses_text(kept: Sequence[StepStatistics]) -> str:
-    return f"{sum(step.misses for step in kept)} misses"
 
 
 def _per_step_text(plan: Plan, replayed: Sequence[StepStatistics]) -> str:

@@ -144,10 +144,9 @@ class TrackedStorage:
         return self._state.host_is_true
 
     @property
-    def host_end_bytes(self) -> int:
-        """Where in the host pool the memory of its last trip ends; 0 before the first."""
-        host = self._state.host
-        return 0 if host is None else host.offset_bytes + host.size_bytes
+    def host(self) -> HostStretch | None:
+        """The host memory of its last swap; None before the first."""
+        return self._state.host
 
     def keep_copy(self) -> None:
         """The host memory it has just come back from holds its bytes until somebody writes it."""

@@ -67,7 +67,6 @@ from runtime.lanes.lane import Piece
 from runtime.replay import replay
 from runtime.replay.backend import Backend, backend_for
 from runtime.replay.op_guard import OpGuard
-from runtime.replay.traced import TracedReplay
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage
 from tests.support.training.models import gpt2
@@ -147,13 +146,13 @@ def without_swaps(plan: Plan) -> Plan:
     return plan.model_copy(update={"swaps": (), "host_pool_bytes": 0})
 
 
-def anchors_us(plan: Plan, kind: type[Replay] = Replay) -> float:
+def anchors_us(plan: Plan, *, traced: bool = False) -> float:
     """Median time of all anchors of a step, called one after the other with nothing between."""
     workload = gpt2()
     tensors = {s.id: torch.zeros(s.size_bytes, dtype=torch.uint8) for s in plan.storages}
     heard = [slot for slot in plan.slots[1:-1] if not is_update(slot.anchor)]
     shown = [None if slot.shows is None else tensors[slot.shows] for slot in heard]
-    with kind(plan, workload.model, workload.optimizer) as attached:
+    with Replay(plan, workload.model, workload.optimizer, traced=traced) as attached:
 
         def walk() -> None:
             for slot, tensor in zip(heard, shown, strict=True):
@@ -332,7 +331,7 @@ def main() -> None:
     setattr(replay, "backend_for", _on_streams)  # noqa: B010
     streams_us = anchors_us(moving)
     setattr(replay, "backend_for", _nothing_is_moved)  # noqa: B010
-    traced_us = anchors_us(without_swaps(plan), TracedReplay)
+    traced_us = anchors_us(without_swaps(plan), traced=True)
     stock_us, hooked_us = hooks_us()
     print(f"{anchors} anchors from {BEGIN!r} to 'end', {moves} swaps; measured medians")
     print(f"replay at an anchor with nothing to do  {idle_us / anchors:6.2f} us")
@@ -347,12 +346,12 @@ def main() -> None:
     print_guards(plan)
 
 
-def _nothing_is_moved(plan: Plan, device: torch.device) -> Backend:
+def _nothing_is_moved(plan: Plan, device: torch.device, _: object) -> Backend:
     """No step is trained, so its bytes are all here at once: there is no budget to hold."""
     return replace(backend_for(plan, device), d2h=NoLane(), h2d=NoLane(), budget_bytes=None)
 
 
-def _on_streams(plan: Plan, device: torch.device) -> Backend:
+def _on_streams(plan: Plan, device: torch.device, _: object) -> Backend:
     """As above, with the lanes of a GPU on streams that do nothing."""
     d2h, h2d = (StreamLane(NoStreams(), direction) for direction in Direction)
     return replace(backend_for(plan, device), d2h=d2h, h2d=h2d, budget_bytes=None)

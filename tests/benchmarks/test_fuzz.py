@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from profiles.schema.errors import is_plain
-from runtime.replay.replay import FallbackWarning
+from runtime.replay.statistics import FallbackWarning
 from tests.benchmarks import fuzz_files, fuzz_training
 from tests.support.planning.edited_files import KINDS, READ, content_of, record, refusal
 from tests.support.planning.file_fuzz import broken_files

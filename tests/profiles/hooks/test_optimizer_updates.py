@@ -299,7 +299,7 @@ def test_updates_are_found_only_if_the_plan_acts_there() -> None:
     for swaps, reported in ((outside, Reported.ALL_BUT_UPDATES), (plan.swaps, Reported.EVERYTHING)):
         chosen = plan.model_copy(update={"swaps": swaps, "budget_bytes": 1 << 30})
         with Replay(chosen, workload.model, workload.optimizer) as replay:
-            assert replay._heard.reported is reported
+            assert replay._course.reported is reported
             for _ in range(2):
                 with replay.step() as statistics:
                     workload.step()

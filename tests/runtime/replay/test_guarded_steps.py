@@ -22,6 +22,7 @@ from runtime import FallbackWarning, Replay
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.op_guard import OpGuard
+from runtime.replay.timeline import StepTimes
 from runtime.storage.residency import Residency
 from runtime.storage.write_marks import LostWriteError
 from tests.support.planning.hardest_plans import (
@@ -289,8 +290,8 @@ def test_where_steps_are_not_counted_they_are_guarded_by_default(
 ) -> None:
     """As on CUDA."""
 
-    def uncounted(plan: Plan, device: torch.device) -> Backend:
-        return replace(backend_for(plan, device), watch=Watch.UNTIL_REPLAYED)
+    def uncounted(plan: Plan, device: torch.device, times: StepTimes | None) -> Backend:
+        return replace(backend_for(plan, device, times), watch=Watch.UNTIL_REPLAYED)
 
     monkeypatch.setattr(replay, "backend_for", uncounted)
     losses, numbers = expected(Place.END, "in place")
@@ -371,7 +372,7 @@ def in_a_thread(act: Callable[[], object]) -> None:
 
 def residency_of(attached: Replay, parameter: torch.Tensor) -> Residency:
     storage = parameter.untyped_storage()
-    for tracked in attached._moves.tracked.values():
+    for tracked in attached._executor.tracked.values():
         if tracked.is_held_as(storage):
             return tracked.residency
     return Residency.RESIDENT

@@ -51,7 +51,7 @@ def test_an_array_that_is_alive_keeps_only_its_own_storage(
             both.step()
         told = [r.message for r in caplog.records if r.levelno == logging.WARNING]
         assert len(told) == 1
-        assert "Told once" in told[0]
+        assert "Logged once" in told[0]
         assert "parameter:0.weight" in told[0]
         del array
         both.step()

@@ -14,7 +14,7 @@ from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from profiles.schema.profile import WorkloadSource
 from runtime.replay.load import LoadedPlan
-from runtime.replay.replay import FallbackWarning
+from runtime.replay.statistics import FallbackWarning
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.planning.plan_edits import agreeing
 from tests.support.training.fixed_times import record_at_fixed_times
@@ -111,9 +111,10 @@ def test_a_name_of_something_else(sound: Plan, old: str, new: str, kind: str) ->
         rename(new, "parameter:elsewhere", "parameter")(content) if any(
             s["name"] == new for s in content["storages"]
         ) else None
-        named = {s["id"]: s["name"] for s in content["storages"]}
         content["swaps"] = [
-            swap for swap in content["swaps"] if named[swap["storage"]] != "parameter:elsewhere"
+            swap
+            for swap in content["swaps"]
+            if content["storages"][swap["storage"]]["name"] != "parameter:elsewhere"
         ]
         rename(old, new, kind)(content)
 

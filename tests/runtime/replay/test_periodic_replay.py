@@ -111,7 +111,7 @@ class Pair:
 
     def away(self) -> int:
         """How many storages are not on the device between two steps."""
-        records = self.replay._moves.tracked.values()
+        records = self.replay._executor.tracked.values()
         return sum(tracked.residency is not Residency.RESIDENT for tracked in records)
 
     def assert_same(self) -> None:
@@ -151,7 +151,7 @@ def test_what_nobody_ever_writes_is_copied_once() -> None:
     frozen = next(s.id for s in plan.storages if s.name == "parameter:3.weight")
     assert all(swap.clean for swap in plan.swaps if swap.storage == frozen)
     with pair(steps=3) as both:
-        assert both.replay._moves.tracked[frozen].has_copy
+        assert both.replay._executor.tracked[frozen].has_copy
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_copies_may_be_under_way_when_a_step_ends(
 ) -> None:
     plan = turned(plan_for(kind))
     with pair(kind, steps=3, plan=plan) as both:
-        found = [tracked.residency for tracked in both.replay._moves.tracked.values()]
+        found = [tracked.residency for tracked in both.replay._executor.tracked.values()]
         assert found.count(residency) >= 5
         last = both.replay.steps[-1]
         assert (last.peak_bytes, last.prologue_bytes) == (plan.certificate.peak_bytes, 0)
@@ -387,7 +387,7 @@ def test_it_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(2):
             assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
             both.step()
-    told = [record.message for record in caplog.records if "Told once" in record.message]
+    told = [record.message for record in caplog.records if "Logged once" in record.message]
     assert len(told) == 1
     assert "norm" in told[0]
 

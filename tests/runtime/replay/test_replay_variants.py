@@ -137,7 +137,7 @@ def use_streams(
 ) -> None:
     """Has every replay use these streams."""
 
-    def backend(plan: Plan, device: torch.device) -> Backend:
+    def backend(plan: Plan, device: torch.device, _: object) -> Backend:
         return Backend(
             d2h=make_lane(streams, Direction.D2H),
             h2d=make_lane(streams, Direction.H2D),

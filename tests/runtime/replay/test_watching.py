@@ -12,7 +12,7 @@ from planner.plan.schedule import ActionKind, lower
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import SwapplanError
 from runtime import FallbackWarning, LoadedPlan, Ranges, Replay
-from runtime.replay.profiler_ranges import WORDS
+from runtime.replay.timeline import WORDS
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan, periodic_plan
 

@@ -11,7 +11,6 @@ import torch
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamDevice, StreamLane
 from runtime.replay import backend
-from runtime.replay import backend as untried
 from runtime.replay.backend import Watch, backend_for
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.recorded import everything_away_plan
@@ -21,10 +20,10 @@ GPU = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
-def _told_nobody() -> Iterator[None]:
-    untried.tell_untried.cache_clear()
+def _not_logged_yet() -> Iterator[None]:
+    backend._warn_untried.cache_clear()
     yield
-    untried.tell_untried.cache_clear()
+    backend._warn_untried.cache_clear()
 
 
 def test_a_plan_for_cuda_gets_streams_and_one_notice(
@@ -48,7 +47,7 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
     monkeypatch.setattr(backend, "PinnedHostPool", pool)
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         made = [backend_for(plan, GPU) for _ in range(2)]
-    assert caplog.messages == [untried.NOTICE], "once"
+    assert caplog.messages == [backend.NOTICE], "once"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another GPU")
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         backend_for(plan, GPU)
@@ -66,5 +65,5 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
 def test_the_notice_goes_when_results_come() -> None:
     found = list(RESULTS.rglob("training.md")) if RESULTS.is_dir() else []
     assert not found, (
-        f"{found[0]} is there: remove runtime/replay/backend.py and what says so in README"
+        f"{found[0]} is there: remove NOTICE from runtime/replay/backend.py and from README"
     )

@@ -1,0 +1,142 @@
+"""The actions of a step on a timeline: a profiler's, or times that the replay keeps itself.
+
+A range says what the host does at an anchor: `swapplan::swap-out pack:17`, then `release`,
+`swap-in` and `await`. The copies themselves show on the device's own rows of the timeline.
+
+Times of its own are when compute passed each anchor, and when each copy ran. They take two marks
+for each anchor and two for each copy: on the emulated device about a microsecond an anchor, on
+CUDA an event each. Nothing is waited for until the times are asked for.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import Enum
+from functools import cache
+
+import torch
+from torch.autograd import profiler
+
+from planner.plan.lanes import Direction
+from planner.plan.plan import Plan
+from planner.plan.schedule import Action, ActionKind
+from planner.plan.simulate import Timeline
+from profiles.schema.errors import SwapplanError
+from runtime.lanes.timed import Mark, MarkClock, MarkedCopy, Span, StepMarks
+
+WORDS = {
+    ActionKind.SWAP_OUT: "swap-out",
+    ActionKind.RELEASE: "release",
+    ActionKind.SWAP_IN: "swap-in",
+    ActionKind.AWAIT: "await",
+}
+
+KEPT_TIMELINES = 32
+
+Act = Callable[[Action, int], None]
+"""Does an action of the schedule at the anchor of a slot."""
+
+
+class Ranges(Enum):
+    """Whose timeline shows the actions of a replay."""
+
+    TORCH_PROFILER = "torch.profiler"
+    """`torch.profiler`, in steps that begin while it records; the others pay nothing for it."""
+    NVTX = "NVTX"
+    """NVIDIA Nsight Systems, in every step; needs CUDA."""
+
+
+class Tracing:
+    """Shows the actions of one plan on a timeline.
+
+    Attributes:
+        times: Keeps the times of steps; None if they are not traced.
+    """
+
+    def __init__(self, plan: Plan, ranges: Ranges, times: "StepTimes | None") -> None:
+        """Takes the names of the plan's storages.
+
+        Raises:
+            SwapplanError: NVTX is asked for and there is no CUDA.
+        """
+        if ranges is Ranges.NVTX and not torch.cuda.is_available():
+            raise SwapplanError(
+                "Ranges.NVTX needs a CUDA device, which this machine does not have. Use "
+                "Ranges.TORCH_PROFILER."
+            )
+        self.times = times
+        self._ranges = ranges
+        self._names = {storage.id: storage.name for storage in plan.storages}
+        self._name_of = cache(self._make_name)
+
+    def begin(self, act: Act) -> Act:
+        """Returns what does an action in the step that begins now: in a range, if one is wanted."""
+        if self.times is not None:
+            act = self.times.begin(act)
+        if self._ranges is Ranges.NVTX:
+            return self._within(torch.cuda.nvtx.range, act)
+        if profiler._is_profiler_enabled:
+            return self._within(profiler.record_function, act)
+        return act
+
+    def _within(self, new_range: Callable[[str], AbstractContextManager[object]], act: Act) -> Act:
+        def ranged(action: Action, slot: int) -> None:
+            with new_range(self._name_of(action)):
+                act(action, slot)
+
+        return ranged
+
+    def _make_name(self, action: Action) -> str:
+        return f"swapplan::{WORDS[action.kind]} {self._names[action.storage]}"
+
+
+class StepTimes:
+    """The times of a replay's last steps.
+
+    Steps that fell back, or that made what the plan moves, are not kept: they did not do what the
+    plan says.
+
+    Attributes:
+        clock: Sets the marks.
+    """
+
+    def __init__(self, clock: MarkClock) -> None:
+        self.clock = clock
+        self._kept: deque[StepMarks] = deque(maxlen=KEPT_TIMELINES)
+        self._marks = StepMarks()
+        self._moving: int | None = None
+
+    def begin(self, act: Act) -> Act:
+        """Begins a step; returns what does its actions, their copies being known as the plan's."""
+        self._marks = StepMarks()
+        self._moving = None
+
+        def marked(action: Action, slot: int) -> None:
+            self._moving = action.storage
+            act(action, slot)
+            self._moving = None
+
+        return marked
+
+    def pass_anchor(self, slot: int, arrived: Mark) -> None:
+        """Compute goes on from the anchor of a slot.
+
+        Args:
+            slot: The slot.
+            arrived: The mark set when it got there.
+        """
+        self._marks.slots[slot] = (arrived, self.clock.mark())
+
+    def on_copy(self, direction: Direction, span: Span) -> None:
+        """Keeps a copy that has been issued."""
+        # What a fallback or the end of the replay brings back is no action of the plan.
+        if self._moving is not None:
+            self._marks.copies.append(MarkedCopy(self._moving, direction, span))
+
+    def keep(self) -> None:
+        """The step has followed the plan to its end."""
+        self._kept.append(self._marks)
+
+    def timelines(self, slot_count: int) -> tuple[Timeline, ...]:
+        """Returns the last steps, in order; blocks until their copies have ended."""
+        return tuple(marks.timeline(self.clock, slot_count) for marks in self._kept)
