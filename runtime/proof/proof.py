@@ -84,15 +84,7 @@ def prove(
         PlanMismatchError: The plan was made for another model, or ran out of memory.
         SwapplanError: The host has no room for the plan's host pool.
     """
-    if not 0 < timed_steps < steps:
-        raise WorkloadError(
-            f"{steps} steps with {timed_steps} timed leave none to watch or none to time. Ask for "
-            "at least 2 steps."
-        )
-    fault = device_fault(plan)
-    if fault is not None:
-        raise PlanMismatchError(fault)
-    check_pools_fit(plan.host_pool_bytes)
+    _check(plan, steps, timed_steps)
     if plan.device.kind == CPU:
         torch.set_num_threads(threads or plan.device.compute_threads)
     device = device or _device_of(plan)
@@ -109,6 +101,18 @@ def prove(
     same = with_plan.same_numbers(without)
     repeats = device.in_host_memory or same or trial.without_plan().same_numbers(without)
     return _report(trial, timed_steps, without, with_plan, replay, message, warned, repeats)
+
+
+def _check(plan: Plan, steps: int, timed_steps: int) -> None:
+    if not 0 < timed_steps < steps:
+        raise WorkloadError(
+            f"{steps} steps with {timed_steps} timed leave none to watch or none to time. Ask for "
+            "at least 2 steps."
+        )
+    fault = device_fault(plan)
+    if fault is not None:
+        raise PlanMismatchError(fault)
+    check_pools_fit(plan.host_pool_bytes)
 
 
 def _device_of(plan: Plan) -> LimitedDevice:
