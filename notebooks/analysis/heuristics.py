@@ -24,8 +24,93 @@ from planner.report.plots import (
     size_unit,
 )
 from planner.studies.compare import Comparison
-from planner.studies.sweep import SweepPoint
-from profiles.schema.profile import Profile, Provenance
+from planner.studies.sweep import LinkChoice, SweepPoint, SweepSettings, solve_point, sweep_table
+from profiles.schema.profile import Link, Profile, Provenance
+
+COLUMNS = ("link", "workers", "budget_bytes", "name", "fits", "step_us", "moved_bytes")
+
+
+def budgets_of_shares(peak_bytes: int, percents: Iterable[int]) -> tuple[int, ...]:
+    """Returns budgets that are so many percent of a peak."""
+    return tuple(peak_bytes * percent // 100 for percent in percents)
+
+
+def link_choices(links: Iterable[Link]) -> tuple[LinkChoice, ...]:
+    """Returns links as one worker alone has them."""
+    return tuple(LinkChoice(name=link.name, workers=1, link=link) for link in links)
+
+
+def solved_sweep_table(
+    profile: Profile, points: Iterable[SweepPoint], settings: SweepSettings
+) -> pd.DataFrame:
+    """Plans for every point, one after the other; the table is that of `sweep_table`.
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    return sweep_table(solve_point(profile, point, settings) for point in points)
+
+
+def heuristic_sweep_table(
+    profile: Profile, points: Iterable[SweepPoint], heuristics: Sequence[Heuristic]
+) -> pd.DataFrame:
+    """Returns one row per point and heuristic, in the order given.
+
+    Columns: `link`, `workers`, `budget_bytes` (as in `planner.studies.sweep.sweep_table`), `name`
+    (the heuristic's), `fits` (whether what it chose is within the budget), `step_us` and
+    `moved_bytes` (to the host per step); simulated.
+
+    Args:
+        profile: The step.
+        points: What to plan for.
+        heuristics: Who plans.
+    """
+    rows = [
+        (
+            point.choice.name,
+            point.choice.workers,
+            point.budget_bytes,
+            row.name,
+            row.fits,
+            row.step_us,
+            row.moved_bytes,
+        )
+        for point in points
+        for row in _comparison(profile, point).rows(heuristics)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def step_times_table(sweep: pd.DataFrame, beside: pd.DataFrame, *, link: str) -> pd.DataFrame:
+    """Returns step times over the time of compute on one link, one row per planner.
+
+    Columns: `name` (index: ours first, then the bound, then the heuristics), and one per budget in
+    bytes, the largest first. What does not fit the budget is not a number.
+
+    Args:
+        sweep: From `planner.studies.sweep.sweep_table`, for one number of workers.
+        beside: From `heuristic_sweep_table`, for the same points.
+        link: Which link.
+    """
+    ours = sweep[sweep["link"] == link].set_index("budget_bytes")
+    compute_us = ours["compute_us"].max()
+    theirs = beside[(beside["link"] == link) & beside["fits"]]
+    names = beside["name"].unique()
+    budgets = sorted(ours.index, reverse=True)
+    times_us = theirs.pivot_table(index="name", columns="budget_bytes", values="step_us")
+    times_us = times_us.reindex(index=names, columns=budgets)
+    both = ours[["step_us", "bound_step_us"]].astype(float).T.reindex(columns=budgets)
+    both.index = pd.Index(["swapplan", "no plan is below"])
+    table = pd.concat([both, times_us]) / compute_us
+    table.index.name, table.columns.name = "name", "budget_bytes"
+    return table
+
+
+def _comparison(profile: Profile, point: SweepPoint) -> Comparison:
+    task = task_of(profile, point.budget_bytes, point.choice.link)
+    # No bound is asked of these rows: a sweep has its own.
+    return Comparison(task, 0.0, is_full=False)
+
 
 WIDTH_IN = 9.0
 STYLES = ((VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (GREY, "X"))
@@ -108,67 +193,3 @@ def _handles(styles: dict[str, tuple[str, str]]) -> list[Line2D | Patch]:
         Line2D([], [], color=BLACK, linestyle="--", label="nothing moved"),
         *heuristics,
     ]
-
-
-COLUMNS = ("link", "workers", "budget_bytes", "name", "fits", "step_us", "moved_bytes")
-
-
-def heuristic_sweep_table(
-    profile: Profile, points: Iterable[SweepPoint], heuristics: Sequence[Heuristic]
-) -> pd.DataFrame:
-    """Returns one row per point and heuristic, in the order given.
-
-    Columns: `link`, `workers`, `budget_bytes` (as in `planner.studies.sweep.sweep_table`), `name`
-    (the heuristic's), `fits` (whether what it chose is within the budget), `step_us` and
-    `moved_bytes` (to the host per step); simulated.
-
-    Args:
-        profile: The step.
-        points: What to plan for.
-        heuristics: Who plans.
-    """
-    rows = [
-        (
-            point.choice.name,
-            point.choice.workers,
-            point.budget_bytes,
-            row.name,
-            row.fits,
-            row.step_us,
-            row.moved_bytes,
-        )
-        for point in points
-        for row in _comparison(profile, point).rows(heuristics)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def step_times_table(sweep: pd.DataFrame, beside: pd.DataFrame, *, link: str) -> pd.DataFrame:
-    """Returns step times over the time of compute on one link, one row per planner.
-
-    Columns: `name` (index: ours first, then the bound, then the heuristics), and one per budget in
-    bytes, the largest first. What does not fit the budget is not a number.
-
-    Args:
-        sweep: From `planner.studies.sweep.sweep_table`, for one number of workers.
-        beside: From `heuristic_sweep_table`, for the same points.
-        link: Which link.
-    """
-    ours = sweep[sweep["link"] == link].set_index("budget_bytes")
-    compute_us = ours["compute_us"].max()
-    theirs = beside[(beside["link"] == link) & beside["fits"]]
-    names = beside["name"].unique()
-    budgets = sorted(ours.index, reverse=True)
-    times_us = theirs.pivot_table(index="name", columns="budget_bytes", values="step_us")
-    times_us = times_us.reindex(index=names, columns=budgets)
-    both = ours[["step_us", "bound_step_us"]].astype(float).T.reindex(columns=budgets)
-    both.index = pd.Index(["swapplan", "no plan is below"])
-    table = pd.concat([both, times_us]) / compute_us
-    table.index.name, table.columns.name = "name", "budget_bytes"
-    return table
-
-
-def _comparison(profile: Profile, point: SweepPoint) -> Comparison:
-    task = task_of(profile, point.budget_bytes, point.choice.link)
-    # No bound is asked of these rows: a sweep has its own.
-    return Comparison(task, 0.0, is_full=False)

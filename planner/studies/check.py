@@ -2,19 +2,18 @@
 
 Peak, bytes and stall follow from the plan, by walking its anchors and simulating its copies. The
 bounds follow from the profile: the ILP of `planner.ilp.model` and its relaxation are solved again.
-
-Whether a plan fits the profile it names.
-
-This is where "no use of an absent storage" is checked: a plan holds no uses, a profile does.
+With the profile it is also checked that no op uses an absent storage: a plan holds no uses.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from planner.ilp.deadline import Limits, SolverName
 from planner.plan.plan import BoundSource, Plan, Proof, Swap
 from planner.plan.verify import derived_figures, first_fault, same_time, structure_fault
+from planner.problem.build_problem import problem_of
 from planner.problem.gaps import Gap, candidate_gaps
 from planner.problem.problem import Problem
 from profiles.hardware.links import LINKS
@@ -22,115 +21,15 @@ from profiles.schema.errors import SolverError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 
-
-def first_fault_against(plan: Plan, profile: Profile) -> str | None:
-    """Returns the first way in which a plan does not fit a profile, or None if it fits."""
-    return next(_faults_against(plan, profile), None)
-
-
-def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
-    for field, found, expected in (
-        ("profile_fingerprint", plan.profile_fingerprint, profile.fingerprint()),
-        ("model_fingerprint", plan.model_fingerprint, profile.model_fingerprint),
-        ("model", plan.model, profile.model),
-        ("workload", plan.workload, profile.workload),
-        ("times", plan.times, profile.times),
-        ("device", plan.device, profile.device),
-        ("number of slots", len(plan.slots), len(profile.slots)),
-    ):
-        if found != expected:
-            yield f"{field} is {found!r}, the profile has {expected!r}"
-            return
-    yield from _link_faults(plan, profile)
-    yield from _slot_faults_against(plan, profile)
-    yield from _storage_faults_against(plan, profile)
-    yield from _gap_faults_against(plan, profile)
-
-
-def _link_faults(plan: Plan, profile: Profile) -> Iterator[str]:
-    """A link that goes by a name of the table, but is not that link."""
-    known = LINKS.get(plan.link.name)
-    if known is None or plan.link in (known, profile.link):
-        return
-    for field, found in plan.link:
-        expected = getattr(known, field)
-        if found != expected:
-            yield f"link.{field} is {found!r}, link {known.name} has {expected!r}"
-
-
-def _slot_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
-    memory = slot_memory(profile)
-    for t, (planned, recorded) in enumerate(zip(plan.slots, profile.slots, strict=True)):
-        for field in ("anchor", "shows", "duration_us"):
-            if getattr(planned, field) != getattr(recorded, field):
-                found, expected = getattr(planned, field), getattr(recorded, field)
-                yield f"slots[{t}].{field} is {found!r}, the profile has {expected!r}"
-        for field in ("resident_bytes", "peak_op"):
-            if getattr(planned, field) != getattr(memory[t], field):
-                found, expected = getattr(planned, field), getattr(memory[t], field)
-                yield f"slots[{t}].{field} is {found!r}, the profile gives {expected!r}"
-
-
-def _storage_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
-    for position, planned in enumerate(plan.storages):
-        if planned.id >= len(profile.storages):
-            yield f"storages[{position}].id is {planned.id}, the profile has no such storage"
-            return
-        recorded = profile.storages[planned.id]
-        for field in ("name", "kind", "size_bytes", "module", "is_mask"):
-            if getattr(planned, field) != getattr(recorded, field):
-                found, expected = getattr(planned, field), getattr(recorded, field)
-                yield f"storages[{position}].{field} is {found!r}, the profile has {expected!r}"
-
-
-def _gap_faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
-    count = len(plan.slots)
-    gaps: dict[int, list[Gap]] = {}
-    for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
-        gaps.setdefault(gap.storage, []).append(gap)
-    for position, swap in enumerate(plan.swaps):
-        gap_of_swap = _gap_around(swap, gaps.get(swap.storage, []), count)
-        if gap_of_swap is None:
-            yield (
-                f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
-                f"slot {swap.await_slot}, which is inside none of its gaps"
-            )
-            return
-        if (
-            swap.clean
-            and not gap_of_swap.lasting
-            and not _is_copied(plan, position, gaps[swap.storage])
-        ):
-            yield (
-                f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
-                "the last copy of it was made"
-            )
-
-
-def _gap_around(swap: Swap, gaps: Sequence[Gap], slot_count: int) -> Gap | None:
-    """The gap a swap lies in."""
-    slots_away = swap.slots_after_out(swap.await_slot, slot_count)
-    for gap in gaps:
-        slots_in = (swap.swap_out_slot - gap.first_slot) % slot_count
-        if gap.first_slot + slots_in + slots_away <= gap.next_use_slot:
-            return gap
-    return None
-
-
-def _is_copied(plan: Plan, position: int, gaps: Sequence[Gap]) -> bool:
-    """Whether the copy that a clean swap relies on holds the bytes of its gap."""
-    count = len(plan.slots)
-    clean = plan.swaps[position]
-    own = _gap_around(clean, gaps, count)
-    copying = [s for s in plan.swaps if s.storage == clean.storage and not s.clean]
-    if not copying or own is None:
-        return False
-    # The last copy made before it, in the same step or in the one before.
-    last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
-    before = _gap_around(last, gaps, count)
-    return before is not None and before.content == own.content and before.turn < own.turn
-
-
+SOURCES = {
+    "peak_without_bytes": "the largest slot",
+    "peak_bytes": "walking the anchors",
+    "d2h_bytes": "adding up the swaps",
+    "h2d_bytes": "adding up the swaps",
+    "compute_us": "adding up the slots",
+    "simulated_stall_us": "simulating the copies",
+}
+"""How each figure that a plan alone gives is derived."""
 BOUND_TOLERANCE = 1e-6
 """How far two solutions of one relaxation may be apart, as a share of the step time: a solver meets
 each row to about 1e-7 of its unit (`planner.ilp.variables.Units`), and rows add up along the
@@ -221,30 +120,16 @@ def check_plan_against(
 
 def _figure(plan: Plan, name: str, derived: int | float) -> CheckedFigure:
     stored = getattr(plan.certificate, name)
-    is_time = name.endswith("_us")
+    matches = same_time(stored, derived) if name.endswith("_us") else stored == derived
     return CheckedFigure(
-        name=name,
-        stored=stored,
-        derived=derived,
-        source=_SOURCES[name],
-        matches=same_time(stored, derived) if is_time else stored == derived,
+        name=name, stored=stored, derived=derived, source=SOURCES[name], matches=matches
     )
-
-
-_SOURCES = {
-    "peak_without_bytes": "the largest slot",
-    "peak_bytes": "walking the anchors",
-    "d2h_bytes": "adding up the swaps",
-    "h2d_bytes": "adding up the swaps",
-    "compute_us": "adding up the slots",
-    "simulated_stall_us": "simulating the copies",
-}
 
 
 def _size_fault(plan: Plan) -> str | None:
     """A swap that the plan's own bound does not know: the bound is over storages not too small."""
     for position, swap in enumerate(plan.swaps):
-        size_bytes = plan.storage(swap.storage).size_bytes
+        size_bytes = plan.by_id[swap.storage].size_bytes
         if size_bytes < plan.min_size_bytes:
             return (
                 f"swaps[{position}] moves {size_bytes} bytes, expected at least "
@@ -257,8 +142,6 @@ def _checked_bounds(
     plan: Plan, profile: Profile, solver: SolverName, time_limit_s: float
 ) -> tuple[CheckedFigure, CheckedFigure]:
     """Both bounds, derived again."""
-    from planner.problem.build_problem import problem_of
-
     problem = problem_of(
         profile,
         budget_bytes=plan.budget_bytes,
@@ -267,11 +150,13 @@ def _checked_bounds(
         min_size_bytes=plan.min_size_bytes,
         boundary=plan.boundary,
     )
-    loose = _loose(plan, problem, solver, time_limit_s)
-    return loose, _tight(plan, problem, solver, time_limit_s, loose)
+    loose = _loose_bound(plan, problem, solver, time_limit_s)
+    return loose, _tight_bound(plan, problem, solver, time_limit_s, loose)
 
 
-def _loose(plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float) -> CheckedFigure:
+def _loose_bound(
+    plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float
+) -> CheckedFigure:
     from planner.ilp.bound import fluid_bound
 
     about = plan.certificate
@@ -286,7 +171,7 @@ def _loose(plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float
     return _bound_figure(plan, "loose_bound_stall_us", derived_us, source)
 
 
-def _tight(
+def _tight_bound(
     plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float, loose: CheckedFigure
 ) -> CheckedFigure:
     """The tight bound. Where the ILP was stopped, it may prove more by now, but not less."""
@@ -330,3 +215,100 @@ def _unsolved(solver: SolverName, what: str, time_limit_s: float) -> str:
         f"{solver.value} did not solve {what} within {time_limit_s:.0f} s, so the bound is not "
         "checked. Give a larger --time-limit, or try the other one of --solver."
     )
+
+
+def first_fault_against(plan: Plan, profile: Profile) -> str | None:
+    """Returns the first way in which a plan does not fit a profile, or None if it fits."""
+    return next(_faults_against(plan, profile), None)
+
+
+def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
+    """Each may rely on there being none before it."""
+    fields = ("profile_fingerprint", "model_fingerprint", "model", "workload", "times", "device")
+    expected = {field: getattr(profile, field) for field in fields[1:]}
+    expected["profile_fingerprint"] = profile.fingerprint()
+    for field in fields:
+        yield from _fault(field, getattr(plan, field), expected[field])
+    yield from _fault("number of slots", len(plan.slots), len(profile.slots))
+    yield from _link_faults(plan, profile)
+    for t, memory in enumerate(slot_memory(profile)):
+        place, planned = f"slots[{t}].", plan.slots[t]
+        yield from _faults(place, ("anchor", "shows", "duration_us"), planned, profile.slots[t])
+        memory_fields = ("resident_bytes", "peak_op")
+        yield from _faults(place, memory_fields, planned, memory, "the profile gives")
+    for position, storage in enumerate(plan.storages):
+        place = f"storages[{position}]."
+        if storage.id >= len(profile.storages):
+            yield f"{place}id is {storage.id}, the profile has no such storage"
+        recorded = profile.storages[storage.id]
+        yield from _faults(
+            place, ("name", "kind", "size_bytes", "module", "is_mask"), storage, recorded
+        )
+    yield from _gap_faults(plan, profile)
+
+
+def _faults(
+    place: str,
+    fields: Iterable[str],
+    found: object,
+    expected: object,
+    whose: str = "the profile has",
+) -> Iterator[str]:
+    for field in fields:
+        yield from _fault(place + field, getattr(found, field), getattr(expected, field), whose)
+
+
+def _fault(
+    field: str, found: object, expected: object, whose: str = "the profile has"
+) -> Iterator[str]:
+    if found != expected:
+        yield f"{field} is {found!r}, {whose} {expected!r}"
+
+
+def _link_faults(plan: Plan, profile: Profile) -> Iterator[str]:
+    """A link that goes by a name of the table, but is not that link."""
+    known = LINKS.get(plan.link.name)
+    if known is not None and plan.link not in (known, profile.link):
+        fields = type(known).model_fields
+        yield from _faults("link.", fields, plan.link, known, f"link {known.name} has")
+
+
+def _gap_faults(plan: Plan, profile: Profile) -> Iterator[str]:
+    gaps: dict[int, list[Gap]] = defaultdict(list)
+    for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
+        gaps[gap.storage].append(gap)
+    for position, swap in enumerate(plan.swaps):
+        around = _gap_around(swap, gaps[swap.storage], len(plan.slots))
+        if around is None:
+            yield (
+                f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
+                f"slot {swap.await_slot}, which is inside none of its gaps"
+            )
+        elif swap.clean and not (around.lasting or _is_copied(plan, swap, gaps[swap.storage])):
+            yield (
+                f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
+                "the last copy of it was made"
+            )
+
+
+def _gap_around(swap: Swap, gaps: Sequence[Gap], slot_count: int) -> Gap | None:
+    """The gap a swap lies in."""
+    slots_away = swap.slots_after_out(swap.await_slot, slot_count)
+    for gap in gaps:
+        slots_in = (swap.swap_out_slot - gap.first_slot) % slot_count
+        if gap.first_slot + slots_in + slots_away <= gap.next_use_slot:
+            return gap
+    return None
+
+
+def _is_copied(plan: Plan, clean: Swap, gaps: Sequence[Gap]) -> bool:
+    """Whether the copy that a clean swap relies on holds the bytes of its gap."""
+    count = len(plan.slots)
+    own = _gap_around(clean, gaps, count)
+    copying = [s for s in plan.swaps if s.storage == clean.storage and not s.clean]
+    if not copying or own is None:
+        return False
+    # The last copy made before it, in the same step or in the one before.
+    last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
+    before = _gap_around(last, gaps, count)
+    return before is not None and before.content == own.content and before.turn < own.turn

@@ -60,6 +60,17 @@ HEURISTICS = PUBLISHED + CONTROLS
 OURS = "swapplan"
 RESOLUTION = 1000
 """A smallest budget is found to one part of the no-plan peak in so many."""
+FIGURES = {
+    **{name: name for name in ("name", "fits", "step_us", "stall_us", "moved_bytes")},
+    "trips": "swaps",
+    "peak_bytes": "peak_bytes",
+    "smallest_budget_bytes": "smallest_budget_bytes",
+    "gap": "optimality_gap",
+    "retimed_stall_us": "retimed_stall_us",
+}
+"""Columns of the table, each with the attribute of `Row` it holds."""
+ABOUT = ("source", "known_from", "simplified")
+"""More columns, with what is known of a heuristic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,23 +280,10 @@ def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    about = {heuristic.name: heuristic for heuristic in HEURISTICS}
+    known = {heuristic.name: heuristic for heuristic in HEURISTICS}
     records = [
-        {
-            "name": row.name,
-            "fits": row.fits,
-            "step_us": row.step_us,
-            "stall_us": row.stall_us,
-            "moved_bytes": row.moved_bytes,
-            "trips": row.swaps,
-            "peak_bytes": row.peak_bytes,
-            "smallest_budget_bytes": row.smallest_budget_bytes,
-            "gap": row.optimality_gap,
-            "retimed_stall_us": row.retimed_stall_us,
-            "source": about[row.name].source if row.name in about else "",
-            "known_from": about[row.name].known_from.value if row.name in about else "",
-            "simplified": about[row.name].simplified if row.name in about else "",
-        }
+        {column: getattr(row, attribute) for column, attribute in FIGURES.items()}
+        | {column: str(getattr(known.get(row.name), column, "")) for column in ABOUT}
         for row in rows
     ]
     return pd.DataFrame(records).set_index("name")

@@ -16,7 +16,6 @@ from planner.budget_wall import budget_wall
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
 from planner.problem.build_problem import problem_of
-from planner.problem.gaps import default_min_size_bytes
 from planner.smallest_budget import widest_set
 from planner.studies.sweep import SweepRow, sweep_table
 from profiles.schema.profile import Profile
@@ -98,20 +97,19 @@ def footprint(
     Raises:
         SolverError: The solver is missing or failed.
     """
-    peak_bytes = profile.peak_bytes
     problem = problem_of(
         profile,
         budget_bytes=budget_bytes,
         # Memory is a fact of program order: any link gives the same.
         link=profile.link,
         host_budget_bytes=host_budget_bytes,
-        min_size_bytes=default_min_size_bytes(peak_bytes),
+        min_size_bytes=None,
         boundary=Boundary.PERIODIC,
     )
     wall = budget_wall(profile, problem, widest_set(problem, solver))
     return Footprint(
         setting=setting,
-        peak_bytes=peak_bytes,
+        peak_bytes=profile.peak_bytes,
         least_bytes=wall.smallest_budget_bytes,
         wall=wall.place,
     )
@@ -188,21 +186,18 @@ def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> p
         about: What all rows have in common.
     """
     rows = tuple(rows)
-    firsts = [
-        {
-            **about,
-            "setting": row.setting,
-            "without_setting": _setting(row.limits.without),
-            "planned_setting": _setting(row.limits.planned),
-            "peak_without_bytes": row.peak_without_bytes,
-        }
-        for row in rows
-    ]
-    columns = [*about, *LIMITS_COLUMNS]
-    table = pd.DataFrame(firsts, columns=columns)
-    table = table.astype(dict.fromkeys(LIMITS_COLUMNS, "Int64"))
-    return pd.concat([table, sweep_table(row.planned for row in rows)], axis=1)
-
-
-def _setting(found: Footprint | None) -> int | None:
-    return None if found is None else found.setting
+    own = pd.DataFrame(
+        [
+            (
+                row.setting,
+                row.limits.without.setting if row.limits.without else None,
+                row.limits.planned.setting if row.limits.planned else None,
+                row.peak_without_bytes,
+            )
+            for row in rows
+        ],
+        columns=list(LIMITS_COLUMNS),
+        dtype="Int64",
+    )
+    common = pd.DataFrame([about] * len(rows), columns=list(about))
+    return pd.concat([common, own, sweep_table(row.planned for row in rows)], axis=1)

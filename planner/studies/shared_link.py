@@ -30,8 +30,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from planner.plan.plan import Plan
-from planner.plan.schedule import lower
-from planner.plan.simulate import simulate
+from planner.plan.simulate import simulate_plan
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import Sharing
 from profiles.schema.profile import LeftOut, Link, Profile, Provenance, StorageKind
@@ -183,19 +182,11 @@ def _row(
         left = shared_link(link, workers=workers, sharing=sharing, exchange=exchange)
     except QuantityError:
         return row
-    both = left.both_bytes_per_us
-    timeline = simulate(
-        durations_us=[slot.duration_us for slot in plan.slots],
-        sizes_bytes={storage.id: storage.size_bytes for storage in plan.storages},
-        link=left,
-        schedule=lower(plan),
-        engines=plan.engines,
-    )
-    return {
-        **row,
+    timeline = simulate_plan(plan.model_copy(update={"link": left}))
+    return row | {
         "d2h_bytes_per_us": left.d2h_bytes_per_us,
         "h2d_bytes_per_us": left.h2d_bytes_per_us,
-        "both_bytes_per_us": math.nan if both is None else both,
+        "both_bytes_per_us": left.both_bytes_per_us or math.nan,
         "stall_us": timeline.total_stall_us,
         "step_us": timeline.step_us,
     }

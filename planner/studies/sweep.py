@@ -1,11 +1,10 @@
-"""A sweep: one step planned for many budgets, links and numbers of workers.
-
-The processes of a sweep: points are planned side by side, and all processes end with the sweep.
+"""A sweep: one step planned for many budgets, links and numbers of workers, side by side.
 
 [Note: ending a sweep]
-An interrupt from the terminal is meant for this process alone, which ends the others: they begin
-with interrupts blocked. Each leads a process group of its own, so that what it started itself (CBC
-is a program) ends with it. One whose parent was killed ends its own group.
+All processes end with the sweep. An interrupt from the terminal is meant for this process alone,
+which ends the others: they begin with interrupts blocked. Each leads a process group of its own, so
+that what it started itself (CBC is a program) ends with it. One whose parent was killed ends its
+own group.
 """
 
 import multiprocessing
@@ -128,10 +127,8 @@ def sweep_points(
     choices: Sequence[LinkChoice], budgets_bytes: Sequence[int]
 ) -> tuple[SweepPoint, ...]:
     """Returns every combination: link by link, budget by budget, in the order given."""
-    return tuple(
-        SweepPoint(choice=choice, budget_bytes=budget_bytes)
-        for choice, budget_bytes in product(choices, budgets_bytes)
-    )
+    pairs = product(choices, budgets_bytes)
+    return tuple(SweepPoint(choice=choice, budget_bytes=size) for choice, size in pairs)
 
 
 def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) -> SweepRow:
@@ -140,60 +137,21 @@ def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) ->
     Raises:
         SolverError: The solver is missing or failed.
     """
+    choice = point.choice
+    figures: dict[str, Any]
     try:
         plan = solve(
             profile,
             budget_bytes=point.budget_bytes,
-            link=point.choice.link,
-            host_budget_bytes=point.choice.host_budget_bytes,
-            solver=settings.solver,
-            time_limit_s=settings.time_limit_s,
-            min_size_bytes=settings.min_size_bytes,
+            link=choice.link,
+            host_budget_bytes=choice.host_budget_bytes,
+            **asdict(settings),
         )
     except BudgetError as error:
-        return _row(
-            profile,
-            point,
-            outcome=SweepOutcome.UNMET,
-            smallest_budget_bytes=error.smallest_budget_bytes,
-        )
-    return _row(profile, point, **_figures(plan))
-
-
-def budgets_of_shares(peak_bytes: int, percents: Iterable[int]) -> tuple[int, ...]:
-    """Returns budgets that are so many percent of a peak."""
-    return tuple(peak_bytes * percent // 100 for percent in percents)
-
-
-def solved_sweep_table(
-    profile: Profile, points: Iterable[SweepPoint], settings: SweepSettings
-) -> pd.DataFrame:
-    """Plans for every point, one after the other; the table is that of `sweep_table`.
-
-    Raises:
-        SolverError: The solver is missing or failed.
-    """
-    return sweep_table(solve_point(profile, point, settings) for point in points)
-
-
-def link_choices(links: Iterable[Link]) -> tuple[LinkChoice, ...]:
-    """Returns links as one worker alone has them."""
-    return tuple(LinkChoice(name=link.name, workers=1, link=link) for link in links)
-
-
-def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
-    """Returns one row per point, in the order given; columns are the fields of `SweepRow`.
-
-    What a point lacks is NA.
-    """
-    columns = [field.name for field in fields(SweepRow)]
-    table = pd.DataFrame([asdict(row) for row in rows], columns=columns)
-    whole = [name for name in columns if name.endswith("_bytes")]
-    return table.astype(dict.fromkeys(whole, "Int64"))
-
-
-def _row(profile: Profile, point: SweepPoint, **figures: Any) -> SweepRow:
-    choice = point.choice
+        smallest_bytes = error.smallest_budget_bytes
+        figures = {"outcome": SweepOutcome.UNMET, "smallest_budget_bytes": smallest_bytes}
+    else:
+        figures = _figures(plan)
     return SweepRow(
         link=choice.name,
         workers=choice.workers,
@@ -210,19 +168,25 @@ def _row(profile: Profile, point: SweepPoint, **figures: Any) -> SweepRow:
 def _figures(plan: Plan) -> dict[str, Any]:
     """What a row has only with a plan."""
     about = plan.certificate
+    same = ("bound_source", "gap", "peak_bytes", "d2h_bytes", "h2d_bytes", "proof", "solve_seconds")
     return {
         "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
         "step_us": about.simulated_step_us,
         "bound_step_us": about.compute_us + about.bound_stall_us,
-        "bound_source": about.bound_source,
-        "gap": about.gap,
-        "peak_bytes": about.peak_bytes,
-        "d2h_bytes": about.d2h_bytes,
-        "h2d_bytes": about.h2d_bytes,
         "host_pool_bytes": plan.host_pool_bytes,
-        "proof": about.proof,
-        "solve_seconds": about.solve_seconds,
+        **{name: getattr(about, name) for name in same},
     }
+
+
+def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
+    """Returns one row per point, in the order given; columns are the fields of `SweepRow`.
+
+    What a point lacks is NA.
+    """
+    columns = [field.name for field in fields(SweepRow)]
+    table = pd.DataFrame([asdict(row) for row in rows], columns=columns)
+    whole = [name for name in columns if name.endswith("_bytes")]
+    return table.astype(dict.fromkeys(whole, "Int64"))
 
 
 def solve_points(
@@ -232,13 +196,7 @@ def solve_points(
     *,
     processes: int,
 ) -> Generator[tuple[int, SweepRow], None, None]:
-    """Plans for every point.
-
-    Args:
-        profile: The step.
-        points: What to plan for.
-        settings: What to plan with.
-        processes: How many points are planned at once.
+    """Plans for every point, so many processes at once.
 
     Yields:
         A point's position and its row, in order of completion. However the iteration ends, so do
@@ -278,7 +236,7 @@ def _pool(processes: int, profile: Profile) -> Iterator[ProcessPoolExecutor]:
             _kill(process)
         raise
     finally:
-        # The pool's own thread collects the dead; nobody else may.
+        # The pool's own thread collects the dead, and must be the only one to.
         pool.shutdown(cancel_futures=True)
 
 

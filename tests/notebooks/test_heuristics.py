@@ -4,15 +4,19 @@ import math
 
 import pytest
 
-from analysis.heuristics import heuristic_sweep_table, heuristics_figure, step_times_table
+from analysis.heuristics import (
+    budgets_of_shares,
+    heuristic_sweep_table,
+    heuristics_figure,
+    link_choices,
+    solved_sweep_table,
+    step_times_table,
+)
 from planner.heuristics.controls import EVERYTHING, NOTHING
 from planner.report.plots import png_bytes
 from planner.studies.sweep import (
     SweepSettings,
-    budgets_of_shares,
-    link_choices,
     solve_point,
-    solved_sweep_table,
     sweep_points,
     sweep_table,
 )
@@ -43,7 +47,7 @@ def test_points_are_planned_one_after_the_other() -> None:
     assert table.equals(alone.drop(columns="solve_seconds"))
 
 
-def test_baselines_stand_at_every_point() -> None:
+def test_heuristics_stand_at_every_point() -> None:
     table = heuristic_sweep_table(sandwich(), POINTS, WHO)
     assert table[["link", "budget_bytes", "name"]].to_numpy().tolist() == [
         [link, budget, who.name] for link in ("toy", "fast") for budget in (200, 105) for who in WHO
@@ -52,7 +56,7 @@ def test_baselines_stand_at_every_point() -> None:
     slow, fast = table[table["link"] == "toy"], table[table["link"] == "fast"]
     assert slow["step_us"].to_list() == pytest.approx([5000.0, 5000.0, 5000.0, 13_000.0])
     assert fast["step_us"].to_list() == pytest.approx([5000.0] * 4)
-    # Where there is room, a copy still on its way out when it is due back frees nothing: no trip.
+    # Where there is room, a copy still on its way out when it is due back frees nothing: no swap.
     assert table["moved_bytes"].to_list() == [0, 0, 0, 50, 0, 50, 0, 50]
 
 
