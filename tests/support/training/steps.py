@@ -22,6 +22,7 @@ Build = Callable[[], Workload]
 Step = Callable[[], torch.Tensor]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+Draw = Callable[[], torch.Tensor]
 
 
 def perceptron(layers: int = 3, *, bias: bool = True) -> nn.Sequential:
@@ -38,11 +39,23 @@ def error(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     return loss
 
 
+def one_batch(batch: torch.Tensor) -> Draw:
+    return lambda: batch
+
+
+def listed_batches() -> Draw:
+    """Batches made once and gone through in turn."""
+    turns = itertools.count()
+    batches = [torch.randn(ROWS, WIDTH) for _ in range(7)]
+    return lambda: batches[next(turns) % len(batches)]
+
+
 def plain(
     make_optimizer: MakeOptimizer = adamw,
     *,
     model: Callable[[], nn.Module] = perceptron,
     loss: Loss = error,
+    source: Callable[[], Draw] = lambda: one_batch(torch.randn(ROWS, WIDTH)),
     zero_at: str = "first",
     set_to_none: bool = True,
     batches: int = 1,
@@ -52,7 +65,7 @@ def plain(
     """Forward, backward, update, with gradients dropped at one of three places."""
     trained = model()
     optimizer = make_optimizer([p for p in trained.parameters() if p.requires_grad])
-    inputs = torch.randn(ROWS, WIDTH)
+    draw = source()
 
     def zero(place: str) -> None:
         if place == zero_at:
@@ -61,7 +74,7 @@ def plain(
     def step() -> torch.Tensor:
         zero("first")
         for _ in range(batches):
-            value = loss(trained, inputs)
+            value = loss(trained, draw())
             zero("middle")
             value.backward()
         before_update(trained)
@@ -85,21 +98,6 @@ def with_closure(make_optimizer: MakeOptimizer) -> Workload:
 
     def step() -> torch.Tensor:
         return torch.as_tensor(optimizer.step(closure)).detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
-
-
-def sparse() -> Workload:
-    model = nn.Sequential(nn.Embedding(64, WIDTH, sparse=True))
-    optimizer = torch.optim.SparseAdam(list(model.parameters()), lr=1e-3)
-    tokens = torch.randint(0, 64, (ROWS,))
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss: torch.Tensor = model(tokens).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
 
     return Workload(model=model, optimizer=optimizer, step=step)
 
@@ -240,24 +238,6 @@ def unseen_batches() -> Workload:
     return Workload(model=model, optimizer=optimizer, step=step)
 
 
-def listed_batches() -> Workload:
-    """Batches made once and gone through in turn."""
-    model = perceptron()
-    optimizer = adamw(model.parameters())
-    turns = itertools.count()
-    batches = [torch.randn(ROWS, WIDTH) for _ in range(7)]
-
-    def step() -> torch.Tensor:
-        batch = batches[next(turns) % len(batches)]
-        optimizer.zero_grad()
-        loss = error(model, batch)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
-
-
 def window_of_batches() -> Workload:
     """The step before fetched the batches that this one adds up."""
     model = perceptron()
@@ -302,27 +282,6 @@ def generated() -> Workload:
             total += loss.detach()
         optimizer.step()
         return total
-
-    return Workload(model=model, optimizer=optimizer, step=step)
-
-
-def logging_activations() -> Workload:
-    """Keeps the last step's activations for a picture."""
-    model = perceptron()
-    optimizer = adamw(model.parameters())
-    inputs = torch.randn(ROWS, WIDTH)
-    seen: dict[str, torch.Tensor] = {}
-    for name, module in model.named_children():
-        module.register_forward_hook(
-            lambda _, __, output, name=name: seen.__setitem__(name, output.detach())
-        )
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = error(model, inputs)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
 
     return Workload(model=model, optimizer=optimizer, step=step)
 
@@ -393,6 +352,17 @@ def normalized() -> nn.Module:
     return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.3))
 
 
+def logging_activations() -> nn.Module:
+    """Keeps the last step's activations for a picture."""
+    model = perceptron()
+    seen: dict[str, torch.Tensor] = {}
+    for name, module in model.named_children():
+        module.register_forward_hook(
+            lambda _, __, output, name=name: seen.__setitem__(name, output.detach())
+        )
+    return model
+
+
 def penalty(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """A gradient penalty: backward through backward."""
     probe = inputs.clone().requires_grad_(True)
@@ -434,7 +404,13 @@ def _variants() -> dict[str, Build]:
 
 STEPS: dict[str, Build] = {
     **_variants(),
-    "SparseAdam": sparse,
+    "SparseAdam": partial(
+        plain,
+        lambda parameters: torch.optim.SparseAdam(list(parameters), lr=1e-3),
+        model=lambda: nn.Embedding(64, WIDTH, sparse=True),
+        loss=lambda model, tokens: model(tokens).square().mean(),
+        source=lambda: one_batch(torch.randint(0, 64, (ROWS,))),
+    ),
     "LBFGS": partial(with_closure, lambda p: torch.optim.LBFGS(p, lr=1e-2, max_iter=2)),
     "closure": partial(with_closure, adamw),
     "zero_grad first": plain,
@@ -454,10 +430,10 @@ STEPS: dict[str, Build] = {
     "carried state": carried,
     **{f"prefetch {place}": partial(prefetching, place) for place in ("start", "middle", "end")},
     "unseen batches": unseen_batches,
-    "batches in a list": listed_batches,
+    "batches in a list": partial(plain, source=listed_batches),
     "batches in a window": window_of_batches,
     "batches from a generator": generated,
-    "logged activations": logging_activations,
+    "logged activations": partial(plain, model=logging_activations),
     "averaged weights": averaging,
     "teacher": distilling,
     "tied weights": partial(plain, model=Tied),
