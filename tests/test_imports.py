@@ -145,7 +145,6 @@ MAX_ATTRIBUTES = 12
 MEASURED = (*FLOORS, "notebooks", "tests")
 TOO_LARGE = {
     "planner/search/list_scheduler.py: _Walk sets 33 attributes",
-    "planner/solving.py: solve has 61 lines",
     "profiles/recording/trace.py: StepTrace sets 13 attributes",
     "runtime/beyond_capacity/online_swap.py: OnlineSwap sets 15 attributes",
     "runtime/beyond_capacity/record.py: record_beyond_capacity has 70 lines",
