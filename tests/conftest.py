@@ -60,8 +60,24 @@ def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+LONGEST_FIRST = (
+    *("test_estimate", "test_memory_curve", "test_optimizer_updates", "test_on_cpu"),
+    *("test_properties", "test_readme", "test_estimate_models", "test_limits"),
+    *("test_beyond_capacity", "test_notebooks", "test_replay", "test_periodic_replay"),
+    *("test_library", "test_workers", "test_paper", "test_optimum"),
+)
+"""Files of 20 s and more: begun last, one of them would keep one process busy alone."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # With `--dist loadfile` xdist would begin with files of many tests, and long tests are few.
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none."""
+    """Begins with the longest files, and skips what needs a GPU where there is none."""
+    order = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="there is no GPU")
