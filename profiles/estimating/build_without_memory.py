@@ -1,10 +1,10 @@
 """Building a model that is larger than memory.
 
-[Note: hollow tensors] Some models cannot be built from fake or meta tensors: their initialisers ask
-for values (`.item()`), change dtypes in place, tie weights. So a builder runs with real tensors on
-the CPU, but nothing ever writes to the large ones. The operating system gives a page of memory to
-an allocation when it is first written, so a large tensor costs address space and nothing else.
-Small tensors are computed as usual; what is computed from a large one is zero.
+[Note: tensors without memory] Some models cannot be built from fake or meta tensors: their
+initialisers ask for values (`.item()`), change dtypes in place, tie weights. So a builder runs with
+real tensors on the CPU, but nothing ever writes to the large ones. The operating system gives a
+page of memory to an allocation when it is first written, so a large tensor costs address space and
+nothing else. Small tensors are computed as usual; what is computed from a large one is zero.
 """
 
 import gc
@@ -30,7 +30,7 @@ LARGE_BYTES = 1 << 20
 """Tensors from this size on are never written."""
 
 
-def build_hollow(
+def build_without_memory(
     build: Callable[[], Workload], device: torch.device
 ) -> tuple[Workload, list[torch.Tensor]]:
     """Builds a workload on the CPU without giving memory to its large tensors.
@@ -41,7 +41,7 @@ def build_hollow(
             are on the CPU all the same.
 
     Returns:
-        The workload, and every tensor made by building it that is still held by somebody: those of
+        The workload, and every tensor made by building it that is still held: those of
         the model, and batches that the step keeps.
     """
     before = _tensors()
@@ -58,7 +58,7 @@ def _tensors() -> list[torch.Tensor]:
 
 def _build(build: Callable[[], Workload], device: torch.device) -> Workload:
     with ExitStack() as around:
-        around.enter_context(_HollowMode())
+        around.enter_context(_MemorylessMode())
         if device.type != "cpu":
             around.enter_context(_pretending_cuda())
             around.enter_context(_CpuInstead())
@@ -66,7 +66,7 @@ def _build(build: Callable[[], Workload], device: torch.device) -> Workload:
         return build()
 
 
-class _HollowMode(TorchDispatchMode):
+class _MemorylessMode(TorchDispatchMode):
     """Runs small ops, and only allocates what large ones would write."""
 
     def __init__(self) -> None:
@@ -82,20 +82,20 @@ class _HollowMode(TorchDispatchMode):
         if _only_describes(func) or (small and not _enlarges(func)):
             return func(*args, **kwargs)
         try:
-            return self._run_hollow(func, args, kwargs)
+            return self._run_without_memory(func, args, kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return func(*args, **kwargs)
 
-    def _run_hollow(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+    def _run_without_memory(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Finds the shapes of the results by a fake run, and allocates them."""
         real_of: dict[int, torch.Tensor] = {}
 
         def fake(tensor: torch.Tensor) -> torch.Tensor:
-            twin = torch.empty_strided(
+            empty = torch.empty_strided(
                 tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
             )
-            real_of[id(twin)] = tensor
-            return twin
+            real_of[id(empty)] = tensor
+            return empty
 
         with self._fake_mode:
             fake_args, fake_kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))

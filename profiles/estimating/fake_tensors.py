@@ -1,9 +1,12 @@
-"""Fake twins of real tensors: the same description, no memory, on the device of an estimate."""
+"""Fake tensors in place of real ones: the same description, no memory, on the estimate's device.
+
+Where a fake tensor would make a step take another course than a real one, what is here hides that.
+"""
 
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -12,7 +15,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import graph
 from torch.optim import optimizer
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
@@ -21,18 +24,20 @@ from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
 
+CPU = torch.device("cpu")
 
-class Twins:
+
+class FakeTensors:
     """Makes one fake storage for each real one and device.
 
-    A twin's storage lives as long as the real storage, or longer if somebody holds the twin, so
-    that both are released at the same point of a step.
+    It lives as long as the real storage, or longer if a tensor of it is held, so that both are
+    released at the same point of a step.
 
     Attributes:
-        mode: The mode that the twins belong to.
+        mode: The mode that the fake tensors belong to.
         device: The device of the estimate.
-        learn: Told of each new twin and its real tensor.
-        fixed: Ids of the fake storages whose real twin cannot be resized.
+        learn: Called with the first fake tensor of each storage and its real tensor.
+        fixed: Ids of the fake storages whose real storage cannot be resized.
     """
 
     def __init__(
@@ -48,18 +53,18 @@ class Twins:
         self._bytes_of: dict[tuple[int, torch.device], torch.Tensor] = {}
 
     def of(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Returns the twin of a real tensor on a device, or the tensor itself if it is fake."""
+        """Returns a real tensor as a fake one on a device, or the tensor itself if it is fake."""
         if isinstance(tensor, FakeTensor):
             return tensor
         with _disable_current_modes(), torch.no_grad():
             is_new = (tensor.untyped_storage()._cdata, device) not in self._bytes_of
             with self.mode:
-                twin = self._twin(tensor, device)
+                fake = self._fake(tensor, device)
             if is_new:
-                self.learn(twin, tensor.detach())
-        return twin
+                self.learn(fake, tensor.detach())
+        return fake
 
-    def _twin(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def _fake(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         of_bytes = self._storage(tensor.untyped_storage(), device)
         whole = of_bytes[: len(of_bytes) // tensor.itemsize * tensor.itemsize].view(tensor.dtype)
         return whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset()).detach()
@@ -75,17 +80,17 @@ class Twins:
         return self._bytes_of[key]
 
 
-def turn_fake(workload: Workload, others: Iterable[torch.Tensor], twins: Twins) -> None:
-    """Turns every tensor of a workload into its fake twin, in place.
+def turn_fake(workload: Workload, others: Iterable[torch.Tensor], fakes: FakeTensors) -> None:
+    """Turns every tensor of a workload into a fake one, in place.
 
     [Note: turned in place] A tensor's Python object stays and changes what it is, so that tied
-    weights stay tied, and the optimizer and whoever else holds a parameter hold the fake one.
+    weights stay tied, and the optimizer and all else that holds a parameter hold the fake one.
 
     Args:
         workload: Whose model and optimizer to turn.
         others: Further tensors, such as batches that the step holds. Those that cannot be turned
             are left as they are.
-        twins: Makes the twins.
+        fakes: Makes the fake tensors.
 
     Raises:
         WorkloadError: A tensor of the model is held in a way that does not let it be turned.
@@ -94,7 +99,7 @@ def turn_fake(workload: Workload, others: Iterable[torch.Tensor], twins: Twins) 
         # Optimizers keep their step counts on the CPU.
         counts = name.startswith("state ") and tensor.dim() == 0
         try:
-            _turn(tensor, twins, torch.device("cpu") if counts else twins.device)
+            _turn(tensor, fakes, CPU if counts else fakes.device)
         except RuntimeError as error:
             raise WorkloadError(
                 f"{name} cannot be made fake ({' '.join(str(error).split())}). Register hooks on "
@@ -102,7 +107,7 @@ def turn_fake(workload: Workload, others: Iterable[torch.Tensor], twins: Twins) 
             ) from error
     for tensor in others:
         with suppress(RuntimeError):
-            _turn(tensor, twins, twins.device)
+            _turn(tensor, fakes, fakes.device)
 
 
 def _held(workload: Workload) -> list[tuple[str, torch.Tensor]]:
@@ -117,25 +122,25 @@ def _held(workload: Workload) -> list[tuple[str, torch.Tensor]]:
     return held
 
 
-def _turn(tensor: torch.Tensor, twins: Twins, device: torch.device) -> None:
+def _turn(tensor: torch.Tensor, fakes: FakeTensors, device: torch.device) -> None:
     if isinstance(tensor, FakeTensor):
         return
-    twin = twins.of(tensor, device)
-    with twins.mode:
+    fake = fakes.of(tensor, device)
+    with fakes.mode:
         if isinstance(tensor, torch.nn.Parameter):
-            twin = torch.nn.Parameter(twin, requires_grad=tensor.requires_grad)
+            fake = torch.nn.Parameter(fake, requires_grad=tensor.requires_grad)
         else:
-            twin.requires_grad_(tensor.requires_grad)
-    twin.__dict__.update(tensor.__dict__)
+            fake.requires_grad_(tensor.requires_grad)
+    fake.__dict__.update(tensor.__dict__)
     # The mode remembers by weak reference what it made, and such a tensor cannot be turned.
-    twins.mode.fake_tensor_converter.meta_converter.tensor_memo.clear()
-    torch.utils.swap_tensors(tensor, twin)
+    fakes.mode.fake_tensor_converter.meta_converter.tensor_memo.clear()
+    torch.utils.swap_tensors(tensor, fake)
 
 
-CPU = torch.device("cpu")
 ASKS_DEVICE = torch.ops.prim.device.default
 ENGINE = graph._engine_run_backward.__code__
-HELD_BACK_BY = frozenset({"disable_fn", "inner", "_fn"})
+WRAPS_DISPATCH = frozenset({"disable_fn", "inner", "_fn"})
+"""Frames that torch puts around a mode's own."""
 
 
 class Entrance(TorchDispatchMode):
@@ -145,9 +150,9 @@ class Entrance(TorchDispatchMode):
     Python lists, NumPy arrays, files. Those are on the CPU until the step moves them.
     """
 
-    def __init__(self, twins: Twins) -> None:
+    def __init__(self, fakes: FakeTensors) -> None:
         super().__init__()
-        self._twins = twins
+        self._fakes = fakes
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
@@ -157,7 +162,7 @@ class Entrance(TorchDispatchMode):
         kwargs = kwargs or {}
         if any(not isinstance(tensor, FakeTensor) for tensor, _ in tensors_in(func, args, kwargs)):
             args, kwargs = tree_map_only(
-                torch.Tensor, lambda tensor: self._twins.of(tensor, CPU), (args, kwargs)
+                torch.Tensor, lambda tensor: self._fakes.of(tensor, CPU), (args, kwargs)
             )
         return func(*args, **kwargs)
 
@@ -167,11 +172,11 @@ def _asked_by_engine() -> bool:
 
     [Note: the engine and absent devices] For a gradient on an accelerator the engine looks up that
     accelerator's streams, which fails where there is none. A fake gradient needs no stream, and the
-    engine does not compare the devices of tensor subclasses, so it is told that the gradient is on
-    the CPU. Everybody else, recomputation inside backward included, is told the truth.
+    engine does not compare the devices of tensor subclasses, so its question is answered with the
+    CPU. All others, recomputation inside backward included, get the tensor's device.
     """
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name in HELD_BACK_BY:
+    while frame is not None and frame.f_code.co_name in WRAPS_DISPATCH:
         frame = frame.f_back
     return frame is not None and frame.f_code is ENGINE
 
@@ -185,12 +190,12 @@ class ViewWrites(TorchFunctionMode):
     no such storage. An estimate must count what the real step does: in a U-Net, which activates in
     place what instance normalization has reshaped, that storage is as large as the activation. So
     the function that writes returns a view made by `as_strided`, outside the trace, for in the
-    real step nothing is run for it. Who keeps using the written tensor itself, not what the
-    function returned, gets the subclass's way.
+    real step nothing is run for it. A step that keeps using the written tensor itself, not what
+    the function returned, gets the subclass's way.
 
     Attributes:
         view: The view that the function now running may write, None outside.
-        is_written: Whether it has been written, as the trace tells. From then on a view of its
+        is_written: Whether it has been written; the trace sets it. From then on a view of its
             storage is one that autograd runs again, which the real step does not.
     """
 
@@ -201,27 +206,46 @@ class ViewWrites(TorchFunctionMode):
         self.is_written = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not (args and _is_view_with_gradient(args[0])):
+        view = args[0] if args else None
+        if not (isinstance(view, FakeTensor) and view._is_view() and view.requires_grad):
             return func(*args, **(kwargs or {}))
-        self.view, self.is_written = args[0], False
-        version = args[0]._version
+        self.view, self.is_written = view, False
+        version = view._version
         try:
             result = func(*args, **(kwargs or {}))
         finally:
             self.view = None
-        if result is args[0] and result._version > version:
+        if result is view and result._version > version:
             with _disable_current_modes(), self._mode:
-                return result._base.as_strided(
-                    result.size(), result.stride(), result.storage_offset()
-                )
+                assert view._base is not None, "a view has a base"
+                return view._base.as_strided(view.size(), view.stride(), view.storage_offset())
         return result
 
 
-def _is_view_with_gradient(tensor: Any) -> bool:
-    return isinstance(tensor, FakeTensor) and tensor._is_view() and tensor.requires_grad
+@contextmanager
+def seen_in_backward(*modes: TorchFunctionMode) -> Iterator[None]:
+    """Has modes see what backward calls, as long as this context is open.
 
+    [Note: function modes in backward] torch hands `backward` to a mode as it does any function,
+    and takes the mode away while the mode handles it. So what a checkpoint computes again in there
+    would not be seen, and would take another course than it took in forward.
+    """
+    namespace: Any = torch.autograd
+    run = namespace._engine_run_backward
 
-TRANSFORMERS = "transformers.utils.import_utils"
+    def run_with_modes(*args: Any, **kwargs: Any) -> Any:
+        on = _get_current_function_mode_stack()
+        with ExitStack() as around:
+            for mode in modes:
+                if mode not in on:
+                    around.enter_context(mode)
+            return run(*args, **kwargs)
+
+    namespace._engine_run_backward = run_with_modes
+    try:
+        yield
+    finally:
+        namespace._engine_run_backward = run
 
 
 @contextmanager
@@ -231,7 +255,7 @@ def not_taken_for_tracing() -> Iterator[None]:
     It takes a fake tensor as a sign of being compiled, and then always makes an attention mask,
     where a step that is run looks at the positions and finds that it needs none.
     """
-    module = sys.modules.get(TRANSFORMERS)
+    module = sys.modules.get("transformers.utils.import_utils")
     before = getattr(module, "is_fake_tensor", None)
     if before is None:
         yield
@@ -249,10 +273,7 @@ def foreach_allowed() -> Iterator[None]:
 
     They do so only for the tensor types they list.
     """
-    lists: tuple[list[Any], ...] = (
-        optimizer._foreach_supported_types,
-        _foreach_utils._foreach_supported_types,
-    )
+    lists: list[list[Any]] = [m._foreach_supported_types for m in (optimizer, _foreach_utils)]
     for types in lists:
         types.append(FakeTensor)
     try:

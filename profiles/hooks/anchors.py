@@ -28,38 +28,9 @@ from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.mode_stack import Hooks, leave_saved_hooks
 from profiles.hooks.optimizer_updates import Relieved, UpdateMode
 from profiles.hooks.plain_tensors import only_plain, version_of
+from profiles.hooks.workload import Workload
+from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import BEGIN, END
-
-
-class OwnHook:
-    """Calls a function, but not for a copy of the model: that gets a hook that does nothing.
-
-    Torch copies and pickles a module's hooks with the module. A copy that is trained, sent or
-    saved must neither drag along what the hook belongs to nor report to it.
-    """
-
-    def __init__(self, act: Callable[..., Any]) -> None:
-        self._act = act
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls the function."""
-        return self._act(*args)
-
-    def __deepcopy__(self, _: object) -> Callable[..., None]:
-        return nothing
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return hook_of_copy, ()
-
-
-def nothing(*_: Any) -> None:
-    """The hook of a copy."""
-
-
-def hook_of_copy() -> Callable[..., None]:
-    """Returns it, where a pickled model is loaded."""
-    return nothing
-
 
 OPTIMIZER_PRE = "optimizer:pre"
 OPTIMIZER_POST = "optimizer:post"
@@ -67,11 +38,7 @@ UPDATE = "update:"
 
 
 class Reported(Enum):
-    """Which anchors are reported.
-
-    Finding updates takes some microseconds for each op of the optimizer; who has nothing to do
-    there need not pay them.
-    """
+    """Which anchors are reported: finding updates takes microseconds for each optimizer op."""
 
     EVERYTHING = "every anchor"
     ALL_BUT_UPDATES = "all but those inside `optimizer.step()`"
@@ -93,6 +60,76 @@ class AnchorListener(Protocol):
             shown: The tensor this anchor shows, if any: of a tensor that wraps one other, that
                 other. Borrowed: a listener that keeps it changes how long it lives.
         """
+
+
+@contextmanager
+def reporting_anchors(workload: Workload, listener: AnchorListener) -> Iterator[None]:
+    """Reports the anchors of the step that a workload runs inside to a listener.
+
+    Raises:
+        WorkloadError: The step forbids hooks on saved tensors.
+    """
+    try:
+        hooks = AnchorHooks(workload.model, workload.optimizer, listener)
+        try:
+            with hooks.step():
+                yield
+        finally:
+            hooks.close()
+    except Exception as error:
+        if is_refusal_of_hooks(error) and REFUSAL not in str(error):
+            raise WorkloadError(REFUSAL) from error
+        raise
+
+
+REFUSAL = (
+    "The step calls torch.func.grad or other code that forbids hooks on saved tensors, which show "
+    "a recording and a plan what autograd keeps: such a step cannot be recorded. Compute that "
+    "gradient with torch.autograd.grad, or outside the step."
+)
+
+
+def is_refusal_of_hooks(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that hooks on saved tensors are forbidden.
+
+    `torch.func.grad`, `vjp`, `jacrev` and `hessian` refuse them, and so does whatever else runs
+    inside `torch.autograd.graph.disable_saved_tensors_hooks`.
+    """
+    words = ("saved tensor hooks", "saved tensors hooks")
+    while error is not None:
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+            return True
+        error = error.__cause__
+    return False
+
+
+class OwnHook:
+    """Calls a function, but not for a copy of the model: that gets a hook that does nothing.
+
+    Torch copies and pickles a module's hooks with the module. A copy that is trained, sent or
+    saved must neither drag along what the hook belongs to nor report to it.
+    """
+
+    def __init__(self, act: Callable[..., Any]) -> None:
+        self._act = act
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the function."""
+        return self._act(*args)
+
+    def __deepcopy__(self, _: object) -> Callable[..., None]:
+        return _no_hook
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _hook_of_copy, ()
+
+
+def _no_hook(*_: Any) -> None:
+    """The hook of a copy."""
+
+
+def _hook_of_copy() -> Callable[..., None]:
+    return _no_hook
 
 
 class _Saved(NamedTuple):
@@ -134,9 +171,7 @@ class AnchorHooks:
         self._handles: list[RemovableHandle | Listening] = []
         try:
             self._handles.append(Listening(self._updates.on_address))
-            self._hook_modules(unwrapped(model))
-            self._hook_gradients(unwrapped(model))
-            self._hook_optimizer(optimizer)
+            self._attach(unwrapped(model), optimizer)
         except BaseException:
             self.close()
             raise
@@ -176,7 +211,7 @@ class AnchorHooks:
         self._leave_saved()
 
     def relieve(self, mode: Relieved) -> None:
-        """Has a mode around the step step aside while updates are looked for."""
+        """Has a mode around the step leave its place to the mode that finds updates."""
         self._updates.relieve(mode)
 
     def close(self) -> None:
@@ -197,21 +232,18 @@ class AnchorHooks:
             leave_saved_hooks(self._saved_hooks)
             self._saving = False
 
-    def _hook_modules(self, model: torch.nn.Module) -> None:
+    def _attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        keep = self._handles.append
         for name, module in model.named_modules():
             if next(module.children(), None) is None:
                 hook = OwnHook(self._reacher(f"pre:{name}"))
-                self._handles.append(module.register_forward_pre_hook(hook))
-
-    def _hook_gradients(self, model: torch.nn.Module) -> None:
+                keep(module.register_forward_pre_hook(hook))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                hook = self._gradient_reacher(f"grad:{name}")
-                self._handles.append(parameter.register_post_accumulate_grad_hook(hook))
-
-    def _hook_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        self._handles.append(optimizer.register_step_pre_hook(self._before_optimizer))
-        self._handles.append(optimizer.register_step_post_hook(self._after_optimizer))
+                on_gradient = self._gradient_reacher(f"grad:{name}")
+                keep(parameter.register_post_accumulate_grad_hook(on_gradient))
+        keep(optimizer.register_step_pre_hook(self._before_optimizer))
+        keep(optimizer.register_step_post_hook(self._after_optimizer))
 
     def _reacher(self, key: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -254,11 +286,9 @@ class AnchorHooks:
         return _Saved(self._step, number, tensor.detach(), version_of(tensor))
 
     def _unpack(self, saved: _Saved) -> torch.Tensor:
-        if saved.step == self._step:
-            self._reach(f"unpack:{saved.number}", None)
-        else:
-            # A graph kept from an earlier step: no recorded step does this at this point.
-            self._reach(f"unpack:{saved.number}@earlier", None)
+        # A graph kept from an earlier step: no recorded step does this at this point.
+        earlier = "" if saved.step == self._step else "@earlier"
+        self._reach(f"unpack:{saved.number}{earlier}", None)
         _check_version(saved)
         return saved.tensor
 

@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
+from profiles.schema.profile import CUDA
 
 WRAPPER_SETTINGS = (
     "gradient_as_bucket_view",
@@ -113,7 +114,7 @@ def data_parallel(workload: Workload, **settings: Any) -> Workload:
 
 def backend_of(device: str) -> str:
     """Returns what carries the gradients of workers on devices of a torch device type."""
-    return "nccl" if device == "cuda" else "gloo"
+    return "nccl" if device == CUDA else "gloo"
 
 
 @contextmanager

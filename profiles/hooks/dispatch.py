@@ -1,4 +1,4 @@
-"""Storages touched by a dispatched op: read from its arguments, its result and its schema."""
+"""Dispatched ops: the storages each touches, and a mode that sees one after the other."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from profiles.hooks.plain_tensors import SPARSE_PARTS, has_storage, storages_behind
@@ -16,7 +17,6 @@ NEEDS_NO_BYTES = frozenset({torch.ops.aten.detach.default, torch.ops.aten.alias.
 Other views touch no byte either, but torch checks their bounds against the storage's size, which
 is 0 while the storage is away; so they count as reads.
 """
-
 _FACTORIES = (
     *("empty_like", "full_like", "ones_like", "zeros_like"),
     *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
@@ -28,31 +28,37 @@ READS_DESCRIPTION = frozenset(
     if not getattr(packet, overload)._schema.is_mutable
 )
 """Ops that make a tensor after another one's shape, dtype and device: its bytes may be away."""
-
-
-UPDATES_STATISTICS = frozenset(
-    {
-        "aten::native_batch_norm",
-        "aten::cudnn_batch_norm",
-        "aten::miopen_batch_norm",
-        "aten::batch_norm_update_stats",
-        "aten::batch_norm_gather_stats",
-        "aten::batch_norm_gather_stats_with_counts",
-    }
+_NORMALIZES = (
+    *("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "batch_norm_update_stats"),
+    *("batch_norm_gather_stats", "batch_norm_gather_stats_with_counts"),
 )
-STATISTICS = ("running_mean", "running_var")
+_UPDATES_STATISTICS = frozenset(f"aten::{name}" for name in _NORMALIZES)
+_STATISTICS = ("running_mean", "running_var")
 """Arguments that those ops write while training, although their schemas do not say so."""
+
+
+class OpMode(TorchDispatchMode):
+    """A dispatch mode that handles the ops of a step that do work, each in `run_op`."""
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if is_taken_apart(types, args, kwargs):
+            return NotImplemented
+        kwargs = kwargs or {}
+        if is_bookkeeping(func):
+            return func(*args, **kwargs)
+        return self.run_op(func, args, kwargs)
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op and returns its result."""
+        raise NotImplementedError
 
 
 def is_bookkeeping(op: OpOverload) -> bool:
     """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
     # `prim` ops ask a fake tensor for its device; a real one knows without an op.
     return op in NEEDS_NO_BYTES or op.namespace in ("profiler", "prim")
-
-
-def reads_description_only(op: OpOverload) -> bool:
-    """Whether an op makes its result without looking at any byte of its arguments."""
-    return op in READS_DESCRIPTION
 
 
 def is_collective(op: OpOverload) -> bool:
@@ -66,7 +72,7 @@ def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
         (
             argument.name,
             (argument.alias_info is not None and argument.alias_info.is_write)
-            or (op._schema.name in UPDATES_STATISTICS and argument.name in STATISTICS),
+            or (op._schema.name in _UPDATES_STATISTICS and argument.name in _STATISTICS),
         )
         for argument in op._schema.arguments
     )
@@ -77,14 +83,10 @@ def storages_in(
 ) -> dict[torch.UntypedStorage, bool]:
     """Returns the storages whose bytes an op is handed, each with whether the op writes it.
 
-    Args:
-        op: The op.
-        args: Its positional arguments.
-        kwargs: Its other arguments.
-        device: Whose storages; those of every device if None.
+    With a device, only storages of that device.
     """
     touched: dict[torch.UntypedStorage, bool] = {}
-    if reads_description_only(op):
+    if op in READS_DESCRIPTION:
         return touched
     for value, writes in _arguments(op, args, kwargs):
         for storage in storages_of(value, device):
@@ -95,9 +97,7 @@ def storages_in(
 def storages_of(value: Any, device: torch.device | None = None) -> Iterator[torch.UntypedStorage]:
     """Yields the storages behind every tensor in a nest of lists, tuples and dicts.
 
-    Args:
-        value: The nest.
-        device: Whose storages; those of every device if None.
+    With a device, only storages of that device.
     """
     for tensor in tensors_of(value):
         if device is None or tensor.device == device:
@@ -114,14 +114,10 @@ def is_taken_apart(types: Any, args: Any, kwargs: Any) -> bool:
     `NotImplemented`. Torch then asks the wrapper, whose ops on the tensors inside come to all modes
     one by one; had the mode run the op itself, it would have seen none of them, nor the memory that
     they take.
-
-    Args:
-        types: Classes of arguments that dispatch for themselves, as a mode is told them.
-        args: Positional arguments of the op.
-        kwargs: Its other arguments.
     """
     if not types:
         return False
+    # A list: an interrupt inside a generator that ends early would be passed over.
     wrappers = [
         tensor
         for tensor in tensors_of((args, kwargs or {}))

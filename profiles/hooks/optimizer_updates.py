@@ -26,12 +26,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.addresses import in_thread_of_step
-from profiles.hooks.dispatch import (
-    is_bookkeeping,
-    is_taken_apart,
-    reads_description_only,
-    tensors_of,
-)
+from profiles.hooks.dispatch import READS_DESCRIPTION, is_bookkeeping, is_taken_apart, tensors_of
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.plain_tensors import storages_behind
 from profiles.schema.profile import Access
@@ -155,7 +150,7 @@ class UpdateMode(TorchDispatchMode):
         families = self._families_in(args, kwargs)
         if not families or is_bookkeeping(func):
             return
-        if reads_description_only(func):
+        if func in READS_DESCRIPTION:
             # In the first step: what is made after a parameter or gradient may become a state.
             self._growing.update(families)
             return

@@ -1,19 +1,14 @@
-"""A training step that can be profiled and replayed: model, optimizer, and one callable.
+"""A training step that can be profiled and replayed, and the tensors that it can reach.
 
-What callers hand in as a model and an optimizer: taken out of its wrappers, or refused.
-
-Libraries wrap optimizers, and what a wrapper's `step` does is done by the one inside: only that one
-calls hooks and holds the states. `accelerate` gives back an `AcceleratedOptimizer`, Lightning a
-`LightningOptimizer` that is no `torch.optim.Optimizer`, and Lookahead or SAM hold a base optimizer.
-
-Code that will not run while autograd's saved tensors are looked at, as recording looks at them.
-
-`torch.func.grad`, `vjp`, `jacrev` and `hessian` refuse hooks on saved tensors, and so does whatever
-else runs inside `torch.autograd.graph.disable_saved_tensors_hooks`.
+[Note: bare optimizers] Libraries wrap optimizers, and what a wrapper's `step` does is done by the
+one inside: only that one calls hooks and holds the states. `accelerate` gives back an
+`AcceleratedOptimizer`, Lightning a `LightningOptimizer` that is no `torch.optim.Optimizer`, and
+Lookahead or SAM hold a base optimizer.
 """
 
+import gc
+import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,86 +16,10 @@ import torch
 
 from profiles.schema.errors import WorkloadError
 
-
-def bare_optimizer(given: Any) -> torch.optim.Optimizer:
-    """Returns the optimizer inside any wrappers: the one whose `step` calls hooks.
-
-    Raises:
-        WorkloadError: It is none, or one that no hook can be registered on.
-    """
-    seen: set[int] = set()
-    found = given
-    while id(found) not in seen:
-        seen.add(id(found))
-        inner = _inner(found)
-        if inner is None:
-            break
-        found = inner
-    if not isinstance(found, torch.optim.Optimizer):
-        raise WorkloadError(
-            f"optimizer is a {type(given).__name__}, expected a torch.optim.Optimizer. "
-            f"{_what_to_do(given)}"
-        )
-    if "_optimizer_step_pre_hooks" not in vars(found):
-        raise WorkloadError(
-            f"optimizer is a {type(given).__name__} that never called "
-            "torch.optim.Optimizer.__init__, and it holds no single optimizer that did. Hand in "
-            "the torch.optim.Optimizer whose step() updates the parameters."
-        )
-    return found
-
-
-def bare_module(given: Any) -> torch.nn.Module:
-    """Returns a model as it is, if it is one.
-
-    Raises:
-        WorkloadError: It is no `torch.nn.Module`.
-    """
-    if isinstance(given, torch.nn.Module):
-        return given
-    several = isinstance(given, (list, tuple, dict, set))
-    advice = (
-        "Put the models into one torch.nn.ModuleList and hand in that one."
-        if several
-        else "Hand in the module whose parameters are trained."
-    )
-    raise WorkloadError(f"model is a {type(given).__name__}, expected a torch.nn.Module. {advice}")
-
-
-def foreign_optimizer_fault(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
-    """Says that an optimizer trains no parameter of a model; None if it trains some."""
-    owned = {id(parameter) for parameter in model.parameters()}
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not owned or any(id(parameter) in owned for parameter in trained):
-        return None
-    return (
-        f"None of the optimizer's {len(trained)} parameters is the model's. Hand in the optimizer "
-        "that was made from model.parameters() of this very model."
-    )
-
-
-def _inner(wrapper: Any) -> torch.optim.Optimizer | None:
-    """Returns the one optimizer that a wrapper holds; None if it holds none, or several."""
-    if not (callable(getattr(wrapper, "step", None)) and hasattr(wrapper, "zero_grad")):
-        # A learning rate scheduler holds its optimizer, too.
-        return None
-    held = [*getattr(wrapper, "__dict__", {}).values(), getattr(wrapper, "optimizer", None)]
-    inner = {id(v): v for v in held if isinstance(v, torch.optim.Optimizer) and v is not wrapper}
-    return next(iter(inner.values())) if len(inner) == 1 else None
-
-
-def _what_to_do(given: Any) -> str:
-    if isinstance(given, (list, tuple, dict, set)):
-        return (
-            "A plan follows one optimizer: make a single one with a parameter group for each, or "
-            "hand in the one whose step() ends the training step."
-        )
-    if isinstance(given, type):
-        return "Hand in the optimizer that was made from the class."
-    scheduled = getattr(given, "optimizer", None)
-    if isinstance(scheduled, torch.optim.Optimizer) or hasattr(given, "get_last_lr"):
-        return "Hand in the optimizer it schedules."
-    return "Hand in the optimizer whose step() updates the model's parameters."
+MOST_OBJECTS = 2_000_000
+"""Looked at; a step that reaches more than these holds its tensors nearer than that."""
+_LEADS_EVERYWHERE = (types.ModuleType, type, types.CodeType, types.FrameType)
+_LEADS_NOWHERE = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,34 +67,129 @@ class _HoldingStep:
         return self._loss
 
 
-_WORDS = ("saved tensor hooks", "saved tensors hooks")
-
-MESSAGE = (
-    "The step calls torch.func.grad or other code that forbids hooks on saved tensors, which show "
-    "a recording and a plan what autograd keeps: such a step cannot be recorded. Compute that "
-    "gradient with torch.autograd.grad, or outside the step."
-)
-
-
-def is_refusal_of_hooks(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that hooks on saved tensors are forbidden."""
-    while error is not None:
-        if isinstance(error, RuntimeError) and any(word in str(error) for word in _WORDS):
-            return True
-        error = error.__cause__
-    return False
-
-
-@contextmanager
-def refusal_told() -> Iterator[None]:
-    """Says in one line that the step inside cannot be recorded, where that is why it failed.
+def bare_module(given: Any) -> torch.nn.Module:
+    """Returns a model as it is.
 
     Raises:
-        WorkloadError: The step forbids hooks on saved tensors.
+        WorkloadError: It is no `torch.nn.Module`.
     """
-    try:
-        yield
-    except Exception as error:
-        if is_refusal_of_hooks(error) and MESSAGE not in str(error):
-            raise WorkloadError(MESSAGE) from error
-        raise
+    if isinstance(given, torch.nn.Module):
+        return given
+    several = isinstance(given, (list, tuple, dict, set))
+    advice = (
+        "Put the models into one torch.nn.ModuleList and hand in that one."
+        if several
+        else "Hand in the module whose parameters are trained."
+    )
+    raise WorkloadError(f"model is a {type(given).__name__}, expected a torch.nn.Module. {advice}")
+
+
+def bare_optimizer(given: Any) -> torch.optim.Optimizer:
+    """Returns the optimizer inside any wrappers: the one whose `step` calls hooks.
+
+    Raises:
+        WorkloadError: It is none, or one that no hook can be registered on.
+    """
+    seen: set[int] = set()
+    found = given
+    while id(found) not in seen:
+        seen.add(id(found))
+        found = _inner_optimizer(found) or found
+    if not isinstance(found, torch.optim.Optimizer):
+        raise WorkloadError(
+            f"optimizer is a {type(given).__name__}, expected a torch.optim.Optimizer. "
+            f"{_advice(given)}"
+        )
+    if "_optimizer_step_pre_hooks" not in vars(found):
+        raise WorkloadError(
+            f"optimizer is a {type(given).__name__} that never called "
+            "torch.optim.Optimizer.__init__, and it holds no single optimizer that did. Hand in "
+            "the torch.optim.Optimizer whose step() updates the parameters."
+        )
+    return found
+
+
+def foreign_optimizer_fault(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
+    """Says that an optimizer trains no parameter of a model; None if it trains some."""
+    owned = {id(parameter) for parameter in model.parameters()}
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not owned or any(id(parameter) in owned for parameter in trained):
+        return None
+    return (
+        f"None of the optimizer's {len(trained)} parameters is the model's. Hand in the optimizer "
+        "that was made from model.parameters() of this very model."
+    )
+
+
+def _inner_optimizer(wrapper: Any) -> torch.optim.Optimizer | None:
+    """Returns the one optimizer that a wrapper holds; None if it holds none, or several."""
+    if not (callable(getattr(wrapper, "step", None)) and hasattr(wrapper, "zero_grad")):
+        # A learning rate scheduler holds its optimizer, too.
+        return None
+    held = [*getattr(wrapper, "__dict__", {}).values(), getattr(wrapper, "optimizer", None)]
+    inner = {id(v): v for v in held if isinstance(v, torch.optim.Optimizer) and v is not wrapper}
+    return next(iter(inner.values())) if len(inner) == 1 else None
+
+
+def _advice(given: Any) -> str:
+    if isinstance(given, (list, tuple, dict, set)):
+        return (
+            "A plan follows one optimizer: make a single one with a parameter group for each, or "
+            "hand in the one whose step() ends the training step."
+        )
+    if isinstance(given, type):
+        return "Hand in the optimizer that was made from the class."
+    scheduled = getattr(given, "optimizer", None)
+    if isinstance(scheduled, torch.optim.Optimizer) or hasattr(given, "get_last_lr"):
+        return "Hand in the optimizer it schedules."
+    return "Hand in the optimizer whose step() updates the model's parameters."
+
+
+def reached_tensors(workload: Workload) -> tuple[torch.Tensor, ...]:
+    """Returns every tensor that a workload's model, optimizer and step can reach, each once.
+
+    A step may hold tensors that most steps never touch: batches in a list that it goes through in
+    turn, one fetched ahead, the second network of a pair. They take memory from the first step on,
+    so they are looked for in what the step's function closes over, the globals that its code names,
+    and whatever hangs on those. Modules and classes lead everywhere and are not entered.
+    """
+    found: dict[int, torch.Tensor] = {}
+    seen: set[int] = set()
+    # What is held here lives meanwhile, so no id is used twice.
+    waiting: list[Any] = [workload.step, workload.model, workload.optimizer]
+    while waiting and len(seen) < MOST_OBJECTS:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        # The type is asked, not the object: proxies would answer for what they stand for.
+        if issubclass(type(thing), torch.Tensor):
+            found[id(thing)] = thing
+            if thing.is_leaf and thing.grad is not None:
+                waiting.append(thing.grad)
+        waiting.extend(_referents(thing))
+    return tuple(found.values())
+
+
+def _referents(thing: Any) -> Iterator[Any]:
+    is_function = isinstance(thing, types.FunctionType)
+    for candidate in _of_function(thing) if is_function else gc.get_referents(thing):
+        if not issubclass(type(candidate), (*_LEADS_EVERYWHERE, *_LEADS_NOWHERE)):
+            yield candidate
+
+
+def _of_function(function: types.FunctionType) -> Iterator[Any]:
+    """What a function holds: all of its globals would be the whole module it is defined in."""
+    for cell in function.__closure__ or ():
+        if cell != types.CellType():
+            yield cell.cell_contents
+    yield from (function.__defaults__, function.__kwdefaults__, function.__dict__)
+    for name in _names_in(function.__code__):
+        yield function.__globals__.get(name)
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)

@@ -4,20 +4,17 @@ The trace counts storages at their own size. The allocator rounds them up, kerne
 within an op and give it back, libraries keep some for good, and there may be tensors that no step
 touches. The peak of each slot, by the allocator's own count, has all of it.
 
-What ops take and give back while they run, for steps whose slots have no peak of their own.
-
-Where storages come and go between ops, the allocator's peak in a slot says nothing about the
-resident step. What it says around a single op does: above what there is before and after it lies
-what its kernels took meanwhile.
+Where storages come and go between ops, that peak says nothing about the resident step. Then the
+overhead of a slot is put together from what is allocated all the time, rounding, and the workspace
+of its ops (`profiles.recording.op_watchers`).
 """
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol
 
 import torch
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart
 from profiles.hooks.named_storages import Owned
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
@@ -55,19 +52,9 @@ class CudaMeter:
     unsplit_bytes = 1 << 20  # kSmallSize there; none is left over with expandable segments
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def allocated_bytes(self) -> int:
-        """Returns what is allocated now."""
-        return torch.cuda.memory_allocated(self._device)
-
-    def reset_peak(self) -> None:
-        """Starts a new peak at what is allocated now."""
-        torch.cuda.reset_peak_memory_stats(self._device)
-
-    def peak_bytes(self) -> int:
-        """Returns the most bytes allocated at once since the last reset."""
-        return torch.cuda.max_memory_allocated(self._device)
+        self.allocated_bytes = partial(torch.cuda.memory_allocated, device)
+        self.reset_peak = partial(torch.cuda.reset_peak_memory_stats, device)
+        self.peak_bytes = partial(torch.cuda.max_memory_allocated, device)
 
 
 class SlotPeaks:
@@ -95,65 +82,20 @@ class SlotPeaks:
 
 
 def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:
-    """Returns the profile with what each slot needs beyond its storages.
+    """Returns a profile without overhead with what each slot needs beyond its storages.
 
     Args:
         profile: A profile without any overhead.
         peaks_bytes: The measured peak of each slot.
     """
-    traced = slot_memory(profile)
-    slots = tuple(
-        # A storage that the allocator does not hold, such as mapped memory, is in the trace only.
-        slot.model_copy(update={"overhead_bytes": max(0, peak_bytes - memory.resident_bytes)})
-        for slot, memory, peak_bytes in zip(profile.slots, traced, peaks_bytes, strict=True)
+    # A storage that the allocator does not hold, such as mapped memory, is in the trace only.
+    return _with_overheads(
+        profile,
+        (
+            max(0, peak_bytes - memory.resident_bytes)
+            for memory, peak_bytes in zip(slot_memory(profile), peaks_bytes, strict=True)
+        ),
     )
-    return profile.model_copy(update={"slots": slots})
-
-
-class OpWatcher(Protocol):
-    """A dispatch mode that notes something of each op that succeeds."""
-
-    def __len__(self) -> int:
-        """Ops noted so far."""
-
-    def rewind(self, ops: int) -> None:
-        """Forgets all ops but the first so many: they have to run again."""
-
-
-class OpWorkspaces(TorchDispatchMode):
-    """Reads the allocator's peak around each op."""
-
-    def __init__(self, meter: MemoryMeter) -> None:
-        super().__init__()
-        self._meter = meter
-        self._sizes_bytes: list[int] = []
-
-    def __len__(self) -> int:
-        """Ops noted so far."""
-        return len(self._sizes_bytes)
-
-    def rewind(self, ops: int) -> None:
-        """Forgets all ops but the first so many: they have to run again."""
-        del self._sizes_bytes[ops:]
-
-    def sizes_bytes(self) -> tuple[int, ...]:
-        """Returns the workspace of each op."""
-        return tuple(self._sizes_bytes)
-
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
-        self._meter.reset_peak()
-        before_bytes = self._meter.allocated_bytes()
-        result = func(*args, **kwargs)
-        kept_bytes = max(before_bytes, self._meter.allocated_bytes())
-        self._sizes_bytes.append(self._meter.peak_bytes() - kept_bytes)
-        return result
 
 
 def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
@@ -176,7 +118,7 @@ def with_op_overhead(
 ) -> Profile:
     """Returns the profile with what each slot needs beyond its storages.
 
-    Which free block a storage of the resident step would get, nobody saw. Each large one is taken
+    Which free block a storage of the resident step would get is unknown. Each large one is taken
     to get the largest that is not split: too much, never too little.
 
     Args:
@@ -203,10 +145,16 @@ def with_op_overhead(
     for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
         workspace_bytes[op.slot] = max(workspace_bytes[op.slot], size_bytes)
     needs = zip(slot_memory(profile), slot_memory(rounded), workspace_bytes, strict=True)
-    overheads_bytes = [
-        after.resident_bytes - before.resident_bytes + workspace + held_bytes
-        for before, after, workspace in needs
-    ]
+    return _with_overheads(
+        profile,
+        (
+            after.resident_bytes - before.resident_bytes + workspace + held_bytes
+            for before, after, workspace in needs
+        ),
+    )
+
+
+def _with_overheads(profile: Profile, overheads_bytes: Iterable[int]) -> Profile:
     slots = tuple(
         slot.model_copy(update={"overhead_bytes": overhead_bytes})
         for slot, overhead_bytes in zip(profile.slots, overheads_bytes, strict=True)

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-US_PER_NS = 1e-3
-US_PER_MS = 1e3
+from profiles.schema.units import NS_PER_US, US_PER_MS
 
 
 class Clock(Protocol):
@@ -44,7 +43,7 @@ class CpuClock:
 
     def intervals_us(self) -> list[float]:
         """Returns the times from each stamp to the next."""
-        return [(b - a) * US_PER_NS for a, b in pairwise(self._times_ns)]
+        return [(b - a) / NS_PER_US for a, b in pairwise(self._times_ns)]
 
 
 class TimedEvent(Protocol):
@@ -85,14 +84,6 @@ class CudaClock:
         current_stream: Callable[[torch.device], Any] = torch.cuda.current_stream,
         synchronize: Callable[[torch.device], None] = torch.cuda.synchronize,
     ) -> None:
-        """Makes a clock without stamps.
-
-        Args:
-            device: The device that is timed, whichever is the current one.
-            new_event: Makes an event.
-            current_stream: Returns the stream that a device's ops go to now.
-            synchronize: Waits until a device has run everything.
-        """
         self._device = device
         self._new_event = new_event
         self._current_stream = current_stream

@@ -1,37 +1,104 @@
-"""The device a step runs on, and how the `cpu` device stands in for an accelerator."""
+"""The device a step runs on: found, described, and what steps on it are measured with."""
 
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from profiles.hooks.workload import Workload
+from profiles.recording.allocator_peaks import CudaMeter, MemoryMeter
+from profiles.recording.clocks import Clock, CpuClock, CudaClock
+from profiles.recording.kernel_times import KernelTimer, cuda_kernels
 from profiles.schema.errors import CapacityError, WorkloadError
-from profiles.schema.profile import Device
+from profiles.schema.profile import CPU, CUDA, Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruments:
+    """What a step is measured with.
+
+    Attributes:
+        clock: Times points of the step on its device.
+        memory: The allocator's own count; None where the trace sees every byte, as on the emulated
+            accelerator, whose memory is its storages.
+        kernels: Times the kernels of each op; None where an op is over when its call returns.
+    """
+
+    clock: Clock
+    memory: MemoryMeter | None
+    kernels: KernelTimer | None
+
+
+def instruments_for(device: torch.device) -> Instruments:
+    """Returns what steps on a device are measured with."""
+    if device.type == CUDA:
+        kernels = partial(cuda_kernels, device=device)
+        return Instruments(clock=CudaClock(device), memory=CudaMeter(device), kernels=kernels)
+    return Instruments(clock=CpuClock(), memory=None, kernels=None)
+
+
+def describe_device(device: torch.device) -> Device:
+    """Returns what a profile says of the device at hand."""
+    if device.type == CUDA:
+        about = torch.cuda.get_device_properties(device)
+        return Device(
+            kind=device.type, name=about.name, memory_bytes=about.total_memory, compute_threads=0
+        )
+    return Device(
+        kind=device.type,
+        name=_processor_name(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        compute_threads=torch.get_num_threads(),
+    )
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def compute_threads_of_emulator() -> int:
-    """Threads that ops run on when the `cpu` device emulates an accelerator.
+    """Returns the threads that ops run on when the `cpu` device emulates an accelerator.
 
     One core is left to the copy lanes, as an accelerator's copy engines take no compute core.
     """
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def device_at_hand(kind: str) -> torch.device:
-    """Returns this machine's device of a kind.
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Returns the device that a model's parameters are on.
 
-    Args:
-        kind: `cpu` or `cuda`.
+    Raises:
+        WorkloadError: The model has no parameters, or some on another device than others.
+    """
+    devices = {parameter.device for parameter in model.parameters()}
+    if not devices:
+        raise WorkloadError("The model has no parameters; there is nothing to train.")
+    if len(devices) > 1:
+        found = ", ".join(sorted(map(str, devices)))
+        raise WorkloadError(
+            f"The model is on {found}, expected one device. Move it to one of them."
+        )
+    return devices.pop()
+
+
+def device_at_hand(kind: str) -> torch.device:
+    """Returns this machine's device of a kind, `cpu` or `cuda`.
 
     Raises:
         WorkloadError: There is none.
     """
-    if kind == "cpu":
+    if kind == CPU:
         return torch.device(kind)
-    if kind != "cuda":
+    if kind != CUDA:
         raise WorkloadError(
             f"--device {kind} is no device of this machine, expected 'cpu' or 'cuda' (the GPU that "
             "torch takes by default; CUDA_VISIBLE_DEVICES chooses another)."
@@ -42,14 +109,14 @@ def device_at_hand(kind: str) -> torch.device:
             f"--device cuda needs a GPU: torch {torch.__version__} here {build}. Record on 'cpu', "
             "or name a device to estimate for."
         )
-    return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(CUDA, torch.cuda.current_device())
 
 
 def build_on(device: torch.device, build: Callable[[], Workload]) -> Workload:
     """Builds a workload with its model on a device.
 
     [Note: building on a device] The builder runs with the device as torch's default, so whatever
-    it makes without naming a device is born there. Its step runs without that: a default device
+    it makes without naming a device is made there. Its step runs without that: a default device
     costs host time in every op. So a step's own tensors must name their device, such as
     `torch.rand(n, device=inputs.device)`; and a builder that loads tensors from elsewhere (numpy,
     files, its own `torch.Generator`) puts them on `torch.get_default_device()`.
@@ -81,27 +148,3 @@ def what_was_missing(error: torch.OutOfMemoryError) -> str:
     torch goes on about the settings of its allocator; the first two sentences have the figures.
     """
     return ". ".join(" ".join(str(error).split()).split(". ")[:2]).rstrip(".")
-
-
-def describe_device(device: torch.device) -> Device:
-    """Returns what a profile says of the device at hand."""
-    if device.type == "cuda":
-        about = torch.cuda.get_device_properties(device)
-        return Device(
-            kind=device.type, name=about.name, memory_bytes=about.total_memory, compute_threads=0
-        )
-    return Device(
-        kind=device.type,
-        name=_processor_name(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        compute_threads=torch.get_num_threads(),
-    )
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -19,9 +19,8 @@ from torch._C._autograd import DeviceType
 from torch._ops import OpOverload
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profiler
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart
+from profiles.hooks.dispatch import OpMode
 
 MARK = "swapplan op "
 
@@ -62,7 +61,7 @@ class ProfilerEvent(Protocol):
         """The ranges and calls within it."""
 
 
-class OpMarks(TorchDispatchMode):
+class OpMarks(OpMode):
     """Marks each op for torch's profiler with its number.
 
     Attributes:
@@ -73,14 +72,8 @@ class OpMarks(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op within its mark."""
         number = len(self.names)
         self.names.append(str(func))
         with record_function(f"{MARK}{number}"):

@@ -2,29 +2,27 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.addresses import in_thread_of_step
 from profiles.hooks.dispatch import (
-    is_bookkeeping,
+    OpMode,
     is_collective,
     is_on,
-    is_taken_apart,
     storages_in,
     storages_of,
     tensors_of,
 )
 from profiles.hooks.live_storages import LiveStorages
-from profiles.hooks.named_storages import Owned
-from profiles.recording.clocks import US_PER_NS
+from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
+from profiles.hooks.workload import Workload, reached_tensors
 from profiles.schema.profile import Access, LeftOut, Op, Storage, StorageKind, Touch, Use
+from profiles.schema.units import NS_PER_US
 
 
 class _Owner(NamedTuple):
@@ -34,7 +32,7 @@ class _Owner(NamedTuple):
     kind: StorageKind
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Sighting:
     """What is known of a storage in one step; becomes a `Storage` when the step is over.
 
@@ -61,12 +59,6 @@ class _Sighting:
     seen_bools: bool = False
     seen_others: bool = False
 
-    @property
-    def is_bucket(self) -> bool:
-        """Whether workers sum gradients in it."""
-        kept = self.allocated_op is None and self.released_op is None
-        return self.exchanged and self.owner is None and kept
-
     def is_found_by_none(self) -> bool:
         """Whether no anchor and no op finds it allocated."""
         if self.released_op is None or self.released_slot is None:
@@ -74,8 +66,74 @@ class _Sighting:
         met_op = self.released_op >= (self.allocated_op or 0)
         return not met_op and self.released_slot < self.allocated_slot
 
+    def storage(self, position: int, taken: set[str], last_slot: int) -> Storage:
+        """Returns the storage of the step that is over.
 
-class StepTrace(TorchDispatchMode):
+        Args:
+            position: Its id in the profile.
+            taken: Names of the storages before, to which its own is added.
+            last_slot: The step's last slot.
+        """
+        name, kind, shown_at = self._identity(position)
+        if name in taken:
+            # Replay finds the first storage of a name only.
+            name, shown_at = f"{name}@{position}", None
+        taken.add(name)
+        reasons = {
+            LeftOut.NOT_RESIZABLE: not self.resizable,
+            LeftOut.EXCHANGED: self.exchanged,
+            LeftOut.RESIZED: self.resized,
+            LeftOut.NEVER_SHOWN: shown_at is None,
+        }
+        return Storage(
+            id=position,
+            name=name,
+            kind=kind,
+            size_bytes=self.size_bytes,
+            module=self.module,
+            allocated_op=self.allocated_op,
+            released_op=self.released_op,
+            allocated_slot=self.allocated_slot,
+            released_slot=last_slot if self.released_slot is None else self.released_slot,
+            shown_at=shown_at,
+            uses=tuple(self.uses),
+            touches=tuple(dict.fromkeys(self.touches)),
+            left_out=next((reason for reason, holds in reasons.items() if holds), None),
+            is_mask=self.seen_bools and not self.seen_others,
+        )
+
+    def _identity(self, position: int) -> tuple[str, StorageKind, int | None]:
+        """Returns the name by which replay finds a storage, its kind, and the slot that shows it.
+
+        [Note: names of storages] Replay finds a storage by its owner if it is held at `begin`, else
+        by the anchor that first shows it (`runtime.replay.lookup` is the inverse). The other names
+        are no way to find it; such a storage cannot be moved.
+        """
+        owner, shown = self.owner, self.shown_by
+        if owner is not None and self.allocated_op is None:
+            if self.released_op is None:
+                return owner.name, owner.kind, 0
+            # Dropped during the step, as `zero_grad` drops gradients: what replay finds under this
+            # name is its successor.
+            return f"{owner.name}@begin", owner.kind, None
+        if shown is not None:
+            kind = StorageKind.INPUT if self.came_from_outside else StorageKind.ACTIVATION
+            if shown.startswith("grad:"):
+                kind = StorageKind.GRADIENT
+            return shown, kind if owner is None else owner.kind, self.shown_at
+        if owner is not None:
+            return owner.name, owner.kind, None
+        if self.exchanged and self.allocated_op is None and self.released_op is None:
+            # Workers sum gradients in it.
+            return f"bucket:{position}", StorageKind.GRADIENT, None
+        if self.came_from_outside and self.uses:
+            return f"input:{position}", StorageKind.INPUT, None
+        if self.came_from_outside:
+            return f"kept:{position}", StorageKind.TEMPORARY, None
+        return f"op:{self.allocated_op}:{position}", StorageKind.TEMPORARY, None
+
+
+class StepTrace(OpMode):
     """Records steps while active, the last one for good. It is their anchor listener, too.
 
     [Note: the step before] A step finds alive what earlier steps left: gradients that it is about
@@ -113,20 +171,16 @@ class StepTrace(TorchDispatchMode):
         self._module = ""
         self._in_op = False
 
-    def begin_step(
-        self,
-        owned: tuple[Owned, ...],
-        reached: Iterable[torch.UntypedStorage] = (),
-        of_modules: Mapping[str, Iterable[torch.UntypedStorage]] = MappingProxyType({}),
-    ) -> None:
+    def begin_step(self, workload: Workload) -> None:
         """Forgets the step before, except for what it left alive.
 
-        Args:
-            owned: What the model and the optimizer hold.
-            reached: Further storages of the device that are alive, whether an op used them or not.
-            of_modules: Each module's own parameters and buffers, by the module's name: its forward
-                uses them, whether an op is handed them or not.
+        What the model and the optimizer hold and what else the step can reach is alive whether an
+        op uses it or not, and a module's forward uses its own parameters and buffers whether an op
+        is handed them or not.
         """
+        owned = owned_storages(workload.model, workload.optimizer)
+        reached = self._reached(workload)
+        of_modules = storages_by_module(workload.model)
         self.ops, self.anchors, self.shows = [], [], []
         self._thread = threading.get_ident()
         self._step += 1
@@ -141,7 +195,7 @@ class StepTrace(TorchDispatchMode):
         for module, storages in of_modules.items():
             known = (self._live.get(storage._cdata) for storage in storages)
             self._used_by_module[module] = [s for s in known if s is not None]
-        for storage in reached:
+        for storage in storages_of(reached, self._device):
             self._see_again(storage).came_from_outside = True
         for cdata in left_alive:
             self._carry_over(cdata)
@@ -172,15 +226,14 @@ class StepTrace(TorchDispatchMode):
         if sighting is not None and self.anchors and in_thread_of_step(self._thread):
             sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
-        self._use_inputs(func, args, kwargs)
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op and notes what it uses, makes and frees."""
+        collective = is_collective(func)
+        for storage, writes in storages_in(func, args, kwargs, self._device).items():
+            sighting = self._known(storage)
+            access = Access.WRITE if writes else Access.READ
+            sighting.uses.append(Use(op=len(self.ops), access=access))
+            sighting.exchanged |= collective
         self._live.drain()
         self._in_op = True
         result, duration_us = self._run(func, args, kwargs)
@@ -217,13 +270,16 @@ class StepTrace(TorchDispatchMode):
         self.shows = [None if s is None else renumbered[s] for s in shown]
         taken: set[str] = set()
         last_slot = len(self.anchors) - 1
-        return tuple(_storage(s, position, taken, last_slot) for position, s in enumerate(kept))
+        return tuple(s.storage(position, taken, last_slot) for position, s in enumerate(kept))
+
+    def _reached(self, workload: Workload) -> tuple[torch.Tensor, ...]:
+        return reached_tensors(workload)
 
     def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
         """Runs an op; returns its result and its duration in us."""
         start_ns = time.perf_counter_ns()
         result = func(*args, **kwargs)
-        return result, (time.perf_counter_ns() - start_ns) * US_PER_NS
+        return result, (time.perf_counter_ns() - start_ns) / NS_PER_US
 
     def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
         return storage.resizable()
@@ -255,21 +311,17 @@ class StepTrace(TorchDispatchMode):
         before = self._live.get(cdata)
         if before is None or before.step == self._step:
             return
-        sighting = replace(
-            before,
+        sighting = _Sighting(
             step=self._step,
             id=len(self._sightings),
+            size_bytes=before.size_bytes,
             module="",
+            resizable=before.resizable,
             allocated_op=None,
             allocated_slot=0,
-            owner=None,
             came_from_outside=True,
-            exchanged=False,
-            resized=False,
-            shown_by=None,
-            shown_at=None,
-            uses=[],
-            touches=[],
+            seen_bools=before.seen_bools,
+            seen_others=before.seen_others,
         )
         self._sightings.append(sighting)
         self._live.replace(cdata, sighting)
@@ -277,14 +329,6 @@ class StepTrace(TorchDispatchMode):
     def _on_release(self, sighting: _Sighting) -> None:
         sighting.released_op = len(self.ops) if self._in_op else len(self.ops) - 1
         sighting.released_slot = len(self.anchors) - 1
-
-    def _use_inputs(self, func: OpOverload, args: Any, kwargs: Any) -> None:
-        collective = is_collective(func)
-        for storage, writes in storages_in(func, args, kwargs, self._device).items():
-            sighting = self._known(storage)
-            access = Access.WRITE if writes else Access.READ
-            sighting.uses.append(Use(op=len(self.ops), access=access))
-            sighting.exchanged |= collective
 
     def _known(self, storage: torch.UntypedStorage) -> _Sighting:
         """Returns what is known of a storage that an op is about to be handed."""
@@ -341,64 +385,3 @@ class StepTrace(TorchDispatchMode):
         if key.startswith("pack:"):
             self._packed[key.removeprefix("pack:")] = sighting
         return sighting.id
-
-
-def _storage(sighting: _Sighting, position: int, taken: set[str], last_slot: int) -> Storage:
-    """Closes a sighting: name, kind, first anchor, and why it cannot be moved."""
-    name, kind, shown_at = _identity(sighting, position)
-    if name in taken:
-        # Replay finds the first storage of a name only.
-        name, shown_at = f"{name}@{position}", None
-    taken.add(name)
-    left_out = None
-    if not sighting.resizable:
-        left_out = LeftOut.NOT_RESIZABLE
-    elif sighting.exchanged:
-        left_out = LeftOut.EXCHANGED
-    elif sighting.resized:
-        left_out = LeftOut.RESIZED
-    elif shown_at is None:
-        left_out = LeftOut.NEVER_SHOWN
-    return Storage(
-        id=position,
-        name=name,
-        kind=kind,
-        size_bytes=sighting.size_bytes,
-        module=sighting.module,
-        allocated_op=sighting.allocated_op,
-        released_op=sighting.released_op,
-        allocated_slot=sighting.allocated_slot,
-        released_slot=last_slot if sighting.released_slot is None else sighting.released_slot,
-        shown_at=shown_at,
-        uses=tuple(sighting.uses),
-        touches=tuple(dict.fromkeys(sighting.touches)),
-        left_out=left_out,
-        is_mask=sighting.seen_bools and not sighting.seen_others,
-    )
-
-
-def _identity(sighting: _Sighting, position: int) -> tuple[str, StorageKind, int | None]:
-    """How replay will find a storage: by its owner if it is held at `begin`, else by an anchor."""
-    owner = sighting.owner
-    if owner is not None and sighting.allocated_op is None:
-        if sighting.released_op is None:
-            return owner.name, owner.kind, 0
-        # Dropped during the step, as `zero_grad` drops gradients: what replay finds under this
-        # name is its successor.
-        return f"{owner.name}@begin", owner.kind, None
-    if sighting.shown_by is not None:
-        if owner is not None:
-            return sighting.shown_by, owner.kind, sighting.shown_at
-        kind = StorageKind.INPUT if sighting.came_from_outside else StorageKind.ACTIVATION
-        if sighting.shown_by.startswith("grad:"):
-            kind = StorageKind.GRADIENT
-        return sighting.shown_by, kind, sighting.shown_at
-    if owner is not None:
-        return owner.name, owner.kind, None
-    if sighting.is_bucket:
-        return f"bucket:{position}", StorageKind.GRADIENT, None
-    if sighting.came_from_outside and sighting.uses:
-        return f"input:{position}", StorageKind.INPUT, None
-    if sighting.came_from_outside:
-        return f"kept:{position}", StorageKind.TEMPORARY, None
-    return f"op:{sighting.allocated_op}:{position}", StorageKind.TEMPORARY, None

@@ -22,6 +22,8 @@ UNIT_BYTES = {
 }
 BINARY, DECIMAL = ("TiB", "GiB", "MiB", "KiB"), ("GB", "MB", "kB")
 US_PER_S = 1e6
+US_PER_MS = 1_000
+NS_PER_US = 1_000
 SIZE_EXAMPLES = "a size above 0 such as 8GiB, 512MB or 1.5e9 (bytes)"
 BUDGET_EXAMPLES = f"{SIZE_EXAMPLES}, or a share of the no-plan peak such as 60%"
 RATE_EXAMPLES = "a rate above 0 such as 12GB/s or 800MiB/s"

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from profiles.hooks.workload import MESSAGE, Workload, is_refusal_of_hooks
+from profiles.hooks.anchors import REFUSAL, is_refusal_of_hooks
+from profiles.hooks.workload import Workload
 from profiles.schema.errors import SwapplanError, WorkloadError
 
 EXPECTED = "a profiles.hooks.workload.Workload or a tuple (model, optimizer, step)"
@@ -105,7 +106,7 @@ def _guarded(
             raise
         except (Exception, SystemExit) as error:
             if is_refusal_of_hooks(error):
-                raise WorkloadError(f"{reference}: {MESSAGE}") from error
+                raise WorkloadError(f"{reference}: {REFUSAL}") from error
             message = f"{reference}: the step failed: {_one_line(error, path)}"
             raise WorkloadError(message) from error
         if not isinstance(loss, torch.Tensor):

@@ -1,7 +1,6 @@
 """Runs the steps of a workload within a limit, watched and timed op by op."""
 
 import warnings
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple, Self
 
@@ -9,14 +8,13 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.hooks.addresses import Listening, in_threads_of_this_step
-from profiles.hooks.dispatch import storages_of
-from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
-from profiles.hooks.reached import reached_tensors
+from profiles.hooks.anchors import reporting_anchors
+from profiles.hooks.named_storages import Owned, owned_storages
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import OpWatcher, OpWorkspaces, held_bytes
-from profiles.recording.instruments import Instruments
-from profiles.recording.op_times import OpTimes
-from profiles.recording.recorded_profile import check_trains, device_of, watch_anchors
+from profiles.recording.allocator_peaks import held_bytes
+from profiles.recording.device import Instruments, device_of
+from profiles.recording.op_watchers import OpTimes, OpWatcher, OpWorkspaces
+from profiles.recording.record import check_trains
 from profiles.recording.shapes_seen import ShapesSeen
 from profiles.recording.trace import StepTrace
 from profiles.schema.errors import CapacityError
@@ -101,7 +99,7 @@ class LimitedSteps:
             WorkloadError: The step never calls the optimizer.
         """
         trace = self._trace
-        trace.begin_step(self._owned(), self._reached(), storages_by_module(self._workload.model))
+        trace.begin_step(self._workload)
         shapes = ShapesSeen(_TraceThenSwap(trace, self._swap), self._swap.size_of)
         self._swap.begin_step(self._owned())
         self._accountant.count_owned(self._owned())
@@ -111,11 +109,11 @@ class LimitedSteps:
         workspaces = [] if meter is None else [OpWorkspaces(meter)]
         watchers: list[OpWatcher] = [times, *workspaces]
         with ExitStack() as watched:
-            watch_anchors(self._workload, shapes, watched)
+            watched.enter_context(reporting_anchors(self._workload, shapes))
             watched.enter_context(Listening(in_threads_of_this_step(self._swap.on_address)))
             watched.enter_context(Listening(trace.on_address))
-            for mode in (times, *workspaces):
-                watched.enter_context(mode)
+            for watcher in watchers:
+                watched.enter_context(watcher)
             watched.enter_context(self._accountant.watch())
             for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
                 watched.enter_context(mode)
@@ -148,9 +146,6 @@ class LimitedSteps:
 
     def _owned(self) -> tuple[Owned, ...]:
         return owned_storages(self._workload.model, self._workload.optimizer)
-
-    def _reached(self) -> Iterator[torch.UntypedStorage]:
-        return storages_of(reached_tensors(self._workload), self._device)
 
     def _check_need(self, trace: StepTrace) -> None:
         if not self._swap.fell_short:

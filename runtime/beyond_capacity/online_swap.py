@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.dispatch import (
-    is_bookkeeping,
+    OpMode,
     is_collective,
-    is_taken_apart,
     storages_in,
     storages_of,
 )
@@ -87,7 +85,7 @@ class _Seen:
     host: HostStretch | None = None
 
 
-class OnlineSwap(TorchDispatchMode):
+class OnlineSwap(OpMode):
     """Keeps a step within the accountant's budget, whatever it does.
 
     Enter it last, so that it is asked first: what watches below sees ops whose arguments are there,
@@ -216,14 +214,8 @@ class OnlineSwap(TorchDispatchMode):
         if failed is not None:
             raise failed
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op with its arguments on the device."""
         self._known.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
         self._prepare(inputs, self._output_bytes.of(func, args, kwargs))

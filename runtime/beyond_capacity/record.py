@@ -11,11 +11,10 @@ from statistics import median
 
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import with_op_overhead
-from profiles.recording.instruments import Instruments, instruments_for
-from profiles.recording.recorded_profile import Recording, check_same_course, device_of, profile_of
+from profiles.recording.device import Instruments, device_of, instruments_for
+from profiles.recording.record import Recording, check_same_course, profile_of, warm_up
 from profiles.recording.shapes_seen import check_same_sizes
-from profiles.recording.warm_up import warm_up
-from profiles.schema.profile import Link, Profile, SlotTimes, WorkloadSource
+from profiles.schema.profile import Link, Profile, WorkloadSource
 from profiles.schema.progress import Progress, silent
 from runtime.beyond_capacity.limited_steps import LimitedSteps, SeenStep
 
@@ -74,9 +73,7 @@ def record_beyond_capacity(
         ),
         anchors=seen.anchors,
         shows=seen.shows,
-        durations_us=_slot_sums_us(seen, durations_us),
         storages=seen.storages,
-        slot_times=SlotTimes.SUM_OF_OPS,
         warm_up=warmed_up,
         timed_steps=timed_steps,
     )
@@ -90,10 +87,3 @@ def record_beyond_capacity(
         held_bytes=seen.held_bytes,
         workspaces_bytes=seen.workspaces_bytes,
     )
-
-
-def _slot_sums_us(seen: SeenStep, durations_us: list[float]) -> tuple[float, ...]:
-    sums_us = [0.0] * len(seen.anchors)
-    for op, duration_us in zip(seen.ops, durations_us, strict=True):
-        sums_us[op.slot] += duration_us
-    return tuple(sums_us)

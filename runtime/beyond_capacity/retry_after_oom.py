@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart, storages_in
-from profiles.recording.allocator_peaks import OpWatcher
+from profiles.hooks.dispatch import OpMode, storages_in
+from profiles.recording.op_watchers import OpWatcher
 from profiles.schema.errors import CapacityError
 
 
-class SecondTry(TorchDispatchMode):
+class SecondTry(OpMode):
     """Runs an op again, alone on the device, if it runs out of memory.
 
     Enter it before what evicts, and after what times and counts.
@@ -30,14 +29,8 @@ class SecondTry(TorchDispatchMode):
         self._evict_all_but = evict_all_but
         self._watchers = watchers
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op, twice if it has to."""
         noted = [len(watcher) for watcher in self._watchers]
         try:
             return func(*args, **kwargs)

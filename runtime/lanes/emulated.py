@@ -27,10 +27,10 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.schema.link import CopyMethod
+from profiles.schema.units import NS_PER_US
 from runtime.host.host_pool import HostStretch
 from runtime.kernels.carrier import KernelCarrier
 from runtime.lanes.lane import LaneClosedError, Piece
-from runtime.lanes.timed import NS_PER_US
 
 LOOK_AGAIN_S = 1.0
 """How long a thread waits at most before it looks whether another one was woken in its place."""

@@ -13,11 +13,9 @@ import torch
 from planner.plan.lanes import Direction
 from planner.plan.simulate import Copy, Timeline
 from profiles.schema.link import CopyMethod
+from profiles.schema.units import NS_PER_US, US_PER_MS
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import CopyInFlight, CopyLane
-
-NS_PER_US = 1_000
-US_PER_MS = 1_000
 
 Mark = Any
 """A point in time; only the clock that set it can read it."""

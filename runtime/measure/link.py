@@ -30,10 +30,10 @@ from profiles.schema.errors import CapacityError, SwapplanError
 from profiles.schema.link import CopyMethod, MethodRate
 from profiles.schema.profile import Link, Provenance
 from profiles.schema.progress import Progress, silent
+from profiles.schema.units import NS_PER_US
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.copy_device import Carriers, copy_device
 from runtime.lanes.lane import CopyLane
-from runtime.lanes.timed import NS_PER_US
 
 LOG = logging.getLogger("swapplan")
 

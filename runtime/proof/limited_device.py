@@ -19,9 +19,8 @@ import torch
 
 from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import owned_storages
-from profiles.hooks.reached import reached_tensors
-from profiles.hooks.workload import Workload
-from runtime.lanes.timed import NS_PER_US
+from profiles.hooks.workload import Workload, reached_tensors
+from profiles.schema.units import NS_PER_US
 from runtime.replay.statistics import StepStatistics
 from runtime.storage.accountant import Accountant
 

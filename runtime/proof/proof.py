@@ -19,7 +19,7 @@ import torch
 
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
-from profiles.recording.recorded_profile import device_of
+from profiles.recording.device import device_of
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.profile import CPU, CUDA
 from profiles.schema.progress import Progress, silent

@@ -20,9 +20,10 @@ from planner.plan.simulate import Timeline
 from profiles.hooks.anchors import AnchorHooks, OwnHook, Reported
 from profiles.hooks.mode_stack import insist, keep_in_view
 from profiles.hooks.named_storages import owned_storages
-from profiles.recording.recorded_profile import device_of
+from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
-from runtime.lanes.timed import NS_PER_US, EventClock, HostClock, MarkClock
+from profiles.schema.units import NS_PER_US
+from runtime.lanes.timed import EventClock, HostClock, MarkClock
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
 from runtime.replay.executor import SwapExecutor

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import is_bookkeeping, is_taken_apart, storages_in, storages_of
+from profiles.hooks.dispatch import OpMode, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
@@ -30,7 +29,7 @@ class EmulatedOutOfMemoryError(torch.OutOfMemoryError):
     """The emulated accelerator has no room; what CUDA's out-of-memory error is to a GPU."""
 
 
-class Accountant(TorchDispatchMode):
+class Accountant(OpMode):
     """Counts the bytes of all live storages, and raises above the budget.
 
     Attributes:
@@ -163,14 +162,8 @@ class Accountant(TorchDispatchMode):
             self._counted.put(storage, Counted(0, ""))
         self._resize(storage._cdata, size_bytes)
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if is_taken_apart(types, args, kwargs):
-            return NotImplemented
-        kwargs = kwargs or {}
-        if is_bookkeeping(func):
-            return func(*args, **kwargs)
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op, counts what it makes and frees, and raises above the budget."""
         inputs = storages_in(func, args, kwargs)
         for storage, writes in inputs.items():
             self.guarded.look(func, storage, writes=writes)

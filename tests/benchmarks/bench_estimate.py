@@ -53,8 +53,7 @@ from datetime import UTC, datetime
 import torch
 
 from profiles.estimating.estimate import estimate
-from profiles.estimating.op_cost import class_of_op
-from profiles.estimating.roofline import Target, target_of
+from profiles.estimating.roofline import Target, class_and_name, target_of
 from profiles.hardware.accelerators import accelerator_named
 from profiles.hardware.links import EMULATED
 from profiles.hardware.op_class import OpClass
@@ -114,7 +113,7 @@ def _print_step(source: WorkloadSource, guess: Profile, recording: Profile) -> N
 
 def _class(op: Op) -> OpClass:
     packet, overload = op.name.split(".")[1:]
-    return class_of_op(getattr(getattr(torch.ops.aten, packet), overload))
+    return class_and_name(getattr(getattr(torch.ops.aten, packet), overload))[0]
 
 
 def _print_classes(found: dict[OpClass, list[Op]], recorded: dict[OpClass, list[Op]]) -> None:

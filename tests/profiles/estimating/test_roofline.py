@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from profiles.estimating.op_cost import FREE, OpCost, cost_of
-from profiles.estimating.roofline import Roofline, accelerator_roofline, target_of
+from profiles.estimating.roofline import (
+    FREE,
+    OpCost,
+    Roofline,
+    accelerator_roofline,
+    cost_of,
+    target_of,
+)
 from profiles.hardware.accelerators import ACCELERATORS, accelerator_named
 from profiles.hardware.links import link_named
 from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass, Precision, class_of

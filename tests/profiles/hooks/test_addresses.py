@@ -15,7 +15,6 @@ from torch import nn
 import runtime
 from profiles.hooks.addresses import Listening, touch
 from profiles.hooks.anchors import AnchorHooks
-from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.plain_tensors import address_of
 from profiles.hooks.workload import Workload
 from profiles.recording.trace import StepTrace
@@ -296,7 +295,8 @@ def test_within_a_limit_a_kernel_finds_its_bytes() -> None:
 def test_what_another_thread_takes_is_none_of_the_step(in_thread: bool, touches: int) -> None:
     model = nn.Linear(2, 2, bias=False)
     trace = StepTrace(torch.device("cpu"))
-    trace.begin_step(owned_storages(model, torch.optim.SGD(model.parameters())))
+    optimizer = torch.optim.SGD(model.parameters())
+    trace.begin_step(Workload(model=model, optimizer=optimizer, step=lambda: torch.ones(1)))
     trace.on_anchor("begin", None)
     with Listening(trace.on_address):
         if in_thread:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from profiles.hooks.reached import reached_tensors
-from profiles.hooks.workload import Workload
+from profiles.hooks.workload import Workload, reached_tensors
 
 HELD_BY_THE_MODULE = {"table": torch.ones(3)}
 NEVER_NAMED = torch.ones(5)

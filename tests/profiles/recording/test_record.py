@@ -11,10 +11,9 @@ from torch import nn
 
 from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import owned_storages
-from profiles.hooks.reached import reached_tensors
-from profiles.hooks.workload import Workload
+from profiles.hooks.workload import Workload, reached_tensors
 from profiles.recording import trace
-from profiles.recording.instruments import Instruments
+from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource

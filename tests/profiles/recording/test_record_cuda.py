@@ -15,8 +15,7 @@ from torch.profiler import profile as torch_profiler
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import SlotPeaks
 from profiles.recording.clocks import CpuClock, CudaClock
-from profiles.recording.device import build_on, device_at_hand
-from profiles.recording.instruments import Instruments
+from profiles.recording.device import Instruments, build_on, device_at_hand
 from profiles.recording.kernel_times import (
     MARK,
     OpKernels,
@@ -25,8 +24,7 @@ from profiles.recording.kernel_times import (
     or_unknown,
     profiled_kernels,
 )
-from profiles.recording.record import record
-from profiles.recording.warm_up import MOST_EXTRA_STEPS, WarmUp, warm_up
+from profiles.recording.record import MOST_EXTRA_STEPS, WarmUp, record, warm_up
 from profiles.schema.errors import CapacityError, WorkloadError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, WorkloadSource

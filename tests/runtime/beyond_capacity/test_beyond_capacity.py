@@ -13,11 +13,10 @@ from planner.solving import solve
 from profiles.hooks.dispatch import is_bookkeeping, storages_in, storages_of
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import OpWorkspaces, with_op_overhead
+from profiles.recording.allocator_peaks import with_op_overhead
 from profiles.recording.clocks import CpuClock
-from profiles.recording.device import build_on, device_at_hand
-from profiles.recording.instruments import Instruments
-from profiles.recording.op_times import OpTimes
+from profiles.recording.device import Instruments, build_on, device_at_hand
+from profiles.recording.op_watchers import OpTimes, OpWorkspaces
 from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource

@@ -14,12 +14,12 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Provenance
 from profiles.schema.profile_file import read_profile
 from profiles.schema.progress import silent
+from profiles.schema.units import NS_PER_US
 from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool
 from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import BatchedCopy, Copy, EmulatedLane
-from runtime.lanes.timed import NS_PER_US
 from runtime.measure import link as link_measure
 from runtime.measure.link import (
     FOOTPRINT_BYTES,

@@ -9,8 +9,7 @@ import torch
 from planner.plan.plan import Plan
 from planner.solving import solve
 from profiles.hooks.dispatch import storages_of
-from profiles.hooks.reached import reached_tensors
-from profiles.hooks.workload import Workload
+from profiles.hooks.workload import Workload, reached_tensors
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime.replay.load import LoadedPlan

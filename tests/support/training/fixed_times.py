@@ -10,9 +10,8 @@ from pathlib import Path
 
 from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.hooks.workload import Workload
-from profiles.recording.instruments import instruments_for
+from profiles.recording.device import device_of, instruments_for
 from profiles.recording.record import record
-from profiles.recording.recorded_profile import device_of
 from profiles.schema.profile import Link, Op, Profile, WorkloadSource
 from profiles.schema.profile_file import read_profile, write_profile
 from tests.support.training.fake_time import CountingClock
