@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 import math
 from typing import TYPE_CHECKING
 
-from planner.report.simulated_swaps import SimulatedSwap, trips
+from planner.report.simulated_step import SimulatedSwap, simulated_step
 
 if TYPE_CHECKING:
     from planner.plan.plan import Plan
@@ -158,14 +158,14 @@ def swap_times_table(plan: "Plan") -> pd.DataFrame:
     (from release to allocation). Times count from the begin of the step of the swap-out, so those
     of a trip round the step boundary go on beyond the step's end.
     """
-    timeline = simulate_plan(plan)
-    rows = [_row(trip, timeline) for trip in trips(plan, timeline)]
+    step = simulated_step(plan)
+    rows = [_row(moved, step.timeline) for moved in step.swaps]
     return pd.DataFrame(rows, columns=list(SWAP_COLUMNS))
 
 
-def _row(trip: SimulatedSwap, timeline: Timeline) -> dict[str, object]:
-    swap, storage = trip.swap, trip.storage
-    back_us = timeline.step_us if trip.back_in_next_step else 0.0
+def _row(moved: SimulatedSwap, timeline: Timeline) -> dict[str, object]:
+    swap, storage = moved.swap, moved.storage
+    back_us = timeline.step_us if moved.back_in_next_step else 0.0
     released_us = _passed_us(timeline, swap.release_slot, swap.swap_out_slot)
     allocated_us = _passed_us(timeline, swap.swap_in_slot, swap.swap_out_slot)
     return {
@@ -174,12 +174,12 @@ def _row(trip: SimulatedSwap, timeline: Timeline) -> dict[str, object]:
         "module": storage.module,
         "size_bytes": storage.size_bytes,
         "clean": swap.clean,
-        "out_start_us": math.nan if trip.out is None else trip.out.start_us,
-        "out_end_us": math.nan if trip.out is None else trip.out.end_us,
+        "out_start_us": math.nan if moved.out is None else moved.out.start_us,
+        "out_end_us": math.nan if moved.out is None else moved.out.end_us,
         "released_us": released_us,
         "allocated_us": allocated_us,
-        "in_start_us": back_us + trip.back.start_us,
-        "in_end_us": back_us + trip.back.end_us,
+        "in_start_us": back_us + moved.back.start_us,
+        "in_end_us": back_us + moved.back.end_us,
         "used_us": _passed_us(timeline, swap.await_slot, swap.swap_out_slot),
         "away_us": allocated_us - released_us,
     }

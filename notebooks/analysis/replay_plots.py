@@ -40,7 +40,7 @@ def drift_figure(slot_times: pd.DataFrame, *, title: str) -> Figure:
     """Draws how far behind the simulated step the measured one is at each slot, and why.
 
     Args:
-        slot_times: From `planner.report.measured_slots.slot_times_table`.
+        slot_times: From `planner.report.tables.slot_times_table`.
         title: Above the picture.
     """
     behind_us = slot_times["measured_start_us"] - slot_times["simulated_start_us"]
@@ -74,7 +74,7 @@ def agreement_figure(durations: pd.DataFrame, copy_times: pd.DataFrame, *, title
     """Draws each slot and each copy by its simulated and its measured time.
 
     Args:
-        durations: From `planner.report.measured_slots.slot_durations_table`; what took no time is
+        durations: From `analysis.step_parts.slot_durations_table`; what took no time is
         left out. copy_times: From `analysis.lanes.copy_times_table`. title: Above the picture.
     """
     figure = Figure(figsize=(WIDTH_IN, 4.8), layout="constrained")

@@ -5,8 +5,7 @@ from itertools import cycle
 import pandas as pd
 from matplotlib.figure import Figure
 
-from planner.report.plots import BLACK, MANY
-from planner.report.sweep_plots import STYLES
+from planner.report.plots import BLACK, MANY, STYLES
 
 TIMES_SLOWER = (1, 1.2, 1.5, 2, 3, 4, 6, 8)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import TimeLimit
+from planner.cli.options import PlanFile, TimeLimit
 from planner.cli.output import print_line, print_table, progress_bars
 from planner.ilp.deadline import SolverName
 from profiles.schema.units import size_text
@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from planner.studies.check import Check
     from profiles.schema.profile import Profile
 
+_UNCHECKED = (
+    " The bound, and that the plan fits its step, take the profile: plan check PLAN PROFILE."
+)
+_SAID = (
+    "Taken from the file as it stands: which program and which solver made it, in how many "
+    "seconds, and what the solver proved of its own model."
+)
+
 
 def check(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
-    ],
+    plan: PlanFile,
     profile: Annotated[
         Path | None,
         typer.Argument(
@@ -55,15 +61,6 @@ def check(
     print(_SAID)
 
 
-_UNCHECKED = (
-    " The bound, and that the plan fits its step, take the profile: plan check PLAN PROFILE."
-)
-_SAID = (
-    "Taken from the file as it stands: which program and which solver made it, in how many "
-    "seconds, and what the solver proved of its own model."
-)
-
-
 def _check_against(
     plan: "Plan", profile: "Profile", solver: SolverName | None, time_limit_s: float
 ) -> "Check":
@@ -76,27 +73,23 @@ def _check_against(
 
 
 def _print_figures(found: "Check") -> None:
-    if not found.figures:
-        return
-    print_table(
-        "Figures of the certificate",
-        ("certificate", "in the file", "derived again", "by", "same"),
-        [
-            (
-                figure.name,
-                _text(figure.name, figure.stored),
-                _text(figure.name, figure.derived),
-                figure.source,
-                "yes" if figure.matches else "NO",
-            )
-            for figure in found.figures
-        ],
-        right=("in the file", "derived again"),
-    )
+    def text(name: str, figure: float) -> str:
+        """Exact: what differs must not look the same."""
+        return f"{figure} ({size_text(figure)})" if name.endswith("_bytes") else f"{figure:.6f}"
 
-
-def _text(name: str, figure: int | float) -> str:
-    """Exact: what differs must not look the same."""
-    if name.endswith("_bytes"):
-        return f"{figure} ({size_text(figure)})"
-    return f"{figure:.6f}"
+    if found.figures:
+        print_table(
+            "Figures of the certificate",
+            ("certificate", "in the file", "derived again", "by", "same"),
+            [
+                (
+                    figure.name,
+                    text(figure.name, figure.stored),
+                    text(figure.name, figure.derived),
+                    figure.source,
+                    "yes" if figure.matches else "NO",
+                )
+                for figure in found.figures
+            ],
+            right=("in the file", "derived again"),
+        )

@@ -1,11 +1,13 @@
 """`plan compare`: our plan beside published ways to plan swaps, in one simulator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli.options import (
+    Budget,
     D2hBandwidth,
     H2dBandwidth,
     LinkName,
@@ -14,35 +16,18 @@ from planner.cli.options import (
     SolverChoice,
     TimeLimit,
 )
-from planner.cli.output import progress_bars, wrote
+from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.request import PlanRequest
 from planner.ilp.deadline import SolverName
-from profiles.schema.units import parse_budget_bytes, parse_size_bytes
+from planner.plan.plan import Boundary
+from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
     from planner.heuristics.task import Task
     from planner.studies.compare import Row
-    from profiles.schema.profile import Link, Profile
 
-
-Budget = Annotated[
-    str,
-    typer.Option(
-        metavar="SIZE",
-        show_default=False,
-        help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
-    ),
-]
-Brief = Annotated[
-    bool,
-    typer.Option(
-        "--brief",
-        help="Leave out what takes longest: the smallest budgets, and each selection with our "
-        "timing.",
-    ),
-]
-CsvFile = Annotated[
-    Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")
-]
+NUMBERS = ("step", "stall", "out per step", "peak", "smallest budget", "over bound", "our timing")
+NONE = "-"
 
 
 def compare(
@@ -54,35 +39,42 @@ def compare(
     solver: SolverChoice = SolverName.HIGHS,
     time_limit: TimeLimit = 60.0,
     min_size: MinSize = None,
-    brief: Brief = False,
-    csv: CsvFile = None,
+    brief: Annotated[
+        bool,
+        typer.Option(
+            "--brief",
+            help="Leave out what takes longest: the smallest budgets, and each selection with our "
+            "timing.",
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")
+    ] = None,
 ) -> None:
     """Sets our plan beside published baselines: their selections, their timing, one simulator."""
-    from planner.cli.compare_report import print_comparison, write_csv
-    from planner.cli.link import choose_link
+    from planner.heuristics.task import task_of
+    from planner.studies.compare import comparison_table
     from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
+    from profiles.schema.files import check_writable, write_atomically
     from profiles.schema.profile_file import read_profile
 
+    request = PlanRequest(
+        budget=budget,
+        links=(link,),
+        d2h_bandwidth=d2h_bandwidth,
+        h2d_bandwidth=h2d_bandwidth,
+        min_size=min_size,
+    )
     recorded = read_profile(profile_path(profile))
-    chosen = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
-    task = _task(recorded, budget, chosen, min_size)
+    (chosen,) = request.links_of(recorded)
+    task = task_of(recorded, request.budget_bytes(recorded), chosen, request.min_size_bytes)
     if csv is not None:
         check_writable(csv, keep=profile)
     rows = _rows(task, solver=solver, time_limit=time_limit, is_full=not brief)
-    print_comparison(task, rows)
+    _print_comparison(task, rows)
     if csv is not None:
-        write_csv(rows, csv)
+        write_atomically(comparison_table(rows).to_csv().encode(), csv)
         wrote(csv)
-
-
-def _task(profile: "Profile", budget: str, link: "Link", min_size: str | None) -> "Task":
-    from planner.heuristics.task import task_of
-
-    peak_bytes = profile.peak_bytes
-    budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
-    min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
-    return task_of(profile, budget_bytes, link, min_bytes)
 
 
 def _rows(
@@ -108,3 +100,70 @@ def _rows(
         timed = Comparison(task, bound_us, is_full=False).rows(otherwise)
         rest = Comparison(task, bound_us, is_full).rows(HEURISTICS, progress)
         return (ours, *timed, *rest)
+
+
+def _print_comparison(task: "Task", rows: "Sequence[Row]") -> None:
+    """Prints the table, the cost of checkpointing, and what the table rests on."""
+    problem = task.problem
+    print_table(
+        f"A step of {time_text(problem.compute_us)} ({task.step.profile.times.value}) within "
+        f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
+        f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
+        f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
+        "All figures are simulated, each row with its own selection and timing.",
+        ("", "fits", *NUMBERS),
+        [_cells(row) for row in rows],
+        right=NUMBERS,
+    )
+    print(
+        "over bound: stall beyond the bound, as a share of the best step that the bound allows. "
+        "our timing: stall of the row's selection with our scheduler; '-' if its selection cannot "
+        "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak. swapplan's "
+        "gaps: what our plan moves, with simple timing instead of ours."
+    )
+    _print_checkpointing(task)
+    _print_sources()
+
+
+def _cells(row: "Row") -> tuple[str, ...]:
+    smallest, over, retimed = row.smallest_budget_bytes, row.optimality_gap, row.retimed_stall_us
+    return (
+        row.name,
+        "yes" if row.fits else "no",
+        time_text(row.step_us),
+        time_text(row.stall_us),
+        size_text(row.moved_bytes),
+        size_text(row.peak_bytes),
+        NONE if smallest is None else size_text(smallest),
+        NONE if over is None else f"{100 * over:.1f}%",
+        NONE if retimed is None else time_text(retimed),
+    )
+
+
+def _print_checkpointing(task: "Task") -> None:
+    from planner.studies.checkpointing import full_checkpointing
+
+    cost, problem = full_checkpointing(task), task.problem
+    fits = "fits" if cost.peak_bytes <= problem.budget_bytes else "does not fit"
+    print(
+        f"Full activation checkpointing instead, which moves nothing: {cost.blocks} blocks, step "
+        f"{time_text(problem.compute_us + cost.recompute_us)}, of which "
+        f"{time_text(cost.recompute_us)} recompute; peak {size_text(cost.peak_bytes)}, {fits} "
+        "(estimated from the profile)."
+    )
+
+
+def _print_sources() -> None:
+    from planner.studies.compare import PUBLISHED
+
+    print("\nWhere each rule is from, how it is known, and what is stated more simply here:")
+    for one in PUBLISHED:
+        about = f"{one.name}: {one.source}; {one.known_from.value}"
+        print(f"- {about}. {one.simplified[0].upper()}{one.simplified[1:]}.")
+    wrapping = [one.name for one in PUBLISHED if one.boundary is Boundary.PERIODIC]
+    print(
+        f"Swaps of {', '.join(wrapping)} and of the controls may wrap round the step boundary, as "
+        "ours may; the other baselines move activations alone, or stay within the step. None of "
+        "them drops a storage without a copy. Rows below the published ones are controls: what "
+        "they move leaves when it is idle and is fetched one layer ahead."
+    )

@@ -1,13 +1,18 @@
 """`plan diff`: two plans, or two profiles, side by side."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.output import print_line, print_rows, print_table
+from planner.plan.plan import Plan
+from profiles.schema.profile import Profile
+from profiles.schema.units import size_text, time_text
+
 if TYPE_CHECKING:
-    from planner.plan.plan import Plan
-    from profiles.schema.profile import Profile
+    import pandas as pd
 
 HELP = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
 
@@ -22,36 +27,210 @@ def diff(
     ] = 15,
 ) -> None:
     """Compares two plans, or two profiles: what differs, what that costs, and why."""
-    from planner.cli.diff_report import print_plan_differences, print_profile_differences
-    from planner.plan.plan import Plan
+    from planner.cli.show import read_any
+    from planner.report.diff import conditions_table, figures_table
     from profiles.schema.errors import FileError
-    from profiles.schema.profile import Profile
 
-    one, other = _read(a), _read(b)
-    # Read before anything is said, so that a wrong second file leaves no half of an answer.
-    if isinstance(one, Plan) and isinstance(other, Plan):
-        print_plan_differences(one, other, names=(str(a), str(b)), top=top)
-    elif isinstance(one, Profile) and isinstance(other, Profile):
-        print_profile_differences(one, other, names=(str(a), str(b)), top=top)
-    else:
+    # Read before anything is printed, so that a wrong second file leaves no half of an answer.
+    one, other = read_any(a), read_any(b)
+    if type(one) is not type(other):
         raise FileError(
             f"{a} is a {_kind(one)} and {b} is a {_kind(other)}: they cannot be compared. Give two "
             "plans or two profiles."
         )
+    print_line(f"A: {a}\nB: {b}")
+    conditions = conditions_table(one, other)
+    _print_conditions("Made for" if isinstance(one, Plan) else "Recorded from", conditions)
+    _print_figures(figures_table(one, other))
+    if isinstance(one, Plan) and isinstance(other, Plan):
+        _print_plans(one, other, top, is_alike=bool(conditions["same"].all()))
+    elif isinstance(one, Profile) and isinstance(other, Profile):
+        _print_profiles(one, other, top)
 
 
-def _read(file: Path) -> "Plan | Profile":
-    from planner.plan.plan import Plan
-    from planner.plan.plan_file import read_plan
-    from profiles.library.index import profile_path
-    from profiles.schema.files import format_of
-    from profiles.schema.profile_file import read_profile
-
-    path = profile_path(file)
-    return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
-
-
-def _kind(content: "Plan | Profile") -> str:
-    from planner.plan.plan import Plan
-
+def _kind(content: Plan | Profile) -> str:
     return "plan" if isinstance(content, Plan) else "profile"
+
+
+def _print_conditions(title: str, conditions: "pd.DataFrame") -> None:
+    differing = conditions[~conditions["same"]]
+    same = ", ".join(conditions.index[conditions["same"]])
+    if differing.empty:
+        print_line(f"{title} the same: {same}.")
+        return
+    columns = (("", "Index"), ("A", "a"), ("B", "b"))
+    print_rows(f"{title}, where they differ", differing.itertuples(), *columns)
+    print_line(f"The same in both: {same}.")
+
+
+def _print_figures(figures: "pd.DataFrame") -> None:
+    print_table(
+        "Figures",
+        ("", "A", "B", "from A to B", "they are"),
+        [
+            (
+                str(row.Index),
+                _figure_text(row.a, row.unit),
+                _figure_text(row.b, row.unit),
+                _change_text(row.change, row.unit),
+                row.a_is if row.a_is == row.b_is else f"{row.a_is}, {row.b_is}",
+            )
+            for row in figures.itertuples()
+        ],
+        right=("A", "B", "from A to B"),
+    )
+
+
+def _figure_text(value: float, unit: str) -> str:
+    texts = {"bytes": size_text, "us": time_text, "share": "{:.2%}".format}
+    return texts.get(unit, "{:.0f}".format)(value)
+
+
+def _change_text(change: float, unit: str) -> str:
+    """Writes a change with its sign, or that there is none."""
+    if change == 0:
+        return "same"
+    return f"{'+' if change > 0 else '-'}{_figure_text(abs(change), unit)}"
+
+
+def _change_us_text(change_us: float) -> str:
+    return "" if math.isnan(change_us) else _change_text(change_us, "us")
+
+
+def _print_plans(one: Plan, other: Plan, top: int, *, is_alike: bool) -> None:
+    """Prints what two plans move, and where."""
+    from planner.report.diff import Moved, anchors_table, moved_table, moved_totals_table
+
+    moved = moved_table(one, other)
+    print_rows(
+        "Storages that move (simulated)",
+        moved_totals_table(moved).itertuples(),
+        ("", "Index"),
+        ("storages", "storages", str),
+        ("A, per step", "a_bytes", size_text),
+        ("B, per step", "b_bytes", size_text),
+    )
+    if top:
+        _print_moved(moved[moved["moved"] == Moved.ONLY_A], top, Moved.ONLY_A, "B")
+        _print_moved(moved[moved["moved"] == Moved.ONLY_B], top, Moved.ONLY_B, "A")
+        _print_anchors(anchors_table(one, other), top)
+    if is_alike and (moved["moved"] == Moved.ALIKE).all():
+        print("The two plans are alike: the same swaps at the same anchors.")
+
+
+def _print_moved(rows: "pd.DataFrame", top: int, where: str, other: str) -> None:
+    """Prints what only one plan moves, and why the other one does not."""
+    if rows.empty:
+        return
+    mover = "a" if other == "B" else "b"
+    print_rows(
+        f"Moved {where} ({min(top, len(rows))} of {len(rows)}, the heaviest first)",
+        rows.assign(why=rows["why"].replace("", "its choice")).head(top).itertuples(),
+        ("storage", "Index"),
+        ("kind", "kind"),
+        ("module", "module"),
+        ("bytes", f"{mover}_bytes", size_text),
+        ("swaps", f"{mover}_swaps", str),
+        (f"why not in {other}", "why"),
+    )
+
+
+def _print_anchors(anchors: "pd.DataFrame", top: int) -> None:
+    if anchors.empty:
+        return
+    names = anchors["name"].drop_duplicates()
+    listed = anchors[anchors["name"].isin(set(names.head(top)))]
+    again = listed["name"].where(listed["swap"] == 1, listed["name"] + " again")
+    count = f"{min(top, len(names))} of {len(names)} storages, the heaviest first"
+    print_rows(
+        f"Moved in both, at other anchors ({count}; later: in the step with nothing moved)",
+        listed.assign(name=again).replace({"a": "", "b": ""}, "no such swap").itertuples(),
+        ("storage", "name"),
+        ("", "what"),
+        ("A", "a"),
+        ("B", "b"),
+        ("B is later by", "later_us", _change_us_text),
+    )
+    if anchors["later_us"].isna().all():
+        print("How much later is not known: the slots of the two are not the same.")
+
+
+def _print_profiles(one: Profile, other: Profile, top: int) -> None:
+    """Prints in what two profiles differ: storages, operators and anchors."""
+    from planner.report.diff import (
+        kinds_side_by_side_table,
+        op_times_table,
+        storages_that_differ_table,
+    )
+
+    print_rows(
+        "Storages by kind",
+        kinds_side_by_side_table(one, other).itertuples(),
+        ("kind", "Index"),
+        ("A", "a_storages", str),
+        ("B", "b_storages", str),
+        ("A bytes", "a_size_bytes", size_text),
+        ("B bytes", "b_size_bytes", size_text),
+        ("A at peak", "a_peak_bytes", size_text),
+        ("B at peak", "b_peak_bytes", size_text),
+    )
+    _print_storages(storages_that_differ_table(one, other), top)
+    _print_ops(op_times_table(one, other), top)
+    _print_profile_anchors(one, other, top)
+
+
+def _print_storages(storages: "pd.DataFrame", top: int) -> None:
+    if storages.empty:
+        print("Storages: the same names, bytes, kinds, uses and lifetimes.")
+        return
+    counts = storages["differs"].value_counts()
+    print(f"Storages: {'; '.join(f'{count} {differs}' for differs, count in counts.items())}.")
+    if top:
+        print_rows(
+            f"Storages that differ ({min(top, len(storages))} of {len(storages)}, the heaviest "
+            "first)",
+            storages.head(top).itertuples(),
+            ("storage", "Index"),
+            ("kind", "kind"),
+            ("A", "a_bytes", size_text),
+            ("B", "b_bytes", size_text),
+            ("differs", "differs"),
+        )
+
+
+def _print_ops(ops: "pd.DataFrame", top: int) -> None:
+    changed = ops[(ops["change_us"] != 0) | (ops["a_ops"] != ops["b_ops"])]
+    if changed.empty:
+        print("Times of operators: the same.")
+    elif top:
+        print_rows(
+            f"Time by operator ({min(top, len(changed))} of {len(changed)} that differ, the "
+            "largest change first)",
+            changed.head(top).itertuples(),
+            ("operator", "Index"),
+            ("ops A", "a_ops", str),
+            ("ops B", "b_ops", str),
+            ("A", "a_us", time_text),
+            ("B", "b_us", time_text),
+            ("from A to B", "change_us", _change_us_text),
+        )
+
+
+def _print_profile_anchors(one: Profile, other: Profile, top: int) -> None:
+    from planner.report.diff import anchors_that_differ_table, first_other_slot
+
+    parting = first_other_slot(one, other)
+    if parting is None:
+        print("Anchors: the same, in the same order.")
+        return
+    anchors = anchors_that_differ_table(one, other)
+    print(f"Anchors: the first {parting} are the same; {len(anchors)} are in one profile only.")
+    listed = anchors.groupby("only_in").head(top)
+    if not listed.empty:
+        print_rows(
+            f"Anchors that only one has (up to {top} each)",
+            listed.itertuples(),
+            ("anchor", "anchor"),
+            ("only in", "only_in"),
+            ("slot", "slot", str),
+        )

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share."""
 
 import math
 from pathlib import Path
@@ -20,6 +20,13 @@ OutputFile = Annotated[
         "once the new one is complete.",
     ),
 ]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Also write the table, as CSV."),
+]
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
+]
 Workload = Annotated[
     str,
     typer.Argument(
@@ -39,6 +46,21 @@ ProfileFile = Annotated[
         metavar="PROFILE",
         help="From 'plan profile', or library:NAME (see 'plan library').",
         show_default=False,
+    ),
+]
+Budget = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        show_default=False,
+        help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
+    ),
+]
+LinkNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Links of the table, with commas (see 'plan links'); by default the profile's.",
     ),
 ]
 LinkName = Annotated[
@@ -69,6 +91,9 @@ H2dBandwidth = Annotated[
         metavar="RATE",
         help="Rate from the host, such as 12GB/s; alone it counts for both directions.",
     ),
+]
+WorkerCounts = Annotated[
+    str, typer.Option(metavar="NUMBERS", help="Numbers of workers of one host, with commas: 1,2,4.")
 ]
 WorkerCount = Annotated[
     int,
@@ -104,6 +129,10 @@ HostBudget = Annotated[
         help="Bytes of the host to stay within, all its workers together; no limit if not given.",
     ),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many plans are made at once; by default one per core."),
+]
 SolverChoice = Annotated[SolverName, typer.Option("--solver", help="Which solver PuLP drives.")]
 MinSize = Annotated[
     str | None,
@@ -133,11 +162,10 @@ def parse_settings(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
     Raises:
         QuantityError: One of them is no pair.
     """
-    return tuple(map(_pair, texts or ()))
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise QuantityError(f"--set is {text!r}, expected KEY=VALUE such as size=96.")
-    return key, value
+    pairs = []
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise QuantityError(f"--set is {text!r}, expected KEY=VALUE such as size=96.")
+        pairs.append((key, value))
+    return tuple(pairs)

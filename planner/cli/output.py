@@ -1,10 +1,10 @@
 """What commands print: tables and `Wrote …` on stdout, progress on stderr."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from profiles.schema.errors import plain
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+Column = tuple[str, str] | tuple[str, str, Callable[[Any], str]]
+"""A heading, a field of each row and, where that is a number, how it is written."""
 
 PIPED_WIDTH = 160
 """Columns when the output is no terminal, so that tables in a log are not folded."""
@@ -50,12 +53,12 @@ def wrote(path: Path) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
 ) -> None:
-    """Prints a table.
+    """Prints cells of text as a table.
 
     Args:
         title: Above it.
         columns: Headings.
-        rows: Cells, as text.
+        rows: Cells.
         right: Headings of the columns that hold numbers.
     """
     from rich.markup import escape
@@ -67,6 +70,26 @@ def print_table(
     for row in rows:
         table.add_row(*(escape(_plain_lines(cell)) for cell in row))
     console().print(table)
+
+
+def print_rows(title: str, rows: Iterable[Any], *columns: Column) -> None:
+    """Prints fields of rows as a table, numbers to the right.
+
+    Args:
+        title: Above it.
+        rows: Records, or the named tuples of a pandas table.
+        *columns: What to print of each.
+    """
+    print_table(
+        title,
+        [heading for heading, *_ in columns],
+        [[_cell(row, *column[1:]) for column in columns] for row in rows],
+        right=[column[0] for column in columns if len(column) > 2],
+    )
+
+
+def _cell(row: object, field: str, text: Callable[[Any], str] = str) -> str:
+    return text(getattr(row, field))
 
 
 class Shown(Protocol):
@@ -138,14 +161,14 @@ class _Lines:
     """One line per kind of work, with the note that stood before it."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._note = ""
         self._console = console(stderr=True)
 
     def __call__(self, what: str, done: int, total: int, /) -> None:
         """Prints a line when another kind of work starts."""
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._printed:
+            self._printed.add(what)
             note = f" {self._note}" if self._note else ""
             self._console.print(plain(f"{what} ...{note}"), markup=False, highlight=False)
 

@@ -1,18 +1,26 @@
-"""`plan show`: a profile or a plan, readable."""
+"""`plan show`, `plan report` and `plan trace`: a profile or a plan, readable."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import wrote
+from planner.cli.options import OutputFile, PlanFile
+from planner.cli.output import print_line, print_rows, print_table, wrote
+from planner.plan.plan import Plan
+from planner.report.text import certificate_rows, link_text, sharing_text, workload_text
+from profiles.schema.profile import Profile, Provenance
+from profiles.schema.units import size_text, time_text
 
 if TYPE_CHECKING:
-    from planner.plan.plan import Plan
-    from profiles.schema.profile import Profile
+    import pandas as pd
 
-
-from planner.cli.options import OutputFile
+GROWS = (
+    "Memory grows by {} each step ({}): a plan for this step breaks its budget some steps later. "
+    "Let go of what each step adds (losses with their graph, logged tensors), or record when it "
+    "has stopped growing."
+)
 
 
 def show(
@@ -31,42 +39,23 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="How many storages or swaps to list.")] = 15,
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
-    from planner.cli.report import print_plan, print_profile
-    from planner.plan.plan import Plan
-    from planner.plan.plan_file import read_plan
     from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable, format_of
-    from profiles.schema.profile_file import read_profile
+    from profiles.schema.files import check_writable
 
     if png is not None:
         check_writable(png, keep=file)
-    file = profile_path(file)
-    content = read_plan(file) if format_of(file) == Plan.FORMAT else read_profile(file)
+    content = read_any(file)
     if isinstance(content, Plan):
         print_plan(content, top=top)
     else:
         print_profile(content, top=top)
     if png is not None:
-        budget_bytes = content.budget_bytes if isinstance(content, Plan) else None
-        _draw(content, budget_bytes, f"Memory over one step: {file.name}", png)
+        _draw(content, f"Memory over one step: {profile_path(file).name}", png)
         wrote(png)
 
 
-def _draw(content: "Profile | Plan", budget_bytes: int | None, title: str, png: Path) -> None:
-    from planner.report.plots import memory_figure, png_bytes
-    from planner.report.tables import memory_table
-    from profiles.schema.files import write_atomically
-
-    figure = memory_figure(
-        memory_table(content), title=title, times=content.times, budget_bytes=budget_bytes
-    )
-    write_atomically(png_bytes(figure), png)
-
-
 def report(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
-    ],
+    plan: PlanFile,
     output: Annotated[
         Path,
         typer.Option(
@@ -90,12 +79,7 @@ def report(
     wrote(output)
 
 
-def trace(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
-    ],
-    output: OutputFile,
-) -> None:
+def trace(plan: PlanFile, output: OutputFile) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
     from planner.plan.plan_file import read_plan
     from planner.report.perfetto import write_trace
@@ -105,3 +89,155 @@ def trace(
     check_writable(output, keep=plan)
     write_trace(read_plan(profile_path(plan)), output)
     wrote(output)
+
+
+def read_any(file: Path) -> Plan | Profile:
+    """Reads a plan or a profile, whichever it is.
+
+    Raises:
+        FileError: It is neither.
+    """
+    from planner.plan.plan_file import read_plan
+    from profiles.library.index import profile_path
+    from profiles.schema.files import format_of
+    from profiles.schema.profile_file import read_profile
+
+    path = profile_path(file)
+    return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
+
+
+def print_profile(profile: Profile, *, top: int) -> None:
+    """Prints a profile: the step, its storages by kind, the largest, and what was left out."""
+    from planner.report.tables import kinds_table, left_out_table, storages_table
+
+    _print_step(profile)
+    print_growth(profile)
+    _print_kinds(profile, kinds_table(profile))
+    if top:
+        storages = storages_table(profile).nlargest(top, "size_bytes")
+        print_rows(
+            f"Largest storages ({len(storages)} of {len(profile.storages)})",
+            storages.itertuples(),
+            ("id", "Index", str),
+            ("name", "name"),
+            ("kind", "kind"),
+            ("bytes", "size_bytes", size_text),
+            ("uses", "uses", str),
+            ("module", "module"),
+            ("left out", "left_out"),
+        )
+    left_out = left_out_table(profile)
+    if left_out.empty:
+        print("Left out: nothing; every storage can be moved.")
+        return
+    print_rows(
+        f"Left out: never moved ({profile.times.value})",
+        left_out.reset_index().itertuples(),
+        ("because", "left_out"),
+        ("kind", "kind"),
+        ("storages", "storages", str),
+        ("all together", "size_bytes", size_text),
+        ("at the peak", "peak_bytes", size_text),
+    )
+
+
+def print_growth(profile: Profile) -> None:
+    """Says that a step leaves more than it found, if it does: no plan holds for good then."""
+    if profile.growth_bytes > 0:
+        print_line(GROWS.format(size_text(profile.growth_bytes), profile.times.value))
+
+
+def print_plan(plan: Plan, *, top: int) -> None:
+    """Prints a plan: its certificate, and the largest of its swaps."""
+    if not plan.swaps:
+        print("The step fits within the budget without swapping; the plan is empty.")
+    print_table(
+        f"Plan for {workload_text(plan)}",
+        ("", "value", "figure is"),
+        certificate_rows(plan),
+        right=("value",),
+    )
+    if top and plan.swaps:
+        _print_swaps(plan, top)
+
+
+def _print_step(profile: Profile) -> None:
+    device, how = profile.device, profile.times.value
+    rounds = f", {profile.timed_steps} steps" if profile.times is Provenance.MEASURED else ""
+    steps_before = "none"
+    if profile.times is not Provenance.ESTIMATED:
+        settled = "settled" if profile.settled else "not settled yet"
+        steps_before = f"{profile.warmup_steps}, times {settled}"
+    shared_by = "" if profile.sharing is None else profile.sharing.source
+    print_table(
+        f"One step of {workload_text(profile)}",
+        ("", "value", "figure is"),
+        (
+            ("device", f"{device.kind}: {device.name}", ""),
+            ("compute threads", str(device.compute_threads), ""),
+            ("peak", size_text(profile.peak_bytes), how),
+            ("step time", time_text(profile.step_us), how + rounds),
+            ("a slot's time is", profile.slot_times.value, ""),
+            ("steps before", steps_before, ""),
+            ("ops", str(len(profile.ops)), how),
+            ("anchors", str(len(profile.slots)), how),
+            ("storages", str(len(profile.storages)), how),
+            ("link", link_text(profile.link), profile.link.provenance.value),
+            ("workers share", sharing_text(profile.sharing), shared_by),
+        ),
+        right=("value",),
+    )
+
+
+def _print_kinds(profile: Profile, kinds: "pd.DataFrame") -> None:
+    from planner.report.tables import peak_overhead_bytes
+
+    numbers = ("all together", "at the peak", "left out")
+    rows = [
+        (str(kind), str(storages), *map(size_text, sizes_bytes))
+        for kind, storages, *sizes_bytes in kinds.itertuples()
+    ]
+    rows.append(("beyond storages", "", "", size_text(peak_overhead_bytes(profile)), ""))
+    print_table(
+        f"Storages by kind ({profile.times.value})",
+        ("kind", "storages", *numbers),
+        rows,
+        right=("storages", *numbers),
+    )
+
+
+def _print_swaps(plan: Plan, top: int) -> None:
+    from planner.report.tables import swaps_table
+
+    swaps = swaps_table(plan).nlargest(top, "size_bytes").sort_index()
+    swaps["engine"] = swaps["engine"].str.replace("_", " ")
+    print_rows(
+        f"Largest swaps ({len(swaps)} of {len(plan.swaps)}; slack in ms, simulated: how long "
+        "before compute asks for it a copy is over; clean: none is needed)",
+        swaps.rename(columns={"await": "awaited"}).itertuples(),
+        ("storage", "name"),
+        ("bytes", "size_bytes", size_text),
+        ("swap-out", "swap_out"),
+        ("release", "release"),
+        ("slack", "out_slack_us", _slack_text),
+        ("swap-in", "swap_in"),
+        ("await", "awaited"),
+        ("slack ", "in_slack_us", _slack_text),
+        ("engine", "engine"),
+    )
+
+
+def _slack_text(slack_us: float) -> str:
+    return "clean" if math.isnan(slack_us) else f"{slack_us / 1e3:.1f}"
+
+
+def _draw(content: Profile | Plan, title: str, png: Path) -> None:
+    from planner.report.plots import memory_figure, png_bytes
+    from planner.report.tables import memory_table
+    from profiles.schema.files import write_atomically
+
+    budget_bytes = content.budget_bytes if isinstance(content, Plan) else None
+    figure = memory_figure(
+        memory_table(content), title=title, times=content.times, budget_bytes=budget_bytes
+    )
+    write_atomically(png_bytes(figure), png)

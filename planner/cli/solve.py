@@ -1,12 +1,15 @@
 """`plan solve`: plans a recorded step for a budget."""
 
-from typing import TYPE_CHECKING, Annotated
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import typer
 
 from planner.cli.early_end import early_end
 from planner.cli.options import (
     AllReduceOnLink,
+    Budget,
     D2hBandwidth,
     H2dBandwidth,
     HostBudget,
@@ -19,23 +22,15 @@ from planner.cli.options import (
     TimeLimit,
     WorkerCount,
 )
-from planner.cli.output import progress_bars, wrote
+from planner.cli.output import print_line, print_rows, progress_bars, wrote
+from planner.cli.request import SHARE, PlanRequest, Workers, print_other_way
 from planner.ilp.deadline import SolverName
-from profiles.schema.units import parse_budget_bytes, parse_size_bytes
+from profiles.schema.link import NOTHING_SHARED
+from profiles.schema.profile import LeftOut, Profile
+from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
-    from planner.cli.sharing import Workers
     from planner.plan.plan import Plan
-    from profiles.schema.profile import Profile
-
-Budget = Annotated[
-    str,
-    typer.Option(
-        metavar="SIZE",
-        show_default=False,
-        help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
-    ),
-]
 
 
 def solve(
@@ -55,56 +50,47 @@ def solve(
 ) -> None:
     """Plans which storages wait in host memory, and when, for a budget."""
     from planner.budget_wall import UnmetBudgetError
-    from planner.cli.link import choose_link
-    from planner.cli.sharing import choose_workers
-    from planner.cli.wall_report import tell_wall
+    from planner.cli.wall_report import print_wall
     from planner.plan.plan_file import write_plan
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
     from profiles.schema.profile_file import read_profile
 
-    recorded = read_profile(profile_path(profile))
-    alone = choose_link(recorded.link, link, d2h_bandwidth, h2d_bandwidth)
-    sharers = choose_workers(
-        recorded, alone, count=workers, share=share, all_reduce_on_link=all_reduce_on_link
+    request = PlanRequest(
+        budget=budget,
+        links=(link,),
+        d2h_bandwidth=d2h_bandwidth,
+        h2d_bandwidth=h2d_bandwidth,
+        workers=str(workers),
+        share=share,
+        all_reduce_on_link=all_reduce_on_link,
+        host_budget=host_budget,
+        min_size=min_size,
     )
+    recorded = read_profile(profile_path(profile))
+    (sharers,) = request.workers_of(recorded)
     check_writable(output, keep=profile)
     try:
-        plan = _solved(
-            recorded,
-            sharers,
-            budget=budget,
-            host_budget=host_budget,
-            solver=solver,
-            time_limit=time_limit,
-            min_size=min_size,
-        )
+        plan = _solved(recorded, request, sharers, solver, time_limit)
     except UnmetBudgetError as error:
-        tell_wall(error)
+        print_wall(error)
         raise typer.Exit(error.exit_code) from error
     write_plan(plan, output)
-    _tell(recorded, sharers, plan)
+    _print_solved(recorded, sharers, plan)
     wrote(output)
 
 
 def _solved(
-    profile: "Profile",
-    workers: "Workers",
-    *,
-    budget: str,
-    host_budget: str | None,
+    profile: Profile,
+    request: PlanRequest,
+    workers: Workers,
     solver: SolverName,
-    time_limit: float,
-    min_size: str | None,
+    time_limit_s: float,
 ) -> "Plan":
-    """Solves for what the options ask."""
     from planner.studies.shared_link import host_budget_each_bytes
 
-    peak_bytes = profile.peak_bytes
-    budget_bytes = parse_budget_bytes("--budget", budget, peak_bytes)
-    host_bytes = parse_size_bytes("--host-budget", host_budget) if host_budget else None
-    min_bytes = parse_size_bytes("--min-size", min_size) if min_size else None
-    link = workers.link
+    budget_bytes, host_bytes = request.budget_bytes(profile), request.host_budget_bytes
+    min_size_bytes, link = request.min_size_bytes, workers.link
     with progress_bars() as progress, early_end() as interrupted:
         progress("loading the solver", 0, 1)
         from planner.solving import solve as solve_profile
@@ -115,19 +101,70 @@ def _solved(
             link=link,
             host_budget_bytes=host_budget_each_bytes(host_bytes, workers.count),
             solver=solver,
-            time_limit_s=time_limit,
-            min_size_bytes=min_bytes,
+            time_limit_s=time_limit_s,
+            min_size_bytes=min_size_bytes,
             progress=progress,
             told=lambda standing: progress.note(str(standing)),
             stop=interrupted,
         )
 
 
-def _tell(profile: "Profile", workers: "Workers", plan: "Plan") -> None:
-    from planner.cli.cost_report import print_worker_costs, print_worker_notes
-    from planner.cli.report import print_growth, print_plan
+def _print_solved(profile: Profile, workers: Workers, plan: "Plan") -> None:
+    from planner.cli.show import print_growth, print_plan
 
     print_plan(plan, top=0)
     print_growth(profile)
-    print_worker_costs(plan, workers)
-    print_worker_notes(profile, workers)
+    if plan.swaps:
+        _print_costs(plan, workers)
+    if workers.count > 1:
+        _print_notes(profile, workers)
+
+
+def _print_costs(plan: "Plan", workers: Workers) -> None:
+    """Prints what the plan costs with other numbers of workers, or why that is not said."""
+    name = workers.alone.name
+    if workers.sharing is None:
+        print_line(f"What more workers would share on link {name} is not known: {SHARE} says it.")
+        return
+    if workers.sharing == NOTHING_SHARED and workers.exchange is None:
+        print_line(
+            f"Workers share nothing on link {name}: the step takes as long for each of many."
+        )
+        return
+    from planner.studies.shared_link import worker_costs_table
+
+    table = worker_costs_table(plan, workers.alone, workers.sharing, workers.exchange)
+    print_rows(
+        f"This plan with other numbers of workers on one host, link {name} (rates: "
+        f"{workers.alone.provenance.value}, divided; stall and step: simulated)",
+        table.itertuples(),
+        ("workers", "workers", str),
+        ("to the host", "d2h_bytes_per_us", _or_nothing_left(rate_text)),
+        ("from it", "h2d_bytes_per_us", _or_nothing_left(rate_text)),
+        (
+            "both together",
+            "both_bytes_per_us",
+            lambda rate: "" if math.isnan(rate) else rate_text(rate),
+        ),
+        ("stall", "stall_us", _or_nothing_left(time_text)),
+        ("step", "step_us", _or_nothing_left(time_text)),
+        ("host pools", "host_pool_bytes", size_text),
+    )
+
+
+def _or_nothing_left(text: Callable[[float], str]) -> Callable[[float], str]:
+    return lambda figure: "nothing left" if math.isnan(figure) else text(figure)
+
+
+def _print_notes(profile: Profile, workers: Workers) -> None:
+    """Prints what was taken for granted of several workers."""
+    assert workers.sharing is not None
+    if workers.sharing.memory is None and workers.sharing.gpus_per_memory > 1:
+        print("How fast a socket's memory is was not said: it is taken not to be what limits.")
+    if workers.exchange is None:
+        print_other_way(profile)
+    if not any(storage.left_out is LeftOut.EXCHANGED for storage in profile.storages):
+        print(
+            "The step was recorded without DistributedDataParallel, whose buckets take memory: to "
+            "train with workers, record it with 'plan profile --data-parallel'."
+        )

@@ -1,7 +1,7 @@
 """`plan sweep`: plans one step for many budgets, links and numbers of workers."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,53 +10,40 @@ import typer
 
 from planner.cli.options import (
     AllReduceOnLink,
+    CsvFile,
     HostBudget,
+    LinkNames,
     MinSize,
+    Processes,
     ProfileFile,
     Share,
     SolverChoice,
     TimeLimit,
+    WorkerCounts,
 )
-from planner.cli.output import progress_bars
+from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.request import PlanRequest, link_names, print_other_way
 from planner.ilp.deadline import SolverName
-from profiles.schema.units import parse_size_bytes
+from planner.plan.plan import BoundSource
+from profiles.schema.profile import Profile
+from profiles.schema.units import size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
     from planner.studies.sweep import SweepPoint, SweepRow, SweepSettings
-    from profiles.schema.profile import Profile
 
-
-Budgets = Annotated[
-    str,
-    typer.Option(metavar="SIZES", show_default=False, help="Budgets, with commas: 30%,50%,8GiB."),
-]
-LinkNames = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="Links of the table, with commas (see 'plan links'); by default the profile's.",
-    ),
-]
-WorkerCounts = Annotated[
-    str, typer.Option(metavar="NUMBERS", help="Numbers of workers of one host, with commas: 1,2,4.")
-]
-Processes = Annotated[
-    int | None,
-    typer.Option(min=1, help="How many plans are made at once; by default one per core."),
-]
-CsvFile = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", metavar="FILE", help="Also write the table, as CSV."),
-]
-PngFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
-]
+NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
+UNSOLVED = "*"
+"""Behind a bound that is nothing but the time of compute."""
 
 
 def sweep(
     profile: ProfileFile,
-    budgets: Budgets,
+    budgets: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZES", show_default=False, help="Budgets, with commas: 30%,50%,8GiB."
+        ),
+    ],
     links: LinkNames = None,
     workers: WorkerCounts = "1",
     share: Share = None,
@@ -67,33 +54,33 @@ def sweep(
     min_size: MinSize = None,
     processes: Processes = None,
     output: CsvFile = None,
-    png: PngFile = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
+    ] = None,
 ) -> None:
     """Plans for many budgets, links and numbers of workers: a table, and a curve.
 
     A budget that cannot be met is a row that says so. Interrupted, it still gives what is finished.
     """
-    from planner.cli.sweep_choices import parse_budgets_bytes, parse_link_choices
-    from planner.cli.sweep_report import tell_sweep
     from planner.studies.sweep import SweepSettings, sweep_points
     from profiles.library.index import profile_path
     from profiles.schema.files import check_writable
     from profiles.schema.profile_file import read_profile
 
-    recorded = read_profile(profile_path(profile))
-    choices = parse_link_choices(
-        recorded,
-        links=links,
+    request = PlanRequest(
+        budget=budgets,
+        links=link_names(links),
         workers=workers,
         share=share,
         all_reduce_on_link=all_reduce_on_link,
         host_budget=host_budget,
+        min_size=min_size,
     )
-    points = sweep_points(choices, parse_budgets_bytes(recorded, budgets))
+    recorded = read_profile(profile_path(profile))
+    points = sweep_points(request.choices(recorded), request.budgets_bytes(recorded))
     settings = SweepSettings(
-        solver=solver,
-        time_limit_s=time_limit,
-        min_size_bytes=parse_size_bytes("--min-size", min_size) if min_size else None,
+        solver=solver, time_limit_s=time_limit, min_size_bytes=request.min_size_bytes
     )
     for path in (output, png):
         if path is not None:
@@ -104,11 +91,11 @@ def sweep(
     finally:
         # However it ended: what is finished may have taken minutes.
         finished = [rows[position] for position in sorted(rows)]
-        tell_sweep(recorded, profile.name, finished, len(points), csv=output, png=png)
+        print_sweep(recorded, profile.name, finished, len(points), csv=output, png=png)
 
 
 def _solve(
-    profile: "Profile",
+    profile: Profile,
     points: "Sequence[SweepPoint]",
     settings: "SweepSettings",
     processes: int,
@@ -125,3 +112,108 @@ def _solve(
         for position, row in solved:
             rows[position] = row
             progress("planning", len(rows), len(points))
+
+
+def print_sweep(
+    profile: Profile,
+    name: str,
+    rows: "Sequence[SweepRow]",
+    asked: int,
+    *,
+    csv: Path | None,
+    png: Path | None,
+) -> None:
+    """Prints the finished points of a sweep, and writes them where they are wanted.
+
+    Args:
+        profile: The step.
+        name: What the user called it.
+        rows: What is finished, in order.
+        asked: How many points were asked for.
+        csv: Where the table goes, if anywhere.
+        png: Where the picture goes, if anywhere.
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    if len(rows) < asked:
+        print(f"Ended early: {len(rows)} of {asked} plans are finished.")
+    if not rows:
+        return
+    # Files first: what reads the table may stop reading.
+    _write(profile, name, rows, csv, png)
+    print_table(
+        f"Step with nothing moved: {time_text(profile.step_us)} ({profile.times.value}), "
+        f"{size_text(profile.peak_bytes)}; peak, step, bytes out and back per step and host pool "
+        "of one worker: simulated; bound: no plan is faster",
+        ("link", *NUMBERS, "outcome"),
+        [_cells(row, profile.peak_bytes) for row in rows],
+        right=NUMBERS,
+    )
+    print_marks(rows, profile)
+    for path in (csv, png):
+        if path is not None:
+            wrote(path)
+
+
+def print_marks(rows: "Iterable[SweepRow]", profile: Profile) -> None:
+    """Prints what the marks of a table mean, and what it takes for granted of several workers."""
+    if any(_is_unsolved(row) for row in rows):
+        print(
+            f"{UNSOLVED} the relaxation was not solved in time: only that nothing computes faster."
+        )
+    if any(row.workers > 1 and not row.all_reduce_on_link for row in rows):
+        print_other_way(profile)
+
+
+def figure_cells(row: "SweepRow") -> tuple[str, ...]:
+    """Returns peak, step, slowdown, bound, gap, bytes out and back, and host pool of a plan."""
+    assert row.step_us is not None
+    assert row.bound_step_us is not None
+    slower = row.step_us / row.compute_us - 1 if row.compute_us else 0.0
+    bytes_of = (row.d2h_bytes, row.h2d_bytes, row.host_pool_bytes)
+    return (
+        size_text(row.peak_bytes or 0),
+        time_text(row.step_us),
+        f"{slower:.1%}",
+        time_text(row.bound_step_us) + (UNSOLVED if _is_unsolved(row) else ""),
+        f"{row.gap:.2%}",
+        *(size_text(size_bytes or 0) for size_bytes in bytes_of),
+    )
+
+
+def _cells(row: "SweepRow", peak_bytes: int) -> tuple[str, ...]:
+    budget = f"{size_text(row.budget_bytes)} ({row.budget_bytes / peak_bytes:.0%})"
+    asked = (row.link, str(row.workers), budget)
+    if row.step_us is None:
+        assert row.smallest_budget_bytes is not None
+        smallest = f"needs {size_text_up(row.smallest_budget_bytes)}"
+        return (*asked, *[""] * (len(NUMBERS) - 2), smallest)
+    return (*asked, *figure_cells(row), row.outcome.value)
+
+
+def _is_unsolved(row: "SweepRow") -> bool:
+    """Whether all that is known of a plan's bound is the time of compute."""
+    from planner.studies.sweep import SweepOutcome
+
+    return row.outcome is SweepOutcome.PLANNED and row.bound_source is BoundSource.TRIVIAL
+
+
+def _write(
+    profile: Profile, name: str, rows: "Sequence[SweepRow]", csv: Path | None, png: Path | None
+) -> None:
+    from planner.studies.sweep import sweep_table
+    from profiles.schema.files import write_atomically
+
+    table = sweep_table(rows)
+    if csv is not None:
+        write_atomically(table.to_csv(index=False).encode(), csv)
+    if png is not None:
+        from planner.report.plots import png_bytes
+        from planner.report.sweep_plots import sweep_figure
+
+        title = f"Step time against budget: {name}"
+        figure = sweep_figure(
+            table, title=title, peak_bytes=profile.peak_bytes, times=profile.times
+        )
+        write_atomically(png_bytes(figure), png)

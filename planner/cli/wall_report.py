@@ -30,38 +30,17 @@ OPTIMIZER_PRE = "optimizer:pre"
 slot."""
 
 
-def tell_wall(error: UnmetBudgetError) -> None:
+def print_wall(error: UnmetBudgetError) -> None:
     """Prints the error, and then what sets the smallest budget and what would lower it."""
+    wall = error.wall
     # First, and on its own, what every error says; a reader of stdout alone needs it too.
     print_line(f"plan: {' '.join(str(error).splitlines())}", error=True)
-    _print_largest(error.wall)
-    _print_reasons(error.wall)
-    print(
-        f"If slot {error.wall.slot} needed nothing, the smallest budget would be "
-        f"{size_text_up(error.wall.next_bytes)}."
-    )
-
-
-def _print_largest(wall: BudgetWall) -> None:
     print_table(
         f"On the device with everything away that can be: {wall.place}",
         ("storage", "kind", "module", "bytes", "stays because"),
         _largest_rows(wall),
         right=("bytes",),
     )
-
-
-def _largest_rows(wall: BudgetWall) -> Iterator[tuple[str, ...]]:
-    for held in wall.held[:TOP]:
-        kind = "" if held.stays is Stays.BEYOND else held.kind.value
-        yield held.name, kind, held.module, size_text(held.size_bytes), held.stays.value
-    others = wall.held[TOP:]
-    if others:
-        others_bytes = sum(held.size_bytes for held in others)
-        yield f"{len(others)} others", "", "", size_text(others_bytes), ""
-
-
-def _print_reasons(wall: BudgetWall) -> None:
     print_table(
         "What would lower it",
         ("stays because", "storages", "bytes", "lowered by"),
@@ -76,6 +55,20 @@ def _print_reasons(wall: BudgetWall) -> None:
         ],
         right=("storages", "bytes"),
     )
+    print(
+        f"If slot {wall.slot} needed nothing, the smallest budget would be "
+        f"{size_text_up(wall.next_bytes)}."
+    )
+
+
+def _largest_rows(wall: BudgetWall) -> Iterator[tuple[str, ...]]:
+    for held in wall.held[:TOP]:
+        kind = "" if held.stays is Stays.BEYOND else held.kind.value
+        yield held.name, kind, held.module, size_text(held.size_bytes), held.stays.value
+    others = wall.held[TOP:]
+    if others:
+        others_bytes = sum(held.size_bytes for held in others)
+        yield f"{len(others)} others", "", "", size_text(others_bytes), ""
 
 
 def _reason_text(wall: BudgetWall, reason: Stays) -> str:

@@ -13,18 +13,13 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from planner.plan.device_memory import planned_bytes
-from planner.plan.host_memory import host_bytes
-from planner.plan.simulate import Timeline, simulate_plan
-from planner.report.simulated_swaps import SimulatedSwap, trips, waits_table
+from planner.plan.plan import Plan
+from planner.report.simulated_step import SimulatedStep, simulated_step, waits_table
 from planner.report.text import certificate_rows, link_text, workload_text
 from profiles.schema.files import CREATED_BY, write_atomically
 from profiles.schema.units import size_text, time_text
-
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
 
 LONGEST_WAITS = 10
 """Stalls that the page lists; all are on the timeline."""
@@ -32,12 +27,8 @@ DECIMALS = 3
 """Of a microsecond, in the page's data: nanoseconds."""
 
 
-def report_page(plan: "Plan") -> str:
-    """Returns the page.
-
-    Args:
-        plan: The plan.
-    """
+def report_page(plan: Plan) -> str:
+    """Returns the page of a plan."""
     style, script = _part("page.css"), _part("page.js")
     return Template(_part("page.html")).substitute(
         style=style,
@@ -55,7 +46,7 @@ def report_page(plan: "Plan") -> str:
     )
 
 
-def write_report_page(plan: "Plan", path: Path) -> None:
+def write_report_page(plan: Plan, path: Path) -> None:
     """Writes a plan's page, atomically.
 
     Raises:
@@ -64,47 +55,49 @@ def write_report_page(plan: "Plan", path: Path) -> None:
     write_atomically(report_page(plan).encode(), path)
 
 
-def page_data(plan: "Plan") -> dict[str, Any]:
+def page_data(plan: Plan) -> dict[str, Any]:
     """Returns what the script draws: one list per column, times in microseconds from the step's
     begin, sizes in bytes."""
-    timeline = simulate_plan(plan)
+    step = simulated_step(plan)
     return {
-        "step_us": round(timeline.step_us, DECIMALS),
+        "step_us": round(step.timeline.step_us, DECIMALS),
         "budget_bytes": plan.budget_bytes,
-        "slots": _slot_columns(plan, timeline),
-        "swaps": _swap_columns(trips(plan, timeline)),
+        "slots": _slot_columns(step),
+        "swaps": _swap_columns(step),
     }
 
 
-def _slot_columns(plan: "Plan", timeline: Timeline) -> dict[str, list[Any]]:
+def _slot_columns(step: SimulatedStep) -> dict[str, list[Any]]:
+    slots = step.plan.slots
     return {
-        "anchor": [slot.anchor for slot in plan.slots],
-        "op": [slot.peak_op for slot in plan.slots],
-        "start_us": _rounded(timeline.start_us),
-        "stall_us": _rounded(timeline.stall_us),
-        "duration_us": _rounded(slot.duration_us for slot in plan.slots),
-        "with_bytes": list(planned_bytes(plan)),
-        "without_bytes": [slot.resident_bytes for slot in plan.slots],
-        "host_bytes": list(host_bytes(plan)),
+        "anchor": [slot.anchor for slot in slots],
+        "op": [slot.peak_op for slot in slots],
+        "start_us": _rounded(step.timeline.start_us),
+        "stall_us": _rounded(step.timeline.stall_us),
+        "duration_us": _rounded(slot.duration_us for slot in slots),
+        "with_bytes": list(step.with_bytes),
+        "without_bytes": list(step.without_bytes),
+        "host_bytes": list(step.host_bytes),
     }
 
 
-def _swap_columns(moved: Sequence[SimulatedSwap]) -> dict[str, list[Any]]:
+def _swap_columns(step: SimulatedStep) -> dict[str, list[Any]]:
+    swaps = step.swaps
     return {
-        "name": [trip.storage.name for trip in moved],
-        "kind": [trip.storage.kind.value for trip in moved],
-        "module": [trip.storage.module for trip in moved],
-        "size_bytes": [trip.storage.size_bytes for trip in moved],
-        "swap_out": [trip.swap.swap_out_slot for trip in moved],
-        "release": [trip.swap.release_slot for trip in moved],
-        "swap_in": [trip.swap.swap_in_slot for trip in moved],
-        "await": [trip.swap.await_slot for trip in moved],
-        "out_start_us": _rounded(trip.out and trip.out.start_us for trip in moved),
-        "out_end_us": _rounded(trip.out and trip.out.end_us for trip in moved),
-        "in_start_us": _rounded(trip.back.start_us for trip in moved),
-        "in_end_us": _rounded(trip.back.end_us for trip in moved),
-        "out_slack_us": _rounded(trip.out_slack_us for trip in moved),
-        "in_slack_us": _rounded(trip.in_slack_us for trip in moved),
+        "name": [moved.storage.name for moved in swaps],
+        "kind": [moved.storage.kind.value for moved in swaps],
+        "module": [moved.storage.module for moved in swaps],
+        "size_bytes": [moved.storage.size_bytes for moved in swaps],
+        "swap_out": [moved.swap.swap_out_slot for moved in swaps],
+        "release": [moved.swap.release_slot for moved in swaps],
+        "swap_in": [moved.swap.swap_in_slot for moved in swaps],
+        "await": [moved.swap.await_slot for moved in swaps],
+        "out_start_us": _rounded(moved.out and moved.out.start_us for moved in swaps),
+        "out_end_us": _rounded(moved.out and moved.out.end_us for moved in swaps),
+        "in_start_us": _rounded(moved.back.start_us for moved in swaps),
+        "in_end_us": _rounded(moved.back.end_us for moved in swaps),
+        "out_slack_us": _rounded(moved.out_slack_us for moved in swaps),
+        "in_slack_us": _rounded(moved.in_slack_us for moved in swaps),
     }
 
 
@@ -112,31 +105,17 @@ def _rounded(times_us: Iterable[float | None]) -> list[float | None]:
     return [None if time_us is None else round(time_us, DECIMALS) for time_us in times_us]
 
 
-def _tiles(plan: "Plan") -> str:
-    about = plan.certificate
-    stall_share = about.simulated_stall_us / about.compute_us if about.compute_us else 0.0
+def _tiles(plan: Plan) -> str:
+    about, budget = plan.certificate, size_text(plan.budget_bytes)
+    stall, bound = time_text(about.simulated_stall_us), time_text(about.bound_stall_us)
+    share = about.simulated_stall_us / about.compute_us if about.compute_us else 0.0
+    back = size_text(about.h2d_bytes)
     tiles = (
-        (
-            "peak with the plan",
-            size_text(about.peak_bytes),
-            f"of a budget of {size_text(plan.budget_bytes)}; simulated",
-        ),
+        ("peak with the plan", size_text(about.peak_bytes), f"of a budget of {budget}; simulated"),
         ("peak without it", size_text(about.peak_without_bytes), plan.times.value),
-        (
-            "stall per step",
-            time_text(about.simulated_stall_us),
-            f"{stall_share:.1%} of the step; simulated",
-        ),
-        (
-            "gap to the bound",
-            f"{about.gap:.2%}",
-            f"no plan stalls less than {time_text(about.bound_stall_us)}",
-        ),
-        (
-            "moved to the host",
-            size_text(about.d2h_bytes),
-            f"and {size_text(about.h2d_bytes)} back, per step; simulated",
-        ),
+        ("stall per step", stall, f"{share:.1%} of the step; simulated"),
+        ("gap to the bound", f"{about.gap:.2%}", f"no plan stalls less than {bound}"),
+        ("moved to the host", size_text(about.d2h_bytes), f"and {back} back, per step; simulated"),
     )
     return "\n".join(
         f"<li><span>{html.escape(what)}</span><b>{html.escape(value)}</b>"
@@ -145,7 +124,7 @@ def _tiles(plan: "Plan") -> str:
     )
 
 
-def _waits(plan: "Plan") -> str:
+def _waits(plan: Plan) -> str:
     waits = waits_table(plan)
     if waits.empty:
         return (
@@ -163,7 +142,7 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _about(plan: "Plan") -> str:
+def _about(plan: Plan) -> str:
     if not plan.swaps:
         return "The step fits within the budget without swapping; the plan is empty."
     return (

@@ -1,10 +1,4 @@
-"""Pictures of the tables in `planner.report.tables`.
-
-The colours of every picture: those of Okabe and Ito, Color Universal Design.
-
-Readers with any kind of colour vision tell them apart. Where two of them stand for two things,
-something else differs too (dashes, markers, place), for print without colour.
-"""
+"""Pictures: the style that all of them share, and memory over one step."""
 
 import io
 from collections.abc import Mapping
@@ -16,6 +10,9 @@ from matplotlib.figure import Figure
 
 from profiles.schema.profile import Provenance, StorageKind
 
+# Okabe and Ito, Color Universal Design: readers with any kind of colour vision tell them apart.
+# Where two of them stand for two things, something else differs too (dashes, markers, place), for
+# print without colour.
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
@@ -49,15 +46,14 @@ KINDS: Mapping[str, str] = MappingProxyType(
 
 MANY = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
 """For lines that have no colour of their own, in this order."""
+STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
+"""Markers and dashes of lines, in this order."""
+
+DOTS_PER_INCH = 150
 
 
 class AxisUnit(NamedTuple):
-    """A unit.
-
-    Attributes:
-        size: How many bytes or microseconds it is.
-        name: As it stands on the axis.
-    """
+    """So many bytes or microseconds, and the unit's name on the axis."""
 
     size: float
     name: str
@@ -86,7 +82,11 @@ def _largest(units: tuple[AxisUnit, ...], largest: float) -> AxisUnit:
     return next((unit for unit in units if largest >= unit.size), units[-1])
 
 
-DOTS_PER_INCH = 150
+def png_bytes(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
+    """Returns a figure as a PNG file's content."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dots_per_inch)
+    return stream.getvalue()
 
 
 def memory_figure(
@@ -105,32 +105,19 @@ def memory_figure(
     start_s = memory["start_us"] / 1e6
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.step(
-        start_s,
-        memory["without_bytes"] / unit_bytes,
-        where="post",
-        color=WITHOUT_PLAN,
-        linewidth=1.5,
-        label=_label("without a plan", memory["without_bytes"].max() / unit_bytes, unit),
-    )
+    curves = {"without_bytes": ("without a plan", WITHOUT_PLAN)}
     if "with_bytes" in memory:
-        with_plan = memory["with_bytes"] / unit_bytes
-        axes.step(
-            start_s,
-            with_plan,
-            where="post",
-            color=WITH_PLAN,
-            linewidth=1.5,
-            label=_label("with the plan", with_plan.max(), unit),
-        )
-        axes.fill_between(start_s, with_plan, step="post", color=WITH_PLAN, alpha=0.15)
+        curves["with_bytes"] = ("with the plan", WITH_PLAN)
+    for column, (what, colour) in curves.items():
+        sizes = memory[column] / unit_bytes
+        label = f"{what}: peak {sizes.max():.2f} {unit}"
+        axes.step(start_s, sizes, where="post", color=colour, linewidth=1.5, label=label)
+        if column == "with_bytes":
+            axes.fill_between(start_s, sizes, step="post", color=colour, alpha=0.15)
     if budget_bytes is not None:
+        label = f"budget: {budget_bytes / unit_bytes:.2f} {unit}"
         axes.axhline(
-            budget_bytes / unit_bytes,
-            color="black",
-            linestyle="--",
-            linewidth=1.2,
-            label=f"budget: {budget_bytes / unit_bytes:.2f} {unit}",
+            budget_bytes / unit_bytes, color="black", linestyle="--", linewidth=1.2, label=label
         )
     axes.set(
         title=title,
@@ -142,14 +129,3 @@ def memory_figure(
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
-
-
-def png_bytes(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
-    """Returns a figure as a PNG file's content."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dots_per_inch)
-    return stream.getvalue()
-
-
-def _label(what: str, peak: float, unit: str) -> str:
-    return f"{what}: peak {peak:.2f} {unit}"

@@ -1,8 +1,8 @@
-"""The picture of a sweep: step time against budget, over what no plan can be below."""
+"""Pictures of many plans: step time against budget, and slowdown against a setting."""
 
 import math
-from dataclasses import dataclass
 from itertools import cycle
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,22 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from planner.report.plots import BLACK, MANY, AxisUnit, size_unit, time_unit
+from planner.report.plots import BLACK, MANY, STYLES, AxisUnit, size_unit, time_unit
 from profiles.schema.profile import Provenance
 
-# Numbers of workers differ in marker and dash, too.
-STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
 _FLOOR_ALPHA = 0.18
 
 
-@dataclass(frozen=True)
-class _Line:
-    """How one link with one number of workers is drawn."""
+class _Line(NamedTuple):
+    """How one link with one number of workers is drawn, and its rows."""
 
     label: str
     colour: str
     marker: str
     dashes: str
+    rows: pd.DataFrame
 
 
 def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Provenance) -> Figure:
@@ -41,10 +39,12 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
     time = time_unit(table[["step_us", "compute_us"]].astype(float).max(axis=None))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    for line, rows in _lines(table):
-        _draw_line(axes, line, rows.sort_values("budget_bytes"), size, time)
+    for line in _sweep_lines(table):
+        _draw_sweep(axes, line, size, time)
+    compute = table["compute_us"].max() / time.size
     unmoved = f"nothing moved, in {peak_bytes / size.size:.2f} {size.name} ({times.value})"
-    _draw_compute(axes, table["compute_us"].max() / time.size, unmoved)
+    axes.axhspan(0, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
+    axes.axhline(compute, color="black", linestyle="--", linewidth=1, label=unmoved)
     _draw_unmet(axes, table, size)
     axes.set(
         title=title,
@@ -61,11 +61,45 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
         ),
     )
     axes.grid(alpha=0.3)
-    _draw_legend(figure, axes)
+    handles, labels = axes.get_legend_handles_labels()
+    handles.append(Patch(color="grey", alpha=_FLOOR_ALPHA, linewidth=0))
+    labels.append("shaded below a thin line: no plan of that colour is there (bound)")
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
-def _lines(table: pd.DataFrame) -> list[tuple[_Line, pd.DataFrame]]:
+def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
+    """Draws slowdown against the setting, one line per link and number of workers.
+
+    Args:
+        table: From `planner.studies.limits.limits_table`, with one row at least, all of one device.
+        title: Above the picture.
+    """
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for line in _limits_lines(table):
+        _draw_limits(axes, line)
+    for column, dashes, what in (
+        ("without_setting", "--", "largest without a plan"),
+        ("planned_setting", ":", "largest with a plan"),
+    ):
+        limit = table[column].max()
+        if pd.notna(limit):
+            label = f"{what}: {limit}"
+            axes.axvline(float(limit), color=BLACK, linestyle=dashes, linewidth=1.2, label=label)
+    axes.set(
+        title=title,
+        xlabel=f"{table['grown'].iloc[0]} (setting of the workload)",
+        ylabel="step slower than with nothing moved, %\n(simulated; bars: no plan is below)",
+    )
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _sweep_lines(table: pd.DataFrame) -> list[_Line]:
+    """Numbers of workers differ in marker and dash, too."""
     styles = dict(zip(table["workers"].unique(), cycle(STYLES), strict=False))
     lines = []
     groups = table.groupby(["link", "workers"], sort=False)
@@ -73,12 +107,25 @@ def _lines(table: pd.DataFrame) -> list[tuple[_Line, pd.DataFrame]]:
         together = f", {workers} workers" if workers > 1 else ""
         alone = ", 1 worker" if len(styles) > 1 and workers == 1 else ""
         marker, dashes = styles[workers]
-        lines.append((_Line(f"{link}{together}{alone}", colour, marker, dashes), rows))
+        rows = rows.sort_values("budget_bytes").dropna(subset="step_us")
+        lines.append(_Line(f"{link}{together}{alone}", colour, marker, dashes, rows))
     return lines
 
 
-def _draw_line(axes: Axes, line: _Line, rows: pd.DataFrame, size: AxisUnit, time: AxisUnit) -> None:
-    rows = rows.dropna(subset="step_us")
+def _limits_lines(table: pd.DataFrame) -> list[_Line]:
+    several = table["workers"].nunique() > 1
+    lines = []
+    groups = table.groupby(["link", "workers"], sort=False)
+    for ((link, workers), rows), colour, style in zip(
+        groups, cycle(MANY), cycle(STYLES), strict=False
+    ):
+        label = f"{link}, {workers} worker{'s' * (workers > 1)}" if several else str(link)
+        lines.append(_Line(label, colour, *style, rows.sort_values("setting")))
+    return lines
+
+
+def _draw_sweep(axes: Axes, line: _Line, size: AxisUnit, time: AxisUnit) -> None:
+    rows = line.rows
     budgets = rows["budget_bytes"].astype(float) / size.size
     bound = rows["bound_step_us"].astype(float) / time.size
     # A bound only falls as the budget grows, so each one holds down to the next smaller budget.
@@ -92,21 +139,32 @@ def _draw_line(axes: Axes, line: _Line, rows: pd.DataFrame, size: AxisUnit, time
         linewidth=0,
     )
     axes.step(budgets, bound, where="pre", color=line.colour, linewidth=0.7)
+    _plot(axes, line, budgets, rows["step_us"].astype(float) / time.size, markersize=5)
+
+
+def _draw_limits(axes: Axes, line: _Line) -> None:
+    rows = line.rows
+    settings = rows["setting"].astype(float)
+    slower = 100 * (rows["step_us"] / rows["compute_us"] - 1)
+    bound = 100 * (rows["bound_step_us"] / rows["compute_us"] - 1)
+    _plot(axes, line, settings, slower)
+    # A bound holds for its own setting, so nothing is drawn between two of them.
+    axes.scatter(settings, bound, color=line.colour, marker="_", s=260, linewidth=1.6)
+
+
+def _plot(
+    axes: Axes, line: _Line, x: pd.Series, y: pd.Series, markersize: float | None = None
+) -> None:
     axes.plot(
-        budgets,
-        rows["step_us"].astype(float) / time.size,
+        x,
+        y,
         color=line.colour,
         linestyle=line.dashes,
         marker=line.marker,
-        markersize=5,
+        markersize=markersize,
         linewidth=1.6,
         label=line.label,
     )
-
-
-def _draw_compute(axes: Axes, compute: float, label: str) -> None:
-    axes.axhspan(0, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
-    axes.axhline(compute, color="black", linestyle="--", linewidth=1, label=label)
 
 
 def _draw_unmet(axes: Axes, table: pd.DataFrame, size: AxisUnit) -> None:
@@ -125,85 +183,5 @@ def _draw_unmet(axes: Axes, table: pd.DataFrame, size: AxisUnit) -> None:
         clip_on=False,
         label="asked for, but no plan meets it",
     )
-    axes.axvline(
-        smallest,
-        color="black",
-        linestyle=":",
-        linewidth=1.2,
-        label=f"smallest budget that can be met: {smallest:.2f} {size.name}",
-    )
-
-
-def _draw_legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    floor = Patch(color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
-    figure.legend(
-        [*handles, floor],
-        [*labels, "shaded below a thin line: no plan of that colour is there (bound)"],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
-
-
-LIMIT_STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
-
-
-def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws slowdown against the setting, one line per link and number of workers.
-
-    Args:
-        table: From `planner.studies.limits.limits_table`, with one row at least, all of one device.
-        title: Above the picture.
-    """
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    axes = figure.subplots()
-    several = table["workers"].nunique() > 1
-    lines = table.groupby(["link", "workers"], sort=False)
-    for ((link, workers), rows), colour, style in zip(
-        lines, cycle(MANY), cycle(LIMIT_STYLES), strict=False
-    ):
-        label = f"{link}, {workers} worker{'s' * (workers > 1)}" if several else str(link)
-        _draw_limit(axes, rows.sort_values("setting"), label, colour, style)
-    _draw_limits(axes, table)
-    axes.set(
-        title=title,
-        xlabel=f"{table['grown'].iloc[0]} (setting of the workload)",
-        ylabel="step slower than with nothing moved, %\n(simulated; bars: no plan is below)",
-    )
-    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return figure
-
-
-def _draw_limit(
-    axes: Axes, rows: pd.DataFrame, label: str, colour: str, style: tuple[str, str]
-) -> None:
-    marker, dashes = style
-    settings = rows["setting"].astype(float)
-    slower = 100 * (rows["step_us"] / rows["compute_us"] - 1)
-    bound = 100 * (rows["bound_step_us"] / rows["compute_us"] - 1)
-    axes.plot(
-        settings,
-        slower,
-        color=colour,
-        marker=marker,
-        linestyle=dashes,
-        linewidth=1.6,
-        label=label,
-    )
-    # A bound holds for its own setting, so nothing is drawn between two of them.
-    axes.scatter(settings, bound, color=colour, marker="_", s=260, linewidth=1.6)
-
-
-def _draw_limits(axes: Axes, table: pd.DataFrame) -> None:
-    for column, dashes, what in (
-        ("without_setting", "--", "largest without a plan"),
-        ("planned_setting", ":", "largest with a plan"),
-    ):
-        limit = table[column].max()
-        if pd.notna(limit):
-            axes.axvline(
-                float(limit), color=BLACK, linestyle=dashes, linewidth=1.2, label=f"{what}: {limit}"
-            )
+    label = f"smallest budget that can be met: {smallest:.2f} {size.name}"
+    axes.axvline(smallest, color="black", linestyle=":", linewidth=1.2, label=label)

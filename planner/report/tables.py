@@ -1,15 +1,16 @@
 """Profiles and plans as pandas tables: to read, to plot, to work on in a notebook."""
 
 import math
+from collections.abc import Sequence
 from itertools import accumulate
+from statistics import median
 
 import pandas as pd
 
 from planner.plan.device_memory import planned_bytes
-from planner.plan.host_memory import host_bytes
-from planner.plan.plan import Plan, Swap
-from planner.plan.simulate import simulate_plan
-from planner.report.simulated_swaps import trips
+from planner.plan.plan import Plan
+from planner.plan.simulate import Timeline, simulate_plan
+from planner.report.simulated_step import anchors_of, simulated_step
 from profiles.schema.memory import alive_at, peak_moment, slot_memory
 from profiles.schema.profile import Profile
 
@@ -45,17 +46,8 @@ def kinds_table(profile: Profile) -> pd.DataFrame:
     never alive at once), `peak_bytes` (allocated when the most bytes are), `left_out_bytes`.
     """
     storages = storages_table(profile)
-    sizes = storages["size_bytes"]
-    by_kind = pd.DataFrame(
-        {
-            "kind": storages["kind"],
-            "storages": 1,
-            "size_bytes": sizes,
-            "peak_bytes": sizes.where(storages["at_peak"], 0),
-            "left_out_bytes": sizes.where(storages["left_out"] != "", 0),
-        }
-    )
-    return by_kind.groupby("kind").sum().sort_values("peak_bytes", ascending=False)
+    left_out_bytes = storages["size_bytes"].where(storages["left_out"] != "", 0)
+    return _grouped(storages.assign(left_out_bytes=left_out_bytes), ["kind"], ["left_out_bytes"])
 
 
 def peak_overhead_bytes(profile: Profile) -> int:
@@ -66,22 +58,19 @@ def peak_overhead_bytes(profile: Profile) -> int:
 def left_out_table(profile: Profile) -> pd.DataFrame:
     """Returns what can never move, by reason and kind.
 
-    Columns: `left_out` and `kind` (index), `storages`, `size_bytes` (all of the step together),
-    `peak_bytes` (allocated when the most bytes are).
+    Columns: `left_out` and `kind` (index), `storages`, `size_bytes`, `peak_bytes`, as in
+    `kinds_table`.
     """
     storages = storages_table(profile)
-    storages = storages[storages["left_out"] != ""]
-    sizes = storages["size_bytes"]
-    by_reason = pd.DataFrame(
-        {
-            "left_out": storages["left_out"],
-            "kind": storages["kind"],
-            "storages": 1,
-            "size_bytes": sizes,
-            "peak_bytes": sizes.where(storages["at_peak"], 0),
-        }
-    )
-    return by_reason.groupby(["left_out", "kind"]).sum().sort_values("peak_bytes", ascending=False)
+    return _grouped(storages[storages["left_out"] != ""], ["left_out", "kind"])
+
+
+def _grouped(storages: pd.DataFrame, by: list[str], more: Sequence[str] = ()) -> pd.DataFrame:
+    """How many storages, and bytes of them, by those columns, the heaviest at the peak first."""
+    peak_bytes = storages["size_bytes"].where(storages["at_peak"], 0)
+    columns = [*by, "storages", "size_bytes", "peak_bytes", *more]
+    table = storages.assign(storages=1, peak_bytes=peak_bytes)[columns]
+    return table.groupby(by).sum().sort_values("peak_bytes", ascending=False)
 
 
 def memory_table(source: Profile | Plan) -> pd.DataFrame:
@@ -114,10 +103,17 @@ def planned_memory_table(plan: Plan) -> pd.DataFrame:
     (resident with nothing swapped), `with_bytes` (under the plan), `host_bytes` (waiting in the
     host pool).
     """
-    table = memory_table(plan).drop(columns="duration_us")
-    table["start_us"] = simulate_plan(plan).start_us
-    table["host_bytes"] = list(host_bytes(plan))
-    return table
+    step = simulated_step(plan)
+    table = pd.DataFrame(
+        {
+            "anchor": [slot.anchor for slot in plan.slots],
+            "start_us": step.timeline.start_us,
+            "without_bytes": step.without_bytes,
+            "with_bytes": step.with_bytes,
+            "host_bytes": step.host_bytes,
+        }
+    )
+    return table.rename_axis("slot")
 
 
 def swaps_table(plan: Plan) -> pd.DataFrame:
@@ -130,25 +126,51 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
     """
     rows = [
         {
-            "name": trip.storage.name,
-            "kind": trip.storage.kind.value,
-            "size_bytes": trip.storage.size_bytes,
-            **_anchors(plan, trip.swap),
-            "out_slack_us": math.nan if trip.out_slack_us is None else trip.out_slack_us,
-            "in_slack_us": trip.in_slack_us,
-            "engine": trip.swap.engine.value,
+            "name": moved.storage.name,
+            "kind": moved.storage.kind.value,
+            "size_bytes": moved.storage.size_bytes,
+            **anchors_of(plan, moved.swap),
+            "out_slack_us": math.nan if moved.out_slack_us is None else moved.out_slack_us,
+            "in_slack_us": moved.in_slack_us,
+            "engine": moved.swap.engine.value,
         }
-        for trip in trips(plan, simulate_plan(plan))
+        for moved in simulated_step(plan).swaps
     ]
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
     return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks, "engine"])
 
 
-def _anchors(plan: Plan, swap: Swap) -> dict[str, str]:
-    return {
-        "swap_out": plan.slots[swap.swap_out_slot].anchor,
-        "release": plan.slots[swap.release_slot].anchor,
-        "swap_in": plan.slots[swap.swap_in_slot].anchor,
-        "await": plan.slots[swap.await_slot].anchor,
-    }
+SLOT_TIMES = (
+    "anchor",
+    "simulated_start_us",
+    "measured_start_us",
+    "simulated_stall_us",
+    "measured_stall_us",
+)
+
+
+def slot_times_table(plan: Plan, measured: Sequence[Timeline]) -> pd.DataFrame:
+    """Returns one row per slot, in order, as it was simulated and as it was measured.
+
+    Columns: `slot` (index), `anchor`; when the slot's ops start, counted from the begin of the
+    step, and how long compute stands still at its anchor before: simulated, and as the median of
+    the steps measured. A measured stall holds what the runtime itself takes at the anchor, too.
+
+    Args:
+        plan: The plan.
+        measured: Steps replayed under it; at least one.
+    """
+    simulated = simulate_plan(plan)
+    columns = (
+        [slot.anchor for slot in plan.slots],
+        simulated.start_us,
+        _medians([timeline.start_us for timeline in measured]),
+        simulated.stall_us,
+        _medians([timeline.stall_us for timeline in measured]),
+    )
+    return pd.DataFrame(dict(zip(SLOT_TIMES, columns, strict=True))).rename_axis("slot")
+
+
+def _medians(steps: Sequence[Sequence[float]]) -> list[float]:
+    return [median(times) for times in zip(*steps, strict=True)]

@@ -1,23 +1,35 @@
 """A workload of which one setting grows, estimated for a device that need not be there."""
 
+from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
+from planner.cli.request import PlanRequest
+from planner.studies.limits import (
+    Footprint,
+    Limits,
+    LimitsRow,
+    find_limits,
+    footprint,
+    settings_between,
+)
+from planner.studies.sweep import SweepPoint, SweepRow, SweepSettings, solve_points
+from profiles.hardware.accelerators import Accelerator, accelerator_named
 from profiles.schema.errors import QuantityError, WorkloadError
-from profiles.schema.profile import WorkloadSource
-from profiles.schema.progress import silent
-from runtime.cli.estimating import RECORDED, estimate_step, usual_link
+from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.progress import Progress, silent
+from runtime.cli.profile import RECORDED, estimate_step, usual_link
 
 if TYPE_CHECKING:
-    from profiles.hardware.accelerators import Accelerator
-    from profiles.schema.profile import Profile
     from profiles.workloads.catalog import Builtin
 
 SET_ASIDE_BYTES = 1 << 30
 """Of a device's memory: taken, not measured, to be what CUDA's context and fragments use."""
 MOST_TRIED = 1 << 20
-"""The largest value of a setting of which nobody said how large it may be."""
+"""The largest value of a setting of which nothing says how large it may be."""
 
 
 class Growing:
@@ -29,10 +41,11 @@ class Growing:
         numbers: What it may be, rising.
         others: The settings that stay as they are.
         accelerator: What it is estimated for.
+        profile: Estimates the step with one value of the setting, once.
     """
 
     def __init__(
-        self, others: WorkloadSource, key: str, numbers: Sequence[int], accelerator: "Accelerator"
+        self, others: WorkloadSource, key: str, numbers: Sequence[int], accelerator: Accelerator
     ) -> None:
         self.workload = others.reference
         self.key = key
@@ -40,7 +53,7 @@ class Growing:
         self.others = others.settings
         self.accelerator = accelerator
         self._seed = others.seed
-        self.profile = lru_cache(maxsize=None)(self._estimate)
+        self.profile = cache(self._estimate)
 
     @property
     def title(self) -> str:
@@ -50,11 +63,7 @@ class Growing:
     @property
     def about(self) -> dict[str, str]:
         """What every plan for it has in common."""
-        return {
-            "workload": self.title,
-            "grown": self.key,
-            "device": self.accelerator.name,
-        }
+        return {"workload": self.title, "grown": self.key, "device": self.accelerator.name}
 
     @property
     def usable_bytes(self) -> int:
@@ -63,13 +72,10 @@ class Growing:
 
     def source(self, number: int) -> WorkloadSource:
         """Returns how the workload with one value of the setting is built."""
-        return WorkloadSource(
-            reference=self.workload,
-            settings=(*self.others, (self.key, str(number))),
-            seed=self._seed,
-        )
+        settings = (*self.others, (self.key, str(number)))
+        return WorkloadSource(reference=self.workload, settings=settings, seed=self._seed)
 
-    def _estimate(self, number: int) -> "Profile":
+    def _estimate(self, number: int) -> Profile:
         device = self.accelerator.name
         try:
             return estimate_step(self.source(number), usual_link(device), device, silent)
@@ -104,7 +110,6 @@ def choose_growing(
         QuantityError: There is no such device, or no such numbers.
         WorkloadError: There is no such workload or setting, or it is no number.
     """
-    from profiles.hardware.accelerators import accelerator_named
     from profiles.workloads.build import check
     from profiles.workloads.catalog import WORKLOADS
 
@@ -118,14 +123,10 @@ def choose_growing(
     others = WorkloadSource(reference=reference, settings=settings, seed=seed)
     check(others)
     builtin = WORKLOADS.get(reference)
-    numbers = _any_number() if builtin is None else _numbers_of(builtin, key)
+    numbers = range(1, MOST_TRIED + 1) if builtin is None else _numbers_of(builtin, key)
     if multiple_of is not None:
         numbers = _multiples(numbers, key, multiple_of)
     return Growing(others, key, numbers, accelerator_named(device))
-
-
-def _any_number() -> Sequence[int]:
-    return range(1, MOST_TRIED + 1)
 
 
 def _numbers_of(builtin: "Builtin", key: str) -> Sequence[int]:
@@ -146,3 +147,91 @@ def _multiples(numbers: Sequence[int], key: str, multiple_of: int) -> Sequence[i
             "smaller one."
         )
     return multiples
+
+
+@dataclass
+class LimitsSearch:
+    """Finds the limits of a workload whose setting grows, and plans up to them.
+
+    Attributes:
+        grown: The workload.
+        request: Which links and numbers of workers to plan for.
+        budget_bytes: Device bytes to stay within.
+        settings: What plans are made with.
+        processes: How many plans are made at once.
+        limits: Those found: one per number of host bytes for a worker.
+        rows: The plans finished.
+        wanted: How many plans there will be.
+    """
+
+    grown: Growing
+    request: PlanRequest
+    budget_bytes: int
+    settings: SweepSettings
+    processes: int
+    limits: list[Limits] = field(default_factory=list)
+    rows: list[LimitsRow] = field(default_factory=list)
+    wanted: int = 0
+
+    def run(self, points: int, progress: Progress) -> None:
+        """Finds the limits and plans some settings; what is finished is there however it ends."""
+        numbers = self.grown.numbers
+        choices = self.request.choices(self.grown.profile(numbers[0]))
+        workers_of = Counter(choice.host_budget_bytes for choice in choices)
+        for host_bytes in workers_of:
+            self.limits.append(self._find(host_bytes, progress))
+        jobs = [
+            (limits, number)
+            for limits in self.limits
+            for number in settings_between(numbers, limits, points)
+        ]
+        self.wanted = sum(workers_of[limits.host_budget_bytes] for limits, _ in jobs)
+        for limits, number in jobs:
+            self._plan(limits, number, progress)
+
+    def _find(self, host_bytes: int | None, progress: Progress) -> Limits:
+        numbers = self.grown.numbers
+        tried: dict[int, Footprint] = {}
+
+        def footprint_of(number: int) -> Footprint:
+            if number not in tried:
+                # At most: doubling, and halving twice.
+                progress("finding the limits", len(tried), 3 * len(numbers).bit_length())
+                tried[number] = footprint(
+                    number,
+                    self.grown.profile(number),
+                    budget_bytes=self.budget_bytes,
+                    host_budget_bytes=host_bytes,
+                    solver=self.settings.solver,
+                )
+            return tried[number]
+
+        return find_limits(
+            numbers, footprint_of, budget_bytes=self.budget_bytes, host_budget_bytes=host_bytes
+        )
+
+    def _plan(self, limits: Limits, number: int, progress: Progress) -> None:
+        profile = self.grown.profile(number)
+        points = [
+            SweepPoint(choice=choice, budget_bytes=self.budget_bytes)
+            for choice in self.request.choices(profile)
+            if choice.host_budget_bytes == limits.host_budget_bytes
+        ]
+        done: dict[int, SweepRow] = {}
+        solving = solve_points(profile, points, self.settings, processes=self.processes)
+        try:
+            with closing(solving) as solved:
+                progress("planning", len(self.rows), self.wanted)
+                for position, row in solved:
+                    done[position] = row
+                    progress("planning", len(self.rows) + len(done), self.wanted)
+        finally:
+            self.rows.extend(
+                LimitsRow(
+                    limits=limits,
+                    setting=number,
+                    peak_without_bytes=profile.peak_bytes,
+                    planned=done[position],
+                )
+                for position in sorted(done)
+            )

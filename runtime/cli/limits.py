@@ -1,124 +1,216 @@
 """`plan limits`: how far a step can grow on a device, without and with a plan."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli.options import (
     AllReduceOnLink,
+    CsvFile,
     HostBudget,
+    LinkNames,
+    Processes,
     Seed,
     Settings,
     Share,
     SolverChoice,
     TimeLimit,
+    WorkerCounts,
     Workload,
     parse_settings,
 )
-from planner.cli.output import progress_bars
-from planner.cli.sweep import CsvFile, LinkNames, Processes, WorkerCounts
+from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.request import PlanRequest, link_names
+from planner.cli.sweep import figure_cells, print_marks
 from planner.ilp.deadline import SolverName
-from profiles.schema.units import parse_size_bytes
+from profiles.schema.units import parse_size_bytes, size_text, size_text_up, time_text
+
+if TYPE_CHECKING:
+    from planner.studies.limits import Footprint, Limits, LimitsRow
+    from runtime.cli.growing import LimitsSearch
+
+Grow = Annotated[
+    str,
+    typer.Option(
+        metavar="KEY",
+        show_default=False,
+        help="The setting that grows, a whole number, such as size, resolution or batch.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        show_default=False,
+        help="The accelerator to estimate for, such as v100-16gb or h200.",
+    ),
+]
+MultipleOf = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Try multiples of N only; by default what a built-in workload takes, else 1.",
+    ),
+]
+DeviceBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Device bytes to stay within; by default the device's memory less 1 GiB, taken "
+        "to be what CUDA and fragments use.",
+    ),
+]
+Points = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Plan N settings that only a plan can train, the largest one among them.",
+    ),
+]
+PngFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also draw slowdown against the setting into this PNG."),
+]
 
 
 def limits(
     workload: Workload,
-    grow: Annotated[
-        str,
-        typer.Option(
-            metavar="KEY",
-            show_default=False,
-            help="The setting that grows, a whole number, such as size, resolution or batch.",
-        ),
-    ],
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            show_default=False,
-            help="The accelerator to estimate for, such as v100-16gb or h200.",
-        ),
-    ],
+    grow: Grow,
+    device: Device,
     setting: Settings = None,
     seed: Seed = 0,
-    multiple_of: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Try multiples of N only; by default what a built-in workload takes, else 1.",
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Device bytes to stay within; by default the device's memory less 1 GiB, taken "
-            "to be what CUDA and fragments use.",
-        ),
-    ] = None,
+    multiple_of: MultipleOf = None,
+    budget: DeviceBudget = None,
     links: LinkNames = None,
     workers: WorkerCounts = "1",
     share: Share = None,
     all_reduce_on_link: AllReduceOnLink = False,
     host_budget: HostBudget = None,
-    points: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Plan N settings that only a plan can train, the largest one among them.",
-        ),
-    ] = 1,
+    points: Points = 1,
     solver: SolverChoice = SolverName.HIGHS,
     time_limit: TimeLimit = 60.0,
     processes: Processes = None,
     output: CsvFile = None,
-    png: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also draw slowdown against the setting into this PNG."),
-    ] = None,
+    png: PngFile = None,
 ) -> None:
     """Finds the largest setting that a device can train, without and with a plan, and how slow.
 
     Nothing is run: steps are estimated. Interrupted, it still gives what is finished.
     """
-    from planner.cli.sweep_choices import parse_link_choices
     from planner.studies.sweep import SweepSettings
     from profiles.schema.files import check_writable
-    from runtime.cli.growing import choose_growing
-    from runtime.cli.limits_report import tell_limits
-    from runtime.cli.limits_search import LimitsSearch
+    from runtime.cli.growing import LimitsSearch, choose_growing
 
+    given = parse_settings(setting)
     grown = choose_growing(
-        workload,
-        key=grow,
-        device=device,
-        settings=parse_settings(setting),
-        seed=seed,
-        multiple_of=multiple_of,
+        workload, key=grow, device=device, settings=given, seed=seed, multiple_of=multiple_of
     )
-    search = LimitsSearch(
-        grown,
-        lambda profile: parse_link_choices(
-            profile,
-            links=links,
-            workers=workers,
-            share=share,
-            all_reduce_on_link=all_reduce_on_link,
-            host_budget=host_budget,
-        ),
-        parse_size_bytes("--budget", budget) if budget else grown.usable_bytes,
-        SweepSettings(solver=solver, time_limit_s=time_limit),
+    request = PlanRequest(
+        links=link_names(links),
+        workers=workers,
+        share=share,
+        all_reduce_on_link=all_reduce_on_link,
+        host_budget=host_budget,
     )
+    budget_bytes = parse_size_bytes("--budget", budget) if budget else grown.usable_bytes
+    settings = SweepSettings(solver=solver, time_limit_s=time_limit)
+    search = LimitsSearch(grown, request, budget_bytes, settings, processes or os.cpu_count() or 1)
     for path in (output, png):
         if path is not None:
             check_writable(path)
     try:
         with progress_bars() as progress:
-            search.run(points=points, processes=processes or os.cpu_count() or 1, progress=progress)
+            search.run(points, progress)
     finally:
         # However it ended: what is finished may have taken minutes.
-        tell_limits(grown, search, csv=output, png=png)
+        _print_search(search, csv=output, png=png)
+
+
+def _print_search(search: "LimitsSearch", *, csv: Path | None, png: Path | None) -> None:
+    """Prints what was found, and writes it where it is wanted."""
+    if len(search.rows) < search.wanted:
+        print(f"Ended early: {len(search.rows)} of {search.wanted} plans are finished.")
+    # Files first: what reads the tables may stop reading.
+    written = list(_write(search, csv, png)) if search.rows else []
+    for found in search.limits:
+        _print_limits(search, found)
+    if search.rows:
+        _print_plans(search)
+    elif search.limits and not search.wanted:
+        print("There is nothing to plan: no setting fits with a plan that does not fit without.")
+    for path in written:
+        wrote(path)
+
+
+def _write(search: "LimitsSearch", csv: Path | None, png: Path | None) -> Iterator[Path]:
+    from planner.studies.limits import limits_table
+    from profiles.schema.files import write_atomically
+
+    grown = search.grown
+    table = limits_table(search.rows, grown.about)
+    if csv is not None:
+        write_atomically(table.to_csv(index=False).encode(), csv)
+        yield csv
+    if png is not None:
+        from planner.report.plots import png_bytes
+        from planner.report.sweep_plots import limits_figure
+
+        title = f"{grown.title} on {grown.accelerator.product}, estimated"
+        write_atomically(png_bytes(limits_figure(table, title=title)), png)
+        yield png
+
+
+def _print_limits(search: "LimitsSearch", found: "Limits") -> None:
+    grown, host = search.grown, found.host_budget_bytes
+    on_host = "" if host is None else f" and {size_text(host)} of host memory for a worker"
+    numbers = (grown.key, "peak with nothing moved", "of the budget")
+    print_table(
+        f"{grown.title} on {grown.accelerator.product} (estimated), within "
+        f"{size_text(found.budget_bytes)}{on_host}",
+        ("the largest that fits", *numbers),
+        [
+            ("without a plan", *_limit_cells(found.without, found)),
+            ("with a plan", *_limit_cells(found.planned, found)),
+        ],
+        right=numbers,
+    )
+    if found.beyond is None:
+        print(f"{grown.key}={grown.numbers[-1]} is the largest that was to be tried.")
+        return
+    print(
+        f"{grown.key}={found.beyond.setting} needs {size_text_up(found.beyond.least_bytes)} "
+        f"whatever moves: {found.beyond.wall}."
+    )
+
+
+def _limit_cells(largest: "Footprint | None", found: "Limits") -> tuple[str, str, str]:
+    if largest is None:
+        return "none", "", ""
+    share = largest.peak_bytes / found.budget_bytes
+    return str(largest.setting), size_text(largest.peak_bytes), f"{share:.0%}"
+
+
+def _print_plans(search: "LimitsSearch") -> None:
+    grown, rows = search.grown, search.rows
+    figures = ("without", "step", "slower", "bound", "gap", "out", "back", "pool")
+    print_table(
+        "Plans; without: the step with nothing moved, if it fitted (estimated); step, bytes out "
+        "and back per step and host pool of one worker: simulated; bound: no plan is faster",
+        (grown.key, "link", "workers", *figures),
+        [_cells(row) for row in rows],
+        right=(grown.key, "workers", *figures),
+    )
+    print_marks([row.planned for row in rows], grown.profile(rows[-1].setting))
+
+
+def _cells(row: "LimitsRow") -> tuple[str, ...]:
+    planned = row.planned
+    # The peak is the budget, or little less.
+    figures = ("none",) if planned.step_us is None else figure_cells(planned)[1:]
+    without = time_text(planned.compute_us)
+    return (str(row.setting), planned.link, str(planned.workers), without, *figures)

@@ -4,18 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import print_table, progress_bars
+from planner.cli.output import print_rows, print_table, progress_bars
 from planner.report.text import sharing_text
 from profiles.schema.profile import CPU, CUDA
 from profiles.schema.units import rate_text, size_text, time_text
-from runtime.cli.recording import ready_device
+from runtime.cli.profile import ready_device
 
 if TYPE_CHECKING:
     from profiles.schema.link import CopyMethod
     from profiles.schema.profile import Link
     from runtime.measure.link import SizeRates
-
-RATES = ("to the host", "from the host", "to, while from", "from, while to", "both together")
 
 
 def link(
@@ -47,22 +45,16 @@ def link(
 
 
 def _print_rates(device: str, rows: "tuple[SizeRates, ...]") -> None:
-    print_table(
+    print_rows(
         f"Copies between {device} and host, one after the other (measured)",
-        ("size", *RATES, "a lone copy takes"),
-        [
-            (
-                size_text(row.size_bytes),
-                rate_text(row.d2h_bytes_per_us),
-                rate_text(row.h2d_bytes_per_us),
-                rate_text(row.d2h_shared_bytes_per_us),
-                rate_text(row.h2d_shared_bytes_per_us),
-                rate_text(row.both_bytes_per_us),
-                time_text(row.lone_copy_us),
-            )
-            for row in rows
-        ],
-        right=("size", *RATES, "a lone copy takes"),
+        rows,
+        ("size", "size_bytes", size_text),
+        ("to the host", "d2h_bytes_per_us", rate_text),
+        ("from the host", "h2d_bytes_per_us", rate_text),
+        ("to, while from", "d2h_shared_bytes_per_us", rate_text),
+        ("from, while to", "h2d_shared_bytes_per_us", rate_text),
+        ("both together", "both_bytes_per_us", rate_text),
+        ("a lone copy takes", "lone_copy_us", time_text),
     )
 
 

@@ -1,6 +1,9 @@
-"""`plan profile`: records one training step."""
+"""`plan profile`: records one training step, or estimates it for a device that is not there."""
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +18,82 @@ from planner.cli.options import (
     parse_settings,
 )
 from planner.cli.output import progress_bars, wrote
-from profiles.schema.profile import CPU
-from runtime.cli.estimating import check_estimates, estimate_step, is_estimated, usual_link
-from runtime.cli.recording import HowToRecord, read_limit_bytes, record_step
+from planner.cli.request import choose_link, is_to_be_measured
+from profiles.hardware.accelerators import accelerator_named
+from profiles.hardware.links import EMULATED, link_named
+from profiles.schema.errors import QuantityError
+from profiles.schema.profile import CPU, CUDA, Link, Profile, WorkloadSource
+from profiles.schema.progress import Progress
+from profiles.schema.units import parse_size_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+    from profiles.hooks import workload as hooks
+
+RECORDED = (CPU, CUDA)
+"""The devices of this machine; every other name is an accelerator to estimate for."""
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Where to run the step: 'cpu' (the emulated accelerator) or 'cuda' (the GPU); or "
+        "an accelerator to estimate it for, with nothing run, such as h200 (see 'plan "
+        "devices').",
+    ),
+]
+WarmupSteps = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Steps before recording, at least; more run until their times settle."
+    ),
+]
+BeyondCapacity = Annotated[
+    bool,
+    typer.Option(
+        "--beyond-capacity",
+        help="The step does not fit on the device: swap on line while recording, and time each "
+        "op on its own.",
+    ),
+]
+DataParallel = Annotated[
+    bool,
+    typer.Option(
+        "--data-parallel",
+        help="Record the step in DistributedDataParallel, as every data-parallel worker runs "
+        "it: for plans that 'plan run --workers' and torchrun replay.",
+    ),
+]
+Limit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="With --beyond-capacity: what the step may use, such as 300MiB; on 'cuda' it is "
+        "what the GPU has free, unless given.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowToRecord:
+    """How `plan profile` is to run the step.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        beyond_capacity: Swap on line, because the step does not fit.
+        limit_bytes: What it may use then; None for what the device has.
+        warmup_steps: Steps before recording, at least.
+        timed_steps: Steps that are timed.
+        data_parallel: Run it in DistributedDataParallel, as the only worker.
+    """
+
+    device: str
+    beyond_capacity: bool
+    limit_bytes: int | None
+    warmup_steps: int
+    timed_steps: int
+    data_parallel: bool
 
 
 def profile(
@@ -25,55 +101,18 @@ def profile(
     output: OutputFile,
     setting: Settings = None,
     seed: Seed = 0,
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="Where to run the step: 'cpu' (the emulated accelerator) or 'cuda' (the GPU); or "
-            "an accelerator to estimate it for, with nothing run, such as h200 (see 'plan "
-            "devices').",
-        ),
-    ] = CPU,
+    device: Device = CPU,
     link: MeasurableLinkName = None,
     d2h_bandwidth: D2hBandwidth = None,
     h2d_bandwidth: H2dBandwidth = None,
-    warmup: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Steps before recording, at least; more run until their times settle."
-        ),
-    ] = 2,
+    warmup: WarmupSteps = 2,
     steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
-    beyond_capacity: Annotated[
-        bool,
-        typer.Option(
-            "--beyond-capacity",
-            help="The step does not fit on the device: swap on line while recording, and time each "
-            "op on its own.",
-        ),
-    ] = False,
-    data_parallel: Annotated[
-        bool,
-        typer.Option(
-            "--data-parallel",
-            help="Record the step in DistributedDataParallel, as every data-parallel worker runs "
-            "it: for plans that 'plan run --workers' and torchrun replay.",
-        ),
-    ] = False,
-    limit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="With --beyond-capacity: what the step may use, such as 300MiB; on 'cuda' it is "
-            "what the GPU has free, unless given.",
-        ),
-    ] = None,
+    beyond_capacity: BeyondCapacity = False,
+    data_parallel: DataParallel = False,
+    limit: Limit = None,
 ) -> None:
     """Records one training step, or estimates it: ops, storages, anchors, times."""
-    from planner.cli.link import choose_link, is_to_be_measured
-    from profiles.hardware.links import EMULATED
     from profiles.schema.files import check_writable
-    from profiles.schema.profile import WorkloadSource
     from profiles.schema.profile_file import write_profile
     from profiles.workloads.build import check
 
@@ -81,28 +120,179 @@ def profile(
     how = HowToRecord(
         device=device,
         beyond_capacity=beyond_capacity,
-        limit_bytes=read_limit_bytes(device, beyond_capacity, limit),
+        limit_bytes=_limit_bytes(device, beyond_capacity, limit),
         warmup_steps=warmup,
         timed_steps=steps,
         data_parallel=data_parallel,
     )
-    estimated = is_estimated(device)
-    if estimated:
-        check_estimates(how)
+    is_estimated = device not in RECORDED
+    if is_estimated:
+        _check_estimates(how)
     chosen = None
-    if estimated or not is_to_be_measured(device, link, d2h_bandwidth, h2d_bandwidth):
-        default = usual_link(device) if estimated else EMULATED
+    if is_estimated or not is_to_be_measured(device, link, d2h_bandwidth, h2d_bandwidth):
+        default = usual_link(device) if is_estimated else EMULATED
         chosen = choose_link(default, link, d2h_bandwidth, h2d_bandwidth)
     check(source)
     check_writable(output)
     with progress_bars() as progress:
-        if estimated and chosen is not None:
+        if is_estimated and chosen is not None:
             recorded = estimate_step(source, chosen, device, progress)
         else:
-            recorded = record_step(source, chosen, how, progress)
+            recorded = _record_step(source, chosen, how, progress)
     write_profile(recorded, output)
 
-    from planner.cli.report import print_profile
+    from planner.cli.show import print_profile
 
     print_profile(recorded, top=0)
     wrote(output)
+
+
+def usual_link(device: str) -> Link:
+    """Returns the usual link of an accelerator.
+
+    Raises:
+        QuantityError: There is no such accelerator.
+    """
+    return link_named(accelerator_named(device).link)
+
+
+def estimate_step(source: WorkloadSource, link: Link, device: str, progress: Progress) -> Profile:
+    """Estimates the step of a workload on an accelerator of the table.
+
+    Raises:
+        SwapplanError: There is no such accelerator, or the step cannot be estimated.
+    """
+    progress("loading the workload", 0, 1)
+    from profiles.estimating.estimate import estimate
+    from profiles.estimating.roofline import target_of
+    from profiles.workloads.build import build
+
+    return estimate(
+        lambda: build(source),
+        target=target_of(accelerator_named(device)),
+        source=source,
+        link=link,
+        progress=progress,
+    )
+
+
+def ready_device(kind: str) -> "torch.device":
+    """Returns a device of this machine, with the threads it computes with set.
+
+    Raises:
+        WorkloadError: There is none.
+    """
+    import torch
+
+    from profiles.recording.device import compute_threads_of_emulator, device_at_hand
+
+    device = device_at_hand(kind)
+    if kind == CPU:
+        torch.set_num_threads(compute_threads_of_emulator())
+    return device
+
+
+def _limit_bytes(device: str, beyond_capacity: bool, limit: str | None) -> int | None:
+    if limit is not None and not beyond_capacity:
+        raise QuantityError(
+            f"--limit {limit} is for a step that does not fit. Add --beyond-capacity to record "
+            "one, or leave --limit out."
+        )
+    if limit is None and beyond_capacity and device == CPU:
+        raise QuantityError(
+            "--beyond-capacity on 'cpu' needs a capacity: the device is emulated and has none of "
+            "its own. Add --limit, such as --limit 300MiB."
+        )
+    return None if limit is None else parse_size_bytes("--limit", limit)
+
+
+def _check_estimates(how: HowToRecord) -> None:
+    """Checks that nothing is asked of an estimate that only a device can do."""
+    asked = {
+        "--beyond-capacity": how.beyond_capacity,
+        "--limit": how.limit_bytes is not None,
+        "--data-parallel": how.data_parallel,
+    }
+    for option, given in asked.items():
+        if given:
+            raise QuantityError(
+                f"{option} is for a step that is run, and one for {how.device!r} is estimated. "
+                f"Leave {option} out, or record on --device cpu or cuda."
+            )
+
+
+def _record_step(
+    source: WorkloadSource, link: Link | None, how: HowToRecord, progress: Progress
+) -> Profile:
+    """Builds a workload on its device and records its step.
+
+    Args:
+        source: The workload.
+        link: The link to store; None to measure the one at hand.
+        how: How to run it.
+        progress: Gets how far it is.
+
+    Raises:
+        SwapplanError: The device, the workload or the link is not to be had, or the step does not
+            fit.
+    """
+    progress("loading the workload", 0, 1)
+    if not how.data_parallel:
+        return _build_and_record(source, link, how, progress)
+    if how.beyond_capacity:
+        raise QuantityError(
+            "--data-parallel and --beyond-capacity do not go together: what workers exchange "
+            "cannot be swapped on line. Record the step where it fits."
+        )
+    from profiles.hooks.data_parallel import group_of_one
+
+    with group_of_one(how.device):
+        return _build_and_record(source, link, how, progress)
+
+
+def _build_and_record(
+    source: WorkloadSource, link: Link | None, how: HowToRecord, progress: Progress
+) -> Profile:
+    from profiles.hooks.data_parallel import data_parallel
+    from profiles.recording.device import build_on
+    from profiles.workloads.build import build
+
+    device = ready_device(how.device)
+    workload = build_on(device, lambda: build(source))
+    if how.data_parallel:
+        workload = data_parallel(workload)
+    progress("loading the workload", 1, 1)
+    if link is not None:
+        return _recorded(workload, source, link, how, progress)
+    from runtime.host.numa import sharing_at_hand
+    from runtime.measure.link import link_from, measure_link, measure_methods
+
+    rows = measure_link(device, progress=progress)
+    measured = link_from(rows, measure_methods(device, progress=progress))
+    recorded = _recorded(workload, source, measured, how, progress)
+    sharing = sharing_at_hand(device) if how.device == CUDA else None
+    return recorded.model_copy(update={"sharing": sharing})
+
+
+def _recorded(
+    workload: "hooks.Workload",
+    source: WorkloadSource,
+    link: Link,
+    how: HowToRecord,
+    progress: Progress,
+) -> Profile:
+    recording: Callable[..., Profile]
+    if how.beyond_capacity:
+        from runtime.beyond_capacity.record import record_beyond_capacity
+
+        recording = partial(record_beyond_capacity, limit_bytes=how.limit_bytes)
+    else:
+        from profiles.recording.record import record as recording
+    return recording(
+        workload,
+        source=source,
+        link=link,
+        warmup_steps=how.warmup_steps,
+        timed_steps=how.timed_steps,
+        progress=progress,
+    )

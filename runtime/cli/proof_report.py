@@ -1,57 +1,45 @@
-"""What two trainings showed, as the table `plan run` prints."""
+"""What two trainings showed, as the tables `plan run` prints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
 
 from planner.cli.output import print_line, print_table
 from profiles.schema.units import size_text, time_text
+from runtime.proof.report import ProofReport
 
-if TYPE_CHECKING:
-    from runtime.proof.report import ProofReport
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from runtime.proof.report import ProofReport
-
-
-NOT_SAMPLED = "not sampled on this system"
-
-
-def print_proof(report: "ProofReport") -> None:
-    """Prints the proof, what it compared first."""
-    print_figures(report)
-    print_verdict(report.passed)
+WORKER_COLUMNS = (
+    "worker",
+    "last loss",
+    "losses",
+    "tensors",
+    "peak without",
+    "peak with the plan",
+    "at this budget without",
+    "fell back",
+)
 
 
-def print_verdict(passed: bool) -> None:
-    """Prints the last line."""
-    print(f"Proof: {'passed' if passed else 'FAILED'}")
+def print_proofs(reports: Sequence[ProofReport], *, of_workers: bool) -> None:
+    """Prints what was compared and the verdict: of workers, the first one's figures, then what
+    each must show."""
+    if of_workers:
+        print("Worker 0:")
+    _print_figures(reports[0])
+    if of_workers:
+        print_table(
+            f"{len(reports)} workers, each within {size_text(reports[0].budget_bytes)}: measured",
+            WORKER_COLUMNS,
+            [_worker_cells(rank, report) for rank, report in enumerate(reports)],
+            right=("last loss", "peak without", "peak with the plan", "fell back"),
+        )
+        if len(reports) > 1 and len({report.losses for report in reports}) == 1:
+            print(
+                "All workers saw the same losses: this workload's data does not come from its seed."
+            )
+    print(f"Proof: {'passed' if all(report.passed for report in reports) else 'FAILED'}")
 
 
-def print_figures(report: "ProofReport") -> None:
-    """Prints what two trainings showed, without a verdict."""
-    for warning in report.warnings:
-        print_line(f"Fell back to resident: {warning}")
-    rows = (*_number_rows(report), *_memory_rows(report), *_time_rows(report))
-    print_table(
-        "Trained from one seed: without the plan, and with it",
-        ("", "without", "with the plan", "figures are"),
-        rows,
-        right=("without", "with the plan"),
-    )
-    for difference in report.memory_differences:
-        print(f"Memory is not as planned: {difference}")
-    if report.out_of_memory_without_plan:
-        print_line(f"At this budget without the plan: {report.out_of_memory_message}")
-    else:
-        print("At this budget the training also fits without the plan.")
-    print_line(report.summary)
-
-
-def failures(report: "ProofReport") -> Iterator[str]:
+def failures(report: ProofReport) -> Iterator[str]:
     """Says, one by one, what the proof failed on."""
     if not report.repeats:
         yield (
@@ -70,127 +58,89 @@ def failures(report: "ProofReport") -> Iterator[str]:
         yield f"{report.fallbacks} steps fell back to resident"
 
 
-def _number_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
-    first, last = report.losses[0], report.losses[-1]
-    yield (
-        f"losses of {len(report.losses)} steps",
-        f"{first:.6f} .. {last:.6f}",
-        verdict(report.losses_equal),
-        "measured",
+def _print_figures(report: ProofReport) -> None:
+    for warning in report.warnings:
+        print_line(f"Fell back to resident: {warning}")
+    print_table(
+        "Trained from one seed: without the plan, and with it",
+        ("", "without", "with the plan", "figures are"),
+        (*_number_rows(report), *_memory_rows(report), *_time_rows(report)),
+        right=("without", "with the plan"),
     )
-    yield (
-        "tensors after the last step",
-        str(report.tensors_compared),
-        verdict(report.tensors_equal),
-        "measured",
-    )
+    for difference in report.memory_differences:
+        print(f"Memory is not as planned: {difference}")
+    if report.out_of_memory_without_plan:
+        print_line(f"At this budget without the plan: {report.out_of_memory_message}")
+    else:
+        print("At this budget the training also fits without the plan.")
+    print_line(report.summary)
 
 
-def _memory_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
+def _number_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
+    losses = f"{report.losses[0]:.6f} .. {report.losses[-1]:.6f}"
+    equal, tensors = _verdict(report.losses_equal), str(report.tensors_compared)
+    yield f"losses of {len(report.losses)} steps", losses, equal, "measured"
+    equal = _verdict(report.tensors_equal)
+    yield "tensors after the last step", tensors, equal, "measured"
+
+
+def _memory_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
+    without, with_plan = size_text(report.peak_without_bytes), size_text(report.peak_with_bytes)
     share = report.peak_with_bytes / max(1, report.peak_without_bytes)
-    yield ("budget", "", size_text(report.budget_bytes), "given")
-    yield (
-        "peak of device memory",
-        size_text(report.peak_without_bytes),
-        f"{size_text(report.peak_with_bytes)} ({share:.1%})",
-        "measured",
-    )
-    yield (
-        "memory at every anchor",
-        "",
-        _curve_text(report),
-        f"measured in {report.memory_compared_steps} steps",
-    )
-    yield ("peak the plan announces", "", size_text(report.peak_planned_bytes), "simulated")
+    curve = "other than planned" if report.memory_differences else "as planned, to the byte"
+    if not report.memory_compared_steps:
+        curve = "not compared"
+    compared = f"measured in {report.memory_compared_steps} steps"
+    yield "budget", "", size_text(report.budget_bytes), "given"
+    yield "peak of device memory", without, f"{with_plan} ({share:.1%})", "measured"
+    yield "memory at every anchor", "", curve, compared
+    yield "peak the plan announces", "", size_text(report.peak_planned_bytes), "simulated"
     yield (
         "growth of resident set, host pool apart",
-        _sampled(report.resident_growth_without_bytes),
-        _sampled(report.resident_growth_with_bytes),
+        _sampled_text(report.resident_growth_without_bytes),
+        _sampled_text(report.resident_growth_with_bytes),
         "measured by sampling",
     )
-    yield ("host pool", "", size_text(report.host_pool_bytes), "measured")
+    yield "host pool", "", size_text(report.host_pool_bytes), "measured"
 
 
-def _time_rows(report: "ProofReport") -> Iterator[tuple[str, str, str, str]]:
-    yield (
-        f"step, median of {len(report.step_with_us)}",
-        time_text(median(report.step_without_us)),
-        time_text(median(report.step_with_us)),
-        "measured",
-    )
-    yield (
-        "step when the profile was recorded",
-        f"{time_text(report.profiled_step_us)} (now / then {report.drift:.3f})",
-        "",
-        "measured",
-    )
-    yield (
-        "step the plan announces",
-        "",
-        f"{time_text(report.simulated_step_us)} (measured / this {report.step_ratio:.3f})",
-        "simulated",
-    )
-    yield ("stall per step", "", _seen_text(report.stall_us), "measured")
-    yield ("stall the plan announces", "", time_text(report.simulated_stall_us), "simulated")
-    yield ("copies slower than the link by", "", _seen_text(report.overrun_us), "measured")
-    yield ("moved to the host per step", "", size_text(report.d2h_bytes), "measured")
-    yield ("moved back per step", "", size_text(report.h2d_bytes), "measured")
-    yield ("misses", "", str(report.misses), "measured")
-    yield ("steps that fell back", "", str(report.fallbacks), "measured")
+def _time_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
+    without, with_plan = median(report.step_without_us), median(report.step_with_us)
+    then = f"{time_text(report.profiled_step_us)} (now / then {report.drift:.3f})"
+    announced = f"{time_text(report.simulated_step_us)} (measured / this {report.step_ratio:.3f})"
+    name = f"step, median of {len(report.step_with_us)}"
+    yield name, time_text(without), time_text(with_plan), "measured"
+    yield "step when the profile was recorded", then, "", "measured"
+    yield "step the plan announces", "", announced, "simulated"
+    yield "stall per step", "", _seen_text(report.stall_us), "measured"
+    yield "stall the plan announces", "", time_text(report.simulated_stall_us), "simulated"
+    yield "copies slower than the link by", "", _seen_text(report.overrun_us), "measured"
+    yield "moved to the host per step", "", size_text(report.d2h_bytes), "measured"
+    yield "moved back per step", "", size_text(report.h2d_bytes), "measured"
+    yield "misses", "", str(report.misses), "measured"
+    yield "steps that fell back", "", str(report.fallbacks), "measured"
 
 
-def _curve_text(report: "ProofReport") -> str:
-    if not report.memory_compared_steps:
-        return "not compared"
-    return "other than planned" if report.memory_differences else "as planned, to the byte"
-
-
-def verdict(equal: bool) -> str:
-    """Says whether numbers are the same."""
+def _verdict(equal: bool) -> str:
     return "bit-equal" if equal else "DIFFERENT"
+
+
+def _sampled_text(size_bytes: int) -> str:
+    return size_text(size_bytes) if size_bytes else "not sampled on this system"
 
 
 def _seen_text(duration_us: float | None) -> str:
     return "not seen by the host" if duration_us is None else time_text(duration_us)
 
 
-def _sampled(size_bytes: int) -> str:
-    return size_text(size_bytes) if size_bytes else NOT_SAMPLED
-
-
-COLUMNS = (
-    "worker",
-    "last loss",
-    "losses",
-    "tensors",
-    "peak without",
-    "peak with the plan",
-    "at this budget without",
-    "fell back",
-)
-
-
-def print_worker_proofs(reports: Sequence["ProofReport"]) -> None:
-    """Prints the first worker's figures, then what every worker must show, then the verdict."""
-    print("Worker 0:")
-    print_figures(reports[0])
-    print_table(
-        f"{len(reports)} workers, each within {size_text(reports[0].budget_bytes)}: measured",
-        COLUMNS,
-        (tuple(_cells(rank, report)) for rank, report in enumerate(reports)),
-        right=("last loss", "peak without", "peak with the plan", "fell back"),
+def _worker_cells(rank: int, report: ProofReport) -> tuple[str, ...]:
+    return (
+        str(rank),
+        f"{report.losses[-1]:.6f}",
+        _verdict(report.losses_equal),
+        f"{report.tensors_compared} {_verdict(report.tensors_equal)}",
+        size_text(report.peak_without_bytes),
+        size_text(report.peak_with_bytes),
+        "out of memory" if report.out_of_memory_without_plan else "fits",
+        str(report.fallbacks),
     )
-    if len(reports) > 1 and len({report.losses for report in reports}) == 1:
-        print("All workers saw the same losses: this workload's data does not come from its seed.")
-    print_verdict(all(report.passed for report in reports))
-
-
-def _cells(rank: int, report: "ProofReport") -> Iterator[str]:
-    yield str(rank)
-    yield f"{report.losses[-1]:.6f}"
-    yield verdict(report.losses_equal)
-    yield f"{report.tensors_compared} {verdict(report.tensors_equal)}"
-    yield size_text(report.peak_without_bytes)
-    yield size_text(report.peak_with_bytes)
-    yield "out of memory" if report.out_of_memory_without_plan else "fits"
-    yield str(report.fallbacks)

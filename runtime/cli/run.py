@@ -1,25 +1,28 @@
 """`plan run`: proves a plan by training without it and with it."""
 
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import print_line, progress_bars
-from profiles.schema.errors import WorkloadError
-from runtime.cli.measured_files import MeasuredFiles
-from runtime.cli.proof_report import failures, print_proof, print_worker_proofs
+from planner.cli.options import PlanFile
+from planner.cli.output import print_line, progress_bars, wrote
+from planner.plan.plan import Plan
+from profiles.schema.errors import QuantityError, WorkloadError
+from profiles.schema.files import check_writable, write_atomically
+from profiles.schema.progress import Progress
+from runtime.cli.proof_report import failures, print_proofs
 
 if TYPE_CHECKING:
-    from planner.plan.plan import Plan
-    from profiles.schema.progress import Progress
+    from profiles.hooks.workload import Workload
     from runtime.proof.report import ProofReport
+    from runtime.replay.replay import Replay
 
 
 def run(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
-    ],
+    plan: PlanFile,
     steps: Annotated[
         int, typer.Option(min=2, help="Steps to train, each way; half of them are timed.")
     ] = 6,
@@ -63,14 +66,11 @@ def run(
     from planner.plan.plan_file import read_plan
 
     loaded = _with_workload(read_plan(plan), plan, workload)
-    measured = MeasuredFiles(trace, slots)
+    measured = _MeasuredFiles(trace, slots)
     measured.check(workers)
     with progress_bars() as progress:
         reports = _prove(loaded, workers, steps, measured, progress)
-    if workers is None:
-        print_proof(reports[0])
-    else:
-        print_worker_proofs(reports)
+    print_proofs(reports, of_workers=workers is not None)
     for failure in (line for report in reports for line in failures(report)):
         print_line(f"plan: the proof failed: {failure}", error=True)
     measured.write(loaded, steps // 2)
@@ -78,7 +78,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _with_workload(plan: "Plan", path: Path, reference: str | None) -> "Plan":
+def _with_workload(plan: Plan, path: Path, reference: str | None) -> Plan:
     """The plan with the workload that is to be built: the one given, or its own where it is."""
     from profiles.workloads.build import check
 
@@ -111,11 +111,11 @@ def _found(reference: str, plan: Path) -> str:
 
 
 def _prove(
-    plan: "Plan",
+    plan: Plan,
     workers: int | None,
     steps: int,
-    measured: MeasuredFiles,
-    progress: "Progress",
+    measured: "_MeasuredFiles",
+    progress: Progress,
 ) -> tuple["ProofReport", ...]:
     if workers is not None:
         progress("starting the workers", 0, 1)
@@ -137,3 +137,60 @@ def _prove(
         attach=measured.attach if measured.asked_for else attach_plan,
     )
     return (report,)
+
+
+@dataclass
+class _MeasuredFiles:
+    """Where a trace and the slots' times go, if anywhere, and the replay that is timed for them."""
+
+    trace: Path | None
+    slots: Path | None
+    _traced: list["Replay"] = field(default_factory=list)
+
+    @property
+    def asked_for(self) -> bool:
+        return self.trace is not None or self.slots is not None
+
+    def check(self, workers: int | None) -> None:
+        """Fails now, not after the training, if something cannot be written.
+
+        Raises:
+            FileError: A path cannot be written.
+            QuantityError: There are several workers, each in a process of its own.
+        """
+        if self.asked_for and workers is not None:
+            raise QuantityError(
+                f"--workers {workers} does not go with --trace or --slots, which time this "
+                "process. Trace a worker from Python with LoadedPlan.attach_traced."
+            )
+        for path in (self.trace, self.slots):
+            if path is not None:
+                check_writable(path)
+
+    def attach(self, plan: Plan, workload: "Workload") -> "Replay":
+        """Attaches a plan to a workload, to be timed from within."""
+        from runtime.replay.load import LoadedPlan
+
+        replay = LoadedPlan(plan).attach_traced(workload.model, workload.optimizer)
+        self._traced.append(replay)
+        return replay
+
+    def write(self, plan: Plan, timed_steps: int) -> None:
+        """Writes the files asked for. The last steps count; the ones before were watched."""
+        measured = self._traced[0].timelines()[-timed_steps:] if self._traced else ()
+        if not measured:
+            if self.asked_for:
+                print("plan: no step was replayed to its end: none to write", file=sys.stderr)
+            return
+        if self.trace is not None:
+            from planner.report.perfetto import write_trace
+            from runtime.proof.measured_steps import typical
+
+            write_trace(plan, self.trace, typical(measured))
+            wrote(self.trace)
+        if self.slots is not None:
+            from planner.report.tables import slot_times_table
+
+            table = slot_times_table(plan, measured)
+            write_atomically(table.to_csv(float_format="%.3f").encode(), self.slots)
+            wrote(self.slots)

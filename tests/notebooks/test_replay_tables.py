@@ -5,10 +5,11 @@ import torch
 
 from analysis.lanes import copy_times_table, lanes_table
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
+from analysis.step_parts import slot_durations_table, step_parts_table
 from planner.plan.plan import Plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
-from planner.report.measured_slots import slot_durations_table, slot_times_table, step_parts_table
 from planner.report.plots import png_bytes
+from planner.report.tables import slot_times_table
 from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError

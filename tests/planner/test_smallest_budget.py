@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from planner.budget_wall import BudgetWall, HeldStorage, Stays, UnmetBudgetError, budget_wall
-from planner.cli.wall_report import tell_wall
+from planner.cli.wall_report import print_wall
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
 from planner.problem.build_problem import problem_of
@@ -212,14 +212,14 @@ def wall(op: str, anchor: str, *reasons: Stays) -> BudgetWall:
 def test_what_an_optimizer_holds_is_lowered_in_its_own_way(
     op: str, anchor: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell_wall(UnmetBudgetError("no", wall(op, anchor, Stays.NO_ANCHOR)))
+    print_wall(UnmetBudgetError("no", wall(op, anchor, Stays.NO_ANCHOR)))
     printed = capsys.readouterr()
     assert expected in printed.out
     assert printed.err == "plan: no\n"
 
 
 def test_every_reason_says_what_would_lower_it(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_wall(UnmetBudgetError("no", wall("aten.add", "pre:a", *Stays)))
+    print_wall(UnmetBudgetError("no", wall("aten.add", "pre:a", *Stays)))
     printed = capsys.readouterr().out
     rows = re.findall(r"│ +1 │ +10 B │ (\S.*?) +│", printed)
     assert len(rows) == len(Stays)

@@ -8,20 +8,17 @@ import pytest
 
 from planner.plan.plan import Boundary, Plan
 from planner.plan.plan_file import write_plan
-from planner.report.plan_diff import (
+from planner.report.diff import (
     Moved,
     anchors_table,
+    anchors_that_differ_table,
     conditions_table,
     figures_table,
-    moved_table,
-    moved_totals_table,
-)
-from planner.report.profile_diff import (
-    anchors_that_differ_table,
     first_other_slot,
     kinds_side_by_side_table,
+    moved_table,
+    moved_totals_table,
     op_times_table,
-    profile_figures_table,
     storages_that_differ_table,
 )
 from planner.solving import solve
@@ -60,7 +57,7 @@ def test_storages_that_only_one_plan_moves() -> None:
     moved = moved_table(wide(), tight())
     assert moved["moved"].to_dict()["pack:1"] == Moved.ONLY_B.value
     assert moved.loc["pack:1", "why"] == ""
-    assert moved.loc["pack:1", ["a_trips", "b_trips"]].to_list() == [0, 1]
+    assert moved.loc["pack:1", ["a_swaps", "b_swaps"]].to_list() == [0, 1]
     assert moved.index.to_list() == ["pack:0", "pack:1"]
     turned = moved_table(tight(), wide())
     assert turned.loc["pack:1", "moved"] == Moved.ONLY_A.value
@@ -109,14 +106,14 @@ def moved_by(plan: Plan, **anchors: int) -> Plan:
     return plan.model_copy(update={"swaps": (first.model_copy(update=anchors), *rest)})
 
 
-def test_other_anchors_are_told_with_how_much_later() -> None:
+def test_other_anchors_are_listed_with_how_much_later() -> None:
     plan = wide()
     (swap,) = plan.swaps
     later = moved_by(plan, swap_in_slot=swap.swap_in_slot - 1)
     anchors = anchors_table(plan, later)
     assert len(anchors) == 1
     row = anchors.iloc[0]
-    assert (row["name"], row["trip"], row["what"]) == ("pack:0", 1, "swap-in")
+    assert (row["name"], row["swap"], row["what"]) == ("pack:0", 1, "swap-in")
     assert row["a"] == plan.slots[swap.swap_in_slot].anchor
     assert row["b"] == plan.slots[swap.swap_in_slot - 1].anchor
     assert row["later_us"] == -100.0
@@ -124,17 +121,17 @@ def test_other_anchors_are_told_with_how_much_later() -> None:
     assert anchors_table(plan, plan).empty
 
 
-def test_a_trip_that_only_one_plan_makes_stands_beside_nothing() -> None:
+def test_a_swap_that_only_one_plan_makes_stands_beside_nothing() -> None:
     plan = wide()
     (swap,) = plan.swaps
     twice = plan.model_copy(update={"swaps": (swap, swap)})
     anchors = anchors_table(plan, twice)
-    assert anchors["trip"].to_list() == [2] * 6
+    assert anchors["swap"].to_list() == [2] * 6
     assert set(anchors["a"]) == {""}
     assert anchors["later_us"].isna().all()
 
 
-def test_clean_trips_differ_from_copied_ones() -> None:
+def test_clean_swaps_differ_from_copied_ones() -> None:
     plan = wide()
     anchors = anchors_table(plan, moved_by(plan, clean=True))
     assert anchors[["what", "a", "b"]].to_numpy().tolist() == [
@@ -196,7 +193,7 @@ def test_storages_that_differ() -> None:
 
 def test_figures_and_kinds_of_profiles() -> None:
     one, other = two_sandwiches(), other_sandwiches()
-    figures = profile_figures_table(one, other)
+    figures = figures_table(one, other)
     assert figures.loc["step time", ["a", "b", "change"]].to_list() == [800.0, 2100.0, 1300.0]
     assert figures.loc["peak", ["a", "b"]].to_list() == [200, 206]
     kinds = kinds_side_by_side_table(one, other)
@@ -329,7 +326,7 @@ def test_a_plan_and_a_profile_cannot_be_compared(
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "printed"),
     [
         (None, "there is no such file"),
         (b"{}", "no swapplan file"),
@@ -339,7 +336,7 @@ def test_a_plan_and_a_profile_cannot_be_compared(
 )
 def test_a_wrong_file_is_one_line(
     content: bytes | None,
-    told: str,
+    printed: str,
     plans: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -349,6 +346,6 @@ def test_a_wrong_file_is_one_line(
     for pair in ((wrong, plans[0]), (plans[0], wrong)):
         assert main(["diff", *map(str, pair)]) == 2
         captured = capsys.readouterr()
-        assert told in captured.err
+        assert printed in captured.err
         assert captured.err.count("\n") == 1
         assert captured.out == ""

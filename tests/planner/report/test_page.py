@@ -16,7 +16,7 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from planner.plan.simulate import simulate_plan
 from planner.report.page import page_data, report_page
-from planner.report.simulated_swaps import waits_table
+from planner.report.simulated_step import waits_table
 from planner.solving import solve
 from runtime.cli import main
 from tests.support.planning.browser import TWO_FRAMES, Tab, browser_tab

@@ -137,7 +137,7 @@ def test_every_swap_has_its_arrow() -> None:
 
 
 def test_arrows_cross_the_step_boundary() -> None:
-    """A wrapping trip is seen whole: it leaves in the first step and is back in the second."""
+    """A wrapping swap is seen whole: it leaves in the first step and is back in the second."""
     plan = periodic_plan()
     step_us = plan.certificate.simulated_step_us
     ends = {event["id"]: event["ts"] for event in events_of(plan, "f")}
@@ -147,7 +147,7 @@ def test_arrows_cross_the_step_boundary() -> None:
     assert len(crossing) >= len(back_later) > 0
 
 
-def test_a_clean_swap_comes_back_from_the_copy_of_an_earlier_trip() -> None:
+def test_a_clean_swap_comes_back_from_the_copy_of_an_earlier_swap() -> None:
     plan = periodic_plan()
     into = Counter(event["ts"] for event in events_of(plan, "f"))
     clean = [

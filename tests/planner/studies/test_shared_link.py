@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.cli.sharing import choose_workers, parse_sharing
+from planner.cli.request import choose_workers, parse_sharing
 from planner.plan.plan_file import read_plan
 from planner.solving import solve
 from planner.studies.check import check_plan_against

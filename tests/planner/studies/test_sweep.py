@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from planner.cli.sweep_choices import parse_budgets_bytes, parse_link_choices
-from planner.cli.sweep_report import tell_sweep
+from planner.cli.request import PlanRequest, link_names
+from planner.cli.sweep import print_sweep
 from planner.plan.plan import BoundSource, Proof
 from planner.report.plots import png_bytes
 from planner.report.sweep_plots import sweep_figure
@@ -211,10 +211,10 @@ def test_a_bound_that_was_not_solved_for_is_marked(
 ) -> None:
     unmet, planned, fits = rows_of(sandwich(), 90, 105, 200)
     solved = [unmet, planned, fits]
-    tell_sweep(sandwich(), "toy", solved, 3, csv=None, png=None)
+    print_sweep(sandwich(), "toy", solved, 3, csv=None, png=None)
     assert "*" not in capsys.readouterr().out
     stopped = replace(planned, bound_source=BoundSource.TRIVIAL, bound_step_us=5000.0)
-    tell_sweep(sandwich(), "toy", [unmet, stopped, fits], 3, csv=None, png=None)
+    print_sweep(sandwich(), "toy", [unmet, stopped, fits], 3, csv=None, png=None)
     printed = capsys.readouterr().out
     assert re.search(r"│ +13\.0 ms │ 160\.0% │ 5\.0 ms\* │", printed)
     assert "* the relaxation was not solved in time" in printed
@@ -239,15 +239,14 @@ def test_sweep_prints_a_row_per_point(
 
 
 def test_what_is_asked_for_is_read_in_order() -> None:
-    assert parse_budgets_bytes(sandwich(), "50%, 100 ,50%,120B") == (75, 100, 120)
-    choices = parse_link_choices(
-        sandwich(),
-        links="pcie4-x16",
+    request = PlanRequest(
+        budget="50%, 100 ,50%,120B",
+        links=link_names("pcie4-x16, pcie4-x16"),
         workers="2,1",
-        share=None,
-        all_reduce_on_link=False,
         host_budget="1kB",
     )
+    assert request.budgets_bytes(sandwich()) == (75, 100, 120)
+    choices = request.choices(sandwich())
     assert not any(choice.all_reduce_on_link for choice in choices)
     assert [(c.link.name, c.workers, c.host_budget_bytes) for c in choices] == [
         ("pcie4-x16 / 2 workers", 2, 500),

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 import torch
 
-from planner.cli.link import is_to_be_measured
+from planner.cli.request import is_to_be_measured
 from planner.plan.lanes import Direction
 from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod

@@ -11,15 +11,8 @@ import pytest
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
-from planner.report.measured_slots import (
-    COLUMNS,
-    read_slot_times,
-    slot_times_table,
-    write_slot_times,
-)
-from planner.report.measured_trace import trace_beside_simulated
 from planner.report.perfetto import Lane, Process, trace
-from profiles.schema.errors import FileError
+from planner.report.tables import SLOT_TIMES, slot_times_table
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.test_commands import TRAINING, solved
@@ -62,7 +55,7 @@ def names(content: dict[str, Any], process: Process, lane: Lane) -> list[str]:
 
 
 def test_both_processes_have_the_same_lanes_and_names(plan: Plan) -> None:
-    content = trace_beside_simulated(plan, measured(plan, 2.0))
+    content = trace(plan, measured(plan, 2.0))
     titles = {
         event["pid"]: event["args"]["name"]
         for event in content["traceEvents"]
@@ -81,13 +74,13 @@ def test_both_processes_have_the_same_lanes_and_names(plan: Plan) -> None:
 
 
 def test_the_simulated_part_is_what_plan_trace_writes(plan: Plan) -> None:
-    content = trace_beside_simulated(plan, measured(plan))
+    content = trace(plan, measured(plan))
     rest = [event for event in content["traceEvents"] if event["pid"] == Process.SIMULATED]
     assert rest == trace(plan)["traceEvents"]
 
 
 def test_a_measured_slot_lasts_until_the_next_anchor(plan: Plan) -> None:
-    content = trace_beside_simulated(plan, measured(plan, 2.0))
+    content = trace(plan, measured(plan, 2.0))
     compute = slices(content, Process.MEASURED, Lane.COMPUTE)
     first, second = (event for event in compute if event["name"] != "stall" and event["ts"] < 2000)
     assert (first["ts"], first["dur"]) == (2.0, 1000.0)
@@ -97,28 +90,13 @@ def test_a_measured_slot_lasts_until_the_next_anchor(plan: Plan) -> None:
     assert slices(content, Process.MEASURED, Lane.STEP)[0]["dur"] == 5012.0
 
 
-def test_the_slots_times_are_medians_and_read_back(plan: Plan, tmp_path: Path) -> None:
+def test_the_slots_times_are_medians(plan: Plan) -> None:
     steps = [measured(plan, late_us) for late_us in (1.0, 50.0, 3.0)]
     table = slot_times_table(plan, steps)
-    assert tuple(table.columns) == COLUMNS
+    assert (table.index.name, *table.columns) == ("slot", *SLOT_TIMES)
     assert table["simulated_start_us"].tolist() == list(simulate_plan(plan).start_us)
     assert table["measured_stall_us"].tolist() == [3.0] * len(plan.slots)
     assert table["measured_start_us"].tolist() == list(measured(plan, 3.0).start_us)
-    path = tmp_path / "slots.csv"
-    write_slot_times(table, path)
-    pd.testing.assert_frame_equal(read_slot_times(path), table)
-
-
-def test_another_table_is_refused_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "other.csv"
-    with pytest.raises(FileError, match=r"no such file\. Make it with 'plan run"):
-        read_slot_times(path)
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(FileError, match="its columns are a, b, expected slot, anchor"):
-        read_slot_times(path)
-    path.write_bytes(b"")
-    with pytest.raises(FileError, match="not a CSV file"):
-        read_slot_times(path)
 
 
 def test_plan_run_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +116,9 @@ def test_plan_run_writes_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     solved_plan = read_plan(plan)
     copies = len(slices(content, Process.MEASURED, Lane.D2H))
     assert copies == sum(not swap.clean for swap in solved_plan.swaps) > 0
-    assert len(read_slot_times(slots)) == len(solved_plan.slots)
+    table = pd.read_csv(slots)
+    assert tuple(table.columns) == ("slot", *SLOT_TIMES)
+    assert len(table) == len(solved_plan.slots)
 
 
 def test_what_cannot_be_written_is_told_before_the_training(

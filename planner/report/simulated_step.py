@@ -1,0 +1,150 @@
+"""A plan's simulated step, of which the tables, the page and the trace are made."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from planner.plan.device_memory import planned_bytes
+from planner.plan.host_memory import host_bytes
+from planner.plan.plan import Plan, PlannedStorage, Swap
+from planner.plan.simulate import Copy, Timeline, simulate_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSwap:
+    """One swap, simulated. Times count from the begin of the step in which a copy is issued.
+
+    Attributes:
+        swap: Its anchors.
+        storage: What moves.
+        out: The copy to the host; None if the swap is clean.
+        back: The copy back.
+        out_slack_us: How long before compute asks for it the copy to the host is over; below zero,
+            compute waits. None if the swap is clean.
+        in_slack_us: The same of the copy back.
+        back_in_next_step: Whether the copy back is issued in the step after the swap-out.
+    """
+
+    swap: Swap
+    storage: PlannedStorage
+    out: Copy | None
+    back: Copy
+    out_slack_us: float | None
+    in_slack_us: float
+    back_in_next_step: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedStep:
+    """One step under a plan.
+
+    Attributes:
+        plan: The plan.
+        timeline: When its slots start, and its copies.
+        swaps: Its swaps, in their order, with their copies.
+        with_bytes: Device bytes under the plan, the most in each slot.
+        without_bytes: Device bytes with nothing moved, the most in each slot.
+        host_bytes: Bytes in the host pool, the most in each slot.
+    """
+
+    plan: Plan
+    timeline: Timeline
+    swaps: tuple[SimulatedSwap, ...]
+    with_bytes: tuple[int, ...]
+    without_bytes: tuple[int, ...]
+    host_bytes: tuple[int, ...]
+
+
+def simulated_step(plan: Plan) -> SimulatedStep:
+    """Simulates a plan's step."""
+    timeline = simulate_plan(plan)
+    return SimulatedStep(
+        plan=plan,
+        timeline=timeline,
+        swaps=_simulated_swaps(plan, timeline),
+        with_bytes=planned_bytes(plan),
+        without_bytes=tuple(slot.resident_bytes for slot in plan.slots),
+        host_bytes=host_bytes(plan),
+    )
+
+
+def anchors_of(plan: Plan, swap: Swap) -> dict[str, str]:
+    """Returns a swap's anchors: `swap_out`, `release`, `swap_in` and `await`."""
+    return {
+        "swap_out": plan.slots[swap.swap_out_slot].anchor,
+        "release": plan.slots[swap.release_slot].anchor,
+        "swap_in": plan.slots[swap.swap_in_slot].anchor,
+        "await": plan.slots[swap.await_slot].anchor,
+    }
+
+
+def waits_table(plan: Plan) -> "pd.DataFrame":
+    """Returns one row per slot whose anchor makes compute wait, in order.
+
+    Columns: `slot` (index), `anchor`, `stall_us` (simulated), `waits_for`: the names of the
+    storages whose copies are late there, those to the host as `out NAME`, those back as `in NAME`.
+    """
+    import pandas as pd
+
+    step = simulated_step(plan)
+    late: dict[int, list[str]] = defaultdict(list)
+    for moved in step.swaps:
+        if moved.out_slack_us is not None and moved.out_slack_us < 0:
+            late[moved.swap.release_slot].append(f"out {moved.storage.name}")
+        if moved.in_slack_us < 0:
+            late[moved.swap.await_slot].append(f"in {moved.storage.name}")
+    rows = [
+        (t, plan.slots[t].anchor, stall_us, tuple(late[t]))
+        for t, stall_us in enumerate(step.timeline.stall_us)
+        if stall_us > 0
+    ]
+    columns = ["slot", "anchor", "stall_us", "waits_for"]
+    return pd.DataFrame(rows, columns=columns).set_index("slot")
+
+
+def _simulated_swaps(plan: Plan, timeline: Timeline) -> tuple[SimulatedSwap, ...]:
+    storages = {storage.id: storage for storage in plan.storages}
+    outs = _by_swap(
+        timeline.d2h, {swap: swap.swap_out_slot for swap in plan.swaps if not swap.clean}
+    )
+    backs = _by_swap(timeline.h2d, {swap: swap.swap_in_slot for swap in plan.swaps})
+    return tuple(
+        _simulated_swap(timeline, swap, storages[swap.storage], outs.get(swap), backs[swap])
+        for swap in plan.swaps
+    )
+
+
+def _by_swap(copies: Iterable[Copy], issue_slots: dict[Swap, int]) -> dict[Swap, Copy]:
+    """The copy of each swap: a lane carries a storage's copies in the order of their issue."""
+    issued: dict[int, list[Copy]] = defaultdict(list)
+    for copy in copies:
+        issued[copy.storage].append(copy)
+    in_order = sorted(issue_slots, key=issue_slots.__getitem__)
+    return {swap: issued[swap.storage].pop(0) for swap in in_order}
+
+
+def _simulated_swap(
+    timeline: Timeline, swap: Swap, storage: PlannedStorage, out: Copy | None, back: Copy
+) -> SimulatedSwap:
+    released_us = _asked_us(timeline, swap.release_slot, since_slot=swap.swap_out_slot)
+    awaited_us = _asked_us(timeline, swap.await_slot, since_slot=swap.swap_in_slot)
+    return SimulatedSwap(
+        swap=swap,
+        storage=storage,
+        out=out,
+        back=back,
+        out_slack_us=None if out is None else released_us - out.end_us,
+        in_slack_us=awaited_us - back.end_us,
+        back_in_next_step=swap.swap_in_slot < swap.swap_out_slot,
+    )
+
+
+def _asked_us(timeline: Timeline, slot: int, *, since_slot: int) -> float:
+    """When compute reaches a slot's anchor, before it waits there, counted from the step of an
+    earlier slot; every step takes the same time."""
+    steps_us = timeline.step_us if slot < since_slot else 0.0
+    return steps_us + timeline.start_us[slot] - timeline.stall_us[slot]
