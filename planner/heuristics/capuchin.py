@@ -11,7 +11,7 @@ compare recomputing; that half is left out, as everything here only swaps.
 
 from collections.abc import Iterable
 
-from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eager_runtime import walk
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps, timeline, waits_us
 from planner.heuristics.task import Task
 from planner.problem.gaps import useful_gaps
@@ -37,7 +37,7 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
     problem = task.problem
     lead_us = {i: problem.h2d_us[i] for i in chosen}
     triggers = _triggers(task, lead_us)
-    best = found = _walk(task, triggers)
+    best = found = walk(problem, triggers)
     best_us, since_best = timeline(problem, best).total_stall_us, 0
     for _ in range(FEEDBACK_STEPS):
         late = [i for i in waits_us(problem, found) if i in lead_us]
@@ -47,16 +47,11 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
         moved = _triggers(task, lead_us)
         if moved == triggers:
             continue
-        triggers, found = moved, _walk(task, moved)
+        triggers, found = moved, walk(problem, moved)
         found_us, since_best = timeline(problem, found).total_stall_us, since_best + 1
         if found_us < best_us:
             best, best_us, since_best = found, found_us, 0
     return best
-
-
-def _walk(task: Task, triggers: dict[int, int]) -> Swaps:
-    intents = (Intent(i, task.gaps[i].first_slot, slot) for i, slot in triggers.items())
-    return walk(task.problem, intents)
 
 
 def _triggers(task: Task, lead_us: dict[int, float]) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Bytes free in each slot, and eviction on demand: nothing leaves until something does not fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -69,6 +69,18 @@ class FreeBytes:
         return bool(self.by_slot.min() >= 0)
 
 
+def begins_and_ends(
+    problem: Problem, chosen: Iterable[int]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Returns the chosen gaps that begin in each slot, and those whose next use is there."""
+    begins: list[list[int]] = [[] for _ in range(problem.slot_count)]
+    ends: list[list[int]] = [[] for _ in range(problem.slot_count)]
+    for i in chosen:
+        begins[problem.gaps[i].first_slot].append(i)
+        ends[problem.gaps[i].next_use_slot % problem.slot_count].append(i)
+    return begins, ends
+
+
 def evictions(task: Task, movable: Sequence[int], choose: ChooseVictim) -> dict[int, int]:
     """Scans the step as an allocator sees it, over and over until two steps evict alike.
 
@@ -84,56 +96,30 @@ def evictions(task: Task, movable: Sequence[int], choose: ChooseVictim) -> dict[
         The slot at which each evicted gap's storage leaves, counted as the gap's slots are, in
         order of eviction.
     """
-    scan = _Scan(task, movable, choose)
-    evicted = scan.step()
-    for _ in range(MAX_STEPS):
-        before, evicted = evicted, scan.step()
-        if evicted == before:
+    gaps, count = task.gaps, task.step.slot_count
+    begins, ends = begins_and_ends(task.problem, movable)
+    idle: list[int] = []
+    away: set[int] = set()
+    away_bytes = 0
+    evicted: dict[int, int] = {}
+    for step in range(MAX_STEPS + 1):
+        before, evicted, begun_before = evicted, {}, set(idle)
+        for t, held_bytes in enumerate(task.problem.resident_bytes):
+            back = away.intersection(ends[t])
+            away -= back
+            away_bytes -= sum(gaps[i].size_bytes for i in back)
+            idle = [*(i for i in idle if i not in ends[t]), *begins[t]]
+            begun_before.difference_update(begins[t])
+            over_bytes = held_bytes - task.problem.budget_bytes
+            while over_bytes > away_bytes and idle:
+                victim = choose(over_bytes - away_bytes, idle)
+                idle.remove(victim)
+                away.add(victim)
+                away_bytes += gaps[victim].size_bytes
+                evicted[victim] = t + (count if victim in begun_before else 0)
+        if step and evicted == before:
             break
     return evicted
-
-
-class _Scan:
-    """An allocator's memory from step to step."""
-
-    def __init__(self, task: Task, movable: Sequence[int], choose: ChooseVictim) -> None:
-        self.task, self.choose = task, choose
-        self.begins: list[list[int]] = [[] for _ in range(task.step.slot_count)]
-        self.ends: list[list[int]] = [[] for _ in range(task.step.slot_count)]
-        for i in movable:
-            self.begins[task.gaps[i].first_slot].append(i)
-            self.ends[task.gaps[i].next_use_slot % task.step.slot_count].append(i)
-        self.idle: list[int] = []
-        self.away: set[int] = set()
-        self.away_bytes = 0
-        self.begun_before: set[int] = set()
-
-    def step(self) -> dict[int, int]:
-        """Scans one step and returns what it evicts."""
-        problem = self.task.problem
-        evicted: dict[int, int] = {}
-        self.begun_before = set(self.idle)
-        for t, held_bytes in enumerate(problem.resident_bytes):
-            self._end_and_begin(t)
-            over_bytes = held_bytes - problem.budget_bytes
-            while over_bytes > self.away_bytes and self.idle:
-                victim = self.choose(over_bytes - self.away_bytes, self.idle)
-                self.idle.remove(victim)
-                self.away.add(victim)
-                self.away_bytes += self.task.gaps[victim].size_bytes
-                late = self.task.step.slot_count if victim in self.begun_before else 0
-                evicted[victim] = t + late
-        return evicted
-
-    def _end_and_begin(self, t: int) -> None:
-        for i in self.ends[t]:
-            if i in self.away:
-                self.away.remove(i)
-                self.away_bytes -= self.task.gaps[i].size_bytes
-            elif i in self.idle:
-                self.idle.remove(i)
-        self.begun_before.difference_update(self.begins[t])
-        self.idle += self.begins[t]
 
 
 def fetched_early(

@@ -7,7 +7,7 @@ that permanent storages and the largest op leave. Each goes when its last idle t
 begins, and comes back in backward order as memory permits.
 """
 
-from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eager_runtime import walk
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 
@@ -26,8 +26,7 @@ def _plan(task: Task) -> Swaps:
             break
         offloaded.append(i)
         left_bytes -= task.gaps[i].size_bytes
-    turn = task.step.turn_slot
-    return walk(task.problem, (Intent(i, task.gaps[i].first_slot, turn) for i in offloaded))
+    return walk(task.problem, dict.fromkeys(offloaded, task.step.turn_slot))
 
 
 def _largest_op_bytes(task: Task) -> int:

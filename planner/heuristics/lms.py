@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eager_runtime import walk
 from planner.heuristics.eviction import FreeBytes, evictions
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
@@ -53,10 +53,7 @@ class Tuning:
 def _tensorflow_1(task: Task) -> Swaps:
     """Moves the first `n_tensors` in topological order, back `lb` = 1 op before the consumer."""
     chosen = task.problem.fewest_that_fit(task.activations())
-    return walk(
-        task.problem,
-        (Intent(i, task.gaps[i].first_slot, _in_slot(task, i, V1_LB_OPS)) for i in chosen),
-    )
+    return walk(task.problem, {i: _in_slot(task, i, V1_LB_OPS) for i in chosen})
 
 
 def _tensorflow_2(task: Task) -> Swaps:
@@ -67,13 +64,8 @@ def _tensorflow_2(task: Task) -> Swaps:
     tuning = _tune(task)
     waits_out, waits_in = tuning.sync.value
     ahead_ops = 0 if waits_in else tuning.ahead_ops
-    return walk(
-        task.problem,
-        (
-            Intent(i, task.gaps[i].first_slot, _in_slot(task, i, ahead_ops), is_sync=waits_out)
-            for i in _over_threshold(task, tuning)
-        ),
-    )
+    fetch_slots = {i: _in_slot(task, i, ahead_ops) for i in _over_threshold(task, tuning)}
+    return walk(task.problem, fetch_slots, waits_out=waits_out)
 
 
 def _in_slot(task: Task, i: int, ahead_ops: int) -> int:

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.heuristics.eager_runtime import Intent, walk
+from planner.heuristics.eager_runtime import walk
 from planner.heuristics.eviction import FreeBytes
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
@@ -153,11 +153,7 @@ def _plan(task: Task, worth: Callable[[_Periods], FloatArray], *, fetches_eagerl
         pass
     if fetches_eagerly:
         _fetch_eagerly(periods)
-    in_slots = _filled_up(task, periods.in_slots)
-    return walk(
-        task.problem,
-        (Intent(i, task.gaps[i].first_slot, slot) for i, slot in in_slots.items()),
-    )
+    return walk(task.problem, _filled_up(task, periods.in_slots))
 
 
 def _fetch_eagerly(periods: _Periods) -> None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from planner.heuristics import controls
 from planner.heuristics.capuchin import CAPUCHIN
-from planner.heuristics.controls import just_in_time, one_layer_ahead
+from planner.heuristics.controls import CONTROLS, just_in_time, one_layer_ahead
 from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import Heuristic, Swaps, held_bytes
@@ -47,13 +46,6 @@ PUBLISHED: tuple[Heuristic, ...] = (
     TORCH_PASS_SINK,
     TORCHTITAN,
     DEEPCOMPILE,
-)
-CONTROLS: tuple[Heuristic, ...] = (
-    controls.NOTHING,
-    controls.EVERYTHING,
-    controls.ALL_ACTIVATIONS,
-    controls.LARGEST_FIRST,
-    controls.SIZE_TIMES_GAP,
 )
 HEURISTICS = PUBLISHED + CONTROLS
 """In the order in which tables list them."""
