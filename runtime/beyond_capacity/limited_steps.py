@@ -77,9 +77,11 @@ class LimitedSteps:
         self._device = device_of(workload.model)
         copies_on = copy_device(self._device)
         self._accountant = Accountant(self._device, limit_bytes)
-        self._accountant.count_owned(self._owned())
+        self._accountant.memory.count_owned(self._owned())
         if limit_bytes is None:
-            self._accountant.budget_bytes = self._accountant.live_bytes + copies_on.free_bytes()
+            self._accountant.budget_bytes = (
+                self._accountant.memory.live_bytes + copies_on.free_bytes()
+            )
         self._d2h, self._h2d = map(copies_on.lane, Direction)
         shelf = HostFreeList(copies_on.host_pool)
         self._swap = OnlineSwap(
@@ -102,7 +104,7 @@ class LimitedSteps:
         trace.begin_step(self._workload)
         shapes = ShapesSeen(_TraceThenSwap(trace, self._swap), self._swap.size_of)
         self._swap.begin_step(self._owned())
-        self._accountant.count_owned(self._owned())
+        self._accountant.memory.count_owned(self._owned())
         meter = self._tools.memory
         held = 0 if meter is None else held_bytes(meter, self._owned())
         times = OpTimes(self._tools.clock)

@@ -313,7 +313,7 @@ class OnlineSwap(OpMode):
             if place.get(cdata) is seen:
                 del place[cdata]
                 self._exchanged.discard(cdata)
-                self._accountant.allow(seen.tracked)
+                self._accountant.guarded.allow(seen.tracked)
                 self._give_back_host(seen)
 
     def _places(self) -> tuple[dict[int, _Seen], ...]:

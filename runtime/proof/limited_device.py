@@ -154,7 +154,9 @@ class LimitedEmulator:
                 with self._watch(accountant, workload) if counts else nullcontext():
                     workload.step()
             step_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
-        peak_bytes = accountant.peak_bytes if counts else getattr(replayed, "peak_bytes", None)
+        peak_bytes = (
+            accountant.memory.peak_bytes if counts else getattr(replayed, "peak_bytes", None)
+        )
         return StepFigures(
             step_us=step_us,
             peak_bytes=peak_bytes or 0,
@@ -175,12 +177,12 @@ class LimitedEmulator:
         known = self._accountants.get(workload.model)
         if known is None:
             known = self._accountants[workload.model] = Accountant(self.device, None)
-            known.count(reached_storages(workload, self.device))
+            known.memory.count(reached_storages(workload, self.device))
         known.budget_bytes = self._budget_bytes
         return known
 
     def _watch(self, accountant: Accountant, workload: Workload) -> AbstractContextManager[None]:
-        accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+        accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         return accountant.watch()
 
 

@@ -36,7 +36,7 @@ from runtime.replay.swap_index import SwapIndex
 from runtime.replay.timeline import Ranges, StepTimes, Tracing
 from runtime.replay.workers import Workers
 from runtime.storage.accountant import Accountant
-from runtime.storage.residency import TrackedStorage, UnmovableError
+from runtime.storage.residency import UnmovableError
 from runtime.storage.write_marks import WriteMarks
 
 
@@ -73,7 +73,7 @@ class Replay:
         index = SwapIndex(plan, model, optimizer)
         self._owned = partial(owned_storages, model, optimizer)
         self._accountant = Accountant(device, backend.budget_bytes)
-        self._accountant.when_forbidden_use(self._on_miss)
+        self._accountant.guarded.when_forbidden_use(self._on_miss)
         self._accountant.when_no_room(self._on_no_room)
         self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device))
         self._course = Course(plan)
@@ -163,7 +163,7 @@ class Replay:
 
     def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
         """Counts storages of the emulated device that no op of a step may ever touch."""
-        self._accountant.count(storages)
+        self._accountant.memory.count(storages)
 
     def call_each_step(self, callback: OnStep) -> None:
         """Sets a function that is called with the statistics of every step when it ends.
@@ -247,8 +247,8 @@ class Replay:
         if watching:
             storage = storage_of(shown)
             if storage is not None:
-                self._accountant.count([storage])
-            self._accountant.open_slot()
+                self._accountant.memory.count([storage])
+            self._accountant.memory.open_slot()
         if times is not None:
             times.pass_anchor(slot, arrived)
 
@@ -270,7 +270,7 @@ class Replay:
         # What a real device needs beyond storages is planned for and not counted.
         counts_as_planned = self._executor.backend.budget_bytes is not None
         if self._accountant.watching and follows_plan and counts_as_planned:
-            self._course.compare_memory(self._accountant)
+            self._course.compare_memory(self._accountant.memory)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
         return self._statement(self._accountant.watch(), watched=True)
@@ -323,7 +323,7 @@ class Replay:
         step.act = self._tracing.begin(self._executor.act)
         self._executor.begin(now)
         if step.watched:
-            self._accountant.count_owned(self._owned())
+            self._accountant.memory.count_owned(self._owned())
         if self._first_steps.current is None:
             self._run_prologue(now)
         self._history.end_prologue(now)
@@ -397,7 +397,7 @@ class Replay:
         self._step = None
         now.duration_us = (time.perf_counter_ns() - step.start_ns) / NS_PER_US
         if step.watched:
-            now.peak_bytes = self._accountant.peak_bytes
+            now.peak_bytes = self._accountant.memory.peak_bytes
             now.memory_difference = self._course.memory.difference
         now.allocated_peak_bytes = self._executor.backend.allocated_peak_bytes()
         self._history.add(now, left_out=self._executor.left_out)
@@ -459,10 +459,10 @@ class Replay:
     def _is_in_step(self) -> bool:
         return self._step is not None and not self._step.is_over
 
-    def _on_miss(self, reason: str, tracked: TrackedStorage) -> None:
+    def _on_miss(self, reason: str, cdata: int) -> None:
         assert self._step is not None
         first = self._first_steps.current
-        if first is not None and first.hold(tracked.cdata):
+        if first is not None and first.hold(cdata):
             return
         self._step.statistics.misses += 1
         self._fall_back(reason)
@@ -480,7 +480,7 @@ class Replay:
         first = self._first_steps.current
         if first is not None:
             first.hold(storage._cdata)
-        self._accountant.see_address(storage, writes=access is Access.WRITE)
+        self._accountant.guarded.look("code that is no op", storage, writes=access is Access.WRITE)
 
     def on_state_dict(self) -> None:
         """Has everything back before a state_dict is read or loaded."""

@@ -20,7 +20,7 @@ from profiles.hooks.anchors import Reported, is_update
 from profiles.hooks.mode_stack import unseen
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.timeline import Act
-from runtime.storage.accountant import Accountant
+from runtime.storage.accountant import DeviceBytes
 from runtime.storage.memory_curve import MemoryCurve
 from runtime.storage.residency import UnmovableError
 
@@ -151,10 +151,10 @@ class Course:
         self._begun = range(self.slot, after)
         self.slot = after
 
-    def compare_memory(self, accountant: Accountant) -> None:
+    def compare_memory(self, memory: DeviceBytes) -> None:
         """Compares the slots that have just ended with the plan."""
         if self._begun:
-            self.memory.compare(self._begun, accountant.slot_peak_bytes, accountant.counted)
+            self.memory.compare(self._begun, memory.slot_peak_bytes, memory.counted)
 
 
 def let_go_of_failed_backward() -> None:

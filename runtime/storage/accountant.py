@@ -1,13 +1,13 @@
-"""The accountant of the emulated accelerator: counts device bytes, and guards absent storages.
+"""The bytes of a device: counted as ops run, and on the emulated accelerator bounded.
 
-It is a dispatch mode: it sees every op of a watched step. It counts as the recorder does
-(`profiles.recording.trace`), so measured peaks and planned peaks speak of the same bytes: storages,
-at their own size, without what a kernel allocates and frees within one op.
+They are counted as the recorder does (`profiles.recording.trace`), so measured peaks and planned
+peaks speak of the same bytes: storages, at their own size, without what a kernel allocates and
+frees within one op.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
@@ -16,11 +16,7 @@ from profiles.hooks.dispatch import OpMode, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
-from runtime.storage.guarded_storages import GuardedStorages, OnForbiddenUse
-from runtime.storage.memory_curve import Counted
-
-if TYPE_CHECKING:
-    from runtime.storage.residency import TrackedStorage
+from runtime.storage.guarded_storages import GuardedStorages
 
 MIB = 1 << 20
 
@@ -29,61 +25,41 @@ class EmulatedOutOfMemoryError(torch.OutOfMemoryError):
     """The emulated accelerator has no room; what CUDA's out-of-memory error is to a GPU."""
 
 
-class Accountant(OpMode):
-    """Counts the bytes of all live storages, and raises above the budget.
+class Counted(NamedTuple):
+    """A storage that is counted.
 
     Attributes:
-        budget_bytes: The device's memory; None counts without a limit.
-        live_bytes: Device bytes now.
-        peak_bytes: Most device bytes since `watch` was entered.
-        slot_peak_bytes: Most device bytes since `open_slot` was called.
-        guarded: Storages that are absent, moving or copied.
+        size_bytes: Its bytes on the device now.
+        made_by: The op that showed it first; empty if it was there already.
     """
 
-    def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
-        super().__init__()
-        self.budget_bytes = budget_bytes
-        self._live_bytes = 0
+    size_bytes: int
+    made_by: str
+
+
+class DeviceBytes:
+    """The bytes of all storages of a device that are alive.
+
+    Attributes:
+        peak_bytes: Most device bytes since `begin`.
+        slot_peak_bytes: Most device bytes since `open_slot`.
+    """
+
+    def __init__(self, device: torch.device, moving: Container[int]) -> None:
+        """Counts nothing yet.
+
+        Args:
+            device: Whose bytes.
+            moving: Addresses of storages whose bytes are counted by `take` and `give_back` alone.
+        """
         self.peak_bytes = 0
         self.slot_peak_bytes = 0
         self._device = device
-        self._lifted = False
-        self._watching = False
+        self._moving = moving
+        self._live_bytes = 0
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
         self._op: OpOverload | None = None
         self._dying_bytes = 0
-        self.guarded = GuardedStorages()
-        self._on_no_room: Callable[[], bool] | None = None
-
-    def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
-        """Sets what happens before an op that touches an absent or moving storage runs."""
-        self.guarded.when_forbidden_use(handler)
-
-    def when_no_room(self, handler: Callable[[], bool]) -> None:
-        """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
-        self._on_no_room = handler
-
-    def count_owned(self, owned: tuple[Owned, ...]) -> None:
-        """Counts storages that a step may never hand to an op, but that take memory all the same.
-
-        It is not part of `watch`: a context manager would hold its argument, and with it the
-        gradients that `zero_grad` means to drop, until the step ends.
-        """
-        self.count(owner.storage for owner in owned)
-
-    def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
-        """Counts storages that are there, whether an op ever touches them or not."""
-        for storage in storages:
-            self._see(storage)
-
-    def open_slot(self) -> None:
-        """Begins a slot, when the actions at its anchor are done."""
-        self.slot_peak_bytes = self.live_bytes
-
-    def counted(self) -> tuple[Counted, ...]:
-        """Returns what is counted now, in the order in which it was first seen."""
-        notes = (self._counted.get(cdata) for cdata in self._counted)
-        return tuple(note for note in notes if note is not None)
 
     @property
     def live_bytes(self) -> int:
@@ -91,113 +67,63 @@ class Accountant(OpMode):
         self._counted.drain()
         return self._live_bytes
 
-    @property
-    def watching(self) -> bool:
-        """Whether a step is being watched."""
-        return self._watching
+    def counted(self) -> tuple[Counted, ...]:
+        """Returns what is counted now, in the order in which it was first seen."""
+        notes = (self._counted.get(cdata) for cdata in self._counted)
+        return tuple(note for note in notes if note is not None)
 
-    def watch(self) -> AbstractContextManager[None]:
-        """Counts during one step."""
-        return _Watch(self)
-
-    def begin_watch(self) -> None:
-        """Begins to watch a step; `end_watch` must follow, whatever happens."""
+    def begin(self) -> None:
+        """Begins a step."""
         # Anew, for an interrupt may have come between the parts of a sum.
         self._op, self._dying_bytes = None, 0
         self._live_bytes = self.peak_bytes = sum(note.size_bytes for note in self.counted())
-        self._lifted = False
-        self._watching = True
-        enter_ops(self)
 
-    def end_watch(self) -> None:
-        """Ends it, also after an interrupt, and wherever in the stack it is; may be repeated."""
-        leave_ops(self)
-        self._watching = False
+    def open_slot(self) -> None:
+        """Begins a slot, when the actions at its anchor are done."""
+        self.slot_peak_bytes = self.live_bytes
 
-    def lift(self) -> None:
-        """Stops enforcing the budget until the step ends, so that everything can be restored."""
-        self._lifted = True
-
-    def forbid(self, storage: torch.UntypedStorage, tracked: "TrackedStorage") -> None:
-        """From now on no op may touch this storage."""
-        self.guarded.forbid(tracked)
-
-    def allow(self, tracked: "TrackedStorage") -> None:
-        """Ops may touch this storage again."""
-        self.guarded.allow(tracked)
-
-    def expect_no_write(self, tracked: "TrackedStorage") -> None:
-        """Has the host copy of this storage forgotten as soon as an op writes the storage."""
-        self.guarded.expect_no_write(tracked)
-
-    def expect_write(self, tracked: "TrackedStorage") -> None:
-        """This storage has no host copy that a write could make untrue."""
-        self.guarded.expect_write(tracked)
-
-    def see_address(self, storage: torch.UntypedStorage, *, writes: bool) -> None:
-        """Does for code that is about to get at a storage's memory what is done for an op."""
-        self.guarded.look("code that is no op", storage, writes=writes)
-
-    def has_room(self, wanted_bytes: int) -> bool:
-        """Whether so many bytes more are within the budget."""
-        if self.budget_bytes is None or self._lifted:
-            return True
-        return self.live_bytes + wanted_bytes <= self.budget_bytes
-
-    def give_back(self, storage: torch.UntypedStorage) -> None:
-        """Counts the bytes of a storage that has just been emptied as free."""
-        self._resize_if_known(storage, 0)
-
-    def take(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
-        """Counts bytes for a storage that is about to be refilled.
-
-        Raises:
-            EmulatedOutOfMemoryError: That would exceed the budget.
-        """
-        if not self._watching:
-            self._resize_if_known(storage, size_bytes)
-            return
-        self._check_room(size_bytes)
-        if storage._cdata not in self._counted:
-            self._counted.put(storage, Counted(0, ""))
-        self._resize(storage._cdata, size_bytes)
-
-    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op, counts what it makes and frees, and raises above the budget."""
-        inputs = storages_in(func, args, kwargs)
-        for storage, writes in inputs.items():
-            self.guarded.look(func, storage, writes=writes)
-            self._see(storage)
+    def begin_op(self, op: OpOverload) -> None:
+        """An op runs: what is seen first until it ends, it has made."""
         self._counted.drain()
-        self._op = func
-        try:
-            result = func(*args, **kwargs)
-            written = [storage for storage, writes in inputs.items() if writes]
-            # What an op writes it may have resized.
-            for storage in (*written, *storages_of(result)):
-                self._see(storage)
-            if not self.has_room(0) and not (self._on_no_room is not None and self._on_no_room()):
-                self._check_room(0)
-        finally:
-            self._end_op()
-        return result
+        self._op = op
 
-    def _end_op(self) -> None:
+    def end_op(self) -> None:
         """What an op frees counts until it ends, as it does for the recorder."""
         self._counted.drain()
         self._op = None
         self._live_bytes -= self._dying_bytes
         self._dying_bytes = 0
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
+    def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
+        """Counts storages that are there, whether an op ever touches them or not."""
+        for storage in storages:
+            self.see(storage)
+
+    def count_owned(self, owned: tuple[Owned, ...]) -> None:
+        """Counts storages that a step may never hand to an op, but that take memory all the same.
+
+        It is not part of `Accountant.watch`: a context manager would hold its argument, and with it
+        the gradients that `zero_grad` means to drop, until the step ends.
+        """
+        self.count(owner.storage for owner in owned)
+
+    def see(self, storage: torch.UntypedStorage) -> None:
+        """Counts a storage at the size it has now."""
         cdata = storage._cdata
-        if cdata in self.guarded.forbidden or storage.device != self._device:
+        if cdata in self._moving or storage.device != self._device:
             return
         if cdata not in self._counted:
             self._counted.put(storage, Counted(0, "" if self._op is None else str(self._op)))
         self._resize(cdata, storage.nbytes())
 
-    def _resize_if_known(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
+    def take(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
+        """Counts bytes for a storage that is about to be refilled, whether it was known or not."""
+        if storage._cdata not in self._counted:
+            self._counted.put(storage, Counted(0, ""))
+        self._resize(storage._cdata, size_bytes)
+
+    def resize_known(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
+        """Counts other bytes for a storage, if it is counted."""
         if storage._cdata in self._counted:
             self._resize(storage._cdata, size_bytes)
 
@@ -216,11 +142,96 @@ class Accountant(OpMode):
         else:
             self._live_bytes -= counted.size_bytes
 
+
+class Accountant(OpMode):
+    """Sees every op of a watched step: has its bytes counted, and raises above the budget.
+
+    Attributes:
+        budget_bytes: The device's memory; None counts without a limit.
+        guarded: Storages that are absent, moving or copied. An op on one is acted upon.
+        memory: The device's bytes.
+        watching: Whether a step is being watched.
+    """
+
+    def __init__(self, device: torch.device, budget_bytes: int | None) -> None:
+        super().__init__()
+        self.budget_bytes = budget_bytes
+        self.guarded = GuardedStorages()
+        self.memory = DeviceBytes(device, self.guarded.forbidden)
+        self.watching = False
+        self._device = device
+        self._lifted = False
+        self._on_no_room: Callable[[], bool] = lambda: False
+
+    def when_no_room(self, handler: Callable[[], bool]) -> None:
+        """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
+        self._on_no_room = handler
+
+    def watch(self) -> AbstractContextManager[None]:
+        """Counts during one step."""
+        return _Watch(self)
+
+    def begin_watch(self) -> None:
+        """Begins to watch a step; `end_watch` must follow, whatever happens."""
+        self.memory.begin()
+        self._lifted = False
+        self.watching = True
+        enter_ops(self)
+
+    def end_watch(self) -> None:
+        """Ends it, also after an interrupt, and wherever in the stack it is; may be repeated."""
+        leave_ops(self)
+        self.watching = False
+
+    def lift(self) -> None:
+        """Stops enforcing the budget until the step ends, so that everything can be restored."""
+        self._lifted = True
+
+    def has_room(self, wanted_bytes: int) -> bool:
+        """Whether so many bytes more are within the budget."""
+        if self.budget_bytes is None or self._lifted:
+            return True
+        return self.memory.live_bytes + wanted_bytes <= self.budget_bytes
+
+    def give_back(self, storage: torch.UntypedStorage) -> None:
+        """Counts the bytes of a storage that has just been emptied as free."""
+        self.memory.resize_known(storage, 0)
+
+    def take(self, storage: torch.UntypedStorage, size_bytes: int) -> None:
+        """Counts bytes for a storage that is about to be refilled.
+
+        Raises:
+            EmulatedOutOfMemoryError: That would exceed the budget.
+        """
+        if not self.watching:
+            self.memory.resize_known(storage, size_bytes)
+            return
+        self._check_room(size_bytes)
+        self.memory.take(storage, size_bytes)
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op, counts what it makes and frees, and raises above the budget."""
+        inputs = storages_in(func, args, kwargs)
+        for storage, writes in inputs.items():
+            self.guarded.look(func, storage, writes=writes)
+            self.memory.see(storage)
+        self.memory.begin_op(func)
+        try:
+            result = func(*args, **kwargs)
+            written = [storage for storage, writes in inputs.items() if writes]
+            # What an op writes it may have resized.
+            self.memory.count((*written, *storages_of(result)))
+            if not self.has_room(0) and not self._on_no_room():
+                self._check_room(0)
+        finally:
+            self.memory.end_op()
+        return result
+
     def _check_room(self, wanted_bytes: int) -> None:
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):
             raise EmulatedOutOfMemoryError(
                 f"Emulated {self._device} device out of memory: "
-                f"{(self.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
+                f"{(self.memory.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )
 

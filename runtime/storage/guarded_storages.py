@@ -5,14 +5,26 @@ Two modes look at ops and ask here: the accountant, which counts memory besides 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
-if TYPE_CHECKING:
-    from runtime.storage.residency import TrackedStorage
+OnForbiddenUse = Callable[[str, int], None]
+"""Is given what uses the storage, and the storage's `_cdata`."""
 
-OnForbiddenUse = Callable[[str, "TrackedStorage"], None]
+
+class MovedStorage(Protocol):
+    """A storage that a plan moves; see `runtime.storage.residency.TrackedStorage`."""
+
+    @property
+    def cdata(self) -> int:
+        """The storage's address, by which ops and modes know it."""
+
+    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
+        """Whether it is that storage, and not another one at its address."""
+
+    def forget_copy(self) -> None:
+        """The host copy is no longer true."""
 
 
 class GuardedStorages:
@@ -26,8 +38,8 @@ class GuardedStorages:
     """
 
     def __init__(self) -> None:
-        self.forbidden: dict[int, TrackedStorage] = {}
-        self.copied: dict[int, TrackedStorage] = {}
+        self.forbidden: dict[int, MovedStorage] = {}
+        self.copied: dict[int, MovedStorage] = {}
         self.addresses: set[int] = set()
         self._on_forbidden_use: OnForbiddenUse | None = None
 
@@ -35,28 +47,28 @@ class GuardedStorages:
         """Sets what happens before an op that touches a forbidden storage runs."""
         self._on_forbidden_use = handler
 
-    def forbid(self, tracked: "TrackedStorage") -> None:
+    def forbid(self, moved: MovedStorage) -> None:
         """From now on no op may touch this storage."""
-        self.forbidden[tracked.cdata] = tracked
-        self.addresses.add(tracked.cdata)
+        self.forbidden[moved.cdata] = moved
+        self.addresses.add(moved.cdata)
 
-    def allow(self, tracked: "TrackedStorage") -> None:
+    def allow(self, moved: MovedStorage) -> None:
         """Ops may touch this storage again."""
         # Its address may belong to another storage by now, if it died while it was away.
-        if self.forbidden.get(tracked.cdata) is tracked:
-            del self.forbidden[tracked.cdata]
-            self._drop_address(tracked.cdata)
+        if self.forbidden.get(moved.cdata) is moved:
+            del self.forbidden[moved.cdata]
+            self._drop_address(moved.cdata)
 
-    def expect_no_write(self, tracked: "TrackedStorage") -> None:
+    def expect_no_write(self, moved: MovedStorage) -> None:
         """Has the host copy of this storage forgotten as soon as an op writes the storage."""
-        self.copied[tracked.cdata] = tracked
-        self.addresses.add(tracked.cdata)
+        self.copied[moved.cdata] = moved
+        self.addresses.add(moved.cdata)
 
-    def expect_write(self, tracked: "TrackedStorage") -> None:
+    def expect_write(self, moved: MovedStorage) -> None:
         """This storage has no host copy that a write could make untrue."""
-        if self.copied.get(tracked.cdata) is tracked:
-            del self.copied[tracked.cdata]
-            self._drop_address(tracked.cdata)
+        if self.copied.get(moved.cdata) is moved:
+            del self.copied[moved.cdata]
+            self._drop_address(moved.cdata)
 
     def look(self, user: object, storage: torch.UntypedStorage, *, writes: bool) -> None:
         """Acts before an op runs that is handed a storage's bytes.
@@ -67,21 +79,19 @@ class GuardedStorages:
             writes: Whether it writes that one.
         """
         address = storage._cdata
-        tracked = self.forbidden.get(address)
-        if tracked is not None:
-            self._refuse(user, storage, tracked)
+        moved = self.forbidden.get(address)
+        if moved is not None:
+            self._refuse(user, storage, moved)
         copied = self.copied.get(address)
         if copied is not None and writes:
             copied.forget_copy()
 
-    def _refuse(
-        self, user: object, storage: torch.UntypedStorage, tracked: "TrackedStorage"
-    ) -> None:
-        if not tracked.is_held_as(storage):
+    def _refuse(self, user: object, storage: torch.UntypedStorage, moved: MovedStorage) -> None:
+        if not moved.is_held_as(storage):
             # That one died while it was away, and this one got its address.
-            self.allow(tracked)
+            self.allow(moved)
         elif self._on_forbidden_use is not None:
-            self._on_forbidden_use(f"{user} uses a storage that the plan has away", tracked)
+            self._on_forbidden_use(f"{user} uses a storage that the plan has away", moved.cdata)
 
     def _drop_address(self, address: int) -> None:
         if address not in self.forbidden and address not in self.copied:

@@ -8,22 +8,10 @@ than the recorded one, and the first slot where they differ says where.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from planner.plan.device_memory import planned_bytes
 from planner.plan.plan import Plan
-
-
-class Counted(NamedTuple):
-    """A storage that is counted.
-
-    Attributes:
-        size_bytes: Its bytes on the device now.
-        made_by: The op that showed it first; empty if it was there already.
-    """
-
-    size_bytes: int
-    made_by: str
+from runtime.storage.accountant import Counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,16 @@
   RESIDENT ----------> LEAVING ---------> AWAY -----------> RETURNING --------> RESIDENT
      |                 (D2H in flight)     ^ (no device bytes) (H2D in flight)
      +-------------------------------------+
-            drop, if the host copy of an earlier trip is still true
+            drop, if the host copy of an earlier swap is still true
 
 A storage is emptied and refilled in place: `resize_(0)` gives the bytes back, `resize_(n)` takes
 them again. Every tensor, view and graph that refers to the storage stays valid; between the two
-nobody may read it.
+nothing may read it.
 
-Seals emptied storages, so that reading one is an error instead of the end of the process.
-
-Torch has this for memory that CUDA graphs have taken back, in builds with CUDA only. There it holds
-for every thread and every caller. In other builds there is no such thing, and nothing is done; nor
-in torch 2.11, where a seal cannot be taken off again.
+[Note: sealed storages] An emptied storage is sealed, so that reading it is an error instead of the
+end of the process. Torch has this for memory that CUDA graphs have taken back, in builds with CUDA
+only. There it holds for every thread and every caller. In other builds there is no such thing, and
+nothing is done; nor in torch 2.11, where a seal cannot be taken off again.
 """
 
 import weakref
@@ -30,29 +29,20 @@ from runtime.lanes.lane import CopyInFlight, CopyLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.write_marks import take_off
 
-MESSAGE = (
+SEALED = (
     "This tensor's bytes are in host memory: swapplan has swapped it out, and it was read where "
     "swapplan could not see it. Read it inside the step that was recorded, or from the thread that "
     "trains, or close the replay first."
 )
+LENT = "its memory can no longer be resized"
 
 
-def seal(storage: torch.UntypedStorage) -> None:
-    """From now on access to the storage's memory raises RuntimeError, if torch can do that."""
-    if _can_seal():
-        torch._C._set_storage_data_ptr_access_error_msg(storage._cdata, MESSAGE)
+class UnmovableError(Exception):
+    """A storage is not as the plan expects; the step must fall back to resident."""
 
 
-def unseal(storage: torch.UntypedStorage) -> None:
-    """The storage's memory may be accessed again."""
-    if _can_seal():
-        torch._C._clear_storage_data_ptr_access_error_msg(storage._cdata)
-
-
-def _can_seal() -> bool:
-    return hasattr(torch._C, "_set_storage_data_ptr_access_error_msg") and hasattr(
-        torch._C, "_clear_storage_data_ptr_access_error_msg"
-    )
+class CopyFailedError(SwapplanError):
+    """Bytes could not be copied back to the device; they are still in host memory."""
 
 
 class Residency(Enum):
@@ -71,11 +61,11 @@ class _State:
     Attributes:
         residency: Where they are.
         copy: The copy under way, while there is one. Waiting for it twice does no harm.
-        host: The host memory of the last trip.
+        host: The host memory of the last swap.
         host_is_true: Whether that holds the bytes a resident storage has now.
         engine: What carries them both ways.
         held: The storage, while a copy back may have been issued that is not known yet: the block
-            that it writes to must not be anybody else's.
+            that it writes to must not be given to another.
     """
 
     residency: Residency = Residency.RESIDENT
@@ -111,10 +101,11 @@ class TrackedStorage:
         self._cdata = storage._cdata
         self._storage = weakref.ref(storage)
         self._accountant = accountant
+        self._guarded = accountant.guarded
         self._state = _State()
 
     def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
-        """Whether this is the record of the storage that somebody holds now, if any."""
+        """Whether this is the record of that storage, and the storage is alive."""
         return storage is not None and self._storage() is storage
 
     @property
@@ -140,7 +131,7 @@ class TrackedStorage:
 
     @property
     def has_copy(self) -> bool:
-        """Whether the host memory of its last trip still holds the bytes it has now."""
+        """Whether the host memory of its last swap still holds the bytes it has now."""
         return self._state.host_is_true
 
     @property
@@ -149,16 +140,16 @@ class TrackedStorage:
         return self._state.host
 
     def keep_copy(self) -> None:
-        """The host memory it has just come back from holds its bytes until somebody writes it."""
+        """The host memory it has just come back from holds its bytes until it is written."""
         self._expect(Residency.RESIDENT)
-        self._accountant.expect_no_write(self)
+        self._guarded.expect_no_write(self)
         self._state = replace(self._state, host_is_true=True)
 
     def forget_copy(self) -> None:
         """The host copy is no longer true, or no longer needed."""
         if self._state.host_is_true:
             self._state = replace(self._state, host_is_true=False)
-        self._accountant.expect_write(self)
+        self._guarded.expect_write(self)
         take_off(self._storage())
 
     def swap_out(
@@ -170,7 +161,7 @@ class TrackedStorage:
         """Issues the copy to the host; the same engine will carry it back."""
         storage = self._movable(host, engine)
         self.forget_copy()
-        self._accountant.forbid(storage, self)
+        self._guarded.forbid(self)
         copy = lane.issue(storage, host, engine)
         self._state = _State(residency=Residency.LEAVING, copy=copy, host=host, engine=engine)
 
@@ -180,7 +171,7 @@ class TrackedStorage:
         assert state.host is not None
         assert state.host_is_true
         storage = self._movable(state.host, state.engine)
-        self._accountant.forbid(storage, self)
+        self._guarded.forbid(self)
         self._state = replace(state, residency=Residency.AWAY)
         self._empty(storage)
 
@@ -200,7 +191,7 @@ class TrackedStorage:
         fault = _why_it_stays(storage, copy)
         if fault is not None:
             self._state = _State()
-            self._accountant.allow(self)
+            self._guarded.allow(self)
             raise UnmovableError(fault)
         self._state = replace(self._state, residency=Residency.AWAY, copy=None)
         if storage is not None:
@@ -217,7 +208,7 @@ class TrackedStorage:
         storage, away = self._alive(), self._state
         assert away.host is not None
         self._accountant.take(storage, self.size_bytes)
-        unseal(storage)
+        _unseal(storage)
         try:
             if storage.nbytes() != self.size_bytes:
                 # Not if it has been done, for torch would move to another block, and a copy that an
@@ -225,7 +216,7 @@ class TrackedStorage:
                 storage.resize_(self.size_bytes)
         except torch.OutOfMemoryError:
             self._accountant.give_back(storage)
-            seal(storage)
+            _seal(storage)
             raise
         self._state = replace(away, held=storage)
         copy = lane.issue(storage, away.host, away.engine)
@@ -246,7 +237,7 @@ class TrackedStorage:
             self._state = replace(self._state, residency=Residency.AWAY, copy=None)
             raise UnmovableError(f"its copy back failed ({_in_words(copy.fault)})")
         self._state = replace(self._state, residency=Residency.RESIDENT, copy=None)
-        self._accountant.allow(self)
+        self._guarded.allow(self)
         return waited_us
 
     def restore(self, lane: CopyLane) -> None:
@@ -275,7 +266,7 @@ class TrackedStorage:
                     f"A storage of {self.size_bytes} bytes is still in host memory: {error}. Close "
                     "the replay again to try once more."
                 ) from error
-        self._accountant.allow(self)
+        self._guarded.allow(self)
         self.forget_copy()
 
     def take_overrun_us(self) -> float:
@@ -301,7 +292,7 @@ class TrackedStorage:
     def _empty(self, storage: torch.UntypedStorage) -> None:
         take_off(storage)
         storage.resize_(0)
-        seal(storage)
+        _seal(storage)
         self._accountant.give_back(storage)
 
     def _alive(self) -> torch.UntypedStorage:
@@ -315,19 +306,8 @@ class TrackedStorage:
             raise UnmovableError(f"it is {self.residency.value}, not {residency.value}")
 
 
-class UnmovableError(Exception):
-    """A storage is not as the plan expects; the step must fall back to resident."""
-
-
-class CopyFailedError(SwapplanError):
-    """Bytes could not be copied back to the device; they are still in host memory."""
-
-
-LENT = "its memory can no longer be resized"
-
-
 def is_movable(storage: torch.UntypedStorage) -> bool:
-    """Whether a storage can be emptied and refilled, and nobody else would notice.
+    """Whether a storage can be emptied and refilled without anything else noticing.
 
     Torch forbids to resize memory that an array or a file maps. It allows it for memory shared
     with other processes, which would then be shared no more.
@@ -346,3 +326,21 @@ def _why_it_stays(storage: torch.UntypedStorage | None, copy: CopyInFlight) -> s
 
 def _in_words(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
+
+
+def _seal(storage: torch.UntypedStorage) -> None:
+    """From now on access to the storage's memory raises RuntimeError, if torch can do that."""
+    if _can_seal():
+        torch._C._set_storage_data_ptr_access_error_msg(storage._cdata, SEALED)
+
+
+def _unseal(storage: torch.UntypedStorage) -> None:
+    """The storage's memory may be accessed again."""
+    if _can_seal():
+        torch._C._clear_storage_data_ptr_access_error_msg(storage._cdata)
+
+
+def _can_seal() -> bool:
+    return hasattr(torch._C, "_set_storage_data_ptr_access_error_msg") and hasattr(
+        torch._C, "_clear_storage_data_ptr_access_error_msg"
+    )

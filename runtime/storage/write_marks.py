@@ -2,11 +2,11 @@
 
 [Note: write marks] A mode looks at ops (`runtime.replay.op_guard`). A write may come without one:
 from a kernel that was given an address, through memory that NumPy shares, from another thread.
-Torch's copy-on-write storages see these too: whoever asks for memory to write it gets it through
-one door, which takes the mark off, and who asks to read leaves it on. So a storage is marked when
-its bytes are copied, and looked at when that copy is about to be all there is. A mark copies
-nothing: the copy-on-write clone that puts it on is dropped at once, and the last owner of
-copy-on-write memory keeps it where it is. What takes a mark off without writing, as asking for
+Torch's copy-on-write storages see these too: all code that asks for memory to write it gets it
+through one door, which takes the mark off, and code that asks to read it leaves it on. So a storage
+is marked when its bytes are copied, and looked at when that copy is about to be all there is. A
+mark copies nothing: the copy-on-write clone that puts it on is dropped at once, and the last owner
+of copy-on-write memory keeps it where it is. What takes a mark off without writing, as asking for
 `data_ptr` does, costs a copy that was not needed.
 
 A mark must be off before its storage is resized, or torch refuses the storage from then on. So

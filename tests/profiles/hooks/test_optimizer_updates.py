@@ -264,12 +264,12 @@ def test_the_peak_in_the_update_is_what_was_planned() -> None:
     planned_peak_bytes = max(planned_bytes(plan)[t] for t in optimizer_slots(plan))
     peaks_bytes: list[int] = []
     workload.optimizer.register_step_post_hook(
-        lambda *_: peaks_bytes.append(replay._accountant.peak_bytes)
+        lambda *_: peaks_bytes.append(replay._accountant.memory.peak_bytes)
     )
     with Replay(plan, workload.model, workload.optimizer) as replay:
         accountant = replay._accountant
         workload.optimizer.register_step_pre_hook(
-            lambda *_: setattr(accountant, "peak_bytes", accountant.live_bytes)
+            lambda *_: setattr(accountant.memory, "peak_bytes", accountant.memory.live_bytes)
         )
         for _ in range(3):
             with replay.step() as statistics:

@@ -248,10 +248,10 @@ def counted_bytes(kind: str) -> int:
     counted = workload(kind).held()
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
     for _ in range(3):
-        accountant.count_owned(owned_storages(counted.model, counted.optimizer))
+        accountant.memory.count_owned(owned_storages(counted.model, counted.optimizer))
         with accountant.watch():
             counted.step()
-    return accountant.peak_bytes
+    return accountant.memory.peak_bytes
 
 
 @quiet

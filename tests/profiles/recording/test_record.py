@@ -153,13 +153,13 @@ def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     planned = recorded(name).peak_bytes
     workload = BUILDERS[name]()
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
-    accountant.count(storages_of(reached_tensors(workload)))
+    accountant.memory.count(storages_of(reached_tensors(workload)))
     for _ in range(3):
-        accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+        accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         with accountant.watch():
             loss = workload.step()
     del loss
-    assert accountant.peak_bytes == planned
+    assert accountant.memory.peak_bytes == planned
 
 
 def test_memory_of_somebody_else_is_left_out() -> None:

@@ -218,13 +218,13 @@ class AllocatorOf:
         self.largest_bytes = 0
 
     def allocated_bytes(self) -> int:
-        return self._accountant.live_bytes + WORKSPACE_BYTES
+        return self._accountant.memory.live_bytes + WORKSPACE_BYTES
 
     def reset_peak(self) -> None:
-        self._accountant.peak_bytes = self._accountant.live_bytes
+        self._accountant.memory.peak_bytes = self._accountant.memory.live_bytes
 
     def peak_bytes(self) -> int:
-        peak_bytes = self._accountant.peak_bytes + WORKSPACE_BYTES
+        peak_bytes = self._accountant.memory.peak_bytes + WORKSPACE_BYTES
         self.largest_bytes = max(self.largest_bytes, peak_bytes)
         return peak_bytes
 

@@ -135,13 +135,13 @@ def test_the_limit_holds(name: str) -> None:
     for _ in range(3):
         owned = owned_storages(workload.model, workload.optimizer)
         swap.begin_step(owned)
-        accountant.count_owned(owned)
+        accountant.memory.count_owned(owned)
         del owned
         times = OpTimes(CpuClock())
         with accountant.watch(), SecondTry(swap.evict_all_but, [times]), swap:
             workload.step()
         assert not swap.fell_short
-        assert accountant.live_bytes <= budget
+        assert accountant.memory.live_bytes <= budget
     assert {move for move, _ in moves} == {"out", "in"}
     swap.close()
     assert_all_resident(workload)
@@ -216,7 +216,7 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
     shelf = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
     swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, shelf=shelf)
     for _ in range(2):
-        accountant.count_owned(owned_storages(workload.model, workload.optimizer))
+        accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         times = OpTimes(CpuClock())
         with accountant.watch(), SecondTry(swap.evict_all_but, [times]), ComputeLog(streams), swap:
             workload.step()
@@ -261,7 +261,7 @@ def test_a_storage_that_dies_on_the_host_leaves_nothing_behind() -> None:
             away = torch.ones(60, dtype=torch.uint8)
             torch.ones(70, dtype=torch.uint8)
             del away
-        assert accountant.live_bytes == 0
+        assert accountant.memory.live_bytes == 0
     assert moves == [("out", 60)] * 50
 
 

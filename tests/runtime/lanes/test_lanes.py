@@ -396,14 +396,14 @@ def test_the_accountant_counts_live_storages() -> None:
         one = torch.zeros(100)
         other = one + 1
         view = other[3:5]
-        assert accountant.live_bytes == 800
+        assert accountant.memory.live_bytes == 800
         del other
-        assert accountant.live_bytes == 800, "a view keeps its storage"
+        assert accountant.memory.live_bytes == 800, "a view keeps its storage"
         del view
-        assert accountant.live_bytes == 400
-    assert accountant.peak_bytes == 800
+        assert accountant.memory.live_bytes == 400
+    assert accountant.memory.peak_bytes == 800
     del one
-    assert accountant.live_bytes == 0
+    assert accountant.memory.live_bytes == 0
 
 
 def test_the_accountant_enforces_the_budget_to_the_byte() -> None:
