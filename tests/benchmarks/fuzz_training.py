@@ -39,7 +39,7 @@ from tests.support.planning.hardest_plans import (
 from tests.support.planning.plan_edits import edited_plans
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import training
-from tests.support.training.recorded import FAST_LINK, snapshot
+from tests.support.training.recorded import FAST_LINK, differing, snapshot
 
 STEPS = 4
 BATCH = 250
@@ -135,11 +135,12 @@ def replayed(plan: Plan) -> tuple[Numbers, int]:
 
 def differs(one: Numbers, other: Numbers) -> bool:
     """Whether any bit differs."""
-    same_tensors = one[1].keys() == other[1].keys() and all(
-        torch.equal(tensor.view(-1).view(torch.uint8), other[1][name].view(-1).view(torch.uint8))
-        for name, tensor in ((name, t.contiguous()) for name, t in one[1].items())
+    (losses, tensors), (other_losses, other_tensors) = one, other
+    return (
+        losses != other_losses
+        or tensors.keys() != other_tensors.keys()
+        or differing(tensors, other_tensors) != []
     )
-    return one[0] != other[0] or not same_tensors
 
 
 def tried(plan: Plan, expected: Numbers) -> tuple[str, str | None]:

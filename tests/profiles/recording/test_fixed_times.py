@@ -13,7 +13,6 @@ from profiles.recording import clocks as stamps
 from profiles.recording.clocks import CpuClock
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile, write_profile
-from tests.support.training.engines import masking_profile
 from tests.support.training.fixed_times import (
     COMPUTE_BYTES_PER_US,
     LAUNCH_US,
@@ -21,6 +20,7 @@ from tests.support.training.fixed_times import (
     give_fixed_times,
     with_fixed_times,
 )
+from tests.support.training.kernel_plans import masking_profile
 from tests.support.training.scaled_times import LEAST, MOST, scale_times
 
 TESTS = Path(__file__).parents[2]

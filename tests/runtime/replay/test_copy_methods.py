@@ -43,7 +43,9 @@ from runtime.storage.accountant import Accountant
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.planning.oracle import smallest_budget_bytes
 from tests.support.planning.strategies import peak_bytes, random_profile
-from tests.support.training.engines import (
+from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.kernel_plans import (
     BATCHED,
     KIB,
     PACKED,
@@ -57,8 +59,6 @@ from tests.support.training.engines import (
     method_rate,
     with_engines,
 )
-from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
-from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
 
 CPU = torch.device("cpu")

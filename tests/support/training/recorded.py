@@ -68,10 +68,10 @@ def snapshot(workload: Workload) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """Fails unless two snapshots are equal bit by bit."""
+def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors of two snapshots, of one training each, that differ in any bit."""
     assert one.keys() == other.keys()
-    different = [
+    return [
         name
         for name, tensor in one.items()
         if not torch.equal(
@@ -79,7 +79,11 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
             other[name].contiguous().flatten().view(torch.uint8),
         )
     ]
-    assert different == []
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Fails unless two snapshots are equal bit by bit."""
+    assert differing(one, other) == []
 
 
 def assert_all_resident(workload: Workload) -> None:
