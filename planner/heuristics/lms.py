@@ -10,9 +10,8 @@ allocator waits for memory that is on its way out; control edges say from which 
 may start. PyTorch's has no plan: its allocator pages out what is idle when memory runs out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from planner.heuristics.eager_runtime import walk
 from planner.heuristics.eviction import FreeBytes, evictions
@@ -26,28 +25,26 @@ V2_MEMORY_SHARE = 0.9
 """`TF_LMS_SIMULATOR_MEM_RATIO`: how much of what variables leave the auto-tuning may fill."""
 
 
-class SyncMode(Enum):
-    """What version 2 makes compute wait for: (copies out, copies in)."""
-
-    NONE = (False, False)
-    OUT = (True, False)
-    IN = (False, True)
-    BOTH = (True, True)
+SYNC_MODES = ((False, False), (True, False), (False, True), (True, True))
+"""What version 2 may make compute wait for, in the order of its auto-tuning: (out, in)."""
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """The settings of version 2.
+class Tuning(NamedTuple):
+    """Settings of version 2: `sync_mode` (out, in), `swapout_threshold` and `swapin_ahead`."""
 
-    Attributes:
-        sync: `sync_mode`.
-        threshold_ops: `swapout_threshold`.
-        ahead_ops: `swapin_ahead`.
-    """
-
-    sync: SyncMode
+    waits_out: bool
+    waits_in: bool
     threshold_ops: int
     ahead_ops: int
+
+    def fetch_slots(self, task: Task) -> dict[int, int]:
+        """Returns what moves, and the slot from which on each copy back may start."""
+        ahead_ops = 0 if self.waits_in else self.ahead_ops
+        return {
+            i: _in_slot(task, i, ahead_ops)
+            for i in task.activations()
+            if _distance_ops(task, i) > self.threshold_ops
+        }
 
 
 def _tensorflow_1(task: Task) -> Swaps:
@@ -62,10 +59,7 @@ def _tensorflow_2(task: Task) -> Swaps:
     It can make compute wait for copies out, in, or both.
     """
     tuning = _tune(task)
-    waits_out, waits_in = tuning.sync.value
-    ahead_ops = 0 if waits_in else tuning.ahead_ops
-    fetch_slots = {i: _in_slot(task, i, ahead_ops) for i in _over_threshold(task, tuning)}
-    return walk(task.problem, fetch_slots, waits_out=waits_out)
+    return walk(task.problem, tuning.fetch_slots(task), waits_out=tuning.waits_out)
 
 
 def _in_slot(task: Task, i: int, ahead_ops: int) -> int:
@@ -83,29 +77,26 @@ def _distance_ops(task: Task, i: int) -> int:
     return task.step.op_of_use(gap.storage, gap.next_use_slot) - max(before, default=-1)
 
 
-def _over_threshold(task: Task, tuning: Tuning) -> Iterator[int]:
-    for i in task.activations():
-        if _distance_ops(task, i) > tuning.threshold_ops:
-            yield i
-
-
 def _tune(task: Task) -> Tuning:
     """The largest threshold that fits, then the largest lead, in the first mode where any fits.
 
     It simulates memory, never time: variables are set aside, a tenth of the rest is kept free, and
     a copy to the host takes one op.
     """
-    tunings = (_tune_mode(task, sync) for sync in SyncMode)
-    return next(filter(None, tunings), Tuning(SyncMode.BOTH, 1, 1))
+    tunings = (_tune_mode(task, *sync) for sync in SYNC_MODES)
+    return next(filter(None, tunings), Tuning(True, True, 1, 1))
 
 
-def _tune_mode(task: Task, sync: SyncMode) -> Tuning | None:
+def _tune_mode(task: Task, waits_out: bool, waits_in: bool) -> Tuning | None:
+    def fits(threshold_ops: int, ahead_ops: int) -> bool:
+        return _fits_simulated(task, Tuning(waits_out, waits_in, threshold_ops, ahead_ops))
+
     op_count = len(task.step.profile.ops)
-    threshold = _largest(lambda ops: _fits_simulated(task, Tuning(sync, ops, 1)), op_count)
+    threshold = _largest(lambda ops: fits(ops, 1), op_count)
     if threshold is None:
         return None
-    ahead = _largest(lambda ops: _fits_simulated(task, Tuning(sync, threshold, ops)), op_count)
-    return Tuning(sync, threshold, ahead or 1)
+    ahead = _largest(lambda ops: fits(threshold, ops), op_count)
+    return Tuning(waits_out, waits_in, threshold, ahead or 1)
 
 
 def _largest(fits: Callable[[int], bool], high: int) -> int | None:
@@ -128,13 +119,10 @@ def _fits_simulated(task: Task, tuning: Tuning) -> bool:
     variables = sum(s.size_bytes for s in storages if s.kind is StorageKind.PARAMETER)
     budget = variables + V2_MEMORY_SHARE * (task.problem.budget_bytes - variables)
     free = FreeBytes(task.problem, {}, int(budget))
-    waits_out, waits_in = tuning.sync.value
-    for i in _over_threshold(task, tuning):
-        gap = task.gaps[i]
-        away_slot = gap.first_slot + (0 if waits_out else 1)
-        back_slot = gap.next_use_slot if waits_in else _in_slot(task, i, tuning.ahead_ops)
+    for i, back_slot in tuning.fetch_slots(task).items():
+        away_slot = task.gaps[i].first_slot + (0 if tuning.waits_out else 1)
         if away_slot < back_slot:
-            free.give(gap.size_bytes, away_slot, back_slot)
+            free.give(task.gaps[i].size_bytes, away_slot, back_slot)
     return free.all_fit()
 
 

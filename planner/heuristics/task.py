@@ -114,7 +114,6 @@ def task_of(
         budget_bytes=budget_bytes,
         # The rules know the copy engine alone.
         link=(link or profile.link).model_copy(update={"engines": ()}),
-        host_budget_bytes=None,
         min_size_bytes=min_size_bytes,
         boundary=Boundary.RESIDENT,
         every_gap=True,

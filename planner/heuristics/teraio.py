@@ -33,9 +33,6 @@ class LinkBudget:
 
     Steps repeat: slots count on past the end of the step, and a copy that goes on in the next one
     takes time from its slots.
-
-    Args:
-        durations_us: Time of each slot.
     """
 
     def __init__(self, durations_us: tuple[float, ...]) -> None:
@@ -43,20 +40,12 @@ class LinkBudget:
         self._sum()
 
     def finish_slots(self, first_slots: SlotArray, copies_us: FloatArray) -> SlotArray:
-        """Returns the slots in which copies end that begin at given slots; past two steps if none.
-
-        Args:
-            first_slots: Where each begins.
-            copies_us: How long each takes on an idle lane.
-        """
+        """Returns the slots in which copies end that begin at others; past two steps if none."""
         needed_us = self._before_us[first_slots] + copies_us
         return np.searchsorted(self._before_us, needed_us, side="left") - 1
 
     def start_slots(self, end_slots: SlotArray, copies_us: FloatArray) -> SlotArray:
-        """Returns the last slots in which copies can begin that end before given slots.
-
-        Below 0 if there is none.
-        """
+        """Returns the last slots in which copies can begin that end before others; or below 0."""
         needed_us = self._before_us[end_slots] - copies_us
         return np.searchsorted(self._before_us, needed_us, side="right") - 1
 

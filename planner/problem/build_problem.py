@@ -15,9 +15,9 @@ def problem_of(
     *,
     budget_bytes: int,
     link: Link,
-    host_budget_bytes: int | None,
-    min_size_bytes: int | None,
-    boundary: Boundary,
+    host_budget_bytes: int | None = None,
+    min_size_bytes: int | None = None,
+    boundary: Boundary = Boundary.PERIODIC,
     every_gap: bool = False,
 ) -> Problem:
     """Returns the problem of planning a step; the same arguments always give the same one.

@@ -10,6 +10,7 @@ slot it runs before.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from planner.heuristics.task import Task
 from planner.plan.device_memory import Absence, resident_bytes
@@ -70,13 +71,10 @@ def _blocks(task: Task, depth: int) -> list[int]:
     for op in step.profile.ops:
         if op.slot < step.turn_slot:
             names[op.slot] = ".".join(op.module.split(".")[:depth])
-    blocks: list[int] = []
     for t, name in enumerate(names):
         # A slot without ops belongs to the block before it.
-        names[t] = name = name or (names[t - 1] if t else "")
-        changed = t > 0 and name != names[t - 1]
-        blocks.append((blocks[-1] if blocks else 0) + changed)
-    return blocks
+        names[t] = name or (names[t - 1] if t else "")
+    return list(accumulate((a != b for a, b in pairwise(names)), initial=0))
 
 
 def _only_block(task: Task, i: int, block_of_slot: list[int]) -> int | None:

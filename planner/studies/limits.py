@@ -14,7 +14,6 @@ import pandas as pd
 
 from planner.budget_wall import budget_wall
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import Boundary
 from planner.problem.build_problem import problem_of
 from planner.smallest_budget import widest_set
 from planner.studies.sweep import SweepRow, sweep_table
@@ -85,17 +84,10 @@ def footprint(
     host_budget_bytes: int | None,
     solver: SolverName,
 ) -> Footprint:
-    """Returns what a setting needs of the device.
-
-    Args:
-        setting: The setting.
-        profile: Its step.
-        budget_bytes: Device bytes to stay within.
-        host_budget_bytes: Host bytes to stay within; None for no limit.
-        solver: Which solver finds the smallest budget, where the host's bytes bound it.
+    """Returns what a setting needs of the device, within a host's bytes if those are given.
 
     Raises:
-        SolverError: The solver is missing or failed.
+        SolverError: The solver that finds the smallest budget is missing or failed.
     """
     problem = problem_of(
         profile,
@@ -103,8 +95,6 @@ def footprint(
         # Memory is a fact of program order: any link gives the same.
         link=profile.link,
         host_budget_bytes=host_budget_bytes,
-        min_size_bytes=None,
-        boundary=Boundary.PERIODIC,
     )
     wall = budget_wall(profile, problem, widest_set(problem, solver))
     return Footprint(
@@ -126,20 +116,15 @@ def find_limits(
 
     Args:
         numbers: What the setting may be.
-        footprint_of: Estimates a setting; asked about each more than once.
+        footprint_of: Estimates a setting; called more than once for each.
         budget_bytes: Device bytes to stay within.
         host_budget_bytes: Host bytes for one worker; None for no limit.
     """
-
-    def fits_planned(setting: int) -> bool:
-        return footprint_of(setting).least_bytes <= budget_bytes
-
-    def fits_without(setting: int) -> bool:
-        return footprint_of(setting).peak_bytes <= budget_bytes
-
-    with_plan = count_fitting(numbers, fits_planned)
+    with_plan = count_fitting(numbers, lambda n: footprint_of(n).least_bytes <= budget_bytes)
     # What fits without a plan fits with one.
-    without = count_fitting(numbers[:with_plan], fits_without)
+    without = count_fitting(
+        numbers[:with_plan], lambda n: footprint_of(n).peak_bytes <= budget_bytes
+    )
     return Limits(
         budget_bytes=budget_bytes,
         host_budget_bytes=host_budget_bytes,
@@ -159,13 +144,7 @@ def count_fitting(numbers: Sequence[int], fits: Callable[[int], bool]) -> int:
 
 
 def settings_between(numbers: Sequence[int], limits: Limits, count: int) -> tuple[int, ...]:
-    """Returns settings that only a plan can train: evenly spread up to the largest, which is one.
-
-    Args:
-        numbers: What the setting may be.
-        limits: The largest that fit.
-        count: How many, at most.
-    """
+    """Returns a few settings that only a plan can train, evenly spread up to the largest one."""
     if limits.planned is None:
         return ()
     first = numbers.index(limits.without.setting) + 1 if limits.without else 0
