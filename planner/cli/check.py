@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli.options import PlanFile, TimeLimit
-from planner.cli.output import print_line, print_table, progress_bars
+from planner.cli.output import print_line, print_rows, progress_bars
 from planner.ilp.deadline import SolverName
+from planner.plan.plan_file import read_unverified_plan
+from profiles.library.index import profile_path
+from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text
 
 if TYPE_CHECKING:
@@ -42,10 +45,7 @@ def check(
     time_limit: TimeLimit = 600.0,
 ) -> None:
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
-    from planner.plan.plan_file import read_unverified_plan
     from planner.studies.check import check_plan
-    from profiles.library.index import profile_path
-    from profiles.schema.profile_file import read_profile
 
     stored = read_unverified_plan(plan)
     if profile is None:
@@ -73,23 +73,17 @@ def _check_against(
 
 
 def _print_figures(found: "Check") -> None:
-    def text(name: str, figure: float) -> str:
-        """Exact: what differs must not look the same."""
+    def exact(name: str, figure: float) -> str:
+        """What differs must not look the same."""
         return f"{figure} ({size_text(figure)})" if name.endswith("_bytes") else f"{figure:.6f}"
 
     if found.figures:
-        print_table(
+        print_rows(
             "Figures of the certificate",
-            ("certificate", "in the file", "derived again", "by", "same"),
-            [
-                (
-                    figure.name,
-                    text(figure.name, figure.stored),
-                    text(figure.name, figure.derived),
-                    figure.source,
-                    "yes" if figure.matches else "NO",
-                )
-                for figure in found.figures
-            ],
-            right=("in the file", "derived again"),
+            found.figures,
+            ("certificate", "name"),
+            ("in the file", lambda figure: exact(figure.name, figure.stored), str),
+            ("derived again", lambda figure: exact(figure.name, figure.derived), str),
+            ("by", "source"),
+            ("same", lambda figure: "yes" if figure.matches else "NO"),
         )

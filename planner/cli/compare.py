@@ -6,20 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import (
-    Budget,
-    D2hBandwidth,
-    H2dBandwidth,
-    LinkName,
-    MinSize,
-    ProfileFile,
-    SolverChoice,
-    TimeLimit,
-)
+from planner.cli import options
 from planner.cli.output import print_table, progress_bars, wrote
 from planner.cli.request import PlanRequest
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
+from profiles.library.index import profile_path
+from profiles.schema.files import check_writable, write_atomically
+from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
@@ -31,14 +25,14 @@ NONE = "-"
 
 
 def compare(
-    profile: ProfileFile,
-    budget: Budget,
-    link: LinkName = None,
-    d2h_bandwidth: D2hBandwidth = None,
-    h2d_bandwidth: H2dBandwidth = None,
-    solver: SolverChoice = SolverName.HIGHS,
-    time_limit: TimeLimit = 60.0,
-    min_size: MinSize = None,
+    profile: options.ProfileFile,
+    budget: options.Budget,
+    link: options.LinkName = None,
+    d2h_bandwidth: options.D2hBandwidth = None,
+    h2d_bandwidth: options.H2dBandwidth = None,
+    solver: options.SolverChoice = SolverName.HIGHS,
+    time_limit: options.TimeLimit = 60.0,
+    min_size: options.MinSize = None,
     brief: Annotated[
         bool,
         typer.Option(
@@ -54,9 +48,6 @@ def compare(
     """Sets our plan beside published baselines: their selections, their timing, one simulator."""
     from planner.heuristics.task import task_of
     from planner.studies.compare import comparison_table
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable, write_atomically
-    from profiles.schema.profile_file import read_profile
 
     request = PlanRequest(
         budget=budget,

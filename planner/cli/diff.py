@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import print_line, print_rows, print_table
+from planner.cli.output import print_line, print_rows
 from planner.plan.plan import Plan
+from profiles.schema.errors import FileError
 from profiles.schema.profile import Profile
 from profiles.schema.units import size_text, time_text
 
@@ -29,7 +30,6 @@ def diff(
     """Compares two plans, or two profiles: what differs, what that costs, and why."""
     from planner.cli.show import read_any
     from planner.report.diff import conditions_table, figures_table
-    from profiles.schema.errors import FileError
 
     # Read before anything is printed, so that a wrong second file leaves no half of an answer.
     one, other = read_any(a), read_any(b)
@@ -64,20 +64,14 @@ def _print_conditions(title: str, conditions: "pd.DataFrame") -> None:
 
 
 def _print_figures(figures: "pd.DataFrame") -> None:
-    print_table(
+    print_rows(
         "Figures",
-        ("", "A", "B", "from A to B", "they are"),
-        [
-            (
-                str(row.Index),
-                _figure_text(row.a, row.unit),
-                _figure_text(row.b, row.unit),
-                _change_text(row.change, row.unit),
-                row.a_is if row.a_is == row.b_is else f"{row.a_is}, {row.b_is}",
-            )
-            for row in figures.itertuples()
-        ],
-        right=("A", "B", "from A to B"),
+        figures.itertuples(),
+        ("", "Index"),
+        ("A", lambda row: _figure_text(row.a, row.unit), str),
+        ("B", lambda row: _figure_text(row.b, row.unit), str),
+        ("from A to B", lambda row: _change_text(row.change, row.unit), str),
+        ("they are", lambda row: row.a_is if row.a_is == row.b_is else f"{row.a_is}, {row.b_is}"),
     )
 
 
@@ -125,13 +119,13 @@ def _print_moved(rows: "pd.DataFrame", top: int, where: str, other: str) -> None
     mover = "a" if other == "B" else "b"
     print_rows(
         f"Moved {where} ({min(top, len(rows))} of {len(rows)}, the heaviest first)",
-        rows.assign(why=rows["why"].replace("", "its choice")).head(top).itertuples(),
+        rows.head(top).itertuples(),
         ("storage", "Index"),
         ("kind", "kind"),
         ("module", "module"),
         ("bytes", f"{mover}_bytes", size_text),
         ("swaps", f"{mover}_swaps", str),
-        (f"why not in {other}", "why"),
+        (f"why not in {other}", lambda row: row.why or "its choice"),
     )
 
 
@@ -140,15 +134,14 @@ def _print_anchors(anchors: "pd.DataFrame", top: int) -> None:
         return
     names = anchors["name"].drop_duplicates()
     listed = anchors[anchors["name"].isin(set(names.head(top)))]
-    again = listed["name"].where(listed["swap"] == 1, listed["name"] + " again")
     count = f"{min(top, len(names))} of {len(names)} storages, the heaviest first"
     print_rows(
         f"Moved in both, at other anchors ({count}; later: in the step with nothing moved)",
-        listed.assign(name=again).replace({"a": "", "b": ""}, "no such swap").itertuples(),
-        ("storage", "name"),
+        listed.itertuples(),
+        ("storage", lambda row: row.name if row.swap == 1 else f"{row.name} again"),
         ("", "what"),
-        ("A", "a"),
-        ("B", "b"),
+        ("A", lambda row: row.a or "no such swap"),
+        ("B", lambda row: row.b or "no such swap"),
         ("B is later by", "later_us", _change_us_text),
     )
     if anchors["later_us"].isna().all():

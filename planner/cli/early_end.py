@@ -14,7 +14,7 @@ TERMINATED = 143
 
 @contextmanager
 def early_end() -> Iterator[Callable[[], bool]]:
-    """Takes the first Ctrl-C as a wish; the second one interrupts as ever.
+    """Notes the first Ctrl-C; the second one interrupts.
 
     Yields:
         Whether there was a Ctrl-C.
@@ -28,26 +28,31 @@ def early_end() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         print(SECOND_INTERRUPT, file=sys.stderr)
 
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
+    with _handled(signal.SIGINT, interrupted):
         yield lambda: count > 0
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """Has SIGTERM end the command in order, so that what it has written in part is removed."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only there a process hears signals.
-        yield
-        return
 
     def ended(number: int, frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, ended)
+    # Python runs signal handlers in the main thread only.
+    if threading.current_thread() is threading.main_thread():
+        with _handled(signal.SIGTERM, ended):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _handled(
+    number: signal.Signals, handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-Column = tuple[str, str] | tuple[str, str, Callable[[Any], str]]
-"""A heading, a field of each row and, where that is a number, how it is written."""
+Field = str | Callable[[Any], object]
+Column = tuple[str, Field] | tuple[str, Field, Callable[[Any], str]]
+"""A heading, a field of each row or what is made of it and, of a number, how it is written."""
 
 PIPED_WIDTH = 160
 """Columns when the output is no terminal, so that tables in a log are not folded."""
@@ -32,12 +33,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def print_line(text: str, *, error: bool = False) -> None:
-    """Prints text that may hold names or messages of others, so that no terminal obeys them.
-
-    Args:
-        text: One line, or several.
-        error: Whether it goes to stderr.
-    """
+    """Prints lines that may hold names or messages of others, so that no terminal obeys them."""
     print(_plain_lines(text), file=sys.stderr if error else sys.stdout, flush=error)
 
 
@@ -53,14 +49,7 @@ def wrote(path: Path) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
 ) -> None:
-    """Prints cells of text as a table.
-
-    Args:
-        title: Above it.
-        columns: Headings.
-        rows: Cells.
-        right: Headings of the columns that hold numbers.
-    """
+    """Prints cells of text as a table, with the columns of numbers to the right."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -73,13 +62,7 @@ def print_table(
 
 
 def print_rows(title: str, rows: Iterable[Any], *columns: Column) -> None:
-    """Prints fields of rows as a table, numbers to the right.
-
-    Args:
-        title: Above it.
-        rows: Records, or the named tuples of a pandas table.
-        *columns: What to print of each.
-    """
+    """Prints records, or the named tuples of a pandas table, as a table; numbers to the right."""
     print_table(
         title,
         [heading for heading, *_ in columns],
@@ -88,8 +71,8 @@ def print_rows(title: str, rows: Iterable[Any], *columns: Column) -> None:
     )
 
 
-def _cell(row: object, field: str, text: Callable[[Any], str] = str) -> str:
-    return text(getattr(row, field))
+def _cell(row: object, field: Field, text: Callable[[Any], str] = str) -> str:
+    return text(field(row) if callable(field) else getattr(row, field))
 
 
 class Shown(Protocol):
@@ -104,31 +87,20 @@ class Shown(Protocol):
 
 @contextmanager
 def progress_bars() -> Iterator[Shown]:
-    """Shows how far long work is: bars on a terminal, else one line per kind of work.
-
-    Yields:
-        What the work calls.
-    """
+    """Shows how far long work is: bars on a terminal, else one line per kind of work."""
     if not console(stderr=True).is_terminal:
         yield _Lines()
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich import progress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(
-        *columns, console=console(stderr=True), refresh_per_second=REFRESHES_PER_SECOND
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[note]}"),
+        console=console(stderr=True),
+        refresh_per_second=REFRESHES_PER_SECOND,
     ) as bars:
         yield _Bars(bars)
 
@@ -142,7 +114,6 @@ class _Bars:
         self._last: TaskID | None = None
 
     def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Moves a bar."""
         if what not in self._tasks:
             # Whatever came before is over when the next kind of work starts.
             for earlier in self._bars.tasks:
@@ -152,7 +123,6 @@ class _Bars:
         self._bars.update(self._last, completed=done, total=total)
 
     def note(self, text: str) -> None:
-        """Writes beside the last bar."""
         if self._last is not None:
             self._bars.update(self._last, note=text)
 
@@ -166,12 +136,10 @@ class _Lines:
         self._console = console(stderr=True)
 
     def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Prints a line when another kind of work starts."""
         if what not in self._printed:
             self._printed.add(what)
             note = f" {self._note}" if self._note else ""
             self._console.print(plain(f"{what} ...{note}"), markup=False, highlight=False)
 
     def note(self, text: str) -> None:
-        """Keeps a note for the next line."""
         self._note = f"({text})"

@@ -1,7 +1,4 @@
-"""What a command is asked to plan: budgets, links, workers and what they share, as options say it.
-
-Every option is read by one function here, and `PlanRequest` holds all of a command's.
-"""
+"""What a command is asked to plan: budgets, links, workers and what these share."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,22 +63,12 @@ class Workers:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """The options of a command that plans, as they were given.
+    """The options of a command that plans, as they were given; `budget` and `workers` of some have
+    several, with commas.
 
     A text is read when its figure is asked for, since some figures depend on the profile, and `plan
     limits` makes profiles as it goes. Every method and property raises a `QuantityError` if a text
     is unreadable.
-
-    Attributes:
-        budget: `--budget`, or `--budgets`.
-        links: The name in `--link`, or those in `--links`; None for the profile's link.
-        d2h_bandwidth: `--d2h-bandwidth`.
-        h2d_bandwidth: `--h2d-bandwidth`.
-        workers: `--workers`; several with commas.
-        share: `--share`; if None, what the profile says of its link, or the table of another.
-        all_reduce_on_link: `--all-reduce-on-link`.
-        host_budget: `--host-budget`, of all workers of a host together.
-        min_size: `--min-size`.
     """
 
     budget: str = ""
@@ -156,23 +143,15 @@ def link_names(links: str | None) -> tuple[str | None, ...]:
 
 
 def is_to_be_measured(device: str, name: str | None, d2h: str | None, h2d: str | None) -> bool:
-    """Whether the options ask for the rates of the link at hand.
-
-    A real device has one; of the emulated device's link the user decides.
-    """
-    if d2h is not None or h2d is not None:
-        return False
-    return name == MEASURED or (name is None and device == CUDA)
+    """Whether the options ask for the rates of the link at hand; the emulated device has none."""
+    is_named = d2h is not None or h2d is not None
+    return not is_named and (name == MEASURED or (name is None and device == CUDA))
 
 
 def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | None) -> Link:
-    """Returns the link that the options name.
+    """Returns the link of that name, or of these rates; one alone counts for both directions.
 
-    Args:
-        default: Used if there are no options; a custom link takes its time per copy from it.
-        name: `--link`.
-        d2h: `--d2h-bandwidth`. A rate given alone counts for both directions.
-        h2d: `--h2d-bandwidth`.
+    Without either it is the default link. A custom link takes its time per copy from it.
 
     Raises:
         QuantityError: No such link, an unreadable rate, or both a name and a rate.
@@ -203,10 +182,12 @@ def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | Non
 def choose_workers(
     profile: Profile, alone: Link, *, count: int, share: str | None, all_reduce_on_link: bool
 ) -> Workers:
-    """Returns the workers that the options name, `alone` being the link of one of them alone.
+    """Returns workers of a host that has one of them alone on a link, and what they share.
+
+    Without `share` it is what the profile says of its link, or the table of another.
 
     Raises:
-        QuantityError: `--share` is unreadable, or there is none and nothing is known.
+        QuantityError: `share` is unreadable, or there is none and nothing is known.
     """
     from planner.studies.shared_link import Exchange, exchanged_bytes
 
@@ -217,13 +198,10 @@ def choose_workers(
             f"what {count} workers share on link {alone.name} is not known. Say it, such as "
             f"{SHARE} switch=2,socket=4, or {SHARE} {NOTHING}; 'plan links' has what is known."
         )
-    exchange = Exchange(gradient_bytes=exchanged_bytes(profile), step_us=profile.step_us)
-    return Workers(
-        count=count,
-        alone=alone,
-        sharing=sharing,
-        exchange=exchange if all_reduce_on_link else None,
-    )
+    exchange = None
+    if all_reduce_on_link:
+        exchange = Exchange(gradient_bytes=exchanged_bytes(profile), step_us=profile.step_us)
+    return Workers(count=count, alone=alone, sharing=sharing, exchange=exchange)
 
 
 def parse_sharing(text: str) -> Sharing:
@@ -239,15 +217,15 @@ def parse_sharing(text: str) -> Sharing:
         return facts.sharing
     parts = _parts(text)
     switch = parts.get(SWITCH, "1")
+    socket = parts.get(SOCKET, switch)
+    if not all(number.isdecimal() and int(number) > 0 for number in (switch, socket)):
+        raise _unreadable(text)
     memory = None
     if parts.get(MEMORY):
         rate = parse_rate_bytes_per_us(SHARE, parts[MEMORY])
         memory = Figure(bytes_per_us=rate, source=SHARE, verified=True)
     return Sharing(
-        gpus_per_uplink=_count(text, switch),
-        gpus_per_memory=_count(text, parts.get(SOCKET, switch)),
-        memory=memory,
-        source=SHARE,
+        gpus_per_uplink=int(switch), gpus_per_memory=int(socket), memory=memory, source=SHARE
     )
 
 
@@ -279,12 +257,6 @@ def _parts(text: str) -> dict[str, str]:
             "copy to it. Add such as socket=4."
         )
     return parts
-
-
-def _count(text: str, number: str) -> int:
-    if not number.isdecimal() or int(number) < 1:
-        raise _unreadable(text)
-    return int(number)
 
 
 def _unreadable(text: str) -> QuantityError:

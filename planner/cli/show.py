@@ -9,8 +9,12 @@ import typer
 from planner.cli.options import OutputFile, PlanFile
 from planner.cli.output import print_line, print_rows, print_table, wrote
 from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
 from planner.report.text import certificate_rows, link_text, sharing_text, workload_text
+from profiles.library.index import profile_path
+from profiles.schema.files import check_writable, format_of, write_atomically
 from profiles.schema.profile import Profile, Provenance
+from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text, time_text
 
 if TYPE_CHECKING:
@@ -39,8 +43,6 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="How many storages or swaps to list.")] = 15,
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
 
     if png is not None:
         check_writable(png, keep=file)
@@ -69,10 +71,7 @@ def report(
     ],
 ) -> None:
     """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
-    from planner.plan.plan_file import read_plan
     from planner.report.page import write_report_page
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
 
     check_writable(output, keep=plan)
     write_report_page(read_plan(profile_path(plan)), output)
@@ -81,10 +80,7 @@ def report(
 
 def trace(plan: PlanFile, output: OutputFile) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
-    from planner.plan.plan_file import read_plan
     from planner.report.perfetto import write_trace
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
 
     check_writable(output, keep=plan)
     write_trace(read_plan(profile_path(plan)), output)
@@ -97,10 +93,6 @@ def read_any(file: Path) -> Plan | Profile:
     Raises:
         FileError: It is neither.
     """
-    from planner.plan.plan_file import read_plan
-    from profiles.library.index import profile_path
-    from profiles.schema.files import format_of
-    from profiles.schema.profile_file import read_profile
 
     path = profile_path(file)
     return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
@@ -210,7 +202,6 @@ def _print_swaps(plan: Plan, top: int) -> None:
     from planner.report.tables import swaps_table
 
     swaps = swaps_table(plan).nlargest(top, "size_bytes").sort_index()
-    swaps["engine"] = swaps["engine"].str.replace("_", " ")
     print_rows(
         f"Largest swaps ({len(swaps)} of {len(plan.swaps)}; slack in ms, simulated: how long "
         "before compute asks for it a copy is over; clean: none is needed)",
@@ -223,7 +214,7 @@ def _print_swaps(plan: Plan, top: int) -> None:
         ("swap-in", "swap_in"),
         ("await", "awaited"),
         ("slack ", "in_slack_us", _slack_text),
-        ("engine", "engine"),
+        ("engine", lambda row: row.engine.replace("_", " ")),
     )
 
 
@@ -234,7 +225,6 @@ def _slack_text(slack_us: float) -> str:
 def _draw(content: Profile | Plan, title: str, png: Path) -> None:
     from planner.report.plots import memory_figure, png_bytes
     from planner.report.tables import memory_table
-    from profiles.schema.files import write_atomically
 
     budget_bytes = content.budget_bytes if isinstance(content, Plan) else None
     figure = memory_figure(

@@ -6,27 +6,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from planner.cli import options
 from planner.cli.early_end import early_end
-from planner.cli.options import (
-    AllReduceOnLink,
-    Budget,
-    D2hBandwidth,
-    H2dBandwidth,
-    HostBudget,
-    LinkName,
-    MinSize,
-    OutputFile,
-    ProfileFile,
-    Share,
-    SolverChoice,
-    TimeLimit,
-    WorkerCount,
-)
 from planner.cli.output import print_line, print_rows, progress_bars, wrote
 from planner.cli.request import SHARE, PlanRequest, Workers, print_other_way
 from planner.ilp.deadline import SolverName
+from planner.plan.plan_file import write_plan
+from profiles.library.index import profile_path
+from profiles.schema.files import check_writable
 from profiles.schema.link import NOTHING_SHARED
 from profiles.schema.profile import LeftOut, Profile
+from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
@@ -34,27 +24,23 @@ if TYPE_CHECKING:
 
 
 def solve(
-    profile: ProfileFile,
-    budget: Budget,
-    output: OutputFile,
-    link: LinkName = None,
-    d2h_bandwidth: D2hBandwidth = None,
-    h2d_bandwidth: H2dBandwidth = None,
-    workers: WorkerCount = 1,
-    share: Share = None,
-    all_reduce_on_link: AllReduceOnLink = False,
-    host_budget: HostBudget = None,
-    solver: SolverChoice = SolverName.HIGHS,
-    time_limit: TimeLimit = 60.0,
-    min_size: MinSize = None,
+    profile: options.ProfileFile,
+    budget: options.Budget,
+    output: options.OutputFile,
+    link: options.LinkName = None,
+    d2h_bandwidth: options.D2hBandwidth = None,
+    h2d_bandwidth: options.H2dBandwidth = None,
+    workers: options.WorkerCount = 1,
+    share: options.Share = None,
+    all_reduce_on_link: options.AllReduceOnLink = False,
+    host_budget: options.HostBudget = None,
+    solver: options.SolverChoice = SolverName.HIGHS,
+    time_limit: options.TimeLimit = 60.0,
+    min_size: options.MinSize = None,
 ) -> None:
     """Plans which storages wait in host memory, and when, for a budget."""
     from planner.budget_wall import UnmetBudgetError
     from planner.cli.wall_report import print_wall
-    from planner.plan.plan_file import write_plan
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
-    from profiles.schema.profile_file import read_profile
 
     request = PlanRequest(
         budget=budget,

@@ -8,24 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import (
-    AllReduceOnLink,
-    CsvFile,
-    HostBudget,
-    LinkNames,
-    MinSize,
-    Processes,
-    ProfileFile,
-    Share,
-    SolverChoice,
-    TimeLimit,
-    WorkerCounts,
-)
+from planner.cli import options
 from planner.cli.output import print_table, progress_bars, wrote
 from planner.cli.request import PlanRequest, link_names, print_other_way
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import BoundSource
+from profiles.library.index import profile_path
+from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.profile import Profile
+from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
@@ -37,23 +28,23 @@ UNSOLVED = "*"
 
 
 def sweep(
-    profile: ProfileFile,
+    profile: options.ProfileFile,
     budgets: Annotated[
         str,
         typer.Option(
             metavar="SIZES", show_default=False, help="Budgets, with commas: 30%,50%,8GiB."
         ),
     ],
-    links: LinkNames = None,
-    workers: WorkerCounts = "1",
-    share: Share = None,
-    all_reduce_on_link: AllReduceOnLink = False,
-    host_budget: HostBudget = None,
-    solver: SolverChoice = SolverName.HIGHS,
-    time_limit: TimeLimit = 60.0,
-    min_size: MinSize = None,
-    processes: Processes = None,
-    output: CsvFile = None,
+    links: options.LinkNames = None,
+    workers: options.WorkerCounts = "1",
+    share: options.Share = None,
+    all_reduce_on_link: options.AllReduceOnLink = False,
+    host_budget: options.HostBudget = None,
+    solver: options.SolverChoice = SolverName.HIGHS,
+    time_limit: options.TimeLimit = 60.0,
+    min_size: options.MinSize = None,
+    processes: options.Processes = None,
+    output: options.CsvFile = None,
     png: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
@@ -64,9 +55,6 @@ def sweep(
     A budget that cannot be met is a row that says so. Interrupted, it still gives what is finished.
     """
     from planner.studies.sweep import SweepSettings, sweep_points
-    from profiles.library.index import profile_path
-    from profiles.schema.files import check_writable
-    from profiles.schema.profile_file import read_profile
 
     request = PlanRequest(
         budget=budgets,
@@ -203,7 +191,6 @@ def _write(
     profile: Profile, name: str, rows: "Sequence[SweepRow]", csv: Path | None, png: Path | None
 ) -> None:
     from planner.studies.sweep import sweep_table
-    from profiles.schema.files import write_atomically
 
     table = sweep_table(rows)
     if csv is not None:

@@ -58,24 +58,10 @@ def _before_any_command(
     pass
 
 
-for command in (
-    profile,
-    solve,
-    check,
-    compare,
-    sweep,
-    limits,
-    show,
-    diff,
-    report,
-    trace,
-    run,
-    workloads,
-    devices,
-    links,
-    link,
-    library,
-):
+PLANNING = (profile, solve, check, compare, sweep, limits)
+READING = (show, diff, report, trace, run)
+LISTING = (workloads, devices, links, link, library)
+for command in (*PLANNING, *READING, *LISTING):
     app.command()(command)
 
 
@@ -90,20 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         with warnings.catch_warnings(), ended_by_sigterm():
-            warnings.showwarning = _tell_warning
+            warnings.showwarning = _print_warning
             app(args=argv, prog_name="plan")
     except SwapplanError as error:
-        return _told(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code)
     except MemoryError:
-        return _told(OUT_OF_MEMORY, SwapplanError.exit_code)
+        return _failed(OUT_OF_MEMORY, SwapplanError.exit_code)
     except ValueError as error:
-        return _told(_out_of_proportion(error), SwapplanError.exit_code)
+        return _failed(_out_of_proportion(error), SwapplanError.exit_code)
     except KeyboardInterrupt:
-        return _told("interrupted", INTERRUPTED)
+        return _failed("interrupted", INTERRUPTED)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else 0
         # typer turns an interrupt into this code, without a word.
-        return _told("interrupted", code) if code == INTERRUPTED else code
+        return _failed("interrupted", code) if code == INTERRUPTED else code
     return 0
 
 
@@ -123,11 +109,11 @@ def _out_of_proportion(error: ValueError) -> str:
     return f"no such {error.title.lower()}: {fault}. Check the figures given."
 
 
-def _tell_warning(message: Warning | str, *_: object, **__: object) -> None:
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Prints a warning in one line, without the place in our source that raised it."""
     print_line(f"plan: {' '.join(str(message).split())}", error=True)
 
 
-def _told(message: str, exit_code: int) -> int:
+def _failed(message: str, exit_code: int) -> int:
     print_line(f"plan: {' '.join(message.splitlines())}", error=True)
     return exit_code

@@ -36,10 +36,9 @@ class Growing:
     """A workload of which one setting grows.
 
     Attributes:
-        workload: What the user called it.
+        others: The workload, with the settings that stay as they are.
         key: The setting.
         numbers: What it may be, rising.
-        others: The settings that stay as they are.
         accelerator: What it is estimated for.
         profile: Estimates the step with one value of the setting, once.
     """
@@ -47,18 +46,17 @@ class Growing:
     def __init__(
         self, others: WorkloadSource, key: str, numbers: Sequence[int], accelerator: Accelerator
     ) -> None:
-        self.workload = others.reference
+        self.others = others
         self.key = key
         self.numbers = numbers
-        self.others = others.settings
         self.accelerator = accelerator
-        self._seed = others.seed
         self.profile = cache(self._estimate)
 
     @property
     def title(self) -> str:
         """The workload with the settings that stay."""
-        return " ".join([self.workload, *(f"{key}={value}" for key, value in self.others)])
+        settings = (f" {key}={value}" for key, value in self.others.settings)
+        return self.others.reference + "".join(settings)
 
     @property
     def about(self) -> dict[str, str]:
@@ -72,8 +70,8 @@ class Growing:
 
     def source(self, number: int) -> WorkloadSource:
         """Returns how the workload with one value of the setting is built."""
-        settings = (*self.others, (self.key, str(number)))
-        return WorkloadSource(reference=self.workload, settings=settings, seed=self._seed)
+        settings = (*self.others.settings, (self.key, str(number)))
+        return self.others.model_copy(update={"settings": settings})
 
     def _estimate(self, number: int) -> Profile:
         device = self.accelerator.name
@@ -96,15 +94,7 @@ def choose_growing(
     seed: int,
     multiple_of: int | None = None,
 ) -> Growing:
-    """Returns what the options name.
-
-    Args:
-        reference: The workload.
-        key: `--grow`.
-        device: `--device`.
-        settings: The pairs of `--set`.
-        seed: `--seed`.
-        multiple_of: `--multiple-of`; None for what the workload takes.
+    """Returns a workload whose setting `key` grows, by what the workload takes or `multiple_of`.
 
     Raises:
         QuantityError: There is no such device, or no such numbers.
@@ -124,8 +114,13 @@ def choose_growing(
     check(others)
     builtin = WORKLOADS.get(reference)
     numbers = range(1, MOST_TRIED + 1) if builtin is None else _numbers_of(builtin, key)
+    most = numbers[-1]
     if multiple_of is not None:
-        numbers = _multiples(numbers, key, multiple_of)
+        numbers = tuple(number for number in numbers if number % multiple_of == 0)
+    if not numbers:
+        raise QuantityError(
+            f"--multiple-of is {multiple_of}, but {key} is at most {most}. Give a smaller one."
+        )
     return Growing(others, key, numbers, accelerator_named(device))
 
 
@@ -137,16 +132,6 @@ def _numbers_of(builtin: "Builtin", key: str) -> Sequence[int]:
             f"{', '.join(growing)}."
         )
     return growing[key]
-
-
-def _multiples(numbers: Sequence[int], key: str, multiple_of: int) -> Sequence[int]:
-    multiples = tuple(number for number in numbers if number % multiple_of == 0)
-    if not multiples:
-        raise QuantityError(
-            f"--multiple-of is {multiple_of}, but {key} is at most {numbers[-1]}. Give a "
-            "smaller one."
-        )
-    return multiples
 
 
 @dataclass

@@ -7,25 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import (
-    AllReduceOnLink,
-    CsvFile,
-    HostBudget,
-    LinkNames,
-    Processes,
-    Seed,
-    Settings,
-    Share,
-    SolverChoice,
-    TimeLimit,
-    WorkerCounts,
-    Workload,
-    parse_settings,
-)
+from planner.cli import options
 from planner.cli.output import print_table, progress_bars, wrote
 from planner.cli.request import PlanRequest, link_names
 from planner.cli.sweep import figure_cells, print_marks
 from planner.ilp.deadline import SolverName
+from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.units import parse_size_bytes, size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
@@ -79,23 +66,23 @@ PngFile = Annotated[
 
 
 def limits(
-    workload: Workload,
+    workload: options.Workload,
     grow: Grow,
     device: Device,
-    setting: Settings = None,
-    seed: Seed = 0,
+    setting: options.Settings = None,
+    seed: options.Seed = 0,
     multiple_of: MultipleOf = None,
     budget: DeviceBudget = None,
-    links: LinkNames = None,
-    workers: WorkerCounts = "1",
-    share: Share = None,
-    all_reduce_on_link: AllReduceOnLink = False,
-    host_budget: HostBudget = None,
+    links: options.LinkNames = None,
+    workers: options.WorkerCounts = "1",
+    share: options.Share = None,
+    all_reduce_on_link: options.AllReduceOnLink = False,
+    host_budget: options.HostBudget = None,
     points: Points = 1,
-    solver: SolverChoice = SolverName.HIGHS,
-    time_limit: TimeLimit = 60.0,
-    processes: Processes = None,
-    output: CsvFile = None,
+    solver: options.SolverChoice = SolverName.HIGHS,
+    time_limit: options.TimeLimit = 60.0,
+    processes: options.Processes = None,
+    output: options.CsvFile = None,
     png: PngFile = None,
 ) -> None:
     """Finds the largest setting that a device can train, without and with a plan, and how slow.
@@ -103,10 +90,9 @@ def limits(
     Nothing is run: steps are estimated. Interrupted, it still gives what is finished.
     """
     from planner.studies.sweep import SweepSettings
-    from profiles.schema.files import check_writable
     from runtime.cli.growing import LimitsSearch, choose_growing
 
-    given = parse_settings(setting)
+    given = options.parse_settings(setting)
     grown = choose_growing(
         workload, key=grow, device=device, settings=given, seed=seed, multiple_of=multiple_of
     )
@@ -149,7 +135,6 @@ def _print_search(search: "LimitsSearch", *, csv: Path | None, png: Path | None)
 
 def _write(search: "LimitsSearch", csv: Path | None, png: Path | None) -> Iterator[Path]:
     from planner.studies.limits import limits_table
-    from profiles.schema.files import write_atomically
 
     grown = search.grown
     table = limits_table(search.rows, grown.about)

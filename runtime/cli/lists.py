@@ -1,61 +1,55 @@
-"""`plan workloads` and `plan links`: what there is to choose from."""
+"""`plan workloads`, `devices`, `links` and `library`: what there is to choose from."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import print_table
+from planner.cli.output import print_rows, print_table
 from planner.report.text import SECOND_HAND, UNKNOWN, figure_text, sharing_text
+from profiles.hardware.accelerators import ACCELERATORS, BEST_COPY_SHARE, BEST_MATMUL_SHARE
+from profiles.hardware.links import LINK_FACTS, LINKS
+from profiles.hardware.op_class import Precision
+from profiles.library.index import PREFIX, read_index
 from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
+    from profiles.hardware.accelerators import Accelerator
     from profiles.hardware.links import LinkFacts
-    from profiles.library.index import WorkloadSize
     from profiles.schema.profile import Link
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from profiles.hardware.accelerators import Accelerator, Cited
-    from profiles.hardware.op_class import Precision
-
-
+Sources = Annotated[bool, typer.Option("--sources", help="Also say where each figure was read.")]
 LINK_COLUMNS = ("to the host", "from the host", "both together", "in theory", "per copy")
+DEVICE_COLUMNS = (
+    *("memory", "fp32", "tf32", "fp16", "bf16"),
+    *("best measured", "memory rate", "best copy"),
+)
+BYTES_PER_US = 1e3
+"""Of one GB/s."""
 
 
 def workloads() -> None:
     """Lists the built-in workloads, their settings and their sizes."""
-    from profiles.library.index import read_index
     from profiles.workloads.catalog import WORKLOADS
 
     sizes = {size.workload: size for size in read_index().workloads}
     for workload in WORKLOADS.values():
-        print_table(
+        size = sizes[workload.name]
+        print_rows(
             f"{workload.name}: {workload.summary} (needs swapplan[{workload.extra}])\n"
-            f"{_size_line(sizes[workload.name])}",
-            ("--set", "default", "allowed"),
-            [(setting.name, setting.default, setting.allowed) for setting in workload.settings],
+            f"With the defaults: {size.parameters / 1e6:.1f} million parameters "
+            f"({size_text(size.parameter_bytes)}), {size_text(size.activation_bytes)} of "
+            "activations (estimated)",
+            workload.settings,
+            ("--set", "name"),
+            ("default", "default"),
+            ("allowed", "allowed"),
         )
     print("Your own training step goes in as path/to/file.py:function; see the README.")
 
 
-def _size_line(size: "WorkloadSize") -> str:
-    return (
-        f"With the defaults: {size.parameters / 1e6:.1f} million parameters "
-        f"({size_text(size.parameter_bytes)}), {size_text(size.activation_bytes)} of activations "
-        "(estimated)"
-    )
-
-
-def links(
-    sources: Annotated[
-        bool, typer.Option("--sources", help="Also say where each figure was read.")
-    ] = False,
-) -> None:
+def links(sources: Sources = False) -> None:
     """Lists the links a plan can be made for."""
-    from profiles.hardware.links import LINK_FACTS, LINKS
-
     print_table(
         "Links: rates that others measured, nominal here",
         ("--link", *LINK_COLUMNS, "what GPUs share"),
@@ -63,101 +57,91 @@ def links(
         right=LINK_COLUMNS,
     )
     print(f"{SECOND_HAND} not verified: repeated by others, or taken to be so. {UNKNOWN} unknown.")
-    if sources:
-        print_table(
-            "Where the figures were read",
-            ("--link", "figure", "rate", "source"),
-            [row for facts in LINK_FACTS.values() for row in _source_rows(facts)],
-            right=("rate",),
-        )
-    else:
+    if not sources:
         print("'plan links --sources' names the source of each figure.")
-
-
-def _link_row(link: "Link", facts: "LinkFacts | None") -> tuple[str, ...]:
-    latency = time_text(link.latency_us)
-    if facts is None:
-        rates = (link.d2h_bytes_per_us, link.h2d_bytes_per_us)
-        return (link.name, *map(rate_text, rates), UNKNOWN, UNKNOWN, latency, "nothing: emulated")
-    return (
-        link.name,
-        *map(figure_text, (facts.d2h, facts.h2d, facts.both, facts.theory)),
-        latency,
-        sharing_text(facts.sharing),
+        return
+    print_table(
+        "Where the figures were read",
+        ("--link", "figure", "rate", "source"),
+        [row for facts in LINK_FACTS.values() for row in _link_sources(facts)],
+        right=("rate",),
     )
 
 
-def _source_rows(facts: "LinkFacts") -> Iterator[tuple[str, ...]]:
-    for name, figure in facts.figures:
-        yield facts.link.name, name, figure_text(figure), figure.source
-    if facts.sharing is not None:
-        yield facts.link.name, "what GPUs share", "", facts.sharing.source
-
-
-NUMBERS = ("memory", "fp32", "tf32", "fp16", "bf16", "best measured", "memory rate", "best copy")
-BYTES_PER_US = 1e3
-"""Of one GB/s."""
-
-
-def devices(
-    sources: Annotated[
-        bool, typer.Option("--sources", help="Also say where each figure was read.")
-    ] = False,
-) -> None:
+def devices(sources: Sources = False) -> None:
     """Lists the accelerators that a step can be estimated for."""
-    from profiles.hardware.accelerators import ACCELERATORS, BEST_COPY_SHARE, BEST_MATMUL_SHARE
-
     print_table(
         "Devices to estimate for: TFLOPS and memory rate of the data sheet, and the best that "
         "others measured",
-        ("--device", *NUMBERS, "usual link"),
-        [_row(accelerator) for accelerator in ACCELERATORS.values()],
-        right=NUMBERS,
+        ("--device", *DEVICE_COLUMNS, "usual link"),
+        [_device_row(accelerator) for accelerator in ACCELERATORS.values()],
+        right=DEVICE_COLUMNS,
     )
     print(
         f"best measured: bf16 matrix product. {UNKNOWN} no measurement was found: "
         f"{BEST_MATMUL_SHARE:.0%} of the data sheet's TFLOPS, {BEST_COPY_SHARE:.0%} of its memory "
         "rate are assumed. What ops of each class reach of these is assumed, too."
     )
-    if sources:
-        print_table(
-            "Where the figures were read",
-            ("--device", "figure", "source"),
-            [
-                row
-                for accelerator in ACCELERATORS.values()
-                for row in _device_source_rows(accelerator)
-            ],
-        )
-    else:
+    if not sources:
         print("'plan devices --sources' names the source of each figure.")
+        return
+    print_table(
+        "Where the figures were read",
+        ("--device", "figure", "source"),
+        [row for accelerator in ACCELERATORS.values() for row in _device_sources(accelerator)],
+    )
 
 
-def _row(accelerator: "Accelerator") -> tuple[str, ...]:
-    from profiles.hardware.op_class import Precision
+def library() -> None:
+    """Lists the profiles that come with the project."""
+    print_rows(
+        "Library: peak without a plan, the device's memory, and time of a step",
+        read_index().entries,
+        ("profile", lambda entry: f"{PREFIX}{entry.name}"),
+        ("peak", "peak_bytes", size_text),
+        ("device", "device_bytes", size_text),
+        ("step", "step_us", time_text),
+        ("ops", "ops", str),
+        ("times are", "times"),
+        ("made by", "command"),
+    )
+    print(
+        "A profile's name goes where a profile file goes: "
+        f"plan solve {PREFIX}NAME --budget 60% -o my.plan.json"
+    )
 
+
+def _link_row(link: "Link", facts: "LinkFacts | None") -> tuple[str, ...]:
+    latency = time_text(link.latency_us)
+    if facts is None:
+        rates = (rate_text(link.d2h_bytes_per_us), rate_text(link.h2d_bytes_per_us))
+        return (link.name, *rates, UNKNOWN, UNKNOWN, latency, "nothing: emulated")
+    figures = map(figure_text, (facts.d2h, facts.h2d, facts.both, facts.theory))
+    return (link.name, *figures, latency, sharing_text(facts.sharing))
+
+
+def _link_sources(facts: "LinkFacts") -> Iterator[tuple[str, ...]]:
+    for name, figure in facts.figures:
+        yield facts.link.name, name, figure_text(figure), figure.source
+    if facts.sharing is not None:
+        yield facts.link.name, "what GPUs share", "", facts.sharing.source
+
+
+def _device_row(accelerator: "Accelerator") -> tuple[str, ...]:
     precisions = (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16)
+    product, copy = accelerator.measured_tflops, accelerator.measured_gb_per_s
     return (
         accelerator.name,
         size_text(accelerator.memory_bytes),
-        *(_theory_text(accelerator, precision) for precision in precisions),
-        UNKNOWN if accelerator.measured_tflops is None else f"{accelerator.measured_tflops.value}",
+        *(str(accelerator.theory_tflops.get(precision, "none")) for precision in precisions),
+        UNKNOWN if product is None else str(product.value),
         rate_text(accelerator.theory_gb_per_s * BYTES_PER_US),
-        _copy_text(accelerator.measured_gb_per_s),
+        UNKNOWN if copy is None else rate_text(copy.value * BYTES_PER_US),
         accelerator.link,
     )
 
 
-def _theory_text(accelerator: "Accelerator", precision: "Precision") -> str:
-    tflops = accelerator.theory_tflops.get(precision)
-    return "none" if tflops is None else f"{tflops}"
-
-
-def _copy_text(cited: "Cited | None") -> str:
-    return UNKNOWN if cited is None else rate_text(cited.value * BYTES_PER_US)
-
-
-def _device_source_rows(accelerator: "Accelerator") -> Iterator[tuple[str, str, str]]:
+def _device_sources(accelerator: "Accelerator") -> Iterator[tuple[str, str, str]]:
     yield accelerator.name, "data sheet", accelerator.theory_source
     for figure, cited in (
         ("best measured", accelerator.measured_tflops),
@@ -165,32 +149,3 @@ def _device_source_rows(accelerator: "Accelerator") -> Iterator[tuple[str, str, 
     ):
         if cited is not None:
             yield accelerator.name, figure, cited.source
-
-
-def library() -> None:
-    """Lists the profiles that come with the project."""
-    from profiles.library.index import PREFIX, read_index
-
-    entries = read_index().entries
-    numbers = ("peak", "device", "step", "ops")
-    print_table(
-        "Library: peak without a plan, the device's memory, and time of a step",
-        ("profile", *numbers, "times are", "made by"),
-        [
-            (
-                f"{PREFIX}{entry.name}",
-                size_text(entry.peak_bytes),
-                size_text(entry.device_bytes),
-                time_text(entry.step_us),
-                str(entry.ops),
-                entry.times.value,
-                entry.command,
-            )
-            for entry in entries
-        ],
-        right=numbers,
-    )
-    print(
-        "A profile's name goes where a profile file goes: "
-        f"plan solve {PREFIX}NAME --budget 60% -o my.plan.json"
-    )

@@ -1,28 +1,22 @@
 """`plan profile`: records one training step, or estimates it for a device that is not there."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import (
-    D2hBandwidth,
-    H2dBandwidth,
-    MeasurableLinkName,
-    OutputFile,
-    Seed,
-    Settings,
-    Workload,
-    parse_settings,
-)
+from planner.cli import options
 from planner.cli.output import progress_bars, wrote
 from planner.cli.request import choose_link, is_to_be_measured
 from profiles.hardware.accelerators import accelerator_named
 from profiles.hardware.links import EMULATED, link_named
 from profiles.schema.errors import QuantityError
+from profiles.schema.files import check_writable
 from profiles.schema.profile import CPU, CUDA, Link, Profile, WorkloadSource
+from profiles.schema.profile_file import write_profile
 from profiles.schema.progress import Progress
 from profiles.schema.units import parse_size_bytes
 
@@ -97,14 +91,14 @@ class HowToRecord:
 
 
 def profile(
-    workload: Workload,
-    output: OutputFile,
-    setting: Settings = None,
-    seed: Seed = 0,
+    workload: options.Workload,
+    output: options.OutputFile,
+    setting: options.Settings = None,
+    seed: options.Seed = 0,
     device: Device = CPU,
-    link: MeasurableLinkName = None,
-    d2h_bandwidth: D2hBandwidth = None,
-    h2d_bandwidth: H2dBandwidth = None,
+    link: options.MeasurableLinkName = None,
+    d2h_bandwidth: options.D2hBandwidth = None,
+    h2d_bandwidth: options.H2dBandwidth = None,
     warmup: WarmupSteps = 2,
     steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
     beyond_capacity: BeyondCapacity = False,
@@ -112,11 +106,9 @@ def profile(
     limit: Limit = None,
 ) -> None:
     """Records one training step, or estimates it: ops, storages, anchors, times."""
-    from profiles.schema.files import check_writable
-    from profiles.schema.profile_file import write_profile
     from profiles.workloads.build import check
 
-    source = WorkloadSource(reference=workload, settings=parse_settings(setting), seed=seed)
+    source = WorkloadSource(reference=workload, settings=options.parse_settings(setting), seed=seed)
     how = HowToRecord(
         device=device,
         beyond_capacity=beyond_capacity,
@@ -224,54 +216,38 @@ def _check_estimates(how: HowToRecord) -> None:
 def _record_step(
     source: WorkloadSource, link: Link | None, how: HowToRecord, progress: Progress
 ) -> Profile:
-    """Builds a workload on its device and records its step.
-
-    Args:
-        source: The workload.
-        link: The link to store; None to measure the one at hand.
-        how: How to run it.
-        progress: Gets how far it is.
+    """Builds a workload on its device and records its step; measures the link if there is none.
 
     Raises:
         SwapplanError: The device, the workload or the link is not to be had, or the step does not
             fit.
     """
     progress("loading the workload", 0, 1)
-    if not how.data_parallel:
-        return _build_and_record(source, link, how, progress)
-    if how.beyond_capacity:
+    if how.data_parallel and how.beyond_capacity:
         raise QuantityError(
             "--data-parallel and --beyond-capacity do not go together: what workers exchange "
             "cannot be swapped on line. Record the step where it fits."
         )
-    from profiles.hooks.data_parallel import group_of_one
-
-    with group_of_one(how.device):
-        return _build_and_record(source, link, how, progress)
-
-
-def _build_and_record(
-    source: WorkloadSource, link: Link | None, how: HowToRecord, progress: Progress
-) -> Profile:
-    from profiles.hooks.data_parallel import data_parallel
+    from profiles.hooks.data_parallel import data_parallel, group_of_one
     from profiles.recording.device import build_on
     from profiles.workloads.build import build
 
-    device = ready_device(how.device)
-    workload = build_on(device, lambda: build(source))
-    if how.data_parallel:
-        workload = data_parallel(workload)
-    progress("loading the workload", 1, 1)
-    if link is not None:
-        return _recorded(workload, source, link, how, progress)
-    from runtime.host.numa import sharing_at_hand
-    from runtime.measure.link import link_from, measure_link, measure_methods
+    with group_of_one(how.device) if how.data_parallel else nullcontext():
+        device = ready_device(how.device)
+        workload = build_on(device, lambda: build(source))
+        if how.data_parallel:
+            workload = data_parallel(workload)
+        progress("loading the workload", 1, 1)
+        if link is not None:
+            return _recorded(workload, source, link, how, progress)
+        from runtime.host.numa import sharing_at_hand
+        from runtime.measure.link import link_from, measure_link, measure_methods
 
-    rows = measure_link(device, progress=progress)
-    measured = link_from(rows, measure_methods(device, progress=progress))
-    recorded = _recorded(workload, source, measured, how, progress)
-    sharing = sharing_at_hand(device) if how.device == CUDA else None
-    return recorded.model_copy(update={"sharing": sharing})
+        rows = measure_link(device, progress=progress)
+        measured = link_from(rows, measure_methods(device, progress=progress))
+        recorded = _recorded(workload, source, measured, how, progress)
+        sharing = sharing_at_hand(device) if how.device == CUDA else None
+        return recorded.model_copy(update={"sharing": sharing})
 
 
 def _recorded(

@@ -1,7 +1,7 @@
 """`plan run`: proves a plan by training without it and with it."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,7 @@ import typer
 from planner.cli.options import PlanFile
 from planner.cli.output import print_line, progress_bars, wrote
 from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
 from profiles.schema.errors import QuantityError, WorkloadError
 from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.progress import Progress
@@ -63,19 +64,77 @@ def run(
     only of those whose code you would run. A relative path is looked for here, and then beside the
     plan.
     """
-    from planner.plan.plan_file import read_plan
-
     loaded = _with_workload(read_plan(plan), plan, workload)
-    measured = _MeasuredFiles(trace, slots)
-    measured.check(workers)
+    files = _MeasuredFiles(trace, slots)
+    files.check(workers)
     with progress_bars() as progress:
-        reports = _prove(loaded, workers, steps, measured, progress)
+        if workers is not None:
+            reports = _prove_with_workers(loaded, workers, steps, progress)
+        else:
+            reports = (_prove(loaded, steps, files, progress),)
     print_proofs(reports, of_workers=workers is not None)
     for failure in (line for report in reports for line in failures(report)):
         print_line(f"plan: the proof failed: {failure}", error=True)
-    measured.write(loaded, steps // 2)
+    files.write(loaded, steps // 2)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+
+
+@dataclass
+class _MeasuredFiles:
+    """Where a trace and the slots' times go, if anywhere, and the replay that is timed for them."""
+
+    trace: Path | None
+    slots: Path | None
+    replay: "Replay | None" = None
+
+    @property
+    def asked_for(self) -> bool:
+        return self.trace is not None or self.slots is not None
+
+    def check(self, workers: int | None) -> None:
+        """Fails now, not after the training, if something cannot be written.
+
+        Raises:
+            FileError: A path cannot be written.
+            QuantityError: There are several workers, each in a process of its own.
+        """
+        if self.asked_for and workers is not None:
+            raise QuantityError(
+                f"--workers {workers} does not go with --trace or --slots, which time this "
+                "process. Trace a worker from Python with LoadedPlan.attach_traced."
+            )
+        for path in (self.trace, self.slots):
+            if path is not None:
+                check_writable(path)
+
+    def attach(self, plan: Plan, workload: "Workload") -> "Replay":
+        """Attaches a plan to a workload, to be timed from within."""
+        from runtime.replay.load import LoadedPlan
+
+        self.replay = LoadedPlan(plan).attach_traced(workload.model, workload.optimizer)
+        return self.replay
+
+    def write(self, plan: Plan, timed_steps: int) -> None:
+        """Writes the files asked for. The last steps count; the ones before were watched."""
+        if not self.asked_for:
+            return
+        measured = self.replay.timelines()[-timed_steps:] if self.replay else ()
+        if not measured:
+            print("plan: no step was replayed to its end: none to write", file=sys.stderr)
+            return
+        if self.trace is not None:
+            from planner.report.perfetto import write_trace
+            from runtime.proof.measured_steps import typical
+
+            write_trace(plan, self.trace, typical(measured))
+            wrote(self.trace)
+        if self.slots is not None:
+            from planner.report.tables import slot_times_table
+
+            table = slot_times_table(plan, measured)
+            write_atomically(table.to_csv(float_format="%.3f").encode(), self.slots)
+            wrote(self.slots)
 
 
 def _with_workload(plan: Plan, path: Path, reference: str | None) -> Plan:
@@ -110,87 +169,27 @@ def _found(reference: str, plan: Path) -> str:
     )
 
 
-def _prove(
-    plan: Plan,
-    workers: int | None,
-    steps: int,
-    measured: "_MeasuredFiles",
-    progress: Progress,
-) -> tuple["ProofReport", ...]:
-    if workers is not None:
-        progress("starting the workers", 0, 1)
-        from runtime.proof.workers import prove_with_workers
-
-        return prove_with_workers(
-            plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
-        )
+def _prove(plan: Plan, steps: int, files: _MeasuredFiles, progress: Progress) -> "ProofReport":
     progress("loading the workload", 0, 1)
     from runtime.proof.proof import attach_plan, prove
     from runtime.proof.workers import build_for
 
-    report = prove(
+    return prove(
         plan,
         build=lambda: build_for(plan),
         steps=steps,
         timed_steps=steps // 2,
         progress=progress,
-        attach=measured.attach if measured.asked_for else attach_plan,
+        attach=files.attach if files.asked_for else attach_plan,
     )
-    return (report,)
 
 
-@dataclass
-class _MeasuredFiles:
-    """Where a trace and the slots' times go, if anywhere, and the replay that is timed for them."""
+def _prove_with_workers(
+    plan: Plan, workers: int, steps: int, progress: Progress
+) -> tuple["ProofReport", ...]:
+    progress("starting the workers", 0, 1)
+    from runtime.proof.workers import prove_with_workers
 
-    trace: Path | None
-    slots: Path | None
-    _traced: list["Replay"] = field(default_factory=list)
-
-    @property
-    def asked_for(self) -> bool:
-        return self.trace is not None or self.slots is not None
-
-    def check(self, workers: int | None) -> None:
-        """Fails now, not after the training, if something cannot be written.
-
-        Raises:
-            FileError: A path cannot be written.
-            QuantityError: There are several workers, each in a process of its own.
-        """
-        if self.asked_for and workers is not None:
-            raise QuantityError(
-                f"--workers {workers} does not go with --trace or --slots, which time this "
-                "process. Trace a worker from Python with LoadedPlan.attach_traced."
-            )
-        for path in (self.trace, self.slots):
-            if path is not None:
-                check_writable(path)
-
-    def attach(self, plan: Plan, workload: "Workload") -> "Replay":
-        """Attaches a plan to a workload, to be timed from within."""
-        from runtime.replay.load import LoadedPlan
-
-        replay = LoadedPlan(plan).attach_traced(workload.model, workload.optimizer)
-        self._traced.append(replay)
-        return replay
-
-    def write(self, plan: Plan, timed_steps: int) -> None:
-        """Writes the files asked for. The last steps count; the ones before were watched."""
-        measured = self._traced[0].timelines()[-timed_steps:] if self._traced else ()
-        if not measured:
-            if self.asked_for:
-                print("plan: no step was replayed to its end: none to write", file=sys.stderr)
-            return
-        if self.trace is not None:
-            from planner.report.perfetto import write_trace
-            from runtime.proof.measured_steps import typical
-
-            write_trace(plan, self.trace, typical(measured))
-            wrote(self.trace)
-        if self.slots is not None:
-            from planner.report.tables import slot_times_table
-
-            table = slot_times_table(plan, measured)
-            write_atomically(table.to_csv(float_format="%.3f").encode(), self.slots)
-            wrote(self.slots)
+    return prove_with_workers(
+        plan, count=workers, steps=steps, timed_steps=steps // 2, progress=progress
+    )
