@@ -46,7 +46,7 @@ def step_figure(
     """Draws memory against the budget, and below it what the lanes do at that time.
 
     Args:
-        memory: From `planner.report.tables.planned_memory_table`.
+        memory: From `analysis.plan_tables.planned_memory_table`.
         lanes: From `analysis.lanes.lanes_table`.
         title: Above the picture.
         budget_bytes: Drawn as a line.

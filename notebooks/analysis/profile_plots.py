@@ -15,15 +15,29 @@ from analysis.modules import Phase
 from planner.report.plots import (
     BLACK,
     BLUE,
+    GREEN,
     GREY,
-    KINDS,
     ORANGE,
+    PURPLE,
     SKY,
     TIME_UNITS,
+    VERMILION,
+    YELLOW,
     size_unit,
     time_unit,
 )
-from profiles.schema.profile import Link, Provenance
+from profiles.schema.profile import Link, Provenance, StorageKind
+
+KINDS = {
+    StorageKind.PARAMETER.value: BLUE,
+    StorageKind.BUFFER.value: PURPLE,
+    StorageKind.OPTIMIZER_STATE.value: GREEN,
+    StorageKind.GRADIENT.value: VERMILION,
+    StorageKind.ACTIVATION.value: SKY,
+    StorageKind.INPUT.value: YELLOW,
+    StorageKind.TEMPORARY.value: ORANGE,
+}
+"""By the word for a kind of storage."""
 
 WIDTH_IN = 9.0
 ROW_IN = 0.27

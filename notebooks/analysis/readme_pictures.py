@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from analysis.lanes import lanes_table
 from analysis.lifetimes import idle_gaps_table, kind_memory_table
 from analysis.plan_plots import step_figure
+from analysis.plan_tables import planned_memory_table
 from analysis.profile_plots import idle_gaps_figure, kind_memory_figure
 from planner.report.plots import png_bytes
-from planner.report.tables import planned_memory_table
 from planner.solving import solve
 from profiles.hardware.links import link_named
 from profiles.schema.files import write_atomically

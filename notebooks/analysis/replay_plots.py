@@ -74,7 +74,7 @@ def agreement_figure(durations: pd.DataFrame, copy_times: pd.DataFrame, *, title
     """Draws each slot and each copy by its simulated and its measured time.
 
     Args:
-        durations: From `analysis.step_parts.slot_durations_table`; what took no time is
+        durations: From `analysis.plan_tables.slot_durations_table`; what took no time is
         left out. copy_times: From `analysis.lanes.copy_times_table`. title: Above the picture.
     """
     figure = Figure(figsize=(WIDTH_IN, 4.8), layout="constrained")

@@ -1,14 +1,12 @@
 """Pictures: the style that all of them share, and memory over one step."""
 
 import io
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from profiles.schema.profile import Provenance, StorageKind
+from profiles.schema.profile import Provenance
 
 # Okabe and Ito, Color Universal Design: readers with any kind of colour vision tell them apart.
 # Where two of them stand for two things, something else differs too (dashes, markers, place), for
@@ -30,19 +28,6 @@ COMPUTE = GREY
 STALL = VERMILION
 D2H = BLUE
 H2D = GREEN
-
-KINDS: Mapping[str, str] = MappingProxyType(
-    {
-        StorageKind.PARAMETER.value: BLUE,
-        StorageKind.BUFFER.value: PURPLE,
-        StorageKind.OPTIMIZER_STATE.value: GREEN,
-        StorageKind.GRADIENT.value: VERMILION,
-        StorageKind.ACTIVATION.value: SKY,
-        StorageKind.INPUT.value: YELLOW,
-        StorageKind.TEMPORARY.value: ORANGE,
-    }
-)
-"""By the word for a kind of storage."""
 
 MANY = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)
 """For lines that have no colour of their own, in this order."""

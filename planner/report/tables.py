@@ -96,26 +96,6 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
     return table
 
 
-def planned_memory_table(plan: Plan) -> pd.DataFrame:
-    """Returns the memory of one step under a plan, one row per slot, in simulated time.
-
-    Columns: `slot` (index), `anchor`, `start_us` (simulated, stalls included), `without_bytes`
-    (resident with nothing swapped), `with_bytes` (under the plan), `host_bytes` (waiting in the
-    host pool).
-    """
-    step = simulated_step(plan)
-    table = pd.DataFrame(
-        {
-            "anchor": [slot.anchor for slot in plan.slots],
-            "start_us": step.timeline.start_us,
-            "without_bytes": step.without_bytes,
-            "with_bytes": step.with_bytes,
-            "host_bytes": step.host_bytes,
-        }
-    )
-    return table.rename_axis("slot")
-
-
 def swaps_table(plan: Plan) -> pd.DataFrame:
     """Returns one row per swap, in order of swap-out.
 

@@ -1,7 +1,6 @@
 """Plans and profiles in words, for people: on the terminal and on a page."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from planner.plan.plan import BoundSource, Plan, Proof
 from profiles.schema.link import NOTHING_SHARED, CopyMethod, Figure, Sharing
@@ -12,9 +11,6 @@ SECOND_HAND = "*"
 """Marks a figure that its source repeats from somebody else."""
 UNKNOWN = "?"
 LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def workload_text(source: Profile | Plan) -> str:
@@ -101,14 +97,3 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("solver's proof for its model", about.proof.value, ""),
         ("planning took", f"{about.solve_seconds:.1f} s", "measured"),
     ]
-
-
-def certificate_table(plan: Plan) -> "pd.DataFrame":
-    """Returns `certificate_rows` as a table.
-
-    Columns: `figure` (index), `value` (as people read it), `comes_from`.
-    """
-    import pandas as pd
-
-    rows = certificate_rows(plan)
-    return pd.DataFrame(rows, columns=["figure", "value", "comes_from"]).set_index("figure")

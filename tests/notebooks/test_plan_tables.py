@@ -13,13 +13,14 @@ from analysis.lanes import (
     swap_times_table,
 )
 from analysis.plan_plots import link_use_figure, slack_figure, step_figure, swaps_figure
+from analysis.plan_tables import certificate_table, planned_memory_table
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline, simulate_plan
 from planner.report.plots import png_bytes
-from planner.report.tables import planned_memory_table, swaps_table
-from planner.report.text import certificate_rows, certificate_table
+from planner.report.tables import swaps_table
+from planner.report.text import certificate_rows
 from planner.solving import solve
 from tests.support.planning.figures import words_of
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from analysis.lanes import copy_times_table, lanes_table
+from analysis.plan_tables import slot_durations_table, step_parts_table
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
-from analysis.step_parts import slot_durations_table, step_parts_table
 from planner.plan.plan import Plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.plots import png_bytes

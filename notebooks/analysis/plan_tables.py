@@ -1,9 +1,40 @@
-"""What a step consists of, simulated and measured: its slots, its stalls, its copies."""
+"""Plans as tables that only notebooks show: the certificate, memory, and the parts of a step."""
 
 import pandas as pd
 
 from planner.plan.plan import Plan
 from planner.plan.schedule import lower, may_wait
+from planner.report.simulated_step import simulated_step
+from planner.report.text import certificate_rows
+
+
+def certificate_table(plan: Plan) -> pd.DataFrame:
+    """Returns `planner.report.text.certificate_rows` as a table.
+
+    Columns: `figure` (index), `value` (as people read it), `comes_from`.
+    """
+    rows = certificate_rows(plan)
+    return pd.DataFrame(rows, columns=["figure", "value", "comes_from"]).set_index("figure")
+
+
+def planned_memory_table(plan: Plan) -> pd.DataFrame:
+    """Returns the memory of one step under a plan, one row per slot, in simulated time.
+
+    Columns: `slot` (index), `anchor`, `start_us` (simulated, stalls included), `without_bytes`
+    (resident with nothing swapped), `with_bytes` (under the plan), `host_bytes` (waiting in the
+    host pool).
+    """
+    step = simulated_step(plan)
+    table = pd.DataFrame(
+        {
+            "anchor": [slot.anchor for slot in plan.slots],
+            "start_us": step.timeline.start_us,
+            "without_bytes": step.without_bytes,
+            "with_bytes": step.with_bytes,
+            "host_bytes": step.host_bytes,
+        }
+    )
+    return table.rename_axis("slot")
 
 
 def slot_durations_table(slot_times: pd.DataFrame) -> pd.DataFrame:
