@@ -92,6 +92,7 @@ class BoundaryGuard:
         self._restore = restore
         self._guarded: frozenset[int] = frozenset()
         self._lock = threading.RLock()
+        self._calls, self._ops = _CallGuard(self), _OpGuard(self)
         _guards.add(self)
 
     def enter(self, guarded: frozenset[int]) -> None:
@@ -108,7 +109,7 @@ class BoundaryGuard:
         """Ends the stretch: nothing is guarded."""
         with self._lock:
             self._guarded = frozenset()
-            self._leave_modes()
+            self.leave_modes()
 
     def end(self, restore: Callable[[], None]) -> None:
         """Ends the stretch for good: as long as not everything is back, it goes on."""
@@ -146,34 +147,27 @@ class BoundaryGuard:
     def suspended(self) -> Iterator[None]:
         """Sees nothing of what this thread does inside, which costs it nothing either."""
         try:
-            self._leave_modes()
+            self.leave_modes()
             yield
         finally:
-            if self._guarded:
-                self._guard_again()
-
-    def _guard_again(self) -> None:
-        try:
-            self._enter_modes()
-        except BaseException:
-            # What is touched unseen must not be away.
-            self.touch("an interrupt")
-            raise
+            try:
+                if self._guarded:
+                    self._enter_modes()
+            except BaseException:
+                # What is touched unseen must not be away.
+                self.touch("an interrupt")
+                raise
 
     def _enter_modes(self) -> None:
-        if not self._has_entered(op_modes()):
-            enter_ops_below(_OpGuard(self))
-        if not self._has_entered(call_modes()):
-            enter_calls_below(_CallGuard(self))
+        if self._ops not in op_modes():
+            enter_ops_below(self._ops)
+        if self._calls not in call_modes():
+            enter_calls_below(self._calls)
 
-    def _leave_modes(self) -> None:
-        for call_mode in [m for m in call_modes() if _guard_of(m) is self]:
-            leave_calls(call_mode)
-        for op_mode in [m for m in op_modes() if _guard_of(m) is self]:
-            leave_ops(op_mode)
-
-    def _has_entered(self, modes: Any) -> bool:
-        return any(_guard_of(mode) is self for mode in modes)
+    def leave_modes(self) -> None:
+        """Takes the guard's modes off this thread's stacks, if they are there."""
+        leave_calls(self._calls)
+        leave_ops(self._ops)
 
 
 SETS_GRADIENTS = torch._C._set_grad_enabled
@@ -184,7 +178,7 @@ class _CallGuard(TorchFunctionMode):
 
     def __init__(self, guard: BoundaryGuard) -> None:
         super().__init__()
-        self.guard = guard
+        self._guard = guard
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
@@ -197,7 +191,7 @@ class _CallGuard(TorchFunctionMode):
             raise
         kwargs = kwargs or {}
         if func not in DESCRIBING:
-            self.guard.look(func, (args, kwargs))
+            self._guard.look(func, (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -206,23 +200,19 @@ class _OpGuard(TorchDispatchMode):
 
     def __init__(self, guard: BoundaryGuard) -> None:
         super().__init__()
-        self.guard = guard
+        self._guard = guard
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if not is_bookkeeping(func):
-            self.guard.look(func, (args, kwargs))
+            self._guard.look(func, (args, kwargs))
         return func(*args, **kwargs)
 
 
 _guards: "weakref.WeakSet[BoundaryGuard]" = weakref.WeakSet()
 """All there are: a fork copies the memory of all of them."""
-
-
-def _guard_of(mode: object) -> BoundaryGuard | None:
-    return mode.guard if isinstance(mode, (_CallGuard, _OpGuard)) else None
 
 
 def _touch_all() -> None:
@@ -234,7 +224,7 @@ def _touch_all() -> None:
 def _leave_all() -> None:
     """A forked process makes no steps, which would take the modes from its stacks."""
     for guard in tuple(_guards):
-        guard._leave_modes()
+        guard.leave_modes()
 
 
 os.register_at_fork(before=_touch_all, after_in_child=_leave_all)

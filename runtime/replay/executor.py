@@ -11,9 +11,9 @@ import torch
 
 from planner.plan.plan import Swap
 from planner.plan.schedule import Action, ActionKind
+from runtime.beyond_capacity.online_swap import OnlineSwap
 from runtime.host.host_pool import HostPool, HostStretch
 from runtime.replay.backend import Backend
-from runtime.replay.first_step import FirstStep
 from runtime.replay.lent_memory import LentMemory
 from runtime.replay.lookup import storage_of
 from runtime.replay.statistics import StepStatistics
@@ -30,6 +30,7 @@ class SwapExecutor:
     """The storages that a plan moves, and where they are.
 
     Attributes:
+        index: What the plan wants of each storage.
         backend: The device's lanes and host pool, and what else it brings along.
         tracked: Records of those that the plan has moved, by id. Between steps: of those that are
             not resident, or have a host copy that a later swap relies on.
@@ -43,7 +44,7 @@ class SwapExecutor:
         self.backend = backend
         self.tracked: dict[int, TrackedStorage] = {}
         self.left_out = False
-        self._index = index
+        self.index = index
         self._accountant = accountant
         self._marks = marks
         self._lent = LentMemory(index)
@@ -53,16 +54,19 @@ class SwapExecutor:
         self._ids: dict[int, int] = {}
         self._now = StepStatistics(step=0)
 
-    def begin(self, now: StepStatistics) -> None:
+    def begin(self, now: StepStatistics, *, watched: bool) -> None:
         """Begins a step.
 
         Args:
             now: Where its figures go.
+            watched: Whether its memory is counted.
         """
         self._now = now
         self._skipped.clear()
         self.left_out = False
         self._lent.take_back()
+        if watched:
+            self._accountant.memory.count_owned(self.index.owned())
 
     @property
     def why_no_room(self) -> str | None:
@@ -79,7 +83,7 @@ class SwapExecutor:
 
     def are_held(self) -> bool:
         """Whether the model and optimizer still hold what they held when the last step ended."""
-        lookups = self._index.lookups
+        lookups = self.index.lookups
         replaced = [
             storage_id
             for storage_id, tracked in self.tracked.items()
@@ -95,31 +99,31 @@ class SwapExecutor:
         Raises:
             UnmovableError: One is not as the plan expects.
         """
-        self._index.check_parameters()
-        for swap in self._index.wrapping:
+        self.index.check_parameters()
+        for swap in self.index.wrapping:
             self._enter(swap)
         self.flush()
 
-    def take_over(self, first: FirstStep) -> None:
+    def take_over(self, from_swap: OnlineSwap) -> None:
         """Brings every storage where the plan has it when a step begins, one after the other.
 
         See [Note: the step that makes the states] in `runtime.replay.first_step`.
 
         Args:
-            first: The step that has just ended.
+            from_swap: What has them; they are moved out first, so that there is room for each.
 
         Raises:
             UnmovableError: A storage is not as the plan expects.
         """
-        first.make_room()
-        for swap in self._index.wrapping:
-            storage = storage_of(self._index.lookups[swap.storage]())
-            returns = self._index.storages[swap.storage].at_boundary is Residency.RETURNING
+        from_swap.evict_all_but(set())
+        for swap in self.index.wrapping:
+            storage = storage_of(self.index.lookups[swap.storage]())
+            returns = self.index.storages[swap.storage].at_boundary is Residency.RETURNING
             if storage is not None and not returns:
-                first.hand_over(storage)
+                from_swap.hand_over(storage)
                 self._enter(swap)
         self.flush()
-        first.close()
+        from_swap.close()
 
     def flush(self) -> None:
         """Sends off pending batches; see [Note: pending batch] in `runtime.lanes.lane`."""
@@ -129,7 +133,7 @@ class SwapExecutor:
     def settle(self) -> None:
         """Leaves every storage where the plan has it when a step ends."""
         for storage_id, tracked in tuple(self.tracked.items()):
-            storage = self._index.storages[storage_id]
+            storage = self.index.storages[storage_id]
             if storage.lookup is None or tracked.residency is not storage.at_boundary:
                 tracked.restore(self.backend.h2d)
             if tracked.residency is Residency.RESIDENT and not tracked.has_copy:
@@ -176,7 +180,7 @@ class SwapExecutor:
         Raises:
             UnmovableError: It is not the planned one.
         """
-        planned = self._index.storages[storage_id]
+        planned = self.index.storages[storage_id]
         if storage is None:
             raise UnmovableError(f"{key} shows nothing, planned {planned.name!r}")
         tracked = self.tracked.get(storage_id)
@@ -188,7 +192,7 @@ class SwapExecutor:
             raise UnmovableError(
                 f"{key} shows {storage.nbytes()} bytes, planned {planned.size_bytes}"
             )
-        if storage_id in self._index.moved:
+        if storage_id in self.index.moved:
             self._track(storage_id, storage)
 
     def act(self, action: Action, slot: int) -> None:
@@ -198,7 +202,7 @@ class SwapExecutor:
             UnmovableError: The storage is not as the plan expects.
         """
         storage_id = action.storage
-        swap = self._index.swap_from(action, slot)
+        swap = self.index.swap_from(action, slot)
         if swap is not None:
             self._begin_swap(swap)
         elif storage_id not in self._skipped:
@@ -225,7 +229,7 @@ class SwapExecutor:
 
     def _enter(self, swap: Swap) -> None:
         tracked = self._known(swap.storage)
-        at_boundary = self._index.storages[swap.storage].at_boundary
+        at_boundary = self.index.storages[swap.storage].at_boundary
         if tracked is None or tracked.residency is at_boundary:
             return
         if at_boundary is Residency.RETURNING:
@@ -254,26 +258,26 @@ class SwapExecutor:
     def _swap_in(self, storage_id: int, tracked: TrackedStorage) -> None:
         tracked.swap_in(self.backend.h2d)
         self._marks.put_on(storage_id, tracked.storage)
-        self._now.h2d_bytes += self._index.storages[storage_id].host_bytes
+        self._now.h2d_bytes += self.index.storages[storage_id].host_bytes
         self._note_host(tracked)
 
     def _arrive(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         written = self._marks.shows_write(storage_id, tracked.storage)
         self._now.stall_us += tracked.arrive()
         if written:
-            raise LostWriteError(self._index.storages[storage_id].name)
-        if self._index.needs_copy_after(storage_id, slot):
+            raise LostWriteError(self.index.storages[storage_id].name)
+        if self.index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()
             self._versions[storage_id] = self._version(storage_id)
         else:
             tracked.forget_copy()
 
     def _host_of(self, swap: Swap) -> HostStretch:
-        size_bytes = self._index.storages[swap.storage].host_bytes
+        size_bytes = self.index.storages[swap.storage].host_bytes
         return self.backend.pool.stretch(swap.host_offset_bytes, size_bytes)
 
     def _send(self, storage_id: int, tracked: TrackedStorage, host: HostStretch) -> None:
-        tracked.swap_out(self.backend.d2h, host, self._index.storages[storage_id].method)
+        tracked.swap_out(self.backend.d2h, host, self.index.storages[storage_id].method)
         self._marks.put_on(storage_id, tracked.storage)
         self._now.d2h_bytes += host.size_bytes
         self._note_host(tracked)
@@ -289,7 +293,7 @@ class SwapExecutor:
 
         Those of an activation are autograd's own business: writing a saved tensor is an error.
         """
-        storage = self._index.storages[storage_id]
+        storage = self.index.storages[storage_id]
         if storage.lookup is None or storage.count_writes is None:
             return 0
         tensor = storage.lookup()
@@ -312,7 +316,7 @@ class SwapExecutor:
 
     def _find(self, storage_id: int) -> TrackedStorage | None:
         """Looks up an owned storage. One that does not exist yet is not swapped: it need not be."""
-        planned = self._index.storages[storage_id]
+        planned = self.index.storages[storage_id]
         storage = None if planned.lookup is None else storage_of(planned.lookup())
         if storage is None:
             return None
@@ -331,7 +335,7 @@ class SwapExecutor:
         other_id = self._ids.get(storage._cdata)
         other = None if other_id is None else self.tracked.get(other_id)
         if other_id is not None and other is not None and other.is_held_as(storage):
-            one, two = self._index.storages[storage_id].name, self._index.storages[other_id].name
+            one, two = self.index.storages[storage_id].name, self.index.storages[other_id].name
             raise UnmovableError(f"{one} and {two} are one storage here, planned two")
         self._ids[storage._cdata] = storage_id
         tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant)

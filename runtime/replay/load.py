@@ -25,11 +25,7 @@ COMPILED = "_orig_mod."
 
 @dataclass(frozen=True)
 class LoadedPlan:
-    """A plan that has been read and verified, ready to be attached to a model.
-
-    Attributes:
-        plan: The plan.
-    """
+    """A plan that has been read and verified, ready to be attached to a model."""
 
     plan: Plan
 
@@ -39,6 +35,7 @@ class LoadedPlan:
         optimizer: torch.optim.Optimizer,
         *,
         ranges: Ranges = Ranges.TORCH_PROFILER,
+        traced: bool = False,
     ) -> Replay:
         """Prepares lanes, host pool and hooks for a model.
 
@@ -49,6 +46,7 @@ class LoadedPlan:
             model: The model the plan was made for, on the plan's device.
             optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
             ranges: Whose timeline shows what is done at each anchor, named by storage.
+            traced: Whether the replay times its own steps; see `Replay.timelines`.
 
         Returns:
             The replay; close it, or use it as a context manager.
@@ -57,30 +55,6 @@ class LoadedPlan:
             PlanMismatchError: The plan was made for another model, optimizer or device.
             WorkloadError: What is given is no model or no optimizer.
         """
-        return self._attach(model, optimizer, ranges, traced=False)
-
-    def attach_traced(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        ranges: Ranges = Ranges.TORCH_PROFILER,
-    ) -> Replay:
-        """Does what `attach` does, for a replay that times its own steps; see `Replay.timelines`.
-
-        Raises:
-            PlanMismatchError, WorkloadError: As `attach`.
-        """
-        return self._attach(model, optimizer, ranges, traced=True)
-
-    def _attach(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        ranges: Ranges,
-        *,
-        traced: bool,
-    ) -> Replay:
         bare_module(model)
         optimizer = bare_optimizer(optimizer)
         workers = workers_of(model)
@@ -89,6 +63,10 @@ class LoadedPlan:
             raise PlanMismatchError(fault)
         plan = self.plan if workers is None else workers.agree(self.plan, fault)
         return Replay(plan, model, optimizer, workers, ranges, traced=traced)
+
+    def attach_traced(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Replay:
+        """Does what `attach` does, for a replay that times its own steps."""
+        return self.attach(model, optimizer, traced=True)
 
 
 def load(path: Path | str) -> LoadedPlan:
@@ -137,7 +115,7 @@ def device_fault(plan: Plan) -> str | None:
 
 def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
     """Says why a plan is not for a model, as one sentence with what to do next; None if it is."""
-    fault = device_fault(plan) or _type_fault(model, optimizer)
+    fault = device_fault(plan)
     if fault is not None:
         return fault
     found = {parameter.device.type for parameter in model.parameters()}
@@ -158,19 +136,6 @@ def first_fault(plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optim
             "'plan profile --data-parallel' and solve again."
         )
     return f"The plan is for another model: {_difference(plan, found_model)}"
-
-
-def _type_fault(model: object, optimizer: object) -> str | None:
-    for word, found, kind in (
-        ("model", model, torch.nn.Module),
-        ("optimizer", optimizer, torch.optim.Optimizer),
-    ):
-        if not isinstance(found, kind):
-            return (
-                f"The {word} is a {type(found).__name__}, expected a {kind.__module__}."
-                f"{kind.__name__}. Give attach() the one that the step was recorded with."
-            )
-    return None
 
 
 def _difference(plan: Plan, found: ModelDescription) -> str:

@@ -7,7 +7,7 @@ runs, in every step:
 - One that is handed a storage which is away or moving makes the step fall back first, as in a
   watched step. So nothing reads an emptied storage or one whose bytes are under way, and nothing
   writes what a copy is reading.
-- One that writes a storage with a host copy makes the next clean trip copy.
+- One that writes a storage with a host copy makes the next clean swap copy.
 
 Seen is every op that torch dispatches in the thread that trains and in the threads that its
 backward runs in (torch hands the modes on): in place, through `.data`, through views, `out=`,
@@ -18,7 +18,7 @@ updates looks in this one's place (`profiles.hooks.optimizer_updates.Relieved`).
 
 Not seen are other threads, kernels that are given an address, and memory that NumPy shares. Of
 these, on the emulated device, writes of a storage that is leaving, returning or relied on as copied
-are found later (`runtime.storage.write_marks`); on every device a clean trip looks at the tensor's
+are found later (`runtime.storage.write_marks`); on every device a clean swap looks at the tensor's
 version, which counts all writes that autograd counts. Any access to a storage that is away is an
 error where torch has been built for CUDA (`runtime.storage.residency`), and ends the process
 elsewhere.
@@ -30,8 +30,7 @@ whose tensors push all else out of the caches, both take several times as long
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -56,25 +55,10 @@ def _runs_its_own_ops(kind: type[Tensor]) -> bool:
     return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
-def _address_of(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-# The same in one call, which makes no Python object of the storage.
-address_of: Callable[[torch.Tensor], int] = getattr(torch._C, "_storage_address", _address_of)
-
-
-class GuardedOps(AbstractContextManager[None]):
-    """The stretch in which a guard looks; left whole whatever interrupts it."""
-
-    def __init__(self, guard: "OpGuard") -> None:
-        self._guard = guard
-
-    def __enter__(self) -> None:
-        self._guard.begin()
-
-    def __exit__(self, *_: object) -> None:
-        self._guard.end()
+# In one call where torch has it, which makes no Python object of the storage.
+address_of: Callable[[torch.Tensor], int] = getattr(
+    torch._C, "_storage_address", lambda tensor: tensor.untyped_storage()._cdata
+)
 
 
 class OpGuard(TorchDispatchMode):
@@ -83,11 +67,7 @@ class OpGuard(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __init__(self, guarded: GuardedStorages) -> None:
-        """Makes a guard that is not active.
-
-        Args:
-            guarded: What it guards.
-        """
+        """Makes a guard that is not active."""
         super().__init__()
         self._guarded = guarded
         self._addresses = guarded.addresses
@@ -116,12 +96,12 @@ class OpGuard(TorchDispatchMode):
             self._look(func, args, kwargs)
         return False
 
-    def begin(self) -> None:
-        """Begins to look."""
+    def __enter__(self) -> Self:
         self._depth_aside = None
         enter_ops(self)
+        return self
 
-    def end(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Looks no more, wherever in the stack it is; may be repeated."""
         leave_ops(self)
         self._depth_aside = None
@@ -135,7 +115,7 @@ class OpGuard(TorchDispatchMode):
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         if types and any(map(_runs_its_own_ops, types)):
-            # What the subclass runs for this op comes past here.
+            # What the subclass runs for this op passes here.
             return NotImplemented
         if self._addresses and self._hits(args, kwargs):
             self._look(func, args, kwargs)

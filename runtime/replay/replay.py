@@ -10,16 +10,14 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, Self
 
 import torch
 
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline
-from profiles.hooks.anchors import AnchorHooks, OwnHook, Reported
+from profiles.hooks.anchors import AnchorHooks, OwnHook
 from profiles.hooks.mode_stack import insist, keep_in_view
-from profiles.hooks.named_storages import owned_storages
 from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
 from profiles.schema.units import NS_PER_US
@@ -27,9 +25,9 @@ from runtime.lanes.timed import EventClock, HostClock, MarkClock
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
 from runtime.replay.executor import SwapExecutor
-from runtime.replay.first_step import FirstStep, FirstSteps
+from runtime.replay.first_step import FirstSteps
 from runtime.replay.lookup import storage_of
-from runtime.replay.op_guard import GuardedOps, OpGuard
+from runtime.replay.op_guard import OpGuard
 from runtime.replay.running_step import Course, RunningStep, let_go_of_failed_backward
 from runtime.replay.statistics import History, OnStep, StepStatistics
 from runtime.replay.swap_index import SwapIndex
@@ -64,25 +62,26 @@ class Replay:
         traced: bool = False,
     ) -> None:
         device = device_of(model)
-        self._plan = plan
         self._history = History(plan)
         self._workers = workers
         clock: MarkClock = EventClock() if device.type == CUDA else HostClock()
         self._tracing = Tracing(plan, ranges, StepTimes(clock) if traced else None)
         backend = backend_for(plan, device, self._tracing.times)
         index = SwapIndex(plan, model, optimizer)
-        self._owned = partial(owned_storages, model, optimizer)
         self._accountant = Accountant(device, backend.budget_bytes)
         self._accountant.guarded.when_forbidden_use(self._on_miss)
         self._accountant.when_no_room(self._on_no_room)
         self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device))
         self._course = Course(plan)
-        self._first_steps = FirstSteps(index, partial(self._make_first_step, device))
+        self._first_steps = FirstSteps(index, backend, self._accountant, plan.budget_bytes)
         self._guard = BoundaryGuard(self._restore_between_steps)
         self._step: RunningStep | None = None
-        self._attached = AttachedHooks(self, self._guard, OpGuard(self._accountant.guarded))
+        self._op_guard = OpGuard(self._accountant.guarded)
+        self._attached = AttachedHooks(self, self._guard)
         try:
-            self._attached.attach(model, optimizer, self._course.reported)
+            self._attached.attach(model, optimizer)
+            self._anchors = AnchorHooks(model, optimizer, self._attached, self._course.reported)
+            self._anchors.relieve(self._op_guard)
         except BaseException:
             self._attached.close()
             raise
@@ -131,7 +130,7 @@ class Replay:
         `runtime.replay.op_guard` for what is seen.
         """
         if self._history.vouches:
-            return self._statement(GuardedOps(self._attached.op_guard))
+            return self._statement(self._op_guard)
         return self._watched_step()
 
     def unguarded_step(self) -> AbstractContextManager[StepStatistics]:
@@ -183,7 +182,7 @@ class Replay:
         Blocks until their copies have ended.
         """
         times = self._tracing.times
-        return () if times is None else times.timelines(len(self._plan.slots))
+        return () if times is None else times.timelines(len(self._course.schedule))
 
     def close(self) -> None:
         """Brings everything back, removes all hooks, ends the lanes and frees the host pool.
@@ -198,6 +197,7 @@ class Replay:
             now = self._step.statistics
             now.fallback = now.fallback or "the replay was closed inside the step"
         self._recover()
+        self._anchors.close()
         self._attached.close()
         self._executor.close()
         if self._workers is not None:
@@ -258,15 +258,12 @@ class Replay:
         if streams is not None:
             # A watched step goes first, and the others take the same course.
             streams.see_stream()
-        first = self._first_steps.current
-        if first is not None:
-            first.on_anchor(key)
-            return True
-        return self._course.is_extra(key)
+        self._first_steps.on_anchor(key)
+        return self._first_steps.swap is not None or self._course.is_extra(key)
 
     def _compare_memory(self, step: RunningStep) -> None:
         """Compares the slots that have just ended with the plan; see `memory_curve`."""
-        follows_plan = step.statistics.fallback is None and self._first_steps.current is None
+        follows_plan = step.statistics.fallback is None and self._first_steps.swap is None
         # What a real device needs beyond storages is planned for and not counted.
         counts_as_planned = self._executor.backend.budget_bytes is not None
         if self._accountant.watching and follows_plan and counts_as_planned:
@@ -284,21 +281,20 @@ class Replay:
     def _enter_step(self, step: RunningStep) -> StepStatistics:
         self._check_may_begin()
         if self._workers is not None:
-            self._history.count_fallback_on(self._workers.hear())
+            self._history.count_fallback_on(self._workers.wait())
         now = step.statistics = StepStatistics(step=self._history.step_count)
         try:
             self._step = step
             step.start_ns = time.perf_counter_ns()
             self._guard.leave()
-            first = self._first_steps.begin()
-            if first is not None:
-                step.watch, step.watched = first, True
+            if self._first_steps.begin():
+                step.watch, step.watched = self._first_steps, True
             self._begin_step(step)
             self._attached.addresses.begin_step()
             step.watch.__enter__()
             if now.fallback is not None:
                 self._accountant.lift()
-            self._attached.begin()
+            self._anchors.begin()
         except BaseException as error:
             step.is_left = True
             self._leave_step(step, error)
@@ -321,10 +317,8 @@ class Replay:
         self._course.begin(self._history.step_count)
         self._history.step_count += 1
         step.act = self._tracing.begin(self._executor.act)
-        self._executor.begin(now)
-        if step.watched:
-            self._accountant.memory.count_owned(self._owned())
-        if self._first_steps.current is None:
+        self._executor.begin(now, watched=step.watched)
+        if self._first_steps.swap is None:
             self._run_prologue(now)
         self._history.end_prologue(now)
 
@@ -346,7 +340,7 @@ class Replay:
             return
         try:
             if error is None:
-                self._attached.finish()
+                self._anchors.finish()
             if error is None or isinstance(error, torch.OutOfMemoryError):
                 self._compare_memory(step)
         except BaseException as raised:
@@ -358,7 +352,7 @@ class Replay:
         try:
             self._stand_down(step)
             if self._workers is not None:
-                self._workers.tell(fell_back=step.statistics.fallback is not None)
+                self._workers.report(fell_back=step.statistics.fallback is not None)
             self._end_step(step)
         except BaseException as raised:
             self._recover_from(raised)
@@ -380,7 +374,8 @@ class Replay:
 
     def _stand_down(self, step: RunningStep) -> None:
         """Hears and sees no more of a step."""
-        self._attached.leave()
+        self._anchors.leave()
+        self._attached.addresses.end_step()
         step.watch.__exit__(None, None, None)
 
     def _end_step(self, step: RunningStep) -> None:
@@ -404,31 +399,22 @@ class Replay:
 
     def _settle(self, now: StepStatistics) -> None:
         """Leaves every storage where the plan has it when a step ends."""
-        first = self._first_steps.current
-        if first is None:
+        swap = self._first_steps.swap
+        if swap is None:
             if self._tracing.times is not None:
                 self._tracing.times.keep()
             self._executor.settle()
             return
         now.on_line = True
-        now.skipped_swaps = len(self._plan.swaps)
+        now.skipped_swaps = self._executor.index.swap_count
         try:
-            self._executor.take_over(first)
+            self._executor.take_over(swap)
         except UnmovableError as error:
             self._fall_back(str(error))
             return
         shortage = self._first_steps.end()
         if shortage is not None:
             self._history.warn_once(f"step {now.step} took more than the budget: {shortage}")
-
-    def _make_first_step(self, device: torch.device) -> FirstStep:
-        return FirstStep(
-            device,
-            self._executor.backend,
-            self._accountant,
-            budget_bytes=self._plan.budget_bytes,
-            owned=self._owned,
-        )
 
     def _recover_from(self, raised: BaseException) -> None:
         if self._step is None:
@@ -441,11 +427,8 @@ class Replay:
     def _recover(self) -> None:
         """Ends what an interrupt may have left unfinished: all is back, and no mode stays."""
         self._history.vouches = False
-        self._attached.leave()
-        self._accountant.end_watch()
-        self._attached.op_guard.end()
-        if self._first_steps.current is not None:
-            self._first_steps.current.__exit__()
+        if self._step is not None:
+            self._stand_down(self._step)
         try:
             self._guard.end(self._restore_for_good)
         except BaseException:
@@ -461,8 +444,7 @@ class Replay:
 
     def _on_miss(self, reason: str, cdata: int) -> None:
         assert self._step is not None
-        first = self._first_steps.current
-        if first is not None and first.hold(cdata):
+        if self._first_steps.hold(cdata):
             return
         self._step.statistics.misses += 1
         self._fall_back(reason)
@@ -477,9 +459,7 @@ class Replay:
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Has a storage there before code that is no op of the step gets at its memory."""
-        first = self._first_steps.current
-        if first is not None:
-            first.hold(storage._cdata)
+        self._first_steps.hold(storage._cdata)
         self._accountant.guarded.look("code that is no op", storage, writes=access is Access.WRITE)
 
     def on_state_dict(self) -> None:
@@ -513,7 +493,7 @@ class Replay:
     def _restore_for_good(self) -> None:
         """Brings every storage back; the next step looks all of them up anew."""
         self._bring_back()
-        self._first_steps.current = None
+        self._first_steps.swap = None
         self._executor.tracked.clear()
 
     def _bring_back(self) -> None:
@@ -524,27 +504,22 @@ class Replay:
 
 
 class AttachedHooks:
-    """All that reports to a replay what happens in its steps, and between them.
+    """What all hooks that a replay has on a model call, as long as it is attached.
 
     Whatever hook stays behind, because an interrupt came between its registration and the note of
     it, holds nothing but this object, which reports nothing once it is closed.
 
     Attributes:
         addresses: Reports addresses that are taken.
-        op_guard: Looks at the ops of steps whose memory is not counted.
     """
 
-    def __init__(self, replay: Replay, guard: BoundaryGuard, op_guard: OpGuard) -> None:
-        self.op_guard = op_guard
+    def __init__(self, replay: Replay, guard: BoundaryGuard) -> None:
         self._replay: Replay | None = replay
-        self._anchors: AnchorHooks | None = None
         self._handles: list[Any] = []
         self.addresses = AddressGuard(self._on_address, guard)
 
-    def attach(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, reported: Reported
-    ) -> None:
-        """Hears before a forward and a state_dict, in any thread, and of the anchors of steps."""
+    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Hears before a forward, in any thread, and before a state_dict is read or loaded."""
         at_forward, at_state_dict = OwnHook(self._on_forward), OwnHook(self._on_state_dict)
         keep = self._handles.append
         keep(optimizer.register_state_dict_pre_hook(at_state_dict))
@@ -553,29 +528,9 @@ class AttachedHooks:
             keep(module.register_state_dict_pre_hook(at_state_dict))
             keep(module.register_load_state_dict_pre_hook(at_state_dict))
             keep(module.register_forward_pre_hook(at_forward))
-        self._anchors = AnchorHooks(model, optimizer, self, reported)
-        self._anchors.relieve(self.op_guard)
-
-    def begin(self) -> None:
-        """Reports the anchors of a step; `leave` must follow, whatever happens."""
-        assert self._anchors is not None
-        self._anchors.begin()
-
-    def finish(self) -> None:
-        """Reports the end of a step that raised nothing."""
-        assert self._anchors is not None
-        self._anchors.finish()
-
-    def leave(self) -> None:
-        """Reports nothing of a step any more; may be repeated."""
-        if self._anchors is not None:
-            self._anchors.leave()
-        self.addresses.end_step()
 
     def close(self) -> None:
         """Removes the hooks; whatever is left of them does nothing. It may be called again."""
-        if self._anchors is not None:
-            self._anchors.close()
         self.addresses.remove()
         for handle in self._handles:
             handle.remove()

@@ -23,6 +23,8 @@ import torch
 
 from planner.plan.plan import Plan, PlannedStorage, Swap
 from planner.plan.schedule import Action, ActionKind
+from profiles.hooks.named_storages import Owned, owned_storages
+from profiles.recording.device import device_of
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import StorageKind
 from runtime.replay.lookup import Lookup, Lookups, storage_of
@@ -58,6 +60,8 @@ class SwapIndex:
     Attributes:
         storages: All that move or are shown, by id.
         moved: Ids of those that move.
+        swap_count: How many swaps there are.
+        device: Where the model is.
         lookups: How to find those that move and are owned, by id.
         wrapping: Swaps that are under way at the boundary, in order of swap-out.
     """
@@ -67,6 +71,8 @@ class SwapIndex:
     ) -> None:
         by_storage = _swaps_by_storage(plan)
         self.moved = frozenset(by_storage)
+        self.swap_count = len(plan.swaps)
+        self.device = device_of(model)
         self.wrapping = tuple(swap for swap in plan.swaps if swap.wraps)
         boundary = {swap.storage: _residency_at_boundary(swap) for swap in self.wrapping}
         sizes_bytes, methods = plan.host_sizes_bytes, plan.engines
@@ -96,7 +102,7 @@ class SwapIndex:
             for storage in plan.storages
             if storage.id in self.lookups and storage.kind in found_at_begin
         }
-        self._model = model
+        self._model, self._optimizer = model, optimizer
         self._parameters = dict(model.named_parameters())
         self._from = {(swap.storage, swap.swap_out_slot): swap for swap in plan.swaps}
         self._last_uses_of_copy = {
@@ -105,6 +111,10 @@ class SwapIndex:
             for swap, following in zip(swaps, [*swaps[1:], swaps[0]], strict=True)
             if not following.clean
         }
+
+    def owned(self) -> tuple[Owned, ...]:
+        """Returns what the model and the optimizer hold now."""
+        return owned_storages(self._model, self._optimizer)
 
     def missing(self) -> frozenset[int]:
         """Returns ids of storages that the plan finds when a step begins, and that are not made."""

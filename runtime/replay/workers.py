@@ -1,20 +1,20 @@
-"""Data-parallel workers: they agree on one plan, and tell each other when a step fell back.
+"""Data-parallel workers: they agree on one plan, and report to each other steps that fell back.
 
 [Note: falling back together] A worker whose step is not the planned one falls back at once and
-alone: bringing its own storages back runs no collective and skips none, so the others, who wait
-for its gradients and for nothing else, cannot tell the difference. They hear of it at the boundary
-of the step: all count that step as fallen back and say so once, and all replay the next one. The
-one that diverged begins it with a prologue, which is its own affair, too; the others leave what is
-away where it is. They bring nothing back for the sake of the one that diverged, and train no step
-resident: a plan is there because that does not fit, so it would end the training of all where one
-odd batch on one worker would not. Likewise, a worker that saves or evaluates between two steps
-brings its own storages back alone.
+alone: bringing its own storages back runs no collective and skips none, so the others, which wait
+for its gradients and for nothing else, see no difference. The report reaches them at the boundary
+of the step: all count that step as fallen back and warn once, and all replay the next one. The
+one that diverged begins it with a prologue of its own; the others leave what is away where it is.
+They bring nothing back for the sake of the one that diverged, and train no step resident: a plan
+is there because that does not fit, so it would end the training of all where one odd batch on one
+worker would not. Likewise, a worker that saves or evaluates between two steps brings its own
+storages back alone.
 
-[Note: telling at the end, hearing at the next begin] The word is one small all-reduce over a gloo
-group of its own, so that it stays apart from the order of the training's collectives, needs no
+[Note: reporting at the end, waiting at the next begin] The report is one small all-reduce over a
+gloo group of its own, so that it stays apart from the order of the training's collectives, needs no
 device and stops no stream. It is issued when a step ends and waited for when the next one begins.
 A worker whose step raised issues nothing then: a collective that never ends keeps the process from
-exiting, and that exit is what tells the others. If the training goes on after all, it is issued
+exiting, and that exit is what the others notice. If the training goes on after all, it is issued
 before the next step.
 """
 
@@ -33,7 +33,7 @@ from profiles.schema.profile import Link
 from profiles.schema.units import size_text
 from runtime.host.host_memory import MIB, host_room
 
-LAST_WORD = timedelta(seconds=10)
+LAST_REPORT = timedelta(seconds=10)
 """How long `close` waits for the others' last step; they may have left the training early."""
 
 NOT_EXECUTED = {"created_by", "host_budget_bytes", "budget_bytes", "link", "certificate"}
@@ -77,12 +77,13 @@ class Workers:
         ranks = distributed.get_process_group_ranks(group)
         self.rank = distributed.get_rank(group)
         self.count = len(ranks)
-        self._is_everybody = self.count == distributed.get_world_size()
+        self._is_whole_world = self.count == distributed.get_world_size()
         # A group of some only is made without the others; those need not know of it.
         self._group = distributed.new_group(
-            ranks, backend="gloo", use_local_synchronization=not self._is_everybody
+            ranks, backend="gloo", use_local_synchronization=not self._is_whole_world
         )
-        self._word = torch.zeros(1, dtype=torch.int32)
+        # One more than the rank of a worker that fell back; 0 if none did.
+        self._report = torch.zeros(1, dtype=torch.int32)
         self._sending: distributed.Work | None = None
         self._withheld = False
 
@@ -110,7 +111,8 @@ class Workers:
             host=platform.node(),
             host_free_bytes=host_room().size_bytes,
         )
-        votes = self._gather(mine)
+        votes = [mine] * self.count
+        distributed.all_gather_object(votes, mine, group=self._group)
         disagreement = first_disagreement(votes)
         if disagreement is not None:
             self._leave()
@@ -119,19 +121,19 @@ class Workers:
         slowest = slowest_link([vote.link for vote in votes])
         return plan.model_copy(update={"budget_bytes": smallest_bytes, "link": slowest})
 
-    def tell(self, *, fell_back: bool) -> None:
-        """Tells the others, at the end of a step, whether it fell back here; returns at once."""
-        self._word.fill_(self.rank + 1 if fell_back else 0)
+    def report(self, *, fell_back: bool) -> None:
+        """Reports, at the end of a step, whether it fell back here; returns at once."""
+        self._report.fill_(self.rank + 1 if fell_back else 0)
         self._sending = distributed.all_reduce(
-            self._word, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
+            self._report, op=distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
 
     def withhold(self) -> None:
-        """Tells nothing of a step that raised, unless another one follows."""
+        """Reports nothing of a step that raised, unless another one follows."""
         self._withheld = True
 
-    def hear(self, timeout: timedelta | None = None) -> int | None:
-        """Waits for the others' word on the last step.
+    def wait(self, timeout: timedelta | None = None) -> int | None:
+        """Waits for the others' reports on the last step.
 
         Args:
             timeout: How long; as long as the process group waits if None.
@@ -144,7 +146,7 @@ class Workers:
         """
         if self._withheld:
             self._withheld = False
-            self.tell(fell_back=True)
+            self.report(fell_back=True)
         sending, self._sending = self._sending, None
         if sending is None:
             return None
@@ -155,21 +157,21 @@ class Workers:
             raise WorkerError(
                 f"Worker {self.rank} of {self.count} lost the others: {reason}. See their messages."
             ) from error
-        rank = int(self._word) - 1
+        rank = int(self._report) - 1
         return rank if rank >= 0 else None
 
     def close(self) -> int | None:
-        """Hears the last word, if the last step did not raise, and leaves the group.
+        """Waits for the last reports, if the last step did not raise, and leaves the group.
 
         Returns:
-            As `hear`.
+            As `wait`.
         """
         if self._withheld:
             return None
         try:
-            rank = self.hear(LAST_WORD)
+            rank = self.wait(LAST_REPORT)
         except WorkerError:
-            # Whoever has gone tells why; leaving the group would wait for them.
+            # A worker has gone, and its own message says why; leaving would wait for it.
             return None
         self._leave()
         return rank
@@ -177,13 +179,8 @@ class Workers:
     def _leave(self) -> None:
         # A group of some is named by its ranks: another under that name, after this one has gone,
         # would find the addresses that this one left behind.
-        if self._is_everybody:
+        if self._is_whole_world:
             distributed.destroy_process_group(self._group)
-
-    def _gather(self, vote: Vote) -> list[Vote]:
-        votes: list[Vote | None] = [None] * self.count
-        distributed.all_gather_object(votes, vote, group=self._group)
-        return [vote for vote in votes if vote is not None]
 
 
 def workers_of(model: torch.nn.Module) -> Workers | None:
@@ -198,14 +195,13 @@ def workers_of(model: torch.nn.Module) -> Workers | None:
 def slowest_link(links: list[Link]) -> Link:
     """Returns the first link with the least of every rate, and the most of the latency."""
     both = [link.both_bytes_per_us for link in links if link.both_bytes_per_us is not None]
-    return links[0].model_copy(
-        update={
-            "d2h_bytes_per_us": min(link.d2h_bytes_per_us for link in links),
-            "h2d_bytes_per_us": min(link.h2d_bytes_per_us for link in links),
-            "both_bytes_per_us": min(both, default=None),
-            "latency_us": max(link.latency_us for link in links),
-        }
-    )
+    slowest = {
+        "d2h_bytes_per_us": min(link.d2h_bytes_per_us for link in links),
+        "h2d_bytes_per_us": min(link.h2d_bytes_per_us for link in links),
+        "both_bytes_per_us": min(both, default=None),
+        "latency_us": max(link.latency_us for link in links),
+    }
+    return links[0].model_copy(update=slowest)
 
 
 def first_disagreement(votes: list[Vote]) -> str | None:
@@ -224,12 +220,9 @@ def first_disagreement(votes: list[Vote]) -> str | None:
                 f"Worker {rank} of {len(votes)} has plan {vote.digest[:12]}, worker 0 has plan "
                 f"{first[:12]}. Give all of them one file, or use runtime.load_on_first."
             )
-    return next(filter(None, map(_host_fault, _by_host(votes))), None)
-
-
-def _by_host(votes: list[Vote]) -> list[list[Vote]]:
     hosts = dict.fromkeys(vote.host for vote in votes)
-    return [[vote for vote in votes if vote.host == host] for host in hosts]
+    faults = (_host_fault([vote for vote in votes if vote.host == host]) for host in hosts)
+    return next(filter(None, faults), None)
 
 
 def _host_fault(votes: list[Vote]) -> str | None:
