@@ -1,66 +1,29 @@
 """Runs a step that does not fit: before each op, brings in what it needs and makes room for it.
 
-No plan is followed: nobody knows yet what the step will do. Storages that have lain idle longest
+No plan is followed: what the step will do is not known yet. Storages that have lain idle longest
 leave first. In a training step those are the ones that backward asks for last.
 
 Copies are waited for one by one. This is for finding out what a step does, not for doing it fast.
 """
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import (
-    OpMode,
-    is_collective,
-    storages_in,
-    storages_of,
-)
+from profiles.hooks.dispatch import OpMode, is_collective, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned
-from profiles.schema.errors import CapacityError, SwapplanError
+from profiles.recording.op_watchers import OpWatcher
+from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Access
 from runtime.beyond_capacity.output_bytes import OutputBytes
-from runtime.host.host_pool import HostPool, HostStretch
+from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage, UnmovableError
-
-
-class HostFreeList:
-    """Hands out host memory by size, and keeps what comes back for the next of that size.
-
-    The sizes of a training step repeat, and fresh host memory is slow: every page is touched, and
-    for a GPU pinned.
-    """
-
-    def __init__(self, new_pool: Callable[[int], HostPool] = HostPool) -> None:
-        self._new_pool = new_pool
-        self._spare: defaultdict[int, list[HostStretch]] = defaultdict(list)
-
-    def take(self, size_bytes: int) -> HostStretch:
-        """Returns host memory of a size.
-
-        Raises:
-            CapacityError: The host has none left.
-        """
-        if self._spare[size_bytes]:
-            return self._spare[size_bytes].pop()
-        try:
-            return self._new_pool(size_bytes).stretch(0, size_bytes)
-        except SwapplanError as error:
-            raise CapacityError(
-                f"The host has no {size_bytes} bytes left for what does not fit on the device. "
-                "Record a smaller step, or on a host with more memory."
-            ) from error
-
-    def give(self, stretch: HostStretch) -> None:
-        """Takes host memory back, once nothing in it is needed."""
-        self._spare[stretch.size_bytes].append(stretch)
 
 
 class Need(NamedTuple):
@@ -77,12 +40,136 @@ class Need(NamedTuple):
     size_bytes: int
 
 
+NO_NEED = Need(0, "", 0)
+
+
 @dataclass(eq=False)
 class _Seen:
     """A storage of the device, and the host memory it has while it is not there."""
 
     tracked: TrackedStorage
     host: HostStretch | None = None
+
+
+class _Places:
+    """The storages of a device, and where each of them is.
+
+    Attributes:
+        here: Those that can be moved, by `_cdata`, least recently used first.
+        fixed: Those on the device that cannot be moved.
+        away: Those in host memory.
+    """
+
+    def __init__(
+        self, accountant: Accountant, d2h: CopyLane, h2d: CopyLane, free_list: HostFreeList
+    ) -> None:
+        self.here: dict[int, _Seen] = {}
+        self.fixed: dict[int, _Seen] = {}
+        self.away: dict[int, _Seen] = {}
+        self._known: LiveStorages[_Seen] = LiveStorages(self._forget)
+        # Threads of the process group may use these after the op that hands them over.
+        self._exchanged: set[int] = set()
+        self._accountant = accountant
+        self._d2h, self._h2d = d2h, h2d
+        self._free_list = free_list
+
+    def drain(self) -> None:
+        """Forgets storages that have died; to be called before anything is asked."""
+        self._known.drain()
+
+    def knows(self, cdata: int) -> bool:
+        """Whether a storage is in any place."""
+        return cdata in self.here or cdata in self.fixed or cdata in self.away
+
+    def use(self, storage: torch.UntypedStorage) -> None:
+        """Puts a storage that is there at the end of the queue of those that leave."""
+        self.drain()
+        cdata = storage._cdata
+        if cdata in self.away:
+            return
+        seen = self.here.pop(cdata, None) or self.fixed.pop(cdata, None)
+        if seen is None or seen.tracked.size_bytes != storage.nbytes():
+            seen = _Seen(TrackedStorage(storage, self._accountant))
+            self._known.put(storage, seen)
+        movable = storage.nbytes() > 0 and storage.resizable() and cdata not in self._exchanged
+        (self.here if movable else self.fixed)[cdata] = seen
+
+    def exchange(self, cdatas: Collection[int]) -> None:
+        """A process group has been handed these: they stay for as long as they live."""
+        self._exchanged.update(cdatas)
+
+    def evict(self, cdata: int) -> None:
+        """Moves out a storage that is here, or notes that it cannot be moved."""
+        seen = self.here[cdata]
+        host = seen.host = self._free_list.take(seen.tracked.size_bytes)
+        try:
+            seen.tracked.swap_out(self._d2h, host)
+            seen.tracked.release()
+        except UnmovableError:
+            # Resized or lent to an array since an op used it last, or its copy failed.
+            self._give_back_host(seen)
+            self.fixed[cdata] = self.here.pop(cdata)
+            return
+        # In both places for a moment: an interrupt must not find it in none.
+        self.away[cdata] = seen
+        del self.here[cdata]
+
+    def bring_in(self, cdata: int) -> None:
+        """Brings back a storage that is away; there must be room for it."""
+        seen = self.away[cdata]
+        seen.tracked.swap_in(self._h2d)
+        try:
+            seen.tracked.arrive()
+        except UnmovableError:
+            # A copy that fails is tried once more.
+            seen.tracked.restore(self._h2d)
+        self.here[cdata] = seen
+        del self.away[cdata]
+        self._give_back_host(seen)
+
+    def let_go(self, storage: torch.UntypedStorage) -> None:
+        """Forgets a storage, wherever it is."""
+        for place in self._all():
+            place.pop(storage._cdata, None)
+
+    def restore(self) -> None:
+        """Brings everything back and lets go of it.
+
+        Raises:
+            torch.OutOfMemoryError: The device has no room for all of it. The rest comes back all
+                the same, and what is still away may be asked for again.
+        """
+        self.drain()
+        failed: torch.OutOfMemoryError | None = None
+        for place in self._all():
+            for cdata, seen in tuple(place.items()):
+                try:
+                    # Wherever an interrupt has left it: `restore` starts from any state.
+                    seen.tracked.restore(self._h2d)
+                except torch.OutOfMemoryError as error:
+                    failed = failed or error
+                    continue
+                del place[cdata]
+        if failed is not None:
+            raise failed
+
+    def _forget(self, seen: _Seen) -> None:
+        """A storage has died, wherever its bytes were; its address may be used again."""
+        cdata = seen.tracked.cdata
+        for place in self._all():
+            if place.get(cdata) is seen:
+                del place[cdata]
+                self._exchanged.discard(cdata)
+                self._accountant.guarded.allow(seen.tracked)
+                self._give_back_host(seen)
+
+    def _all(self) -> tuple[dict[int, _Seen], ...]:
+        return self.here, self.fixed, self.away
+
+    def _give_back_host(self, seen: _Seen) -> None:
+        if seen.host is not None:
+            self._free_list.give(seen.host)
+            seen.host = None
 
 
 class OnlineSwap(OpMode):
@@ -96,6 +183,10 @@ class OnlineSwap(OpMode):
     Code that gets at a tensor's memory without an op takes its address first (`on_address`): that
     storage is brought in, and stays until the next anchor of the step, as in a replay. What NumPy
     was given in an earlier step torch marks as not resizable, and that stays.
+
+    Attributes:
+        largest_need: The op of this step that needs the most.
+        fell_short: Whether an op of this step found no room, and the budget was given up.
     """
 
     def __init__(
@@ -105,51 +196,32 @@ class OnlineSwap(OpMode):
         *,
         d2h: CopyLane,
         h2d: CopyLane,
-        shelf: HostFreeList,
+        free_list: HostFreeList,
     ) -> None:
         super().__init__()
+        self.largest_need = NO_NEED
+        self.fell_short = False
         self._device = device
         self._accountant = accountant
-        self._d2h = d2h
-        self._h2d = h2d
-        self._shelf = shelf
+        self._places = _Places(accountant, d2h, h2d, free_list)
         self._output_bytes = OutputBytes(device)
-        self._known: LiveStorages[_Seen] = LiveStorages(self._forget)
-        # Those that can be moved, least recently used first.
-        self._here: dict[int, _Seen] = {}
-        self._fixed: dict[int, _Seen] = {}
-        self._away: dict[int, _Seen] = {}
-        # Threads of the process group may use these after the op that hands them over.
-        self._exchanged: set[int] = set()
         self._addressed: set[int] = set()
         self._op = 0
-        self._largest = Need(0, "", 0)
-        self._fell_short = False
 
     def begin_step(self, owned: tuple[Owned, ...]) -> None:
         """Starts counting ops, and gets to know what lives already."""
         self._op = 0
-        self._largest = Need(0, "", 0)
-        self._fell_short = False
+        self.largest_need = NO_NEED
+        self.fell_short = False
         self._addressed.clear()
         for owner in owned:
             if owner.device == self._device:
-                self._use(owner.storage)
-
-    @property
-    def largest_need(self) -> Need:
-        """The op of this step that needs the most."""
-        return self._largest
-
-    @property
-    def fell_short(self) -> bool:
-        """Whether an op of this step found no room, and the budget was given up."""
-        return self._fell_short
+                self._places.use(owner.storage)
 
     def size_of(self, storage: torch.UntypedStorage) -> int:
         """Returns a storage's size in bytes, wherever they are."""
-        self._known.drain()
-        seen = self._away.get(storage._cdata)
+        self._places.drain()
+        seen = self._places.away.get(storage._cdata)
         return storage.nbytes() if seen is None else seen.tracked.size_bytes
 
     def evict_all_but(self, kept: set[int]) -> None:
@@ -158,9 +230,9 @@ class OnlineSwap(OpMode):
         Args:
             kept: Storages that stay, by `_cdata`.
         """
-        self._known.drain()
+        self._places.drain()
         for cdata in self._idle(kept):
-            self._evict(cdata)
+            self._places.evict(cdata)
 
     def hold(self, cdata: int) -> bool:
         """Brings a storage in and keeps it until the next anchor: code that is no op uses it.
@@ -168,21 +240,20 @@ class OnlineSwap(OpMode):
         Returns:
             Whether it was away.
         """
-        self._known.drain()
+        self._places.drain()
         self._addressed.add(cdata)
-        if cdata not in self._away:
+        if cdata not in self._places.away:
             return False
-        self._make_room(self._away[cdata].tracked.size_bytes, {cdata})
-        self._bring_in(cdata)
+        self._make_room(self._places.away[cdata].tracked.size_bytes, {cdata})
+        self._places.bring_in(cdata)
         return True
 
     def hand_over(self, storage: torch.UntypedStorage) -> None:
         """Brings a storage back, outside any step, and lets go of it."""
-        self._known.drain()
-        if storage._cdata in self._away:
-            self._bring_in(storage._cdata)
-        for place in self._places():
-            place.pop(storage._cdata, None)
+        self._places.drain()
+        if storage._cdata in self._places.away:
+            self._places.bring_in(storage._cdata)
+        self._places.let_go(storage)
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Brings in a storage whose address is taken; see `profiles.hooks.addresses`."""
@@ -200,134 +271,108 @@ class OnlineSwap(OpMode):
             torch.OutOfMemoryError: The device has no room for all that lives between steps. What
                 is still away may be asked for again.
         """
-        self._known.drain()
-        failed: torch.OutOfMemoryError | None = None
-        for place in self._places():
-            for cdata, seen in tuple(place.items()):
-                try:
-                    # Wherever an interrupt has left it: `restore` starts from any state.
-                    seen.tracked.restore(self._h2d)
-                except torch.OutOfMemoryError as error:
-                    failed = failed or error
-                    continue
-                del place[cdata]
-        if failed is not None:
-            raise failed
+        self._places.restore()
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op with its arguments on the device."""
-        self._known.drain()
+        self._places.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
         self._prepare(inputs, self._output_bytes.of(func, args, kwargs))
         result = func(*args, **kwargs)
         touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
         if is_collective(func):
-            self._exchanged |= touched.keys()
+            self._places.exchange(touched)
         for storage in touched.values():
-            self._use(storage)
+            self._places.use(storage)
         self._note_need(func, touched)
         self._op += 1
         return result
 
     def _prepare(self, inputs: dict[int, torch.UntypedStorage], output_bytes: int | None) -> None:
         """Makes room for what an op is about to bring in and to make, then brings it in."""
-        missing = [cdata for cdata in inputs if cdata in self._away]
-        wanted = sum(self._away[cdata].tracked.size_bytes for cdata in missing)
+        away = self._places.away
+        missing = [cdata for cdata in inputs if cdata in away]
+        wanted_bytes = sum(away[cdata].tracked.size_bytes for cdata in missing)
         # A batch that no op has touched yet: the accountant will count it with this one.
-        wanted += sum(
-            storage.nbytes()
-            for cdata, storage in inputs.items()
-            if not [place for place in self._places() if cdata in place]
-        )
+        wanted_bytes += sum(s.nbytes() for c, s in inputs.items() if not self._places.knows(c))
         if output_bytes is None:
             self.evict_all_but(set(inputs))
         else:
-            self._make_room(wanted + output_bytes, set(inputs))
+            self._make_room(wanted_bytes + output_bytes, set(inputs))
         for cdata in missing:
-            self._bring_in(cdata)
+            self._places.bring_in(cdata)
 
     def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
         if self._accountant.has_room(wanted_bytes):
             return
         for cdata in self._idle(kept):
-            self._evict(cdata)
+            self._places.evict(cdata)
             if self._accountant.has_room(wanted_bytes):
                 return
         # The step is lost. It runs on, so that the op that needs the most can be named.
         self._accountant.lift()
-        self._fell_short = True
+        self.fell_short = True
 
     def _idle(self, kept: set[int]) -> list[int]:
         """Returns what can leave, the one that has lain idle longest first."""
         kept = kept | self._addressed
-        return [cdata for cdata in self._here if cdata not in kept]
-
-    def _evict(self, cdata: int) -> None:
-        seen = self._here[cdata]
-        host = seen.host = self._shelf.take(seen.tracked.size_bytes)
-        try:
-            seen.tracked.swap_out(self._d2h, host)
-            seen.tracked.release()
-        except UnmovableError:
-            # Resized or lent to an array since an op used it last, or its copy failed.
-            self._give_back_host(seen)
-            self._fixed[cdata] = self._here.pop(cdata)
-            return
-        # In both places for a moment: an interrupt must not find it in none.
-        self._away[cdata] = seen
-        del self._here[cdata]
-
-    def _bring_in(self, cdata: int) -> None:
-        seen = self._away[cdata]
-        seen.tracked.swap_in(self._h2d)
-        try:
-            seen.tracked.arrive()
-        except UnmovableError:
-            # A copy that fails is tried once more.
-            seen.tracked.restore(self._h2d)
-        self._here[cdata] = seen
-        del self._away[cdata]
-        self._give_back_host(seen)
-
-    def _use(self, storage: torch.UntypedStorage) -> None:
-        """Puts a storage that is there at the end of the queue of those that leave."""
-        self._known.drain()
-        cdata = storage._cdata
-        if cdata in self._away:
-            return
-        seen = self._here.pop(cdata, None) or self._fixed.pop(cdata, None)
-        if seen is None or seen.tracked.size_bytes != storage.nbytes():
-            seen = self._get_to_know(storage)
-        movable = storage.nbytes() > 0 and storage.resizable() and cdata not in self._exchanged
-        (self._here if movable else self._fixed)[cdata] = seen
-
-    def _get_to_know(self, storage: torch.UntypedStorage) -> _Seen:
-        seen = _Seen(TrackedStorage(storage, self._accountant))
-        self._known.put(storage, seen)
-        return seen
-
-    def _forget(self, seen: _Seen) -> None:
-        """A storage has died, wherever its bytes were; its address may be used again."""
-        cdata = seen.tracked.cdata
-        for place in self._places():
-            if place.get(cdata) is seen:
-                del place[cdata]
-                self._exchanged.discard(cdata)
-                self._accountant.guarded.allow(seen.tracked)
-                self._give_back_host(seen)
-
-    def _places(self) -> tuple[dict[int, _Seen], ...]:
-        return self._here, self._fixed, self._away
-
-    def _give_back_host(self, seen: _Seen) -> None:
-        if seen.host is not None:
-            self._shelf.give(seen.host)
-            seen.host = None
+        return [cdata for cdata in self._places.here if cdata not in kept]
 
     def _note_need(self, func: OpOverload, touched: dict[int, torch.UntypedStorage]) -> None:
-        need = sum(storage.nbytes() for storage in touched.values())
-        need += sum(
-            seen.tracked.size_bytes for cdata, seen in self._fixed.items() if cdata not in touched
-        )
-        if need > self._largest.size_bytes:
-            self._largest = Need(self._op, str(func), need)
+        fixed = self._places.fixed.items()
+        need_bytes = sum(storage.nbytes() for storage in touched.values())
+        need_bytes += sum(s.tracked.size_bytes for cdata, s in fixed if cdata not in touched)
+        if need_bytes > self.largest_need.size_bytes:
+            self.largest_need = Need(self._op, str(func), need_bytes)
+
+
+class SecondTry(OpMode):
+    """Runs an op again, alone on the device, if it runs out of memory beside others.
+
+    What a kernel takes as workspace, and how the allocator's free memory lies in pieces, cannot be
+    known before the op runs. On the emulated device there is neither, but some ops allocate more
+    for a result than its size, which fake tensors do not show.
+
+    Enter it before what evicts, and after what times and counts.
+    """
+
+    def __init__(
+        self, evict_all_but: Callable[[set[int]], None], watchers: Sequence[OpWatcher]
+    ) -> None:
+        super().__init__()
+        self._evict_all_but = evict_all_but
+        self._watchers = watchers
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op, twice if it has to."""
+        noted = [len(watcher) for watcher in self._watchers]
+        try:
+            return func(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            inputs = storages_in(func, args, kwargs)
+            if any(inputs.values()) or torch.Tag.nondeterministic_seeded in func.tags:
+                # It may have written part of its argument, or drawn random numbers.
+                raise _no_room(
+                    func,
+                    "beside what else is there, and cannot be run twice",
+                    "Give a lower --limit: it leaves more of the device for what ops take while "
+                    "they run.",
+                ) from error
+            self._evict_all_but({storage._cdata for storage in inputs})
+        for watcher, ops in zip(self._watchers, noted, strict=True):
+            watcher.rewind(ops)
+        if torch.cuda.is_initialized():
+            # Free memory that lies in pieces of other sizes goes back to the device.
+            torch.cuda.empty_cache()
+        try:
+            return func(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise _no_room(
+                func,
+                "even with everything else on the host",
+                "Record a smaller step, or on a device with more memory.",
+            ) from error
+
+
+def _no_room(func: OpOverload, how: str, instead: str) -> CapacityError:
+    return CapacityError(f"{func} does not fit on the device {how}. {instead}")

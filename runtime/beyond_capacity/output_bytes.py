@@ -28,11 +28,7 @@ class OutputBytes:
         self._device = device
 
     def of(self, func: OpOverload, args: Any, kwargs: Any) -> int | None:
-        """Returns the bytes an op allocates for its results.
-
-        Returns:
-            The bytes; None if nobody can say before the op runs, because they depend on its data.
-        """
+        """Returns the bytes an op allocates; None if they depend on its data."""
         if _allocates_nothing(func):
             return 0
         if self._is_made_elsewhere(func, args, kwargs):
@@ -41,33 +37,30 @@ class OutputBytes:
         with unseen():
             try:
                 described = tree_map(_described, (args, kwargs))
-                return _run(func, described[0], _on_meta(func, described[1]))
+                if _takes_device(func):
+                    # What makes a tensor from nothing makes it without bytes.
+                    described[1]["device"] = META
+                return _run(func, *described)
             except Exception:
                 # What a meta kernel cannot do says nothing about the real one, whose errors are
                 # the user's to see.
                 return None
 
     def _is_made_elsewhere(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
-        """Whether an op is told to make its result on another type of device."""
+        """Whether an op is asked to make its result on another type of device."""
         leaves = tree_leaves((args, kwargs))
         named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
         if named:
             return named[-1].type != self._device.type
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        return _takes_device(func) and not tensors and self._device.type != "cpu"
+        return _takes_device(func) and not _tensors(leaves) and self._device.type != "cpu"
 
 
 def _run(func: OpOverload, args: Any, kwargs: Any) -> int:
-    inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-    before = {tensor.untyped_storage(): tensor.untyped_storage().nbytes() for tensor in inputs}
-    result = func(*args, **kwargs)
-    made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-    after = {storage: storage.nbytes() for storage in map(_storage_of, [*made, *inputs])}
+    inputs = [tensor.untyped_storage() for tensor in _tensors((args, kwargs))]
+    before = {storage: storage.nbytes() for storage in inputs}
+    made = [tensor.untyped_storage() for tensor in _tensors(func(*args, **kwargs))]
+    after = {storage: storage.nbytes() for storage in (*made, *inputs)}
     return sum(max(0, size_bytes - before.get(storage, 0)) for storage, size_bytes in after.items())
-
-
-def _storage_of(tensor: torch.Tensor) -> torch.UntypedStorage:
-    return tensor.untyped_storage()
 
 
 def _described(leaf: Any) -> Any:
@@ -81,12 +74,11 @@ def _described(leaf: Any) -> Any:
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=META)
 
 
-def _on_meta(func: OpOverload, kwargs: Any) -> Any:
-    """Has what makes a tensor from nothing make it without bytes."""
-    return kwargs | {"device": META} if _takes_device(func) else kwargs
-
-
 # Lists here, not generators that end early: Python swallows an interrupt while it closes one.
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 @cache

@@ -1,15 +1,17 @@
-"""The host pool: one slab of host memory, laid out by the plan, allocated before training."""
+"""Host memory that swapped-out bytes wait in: one slab for a plan, or one for each storage."""
 
 import ctypes
 import mmap
 import weakref
+from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 
-from profiles.schema.errors import SwapplanError
+from profiles.schema.errors import CapacityError, SwapplanError
 from profiles.schema.units import size_text
 from runtime.host.host_memory import check_pools_fit, locked_limit_text
 from runtime.host.numa import node_near, prefer_node
@@ -17,7 +19,7 @@ from runtime.host.numa import node_near, prefer_node
 
 @dataclass(frozen=True)
 class HostStretch:
-    """A stretch of host memory. Whoever holds it keeps the slab mapped.
+    """A stretch of host memory. The slab stays mapped for as long as one is held.
 
     Attributes:
         pool: The pool it belongs to.
@@ -45,7 +47,7 @@ class HostStretch:
 
 
 class HostPool:
-    """A slab of host memory that swapped-out bytes wait in.
+    """A slab of host memory, laid out by a plan, allocated before training.
 
     It is shared anonymous memory, so the operating system counts it apart from the process's own
     pages (`RssShmem`, not `RssAnon`): what a swap gives back really shows.
@@ -107,7 +109,7 @@ class PinnedHostPool(HostPool):
     """A host pool that a CUDA device can copy from and to without a staging buffer.
 
     The slab is registered rather than allocated by torch, whose own pinned allocator rounds every
-    request up to a power of two. It is unregistered when the last one who holds the pool lets go.
+    request up to a power of two. It is unregistered when nothing holds the pool any more.
     """
 
     def __init__(self, size_bytes: int, device: torch.device) -> None:
@@ -138,8 +140,8 @@ class PinnedHostPool(HostPool):
     def device_address(self) -> int:
         """By which address kernels reach the slab; see [Note: addresses of a job].
 
-        On all but a few systems it is the same. Whatever compiles kernels brings `cuda.bindings`,
-        which can tell; nobody else asks.
+        On all but a few systems it is the same. Only kernels need it, and what compiles them brings
+        `cuda.bindings`, which knows.
         """
         from cuda.bindings import driver
 
@@ -150,6 +152,38 @@ class PinnedHostPool(HostPool):
                 "with a link of the table, whose kernels were not measured."
             )
         return int(pointer)
+
+
+class HostFreeList:
+    """Hands out host memory by size, and keeps what comes back for the next of that size.
+
+    The sizes of a training step repeat, and fresh host memory is slow: every page is touched, and
+    for a GPU pinned.
+    """
+
+    def __init__(self, new_pool: Callable[[int], HostPool] = HostPool) -> None:
+        self._new_pool = new_pool
+        self._spare: defaultdict[int, list[HostStretch]] = defaultdict(list)
+
+    def take(self, size_bytes: int) -> HostStretch:
+        """Returns host memory of a size.
+
+        Raises:
+            CapacityError: The host has none left.
+        """
+        if self._spare[size_bytes]:
+            return self._spare[size_bytes].pop()
+        try:
+            return self._new_pool(size_bytes).stretch(0, size_bytes)
+        except SwapplanError as error:
+            raise CapacityError(
+                f"The host has no {size_bytes} bytes left for what does not fit on the device. "
+                "Record a smaller step, or on a host with more memory."
+            ) from error
+
+    def give(self, stretch: HostStretch) -> None:
+        """Takes host memory back, once nothing in it is needed."""
+        self._spare[stretch.size_bytes].append(stretch)
 
 
 def _forget_last_error(device: torch.device) -> None:

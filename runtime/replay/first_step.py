@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.anchors import OPTIMIZER_POST
 from profiles.hooks.mode_stack import enter_ops, leave_ops
-from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
-from runtime.beyond_capacity.retry_after_oom import SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.replay.backend import Backend
 from runtime.replay.swap_index import SwapIndex
@@ -65,7 +65,7 @@ class FirstSteps(AbstractContextManager[None]):
             return False
         device, (d2h, h2d) = self._index.device, self._lanes
         free_list = HostFreeList(copy_device(device).host_pool)
-        swap = OnlineSwap(device, self._accountant, d2h=d2h, h2d=h2d, shelf=free_list)
+        swap = OnlineSwap(device, self._accountant, d2h=d2h, h2d=h2d, free_list=free_list)
         # The mode that swaps is entered last, so it is asked first.
         self._modes = SecondTry(swap.evict_all_but, ()), swap
         self._has_updated = False

@@ -21,11 +21,10 @@ from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
 from profiles.schema.units import parse_size_bytes
-from runtime.beyond_capacity.online_swap import HostFreeList, OnlineSwap
+from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.beyond_capacity.output_bytes import OutputBytes
 from runtime.beyond_capacity.record import record_beyond_capacity
-from runtime.beyond_capacity.retry_after_oom import SecondTry
-from runtime.host.host_pool import HostPool, HostStretch
+from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, carry
 from runtime.lanes.lane import Piece
@@ -182,7 +181,7 @@ def on_line(accountant: Accountant, moves: Moves) -> OnlineSwap:
         accountant,
         d2h=LoggingLane(Direction.D2H, moves),
         h2d=LoggingLane(Direction.H2D, moves),
-        shelf=HostFreeList(),
+        free_list=HostFreeList(),
     )
 
 
@@ -213,8 +212,8 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
         monkeypatch.setattr(Accountant, method, logged)
     workload, accountant = BUILDERS[name](), Accountant(CPU, limit_bytes(name))
     d2h, h2d = (StreamLane(streams, direction) for direction in Direction)
-    shelf = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
-    swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, shelf=shelf)
+    free_list = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
+    swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, free_list=free_list)
     for _ in range(2):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         times = OpTimes(CpuClock())
