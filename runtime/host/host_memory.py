@@ -21,7 +21,7 @@ ROOT = Path("/")
 
 @dataclass(frozen=True, order=True)
 class Room:
-    """Bytes that can still be taken, and who says so.
+    """Bytes that can still be taken, and what limits them.
 
     Attributes:
         size_bytes: How many.
@@ -34,7 +34,7 @@ class Room:
 
 @dataclass(frozen=True)
 class _Controller:
-    """The files in which one version of cgroups tells about memory.
+    """The files in which one version of cgroups describes memory.
 
     Attributes:
         limit: Most bytes allowed.
@@ -152,11 +152,8 @@ def _number(path: Path) -> int | None:
 
 
 def _reclaimable_bytes(folder: Path, controller: _Controller) -> int:
-    for line in _lines(folder / "memory.stat"):
-        name, _, value = line.partition(" ")
-        if name == controller.reclaimable:
-            return int(value)
-    return 0
+    lines = map(str.split, _lines(folder / "memory.stat"))
+    return sum(int(value) for name, value in lines if name == controller.reclaimable)
 
 
 def _lines(path: Path) -> list[str]:

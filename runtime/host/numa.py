@@ -1,16 +1,14 @@
-"""NUMA: which node's memory is near a GPU, and how to have a slab there.
-
-A copy from the far node of a two-socket host can run at less than half the link's rate (DeepSpeed
-issue 1576: 4 to 12 GB/s instead of 24). Wherever a step here is not possible, memory stays where
-the operating system puts it, and the log says why.
-
-Where GPUs stand among the PCI devices of a machine, as Linux tells it.
+"""Where the GPUs of a machine stand: which share their way to host memory, and near which node.
 
 [Note: shared uplinks] A device's folder under `/sys/devices` is its place in the PCI tree:
 `pci0000:16/0000:16:02.0/0000:17:00.0/0000:18:04.0/0000:19:00.0` is a GPU behind the ports of a
 switch behind the root port `0000:16:02.0`. GPUs below one root port have one connection to the host
 between them. A virtual machine has the tree that its hypervisor made up, which says nothing of the
 real one.
+
+[Note: near node] A copy from the far NUMA node of a two-socket host can run at less than half the
+link's rate (DeepSpeed issue 1576: 4 to 12 GB/s instead of 24), so a slab is put on the near one.
+Where that is not possible, memory stays where the operating system puts it, and the log says why.
 """
 
 import ctypes
@@ -24,22 +22,15 @@ import torch
 
 from profiles.schema.link import Sharing
 
+LOG = logging.getLogger("swapplan")
+
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 NODES = Path("/sys/devices/system/node")
 CPUINFO = Path("/proc/cpuinfo")
 HOST_BRIDGE = "pci"
 SOURCE = "the PCI tree of this machine"
-
-
-def pci_address(device: torch.device) -> str:
-    """Returns the PCI address of a CUDA device, such as `0000:19:00.0`.
-
-    Raises:
-        AttributeError: This torch does not tell it.
-    """
-    # torch's own annotations do not have the address yet.
-    about: Any = torch.cuda.get_device_properties(device)
-    return f"{about.pci_domain_id:04x}:{about.pci_bus_id:02x}:{about.pci_device_id:02x}.0"
+PREFERRED = 1
+"""MPOL_PREFERRED of set_mempolicy(2): this node if it has room, else another."""
 
 
 def sharing_at_hand(
@@ -61,13 +52,13 @@ def sharing_at_hand(
         cpuinfo: What the system says of its processor.
 
     Returns:
-        The counts, without the rate of the memory; None if the system does not tell.
+        The counts, without the rate of the memory; None if the system does not say.
     """
     try:
         if "hypervisor" in cpuinfo.read_text().split():
             LOG.info("What GPUs share is not known: this is a virtual machine.")
             return None
-        model = _model(pci_devices / pci_address(device))
+        model = _model(pci_devices / _pci_address(device))
         gpus = [path for path in pci_devices.iterdir() if _model(path) == model]
         uplinks = Counter(_root_port(path.resolve()) for path in gpus)
         sockets = Counter(_node(path, nodes) for path in gpus)
@@ -82,35 +73,10 @@ def sharing_at_hand(
     )
 
 
-def _model(path: Path) -> tuple[str, str]:
-    return (path / "vendor").read_text().strip(), (path / "device").read_text().strip()
-
-
-def _root_port(place: Path) -> str:
-    """Returns what comes right below the host bridge on the way to a device: it, if nothing."""
-    parts = place.parts
-    bridges = [n for n, part in enumerate(parts[:-1]) if part.startswith(HOST_BRIDGE)]
-    if not bridges:
-        raise ValueError(f"{place} is below no host bridge")
-    return "/".join(parts[bridges[-1] : bridges[-1] + 2])
-
-
-def _node(path: Path, nodes: Path) -> int:
-    node = int((path / "numa_node").read_text())
-    if node < 0 and (nodes / "node1").exists():
-        raise ValueError(f"{path.name} is near no NUMA node of several")
-    return max(node, 0)
-
-
-LOG = logging.getLogger("swapplan")
-PREFERRED = 1
-"""MPOL_PREFERRED of set_mempolicy(2): this node if it has room, else another."""
-
-
 def node_near(device: torch.device, pci_devices: Path = PCI_DEVICES) -> int | None:
     """Returns the NUMA node a CUDA device is attached to; None if the system does not say."""
     try:
-        node = int((pci_devices / pci_address(device) / "numa_node").read_text())
+        node = int((pci_devices / _pci_address(device) / "numa_node").read_text())
     except (AttributeError, OSError, ValueError) as error:
         LOG.info("The host pool's NUMA node is left to the system: %s", error)
         return None
@@ -118,7 +84,7 @@ def node_near(device: torch.device, pci_devices: Path = PCI_DEVICES) -> int | No
 
 
 def prefer_node(address: int, size_bytes: int, node: int, nodes: Path = NODES) -> bool:
-    """Has the pages of a slab that nobody has touched yet come from one node.
+    """Has the pages of a slab that has not been touched yet come from one node.
 
     Args:
         address: Where the slab starts, on a page's boundary.
@@ -149,7 +115,7 @@ def _bind(library: ctypes.CDLL, address: int, size_bytes: int, node: int) -> boo
         ctypes.c_ulong(size_bytes),
         ctypes.c_int(PREFERRED),
         words,
-        # The kernel takes one bit less than it is told of.
+        # The kernel takes one bit less than this says.
         ctypes.c_ulong(len(words) * bits + 1),
         ctypes.c_uint(0),
     )
@@ -159,3 +125,30 @@ def _bind(library: ctypes.CDLL, address: int, size_bytes: int, node: int) -> boo
         return False
     LOG.info("The host pool is on NUMA node %d, near the GPU", node)
     return True
+
+
+def _pci_address(device: torch.device) -> str:
+    """The PCI address of a CUDA device, such as `0000:19:00.0`; AttributeError in an old torch."""
+    # torch's own annotations do not have the address yet.
+    about: Any = torch.cuda.get_device_properties(device)
+    return f"{about.pci_domain_id:04x}:{about.pci_bus_id:02x}:{about.pci_device_id:02x}.0"
+
+
+def _model(path: Path) -> tuple[str, str]:
+    return (path / "vendor").read_text().strip(), (path / "device").read_text().strip()
+
+
+def _root_port(place: Path) -> str:
+    """Returns what comes right below the host bridge on the way to a device: it, if nothing."""
+    parts = place.parts
+    bridges = [n for n, part in enumerate(parts[:-1]) if part.startswith(HOST_BRIDGE)]
+    if not bridges:
+        raise ValueError(f"{place} is below no host bridge")
+    return "/".join(parts[bridges[-1] : bridges[-1] + 2])
+
+
+def _node(path: Path, nodes: Path) -> int:
+    node = int((path / "numa_node").read_text())
+    if node < 0 and (nodes / "node1").exists():
+        raise ValueError(f"{path.name} is near no NUMA node of several")
+    return max(node, 0)

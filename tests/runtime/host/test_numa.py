@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from profiles.schema.link import Sharing
-from runtime.host import numa as pci
+from runtime.host import numa
 
 GPU = torch.device("cuda", 0)
 NVIDIA, A100, NIC = "0x10de", "0x20b2", "0x1234"
@@ -33,7 +33,7 @@ class Machine:
         (self.devices / path.name).symlink_to(path)
 
     def sharing(self) -> Sharing | None:
-        return pci.sharing_at_hand(
+        return numa.sharing_at_hand(
             GPU,
             pci_devices=self.devices,
             nodes=self.folder / "nodes",
@@ -43,7 +43,7 @@ class Machine:
     def counts(self) -> tuple[int, int]:
         found = self.sharing()
         assert found is not None
-        assert (found.memory, found.source) == (None, pci.SOURCE)
+        assert (found.memory, found.source) == (None, numa.SOURCE)
         return found.gpus_per_uplink, found.gpus_per_memory
 
 
