@@ -133,9 +133,13 @@ class _Search:
         if not hopes:
             return
         self._extend(swaps, n + 1, over)
+        # A swap that helps no slot only adds copies; unless another one relies on its copy.
+        alone = sum(idle.storage == hopes[0].storage for idle in self.idles) == 1
         for swap in self._choices(hopes[0]):
             slots_away = (swap.swap_in_slot - swap.release_slot) % self.count
             away = {(swap.release_slot + k) % self.count for k in range(slots_away)}
+            if alone and all(over[t] <= 0 for t in away):
+                continue
             less = [o - self.sizes[swap.storage] * (t in away) for t, o in enumerate(over)]
             self._extend((*swaps, swap), n + 1, less)
 
