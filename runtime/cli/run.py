@@ -125,7 +125,7 @@ class _MeasuredFiles:
             return
         if self.trace is not None:
             from planner.report.perfetto import write_trace
-            from runtime.proof.measured_steps import typical
+            from runtime.replay.timeline import typical
 
             write_trace(plan, self.trace, typical(measured))
             wrote(self.trace)

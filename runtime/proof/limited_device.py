@@ -64,13 +64,7 @@ class LimitedDevice(Protocol):
         """Lets whatever takes more than so many bytes run out of memory."""
 
     def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
-        """Runs one step and measures it; its memory only if it is watched, where that takes time.
-
-        Args:
-            workload: What is trained.
-            around: Makes what surrounds the step; a replay's step counts its own memory.
-            watched: Whether memory is counted.
-        """
+        """Runs one step inside `around()` and measures it; its memory only if it is watched."""
 
     def tidy(self) -> None:
         """Gives back what is no longer held."""
@@ -146,22 +140,22 @@ class LimitedEmulator:
     def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
         """Times a step, and counts unless a replay does."""
         accountant = self._accountant_of(workload)
-        resident_set = ResidentSetPeak()
-        with resident_set.sampled() if watched else nullcontext():
+        memory = accountant.memory
+        with sampled_resident_set() if watched else nullcontext(lambda: 0) as resident_bytes:
             start_ns = time.perf_counter_ns()
             with around() as replayed:
                 counts = watched and not isinstance(replayed, StepStatistics)
-                with self._watch(accountant, workload) if counts else nullcontext():
+                if counts:
+                    memory.count_owned(owned_storages(workload.model, workload.optimizer))
+                with accountant.watch() if counts else nullcontext():
                     workload.step()
             step_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
-        peak_bytes = (
-            accountant.memory.peak_bytes if counts else getattr(replayed, "peak_bytes", None)
-        )
+        peak_bytes = memory.peak_bytes if counts else getattr(replayed, "peak_bytes", None)
         return StepFigures(
             step_us=step_us,
             peak_bytes=peak_bytes or 0,
             reserved_bytes=None,
-            resident_bytes=resident_set.peak_bytes,
+            resident_bytes=resident_bytes(),
         )
 
     def tidy(self) -> None:
@@ -181,47 +175,37 @@ class LimitedEmulator:
         known.budget_bytes = self._budget_bytes
         return known
 
-    def _watch(self, accountant: Accountant, workload: Workload) -> AbstractContextManager[None]:
-        accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
-        return accountant.watch()
-
 
 def reached_storages(workload: Workload, device: torch.device) -> Iterator[torch.UntypedStorage]:
     """What the step can reach is on the device, whether an op has touched it or not."""
     return storages_of(reached_tensors(workload), device)
 
 
-class ResidentSetPeak:
-    """The most anonymous resident memory seen while sampling.
+@contextmanager
+def sampled_resident_set() -> Iterator[Callable[[], int]]:
+    """Samples the anonymous resident memory from a thread while the body runs.
 
     Anonymous pages are the emulated device and the interpreter; the host pool is shared memory
-    and counted apart (`runtime.host.host_pool`).
+    and counted apart (`runtime.host.host_pool`). Short peaks can be missed.
 
-    Attributes:
-        peak_bytes: Measured by sampling, so short peaks can be missed; 0 where the system does not
-            say (other than Linux).
+    Yields:
+        What returns the most bytes seen; 0 where the system does not say (other than Linux).
     """
+    seen, done = [0], threading.Event()
 
-    def __init__(self) -> None:
-        self.peak_bytes = 0
-        self._done = threading.Event()
-
-    @contextmanager
-    def sampled(self) -> Iterator[None]:
-        """Samples from a thread while the body runs."""
-        thread = threading.Thread(target=self._run, name="swapplan-rss", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._done.set()
-            thread.join()
-
-    def _run(self) -> None:
+    def sample() -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, anonymous_bytes())
-            if self._done.wait(SAMPLE_SECONDS):
+            seen[0] = max(seen[0], anonymous_bytes())
+            if done.wait(SAMPLE_SECONDS):
                 return
+
+    thread = threading.Thread(target=sample, name="swapplan-rss", daemon=True)
+    thread.start()
+    try:
+        yield lambda: seen[0]
+    finally:
+        done.set()
+        thread.join()
 
 
 def anonymous_bytes() -> int:

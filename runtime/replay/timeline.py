@@ -9,7 +9,7 @@ CUDA an event each. Nothing is waited for until the times are asked for.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from functools import cache
@@ -140,3 +140,13 @@ class StepTimes:
     def timelines(self, slot_count: int) -> tuple[Timeline, ...]:
         """Returns the last steps, in order; blocks until their copies have ended."""
         return tuple(marks.timeline(self.clock, slot_count) for marks in self._kept)
+
+
+def typical(measured: Sequence[Timeline]) -> Timeline:
+    """Returns the step of median duration; of two in the middle the shorter.
+
+    Args:
+        measured: One step at least.
+    """
+    by_duration = sorted(measured, key=lambda timeline: timeline.step_us)
+    return by_duration[(len(by_duration) - 1) // 2]

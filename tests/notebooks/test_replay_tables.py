@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from analysis.lanes import copy_times_table, lanes_table
+from analysis.measured_steps import measured_steps
 from analysis.plan_tables import slot_durations_table, step_parts_table
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
 from planner.plan.plan import Plan
@@ -14,7 +15,7 @@ from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from runtime import FallbackWarning
-from runtime.proof.measured_steps import measured_steps, typical
+from runtime.replay.timeline import typical
 from tests.support.planning.figures import words_of
 from tests.support.planning.plans import periodic_plan
 from tests.support.planning.toys import sandwich, toy_link

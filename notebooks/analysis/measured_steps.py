@@ -1,7 +1,5 @@
 """Steps replayed for their times."""
 
-from collections.abc import Sequence
-
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline
 from profiles.hooks.workload import Workload
@@ -39,13 +37,3 @@ def measured_steps(
                     "the parameters. Ask for more warm-up steps."
                 )
         return replay.timelines()[-steps:]
-
-
-def typical(measured: Sequence[Timeline]) -> Timeline:
-    """Returns the step of median duration; of two in the middle the shorter.
-
-    Args:
-        measured: One step at least.
-    """
-    by_duration = sorted(measured, key=lambda timeline: timeline.step_us)
-    return by_duration[(len(by_duration) - 1) // 2]
