@@ -19,6 +19,7 @@ from planner.report.plots import (
     PURPLE,
     SKY,
     VERMILION,
+    WIDTH_IN,
     WITH_PLAN,
     AxisUnit,
     size_unit,
@@ -112,7 +113,6 @@ def _comparison(profile: Profile, point: SweepPoint) -> Comparison:
     return Comparison(task, 0.0, is_full=False)
 
 
-WIDTH_IN = 9.0
 STYLES = ((VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (SKY, "P"), (GREY, "X"))
 """Colour and marker of the heuristics, in turn."""
 

@@ -1,4 +1,4 @@
-"""Pictures of a plan: memory and lanes over the step, trips, slack, how busy the link is."""
+"""Pictures of a plan: memory and lanes over the step, swaps, slack, how busy the link is."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,9 @@ from planner.report.plots import (
     D2H,
     GREY,
     H2D,
+    ROW_IN,
     STALL,
+    WIDTH_IN,
     WITH_PLAN,
     WITHOUT_PLAN,
     AxisUnit,
@@ -22,9 +24,6 @@ from planner.report.plots import (
     time_unit,
 )
 
-WIDTH_IN = 9.0
-ROW_IN = 0.27
-"""Height of a row of bars."""
 LANES = {
     LaneName.COMPUTE.value: COMPUTE,
     LaneName.STALL.value: STALL,
@@ -37,7 +36,7 @@ ROWS = {
     LaneName.D2H.value: 1,
     LaneName.H2D.value: 0,
 }
-"""Where a lane is drawn; compute stands still in its own lane."""
+"""Where a lane is drawn; compute waits in its own lane."""
 
 
 def step_figure(
@@ -67,28 +66,28 @@ def step_figure(
     return figure
 
 
-def swaps_figure(trip_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
+def swaps_figure(swap_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
     """Draws swaps, one row each: the copy out, the time away, the copy back, the next use.
 
     Args:
-        trip_times: Rows of `analysis.lanes.swap_times_table`, from top to bottom.
+        swap_times: Rows of `analysis.plan_tables.swap_times_table`, from top to bottom.
         title: Above the picture.
         step_us: The simulated step; what goes beyond it is drawn at its begin.
     """
     time = time_unit(step_us)
-    figure = Figure(figsize=(WIDTH_IN, 1.7 + ROW_IN * len(trip_times)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, 1.7 + ROW_IN * len(swap_times)), layout="constrained")
     axes = figure.subplots()
-    for row, trip in enumerate(trip_times.itertuples()):
-        _draw_span(axes, row, (trip.released_us, trip.allocated_us), step_us, time, GREY, 0.15)
-        if not trip.clean:
-            _draw_span(axes, row, (trip.out_start_us, trip.out_end_us), step_us, time, D2H, 0.7)
-        _draw_span(axes, row, (trip.in_start_us, trip.in_end_us), step_us, time, H2D, 0.7)
-        used = trip.used_us % step_us / time.size
+    for row, swap in enumerate(swap_times.itertuples()):
+        _draw_span(axes, row, (swap.released_us, swap.allocated_us), step_us, time, GREY, 0.15)
+        if not swap.clean:
+            _draw_span(axes, row, (swap.out_start_us, swap.out_end_us), step_us, time, D2H, 0.7)
+        _draw_span(axes, row, (swap.in_start_us, swap.in_end_us), step_us, time, H2D, 0.7)
+        used = swap.used_us % step_us / time.size
         axes.plot([used, used], [row - 0.35, row + 0.35], color=BLACK, linewidth=2)
-    size = size_unit(trip_times["size_bytes"].max())
+    size = size_unit(swap_times["size_bytes"].max())
     labels = [
-        f"{trip.name}  {trip.module}  {trip.size_bytes / size.size:.2f} {size.name}"
-        for trip in trip_times.itertuples()
+        f"{swap.name}  {swap.module}  {swap.size_bytes / size.size:.2f} {size.name}"
+        for swap in swap_times.itertuples()
     ]
     axes.set_yticks(range(len(labels)), labels, fontsize="small")
     axes.invert_yaxis()
@@ -97,7 +96,7 @@ def swaps_figure(trip_times: pd.DataFrame, *, title: str, step_us: float) -> Fig
         xlabel=f"time in the step, {time.name} (simulated)",
         xlim=(0, step_us / time.size),
     )
-    figure.legend(handles=_trip_handles(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=_swap_handles(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -133,7 +132,7 @@ def slack_figure(swaps: pd.DataFrame, *, title: str) -> Figure:
 
 
 def link_use_figure(use: pd.DataFrame, *, title: str) -> Figure:
-    """Draws how busy each direction of the link is along the step, and where compute stands still.
+    """Draws how busy each direction of the link is along the step, and where compute waits.
 
     Args:
         use: From `analysis.lanes.link_use_over_time_table`.
@@ -214,7 +213,7 @@ def _draw_span(
             axes.barh(row, width, left=left / time.size, height=height, color=colour)
 
 
-def _trip_handles() -> list[Patch | Line2D]:
+def _swap_handles() -> list[Patch | Line2D]:
     return [
         Patch(color=D2H, label="copy to the host"),
         Line2D([], [], color=GREY, linewidth=3, label="away"),

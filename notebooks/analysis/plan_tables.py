@@ -1,11 +1,29 @@
-"""Plans as tables that only notebooks show: the certificate, memory, and the parts of a step."""
+"""A plan as tables that only notebooks show: the certificate, memory, and when swaps happen."""
+
+import math
 
 import pandas as pd
 
 from planner.plan.plan import Plan
-from planner.plan.schedule import lower, may_wait
-from planner.report.simulated_step import simulated_step
+from planner.plan.simulate import Timeline
+from planner.report.simulated_step import SimulatedSwap, simulated_step
 from planner.report.text import certificate_rows
+
+SWAP_COLUMNS = (
+    "name",
+    "kind",
+    "module",
+    "size_bytes",
+    "clean",
+    "out_start_us",
+    "out_end_us",
+    "released_us",
+    "allocated_us",
+    "in_start_us",
+    "in_end_us",
+    "used_us",
+    "away_us",
+)
 
 
 def certificate_table(plan: Plan) -> pd.DataFrame:
@@ -37,61 +55,44 @@ def planned_memory_table(plan: Plan) -> pd.DataFrame:
     return table.rename_axis("slot")
 
 
-def slot_durations_table(slot_times: pd.DataFrame) -> pd.DataFrame:
-    """Returns what the ops of each slot take, simulated and measured, without any stall.
+def swap_times_table(plan: Plan) -> pd.DataFrame:
+    """Returns one row per swap, in order of swap-out; all times are simulated.
 
-    A replay passes over some anchors where it has nothing to do. The slots that such anchors open
-    count to the slot before, in both columns.
-
-    Columns: `slot` (index), `anchor`, `simulated_us`, `measured_us`.
-
-    Args:
-        slot_times: From `planner.report.tables.slot_times_table`.
+    Columns: `name`, `kind`, `module`, `size_bytes`, `clean` (it copies nothing to the host, so its
+    `out_` times are not numbers), `out_start_us` and `out_end_us` (the copy to the host),
+    `released_us` (its device bytes are given back), `allocated_us` (they are taken again),
+    `in_start_us` and `in_end_us` (the copy back), `used_us` (compute goes on to use it), `away_us`
+    (from release to allocation). Times count from the begin of the step of the swap-out, so those
+    of a swap round the step boundary go on beyond the step's end.
     """
-    table = pd.DataFrame({"anchor": slot_times["anchor"]})
-    for which in ("simulated", "measured"):
-        starts_us = slot_times[f"{which}_start_us"]
-        arrivals_us = starts_us - slot_times[f"{which}_stall_us"]
-        table[f"{which}_us"] = (arrivals_us.shift(-1) - starts_us).fillna(0.0)
-    passed_over = (table["measured_us"] == 0) & (slot_times["measured_stall_us"] == 0)
-    passed_over.iloc[[0, -1]] = False
-    groups = (~passed_over).cumsum()
-    sums = table.groupby(groups)[["simulated_us", "measured_us"]].transform("sum")
-    table[["simulated_us", "measured_us"]] = sums
-    return table[~passed_over]
+    step = simulated_step(plan)
+    rows = [_row(moved, step.timeline) for moved in step.swaps]
+    return pd.DataFrame(rows, columns=list(SWAP_COLUMNS))
 
 
-def step_parts_table(
-    plan: Plan, slot_times: pd.DataFrame, copy_times: pd.DataFrame
-) -> pd.DataFrame:
-    """Returns what a step consists of, simulated and measured.
+def _row(moved: SimulatedSwap, timeline: Timeline) -> dict[str, object]:
+    swap, storage = moved.swap, moved.storage
+    back_us = timeline.step_us if moved.back_in_next_step else 0.0
+    released_us = _passed_us(timeline, swap.release_slot, swap.swap_out_slot)
+    allocated_us = _passed_us(timeline, swap.swap_in_slot, swap.swap_out_slot)
+    return {
+        "name": storage.name,
+        "kind": storage.kind.value,
+        "module": storage.module,
+        "size_bytes": storage.size_bytes,
+        "clean": swap.clean,
+        "out_start_us": math.nan if moved.out is None else moved.out.start_us,
+        "out_end_us": math.nan if moved.out is None else moved.out.end_us,
+        "released_us": released_us,
+        "allocated_us": allocated_us,
+        "in_start_us": back_us + moved.back.start_us,
+        "in_end_us": back_us + moved.back.end_us,
+        "used_us": _passed_us(timeline, swap.await_slot, swap.swap_out_slot),
+        "away_us": allocated_us - released_us,
+    }
 
-    `waits for copies` is what passes at the anchors where the plan waits, `the runtime itself` what
-    passes at the others. They and `compute` add up to `step`; copies run beside it.
 
-    Columns: `part` (index), `simulated_us`, `measured_us`, `ratio` (measured over simulated; not a
-    number where nothing is simulated).
-
-    Args:
-        plan: The plan.
-        slot_times: From `planner.report.tables.slot_times_table`.
-        copy_times: From `analysis.lanes.copy_times_table`.
-    """
-    waits = list(may_wait(lower(plan)))
-    rows = {}
-    for which in ("simulated_us", "measured_us"):
-        stalls_us = slot_times[which.replace("_us", "_stall_us")]
-        compute_us = slot_durations_table(slot_times)[which].sum()
-        copies_us = copy_times.groupby("lane")[which].sum()
-        rows[which] = {
-            "step": compute_us + stalls_us.sum(),
-            "compute": compute_us,
-            "waits for copies": stalls_us[waits].sum(),
-            "the runtime itself": stalls_us.sum() - stalls_us[waits].sum(),
-            "copies to the host": copies_us.get("D2H", 0.0),
-            "copies back": copies_us.get("H2D", 0.0),
-        }
-    table = pd.DataFrame(rows)
-    table.index.name = "part"
-    table["ratio"] = table["measured_us"] / table["simulated_us"].where(table["simulated_us"] > 0)
-    return table
+def _passed_us(timeline: Timeline, slot: int, out_slot: int) -> float:
+    """When compute is past an anchor; slots before the swap-out are those of the next step."""
+    steps_us = timeline.step_us if slot < out_slot else 0.0
+    return steps_us + timeline.start_us[slot]

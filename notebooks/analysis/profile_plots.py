@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.lifetimes import OVERHEAD, round_trip_us
+from analysis.idle_gaps import round_trip_us
+from analysis.kind_memory import OVERHEAD
 from analysis.modules import Phase
 from planner.report.plots import (
     BLACK,
@@ -19,9 +20,11 @@ from planner.report.plots import (
     GREY,
     ORANGE,
     PURPLE,
+    ROW_IN,
     SKY,
     TIME_UNITS,
     VERMILION,
+    WIDTH_IN,
     YELLOW,
     size_unit,
     time_unit,
@@ -39,9 +42,6 @@ KINDS = {
 }
 """By the word for a kind of storage."""
 
-WIDTH_IN = 9.0
-ROW_IN = 0.27
-"""Height of a row of bars."""
 PHASES = {Phase.FORWARD.value: SKY, Phase.BACKWARD.value: BLUE, Phase.OPTIMIZER.value: ORANGE}
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
@@ -52,7 +52,7 @@ def kind_memory_figure(
     """Draws what resident memory consists of over the step.
 
     Args:
-        memory: From `analysis.lifetimes.kind_memory_table`.
+        memory: From `analysis.kind_memory.kind_memory_table`.
         title: Above the picture.
         times: Whether the profile's times were measured or estimated.
         capacity_bytes: The device's memory, drawn as a line if given.
@@ -166,10 +166,10 @@ def lifetimes_figure(
 def idle_gaps_figure(
     gaps: pd.DataFrame, links: Sequence[Link], *, title: str, times: Provenance
 ) -> Figure:
-    """Draws each gap by its bytes and its idle time, and how long a trip takes on each link.
+    """Draws each gap by its bytes and its idle time, and how long out and back take on each link.
 
     Args:
-        gaps: From `analysis.lifetimes.idle_gaps_table`; one row at least.
+        gaps: From `analysis.idle_gaps.idle_gaps_table`; one row at least.
         links: The links to draw as lines.
         title: Above the picture.
         times: Whether the profile's times were measured or estimated.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analysis.idle_gaps import idle_gaps_table
+from analysis.kind_memory import kind_memory_table
 from analysis.lanes import lanes_table
-from analysis.lifetimes import idle_gaps_table, kind_memory_table
 from analysis.plan_plots import step_figure
 from analysis.plan_tables import planned_memory_table
 from analysis.profile_plots import idle_gaps_figure, kind_memory_figure
@@ -43,7 +44,7 @@ def pictures(profile: Profile) -> Iterator[tuple[str, Figure]]:
     )
     links = [link_named("pcie3-x16"), link_named("nvlink2-ac922-4gpu")]
     gaps = idle_gaps_table(profile, links)
-    title = "Idle time against size: right of a line, a trip alone is hidden"
+    title = "Idle time against size: right of a line, a swap alone is hidden"
     yield "idle.png", idle_gaps_figure(gaps, links, title=title, times=profile.times)
     plan = solve(profile, budget_bytes=BUDGET_BYTES, link=links[0])
     memory, lanes = planned_memory_table(plan), lanes_table(plan)

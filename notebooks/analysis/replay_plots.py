@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.lanes import LaneName
-from analysis.plan_plots import LANES, WIDTH_IN, draw_lanes
-from planner.report.plots import BLACK, BLUE, ORANGE, STALL, AxisUnit, time_unit
+from analysis.plan_plots import LANES, draw_lanes
+from planner.report.plots import BLACK, BLUE, ORANGE, STALL, WIDTH_IN, AxisUnit, time_unit
 
 COPIES = {LaneName.D2H.value: "o", LaneName.H2D.value: "^"}
 
@@ -74,8 +74,10 @@ def agreement_figure(durations: pd.DataFrame, copy_times: pd.DataFrame, *, title
     """Draws each slot and each copy by its simulated and its measured time.
 
     Args:
-        durations: From `analysis.plan_tables.slot_durations_table`; what took no time is
-        left out. copy_times: From `analysis.lanes.copy_times_table`. title: Above the picture.
+        durations: From `analysis.step_parts.slot_durations_table`; what took no time is
+            left out.
+        copy_times: From `analysis.step_parts.copy_times_table`.
+        title: Above the picture.
     """
     figure = Figure(figsize=(WIDTH_IN, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -35,6 +35,9 @@ STYLES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
 """Markers and dashes of lines, in this order."""
 
 DOTS_PER_INCH = 150
+WIDTH_IN = 9.0
+ROW_IN = 0.27
+"""Height of a row of bars."""
 
 
 class AxisUnit(NamedTuple):

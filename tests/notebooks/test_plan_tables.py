@@ -10,10 +10,9 @@ from analysis.lanes import (
     lanes_table,
     link_use_over_time_table,
     link_use_table,
-    swap_times_table,
 )
 from analysis.plan_plots import link_use_figure, slack_figure, step_figure, swaps_figure
-from analysis.plan_tables import certificate_table, planned_memory_table
+from analysis.plan_tables import certificate_table, planned_memory_table, swap_times_table
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan

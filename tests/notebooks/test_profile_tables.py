@@ -3,15 +3,9 @@
 import pandas as pd
 import pytest
 
-from analysis.lifetimes import (
-    OVERHEAD,
-    hidden_swaps_table,
-    idle_gaps_table,
-    idle_kinds_table,
-    kind_memory_table,
-    lifetimes_table,
-    uses_table,
-)
+from analysis.idle_gaps import hidden_swaps_table, idle_gaps_table
+from analysis.kind_memory import OVERHEAD, kind_memory_table
+from analysis.lifetimes import idle_kinds_table, lifetimes_table, uses_table
 from analysis.modules import (
     ELSEWHERE,
     module_bytes_table,

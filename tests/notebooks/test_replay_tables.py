@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from analysis.lanes import copy_times_table, lanes_table
+from analysis.lanes import lanes_table
 from analysis.measured_steps import measured_steps
-from analysis.plan_tables import slot_durations_table, step_parts_table
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
+from analysis.step_parts import copy_times_table, slot_durations_table, step_parts_table
 from planner.plan.plan import Plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.plots import png_bytes
