@@ -46,18 +46,9 @@ SILENCE = timedelta(minutes=5)
 """A worker that neither ends nor answers the others for this long fails the proof."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Assignment:
-    """What a worker is to do.
-
-    Attributes:
-        plan: The plan to prove.
-        rank: The worker's number.
-        count: How many workers there are.
-        steps: Steps of each training.
-        timed_steps: How many of them are timed.
-        store: The file through which the workers find each other.
-    """
+    """What a worker is to do: arguments of `prove`, its number `rank` of `count`, a common file."""
 
     plan: Plan
     rank: int
@@ -125,16 +116,9 @@ def prove_with_workers(
     with tempfile.TemporaryDirectory() as folder:
         workers: list[_Worker] = []
         try:
+            store = (Path(folder) / "store").as_uri()
             for rank in range(count):
-                assignment = Assignment(
-                    plan=plan,
-                    rank=rank,
-                    count=count,
-                    steps=steps,
-                    timed_steps=timed_steps,
-                    store=(Path(folder) / "store").as_uri(),
-                )
-                workers.append(_Worker(assignment))
+                workers.append(_Worker(Assignment(plan, rank, count, steps, timed_steps, store)))
             return _reports(workers, progress or silent)
         finally:
             for worker in workers:
@@ -142,14 +126,7 @@ def prove_with_workers(
 
 
 class _Worker:
-    """One worker process, as its parent sees it.
-
-    Attributes:
-        rank: Its number.
-        connection: Where its messages come from.
-        report: What it found; None before that.
-        failure: Why it could not go on, and when; None if it goes on or is done.
-    """
+    """One worker process, as its parent sees it."""
 
     def __init__(self, assignment: Assignment) -> None:
         # Fork would copy the threads' locks of whatever runs here, in any state.
@@ -158,9 +135,8 @@ class _Worker:
         self.rank = assignment.rank
         self.report: ProofReport | None = None
         self.failure: Failed | None = None
-        self._process = spawn.Process(
-            target=work, args=(assignment, theirs), name=f"worker-{self.rank}"
-        )
+        name = f"worker-{self.rank}"
+        self._process = spawn.Process(target=work, args=(assignment, theirs), name=name)
         self._process.start()
         # Only the worker holds its end now, so the connection closes when it ends.
         theirs.close()

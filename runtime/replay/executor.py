@@ -32,6 +32,7 @@ class SwapExecutor:
     Attributes:
         index: What the plan wants of each storage.
         backend: The device's lanes and host pool, and what else it brings along.
+        lent: Those that cannot be moved now.
         tracked: Records of those that the plan has moved, by id. Between steps: of those that are
             not resident, or have a host copy that a later swap relies on.
         left_out: Whether this step began with a storage resident that the plan has on its way back
@@ -47,7 +48,7 @@ class SwapExecutor:
         self.index = index
         self._accountant = accountant
         self._marks = marks
-        self._lent = LentMemory(index)
+        self.lent = LentMemory(index)
         # Of each kept host copy, how often its storage had been written by then.
         self._versions: dict[int, int] = {}
         self._skipped: set[int] = set()
@@ -55,23 +56,13 @@ class SwapExecutor:
         self._now = StepStatistics(step=0)
 
     def begin(self, now: StepStatistics, *, watched: bool) -> None:
-        """Begins a step.
-
-        Args:
-            now: Where its figures go.
-            watched: Whether its memory is counted.
-        """
+        """Begins a step, whose figures go into `now`, and whose memory is counted if `watched`."""
         self._now = now
         self._skipped.clear()
         self.left_out = False
-        self._lent.take_back()
+        self.lent.take_back()
         if watched:
             self._accountant.memory.count_owned(self.index.owned())
-
-    @property
-    def why_no_room(self) -> str | None:
-        """What this step keeps on the device against the plan; None if that is nothing."""
-        return self._lent.why_no_room
 
     def away(self) -> frozenset[int]:
         """Returns those that must not be touched before they are back, by `_cdata`."""
@@ -305,7 +296,7 @@ class SwapExecutor:
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose swap begins; None, and no swap, if it has none."""
         tracked = self.tracked.get(storage_id) or self._find(storage_id)
-        if tracked is not None and self._lent.keeps(storage_id, tracked):
+        if tracked is not None and self.lent.keeps(storage_id, tracked):
             tracked = None
         if tracked is None:
             self._skipped.add(storage_id)

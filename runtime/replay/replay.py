@@ -275,7 +275,7 @@ class Replay:
     def _statement(
         self, watch: AbstractContextManager[object], *, watched: bool = False
     ) -> AbstractContextManager[StepStatistics]:
-        step = RunningStep(watch, watched=watched, act=self._executor.act)
+        step = RunningStep(watch, watched, self._executor.act)
         return step.statement(self._enter_step, self._leave_step)
 
     def _enter_step(self, step: RunningStep) -> StepStatistics:
@@ -451,7 +451,7 @@ class Replay:
 
     def _on_no_room(self) -> bool:
         """Falls back if there is no room for what cannot be moved; whether it did."""
-        why, step = self._executor.why_no_room, self._step
+        why, step = self._executor.lent.why_no_room, self._step
         if why is None or step is None or step.is_over or step.statistics.fallback is not None:
             return False
         self._fall_back(f"{why} the step does not fit within the budget")

@@ -10,7 +10,7 @@ closed. The next step knows by the statement's being gone, which nothing else ho
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from types import TracebackType
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,28 +25,28 @@ from runtime.storage.memory_curve import MemoryCurve
 from runtime.storage.residency import UnmovableError
 
 
+@dataclass(eq=False)
 class RunningStep:
     """The state of one step of a replay.
 
     Attributes:
         watch: What looks at its ops.
         watched: Whether its memory is counted.
-        statistics: Its figures.
         act: Does an action of the schedule, in a range on a profiler's timeline if one is wanted.
+        statistics: Its figures.
         start_ns: When it began, on the performance counter.
         is_left: Whether it is being left, or has been.
         is_over: Whether code that runs now runs between two steps.
     """
 
-    def __init__(self, watch: AbstractContextManager[object], *, watched: bool, act: Act) -> None:
-        self.watch = watch
-        self.watched = watched
-        self.statistics = StepStatistics(step=0)
-        self.act = act
-        self.start_ns = 0
-        self.is_left = False
-        self.is_over = False
-        self._statement: weakref.ref[StepStatement] | None = None
+    watch: AbstractContextManager[object]
+    watched: bool
+    act: Act
+    statistics: StepStatistics = field(default_factory=lambda: StepStatistics(step=0))
+    start_ns: int = 0
+    is_left: bool = False
+    is_over: bool = False
+    _statement: "weakref.ref[StepStatement] | None" = None
 
     @property
     def is_running(self) -> bool:
@@ -54,39 +54,27 @@ class RunningStep:
         is_there = self._statement is not None and self._statement() is not None
         return is_there and not self.is_left
 
-    def statement(
-        self,
-        enter: "Callable[[RunningStep], StepStatistics]",
-        leave: "Callable[[RunningStep, BaseException | None], None]",
-    ) -> AbstractContextManager[StepStatistics]:
+    def statement(self, enter: "Enter", leave: "Leave") -> "StepStatement":
         """Returns what the `with` statement holds."""
         statement = StepStatement(self, enter, leave)
         self._statement = weakref.ref(statement)
         return statement
 
 
+Enter = Callable[[RunningStep], StepStatistics]
+Leave = Callable[[RunningStep, BaseException | None], None]
+
+
 class StepStatement(AbstractContextManager[StepStatistics]):
     """Enters and leaves a step; see [Note: steps that never end]."""
 
-    def __init__(
-        self,
-        step: RunningStep,
-        enter: Callable[[RunningStep], StepStatistics],
-        leave: Callable[[RunningStep, BaseException | None], None],
-    ) -> None:
-        self._step = step
-        self._enter = enter
-        self._leave = leave
+    def __init__(self, step: RunningStep, enter: Enter, leave: Leave) -> None:
+        self._step, self._enter, self._leave = step, enter, leave
 
     def __enter__(self) -> StepStatistics:
         return self._enter(self._step)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._step.is_left = True
         self._leave(self._step, error)
 

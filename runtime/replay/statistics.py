@@ -28,8 +28,8 @@ class StepStatistics:
     """Figures of one step; all measured.
 
     On CUDA the host runs ahead of the device: there `stall_us` is 0, since the host waits for no
-    copy, and `duration_us` ends when the host has issued the step. A trace of the step, with
-    `runtime.step_trace`, times the device itself.
+    copy, and `duration_us` ends when the host has issued the step. A replay that is traced times
+    the device itself (`Replay.timelines`).
 
     Attributes:
         step: Number of the step since `attach`, from 0.
@@ -119,12 +119,7 @@ class History:
         self._counted_restores = self.boundary_restores
 
     def add(self, now: StepStatistics, *, left_out: bool) -> None:
-        """Adds a step that has ended.
-
-        Args:
-            now: Its figures.
-            left_out: Whether part of a swap was not made, since its storage was there already.
-        """
+        """Adds a step that has ended; `left_out` if the rest of a swap was left out of it."""
         self.steps.append(now)
         self.fallbacks += now.fallback is not None
         vouches = self.vouches or not left_out
