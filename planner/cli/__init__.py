@@ -1,5 +1,1 @@
-"""The planning commands: what they ask of the planner and print. The app is `runtime.cli`.
-
-A command imports what is slow (PuLP, pandas) inside its function, so that `plan --help` answers at
-once.
-"""
+"""The planning commands, which import what is slow inside functions, so that help is quick."""

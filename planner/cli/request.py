@@ -47,11 +47,7 @@ class Workers:
 
     @property
     def link(self) -> Link:
-        """The link that is left for each.
-
-        Raises:
-            QuantityError: Nothing is.
-        """
+        """The link that is left for each; a `QuantityError` if nothing is."""
         from planner.studies.shared_link import shared_link
 
         if self.sharing is None:
@@ -110,14 +106,26 @@ class PlanRequest:
         """Yields the workers to plan for: link by link, in the order given."""
         counts = _counts(self.workers)
         for alone in self.links_of(profile):
-            for count in counts:
-                yield choose_workers(
-                    profile,
-                    alone,
-                    count=count,
-                    share=self.share,
-                    all_reduce_on_link=self.all_reduce_on_link,
-                )
+            yield from (self.workers_on(profile, alone, count) for count in counts)
+
+    def workers_on(self, profile: Profile, alone: Link, count: int) -> Workers:
+        """Returns so many workers, on a link that one of them has alone.
+
+        Without `--share` they share what the profile says of its link, or the table of another.
+        """
+        from planner.studies.shared_link import Exchange, exchanged_bytes
+
+        known = profile.sharing if alone == profile.link else known_sharing(alone)
+        sharing = known if self.share is None else parse_sharing(self.share)
+        if sharing is None and count > 1:
+            raise QuantityError(
+                f"what {count} workers share on link {alone.name} is not known. Say it, such as "
+                f"{SHARE} switch=2,socket=4, or {SHARE} {NOTHING}; 'plan links' has what is known."
+            )
+        exchange = None
+        if self.all_reduce_on_link:
+            exchange = Exchange(gradient_bytes=exchanged_bytes(profile), step_us=profile.step_us)
+        return Workers(count=count, alone=alone, sharing=sharing, exchange=exchange)
 
     def choices(self, profile: Profile) -> "tuple[LinkChoice, ...]":
         """Returns the links to plan for, each as that many workers have it."""
@@ -177,31 +185,6 @@ def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | Non
         engines=(),
         provenance=Provenance.NOMINAL,
     )
-
-
-def choose_workers(
-    profile: Profile, alone: Link, *, count: int, share: str | None, all_reduce_on_link: bool
-) -> Workers:
-    """Returns workers of a host that has one of them alone on a link, and what they share.
-
-    Without `share` it is what the profile says of its link, or the table of another.
-
-    Raises:
-        QuantityError: `share` is unreadable, or there is none and nothing is known.
-    """
-    from planner.studies.shared_link import Exchange, exchanged_bytes
-
-    known = profile.sharing if alone == profile.link else known_sharing(alone)
-    sharing = known if share is None else parse_sharing(share)
-    if sharing is None and count > 1:
-        raise QuantityError(
-            f"what {count} workers share on link {alone.name} is not known. Say it, such as "
-            f"{SHARE} switch=2,socket=4, or {SHARE} {NOTHING}; 'plan links' has what is known."
-        )
-    exchange = None
-    if all_reduce_on_link:
-        exchange = Exchange(gradient_bytes=exchanged_bytes(profile), step_us=profile.step_us)
-    return Workers(count=count, alone=alone, sharing=sharing, exchange=exchange)
 
 
 def parse_sharing(text: str) -> Sharing:

@@ -1,6 +1,7 @@
 """`plan show`, `plan report` and `plan trace`: a profile or a plan, readable."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,17 +74,19 @@ def report(
     """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
     from planner.report.page import write_report_page
 
-    check_writable(output, keep=plan)
-    write_report_page(read_plan(profile_path(plan)), output)
-    wrote(output)
+    _write_plan(plan, output, write_report_page)
 
 
 def trace(plan: PlanFile, output: OutputFile) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
     from planner.report.perfetto import write_trace
 
+    _write_plan(plan, output, write_trace)
+
+
+def _write_plan(plan: Path, output: Path, write: Callable[[Plan, Path], None]) -> None:
     check_writable(output, keep=plan)
-    write_trace(read_plan(profile_path(plan)), output)
+    write(read_plan(profile_path(plan)), output)
     wrote(output)
 
 

@@ -1,7 +1,7 @@
 """`plan sweep`: plans one step for many budgets, links and numbers of workers."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,9 @@ from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from planner.studies.sweep import SweepPoint, SweepRow, SweepSettings
 
 NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
@@ -111,25 +114,21 @@ def print_sweep(
     csv: Path | None,
     png: Path | None,
 ) -> None:
-    """Prints the finished points of a sweep, and writes them where they are wanted.
-
-    Args:
-        profile: The step.
-        name: What the user called it.
-        rows: What is finished, in order.
-        asked: How many points were asked for.
-        csv: Where the table goes, if anywhere.
-        png: Where the picture goes, if anywhere.
-
-    Raises:
-        FileError: A file cannot be written.
-    """
+    """Prints the finished points of a sweep, and writes them where they are wanted."""
     if len(rows) < asked:
         print(f"Ended early: {len(rows)} of {asked} plans are finished.")
     if not rows:
         return
-    # Files first: what reads the table may stop reading.
-    _write(profile, name, rows, csv, png)
+    from planner.studies.sweep import sweep_table
+
+    def figure(table: "pd.DataFrame") -> "Figure":
+        from planner.report.sweep_plots import sweep_figure
+
+        title = f"Step time against budget: {name}"
+        return sweep_figure(table, title=title, peak_bytes=profile.peak_bytes, times=profile.times)
+
+    # Files first: what reads the printed table may stop reading.
+    written = write_plans(sweep_table(rows), figure, csv, png)
     print_table(
         f"Step with nothing moved: {time_text(profile.step_us)} ({profile.times.value}), "
         f"{size_text(profile.peak_bytes)}; peak, step, bytes out and back per step and host pool "
@@ -139,9 +138,28 @@ def print_sweep(
         right=NUMBERS,
     )
     print_marks(rows, profile)
-    for path in (csv, png):
-        if path is not None:
-            wrote(path)
+    for path in written:
+        wrote(path)
+
+
+def write_plans(
+    table: "pd.DataFrame",
+    figure: "Callable[[pd.DataFrame], Figure]",
+    csv: Path | None,
+    png: Path | None,
+) -> list[Path]:
+    """Writes a table of plans and its picture where they are wanted, and returns where that is.
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    if csv is not None:
+        write_atomically(table.to_csv(index=False).encode(), csv)
+    if png is not None:
+        from planner.report.plots import png_bytes
+
+        write_atomically(png_bytes(figure(table)), png)
+    return [path for path in (csv, png) if path is not None]
 
 
 def print_marks(rows: "Iterable[SweepRow]", profile: Profile) -> None:
@@ -185,22 +203,3 @@ def _is_unsolved(row: "SweepRow") -> bool:
     from planner.studies.sweep import SweepOutcome
 
     return row.outcome is SweepOutcome.PLANNED and row.bound_source is BoundSource.TRIVIAL
-
-
-def _write(
-    profile: Profile, name: str, rows: "Sequence[SweepRow]", csv: Path | None, png: Path | None
-) -> None:
-    from planner.studies.sweep import sweep_table
-
-    table = sweep_table(rows)
-    if csv is not None:
-        write_atomically(table.to_csv(index=False).encode(), csv)
-    if png is not None:
-        from planner.report.plots import png_bytes
-        from planner.report.sweep_plots import sweep_figure
-
-        title = f"Step time against budget: {name}"
-        figure = sweep_figure(
-            table, title=title, peak_bytes=profile.peak_bytes, times=profile.times
-        )
-        write_atomically(png_bytes(figure), png)

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from enum import StrEnum
 from itertools import accumulate, zip_longest
 
@@ -222,6 +221,7 @@ def anchors_table(one: Plan, other: Plan) -> pd.DataFrame:
     does it, with nothing moved; not a number unless both have the anchor and the same slots).
     """
     a_swaps, b_swaps = _swaps(one), _swaps(other)
+    sizes = {storage.name: storage.size_bytes for storage in one.storages}
     no_swap: Anchors = {}
     starts_us = _starts_us(one) if one.slots == other.slots else {}
     rows = [
@@ -233,17 +233,12 @@ def anchors_table(one: Plan, other: Plan) -> pd.DataFrame:
             "b": b.get(what, ""),
             "later_us": starts_us.get(b.get(what), math.nan) - starts_us.get(a.get(what), math.nan),
         }
-        for name in _by_weight(one, a_swaps.keys() & b_swaps.keys())
+        for name in sorted(a_swaps.keys() & b_swaps.keys(), key=lambda name: (-sizes[name], name))
         for n, (a, b) in enumerate(zip_longest(a_swaps[name], b_swaps[name], fillvalue=no_swap))
         for what in {**a, **b}
         if a.get(what) != b.get(what)
     ]
     return pd.DataFrame(rows, columns=["name", "swap", "what", "a", "b", "later_us"])
-
-
-def _by_weight(plan: Plan, names: Iterable[str]) -> list[str]:
-    storages = _storages(plan)
-    return sorted(names, key=lambda name: (-storages[name].size_bytes, name))
 
 
 def _starts_us(plan: Plan) -> dict[str | None, float]:

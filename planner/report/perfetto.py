@@ -17,6 +17,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,10 +276,7 @@ def _measured_events(plan: Plan, measured: Timeline) -> Iterator[Event]:
     A stall is drawn where the plan waits for a copy, and is all that passes at that anchor. At the
     others what passes is the runtime's own time; it shows as a space before the slot.
     """
-
-    def drawn(lane: Lane, name: str, start_us: float, end_us: float, args: dict[str, Any]) -> Event:
-        return _slice(lane, name, start_us, end_us, args, Process.MEASURED)
-
+    drawn = partial(_slice, process=Process.MEASURED)
     totals = {"step_us": measured.step_us, "stall_us": measured.total_stall_us}
     yield drawn(Lane.STEP, "step", 0.0, measured.step_us, totals)
     waits = may_wait(lower(plan))

@@ -1,7 +1,7 @@
 """Pictures of many plans: step time against budget, and slowdown against a setting."""
 
 import math
-from itertools import cycle
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
     time = time_unit(table[["step_us", "compute_us"]].astype(float).max(axis=None))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    for line in _sweep_lines(table):
+    for line in _lines(table, "budget_bytes", by_workers=True):
         _draw_sweep(axes, line, size, time)
     compute = table["compute_us"].max() / time.size
     unmoved = f"nothing moved, in {peak_bytes / size.size:.2f} {size.name} ({times.value})"
@@ -77,7 +77,7 @@ def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
     """
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
-    for line in _limits_lines(table):
+    for line in _lines(table, "setting", by_workers=False):
         _draw_limits(axes, line)
     for column, dashes, what in (
         ("without_setting", "--", "largest without a plan"),
@@ -98,34 +98,19 @@ def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
     return figure
 
 
-def _sweep_lines(table: pd.DataFrame) -> list[_Line]:
-    """Numbers of workers differ in marker and dash, too."""
-    styles = dict(zip(table["workers"].unique(), cycle(STYLES), strict=False))
-    lines = []
+def _lines(table: pd.DataFrame, x: str, *, by_workers: bool) -> Iterator[_Line]:
+    """A line per link and number of workers; markers and dashes differ too, by workers or all."""
+    counts = list(table["workers"].unique())
     groups = table.groupby(["link", "workers"], sort=False)
-    for ((link, workers), rows), colour in zip(groups, cycle(MANY), strict=False):
-        together = f", {workers} workers" if workers > 1 else ""
-        alone = ", 1 worker" if len(styles) > 1 and workers == 1 else ""
-        marker, dashes = styles[workers]
-        rows = rows.sort_values("budget_bytes").dropna(subset="step_us")
-        lines.append(_Line(f"{link}{together}{alone}", colour, marker, dashes, rows))
-    return lines
-
-
-def _limits_lines(table: pd.DataFrame) -> list[_Line]:
-    several = table["workers"].nunique() > 1
-    lines = []
-    groups = table.groupby(["link", "workers"], sort=False)
-    for ((link, workers), rows), colour, style in zip(
-        groups, cycle(MANY), cycle(STYLES), strict=False
-    ):
-        label = f"{link}, {workers} worker{'s' * (workers > 1)}" if several else str(link)
-        lines.append(_Line(label, colour, *style, rows.sort_values("setting")))
-    return lines
+    for number, ((link, workers), rows) in enumerate(groups):
+        marker, dashes = STYLES[(counts.index(workers) if by_workers else number) % len(STYLES)]
+        is_named = len(counts) > 1 or (by_workers and workers > 1)
+        label = f"{link}, {workers} worker{'s' * (workers > 1)}" if is_named else str(link)
+        yield _Line(label, MANY[number % len(MANY)], marker, dashes, rows.sort_values(x))
 
 
 def _draw_sweep(axes: Axes, line: _Line, size: AxisUnit, time: AxisUnit) -> None:
-    rows = line.rows
+    rows = line.rows.dropna(subset="step_us")
     budgets = rows["budget_bytes"].astype(float) / size.size
     bound = rows["bound_step_us"].astype(float) / time.size
     # A bound only falls as the budget grows, so each one holds down to the next smaller budget.

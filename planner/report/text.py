@@ -8,7 +8,7 @@ from profiles.schema.profile import Link, Profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 SECOND_HAND = "*"
-"""Marks a figure that its source repeats from somebody else."""
+"""Marks a figure that its source repeats from another."""
 UNKNOWN = "?"
 LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
 
@@ -28,7 +28,7 @@ def link_text(link: Link) -> str:
 
 
 def figure_text(figure: Figure | None) -> str:
-    """Says what rate somebody published."""
+    """Says what rate was published."""
     if figure is None:
         return UNKNOWN
     return rate_text(figure.bytes_per_us) + ("" if figure.verified else SECOND_HAND)

@@ -1,8 +1,4 @@
-"""The command line: `plan profile`, `plan solve`, `plan show`, `plan run`.
-
-A command imports what is slow (torch, PuLP, pandas) inside its function, so that `plan --help`
-answers at once.
-"""
+"""The command line: the app, and the commands that need torch."""
 
 from runtime.cli.app import main
 

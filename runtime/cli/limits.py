@@ -1,7 +1,6 @@
 """`plan limits`: how far a step can grow on a device, without and with a plan."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +9,15 @@ import typer
 from planner.cli import options
 from planner.cli.output import print_table, progress_bars, wrote
 from planner.cli.request import PlanRequest, link_names
-from planner.cli.sweep import figure_cells, print_marks
+from planner.cli.sweep import figure_cells, print_marks, write_plans
 from planner.ilp.deadline import SolverName
-from profiles.schema.files import check_writable, write_atomically
+from profiles.schema.files import check_writable
 from profiles.schema.units import parse_size_bytes, size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
     from planner.studies.limits import Footprint, Limits, LimitsRow
     from runtime.cli.growing import LimitsSearch
 
@@ -119,35 +121,28 @@ def limits(
 
 def _print_search(search: "LimitsSearch", *, csv: Path | None, png: Path | None) -> None:
     """Prints what was found, and writes it where it is wanted."""
-    if len(search.rows) < search.wanted:
-        print(f"Ended early: {len(search.rows)} of {search.wanted} plans are finished.")
-    # Files first: what reads the tables may stop reading.
-    written = list(_write(search, csv, png)) if search.rows else []
+    from planner.studies.limits import limits_table
+
+    grown, rows = search.grown, search.rows
+    if len(rows) < search.wanted:
+        print(f"Ended early: {len(rows)} of {search.wanted} plans are finished.")
+
+    def figure(table: "pd.DataFrame") -> "Figure":
+        from planner.report.sweep_plots import limits_figure
+
+        title = f"{grown.title} on {grown.accelerator.product}, estimated"
+        return limits_figure(table, title=title)
+
+    # Files first: what reads the printed tables may stop reading.
+    written = write_plans(limits_table(rows, grown.about), figure, csv, png) if rows else []
     for found in search.limits:
         _print_limits(search, found)
-    if search.rows:
+    if rows:
         _print_plans(search)
     elif search.limits and not search.wanted:
         print("There is nothing to plan: no setting fits with a plan that does not fit without.")
     for path in written:
         wrote(path)
-
-
-def _write(search: "LimitsSearch", csv: Path | None, png: Path | None) -> Iterator[Path]:
-    from planner.studies.limits import limits_table
-
-    grown = search.grown
-    table = limits_table(search.rows, grown.about)
-    if csv is not None:
-        write_atomically(table.to_csv(index=False).encode(), csv)
-        yield csv
-    if png is not None:
-        from planner.report.plots import png_bytes
-        from planner.report.sweep_plots import limits_figure
-
-        title = f"{grown.title} on {grown.accelerator.product}, estimated"
-        write_atomically(png_bytes(limits_figure(table, title=title)), png)
-        yield png
 
 
 def _print_limits(search: "LimitsSearch", found: "Limits") -> None:

@@ -71,16 +71,7 @@ Limit = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class HowToRecord:
-    """How `plan profile` is to run the step.
-
-    Attributes:
-        device: `cpu` or `cuda`.
-        beyond_capacity: Swap on line, because the step does not fit.
-        limit_bytes: What it may use then; None for what the device has.
-        warmup_steps: Steps before recording, at least.
-        timed_steps: Steps that are timed.
-        data_parallel: Run it in DistributedDataParallel, as the only worker.
-    """
+    """How `plan profile` is to run the step, as its options say."""
 
     device: str
     beyond_capacity: bool

@@ -166,7 +166,7 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "there is no such file"),
         ("no json", "not JSON, or only part of it"),
@@ -178,7 +178,7 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_wrong_file_is_one_line(
     command: str,
     content: str | None,
-    told: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_wrong_file_is_one_line(
         plan.write_text(content)
     assert main([command, str(plan), "-o", str(output)]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
     assert not output.exists()
 

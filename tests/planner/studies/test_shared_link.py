@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.cli.request import choose_workers, parse_sharing
+from planner.cli.request import PlanRequest, parse_sharing
 from planner.plan.plan_file import read_plan
 from planner.solving import solve
 from planner.studies.check import check_plan_against
@@ -272,9 +272,7 @@ def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
     custom = link().model_copy(update={"name": CUSTOM})
     profile = toy(1.0, storages=[], link=own).model_copy(update={"sharing": what})
     found = {
-        alone.name: choose_workers(
-            profile, alone, count=2, share=share, all_reduce_on_link=False
-        ).sharing
+        alone.name: PlanRequest(share=share).workers_on(profile, alone, 2).sharing
         for alone, share in (
             (own, None),
             (link_named("nvlink2-ac922-6gpu"), None),
@@ -287,7 +285,7 @@ def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
         "pcie4-x16": NOTHING_SHARED,
     }
     with pytest.raises(QuantityError, match="is not known"):
-        choose_workers(profile, custom, count=2, share=None, all_reduce_on_link=False)
+        PlanRequest().workers_on(profile, custom, 2)
 
 
 def test_a_profile_carries_what_the_table_says_of_its_link(
