@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "memory_table", "read_plan", "solve", "swaps_table", "write_plan"]
 
-_HOMES = dict.fromkeys(("Plan", "read_plan", "write_plan"), "planner.plan.plan")
+_HOMES = {"Plan": "planner.plan.plan", "solve": "planner.solving"}
+_HOMES |= dict.fromkeys(("read_plan", "write_plan"), "planner.plan.plan_file")
 _HOMES |= dict.fromkeys(("memory_table", "swaps_table"), "planner.report.tables")
-_HOMES["solve"] = "planner.solving"
 
 
 def __getattr__(name: str) -> Any:

@@ -14,9 +14,8 @@ from planner.plan.plan import (
     Swap,
 )
 from planner.plan.verify import derived_figures, verified
-from planner.problem.host_layout import swap_offsets
 from planner.problem.problem import Problem
-from planner.problem.timed_swap import TimedSwap
+from planner.problem.timed_swap import TimedSwap, swap_offsets
 from profiles.schema.files import CREATED_BY
 from profiles.schema.link import CopyMethod
 from profiles.schema.memory import slot_memory

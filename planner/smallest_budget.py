@@ -1,38 +1,130 @@
-"""The smallest budget that can be met, and the message for a budget below it."""
+"""The smallest budget that can be met, and what keeps it from being smaller.
 
-from dataclasses import replace
+Every gap that can be used is used from end to end, and still one op needs that much: it is the
+budget's wall, with the storages that the device must hold then.
+"""
 
-from planner.budget_wall import UnmetBudgetError, budget_wall
-from planner.ilp.deadline import Limits, SolverName
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.model import build
 from planner.ilp.solver import Outcome, solve_model
 from planner.ilp.variables import Goal
-from planner.problem.host_layout import whole_gaps_fit_host, whole_gaps_pool_bytes
 from planner.problem.problem import Problem
-from profiles.schema.errors import SolverError
-from profiles.schema.profile import Profile
+from planner.problem.settings import SETTINGS
+from profiles.schema.errors import BudgetError, SolverError
+from profiles.schema.memory import Moment, alive_at, neediest_moments, ops_of_slots
+from profiles.schema.profile import LeftOut, Profile, Storage, StorageKind
 from profiles.schema.units import size_text_down, size_text_up
 
-BUDGET_TIME_LIMIT_S = 60.0
+
+class Stays(StrEnum):
+    """Why a storage is on the device while an op runs."""
+
+    IN_USE = "in use by this op"
+    NO_ANCHOR = "no anchor between its ops and this one"
+    NEVER_SHOWN = LeftOut.NEVER_SHOWN.value
+    NOT_RESIZABLE = LeftOut.NOT_RESIZABLE.value
+    EXCHANGED = LeftOut.EXCHANGED.value
+    RESIZED = LeftOut.RESIZED.value
+    TOO_SMALL = "smaller than the minimum size"
+    HOST_BUDGET = "no room in the host budget"
+    KEPT = "kept, though the step does not use it again"
+    BOUNDARY = "must be there when the step begins or ends"
+    BEYOND = "beyond storages: rounding and workspace of kernels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldStorage:
+    """A storage that the device holds while the op runs.
+
+    Attributes:
+        name: Its name.
+        kind: Who owns it.
+        module: The leaf module it was first seen in.
+        size_bytes: Its bytes.
+        stays: Why it is there.
+    """
+
+    name: str
+    kind: StorageKind
+    module: str
+    size_bytes: int
+    stays: Stays
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetWall:
+    """The op that sets the smallest budget, and what is on the device then.
+
+    Attributes:
+        slot: The slot it runs in.
+        anchor: The anchor that opens that slot.
+        op: Its name; empty if the slot has no ops, and what lives across it is what counts.
+        module: The leaf module it runs in.
+        smallest_budget_bytes: The smallest budget that can be met.
+        next_bytes: What it would be if this slot needed nothing.
+        min_size_bytes: Storages below that stay.
+        held: What is on the device, largest first.
+    """
+
+    slot: int
+    anchor: str
+    op: str
+    module: str
+    smallest_budget_bytes: int
+    next_bytes: int
+    min_size_bytes: int
+    held: tuple[HeldStorage, ...]
+
+    @property
+    def place(self) -> str:
+        """The op and where it stands, in words."""
+        module = f", module {self.module}" if self.module else ""
+        op = self.op or "what lives across it"
+        return f"{op} in slot {self.slot} ({self.anchor}{module})"
+
+    @property
+    def bytes_by_reason(self) -> dict[Stays, int]:
+        """Bytes held for each reason, the most first."""
+        sums: dict[Stays, int] = defaultdict(int)
+        for storage in self.held:
+            sums[storage.stays] += storage.size_bytes
+        return dict(sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+class UnmetBudgetError(BudgetError):
+    """No plan meets the budget, and why.
+
+    Attributes:
+        wall: What sets the smallest budget that can be met.
+    """
+
+    def __init__(self, message: str, wall: BudgetWall) -> None:
+        super().__init__(message, wall.smallest_budget_bytes)
+        self.wall = wall
 
 
 def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
     """Returns the set of gaps that reaches the smallest budget.
 
     Without a host budget it is every gap. With one it comes from the ILP with a slack on the budget
-    (`planner.ilp.model`, goal BUDGET), and its whole trips fit the host pool.
+    (`planner.ilp.model`, goal BUDGET), and its whole swaps fit the host pool.
 
     Raises:
         SolverError: The solver failed.
     """
-    if problem.host_budget_bytes is None or whole_gaps_fit_host(problem, problem.whole_set):
+    if problem.host_budget_bytes is None or problem.whole_fits_host(problem.whole_set):
         return problem.whole_set
     host_bytes = problem.host_budget_bytes
     while True:
         # From budget 0, so that the set is the same whatever budget was asked for.
         hard = replace(problem, budget_bytes=0, host_budget_bytes=host_bytes)
         chosen = _solve_budget(hard, solver)
-        over_bytes = whole_gaps_pool_bytes(problem, chosen) - problem.host_budget_bytes
+        over_bytes = problem.whole_pool_bytes(chosen) - problem.host_budget_bytes
         if over_bytes <= 0:
             return chosen
         # The ILP counts bytes, the pool must also place them side by side: leave room for that.
@@ -64,12 +156,96 @@ def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> 
 
 
 def _solve_budget(problem: Problem, solver: SolverName) -> frozenset[int]:
-    # The smallest budget is a figure the user is told to ask for: it must be exact.
-    limits = Limits.within(BUDGET_TIME_LIMIT_S)
-    solved = solve_model(build(problem, Goal.BUDGET), solver, limits, gap=0.0)
+    # Messages name the smallest budget as one to ask for: it must be exact.
+    deadline = Deadline.within(SETTINGS.budget_time_limit_s)
+    solved = solve_model(build(problem, Goal.BUDGET), solver, deadline, mip_gap=0.0)
     if solved.outcome not in (Outcome.OPTIMAL, Outcome.FOUND):
         raise SolverError(
-            f"{solver.value} found no smallest budget in {BUDGET_TIME_LIMIT_S:.0f} s. Give a "
-            "larger --host-budget, or try the other one of --solver."
+            f"{solver.value} found no smallest budget in {SETTINGS.budget_time_limit_s:.0f} s. "
+            "Give a larger --host-budget, or try the other one of --solver."
         )
     return solved.chosen
+
+
+def budget_wall(profile: Profile, problem: Problem, widest: Iterable[int]) -> BudgetWall:
+    """Returns what sets the smallest budget.
+
+    Args:
+        profile: The step.
+        problem: The problem; its own budget does not matter.
+        widest: The set of gaps that reaches the smallest budget.
+    """
+    chosen = frozenset(widest)
+    floor_bytes = problem.floor_bytes(chosen)
+    t = floor_bytes.index(max(floor_bytes))
+    is_open = [gap.is_open_in(t, problem.slot_count) for gap in problem.gaps]
+    away = {problem.gaps[i].storage for i in chosen if is_open[i]}
+    idle = {gap.storage for gap, is_idle in zip(problem.gaps, is_open, strict=True) if is_idle}
+    moment, slot_ops = neediest_moments(profile)[t], ops_of_slots(profile)[t]
+    is_last = t == len(profile.slots) - 1
+    held = [
+        HeldStorage(
+            name=storage.name,
+            kind=storage.kind,
+            module=storage.module,
+            size_bytes=storage.size_bytes,
+            stays=_stays(
+                storage,
+                moment,
+                slot_ops,
+                is_last=is_last,
+                is_idle=storage.id in idle,
+                is_small=storage.size_bytes < problem.min_size_bytes,
+            ),
+        )
+        for storage in alive_at(profile, moment)
+        if storage.id not in away and storage.size_bytes > 0
+    ]
+    beyond = HeldStorage(
+        name="",
+        kind=StorageKind.TEMPORARY,
+        module="",
+        size_bytes=profile.slots[t].overhead_bytes,
+        stays=Stays.BEYOND,
+    )
+    if beyond.size_bytes > 0:
+        held.append(beyond)
+    op = None if moment.op is None else profile.ops[moment.op]
+    return BudgetWall(
+        slot=t,
+        anchor=profile.slots[t].anchor,
+        op=op.name if op else "",
+        module=op.module if op else "",
+        smallest_budget_bytes=floor_bytes[t],
+        next_bytes=max(floor_bytes[:t] + floor_bytes[t + 1 :]),
+        min_size_bytes=problem.min_size_bytes,
+        held=tuple(sorted(held, key=lambda one: (-one.size_bytes, one.name))),
+    )
+
+
+def _stays(
+    storage: Storage,
+    moment: Moment,
+    slot_ops: range,
+    *,
+    is_last: bool,
+    is_idle: bool,
+    is_small: bool,
+) -> Stays:
+    """Why a storage is allocated at the moment of a slot that needs the most."""
+    uses = {use.op for use in storage.uses}
+    if moment.op in uses or any(touch.slot == moment.slot for touch in storage.touches):
+        return Stays.IN_USE
+    if storage.left_out is not None:
+        return Stays(storage.left_out.value)
+    if is_idle:
+        return Stays.HOST_BUDGET
+    if not uses.isdisjoint(slot_ops):
+        return Stays.NO_ANCHOR
+    if is_small:
+        return Stays.TOO_SMALL
+    if is_last:
+        return Stays.BOUNDARY
+    if storage.released_op is not None and max(uses, default=-1) < slot_ops.start:
+        return Stays.KEPT
+    return Stays.NO_ANCHOR

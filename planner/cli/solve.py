@@ -39,8 +39,8 @@ def solve(
     min_size: options.MinSize = None,
 ) -> None:
     """Plans which storages wait in host memory, and when, for a budget."""
-    from planner.budget_wall import UnmetBudgetError
     from planner.cli.wall_report import print_wall
+    from planner.smallest_budget import UnmetBudgetError
 
     request = PlanRequest(
         budget=budget,
@@ -90,7 +90,7 @@ def _solved(
             time_limit_s=time_limit_s,
             min_size_bytes=min_size_bytes,
             progress=progress,
-            told=lambda standing: progress.note(str(standing)),
+            on_incumbent=lambda incumbent: progress.note(str(incumbent)),
             stop=interrupted,
         )
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from planner.budget_wall import BudgetWall, Stays, UnmetBudgetError
 from planner.cli.output import print_line, print_table
+from planner.smallest_budget import BudgetWall, Stays, UnmetBudgetError
 from profiles.schema.units import size_text, size_text_up
 
 TOP = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from planner.heuristics.eviction import FreeBytes, begins_and_ends
 from planner.heuristics.heuristic import in_order
-from planner.plan.lanes import Direction, lane_clock, link_load
+from planner.plan.lanes import Direction, lanes_of, link_load
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap
@@ -84,7 +84,7 @@ class _Compute:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.clock = lane_clock(problem.link)
+        self.lanes = lanes_of(problem.link)
         self.begin_us = -problem.compute_us
         self.arrival_us = self.now_us = self.waited_us = 0.0
 
@@ -96,14 +96,14 @@ class _Compute:
         self.waited_us += self.now_us - self.arrival_us
 
     def issue(self, direction: Direction, gap: Gap) -> None:
-        load = link_load(self.problem.link, gap.size_bytes)
-        self.clock.issue(direction, gap.storage, load, self.now_us)
+        load = link_load(self.problem.link, direction, gap.size_bytes)
+        self.lanes.issue(direction, gap.storage, load, self.now_us)
 
     def has_ended(self, direction: Direction, gap: Gap) -> bool:
-        return self.clock.end_us(direction, gap.storage, self.now_us) <= self.now_us
+        return self.lanes.end_us(direction, gap.storage, self.now_us) <= self.now_us
 
     def wait_for(self, direction: Direction, gap: Gap) -> None:
-        self.now_us = max(self.now_us, self.clock.end_us(direction, gap.storage, self.now_us))
+        self.now_us = max(self.now_us, self.lanes.end_us(direction, gap.storage, self.now_us))
 
 
 class _Walk:

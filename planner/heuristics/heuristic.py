@@ -6,7 +6,6 @@ from enum import Enum, StrEnum, auto
 
 from planner.heuristics.task import Task
 from planner.plan.copy_times import DMA_ALONE, Engines
-from planner.plan.device_memory import Absence, resident_bytes
 from planner.plan.plan import Boundary
 from planner.plan.schedule import ActionKind, Schedule, lower_swaps
 from planner.plan.simulate import Timeline, simulate
@@ -71,21 +70,6 @@ def in_order(swaps: Swaps) -> tuple[TimedSwap, ...]:
     """Returns swaps in order of swap-out, without those that would give nothing back."""
     useful = (swap for swap in swaps if swap.release_slot < swap.swap_in_slot)
     return tuple(sorted(useful, key=lambda swap: swap.swap_out_slot))
-
-
-def held_bytes(problem: Problem, swaps: Swaps) -> tuple[int, ...]:
-    """Returns the bytes resident in each slot under swaps: program order, whatever the clock."""
-    return resident_bytes(
-        problem.resident_bytes,
-        (
-            Absence(
-                swap.release_slot % problem.slot_count,
-                swap.swap_in_slot % problem.slot_count,
-                problem.gaps[swap.gap].size_bytes,
-            )
-            for swap in swaps
-        ),
-    )
 
 
 def timeline(problem: Problem, swaps: Swaps, engines: Engines = DMA_ALONE) -> Timeline:

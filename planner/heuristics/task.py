@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 from planner.heuristics.step_view import StepView
 from planner.plan.plan import Boundary
-from planner.problem.build_problem import problem_of
 from planner.problem.gaps import Gap, candidate_gaps
-from planner.problem.problem import Problem
+from planner.problem.problem import Problem, problem_of
 from planner.problem.timed_swap import TimedSwap
 from profiles.schema.profile import Link, Profile, StorageKind
 

@@ -296,15 +296,15 @@ def c15_clean(model: Model) -> None:
     """(15) A gap is clean only after one that left a copy of the same bytes."""
     if not model.clean:
         return
-    turns: dict[tuple[int, int], list[int]] = {}
+    same_bytes: dict[tuple[int, int], list[int]] = {}
     for i, gap in enumerate(model.gaps):
-        turns.setdefault((gap.storage, gap.content), []).append(i)
+        same_bytes.setdefault((gap.storage, gap.version), []).append(i)
     for i, clean in model.clean.items():
         gap = model.gaps[i]
         _add(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
-        if not gap.lasting:
-            alike = turns[gap.storage, gap.content]
-            earlier = [j for j in alike if model.gaps[j].turn < gap.turn]
+        if not gap.read_only:
+            alike = same_bytes[gap.storage, gap.version]
+            earlier = [j for j in alike if model.gaps[j].reuse_index < gap.reuse_index]
             copied = [term for j in earlier for term in _copied(model, j, -1.0)]
             _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
     added: list[Terms] = [[] for _ in model.clean_begun]

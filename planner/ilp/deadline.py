@@ -1,4 +1,4 @@
-"""Limits of a piece of work: a deadline, and whoever asks for an early end."""
+"""When a piece of work ends, and how good its best plan is meanwhile."""
 
 import time
 from collections.abc import Callable
@@ -8,43 +8,6 @@ from enum import StrEnum
 from profiles.schema.units import time_text
 
 
-def never() -> bool:
-    """Nobody asks for an early end."""
-    return False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When to stop and take the best so far.
-
-    Attributes:
-        deadline_s: At this time on the clock of `time.monotonic`.
-        stop: Or as soon as this says so; asked often, so it must be quick.
-    """
-
-    deadline_s: float
-    stop: Callable[[], bool] = never
-
-    @classmethod
-    def within(cls, seconds: float) -> "Limits":
-        """Returns limits that end so many seconds from now."""
-        return cls(time.monotonic() + seconds)
-
-    @property
-    def left_s(self) -> float:
-        """Wall time left; none if an early end was asked for."""
-        return 0.0 if self.stop() else max(0.0, self.deadline_s - time.monotonic())
-
-    @property
-    def over(self) -> bool:
-        """Whether to stop."""
-        return self.left_s <= 0
-
-    def share(self, share: float) -> "Limits":
-        """Returns limits of a part of the time left."""
-        return replace(self, deadline_s=time.monotonic() + share * self.left_s)
-
-
 class SolverName(StrEnum):
     """A solver PuLP can drive."""
 
@@ -52,8 +15,45 @@ class SolverName(StrEnum):
     CBC = "cbc"
 
 
+def never() -> bool:
+    """Asks for no early end."""
+    return False
+
+
 @dataclass(frozen=True)
-class Standing:
+class Deadline:
+    """When to stop and take the best so far.
+
+    Attributes:
+        at_s: At this time on the clock of `time.monotonic`.
+        stop: Or as soon as this says so; asked often, so it must be quick.
+    """
+
+    at_s: float
+    stop: Callable[[], bool] = never
+
+    @classmethod
+    def within(cls, seconds: float) -> "Deadline":
+        """Returns the deadline so many seconds from now."""
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def left_s(self) -> float:
+        """Wall time left; none if an early end was asked for."""
+        return 0.0 if self.stop() else max(0.0, self.at_s - time.monotonic())
+
+    @property
+    def over(self) -> bool:
+        """Whether to stop."""
+        return self.left_s <= 0
+
+    def share(self, share: float) -> "Deadline":
+        """Returns the end of a part of the time left."""
+        return replace(self, at_s=time.monotonic() + share * self.left_s)
+
+
+@dataclass(frozen=True)
+class Incumbent:
     """The best plan so far.
 
     Attributes:
@@ -67,19 +67,15 @@ class Standing:
     compute_us: float
 
     @property
-    def gap(self) -> float:
+    def optimality_gap(self) -> float:
         """From the bound to the stall, as a share of the best step time."""
         over_us = max(0.0, self.stall_us - self.bound_us)
         return over_us / max(1e-9, self.compute_us + self.bound_us)
 
     def __str__(self) -> str:
         stall, bound = time_text(self.stall_us), time_text(self.bound_us)
-        return f"stall {stall}, bound {bound}, gap {self.gap:.2%}"
+        return f"stall {stall}, bound {bound}, gap {self.optimality_gap:.2%}"
 
 
-Told = Callable[[Standing], None]
+OnIncumbent = Callable[[Incumbent], None]
 """Called whenever a better plan or bound is known."""
-
-
-def untold(standing: Standing) -> None:
-    """Tells nobody."""

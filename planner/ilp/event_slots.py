@@ -10,11 +10,7 @@ import numpy as np
 
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
-
-MAX_KEPT = 1000
-"""Above this many slots only the fullest ones are kept, for the sake of the solver's time."""
-RUN_KEPT = 2
-"""Of each run of slots a thinned choice keeps the fullest one and the last one."""
+from planner.problem.settings import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class KeptSlots:
         if len(self.slots) <= most:
             return self
         held = self.problem.resident_bytes.__getitem__
-        length = -(-RUN_KEPT * len(self.slots) // most)
+        length = -(-SETTINGS.kept_of_run * len(self.slots) // most)
         runs = [self.slots[k : k + length] for k in range(0, len(self.slots), length)]
         kept = {run[-1] for run in runs} | {max(run, key=held) for run in runs}
         return KeptSlots(self.problem, tuple(sorted(kept)))
@@ -98,7 +94,7 @@ def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
     held = problem.resident_bytes.__getitem__
     fullest = {max(over, key=held) for over in stretches if over}
     records = {t for over in stretches for t in _records(over, held)}
-    full = records if len(events | records) <= MAX_KEPT else fullest
+    full = records if len(events | records) <= SETTINGS.max_kept_slots else fullest
     return KeptSlots(problem, tuple(sorted(events | full)))
 
 
@@ -112,12 +108,6 @@ def _records(slots: Sequence[int], held: Callable[[int], int]) -> Iterator[int]:
                 yield t
 
 
-STEPS = 100_000
-"""Sizes are counted in at most this many steps; coarser sizes lose a little of the result."""
-MAX_OPEN = 200
-"""With more gaps open at once their sums are so dense that nothing is gained: not looked at."""
-
-
 def least_away_bytes(problem: Problem, slots: Sequence[int]) -> tuple[int, ...]:
     """Returns, for each of some slots, the least sum of sizes of its open gaps that makes it fit.
 
@@ -129,7 +119,7 @@ def least_away_bytes(problem: Problem, slots: Sequence[int]) -> tuple[int, ...]:
         for part in problem.open_slices(gap):
             open_counts[part] += 1
     over_bytes = {t: max(0, problem.resident_bytes[t] - problem.budget_bytes) for t in slots}
-    few = {t for t in slots if over_bytes[t] > 0 and open_counts[t] <= MAX_OPEN}
+    few = {t for t in slots if over_bytes[t] > 0 and open_counts[t] <= SETTINGS.max_open_gaps}
     open_sizes = _open_sizes_bytes(problem, few)
     return tuple(
         least_sum_bytes(open_sizes[t], over_bytes[t]) if t in few else over_bytes[t] for t in slots
@@ -158,8 +148,8 @@ def least_sum_bytes(sizes_bytes: Sequence[int], at_least_bytes: int) -> int:
         return at_least_bytes
     step = gcd(*sizes_bytes)
     slack_steps = 0
-    if sum(sizes_bytes) // step > STEPS:
-        step = -(-sum(sizes_bytes) // STEPS)
+    if sum(sizes_bytes) // step > SETTINGS.max_sum_steps:
+        step = -(-sum(sizes_bytes) // SETTINGS.max_sum_steps)
         slack_steps = len(sizes_bytes)
     sums = 1
     for size_bytes in sizes_bytes:

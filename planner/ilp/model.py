@@ -10,8 +10,8 @@ Data
     gaps i         bytes s_i, first idle slot a_i < T, slot of the next use b_i < a_i + T; a gap
                    with b_i >= T wraps: it ends at slot b_i - T of the next step
     kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
-                   (up to `kept_slots.MAX_KEPT`) every one fuller than all before or all after it,
-                   if M_t > C; with goal FLUID, if those are more than `variables.MAX_FLUID`, of
+                   (up to `max_kept_slots`) every one fuller than all before or all after it,
+                   if M_t > C; with goal RELAXED, if those are more than `max_relaxed_slots`, of
                    each run of them the fullest and the last; t' is the kept slot before t; every
                    row is over kept slots alone
     O, I           rates of the D2H and H2D lanes: those the largest storage sees once latency is
@@ -35,15 +35,15 @@ Variables
     F, Z, G >= 0   bytes of the used gaps that wrap, as a step begins: not yet copied to the host,
                    on the host alone, copied back already (all 0 if no gap wraps)
     y_it in {0, 1} gap i is away in slot t, for t with M_t > C; x_i itself unless (11) or (12) asks
-                   for a wait (and if more than `MAX_EDGES` of them do: all of (10) then follows
-                   from (2), (4), (5) and (14), and is left out)
+                   for a wait (and if more than `max_absence_edges` of them do: all of (10) then
+                   follows from (2), (4), (5) and (14), and is left out)
     E >= 0         bytes by which the budget is raised (goal BUDGET only; 0 otherwise)
     Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. What begins
     or ends at a slot that is not kept does so at the next kept one. W at a_i - 1 or t - 1, if that
     is not kept, is W at the kept one before it; W at b_i or t is W at the next one.
 
 Model
-    min W_{T-1}                                     goals FLUID (x, c between 0 and 1) and STALL
+    min W_{T-1}                                     goals RELAXED (x, c between 0 and 1) and STALL
     min W_{T-1} + eps * (bytes of used gaps)        goal CHOICE
     min E                                           goal BUDGET: (2), (4)-(7), (9), (14), (15)
     (0) W_t >= W_t'
@@ -57,9 +57,9 @@ Model
     (8) W_{b_i} - W_{a_i - 1} >= (o_i + r_i - tau[a_i, b_i)) (x_i - c_i)          where positive
         W_{b_i} - W_{a_i - 1} >= (r_i - tau[a_i, b_i)) x_i              where positive and c_i is
     (9) sum of x_i over parts i of one gap with a_i <= t <= b_i <= 1              goals as for (7)
-    (10) sum of s_i y_it over gaps open in t >= R_t,      y_it <= x_i   where M_t > C, not FLUID
-    (11) W_t - W_{a_i - 1} >= (o_i - tau[a_i, t)) (y_it - c_i)          where positive, not FLUID
-    (12) W_{b_i} - W_t >= (r_i - tau[t+1, b_i)) y_it                    where positive, not FLUID
+    (10) sum of s_i y_it over gaps open in t >= R_t,      y_it <= x_i   where M_t > C, not RELAXED
+    (11) W_t - W_{a_i - 1} >= (o_i - tau[a_i, t)) (y_it - c_i)          where positive, not RELAXED
+    (12) W_{b_i} - W_t >= (r_i - tau[t+1, b_i)) y_it                    where positive, not RELAXED
     (13) (D_t - D_t') / O + k (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
          k (D_t - D_t') / O + (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
     (14) F + Z + G = bytes of used gaps that wrap,        Q_{T-1} = B_{T-1},
@@ -79,7 +79,7 @@ Model
     (7) The host pool reserves a storage's bytes for its whole trip, and an await frees them only
         for later anchors.
     (8) A storage goes away and comes back within its gap; what compute does not cover, it waits.
-    (9) Parts of one gap are used one at a time (see `planner.problem.gaps`). With goals FLUID and
+    (9) Parts of one gap are used one at a time (see `planner.problem.gaps`). With goals RELAXED and
         STALL the gaps are whole.
     (10) What makes a slot fit is away in it.
     (11) What is away has left as a whole, unless it is clean.
@@ -91,10 +91,10 @@ Model
          the last run, and the H2D lane copies as much as ends in it. With goal BUDGET time does not
          matter, and the last part of the middle row is missing.
     (15) A gap is clean only after one that left a copy of the same bytes, which one that is clean
-         itself does not: so parts of storages are not counted twice in goal FLUID.
+         itself does not: so parts of storages are not counted twice in goal RELAXED.
 
 [Note: The bound]
-With goal FLUID (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
+With goal RELAXED (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
 on the simulated stall of every plan for the same candidate gaps (the same minimum size), link and
 budgets; with STALL so is whatever the solver has proven by the time it stops. Take any plan and its
 simulated step, of many that repeat. Set x_i to whether gap i is used, c_i to whether its trip is
@@ -120,7 +120,7 @@ late and await early; the bounds do without.
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
 (D, P, Q and W only grow), W at the kept slot before, or at the next one, only makes (8), (11) and
 (12) weaker, and rows (5) and (10) for slots between two kept ones are left out. What the bounds
-give away: that, and that the lanes mix the bytes of different storages; FLUID also moves parts of
+give away: that, and that the lanes mix the bytes of different storages; RELAXED also moves parts of
 storages.
 
 [Note: What is chosen fits] Between two kept slots the same gaps are open, so a set of whole gaps
@@ -155,9 +155,7 @@ from planner.ilp.constraints import (
 )
 from planner.ilp.variables import Goal, Model, add_variables
 from planner.problem.problem import Problem
-
-BYTES_WEIGHT = 1e-3
-"""eps: bytes moved count a thousandth of the time they take, so they only break ties."""
+from planner.problem.settings import SETTINGS
 
 
 def build(problem: Problem, goal: Goal) -> Model:
@@ -192,7 +190,7 @@ def _objective(model: Model) -> None:
     if model.goal is Goal.CHOICE:
         # In these units the faster lane carries one unit of bytes per unit of time.
         terms += [
-            (used, BYTES_WEIGHT * gap.size_bytes / model.units.size_bytes)
+            (used, SETTINGS.bytes_weight * gap.size_bytes / model.units.size_bytes)
             for used, gap in zip(model.used, model.gaps, strict=True)
         ]
     model.program.setObjective(LpAffineExpression(terms))

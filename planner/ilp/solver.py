@@ -1,4 +1,7 @@
-"""Runs a solver on a model and reads back only what the solver stands behind."""
+"""Runs a solver on a model, reads back only what the solver stands behind, and bounds the stall.
+
+Every plan's stall has two lower bounds: a loose one, from the relaxation, and a tight one.
+"""
 
 import math
 import re
@@ -8,13 +11,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import highspy
 import pulp
 
-from planner.ilp.deadline import Limits, SolverName
-from planner.ilp.variables import Model
+from planner.ilp.deadline import Deadline, SolverName
+from planner.ilp.model import build
+from planner.ilp.variables import Goal, Model, units_of
+from planner.plan.plan import BoundSource
+from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
 from profiles.schema.errors import SolverError
 
 
@@ -32,12 +39,12 @@ class Highs:
 
     Args:
         settings: Of every solver.
-        limits: When to stop.
+        deadline: When to stop.
         enough: A bound this high ends the run.
     """
 
-    def __init__(self, settings: Mapping[str, Any], limits: Limits, enough: float) -> None:
-        self._limits = limits
+    def __init__(self, settings: Mapping[str, Any], deadline: Deadline, enough: float) -> None:
+        self._deadline = deadline
         self._enough = enough
         kinds = highspy.cb.HighsCallbackType
         self.solver = pulp.HiGHS(
@@ -49,7 +56,7 @@ class Highs:
     def _asked(self, kind: Any, message: str, out: Any, back: Any, _: Any) -> None:
         in_tree = kind == highspy.cb.HighsCallbackType.kCallbackMipInterrupt
         enough = in_tree and out.mip_dual_bound >= self._enough
-        back.user_interrupt = enough or self._limits.stop()
+        back.user_interrupt = enough or self._deadline.stop()
 
     def bound(self, program: pulp.LpProblem) -> float:
         """Returns the bound of the tree that is left."""
@@ -102,10 +109,9 @@ class Cbc:
         return float(value[1]) if solved and value else -math.inf
 
 
-GAP_REL = 1e-3
-GAP_ABS_UNITS = 1e-2
-"""Near zero stall a relative gap never closes; this is the time to copy 0.01% of the peak."""
 INTEGER_TOLERANCE = 1e-4
+ROUNDING = 1e-6
+"""A bound is taken down by this share of itself and of a unit: the solvers' tolerance."""
 OTHER_SOLVER = "Try the other one of --solver."
 
 
@@ -135,7 +141,7 @@ class Solved:
     Attributes:
         outcome: How far the values can be trusted.
         objective: Value of the objective, in the model's units; 0 without a solution.
-        bound: No solution has a lower objective; minus infinity if the solver told nothing.
+        bound: No solution has a lower objective; minus infinity if the solver said nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
         shares: Value of each x, as it is; fractions for a relaxation.
         seconds: Wall time.
@@ -152,9 +158,9 @@ class Solved:
 def solve_model(
     model: Model,
     name: SolverName,
-    limits: Limits,
+    deadline: Deadline,
     *,
-    gap: float = GAP_REL,
+    mip_gap: float = SETTINGS.mip_gap,
     enough: float = math.inf,
 ) -> Solved:
     """Solves a model.
@@ -162,8 +168,8 @@ def solve_model(
     Args:
         model: The model.
         name: Which solver.
-        limits: When the best solution so far is taken.
-        gap: Near enough to the optimum, as a share of it.
+        deadline: When the best solution so far is taken.
+        mip_gap: Near enough to the optimum, as a share of it.
         enough: A bound this high, in the model's units, ends a search for binaries (HiGHS).
 
     Raises:
@@ -171,14 +177,12 @@ def solve_model(
     """
     started_s = time.perf_counter()
     program = model.program
-    run = _run(name, limits, gap, enough)
+    run = _run(name, deadline, mip_gap, enough)
     try:
         program.solve(run.solver)
         bound = run.bound(program)
     except pulp.PulpSolverError as error:
-        raise SolverError(
-            f"{name.value} failed: {error}. Try the other one of --solver."
-        ) from error
+        raise SolverError(f"{name.value} failed: {error}. {OTHER_SOLVER}") from error
     outcome = _outcome(model)
     shares = tuple(float(used.varValue or 0.0) for used in model.used)
     seconds = time.perf_counter() - started_s
@@ -192,16 +196,16 @@ def solve_model(
     return Solved(outcome, objective, bound, chosen, shares, seconds)
 
 
-def _run(name: SolverName, limits: Limits, gap: float, enough: float) -> Run:
+def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Run:
     settings = {
         "msg": False,
-        "timeLimit": max(1.0, limits.left_s),
-        "gapRel": gap,
-        "gapAbs": GAP_ABS_UNITS if gap > 0 else 0.0,
+        "timeLimit": max(1.0, deadline.left_s),
+        "gapRel": mip_gap,
+        "gapAbs": SETTINGS.mip_gap_units if mip_gap > 0 else 0.0,
         # One thread: plans do not depend on how busy the machine is.
         "threads": 1,
     }
-    run = Highs(settings, limits, enough) if name is SolverName.HIGHS else Cbc(settings)
+    run = Highs(settings, deadline, enough) if name is SolverName.HIGHS else Cbc(settings)
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
     return run
@@ -213,18 +217,14 @@ def _outcome(model: Model) -> Outcome:
     if status == pulp.LpSolutionInfeasible:
         return Outcome.INFEASIBLE
     if status == pulp.LpSolutionOptimal:
-        _check_binaries(model)
+        if not _integral(model):
+            raise SolverError(
+                f"the solver calls a solution optimal whose binaries are fractions. {OTHER_SOLVER}"
+            )
         return Outcome.OPTIMAL
     if status == pulp.LpSolutionIntegerFeasible and _holds(model):
         return Outcome.FOUND
     return Outcome.NOTHING
-
-
-def _check_binaries(model: Model) -> None:
-    if not _integral(model):
-        raise SolverError(
-            f"the solver calls a solution optimal whose binaries are fractions. {OTHER_SOLVER}"
-        )
 
 
 def _integral(model: Model) -> bool:
@@ -239,6 +239,75 @@ def _integral(model: Model) -> bool:
 
 def _holds(model: Model) -> bool:
     """Whether the values are integral and satisfy every row."""
-    if not _integral(model):
-        return False
-    return all(row.valid(INTEGER_TOLERANCE) for row in model.program.constraints())
+    rows = model.program.constraints()
+    return _integral(model) and all(row.valid(INTEGER_TOLERANCE) for row in rows)
+
+
+class StallBound(NamedTuple):
+    """A bound and where it comes from.
+
+    Attributes:
+        stall_us: No plan can wait less.
+        source: How that is known.
+        shares: How much of each whole gap the solution of the model uses; empty if there was none.
+        proven: Whether the model was solved to its end.
+    """
+
+    stall_us: float
+    source: BoundSource
+    shares: tuple[float, ...] = ()
+    proven: bool = False
+
+
+NO_BOUND = StallBound(0.0, BoundSource.TRIVIAL)
+
+
+def relaxed_bound(problem: Problem, solver: SolverName, deadline: Deadline) -> StallBound:
+    """Returns the loose bound: the relaxation of `planner.ilp.model` with goal RELAXED.
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    relaxed = solve_model(build(problem, Goal.RELAXED), solver, deadline)
+    if relaxed.outcome is not Outcome.OPTIMAL:
+        # A relaxation stopped early bounds nothing.
+        return NO_BOUND
+    return _bound(problem, relaxed, BoundSource.RELAXATION)
+
+
+def whole_bound(
+    problem: Problem,
+    solver: SolverName,
+    deadline: Deadline,
+    *,
+    mip_gap: float = SETTINGS.mip_gap,
+    enough_us: float = math.inf,
+) -> StallBound:
+    """Returns the tight bound: what a solver proves about `planner.ilp.model` with goal STALL.
+
+    Args:
+        problem: The problem.
+        solver: Which solver.
+        deadline: When to stop; a bound proven by then holds all the same.
+        mip_gap: Near enough to the best bound of all, as a share of it.
+        enough_us: A bound this high is good enough (HiGHS).
+
+    Raises:
+        SolverError: The solver is missing or failed.
+    """
+    enough = enough_us / units_of(problem).time_us
+    solved = solve_model(
+        build(problem, Goal.STALL), solver, deadline, mip_gap=mip_gap, enough=enough
+    )
+    if not math.isfinite(solved.bound):
+        return NO_BOUND
+    return _bound(problem, solved, BoundSource.WHOLE_STORAGES)
+
+
+def _bound(problem: Problem, solved: Solved, source: BoundSource) -> StallBound:
+    unit_us = units_of(problem).time_us
+    stall_us = solved.bound * unit_us
+    bound_us = max(0.0, stall_us - ROUNDING * (abs(stall_us) + unit_us))
+    found = solved.outcome in (Outcome.OPTIMAL, Outcome.FOUND)
+    shares = solved.shares if found else ()
+    return StallBound(bound_us, source, shares, solved.outcome is Outcome.OPTIMAL)

@@ -10,16 +10,13 @@ from pulp.constants import LpBinary, LpContinuous
 from planner.ilp.event_slots import KeptSlots, kept_slots, least_away_bytes
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
-
-MAX_EDGES = 20_000
-MAX_FLUID = 1000
-"""The loose bound counts no more slots than this: more make it hardly tighter, and much slower."""
+from planner.problem.settings import SETTINGS
 
 
 class Goal(Enum):
     """What a model is solved for."""
 
-    FLUID = auto()
+    RELAXED = auto()
     """The loose bound: stall alone, x between 0 and 1, bytes that flow."""
     STALL = auto()
     """The tight bound: stall alone, x binary, whole storages."""
@@ -114,11 +111,11 @@ def units_of(problem: Problem) -> Units:
 def add_variables(problem: Problem, goal: Goal) -> Model:
     """Starts a model: its variables, and no row yet."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
-    whole = goal in (Goal.FLUID, Goal.STALL)
+    whole = goal in (Goal.RELAXED, Goal.STALL)
     gaps = problem.whole_gaps if whole else problem.gaps
     kept = kept_slots(problem, gaps)
-    kept = kept.thinned(MAX_FLUID) if goal is Goal.FLUID else kept
-    category = LpContinuous if goal is Goal.FLUID else LpBinary
+    kept = kept.thinned(SETTINGS.max_relaxed_slots) if goal is Goal.RELAXED else kept
+    category = LpContinuous if goal is Goal.RELAXED else LpBinary
     sharing = _sharing(gaps)
     edges = _edges(kept, gaps) if goal in (Goal.STALL, Goal.CHOICE) else []
 
@@ -150,7 +147,7 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
 
 def _sharing(gaps: Sequence[Gap]) -> list[int]:
     """Gaps that may find their bytes on the host already."""
-    return [i for i, gap in enumerate(gaps) if gap.lasting or gap.turn > 0]
+    return [i for i, gap in enumerate(gaps) if gap.read_only or gap.reuse_index > 0]
 
 
 def _boundary(program: LpProblem) -> BoundaryBytes:
@@ -177,7 +174,7 @@ def _edges(kept: KeptSlots, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
         for _, t in kept.open_over(gap):
             if out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0:
                 edges.append((i, t))
-        if len(edges) > MAX_EDGES:
+        if len(edges) > SETTINGS.max_absence_edges:
             return []
     return edges
 

@@ -142,11 +142,10 @@ def _loads_of(
         sizes = [sizes_bytes[action.storage] for action in group]
         engine = engines.get(group[0].storage, CopyMethod.DMA)
         if engine is CopyMethod.DMA:
-            loads.append(link_load(link, sizes[0]))
+            loads.append(link_load(link, direction, sizes[0]))
             continue
         # The lane is taken for as long as the launch lasts; the others of it end with the first.
-        took_us = launch_us(link, direction, sizes, engine)
-        loads.append(LaneLoad(0.0, took_us * rate_bytes_per_us(link, direction)))
+        loads.append(LaneLoad(0.0, launch_us(link, direction, sizes, engine)))
         loads += [LaneLoad(0.0, 0.0)] * (len(group) - 1)
     return loads
 

@@ -164,7 +164,7 @@ class Certificate(Record):
         return self.compute_us + self.simulated_stall_us
 
     @property
-    def gap(self) -> float:
+    def optimality_gap(self) -> float:
         """How far the plan may be from the best, as a share of the best step time."""
         best_us = self.compute_us + self.bound_stall_us
         if best_us == 0:

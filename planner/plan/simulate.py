@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from planner.plan.copy_times import DIRECTIONS, DMA_ALONE, Engines, lane_loads
-from planner.plan.lanes import Copy, Direction, LaneClock, LaneLoad, lane_clock, same_unfinished
+from planner.plan.lanes import Copy, Direction, Lane, LaneLoad, Lanes, lanes_of, same_unfinished
 from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind, Schedule, lower
 from profiles.schema.profile import Link
@@ -63,25 +63,26 @@ def simulate(
         schedule: The actions at each slot's anchor.
         engines: What carries storages that the copy engine does not, by id.
     """
-    clock = lane_clock(link)
+    lanes = lanes_of(link)
     loads = lane_loads(schedule, sizes_bytes, link, engines)
     elapsed_us = (0.0, *accumulate(durations_us))
     begin_us = end_us = 0.0
-    unfinished = clock.unfinished_us(begin_us)
+    unfinished = lanes.unfinished_us(begin_us)
     steps = 0
     while True:
         steps += 1
         begin_us, before = end_us, unfinished
-        starts_us, stalls_us = _walk(schedule, elapsed_us, loads, clock, begin_us)
+        starts_us, stalls_us = _walk(schedule, elapsed_us, loads, lanes, begin_us)
         end_us = begin_us + elapsed_us[-1] + sum(stalls_us)
-        unfinished = clock.unfinished_us(end_us)
+        unfinished = lanes.unfinished_us(end_us)
         if steps == MAX_STEPS or same_unfinished(before, unfinished):
             break
+    lanes.finish()
     return Timeline(
         start_us=tuple(start_us - begin_us for start_us in starts_us),
         stall_us=tuple(stalls_us),
-        d2h=_last_of(clock, Direction.D2H, steps, begin_us),
-        h2d=_last_of(clock, Direction.H2D, steps, begin_us),
+        d2h=_last_of(lanes.d2h, steps, begin_us),
+        h2d=_last_of(lanes.h2d, steps, begin_us),
         step_us=elapsed_us[-1] + sum(stalls_us),
         total_stall_us=sum(stalls_us),
     )
@@ -102,7 +103,7 @@ def _walk(
     schedule: Schedule,
     elapsed_us: Sequence[float],
     loads: Sequence[Sequence[LaneLoad | None]],
-    clock: LaneClock,
+    lanes: Lanes,
     begin_us: float,
 ) -> tuple[list[float], list[float]]:
     """Plays one step; returns when each slot's ops start and what compute waited before them."""
@@ -114,30 +115,27 @@ def _walk(
         arrival_us = begin_us + elapsed_us[t] + waited_us
         now_us = arrival_us
         for action, load in zip(actions, loads[t], strict=True):
-            now_us = _act(action, load, now_us, clock)
+            now_us = _act(action, load, now_us, lanes)
         stalls_us.append(now_us - arrival_us)
         waited_us += now_us - arrival_us
         starts_us.append(now_us)
     return starts_us, stalls_us
 
 
-def _act(action: Action, load: LaneLoad | None, now_us: float, clock: LaneClock) -> float:
+def _act(action: Action, load: LaneLoad | None, now_us: float, lanes: Lanes) -> float:
     """Does one action; returns the time after it."""
     kind, storage = action
     if load is not None:
-        clock.issue(DIRECTIONS[kind], storage, load, now_us)
+        lanes.issue(DIRECTIONS[kind], storage, load, now_us)
         return now_us
     direction = Direction.D2H if kind is ActionKind.RELEASE else Direction.H2D
-    return max(now_us, clock.end_us(direction, storage, now_us))
+    return max(now_us, lanes.end_us(direction, storage, now_us))
 
 
-def _last_of(
-    clock: LaneClock, direction: Direction, step_count: int, begin_us: float
-) -> tuple[Copy, ...]:
+def _last_of(lane: Lane, step_count: int, begin_us: float) -> tuple[Copy, ...]:
     """The copies that the last of some steps issued, in its own time; all issue the same."""
-    copies = clock.copies(direction)
-    first = len(copies) // step_count * (step_count - 1)
+    first = len(lane.copies) // step_count * (step_count - 1)
     return tuple(
-        Copy(copy.storage, copy.start_us - begin_us, copy.end_us - begin_us)
-        for copy in copies[first:]
+        Copy(storage, start_us - begin_us, end_us - begin_us)
+        for storage, start_us, end_us in lane.copies[first:]
     )

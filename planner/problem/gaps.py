@@ -1,24 +1,18 @@
 """Gaps: the idle stretches of a storage, where it may wait in host memory.
 
-Parts of gaps: trips shorter than a gap, so that several can take turns in a small host pool.
-
-On the device a trip that lasts its whole gap is never worse. In the host pool it may be: bytes can
-be issued later, or awaited earlier, than the gap allows.
+On the device a swap that lasts its whole gap is never worse. In a small host pool it may be: bytes
+can be issued later, or awaited earlier, than the gap allows. So parts of gaps are candidates, too.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from planner.plan.plan import Boundary
+from planner.problem.settings import SETTINGS
 from profiles.schema.profile import Access, Profile, Storage, StorageKind
-
-DEFAULT_MIN_SHARE = 1000
-"""By default a storage below 1/1000 of the no-plan peak stays: each planned swap costs time at
-four anchors, and what small storages give back does not pay for it."""
-
 
 OWNED = frozenset(
     {
@@ -45,11 +39,11 @@ class Gap:
             earliest swap-out.
         next_use_slot: The slot that uses it again, below `first_slot + T`: the latest await. Idle
             slots run from `first_slot` to `next_use_slot - 1`.
-        content: Which bytes it holds. Gaps of one storage with the same content can share one host
+        version: Which bytes it holds. Gaps of one storage with the same version can share one host
             copy, since nothing writes the storage between them.
-        turn: How many gaps with that content come before it since they were written.
+        reuse_index: How many gaps with that version come before it since they were written.
+        read_only: The step never writes the storage, so that a host copy stays true for good.
         is_mask: It holds nothing but bools.
-        lasting: The step never writes the storage, so that a host copy stays true for good.
     """
 
     storage: int
@@ -57,9 +51,9 @@ class Gap:
     size_bytes: int
     first_slot: int
     next_use_slot: int
-    content: int = 0
-    turn: int = 0
-    lasting: bool = False
+    version: int = 0
+    reuse_index: int = 0
+    read_only: bool = False
     is_mask: bool = False
 
     def is_open_in(self, slot: int, slot_count: int) -> bool:
@@ -77,7 +71,7 @@ class _UseSlot(NamedTuple):
 
 def default_min_size_bytes(peak_bytes: int) -> int:
     """Returns the size below which storages stay unless the user says otherwise."""
-    return max(1, peak_bytes // DEFAULT_MIN_SHARE)
+    return max(1, peak_bytes // SETTINGS.smallest_share)
 
 
 def candidate_gaps(
@@ -120,12 +114,31 @@ def useful_gaps(
     """
     over = [held_bytes > budget_bytes for held_bytes in resident_bytes]
     before = list(accumulate((*over, *over), initial=0))
-    last_turns: dict[tuple[int, int], int] = {}
+    last = last_reuses(gap for gap in gaps if before[gap.next_use_slot] > before[gap.first_slot])
+    return tuple(g for g in gaps if g.reuse_index <= last.get((g.storage, g.version), -1))
+
+
+def last_reuses(gaps: Iterable[Gap]) -> dict[tuple[int, int], int]:
+    """Returns the last reuse among some gaps of each storage's versions."""
+    last: dict[tuple[int, int], int] = {}
     for gap in gaps:
-        if before[gap.next_use_slot] > before[gap.first_slot]:
-            key = (gap.storage, gap.content)
-            last_turns[key] = max(gap.turn, last_turns.get(key, gap.turn))
-    return tuple(gap for gap in gaps if gap.turn <= last_turns.get((gap.storage, gap.content), -1))
+        key = (gap.storage, gap.version)
+        last[key] = max(gap.reuse_index, last.get(key, gap.reuse_index))
+    return last
+
+
+def gap_parts(gaps: Sequence[Gap], slot_count: int) -> tuple[Gap, ...]:
+    """Returns every proper part of every gap, or none at all if they are too many."""
+    slots = [gap.next_use_slot - gap.first_slot for gap in gaps]
+    if sum(count * (count + 1) // 2 - 1 for count in slots) > SETTINGS.max_gap_parts:
+        return ()
+    return tuple(
+        _within_step(replace(gap, first_slot=first_slot, next_use_slot=end_slot), slot_count)
+        for gap in gaps
+        for first_slot in range(gap.first_slot, gap.next_use_slot)
+        for end_slot in range(first_slot + 1, gap.next_use_slot + 1)
+        if (first_slot, end_slot) != (gap.first_slot, gap.next_use_slot)
+    )
 
 
 def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap]:
@@ -138,64 +151,60 @@ def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap
         uses.insert(0, _UseSlot(-1, writes=True))
     if storage.released_op is None:
         uses.append(_UseSlot(len(profile.slots) - 1, writes=False))
-    gaps = []
-    contents = accumulate(use.writes for use in uses)
-    for (before, after), content in zip(pairwise(uses), contents, strict=False):
-        first_slot = max(before.slot + 1, storage.shown_at)
-        if first_slot < after.slot:
-            gaps.append(_gap(storage, first_slot, after.slot, content))
-    return _with_turns(gaps)
+    versions = accumulate(use.writes for use in uses)
+    return _with_reuses(
+        _gap(storage, max(before.slot + 1, storage.shown_at), after.slot, version)
+        for (before, after), version in zip(pairwise(uses), versions, strict=False)
+    )
 
 
 def _cyclic_gaps(storage: Storage, uses: Sequence[_UseSlot], slot_count: int) -> list[Gap]:
     """Gaps of a storage that lives on: from its last use the step goes on to its first."""
-    write_count = sum(use.writes for use in uses)
-    contents = list(accumulate(use.writes for use in uses))
+    versions = list(accumulate(use.writes for use in uses))
+    write_count = versions[-1]
     following = [*(use.slot for use in uses[1:]), uses[0].slot + slot_count]
-    gaps = []
-    for use, next_slot, content in zip(uses, following, contents, strict=True):
-        if use.slot + 1 >= next_slot:
-            continue
+    gaps = [
         # What follows the last write is what precedes the first one of the next step.
-        gap = _gap(storage, use.slot + 1, next_slot, content % max(1, write_count))
-        gaps.append(gap)
-    last_write = max((n for n, use in enumerate(uses) if use.writes), default=-1)
-    written_slot = uses[last_write].slot if last_write >= 0 else -1
+        _gap(storage, use.slot + 1, next_slot, version % max(1, write_count))
+        for use, next_slot, version in zip(uses, following, versions, strict=True)
+    ]
+    written_slot = max((use.slot for use in uses if use.writes), default=-1)
     from_write = sorted(gaps, key=lambda gap: gap.first_slot <= written_slot)
-    turned = _with_turns(from_write)
-    return [_within_step(gap, slot_count, lasting=write_count == 0) for gap in turned]
+    return [
+        _within_step(replace(gap, read_only=write_count == 0), slot_count)
+        for gap in _with_reuses(from_write)
+    ]
 
 
-def _gap(storage: Storage, first_slot: int, next_use_slot: int, content: int) -> Gap:
+def _gap(storage: Storage, first_slot: int, next_use_slot: int, version: int) -> Gap:
     return Gap(
         storage.id,
         storage.name,
         storage.size_bytes,
         first_slot,
         next_use_slot,
-        content=content,
+        version=version,
         is_mask=storage.is_mask,
     )
 
 
-def _with_turns(gaps: Sequence[Gap]) -> list[Gap]:
+def _with_reuses(gaps: Iterable[Gap]) -> list[Gap]:
+    """Those of a storage's gaps that have idle slots, numbered among those of the same version."""
     seen: Counter[int] = Counter()
-    turned = []
+    numbered = []
     for gap in gaps:
-        turned.append(replace(gap, turn=seen[gap.content]))
-        seen[gap.content] += 1
-    return turned
+        if gap.first_slot < gap.next_use_slot:
+            numbered.append(replace(gap, reuse_index=seen[gap.version]))
+            seen[gap.version] += 1
+    return numbered
 
 
-def _within_step(gap: Gap, slot_count: int, *, lasting: bool) -> Gap:
-    """A gap that begins with the next step is one that begins with this step."""
-    shift = slot_count if gap.first_slot == slot_count else 0
-    return replace(
-        gap,
-        first_slot=gap.first_slot - shift,
-        next_use_slot=gap.next_use_slot - shift,
-        lasting=lasting,
-    )
+def _within_step(gap: Gap, slot_count: int) -> Gap:
+    """A gap that begins in the next step is one that begins in this step."""
+    if gap.first_slot < slot_count:
+        return gap
+    first_slot, next_use_slot = gap.first_slot - slot_count, gap.next_use_slot - slot_count
+    return replace(gap, first_slot=first_slot, next_use_slot=next_use_slot)
 
 
 def _use_slots(profile: Profile, storage: Storage) -> list[_UseSlot]:
@@ -204,32 +213,3 @@ def _use_slots(profile: Profile, storage: Storage) -> list[_UseSlot]:
     for slot, access in [*by_op, *((touch.slot, touch.access) for touch in storage.touches)]:
         writes[slot] = writes.get(slot, False) or access is Access.WRITE
     return [_UseSlot(slot, writes[slot]) for slot in sorted(writes)]
-
-
-MAX_PARTS = 1000
-"""Above this many possible parts only whole gaps are considered, for the sake of the ILP's size."""
-
-
-def gap_parts(gaps: Sequence[Gap], slot_count: int) -> tuple[Gap, ...]:
-    """Returns every proper part of every gap, or none at all if they are too many."""
-    count = sum(_part_count(gap) for gap in gaps)
-    if count > MAX_PARTS:
-        return ()
-    return tuple(
-        _parts_within_step(gap, first_slot, end_slot, slot_count)
-        for gap in gaps
-        for first_slot in range(gap.first_slot, gap.next_use_slot)
-        for end_slot in range(first_slot + 1, gap.next_use_slot + 1)
-        if (first_slot, end_slot) != (gap.first_slot, gap.next_use_slot)
-    )
-
-
-def _part_count(gap: Gap) -> int:
-    slots = gap.next_use_slot - gap.first_slot
-    return slots * (slots + 1) // 2 - 1
-
-
-def _parts_within_step(gap: Gap, first_slot: int, end_slot: int, slot_count: int) -> Gap:
-    """A part that lies in the next step is one of this step."""
-    shift = slot_count if first_slot >= slot_count else 0
-    return replace(gap, first_slot=first_slot - shift, next_use_slot=end_slot - shift)

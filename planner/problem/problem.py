@@ -2,19 +2,29 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
 from planner.plan.copy_times import Engines, copy_us, engine_for
 from planner.plan.device_memory import Absence, resident_bytes
-from planner.plan.lanes import Direction, rate_bytes_per_us
+from planner.plan.host_memory import HostNeed, host_offsets, pool_bytes
+from planner.plan.lanes import Direction, LaneLoad, rate_bytes_per_us, share_of_both
 from planner.plan.plan import Boundary
-from planner.problem.gaps import Gap
+from planner.problem.gaps import (
+    Gap,
+    candidate_gaps,
+    default_min_size_bytes,
+    gap_parts,
+    useful_gaps,
+)
+from planner.problem.settings import SETTINGS
 from profiles.schema.link import CopyMethod, host_size_bytes
-from profiles.schema.profile import Link
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Link, Profile
 
-REPEATED_STEPS = 8
+REPEATED_STEPS = SETTINGS.max_steps + 2
+"""A copy may be due in the step after the last one walked."""
 HOST_GRANULE_BYTES = 16
 
 
@@ -52,7 +62,7 @@ class Problem:
         """All candidates: whole gaps, then parts."""
         return self.whole_gaps + self.part_gaps
 
-    @property
+    @cached_property
     def whole_set(self) -> frozenset[int]:
         """Every whole gap: no set leaves less on the device."""
         return frozenset(range(len(self.whole_gaps)))
@@ -98,6 +108,16 @@ class Problem:
         return self._copies_us(Direction.H2D)
 
     @cached_property
+    def d2h_loads(self) -> tuple[LaneLoad, ...]:
+        """What each gap's copy to the host puts on its lane."""
+        return self._loads(self.d2h_us)
+
+    @cached_property
+    def h2d_loads(self) -> tuple[LaneLoad, ...]:
+        """What each gap's copy back puts on its lane."""
+        return self._loads(self.h2d_us)
+
+    @cached_property
     def host_sizes_bytes(self) -> Mapping[int, int]:
         """Bytes that each storage takes in the host pool, by id.
 
@@ -133,6 +153,14 @@ class Problem:
                 following = t
             slots.append(following)
         return tuple(reversed(slots))[: self.slot_count]
+
+    def _loads(self, copies_us: Iterable[float]) -> tuple[LaneLoad, ...]:
+        # Latency counts by itself only where lanes meet: it takes nothing from the other one.
+        # Kernels pay none of the link's; what was measured of them holds all they take.
+        link_us = self.link.latency_us if share_of_both(self.link) < 1 else 0.0
+        latencies_us = (0.0 if gap.storage in self.engines else link_us for gap in self.gaps)
+        pairs = zip(copies_us, latencies_us, strict=True)
+        return tuple(LaneLoad(latency_us, us - latency_us) for us, latency_us in pairs)
 
     def _copies_us(self, direction: Direction) -> tuple[float, ...]:
         return tuple(
@@ -197,6 +225,24 @@ class Problem:
         gap = self.gaps[i]
         return self.elapsed_us[gap.next_use_slot] - self.elapsed_us[gap.first_slot]
 
+    def whole_pool_bytes(self, chosen: Iterable[int]) -> int:
+        """Returns the host pool that a chosen set takes, away from end to end, each with a copy."""
+        needs = [
+            HostNeed(
+                gap.first_slot,
+                gap.next_use_slot % self.slot_count,
+                self.host_sizes_bytes[gap.storage],
+            )
+            for gap in (self.gaps[i] for i in sorted(chosen))
+        ]
+        return pool_bytes(needs, host_offsets(needs))
+
+    def whole_fits_host(self, chosen: Iterable[int]) -> bool:
+        """Whether the host pool can hold every chosen gap from end to end."""
+        if self.host_budget_bytes is None:
+            return True
+        return self.whole_pool_bytes(chosen) <= self.host_budget_bytes
+
     def free_us(self, i: int) -> float:
         """Time a gap leaves beside its two copies: Capuchin's free time (Peng et al. 2020)."""
         return self.idle_us(i) - self.d2h_us[i] - self.h2d_us[i]
@@ -204,3 +250,44 @@ class Problem:
     def size_times_idle(self, i: int) -> float:
         """A gap's bytes times how long it lasts."""
         return self.gaps[i].size_bytes * self.idle_us(i)
+
+
+def problem_of(
+    profile: Profile,
+    *,
+    budget_bytes: int,
+    link: Link,
+    host_budget_bytes: int | None = None,
+    min_size_bytes: int | None = None,
+    boundary: Boundary = Boundary.PERIODIC,
+    every_gap: bool = False,
+) -> Problem:
+    """Returns the problem of planning a step; the same arguments always give the same one.
+
+    Args:
+        profile: The step.
+        budget_bytes: Device bytes to stay within.
+        link: The link to plan for.
+        host_budget_bytes: Host bytes to stay within; None for no limit.
+        min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
+        boundary: Whether swaps may wrap round the step boundary.
+        every_gap: Whether to keep the gaps that this budget has no use for.
+    """
+    resident_bytes = tuple(slot.resident_bytes for slot in slot_memory(profile))
+    if min_size_bytes is None:
+        min_size_bytes = default_min_size_bytes(max(resident_bytes))
+    gaps = candidate_gaps(profile, min_size_bytes, boundary)
+    whole = Problem(
+        durations_us=tuple(slot.duration_us for slot in profile.slots),
+        resident_bytes=resident_bytes,
+        whole_gaps=gaps if every_gap else useful_gaps(gaps, resident_bytes, budget_bytes),
+        link=link,
+        boundary=boundary,
+        min_size_bytes=min_size_bytes,
+        budget_bytes=budget_bytes,
+        host_budget_bytes=host_budget_bytes,
+    )
+    if whole.whole_fits_host(whole.whole_set):
+        return whole
+    parts = gap_parts(whole.whole_gaps, whole.slot_count)
+    return replace(whole, part_gaps=useful_gaps(parts, resident_bytes, budget_bytes))

@@ -1,6 +1,17 @@
-"""One gap used, with the anchors at which its swap happens."""
+"""One gap used, with the anchors of its swap, and the memory that such swaps need together."""
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+from planner.plan.device_memory import Absence, resident_bytes
+from planner.plan.host_memory import (
+    HostNeeds,
+    host_needs,
+    host_offsets,
+    peak_need_bytes,
+    pool_bytes,
+)
+from planner.problem.problem import Problem
 
 
 class TimedSwap(NamedTuple):
@@ -26,3 +37,67 @@ class TimedSwap(NamedTuple):
     swap_in_slot: int
     await_slot: int
     clean: bool = False
+
+
+def whole_swap(problem: Problem, i: int) -> TimedSwap:
+    """Returns the swap that keeps a gap's bytes away from end to end, with a copy of its own."""
+    begin, end = problem.gaps[i].first_slot, problem.gaps[i].next_use_slot
+    return TimedSwap(i, problem.gaps[i].storage, begin, begin, end, end)
+
+
+def held_bytes(problem: Problem, swaps: Iterable[TimedSwap]) -> tuple[int, ...]:
+    """Returns the device bytes resident in each slot: program order, whatever the clock."""
+    count = problem.slot_count
+    return resident_bytes(
+        problem.resident_bytes,
+        (
+            Absence(
+                swap.release_slot % count,
+                swap.swap_in_slot % count,
+                problem.gaps[swap.gap].size_bytes,
+            )
+            for swap in swaps
+        ),
+    )
+
+
+def swap_offsets(
+    problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSwap]
+) -> tuple[int, ...]:
+    """Returns an offset in the host pool for each swap."""
+    found = host_needs(swaps, problem.host_sizes_bytes, problem.slot_count)
+    layout = _layout(problem, chosen, swaps, found)
+    return tuple(layout[need] for need in found.of_swap)
+
+
+def fits_host(problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSwap]) -> bool:
+    """Whether the host pool can hold these swaps."""
+    if problem.host_budget_bytes is None:
+        return True
+    found = host_needs(swaps, problem.host_sizes_bytes, problem.slot_count)
+    if peak_need_bytes(found.needs) > problem.host_budget_bytes:
+        return False
+    layout = _layout(problem, chosen, swaps, found)
+    return pool_bytes(found.needs, layout) <= problem.host_budget_bytes
+
+
+def _layout(
+    problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSwap], found: HostNeeds
+) -> Sequence[int]:
+    """An offset for each need of some swaps.
+
+    Laid out as they are; or, if that takes no more bytes and each has a copy of its own, as the
+    whole gaps they were chosen from, because a set chosen for its layout must keep it.
+    """
+    offsets = host_offsets(found.needs)
+    is_tight = pool_bytes(found.needs, offsets) == peak_need_bytes(found.needs)
+    if is_tight or any(swap.clean for swap in swaps):
+        return offsets
+    whole = [whole_swap(problem, i) for i in sorted(chosen)]
+    whole_needs = host_needs(whole, problem.host_sizes_bytes, problem.slot_count)
+    whole_offsets = host_offsets(whole_needs.needs)
+    of_gap = {swap.gap: need for swap, need in zip(whole, whole_needs.of_swap, strict=True)}
+    as_chosen = [0] * len(offsets)
+    for swap, need in zip(swaps, found.of_swap, strict=True):
+        as_chosen[need] = whole_offsets[of_gap[swap.gap]]
+    return min(offsets, as_chosen, key=lambda layout: pool_bytes(found.needs, layout))

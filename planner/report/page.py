@@ -114,7 +114,7 @@ def _tiles(plan: Plan) -> str:
         ("peak with the plan", size_text(about.peak_bytes), f"of a budget of {budget}; simulated"),
         ("peak without it", size_text(about.peak_without_bytes), plan.times.value),
         ("stall per step", stall, f"{share:.1%} of the step; simulated"),
-        ("gap to the bound", f"{about.gap:.2%}", f"no plan stalls less than {bound}"),
+        ("gap to the bound", f"{about.optimality_gap:.2%}", f"no plan stalls less than {bound}"),
         ("moved to the host", size_text(about.d2h_bytes), f"and {back} back, per step; simulated"),
     )
     return "\n".join(

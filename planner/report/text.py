@@ -92,7 +92,7 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("stall", time_text(about.simulated_stall_us), "simulated"),
         ("stall no plan can be below", time_text(about.bound_stall_us), bound),
         ("loose bound", time_text(about.loose_bound_stall_us), LOOSE),
-        ("gap to the bound", f"{about.gap:.2%} of the step", "simulated over bound"),
+        ("gap to the bound", f"{about.optimality_gap:.2%} of the step", "simulated over bound"),
         ("solver", solver, ""),
         ("solver's proof for its model", about.proof.value, ""),
         ("planning took", f"{about.solve_seconds:.1f} s", "measured"),

@@ -1,4 +1,4 @@
-"""A draft: what the list scheduler is told; and a timing: what it makes of it."""
+"""A candidate, what the list scheduler is given; and a timing, what it makes of it."""
 
 import math
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Policy:
 POLICIES = tuple(
     Policy(out_order=order, lead=lead, overtake=overtake)
     for order in OutOrder
-    for lead in (1.0, 2.0, 4.0, float("inf"))
+    for lead in (1.0, 2.0, 4.0, math.inf)
     for overtake in (False, True)
 )
 
@@ -58,7 +58,7 @@ NEVER = 2**31
 """Past any slot."""
 
 
-class Hold(NamedTuple):
+class Override(NamedTuple):
     """An exception to the policy for one gap. All of it gives way where memory leaves no choice.
 
     Slots count as the gap's do, on past the end of the step.
@@ -77,25 +77,26 @@ class Hold(NamedTuple):
     release_slot: int = NEVER
 
 
-NO_HOLD = Hold()
+NO_OVERRIDE = Override()
 
 
 @dataclass(frozen=True)
-class Draft:
+class Candidate:
     """What the scheduler is to time.
 
     Attributes:
         chosen: Indices of the gaps it may use. With all of them away from end to end every slot
             must fit the budget (`Problem.fits`).
         policy: How it chooses.
-        holds: Exceptions, by gap.
-        anew: Gaps that are copied to the host even where an earlier trip's copy is still true: that
+        overrides: Exceptions, by gap.
+        keeps_copies: Whether a host copy may serve later swaps of the same bytes.
+        anew: Gaps that are copied to the host even where an earlier swap's copy is still true: that
             copy need not wait there meanwhile.
     """
 
     chosen: frozenset[int]
     policy: Policy
-    holds: Mapping[int, Hold] = field(default_factory=dict)
+    overrides: Mapping[int, Override] = field(default_factory=dict)
     keeps_copies: bool = True
     anew: frozenset[int] = frozenset()
 
@@ -115,16 +116,16 @@ class Wait(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """The trips of a draft.
+    """The swaps of a candidate.
 
     Attributes:
-        chosen: The draft's gaps without those whose copies had no use.
-        trips: In order of swap-out.
+        chosen: The candidate's gaps without those whose copies had no use.
+        swaps: In order of swap-out.
         waits: Where compute waits, by the scheduler's clock.
     """
 
     chosen: frozenset[int]
-    trips: tuple[TimedSwap, ...]
+    swaps: tuple[TimedSwap, ...]
     waits: tuple[Wait, ...]
 
     @property

@@ -10,12 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from planner.ilp.deadline import Limits, SolverName
+from planner.ilp.deadline import Deadline, SolverName
 from planner.plan.plan import BoundSource, Plan, Proof, Swap
 from planner.plan.verify import derived_figures, first_fault, same_time, structure_fault
-from planner.problem.build_problem import problem_of
 from planner.problem.gaps import Gap, candidate_gaps
-from planner.problem.problem import Problem
+from planner.problem.problem import Problem, problem_of
 from profiles.hardware.links import LINKS
 from profiles.schema.errors import SolverError
 from profiles.schema.memory import slot_memory
@@ -157,14 +156,14 @@ def _checked_bounds(
 def _loose_bound(
     plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float
 ) -> CheckedFigure:
-    from planner.ilp.bound import fluid_bound
+    from planner.ilp.solver import relaxed_bound
 
     about = plan.certificate
     derived_us, source = 0.0, "nothing was proved"
     if about.bound_source is not BoundSource.TRIVIAL:
         source = f"solving the relaxation with {solver.value}"
         if not problem.fits(()):
-            bound = fluid_bound(problem, solver, Limits.within(time_limit_s))
+            bound = relaxed_bound(problem, solver, Deadline.within(time_limit_s))
             if bound.source is not BoundSource.RELAXATION:
                 raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
             derived_us = bound.stall_us
@@ -175,8 +174,8 @@ def _tight_bound(
     plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float, loose: CheckedFigure
 ) -> CheckedFigure:
     """The tight bound. Where the ILP was stopped, it may prove more by now, but not less."""
-    from planner.ilp.bound import whole_bound
-    from planner.ilp.solver import GAP_REL
+    from planner.ilp.solver import whole_bound
+    from planner.problem.settings import SETTINGS
 
     name, about = "bound_stall_us", plan.certificate
     if about.bound_source is not BoundSource.WHOLE_STORAGES or problem.fits(()):
@@ -184,9 +183,9 @@ def _tight_bound(
     stopped = about.proof is not Proof.OPTIMAL
     # Bounds are taken down by the solvers' tolerance once they are proven.
     enough_us = about.bound_stall_us + BOUND_TOLERANCE * about.compute_us if stopped else math.inf
-    limits = Limits.within(time_limit_s)
+    limits = Deadline.within(time_limit_s)
     bound = whole_bound(
-        problem, solver, limits, gap=0.0 if stopped else GAP_REL, enough_us=enough_us
+        problem, solver, limits, mip_gap=0.0 if stopped else SETTINGS.mip_gap, enough_us=enough_us
     )
     derived_us = max(bound.stall_us, loose.derived)
     if derived_us < about.bound_stall_us and not bound.proven:
@@ -194,7 +193,7 @@ def _tight_bound(
     if stopped:
         derived_us = min(derived_us, about.bound_stall_us)
     # Another solver ends elsewhere within the gap that both are given.
-    rounding = BOUND_TOLERANCE if solver.value == about.solver else 2 * GAP_REL
+    rounding = BOUND_TOLERANCE if solver.value == about.solver else 2 * SETTINGS.mip_gap
     source = f"solving the ILP with {solver.value}"
     return _bound_figure(plan, name, derived_us, source, rounding)
 
@@ -284,7 +283,7 @@ def _gap_faults(plan: Plan, profile: Profile) -> Iterator[str]:
                 f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
                 f"slot {swap.await_slot}, which is inside none of its gaps"
             )
-        elif swap.clean and not (around.lasting or _is_copied(plan, swap, gaps[swap.storage])):
+        elif swap.clean and not (around.read_only or _is_copied(plan, swap, gaps[swap.storage])):
             yield (
                 f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
                 "the last copy of it was made"
@@ -311,4 +310,8 @@ def _is_copied(plan: Plan, clean: Swap, gaps: Sequence[Gap]) -> bool:
     # The last copy made before it, in the same step or in the one before.
     last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
     before = _gap_around(last, gaps, count)
-    return before is not None and before.content == own.content and before.turn < own.turn
+    return (
+        before is not None
+        and before.version == own.version
+        and before.reuse_index < own.reuse_index
+    )

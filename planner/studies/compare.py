@@ -9,7 +9,7 @@ from planner.heuristics.capuchin import CAPUCHIN
 from planner.heuristics.controls import CONTROLS, just_in_time, one_layer_ahead
 from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
-from planner.heuristics.heuristic import Heuristic, Swaps, held_bytes
+from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
 from planner.heuristics.superneurons import SUPERNEURONS
 from planner.heuristics.swapadvisor import SWAPADVISOR
@@ -20,7 +20,8 @@ from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, Plan
 from planner.problem.problem import Problem
-from planner.search.candidate import POLICIES, Draft
+from planner.problem.timed_swap import held_bytes
+from planner.search.candidate import POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from profiles.schema.errors import BudgetError
@@ -157,8 +158,10 @@ class Comparison:
         """The stall of a selection with our scheduler, the best of its policies."""
         key = (chosen, problem.boundary)
         if key not in self._retimed_us:
-            drafts = [Draft(chosen, policy) for policy in POLICIES] if problem.fits(chosen) else []
-            stalls_us = (schedule_swaps(problem, draft).stall_us for draft in drafts)
+            candidates = (
+                [Candidate(chosen, policy) for policy in POLICIES] if problem.fits(chosen) else []
+            )
+            stalls_us = (schedule_swaps(problem, candidate).stall_us for candidate in candidates)
             self._retimed_us[key] = min(stalls_us, default=None)
         return self._retimed_us[key]
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from planner.budget_wall import budget_wall
 from planner.ilp.deadline import SolverName
-from planner.problem.build_problem import problem_of
-from planner.smallest_budget import widest_set
+from planner.problem.problem import problem_of
+from planner.smallest_budget import budget_wall, widest_set
 from planner.studies.sweep import SweepRow, sweep_table
 from profiles.schema.profile import Profile
 

@@ -168,11 +168,12 @@ def solve_point(profile: Profile, point: SweepPoint, settings: SweepSettings) ->
 def _figures(plan: Plan) -> dict[str, Any]:
     """What a row has only with a plan."""
     about = plan.certificate
-    same = ("bound_source", "gap", "peak_bytes", "d2h_bytes", "h2d_bytes", "proof", "solve_seconds")
+    same = ("bound_source", "peak_bytes", "d2h_bytes", "h2d_bytes", "proof", "solve_seconds")
     return {
         "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
         "step_us": about.simulated_step_us,
         "bound_step_us": about.compute_us + about.bound_stall_us,
+        "gap": about.optimality_gap,
         "host_pool_bytes": plan.host_pool_bytes,
         **{name: getattr(about, name) for name in same},
     }

@@ -19,10 +19,11 @@ from itertools import product
 from pathlib import Path
 from statistics import median
 
-from planner.heuristics.heuristic import Heuristic, Swaps, held_bytes
+from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.task import Task, task_of
 from planner.plan.plan import Plan
 from planner.plan.simulate import simulate_plan
+from planner.problem.timed_swap import held_bytes
 from planner.solving import solve
 from planner.studies.compare import HEURISTICS
 from profiles.hardware.links import link_named

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pulp
 
-from planner.ilp.deadline import Standing
+from planner.ilp.deadline import Incumbent
 from planner.problem.gaps import default_min_size_bytes
 from planner.solving import solve
 from profiles.hardware.links import link_named
@@ -183,7 +183,7 @@ def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, 
             link=link_named(case.link),
             time_limit_s=case.time_limit_s,
             min_size_bytes=case.min_size_bytes,
-            told=watch,
+            on_incumbent=watch,
         )
     except BudgetError as error:
         return {"smallest_budget_bytes": error.smallest_budget_bytes}
@@ -194,7 +194,7 @@ def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, 
         "loose_bound_us": about.loose_bound_stall_us,
         "bound_us": about.bound_stall_us,
         "bound_source": about.bound_source.value,
-        "gap": about.gap,
+        "gap": about.optimality_gap,
         "proof": about.proof.value,
         "goal_seconds": watch.seconds,
         "swaps": len(plan.swaps),
@@ -210,8 +210,8 @@ class _GoalWatch:
         self._started_s = time.perf_counter()
         self.seconds: float | None = None
 
-    def __call__(self, standing: Standing) -> None:
-        if self.seconds is None and standing.gap <= self._gap:
+    def __call__(self, incumbent: Incumbent) -> None:
+        if self.seconds is None and incumbent.optimality_gap <= self._gap:
             self.seconds = time.perf_counter() - self._started_s
 
 

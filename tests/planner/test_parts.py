@@ -11,7 +11,7 @@ from typing import Any
 import pulp
 import pytest
 
-from planner.ilp.deadline import Limits, SolverName
+from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.event_slots import least_away_bytes, least_sum_bytes
 from planner.ilp.model import build
 from planner.ilp.solver import Outcome, solve_model
@@ -24,7 +24,7 @@ from planner.plan.simulate import Copy, simulate, simulate_plan
 from planner.plan.verify import verified
 from planner.problem.gaps import Gap, candidate_gaps, default_min_size_bytes, gap_parts
 from planner.problem.problem import Problem
-from planner.search.candidate import POLICIES, Draft, Hold, OutOrder, Policy
+from planner.search.candidate import POLICIES, Candidate, OutOrder, Override, Policy
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import first_fault_against
@@ -34,7 +34,7 @@ from profiles.schema.profile import Link, Profile
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy, toy_link
 
 EAGER = Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False)
-PATIENCE = Limits.within(3600.0)
+PATIENCE = Deadline.within(3600.0)
 """More than any of these models takes, however slow the machine."""
 LATE = Policy(out_order=OutOrder.FIRST_BEGUN, lead=1.0, overtake=False)
 
@@ -257,8 +257,8 @@ def test_a_copy_back_starts_as_early_or_as_late_as_told() -> None:
     # x is away in slots 2.. and due in slot 6; its copy back takes 6 us, one slot 10.
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 2)
     job = problem(toy(*[10] * 7, storages=[x, w]), 6)
-    (early,) = schedule_swaps(job, Draft(frozenset({0}), EAGER)).trips
-    (late,) = schedule_swaps(job, Draft(frozenset({0}), LATE)).trips
+    (early,) = schedule_swaps(job, Candidate(frozenset({0}), EAGER)).swaps
+    (late,) = schedule_swaps(job, Candidate(frozenset({0}), LATE)).swaps
     assert (early.swap_out_slot, early.release_slot) == (1, 2)
     assert (early.swap_in_slot, late.swap_in_slot) == (3, 5)
 
@@ -266,11 +266,11 @@ def test_a_copy_back_starts_as_early_or_as_late_as_told() -> None:
 def test_a_hold_delays_but_memory_comes_first() -> None:
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 3)
     job = problem(toy(*[10] * 7, storages=[x, w]), 6)
-    held = Draft(frozenset({0}), EAGER, {0: Hold(out_slot=2, in_slot=5)})
-    (trip,) = schedule_swaps(job, held).trips
+    held = Candidate(frozenset({0}), EAGER, {0: Override(out_slot=2, in_slot=5)})
+    (trip,) = schedule_swaps(job, held).swaps
     assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (2, 3, 5)
-    too_long = Draft(frozenset({0}), EAGER, {0: Hold(out_slot=5, in_slot=6)})
-    (trip,) = schedule_swaps(job, too_long).trips
+    too_long = Candidate(frozenset({0}), EAGER, {0: Override(out_slot=5, in_slot=6)})
+    (trip,) = schedule_swaps(job, too_long).swaps
     assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (3, 3, 6)
 
 
@@ -280,8 +280,8 @@ def test_gaps_in_nobodys_way_are_left_alone() -> None:
     profile = toy(1, 10, 10, 10, 10, 10, storages=[x, resident("p", 3, 1, 2, 3, 4, 5), w])
     job = problem(profile, 9)
     assert len(job.whole_gaps) == 2
-    timing = schedule_swaps(job, Draft(job.whole_set, EAGER))
-    assert [job.gaps[trip.gap].name for trip in timing.trips] == ["pack:x"]
+    timing = schedule_swaps(job, Candidate(job.whole_set, EAGER))
+    assert [job.gaps[trip.gap].name for trip in timing.swaps] == ["pack:x"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -296,17 +296,17 @@ def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) 
     ]
     job = problem(toy(3, 5, 2, 4, 6, 3, 2, 5, 1, 4, storages=storages, link=toy_link(2, 1, 1)), 16)
     assert job.fits(job.whole_set)
-    timing = schedule_swaps(job, Draft(job.whole_set, policy))
+    timing = schedule_swaps(job, Candidate(job.whole_set, policy))
     held = list(job.resident_bytes)
     words: list[list[list[str]]] = [[[], [], [], []] for _ in held]
-    for trip in timing.trips:
+    for trip in timing.swaps:
         gap = job.gaps[trip.gap]
         if not trip.clean:
             words[trip.swap_out_slot][0].append(f"out {gap.storage}")
         words[trip.release_slot][1].append(f"release {gap.storage}")
         for t in range(trip.release_slot, trip.swap_in_slot):
             held[t] -= gap.size_bytes
-    by_use = sorted(timing.trips, key=lambda trip: job.gaps[trip.gap].next_use_slot)
+    by_use = sorted(timing.swaps, key=lambda trip: job.gaps[trip.gap].next_use_slot)
     for trip in by_use:
         gap = job.gaps[trip.gap]
         words[trip.swap_in_slot][2].append(f"in {gap.storage}")

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from planner import Plan, read_plan, write_plan
 from planner.build_plan import Solution, build_plan
 from planner.ilp.deadline import SolverName
-from planner.ilp.solver import GAP_ABS_UNITS, GAP_REL
 from planner.plan.plan import Boundary, BoundSource, Proof
 from planner.plan.schedule import Action, lower
 from planner.plan.simulate import simulate_plan
-from planner.problem.build_problem import problem_of
-from planner.search.candidate import POLICIES, Draft, Policy
+from planner.problem.problem import problem_of
+from planner.problem.settings import SETTINGS
+from planner.search.candidate import POLICIES, Candidate, Policy
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import check_plan_against
@@ -69,8 +69,8 @@ def test_the_schedulers_clock_is_the_simulators(
         boundary=boundary,
     )
     assume(problem.fits(problem.whole_set))
-    timing = schedule_swaps(problem, Draft(problem.whole_set, policy))
-    solution = Solution(timing.chosen, timing.trips, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
+    timing = schedule_swaps(problem, Candidate(problem.whole_set, policy))
+    solution = Solution(timing.chosen, timing.swaps, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
     found = build_plan(profile, problem, solution, solver=SolverName.HIGHS, seconds=0.0)
     stall_us = found.certificate.simulated_stall_us
     assert timing.stall_us == pytest.approx(stall_us, abs=1e-6 * (1 + problem.compute_us))
@@ -118,9 +118,9 @@ def same_bound(one: Plan, other: Plan) -> bool:
         there.loose_bound_stall_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
     )
     unit_us = 0.01 * here.peak_without_bytes / one.link.h2d_bytes_per_us
-    slack_us = GAP_ABS_UNITS * unit_us + ROUNDING * (1 + step_us(one))
+    slack_us = SETTINGS.mip_gap_units * unit_us + ROUNDING * (1 + step_us(one))
     same_tight = here.bound_stall_us == pytest.approx(
-        there.bound_stall_us, rel=2 * GAP_REL, abs=slack_us
+        there.bound_stall_us, rel=2 * SETTINGS.mip_gap, abs=slack_us
     )
     return same_loose and same_tight
 

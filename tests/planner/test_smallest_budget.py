@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from planner.budget_wall import BudgetWall, HeldStorage, Stays, UnmetBudgetError, budget_wall
 from planner.cli.wall_report import print_wall
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
-from planner.problem.build_problem import problem_of
-from planner.problem.problem import Problem
-from planner.smallest_budget import widest_set
+from planner.problem.problem import Problem, problem_of
+from planner.smallest_budget import (
+    BudgetWall,
+    HeldStorage,
+    Stays,
+    UnmetBudgetError,
+    budget_wall,
+    widest_set,
+)
 from planner.solving import solve
 from profiles.schema.profile import LeftOut, Profile, StorageKind
 from profiles.schema.profile_file import write_profile

@@ -2,14 +2,13 @@
 
 import pytest
 
-from planner.heuristics.heuristic import held_bytes
-from planner.ilp.deadline import Limits, SolverName
+from planner.ilp.deadline import Deadline, SolverName
 from planner.plan.lanes import SAME_US
 from planner.plan.plan import Boundary
-from planner.problem.build_problem import problem_of
-from planner.problem.problem import Problem
+from planner.problem.problem import Problem, problem_of
+from planner.problem.timed_swap import held_bytes
 from planner.search import list_scheduler as timing
-from planner.search.candidate import POLICIES, Draft, Timing
+from planner.search.candidate import POLICIES, Candidate, Timing
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.local_search import Search
 from planner.smallest_budget import widest_set
@@ -64,8 +63,8 @@ def test_every_timing_meets_the_budget(
     monkeypatch.setattr(timing, "SAME_US", same_us)
     problem = tied_problem(*tied)
     for policy in POLICIES:
-        found = schedule_swaps(problem, Draft(problem.whole_set, policy))
-        assert max(held_bytes(problem, found.trips)) <= problem.budget_bytes
+        found = schedule_swaps(problem, Candidate(problem.whole_set, policy))
+        assert max(held_bytes(problem, found.swaps)) <= problem.budget_bytes
 
 
 def test_steps_settle_though_times_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +79,7 @@ def test_steps_settle_though_times_are_rounded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timing._Walk, "step", noted)
     problem = tied_problem(0.7, 1, 0.1)
     for policy in POLICIES:
-        schedule_swaps(problem, Draft(problem.whole_set, policy))
+        schedule_swaps(problem, Candidate(problem.whole_set, policy))
     assert shut == {False}
 
 
@@ -94,14 +93,14 @@ def test_plans_of_tied_steps(tied: tuple[float, int, float]) -> None:
 
 
 def test_the_search_keeps_no_timing_over_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the scheduler makes of a draft, the search looks at what its trips leave behind."""
+    """Whatever the scheduler makes of a candidate, the search looks at what its swaps leave."""
     problem = tied_problem(1.1, 2, 0.3)
-    search = Search(problem, Limits.within(600), silent)
+    search = Search(problem, Deadline.within(600), silent)
     search.start(widest_set(problem, SolverName.HIGHS))
     best = search.best
     monkeypatch.setattr(
         "planner.search.local_search.schedule_swaps",
-        lambda problem, draft: Timing(draft.chosen, (), ()),
+        lambda problem, candidate: Timing(candidate.chosen, (), ()),
     )
     search.try_sets([problem.whole_set], POLICIES[:2])
     search.improve()

@@ -14,14 +14,7 @@ from planner.heuristics import controls
 from planner.heuristics.capuchin import CAPUCHIN
 from planner.heuristics.deepcompile import DEEPCOMPILE
 from planner.heuristics.flashneuron import FLASHNEURON
-from planner.heuristics.heuristic import (
-    Heuristic,
-    Swaps,
-    held_bytes,
-    one_stream_stall_us,
-    timeline,
-    waits_us,
-)
+from planner.heuristics.heuristic import Heuristic, Swaps, one_stream_stall_us, timeline, waits_us
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
 from planner.heuristics.superneurons import SUPERNEURONS
 from planner.heuristics.swapadvisor import SWAPADVISOR
@@ -37,8 +30,8 @@ from planner.heuristics.torch_offload import (
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Proof
-from planner.problem.timed_swap import TimedSwap
-from planner.search import warm_starts
+from planner.problem.timed_swap import TimedSwap, held_bytes
+from planner.search import starts
 from planner.search.list_scheduler import schedule_swaps
 from planner.studies.checkpointing import full_checkpointing
 from planner.studies.compare import (
@@ -472,23 +465,23 @@ def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile,
     asked = task(profile, budget_bytes)
     for boundary in Boundary:
         problem = asked.bounded(boundary).problem
-        for heuristic in warm_starts.HEURISTICS:
+        for heuristic in starts.HEURISTICS:
             theirs = heuristic.swaps(asked.bounded(boundary))
             if max(held_bytes(problem, theirs)) > budget_bytes:
                 continue
-            drafts = [*warm_starts.drafts_of(theirs)]
-            assert all(problem.fits(draft.chosen) for draft in drafts)
-            least_us = min(schedule_swaps(problem, draft).stall_us for draft in drafts)
+            candidates = [*starts.candidates_of(theirs)]
+            assert all(problem.fits(candidate.chosen) for candidate in candidates)
+            least_us = min(schedule_swaps(problem, candidate).stall_us for candidate in candidates)
             # Slots in which nothing is missing are not waited for, so it may even be less.
             own_us = heuristic.stall_us(problem, theirs) + 1e-6 * (1 + problem.compute_us)
             assert least_us <= own_us
-            timing = warm_starts.published_timing(problem, theirs)
+            timing = starts.published_timing(problem, theirs)
             assert timing.stall_us <= own_us
             plan = build_plan(
                 profile,
                 problem,
                 Solution(
-                    timing.chosen, timing.trips, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE
+                    timing.chosen, timing.swaps, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE
                 ),
                 solver=SolverName.HIGHS,
                 seconds=0.0,

@@ -80,7 +80,7 @@ def test_figures_are_the_certificates() -> None:
         ("stall", lambda plan: plan.certificate.simulated_stall_us),
         ("step with the plan", lambda plan: plan.certificate.simulated_step_us),
         ("no stall is below", lambda plan: plan.certificate.bound_stall_us),
-        ("gap to the bound", lambda plan: plan.certificate.gap),
+        ("gap to the bound", lambda plan: plan.certificate.optimality_gap),
         ("swaps", lambda plan: len(plan.swaps)),
     ):
         a, b = of(wide()), of(tight())

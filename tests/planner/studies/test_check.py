@@ -184,7 +184,7 @@ def test_a_link_of_the_table_is_that_link(
 def test_a_bound_that_claims_nothing_needs_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = solve(sandwich(), budget_bytes=1000)
     assert plan.certificate.proof is Proof.NOT_NEEDED
-    monkeypatch.setattr("planner.ilp.bound.fluid_bound", None)
+    monkeypatch.setattr("planner.ilp.solver.relaxed_bound", None)
     found = check_plan_against(plan, sandwich())
     assert found.mismatches == ()
     assert found.figures[-1].source == "nothing was proved"
@@ -199,9 +199,9 @@ def test_a_solver_that_nobody_has_is_told(tmp_path: Path) -> None:
 
 
 def test_a_relaxation_that_was_not_solved_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from planner.ilp.bound import NO_BOUND
+    from planner.ilp.solver import NO_BOUND
 
-    monkeypatch.setattr("planner.ilp.bound.fluid_bound", lambda *_: NO_BOUND)
+    monkeypatch.setattr("planner.ilp.solver.relaxed_bound", lambda *_: NO_BOUND)
     with pytest.raises(SolverError, match="did not solve the relaxation within 9 s"):
         check_plan_against(slow_plan(), sandwich(), time_limit_s=9.0)
 

@@ -118,10 +118,10 @@ def test_neighbours_go_in_one_launch() -> None:
     schedule = ((*outs, Action(ActionKind.RELEASE, 1)),)
     (loads,) = lane_loads(schedule, sizes, link, engines)
     assert loads == (
-        LaneLoad(0.0, both_us * 1000.0),
+        LaneLoad(0.0, both_us),
         LaneLoad(0.0, 0.0),
-        LaneLoad(10.0, 1000.0),
-        LaneLoad(0.0, alone_us * 1000.0),
+        LaneLoad(10.0, 1.0),
+        LaneLoad(0.0, alone_us),
         None,
     )
 

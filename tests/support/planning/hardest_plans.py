@@ -11,7 +11,7 @@ from planner.ilp.deadline import SolverName
 from planner.plan.host_memory import host_needs, host_offsets
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof, Swap
 from planner.plan.verify import derived_figures, verified
-from planner.problem.build_problem import problem_of
+from planner.problem.problem import problem_of
 from planner.problem.timed_swap import TimedSwap
 from profiles.schema.profile import Profile
 
@@ -48,7 +48,7 @@ def everything_away(
             release_slot=gap.first_slot,
             swap_in_slot=gap.next_use_slot,
             await_slot=gap.next_use_slot,
-            clean=shares_copies and (gap.turn > 0 or gap.lasting),
+            clean=shares_copies and (gap.reuse_index > 0 or gap.read_only),
         )
         for number, gap in enumerate(problem.whole_gaps)
     )

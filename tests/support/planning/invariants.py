@@ -256,7 +256,7 @@ def _check_certificate(plan: Plan, profile: Profile) -> None:
     assert 0 <= found.loose_bound_stall_us <= found.bound_stall_us
     if found.bound_source is not BoundSource.WHOLE_STORAGES:
         assert found.loose_bound_stall_us == found.bound_stall_us
-    assert found.gap >= 0
+    assert found.optimality_gap >= 0
     fits = max(without) <= plan.budget_bytes
     assert (found.proof is Proof.NOT_NEEDED) == fits
     assert (not plan.swaps) == fits

@@ -1,0 +1,89 @@
+"""What tunes the planner: how far the ILP and the search go, each limit with its reason.
+
+They trade planning time for stall and change no plan's soundness. Tolerances that belong to a
+solver's or a clock's arithmetic stand where they are used.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """The planner's tuning; a reason stands below each figure, or the last of some."""
+
+    smallest_share: int = 1000
+    """A storage below 1/1000 of the peak with nothing moved stays by default: each swap costs time
+    at four anchors, which what small storages give back does not pay for."""
+    max_gap_parts: int = 1000
+    """Above this many possible parts only whole gaps are considered, for the sake of the ILP's
+    size."""
+
+    max_kept_slots: int = 1000
+    """Above this many slots the ILP keeps only the fullest ones, for the sake of the solver's
+    time."""
+    max_relaxed_slots: int = 1000
+    """The loose bound counts no more slots: more make it hardly tighter, and much slower."""
+    kept_of_run: int = 2
+    """Of each run of slots a thinned choice keeps the fullest one and the last one."""
+    max_absence_edges: int = 20_000
+    """Above this many rows that only tighten the ILP they are left out."""
+    max_sum_steps: int = 100_000
+    """Sizes in a subset sum are counted in at most this many steps; coarser ones lose a little of
+    the result."""
+    max_open_gaps: int = 200
+    """With more gaps open at once their sums are so dense that nothing is gained: not looked at."""
+    bytes_weight: float = 1e-3
+    """eps of `planner.ilp.model`: bytes moved count a thousandth of the time they take, so they
+    only break ties."""
+    mip_gap: float = 1e-3
+    """The solvers' relative gap."""
+    mip_gap_units: float = 1e-2
+    """Near zero stall a relative gap never closes; this, in the model's units, is the time to copy
+    0.01% of the peak."""
+    max_ilp_gaps: int = 1500
+    """With more gaps the ILP is not tried: it hardly ever says more in time than the loose bound,
+    and HiGHS looks at the clock too seldom while it prepares models so large."""
+    stage_share: float = 1 / 2
+    """Share of the time left that the loose bound may take, and then the ILP."""
+    budget_time_limit_s: float = 60.0
+    """Wall time for the smallest budget, which must be exact: the user is told to ask for it."""
+
+    max_steps: int = 6
+    """Steps walked before the scheduler shuts the step boundary."""
+    max_exhaustive: int = 6
+    """With at most this many gaps every set is tried."""
+    max_whole: int = 500
+    """With more gaps than this all of them together are not tried: slow, and never the best."""
+    least_used_share: float = 1e-3
+    """A relaxation that uses less of a gap does not use it."""
+    seed: int = 0
+    """Of the local search: always the same neighbours."""
+    second_move: float = 0.25
+    """Chance of one more move: some pay only together."""
+    exchange: float = 0.5
+    override: float = 0.95
+    """A move exchanges gaps below the first, and overrides the policy for one gap below the second
+    of these; the rest changes the policy."""
+    share_copies: float = 0.975
+    """With a host budget a move below this changes which gaps share host copies."""
+    make_way: float = 0.5
+    """Chance that what is exchanged in goes first."""
+    pick_waited: float = 0.5
+    """Chance that a gap is picked among those that compute waits for."""
+    min_tries: int = 1000
+    tries_per_gap: int = 30
+    max_tries: int = 2000
+    """The local search stops after so many tries in a row without a gain worth having."""
+    tries_sideways: int = 100
+    """So often it returns to the best answer, lest it drift away from it."""
+    good_enough: float = 1e-3
+    """The search stops this close to the bound, as a share of the step: `mip_gap`."""
+    worth_having: float = 1e-4
+    """A gain worth another round of tries, as a share of the step; smaller ones are kept as
+    well."""
+    earlier_leads: tuple[float, ...] = (math.inf, 4.0, 2.0)
+    """Leads with which the best plan is fetched earlier at last, the earliest first."""
+
+
+SETTINGS = SearchSettings()

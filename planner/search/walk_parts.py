@@ -1,0 +1,216 @@
+"""What the list scheduler's walk keeps: each gap's swap, bytes to spare, and compute's clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.plan.lanes import SAME_US, Direction, lanes_of
+from planner.problem.gaps import Gap
+from planner.problem.problem import Problem
+from planner.problem.timed_swap import TimedSwap
+from planner.search.candidate import NO_OVERRIDE, Candidate, OutOrder, Override, Wait
+
+
+@dataclass(eq=False, slots=True)
+class Move:
+    """A chosen gap's swap under way, of the step the walk is in. Slots count as the walk does.
+
+    Attributes:
+        i: Index of the gap in the problem.
+        gap: The gap; its own slots are `shift` less.
+        out_key: Its place among copies to the host that wait.
+        lead_us: How long before its deadline the copy back may start.
+        override: From when on its copies may be issued, in the gap's own slots.
+        shift: Brings the gap's own slots to the walk's count.
+        end_slot: Where the gap ends.
+        is_clean: Whether an earlier copy is still true.
+        out_slot: Where its copy to the host was issued, None before.
+        out_place: That slot in the step, and the place among what is issued there.
+        release_slot: Where its bytes were given back, None before.
+        in_slot: Where its copy back was issued, None before.
+        blocked_until: Up to there a slot has no room for it.
+    """
+
+    i: int
+    gap: Gap
+    out_key: tuple[int, ...]
+    lead_us: float
+    override: Override
+    shift: int = 0
+    end_slot: int = 0
+    is_clean: bool = False
+    out_slot: int | None = None
+    out_place: tuple[int, int] = (0, 0)
+    release_slot: int | None = None
+    in_slot: int | None = None
+    blocked_until: int = -1
+
+    def begin(self, first_slot: int) -> None:
+        """Starts the gap anew."""
+        self.shift = first_slot - self.gap.first_slot
+        self.end_slot = self.gap.next_use_slot + self.shift
+        self.is_clean = False
+        self.out_slot = self.release_slot = self.in_slot = None
+        self.blocked_until = -1
+
+    def count_back(self, slots: int) -> None:
+        """Brings its slots to a count that begins so many slots later."""
+        self.shift -= slots
+        self.end_slot -= slots
+        self.blocked_until -= slots
+        for name in ("out_slot", "release_slot", "in_slot"):
+            slot = getattr(self, name)
+            if slot is not None:
+                setattr(self, name, slot - slots)
+
+    def timed(self) -> TimedSwap:
+        """The swap as it was decided, in the gap's own slots."""
+        slots = (self.out_slot, self.release_slot, self.in_slot)
+        out_slot, release_slot, in_slot = (slot - self.shift for slot in slots if slot is not None)
+        return TimedSwap(
+            gap=self.i,
+            storage=self.gap.storage,
+            swap_out_slot=out_slot,
+            release_slot=release_slot,
+            swap_in_slot=in_slot,
+            await_slot=self.gap.next_use_slot,
+            clean=self.is_clean,
+        )
+
+
+def moves_of(problem: Problem, candidate: Candidate) -> list[Move]:
+    """Returns what is to be moved, by index of the gap."""
+    leads_us = _leads_us(problem, candidate)
+    moves = []
+    for i in sorted(candidate.chosen):
+        override = candidate.overrides.get(i, NO_OVERRIDE)
+        out_key = (override.rank, *_out_key(problem, candidate.policy.out_order, i), i)
+        moves.append(Move(i, problem.gaps[i], out_key, leads_us[i], override))
+    return moves
+
+
+def _out_key(problem: Problem, order: OutOrder, i: int) -> tuple[int, int]:
+    gap = problem.gaps[i]
+    if order in (OutOrder.FIRST_BEGUN, OutOrder.BEST_FIT):
+        return (gap.first_slot, -gap.next_use_slot)
+    if order is OutOrder.LAST_USED:
+        return (-gap.next_use_slot, gap.first_slot)
+    if order is OutOrder.FIRST_NEEDED:
+        return (problem.next_over_slot[gap.first_slot], -gap.next_use_slot)
+    return (-gap.size_bytes, gap.first_slot)
+
+
+def _leads_us(problem: Problem, candidate: Candidate) -> dict[int, float]:
+    """How long before its deadline each copy back may start (see `Policy.lead`).
+
+    The latest starts come from a backward pass over the lane, on a clock without stalls: copies in
+    order of next use, each ending by its own deadline and before the next one starts. Where gaps
+    wrap, the pass goes over two steps, since copies for the next one may already crowd the lane.
+    """
+    count = problem.slot_count
+    steps = 2 if any(problem.wraps(problem.gaps[i]) for i in candidate.chosen) else 1
+    deadlines = [
+        (problem.gaps[i].next_use_slot % count + step * count, i)
+        for i in candidate.chosen
+        for step in range(steps)
+    ]
+    leads_us: dict[int, float] = {}
+    latest_us = float("inf")
+    for slot, i in sorted(deadlines, reverse=True):
+        deadline_us = problem.elapsed_us[slot]
+        latest_us = min(latest_us, deadline_us) - problem.h2d_us[i]
+        leads_us[i] = candidate.policy.lead * (deadline_us - latest_us)
+    return leads_us
+
+
+class SpareBytes:
+    """Budget minus what each slot of this step and the next holds.
+
+    That is with every chosen gap away from end to end; copies back issued early are taken off as
+    they are decided. `pending_bytes` are those of gaps that have begun and are not given back.
+    """
+
+    def __init__(self, problem: Problem, candidate: Candidate) -> None:
+        self._of_step = problem.budget_bytes - np.array(problem.floor_bytes(candidate.chosen))
+        self.bytes = np.concatenate([self._of_step, self._of_step])
+        self.begin_slot = -problem.slot_count
+        self.pending_bytes = 0
+
+    def next_step(self, begin_slot: int) -> None:
+        """A step begins; slots count on from the one before, or again from its begin."""
+        self.bytes = np.concatenate([self.bytes[len(self._of_step) :], self._of_step])
+        self.begin_slot = begin_slot
+
+    def missing_bytes(self, t: int) -> int:
+        """How much a slot is over the budget by what is pending; not above 0 if it fits."""
+        return self.pending_bytes - int(self.bytes[t - self.begin_slot])
+
+    def over(self, t: int, end_slot: int) -> NDArray[np.int64]:
+        """What some slots have to spare, to be changed in place."""
+        return self.bytes[t - self.begin_slot : end_slot - self.begin_slot]
+
+    def has_room(self, move: Move, t: int) -> bool:
+        """Whether a gap's bytes may be taken again from a slot on."""
+        size_bytes = move.gap.size_bytes
+        if -self.missing_bytes(t) < size_bytes or move.blocked_until >= t:
+            return False
+        short = np.flatnonzero(self.over(t, move.end_slot) < size_bytes)
+        if short.size:
+            # Bytes of a slot are only ever taken: until then there is no need to look again.
+            move.blocked_until = t + int(short[-1])
+        return not short.size
+
+
+class Compute:
+    """Compute's clock, the lanes beside it, and the waits of the step it is in."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.elapsed_us = problem.repeated_us
+        self.waits: list[Wait] = []
+        self.arrival_us = self.now_us = self.waited_us = 0.0
+        self.issued_here = 0
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Nothing is under way and nothing has been waited for."""
+        self.lanes = lanes_of(self.problem.link)
+        self.d2h, self.h2d = self.lanes.d2h, self.lanes.h2d
+        self.waited_us = 0.0
+
+    def arrive(self, t: int) -> None:
+        """Comes to a slot's anchor."""
+        self.arrival_us = self.now_us = self.elapsed_us[t] + self.waited_us
+        self.issued_here = 0
+        self.lanes.arrive(self.arrival_us)
+
+    def issue_out(self, i: int) -> None:
+        """Queues a gap's copy to the host, as compute arrives."""
+        self.lanes.issue(Direction.D2H, i, self.problem.d2h_loads[i], self.arrival_us)
+        self.lanes.foresee()
+        self.issued_here += 1
+
+    def issue_in(self, i: int) -> None:
+        """Queues a gap's copy back, after what has been waited for."""
+        self.lanes.issue(Direction.H2D, i, self.problem.h2d_loads[i], self.now_us)
+        self.lanes.foresee()
+
+    def has_left(self, move: Move) -> bool:
+        """Whether a copy to the host is over."""
+        return self.d2h.ends_us[move.i] <= self.now_us + SAME_US
+
+    def wait_for(self, t: int, i: int, now_us: float, end_us: float) -> float:
+        """Waits for a copy; returns the time after it."""
+        if end_us <= now_us + SAME_US:
+            return now_us
+        self.waits.append(Wait(t % self.problem.slot_count, i, end_us - now_us))
+        return end_us
+
+    def next_anchor_us(self, t: int, awaited: Sequence[Move]) -> float:
+        """When the next anchor comes if compute waits for these copies back."""
+        after_us = self.now_us
+        for move in awaited:
+            after_us = max(after_us, self.h2d.ends_us[move.i])
+        return after_us + self.problem.durations_us[t % self.problem.slot_count]
