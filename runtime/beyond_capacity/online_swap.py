@@ -19,7 +19,7 @@ from profiles.hooks.named_storages import Owned
 from profiles.recording.op_watchers import OpWatcher
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Access
-from runtime.beyond_capacity.output_bytes import OutputBytes
+from runtime.beyond_capacity.output_bytes import output_bytes
 from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
@@ -204,7 +204,6 @@ class OnlineSwap(OpMode):
         self._device = device
         self._accountant = accountant
         self._places = _Places(accountant, d2h, h2d, free_list)
-        self._output_bytes = OutputBytes(device)
         self._addressed: set[int] = set()
         self._op = 0
 
@@ -225,21 +224,13 @@ class OnlineSwap(OpMode):
         return storage.nbytes() if seen is None else seen.tracked.size_bytes
 
     def evict_all_but(self, kept: set[int]) -> None:
-        """Moves everything out that can be moved.
-
-        Args:
-            kept: Storages that stay, by `_cdata`.
-        """
+        """Moves everything out that can be moved, but storages to be kept, by `_cdata`."""
         self._places.drain()
         for cdata in self._idle(kept):
             self._places.evict(cdata)
 
     def hold(self, cdata: int) -> bool:
-        """Brings a storage in and keeps it until the next anchor: code that is no op uses it.
-
-        Returns:
-            Whether it was away.
-        """
+        """Brings a storage in until the next anchor, for code that is no op; whether it was out."""
         self._places.drain()
         self._addressed.add(cdata)
         if cdata not in self._places.away:
@@ -277,7 +268,7 @@ class OnlineSwap(OpMode):
         """Runs an op with its arguments on the device."""
         self._places.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
-        self._prepare(inputs, self._output_bytes.of(func, args, kwargs))
+        self._prepare(inputs, output_bytes(self._device, func, args, kwargs))
         result = func(*args, **kwargs)
         touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
         if is_collective(func):
@@ -288,17 +279,17 @@ class OnlineSwap(OpMode):
         self._op += 1
         return result
 
-    def _prepare(self, inputs: dict[int, torch.UntypedStorage], output_bytes: int | None) -> None:
+    def _prepare(self, inputs: dict[int, torch.UntypedStorage], made_bytes: int | None) -> None:
         """Makes room for what an op is about to bring in and to make, then brings it in."""
         away = self._places.away
         missing = [cdata for cdata in inputs if cdata in away]
         wanted_bytes = sum(away[cdata].tracked.size_bytes for cdata in missing)
         # A batch that no op has touched yet: the accountant will count it with this one.
         wanted_bytes += sum(s.nbytes() for c, s in inputs.items() if not self._places.knows(c))
-        if output_bytes is None:
+        if made_bytes is None:
             self.evict_all_but(set(inputs))
         else:
-            self._make_room(wanted_bytes + output_bytes, set(inputs))
+            self._make_room(wanted_bytes + made_bytes, set(inputs))
         for cdata in missing:
             self._places.bring_in(cdata)
 

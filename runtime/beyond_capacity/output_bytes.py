@@ -16,43 +16,36 @@ RESIZES_ITS_ARGUMENT = frozenset(
 )
 
 
-class OutputBytes:
-    """Runs ops on meta tensors, which have shapes and no bytes.
+def output_bytes(device: torch.device, func: OpOverload, args: Any, kwargs: Any) -> int | None:
+    """Returns the bytes an op allocates on a device; None if they depend on its data.
 
-    They are made from the arguments' descriptions alone: the arguments themselves may be in host
-    memory just now, and nothing here may keep them alive. And no mode is entered for it, which an
-    interrupt could leave behind.
+    The op is run on meta tensors, which have shapes and no bytes. They are made from the arguments'
+    descriptions alone: the arguments themselves may be in host memory just now, and nothing here
+    may keep them alive. And no mode is entered for it, which an interrupt could leave behind.
     """
+    if _allocates_nothing(func) or _is_made_elsewhere(device, func, args, kwargs):
+        return 0
+    # The modes that watch the step must not see this run.
+    with unseen():
+        try:
+            described = tree_map(_described, (args, kwargs))
+            if _takes_device(func):
+                # What makes a tensor from nothing makes it without bytes.
+                described[1]["device"] = META
+            return _run(func, *described)
+        except Exception:
+            # What a meta kernel cannot do says nothing about the real one, whose errors are the
+            # user's to see.
+            return None
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
 
-    def of(self, func: OpOverload, args: Any, kwargs: Any) -> int | None:
-        """Returns the bytes an op allocates; None if they depend on its data."""
-        if _allocates_nothing(func):
-            return 0
-        if self._is_made_elsewhere(func, args, kwargs):
-            return 0
-        # The modes that watch the step must not see this run.
-        with unseen():
-            try:
-                described = tree_map(_described, (args, kwargs))
-                if _takes_device(func):
-                    # What makes a tensor from nothing makes it without bytes.
-                    described[1]["device"] = META
-                return _run(func, *described)
-            except Exception:
-                # What a meta kernel cannot do says nothing about the real one, whose errors are
-                # the user's to see.
-                return None
-
-    def _is_made_elsewhere(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
-        """Whether an op is asked to make its result on another type of device."""
-        leaves = tree_leaves((args, kwargs))
-        named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
-        if named:
-            return named[-1].type != self._device.type
-        return _takes_device(func) and not _tensors(leaves) and self._device.type != "cpu"
+def _is_made_elsewhere(device: torch.device, func: OpOverload, args: Any, kwargs: Any) -> bool:
+    """Whether an op is asked to make its result on another type of device."""
+    leaves = tree_leaves((args, kwargs))
+    named = [leaf for leaf in leaves if isinstance(leaf, torch.device)]
+    if named:
+        return named[-1].type != device.type
+    return _takes_device(func) and not _tensors(leaves) and device.type != "cpu"
 
 
 def _run(func: OpOverload, args: Any, kwargs: Any) -> int:

@@ -17,6 +17,7 @@ from profiles.schema.units import UNIT_BYTES, size_text
 KIB = UNIT_BYTES["KiB"]
 MIB = UNIT_BYTES["MiB"]
 ROOT = Path("/")
+"""Where `/proc` and `/sys` are found."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,21 +53,12 @@ _V2 = _Controller("memory.max", "memory.current", "inactive_file")
 
 
 def host_room(root: Path = ROOT) -> Room:
-    """Returns the least of what is free and what each cgroup of this process still allows.
-
-    Args:
-        root: Where `/proc` and `/sys` are found.
-    """
+    """Returns the least of what is free and what each cgroup of this process still allows."""
     return min([_free(root), *_cgroup_rooms(root)])
 
 
 def check_pools_fit(size_bytes: int, count: int = 1, root: Path = ROOT) -> None:
-    """Checks that the host has room for the pools of its workers.
-
-    Args:
-        size_bytes: Size of one pool.
-        count: How many there will be.
-        root: Where `/proc` and `/sys` are found.
+    """Checks that the host has room for the pools of `count` workers.
 
     Raises:
         SwapplanError: It has not.

@@ -19,13 +19,7 @@ from runtime.host.numa import node_near, prefer_node
 
 @dataclass(frozen=True)
 class HostStretch:
-    """A stretch of host memory. The slab stays mapped for as long as one is held.
-
-    Attributes:
-        pool: The pool it belongs to.
-        offset_bytes: Where in the pool it starts.
-        size_bytes: Its size.
-    """
+    """A stretch of a pool, `offset_bytes` into it, which stays mapped while one is held."""
 
     pool: "HostPool"
     offset_bytes: int
@@ -60,9 +54,7 @@ class HostPool:
     def __init__(self, size_bytes: int, node: int | None = None) -> None:
         """Allocates the slab and touches every page, so that no copy pays for it later.
 
-        Args:
-            size_bytes: Its size.
-            node: The NUMA node to have it on, if that can be; None leaves it to the system.
+        It lies on a NUMA node if one is given and that can be.
 
         Raises:
             SwapplanError: The host has not enough free memory, or may not take that much.
@@ -113,11 +105,7 @@ class PinnedHostPool(HostPool):
     """
 
     def __init__(self, size_bytes: int, device: torch.device) -> None:
-        """Allocates and registers the slab.
-
-        Args:
-            size_bytes: Its size.
-            device: Whose copies it is for: the slab is put near it.
+        """Allocates and registers the slab, near the device whose copies it is for.
 
         Raises:
             SwapplanError: The host has not enough free memory, or may not lock that much.

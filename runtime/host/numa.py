@@ -27,6 +27,7 @@ LOG = logging.getLogger("swapplan")
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 NODES = Path("/sys/devices/system/node")
 CPUINFO = Path("/proc/cpuinfo")
+"""Where the system lists its PCI devices and NUMA nodes, and describes its processor."""
 HOST_BRIDGE = "pci"
 SOURCE = "the PCI tree of this machine"
 PREFERRED = 1
@@ -44,12 +45,6 @@ def sharing_at_hand(
 
     Those of the same model count, whether or not this process may use them: workers will. The
     plan is one for all, so the counts are those where most share; see [Note: shared uplinks].
-
-    Args:
-        device: One of the GPUs.
-        pci_devices: Where the system lists its PCI devices.
-        nodes: Where the system lists its NUMA nodes.
-        cpuinfo: What the system says of its processor.
 
     Returns:
         The counts, without the rate of the memory; None if the system does not say.
@@ -85,12 +80,6 @@ def node_near(device: torch.device, pci_devices: Path = PCI_DEVICES) -> int | No
 
 def prefer_node(address: int, size_bytes: int, node: int, nodes: Path = NODES) -> bool:
     """Has the pages of a slab that has not been touched yet come from one node.
-
-    Args:
-        address: Where the slab starts, on a page's boundary.
-        size_bytes: Its size.
-        node: The node.
-        nodes: Where the system lists its nodes.
 
     Returns:
         Whether that was set. A host with one node has nothing to set.

@@ -1,6 +1,6 @@
 """Carries copies by kernel, whichever execution that is: by CUDA, or by the processor.
 
-Nothing here imports numba, which compiles the kernels. Where a plan has none, it is not needed.
+Nothing here imports numba, which compiles the kernels and is not needed where a plan has none.
 
 [Note: device of a launch] numba launches in the calling thread's current CUDA context, and takes
 device 0 where a thread has none. torch must be initialised first, and a thread of autograd or of
@@ -14,10 +14,13 @@ reads the target, or frees either end, waits for that event. Bytes a kernel wrot
 memory may be read by the host, or by a copy on another stream, once it has passed.
 """
 
+import ctypes
 import threading
 from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+import torch
 
 from profiles.schema.link import CopyMethod
 from runtime.kernels.job import BatchTable, CopyJob, Grid, Kernel, batch_words
@@ -40,7 +43,6 @@ class KernelLauncher:
     """
 
     def __init__(self, configure: Callable[[Kernel, Grid, int], Launch]) -> None:
-        """Takes what makes the launch of a kernel with a grid on a stream."""
         self._configure = configure
         self._configured: dict[tuple[Kernel, Grid, int], Launch] = {}
         self._configuring = threading.Lock()
@@ -56,13 +58,9 @@ class KernelLauncher:
         launch(table.address, table.rows)
 
     def pack(self, job: CopyJob, stray_flag_address: int, grid: Grid, stream_handle: int) -> None:
-        """Issues the copy of bools into bits.
+        """Issues the copy of `size_bytes` bools into bits, an eighth of that, rounded up.
 
-        Args:
-            job: From `size_bytes` bools to an eighth of that, rounded up.
-            stray_flag_address: 8 aligned bytes that turn from 0 to 1 if some byte was no bool.
-            grid: With how many threads.
-            stream_handle: The stream.
+        `stray_flag_address` has 8 aligned bytes that turn from 0 to 1 if some byte was no bool.
         """
         launch = self._launch(Kernel.PACK, grid, stream_handle)
         launch(job.target_address, job.source_address, job.size_bytes, stray_flag_address)
@@ -83,29 +81,6 @@ class KernelLauncher:
         return launch
 
 
-class Ends(NamedTuple):
-    """Both ends of one copy, as addresses that a kernel may use.
-
-    Attributes:
-        device_address: The storage's first byte.
-        host_address: The first byte in the host pool.
-        size_bytes: Device bytes.
-    """
-
-    device_address: int
-    host_address: int
-    size_bytes: int
-
-    def job(self, *, to_host: bool) -> CopyJob:
-        """The copy in one direction."""
-        device, host = self.device_address, self.host_address
-        return CopyJob(
-            source_address=device if to_host else host,
-            target_address=host if to_host else device,
-            size_bytes=self.size_bytes,
-        )
-
-
 class Tables(Protocol):
     """Memory for the tables of batches, which must stay as they are until their launch is over."""
 
@@ -116,48 +91,37 @@ class Tables(Protocol):
         """The table written last has been handed to a launch on a stream."""
 
 
-class StrayFlag(Protocol):
-    """Says whether a byte was packed that is no bool; see [Note: stray bools].
-
-    Attributes:
-        address: 8 bytes that turn from 0 to 1, where a kernel can write them.
-    """
-
-    address: int
-
-    def is_set(self) -> bool:
-        """Whether one was, in any copy that is over."""
-
-
 class KernelCarrier:
     """One lane's copies by kernel."""
 
-    def __init__(self, launcher: KernelLauncher, tables: Tables, stray: StrayFlag) -> None:
+    def __init__(self, launcher: KernelLauncher, tables: Tables, *, pinned: bool) -> None:
+        """Takes what launches, memory for tables, and whether kernels need pinned memory."""
         self._launcher = launcher
         self._tables = tables
-        self._stray = stray
+        # 8 bytes that turn from 0 to 1: see [Note: stray bools].
+        self._stray = torch.zeros(1, dtype=torch.int64, device="cpu", pin_memory=pinned)
+        self._stray_address = self._stray.data_ptr()
 
     @property
     def saw_stray(self) -> bool:
-        """Whether a storage was packed that holds anything but bools."""
-        return self._stray.is_set()
+        """Whether a storage was packed that holds anything but bools, in any copy that is over."""
+        return ctypes.c_int64.from_address(self._stray_address).value != 0
 
     def carry(
-        self, engine: CopyMethod, copies: Sequence[Ends], *, to_host: bool, stream: Any = None
+        self, engine: CopyMethod, jobs: Sequence[CopyJob], *, to_host: bool, stream: Any = None
     ) -> None:
         """Issues copies in one direction.
 
         Args:
             engine: Which kernel; only the batch kernel takes more than one copy.
-            copies: What to copy.
-            to_host: Which way.
+            jobs: What to copy.
+            to_host: Which way all of them go.
             stream: A torch stream; None where the processor executes.
 
         Raises:
             ValueError: The engine is none of these kernels.
         """
         handle = 0 if stream is None else stream.cuda_stream
-        jobs = [ends.job(to_host=to_host) for ends in copies]
         match engine:
             case CopyMethod.BATCH_KERNEL:
                 table = self._tables.write(batch_words(jobs, CHUNK_BYTES))
@@ -166,7 +130,7 @@ class KernelCarrier:
             case CopyMethod.VECTOR_KERNEL:
                 self._launcher.copy(jobs[0], GRID, handle)
             case CopyMethod.BITPACK_KERNEL if to_host:
-                self._launcher.pack(jobs[0], self._stray.address, GRID, handle)
+                self._launcher.pack(jobs[0], self._stray_address, GRID, handle)
             case CopyMethod.BITPACK_KERNEL:
                 self._launcher.unpack(jobs[0], GRID, handle)
             case _:

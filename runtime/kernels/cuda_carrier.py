@@ -10,14 +10,7 @@ import torch
 
 from profiles.schema.errors import SwapplanError
 from runtime.kernels.carrier import INSTALL, KernelCarrier, KernelLauncher, Launch
-from runtime.kernels.job import (
-    MAX_BLOCK_THREADS,
-    WORD_BYTES,
-    BatchTable,
-    Grid,
-    Kernel,
-    write_batch,
-)
+from runtime.kernels.job import MAX_BLOCK_THREADS, WORD_BYTES, BatchTable, Grid, Kernel, write_batch
 
 LAUNCH_BOUNDS = (MAX_BLOCK_THREADS, 1)
 """Most threads of a block, and how many such blocks a multiprocessor must hold. One is enough, as
@@ -34,15 +27,11 @@ def cuda_carrier(device: torch.device) -> KernelCarrier:
     """
     torch.cuda.init()
     with torch.cuda.device(device):
-        return KernelCarrier(cuda_launcher(), PinnedTables(), _PinnedFlag())
+        return KernelCarrier(cuda_launcher(), PinnedTables(), pinned=True)
 
 
 def cuda_launcher() -> KernelLauncher:
-    """Compiles the kernels for the current device and returns what launches them.
-
-    Raises:
-        SwapplanError: As of `compile_kernels`.
-    """
+    """Compiles the kernels for the current device and returns what launches them."""
     compiled = compile_kernels()
     from numba import cuda
 
@@ -132,15 +121,3 @@ class PinnedTables:
 
     def _new_event(self) -> Any:
         return torch.cuda.Event()
-
-
-class _PinnedFlag:
-    """A word in pinned memory."""
-
-    def __init__(self) -> None:
-        self._word = torch.zeros(1, dtype=torch.int64, pin_memory=True)
-        self.address = self._word.data_ptr()
-
-    def is_set(self) -> bool:
-        """Whether a byte was packed that is no bool, as far as the device has got."""
-        return int(self._word) != 0

@@ -26,6 +26,7 @@ _COMPILED: dict[Any, Any] = {}
 
 
 def _one_by_one(share: Any) -> Any:
+    """Runs each thread's share of a kernel, one thread after the other."""
     compiled = relinked(share, numba.njit, _COMPILED)
 
     @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -79,7 +80,7 @@ def host_carrier() -> KernelCarrier:
     """Compiles the kernels' source for the processor, once, and returns what carries by it."""
     launcher = KernelLauncher(lambda kernel, grid, stream_handle: _RUN[kernel])
     _warm_up(launcher)
-    return KernelCarrier(launcher, _HostTables(), _HostFlag())
+    return KernelCarrier(launcher, _HostTables(), pinned=False)
 
 
 def _warm_up(launcher: KernelLauncher) -> None:
@@ -103,21 +104,8 @@ class _HostTables:
         self._words: array[int] = array("q")
 
     def write(self, words: "array[int]") -> BatchTable:
-        """Keeps the words where they are."""
         self._words = words
         return BatchTable(address=words.buffer_info()[0], rows=len(words) // ROW_WORDS)
 
     def launched(self, stream: Any) -> None:
         """It is over."""
-
-
-class _HostFlag:
-    """A word of this process."""
-
-    def __init__(self) -> None:
-        self._word = ctypes.c_int64(0)
-        self.address = ctypes.addressof(self._word)
-
-    def is_set(self) -> bool:
-        """Whether a byte was packed that is no bool."""
-        return self._word.value != 0

@@ -15,7 +15,7 @@ ROW_BYTES = ROW_WORDS * WORD_BYTES
 
 
 class Kernel(Enum):
-    """A kernel that can be launched; `runtime.kernels.sources` has what each is compiled from."""
+    """A kernel that can be launched; see `runtime.kernels.sources`."""
 
     COPY = "copy"
     BATCH = "batch"
@@ -92,10 +92,10 @@ def batch_words(jobs: Sequence[CopyJob], chunk_bytes: int) -> "array[int]":
 
     Args:
         jobs: The copies. Their targets must not overlap.
-        chunk_bytes: Most bytes of a row, a multiple of 16 so that chunks stay aligned.
+        chunk_bytes: Most bytes of a row, a positive multiple of 16 so that chunks stay aligned.
 
     Raises:
-        ValueError: The chunk size is no positive multiple of 16.
+        ValueError: The chunk size is none.
     """
     if chunk_bytes <= 0 or chunk_bytes % WIDEST_ACCESS_BYTES:
         raise ValueError(
@@ -117,13 +117,8 @@ def write_batch(words: "array[int]", address: int, capacity_bytes: int) -> Batch
     not write to the same place again until an event recorded after that launch has passed: keep
     as many tables as there are batches in flight.
 
-    Args:
-        words: What `batch_words` returned.
-        address: Pinned host memory, aligned to 8 bytes.
-        capacity_bytes: Its size.
-
     Raises:
-        ValueError: The rows do not fit, or the address is not aligned.
+        ValueError: The rows do not fit the capacity, or the address is no multiple of 8.
     """
     size_bytes = len(words) * WORD_BYTES
     if size_bytes > capacity_bytes or address % WORD_BYTES:

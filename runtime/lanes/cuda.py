@@ -53,14 +53,7 @@ class StreamDevice(Protocol):
     def copy(
         self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
     ) -> None:
-        """Copies between storages and pinned host memory, in stream order.
-
-        Args:
-            stream: The stream.
-            pieces: What one launch carries: one copy, or a batch.
-            direction: Which way.
-            engine: What carries them.
-        """
+        """Has one launch copy between storages and pinned host memory, in stream order."""
 
     def finish(self, stream: Stream) -> None:
         """Blocks the host until a stream has done all it was given."""
@@ -82,12 +75,7 @@ class CudaStreams:
     """
 
     def __init__(self, device: torch.device, carrier: KernelCarrier | None = None) -> None:
-        """Begins with the default stream.
-
-        Args:
-            device: The device.
-            carrier: What carries by kernel; None if nothing is.
-        """
+        """Begins with the default stream; `carrier` is what carries by kernel, if anything is."""
         self._device = device
         self._carrier = carrier
         self._spare: list[torch.cuda.Event] = []
@@ -123,11 +111,7 @@ class CudaStreams:
         self._spare.append(event)
 
     def copy(
-        self,
-        stream: torch.cuda.Stream,
-        pieces: Sequence[Piece],
-        direction: Direction,
-        engine: CopyMethod,
+        self, stream: Stream, pieces: Sequence[Piece], direction: Direction, engine: CopyMethod
     ) -> None:
         """One asynchronous copy by the copy engine, or one kernel; host memory must be pinned."""
         to_host = direction is Direction.D2H
@@ -135,8 +119,8 @@ class CudaStreams:
             assert self._carrier is not None, "a plan with kernels comes with what carries by them"
             # numba launches in the context of the thread's current device.
             with torch.cuda.device(self._device):
-                ends = [piece.ends for piece in pieces]
-                self._carrier.carry(engine, ends, to_host=to_host, stream=stream)
+                jobs = [piece.job(direction) for piece in pieces]
+                self._carrier.carry(engine, jobs, to_host=to_host, stream=stream)
             return
         ((storage, host, _),) = pieces
         with unseen(), torch.cuda.stream(stream):
@@ -178,13 +162,9 @@ class StreamCopy:
 
     It holds the storage and the host bytes until compute has been made to wait for it: a graph
     that dies earlier must not return the block to the allocator under the lane.
-
-    Attributes:
-        overrun_us: Always 0: the host does not see when a copy ends.
-        inexact: Always False, for the same reason.
-        fault: Always None, for the same reason.
     """
 
+    # The host does not see when a copy ends, nor how.
     overrun_us = 0.0
     inexact = False
     fault: BaseException | None = None
@@ -213,13 +193,7 @@ class StreamLane:
     def __init__(
         self, device: StreamDevice, direction: Direction, clock: MarkClock | None = None
     ) -> None:
-        """Makes the lane's stream.
-
-        Args:
-            device: The device.
-            direction: Which way.
-            clock: Marks both ends of each launch; None if nothing does.
-        """
+        """Makes the lane's stream; `clock`, if there is one, marks both ends of each launch."""
         self._device = device
         self._direction = direction
         self._clock = clock
@@ -228,10 +202,7 @@ class StreamLane:
         self._closed = False
 
     def issue(
-        self,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        engine: CopyMethod = CopyMethod.DMA,
+        self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
     ) -> StreamCopy:
         """Queues a copy behind all that compute was given so far; see [Note: pending batch]."""
         if self._closed:

@@ -53,10 +53,12 @@ class Copy:
         issued_ns: When it was issued, on the performance counter.
         started_ns: When the lane took it up; 0 before that.
         ended_ns: When it ended; 0 before that.
-        overrun_us: How much longer this machine took than the link would have; 0 before it ended.
+        overrun_us: How much longer this machine took than the link would have; see `CopyInFlight`.
         inexact: Whether a byte was packed that is no bool.
         fault: What was raised while it was carried; None if nothing.
         is_open: Whether further copies may join it.
+        send_off: Sends it off, if it is a pending batch.
+        has_ended: Whether it has been carried, or has failed.
     """
 
     def __init__(self, engine: CopyMethod, send_off: Callable[[], None] | None = None) -> None:
@@ -69,24 +71,19 @@ class Copy:
         self.inexact = False
         self.fault: BaseException | None = None
         self.is_open = send_off is not None
-        self._send_off = send_off
-        self._has_ended = False
+        self.send_off = send_off
+        self.has_ended = False
         self._in_flight = threading.Lock()
         self._in_flight.acquire()
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has been carried, or has failed."""
-        return self._has_ended
-
     def wait(self) -> float:
         """Blocks until the copy has ended; returns the time waited, in microseconds."""
-        if self._has_ended:
+        if self.has_ended:
             return 0.0
         start_ns = time.perf_counter_ns()
-        if self._send_off is not None:
-            self._send_off()
-        while not self._has_ended:
+        if self.send_off is not None:
+            self.send_off()
+        while not self.has_ended:
             if self._in_flight.acquire(timeout=LOOK_AGAIN_S):
                 self._in_flight.release()
         return (time.perf_counter_ns() - start_ns) / NS_PER_US
@@ -96,48 +93,13 @@ class Copy:
         self.wait()
         return self.started_ns, self.ended_ns
 
-    def is_off(self) -> None:
-        """It has been sent off: the lane's thread will carry it."""
-        self._send_off = None
-
     def end(self, fault: BaseException | None = None) -> None:
         """It has been carried, or has failed: no thread need wait any longer."""
         self.fault = fault
         self.pieces.clear()
         self.ended_ns = time.perf_counter_ns()
-        self._has_ended = True
+        self.has_ended = True
         self._in_flight.release()
-
-
-class BatchedCopy:
-    """One of several copies that one launch carries, but the first.
-
-    Attributes:
-        overrun_us: 0: what the launch took too long, the first one says.
-    """
-
-    overrun_us = 0.0
-
-    def __init__(self, launch: Copy) -> None:
-        self._launch = launch
-
-    @property
-    def inexact(self) -> bool:
-        """As the launch has it."""
-        return self._launch.inexact
-
-    @property
-    def fault(self) -> BaseException | None:
-        """As the launch has it."""
-        return self._launch.fault
-
-    def wait(self) -> float:
-        """Blocks until the launch has ended; returns the time waited, in microseconds."""
-        return self._launch.wait()
-
-    def span(self) -> tuple[int, int]:
-        """Returns when the launch was taken up and when it ended."""
-        return self._launch.span()
 
 
 class EmulatedLane:
@@ -158,7 +120,7 @@ class EmulatedLane:
             bytes_per_us: The rate that the copy engine keeps.
             latency_us: What each of its copies takes beyond that.
             launch_time: What a kernel takes.
-            carrier: What carries by kernel; None if no copy is issued that a kernel carries.
+            carrier: What carries by kernel, if anything is.
         """
         self._direction = direction
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -179,12 +141,9 @@ class EmulatedLane:
         weakref.finalize(self, self._jobs.put, None)
 
     def issue(
-        self,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        engine: CopyMethod = CopyMethod.DMA,
-    ) -> Copy | BatchedCopy:
-        """Queues a copy between a storage and host memory of its size; returns at once."""
+        self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
+    ) -> Copy:
+        """Queues a copy and returns it, or the pending batch that it has joined."""
         if self._closed:
             raise LaneClosedError(self._direction.value)
         piece = Piece.of(storage, host)
@@ -197,7 +156,7 @@ class EmulatedLane:
         pending = self._pending
         if pending is not None and pending.is_open:
             pending.pieces.append(piece)
-            return BatchedCopy(pending)
+            return pending
         self.flush()
         pending = Copy(engine, self.flush)
         pending.pieces.append(piece)
@@ -210,7 +169,7 @@ class EmulatedLane:
         if pending is not None:
             pending.is_open = False
             self._put(pending)
-            pending.is_off()
+            pending.send_off = None
             self._pending = None
 
     def finish(self) -> None:
@@ -254,7 +213,8 @@ def _carry_all(
         copy, duration_ns = job
         if not copy.has_ended:
             try:
-                free_ns = carry(copy, direction, carrier, max(free_ns, copy.issued_ns), duration_ns)
+                due_ns = max(free_ns, copy.issued_ns) + int(duration_ns)
+                free_ns = carry(copy, direction, carrier, due_ns)
             except BaseException as error:
                 # It belongs to the thread that waits for this copy.
                 copy.end(error.with_traceback(None))
@@ -262,32 +222,14 @@ def _carry_all(
         del job, copy
 
 
-def carry(
-    copy: Copy,
-    direction: Direction,
-    carrier: KernelCarrier | None,
-    start_ns: int,
-    duration_ns: float,
-) -> int:
-    """Copies, then holds the lane for as long as the link would take.
-
-    Args:
-        copy: What to carry.
-        direction: Which way.
-        carrier: What carries it, if a kernel does.
-        start_ns: When the link would begin with it.
-        duration_ns: What it takes on the link.
-
-    Returns:
-        When the lane is free again.
-    """
+def carry(copy: Copy, direction: Direction, carrier: KernelCarrier | None, due_ns: int) -> int:
+    """Copies, then holds the lane until the link would be done; returns when it is free again."""
     copy.started_ns = time.perf_counter_ns()
     if copy.engine is CopyMethod.DMA:
         _copy_bytes(copy.pieces[0], direction)
     else:
         assert carrier is not None, "a plan with kernels comes with what carries by them"
         _run_kernel(copy, direction, carrier)
-    due_ns = start_ns + int(duration_ns)
     late_ns = _wait_until(due_ns)
     copy.overrun_us = late_ns / NS_PER_US
     copy.end()
@@ -304,8 +246,8 @@ def _copy_bytes(piece: Piece, direction: Direction) -> None:
 
 
 def _run_kernel(copy: Copy, direction: Direction, carrier: KernelCarrier) -> None:
-    ends = [piece.ends for piece in copy.pieces]
-    carrier.carry(copy.engine, ends, to_host=direction is Direction.D2H)
+    jobs = [piece.job(direction) for piece in copy.pieces]
+    carrier.carry(copy.engine, jobs, to_host=direction is Direction.D2H)
     copy.inexact = carrier.saw_stray
 
 

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from planner.plan.lanes import Direction
 from profiles.hooks.plain_tensors import address_of
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
-from runtime.kernels.carrier import Ends
+from runtime.kernels.job import CopyJob
 
 
 class Piece(NamedTuple):
@@ -46,33 +47,29 @@ class Piece(NamedTuple):
         """Makes one for a copy that is issued now."""
         return cls(storage, host, address_of(storage))
 
-    @property
-    def ends(self) -> Ends:
-        """Both ends as a kernel knows them."""
-        return Ends(self.address, self.host.device_address, self.storage.nbytes())
+    def job(self, direction: Direction) -> CopyJob:
+        """The copy as a kernel is handed it."""
+        device, host = self.address, self.host.device_address
+        source, target = (device, host) if direction is Direction.D2H else (host, device)
+        return CopyJob(
+            source_address=source, target_address=target, size_bytes=self.storage.nbytes()
+        )
 
 
 class CopyInFlight(Protocol):
-    """One copy that has been issued.
+    """One copy that has been issued, or the batch that it is part of.
 
     Attributes:
-        overrun_us: How much longer it took than the planned link, where that is known.
+        overrun_us: How much longer it took than the planned link, where that is known. Code that
+            adds it up sets it to 0: a batch is waited for once for each of its copies.
         inexact: Whether the host end turned out not to hold all that the device end does, where
             that is known when it has been waited for.
         fault: What went wrong, where that is known when it has been waited for; None if nothing.
     """
 
-    @property
-    def overrun_us(self) -> float:
-        """See the class."""
-
-    @property
-    def inexact(self) -> bool:
-        """See the class."""
-
-    @property
-    def fault(self) -> BaseException | None:
-        """See the class."""
+    overrun_us: float
+    inexact: bool
+    fault: BaseException | None
 
     def wait(self) -> float:
         """Makes compute wait for the copy; returns the time the host waited, in microseconds.
@@ -88,10 +85,7 @@ class CopyLane(Protocol):
     """A first-in first-out lane of copies in one direction."""
 
     def issue(
-        self,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        engine: CopyMethod = CopyMethod.DMA,
+        self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
     ) -> CopyInFlight:
         """Queues a copy between a storage and host memory of its size; returns at once.
 

@@ -80,10 +80,7 @@ class TimedLane:
         self._report = report
 
     def issue(
-        self,
-        storage: torch.UntypedStorage,
-        host: HostStretch,
-        engine: CopyMethod = CopyMethod.DMA,
+        self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
     ) -> CopyInFlight:
         """Queues a copy and reports it."""
         copy = self._lane.issue(storage, host, engine)

@@ -70,7 +70,7 @@ Wait = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRates:
-    """Rates of copies of one size, issued one right after the other. All measured.
+    """Measured rates of copies of one size, issued one right after the other.
 
     Attributes:
         size_bytes: Of each copy.
@@ -116,19 +116,11 @@ class LaneBuffers:
         return count
 
     def issue(
-        self,
-        copies: int,
-        engine: CopyMethod = CopyMethod.DMA,
-        together: int = 1,
-        first: int = 0,
+        self, copies: int, engine: CopyMethod = CopyMethod.DMA, together: int = 1, first: int = 0
     ) -> Wait:
-        """Issues copies; returns what blocks the host until they have ended.
+        """Issues so many copies; returns what blocks the host until they have ended.
 
-        Args:
-            copies: How many.
-            engine: What carries them.
-            together: How many of them one launch carries, if a kernel does.
-            first: The number of the first one: buffers take turns.
+        A launch carries as many `together`. Buffers take turns, beginning with the `first`.
         """
         in_flight = []
         for number in range(first, first + copies):
@@ -195,12 +187,8 @@ def measure(
     now_ns: Now = time.perf_counter_ns,
 ) -> tuple[SizeRates, ...]:
     """Measures copies of each size between given buffers; see `measure_link`."""
-    rows = []
-    for done, size_bytes in enumerate(sizes_bytes):
-        progress("measuring the link", done, len(sizes_bytes))
-        rows.append(_size_rates(buffers, size_bytes, now_ns))
-    progress("measuring the link", len(sizes_bytes), len(sizes_bytes))
-    return tuple(rows)
+    sizes = _reported(sizes_bytes, "measuring the link", progress)
+    return tuple(_size_rates(buffers, size_bytes, now_ns) for size_bytes in sizes)
 
 
 def measure_methods(
@@ -211,11 +199,6 @@ def measure_methods(
 ) -> tuple[MethodRate, ...]:
     """Measures each copy kernel at each size, and the copy engine beside them.
 
-    Args:
-        device: The device.
-        sizes_bytes: Device bytes of each copy.
-        progress: Called before every size.
-
     Returns:
         The rates; none where the kernels cannot be compiled, which is logged with the reason.
     """
@@ -224,21 +207,13 @@ def measure_methods(
     except SwapplanError as error:
         LOG.info("The copy engine will carry everything: %s", error)
         return ()
-    report, rates = progress or silent, []
+    sizes = _reported(sizes_bytes, "measuring copy kernels", progress or silent)
     with _buffers(device, carriers) as buffers:
-        for done, size_bytes in enumerate(sizes_bytes):
-            report("measuring copy kernels", done, len(sizes_bytes))
-            rates += [_method_rate(buffers, engine, size_bytes) for engine in TOGETHER]
-        report("measuring copy kernels", len(sizes_bytes), len(sizes_bytes))
-    return tuple(rates)
+        return tuple(_method_rate(buffers, engine, size) for size in sizes for engine in TOGETHER)
 
 
 def link_from(rows: tuple[SizeRates, ...], engines: tuple[MethodRate, ...] = ()) -> Link:
-    """Returns the link that rates by size amount to.
-
-    Args:
-        rows: Those of the copy engine.
-        engines: Those of copy kernels, if they were measured.
+    """Returns the link that rates by size of the copy engine, and of kernels, amount to.
 
     A copy takes `latency_us + size / rate` (`planner.plan.simulate`): the rates are those of the
     largest size, where the latency hardly counts; the latency is what a lone smallest copy takes
@@ -257,6 +232,14 @@ def link_from(rows: tuple[SizeRates, ...], engines: tuple[MethodRate, ...] = ())
         engines=engines,
         provenance=Provenance.MEASURED,
     )
+
+
+def _reported(sizes_bytes: tuple[int, ...], stage: str, progress: Progress) -> Iterator[int]:
+    """The sizes, each reported when it begins, and the end of the last."""
+    for done, size_bytes in enumerate(sizes_bytes):
+        progress(stage, done, len(sizes_bytes))
+        yield size_bytes
+    progress(stage, len(sizes_bytes), len(sizes_bytes))
 
 
 def _size_rates(buffers: Buffers, size_bytes: int, now_ns: Now) -> SizeRates:
@@ -295,11 +278,7 @@ def _method_rate(buffers: Buffers, engine: CopyMethod, size_bytes: int) -> Metho
 
 
 def _copy_us(
-    buffers: LaneBuffers,
-    copies: int,
-    rounds: int,
-    now_ns: Now,
-    engine: CopyMethod = CopyMethod.DMA,
+    buffers: LaneBuffers, copies: int, rounds: int, now_ns: Now, engine: CopyMethod = CopyMethod.DMA
 ) -> float:
     """Median time of a copy among many issued one right after the other."""
 

@@ -46,12 +46,7 @@ class DeviceBytes:
     """
 
     def __init__(self, device: torch.device, moving: Container[int]) -> None:
-        """Counts nothing yet.
-
-        Args:
-            device: Whose bytes.
-            moving: Addresses of storages whose bytes are counted by `take` and `give_back` alone.
-        """
+        """Counts nothing. At addresses in `moving` only `take` and `resize_known` will count."""
         self.peak_bytes = 0
         self.slot_peak_bytes = 0
         self._device = device

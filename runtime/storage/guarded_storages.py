@@ -16,9 +16,7 @@ OnForbiddenUse = Callable[[str, int], None]
 class MovedStorage(Protocol):
     """A storage that a plan moves; see `runtime.storage.residency.TrackedStorage`."""
 
-    @property
-    def cdata(self) -> int:
-        """The storage's address, by which ops and modes know it."""
+    cdata: int
 
     def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
         """Whether it is that storage, and not another one at its address."""
@@ -71,13 +69,7 @@ class GuardedStorages:
             self._drop_address(moved.cdata)
 
     def look(self, user: object, storage: torch.UntypedStorage, *, writes: bool) -> None:
-        """Acts before an op runs that is handed a storage's bytes.
-
-        Args:
-            user: The op, or other code that is about to get at the bytes.
-            storage: One of its storages.
-            writes: Whether it writes that one.
-        """
+        """Acts before an op, or other code that is about to get at a storage's bytes, runs."""
         address = storage._cdata
         moved = self.forbidden.get(address)
         if moved is not None:

@@ -23,7 +23,7 @@ class MemoryDifference:
         anchor: The anchor that opens the slot.
         measured_bytes: The most bytes counted in the slot.
         planned_bytes: What the plan announces for it.
-        storage: What makes the difference, as far as that can be told.
+        storage: What makes the difference, as far as that is known.
     """
 
     step: int
@@ -65,17 +65,11 @@ class MemoryCurve:
         self.difference = None
 
     def compare(
-        self,
-        slots: range,
-        measured_bytes: int,
-        alive: Callable[[], Iterable[Counted]],
+        self, slots: range, measured_bytes: int, alive: Callable[[], Iterable[Counted]]
     ) -> None:
-        """Compares the memory of slots that have just ended.
+        """Compares the memory of slots that have just ended: one, or several passed over together.
 
-        Args:
-            slots: One, or several that no anchor parted in this replay.
-            measured_bytes: The most bytes counted in them.
-            alive: Returns what is counted now; asked only if there is a difference.
+        What is counted now, `alive`, is asked for only if there is a difference.
         """
         expected_bytes = max(self._planned_bytes[slots.start : slots.stop], default=0)
         if self.difference is not None or measured_bytes == expected_bytes:

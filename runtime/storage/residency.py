@@ -92,13 +92,14 @@ class TrackedStorage:
 
     Attributes:
         size_bytes: How many bytes it has.
+        cdata: Its address, by which ops and modes know it.
         overrun_us: How much longer its copies took than the link would have.
     """
 
     def __init__(self, storage: torch.UntypedStorage, accountant: Accountant) -> None:
         self.size_bytes = storage.nbytes()
         self.overrun_us = 0.0
-        self._cdata = storage._cdata
+        self.cdata = storage._cdata
         self._storage = weakref.ref(storage)
         self._accountant = accountant
         self._guarded = accountant.guarded
@@ -125,11 +126,6 @@ class TrackedStorage:
         return storage is not None and not is_movable(storage)
 
     @property
-    def cdata(self) -> int:
-        """The storage's address, by which ops and modes know it."""
-        return self._cdata
-
-    @property
     def has_copy(self) -> bool:
         """Whether the host memory of its last swap still holds the bytes it has now."""
         return self._state.host_is_true
@@ -153,10 +149,7 @@ class TrackedStorage:
         take_off(self._storage())
 
     def swap_out(
-        self,
-        lane: CopyLane,
-        host: HostStretch,
-        engine: CopyMethod = CopyMethod.DMA,
+        self, lane: CopyLane, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
     ) -> None:
         """Issues the copy to the host; the same engine will carry it back."""
         storage = self._movable(host, engine)
@@ -176,10 +169,7 @@ class TrackedStorage:
         self._empty(storage)
 
     def release(self) -> float:
-        """Waits for the copy to the host, then gives the device bytes back.
-
-        Returns:
-            The time waited, in microseconds.
+        """Waits for the copy to the host, then gives the device bytes back; returns us waited.
 
         Raises:
             UnmovableError: The host does not hold what the device does, or the device bytes cannot
@@ -223,10 +213,7 @@ class TrackedStorage:
         self._state = replace(away, residency=Residency.RETURNING, copy=copy, held=None)
 
     def arrive(self) -> float:
-        """Waits for the copy back; the storage may be used again.
-
-        Returns:
-            The time waited, in microseconds.
+        """Waits for the copy back; the storage may be used again. Returns us waited.
 
         Raises:
             UnmovableError: The copy failed. The bytes are still in host memory.
@@ -279,6 +266,7 @@ class TrackedStorage:
         assert copy is not None
         waited_us = copy.wait()
         self.overrun_us += copy.overrun_us
+        copy.overrun_us = 0.0
         return waited_us, copy
 
     def _movable(self, host: HostStretch, engine: CopyMethod) -> torch.UntypedStorage:

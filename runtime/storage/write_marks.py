@@ -31,11 +31,6 @@ class LostWriteError(RuntimeError):
     """A storage was written, unseen, while its bytes were on their way back."""
 
     def __init__(self, name: str) -> None:
-        """Says so of one storage.
-
-        Args:
-            name: Its name in the plan.
-        """
         super().__init__(
             f"{name} was written while its bytes were on their way back from host memory, by a "
             "kernel, thread or NumPy array that swapplan does not see: that write is lost. Write "
@@ -47,21 +42,12 @@ class WriteMarks:
     """Which storages have been marked, and whether they still are."""
 
     def __init__(self, device: torch.device) -> None:
-        """Makes marks for storages of one device.
-
-        Args:
-            device: Where they are; elsewhere than on the CPU nothing is marked.
-        """
+        """Makes marks for storages of one device; elsewhere than on the CPU nothing is marked."""
         self._can_mark = _is_marked is not None and device.type == "cpu"
         self._marked: dict[int, int] = {}
 
     def put_on(self, storage_id: int, storage: torch.UntypedStorage | None) -> None:
-        """Marks a storage, if it still exists.
-
-        Args:
-            storage_id: Its id in the plan.
-            storage: The storage.
-        """
+        """Marks a storage, known by its id in the plan, if it still exists."""
         if storage is None or not self._can_mark:
             return
         with unseen():

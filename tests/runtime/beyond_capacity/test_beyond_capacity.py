@@ -22,7 +22,7 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
 from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
-from runtime.beyond_capacity.output_bytes import OutputBytes
+from runtime.beyond_capacity.output_bytes import output_bytes
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
 from runtime.lanes.cuda import StreamLane
@@ -162,7 +162,7 @@ class LoggingLane:
         self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
         copy = Copy(engine)
         copy.pieces.append(Piece.of(storage, host))
-        carry(copy, self._direction, None, 0, 0.0)
+        carry(copy, self._direction, None, 0)
         return copy
 
     def flush(self) -> None:
@@ -375,11 +375,10 @@ class Predicted(TorchDispatchMode):
         super().__init__()
         self.wrong: set[str] = set()
         self.ops = 0
-        self._output_bytes = OutputBytes(CPU)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        predicted = self._output_bytes.of(func, args, kwargs)
+        predicted = output_bytes(CPU, func, args, kwargs)
         before = {storage: storage.nbytes() for storage in storages_in(func, args, kwargs)}
         result = func(*args, **kwargs)
         after = {*storages_of(result), *before}
@@ -403,9 +402,9 @@ def test_outputs_are_as_large_as_fake_tensors_say(name: str) -> None:
 
 def test_outputs_whose_size_depends_on_data_are_unknown() -> None:
     values = torch.ones(3)
-    assert OutputBytes(CPU).of(torch.ops.aten.nonzero.default, (values,), {}) is None
-    assert OutputBytes(CPU).of(torch.ops.aten._local_scalar_dense.default, (values,), {}) == 0
-    assert OutputBytes(CPU).of(torch.ops.aten.resize_.default, (values, [5]), {}) == 8
+    assert output_bytes(CPU, torch.ops.aten.nonzero.default, (values,), {}) is None
+    assert output_bytes(CPU, torch.ops.aten._local_scalar_dense.default, (values,), {}) == 0
+    assert output_bytes(CPU, torch.ops.aten.resize_.default, (values, [5]), {}) == 8
 
 
 def test_a_step_that_never_settles_says_so() -> None:

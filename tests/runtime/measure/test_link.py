@@ -19,7 +19,7 @@ from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool
 from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import BatchedCopy, Copy, EmulatedLane
+from runtime.lanes.emulated import Copy, EmulatedLane
 from runtime.measure import link as link_measure
 from runtime.measure.link import (
     FOOTPRINT_BYTES,
@@ -218,7 +218,7 @@ def test_copies_rotate_through_their_buffers() -> None:
             storage: torch.UntypedStorage,
             host: HostStretch,
             engine: CopyMethod = CopyMethod.DMA,
-        ) -> Copy | BatchedCopy:
+        ) -> Copy:
             issued.append((storage.data_ptr(), host.offset_bytes))
             return super().issue(storage, host, engine)
 

@@ -28,13 +28,13 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, WorkloadSource
 from runtime import FallbackWarning, LoadedPlan, Replay
 from runtime.host.host_pool import HostPool
-from runtime.kernels.carrier import Ends, KernelCarrier
+from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.cuda_carrier import LEAST_WORDS, PinnedTables
 from runtime.kernels.host_carrier import host_carrier
-from runtime.kernels.job import ROW_WORDS
+from runtime.kernels.job import ROW_WORDS, CopyJob
 from runtime.lanes import emulated as lanes
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.emulated import BatchedCopy, Copy, EmulatedLane
+from runtime.lanes.emulated import Copy, EmulatedLane
 from runtime.measure.link import measure_methods
 from runtime.proof.proof import prove
 from runtime.replay import replay
@@ -351,24 +351,30 @@ def test_bools_that_are_none_fall_back_with_every_byte(monkeypatch: pytest.Monke
         assert_same(snapshot(plain), snapshot(workload))
 
 
+def job(source: torch.Tensor, target: torch.Tensor) -> CopyJob:
+    return CopyJob(
+        source_address=source.data_ptr(), target_address=target.data_ptr(), size_bytes=64
+    )
+
+
 def test_a_stray_byte_is_seen() -> None:
     carrier = host_carrier()
     bools = torch.tensor([0, 1, 1, 0] * 16, dtype=torch.uint8)
     bits = torch.zeros(8, dtype=torch.uint8)
-    ends = [Ends(bools.data_ptr(), bits.data_ptr(), 64)]
-    carrier.carry(PACKED, ends, to_host=True)
+    out = [job(bools, bits)]
+    carrier.carry(PACKED, out, to_host=True)
     assert not carrier.saw_stray
     back = torch.full((64,), 7, dtype=torch.uint8)
-    carrier.carry(PACKED, [Ends(back.data_ptr(), bits.data_ptr(), 64)], to_host=False)
+    carrier.carry(PACKED, [job(bits, back)], to_host=False)
     assert torch.equal(back, bools)
     bools[5] = 3
-    carrier.carry(PACKED, ends, to_host=True)
+    carrier.carry(PACKED, out, to_host=True)
     assert carrier.saw_stray
 
 
 def test_a_copy_engines_copy_is_carried_by_no_kernel() -> None:
     with pytest.raises(ValueError, match="copy_engine is no kernel"):
-        host_carrier().carry(COPY_ENGINE, [Ends(16, 16, 16)], to_host=True)
+        host_carrier().carry(COPY_ENGINE, [job(torch.ones(16), torch.ones(16))], to_host=True)
 
 
 def test_a_pending_batch_goes_off_when_it_is_waited_for() -> None:
@@ -380,7 +386,7 @@ def test_a_pending_batch_goes_off_when_it_is_waited_for() -> None:
         for number, value in enumerate(values)
     )
     assert isinstance(first, Copy)
-    assert all(isinstance(other, BatchedCopy) for other in others)
+    assert all(other is first for other in others), "one batch"
     others[1].wait()
     assert [pool.tensor(number * KIB, KIB).tolist() for number in range(3)] == [
         value.tolist() for value in values

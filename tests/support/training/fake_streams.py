@@ -107,7 +107,8 @@ class FakeStreams:
             pool = host.address
             ctypes.memmove(*((pool, device) if to_host else (device, pool)), host.size_bytes)
         else:
-            self._carrier().carry(engine, [piece.ends for piece in pieces], to_host=to_host)
+            jobs = [piece.job(direction) for piece in pieces]
+            self._carrier().carry(engine, jobs, to_host=to_host)
 
     def _carrier(self) -> KernelCarrier:
         if self._kernels is None:
