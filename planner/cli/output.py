@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from profiles.schema.errors import plain
 
@@ -75,18 +75,8 @@ def _cell(row: object, field: Field, text: Callable[[Any], str] = str) -> str:
     return text(field(row) if callable(field) else getattr(row, field))
 
 
-class Shown(Protocol):
-    """Progress on the terminal, with a note beside it."""
-
-    def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Shows how far work is."""
-
-    def note(self, text: str) -> None:
-        """Shows what it has come to so far."""
-
-
 @contextmanager
-def progress_bars() -> Iterator[Shown]:
+def progress_bars() -> "Iterator[_Bars | _Lines]":
     """Shows how far long work is: bars on a terminal, else one line per kind of work."""
     if not console(stderr=True).is_terminal:
         yield _Lines()
