@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map_only
 
 from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
+from profiles.schema.profile import CPU, CUDA
 
 LARGE_BYTES = 1 << 20
 """Tensors from this size on are never written."""
@@ -41,12 +42,17 @@ def build_without_memory(
             are on the CPU all the same.
 
     Returns:
-        The workload, and every tensor made by building it that is still held: those of
-        the model, and batches that the step keeps.
+        The workload, and every tensor made by building it that is still held: those of the model,
+        and batches that the step keeps.
     """
     before = _tensors()
     known = set(map(id, before))
-    workload = _build(build, device)
+    with ExitStack() as around:
+        around.enter_context(_WithoutMemory())
+        if device.type != CPU:
+            for context in (_pretending_cuda(), _CpuInstead(), device):
+                around.enter_context(context)
+        workload = build()
     return workload, [tensor for tensor in _tensors() if id(tensor) not in known]
 
 
@@ -56,17 +62,7 @@ def _tensors() -> list[torch.Tensor]:
     return [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
 
 
-def _build(build: Callable[[], Workload], device: torch.device) -> Workload:
-    with ExitStack() as around:
-        around.enter_context(_MemorylessMode())
-        if device.type != "cpu":
-            around.enter_context(_pretending_cuda())
-            around.enter_context(_CpuInstead())
-            around.enter_context(device)
-        return build()
-
-
-class _MemorylessMode(TorchDispatchMode):
+class _WithoutMemory(TorchDispatchMode):
     """Runs small ops, and only allocates what large ones would write."""
 
     def __init__(self) -> None:
@@ -79,26 +75,27 @@ class _MemorylessMode(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [tensor for tensor, _ in tensors_in(func, args, kwargs)]
         small = tensors and not any(map(_is_large, tensors))
-        if _only_describes(func) or (small and not _enlarges(func)):
+        # An op that draws a picture larger may write much where it reads little.
+        if _only_describes(func) or (small and "upsample" not in func._schema.name):
             return func(*args, **kwargs)
         try:
-            return self._run_without_memory(func, args, kwargs)
+            return self._allocate_results(func, args, kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return func(*args, **kwargs)
 
-    def _run_without_memory(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+    def _allocate_results(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Finds the shapes of the results by a fake run, and allocates them."""
         real_of: dict[int, torch.Tensor] = {}
 
-        def fake(tensor: torch.Tensor) -> torch.Tensor:
-            empty = torch.empty_strided(
+        def fake_of(tensor: torch.Tensor) -> torch.Tensor:
+            fake = torch.empty_strided(
                 tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
             )
-            real_of[id(empty)] = tensor
-            return empty
+            real_of[id(fake)] = tensor
+            return fake
 
         with self._fake_mode:
-            fake_args, fake_kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))
+            fake_args, fake_kwargs = tree_map_only(torch.Tensor, fake_of, (args, kwargs))
             result = func(*fake_args, **fake_kwargs)
         if not any(map(_is_large, (*real_of.values(), result))):
             return func(*args, **kwargs)
@@ -123,13 +120,8 @@ def _only_describes(func: OpOverload) -> bool:
     return func.is_view or in_place_view or "empty" in func._schema.name
 
 
-def _enlarges(func: OpOverload) -> bool:
-    """Whether an op draws a picture larger: it may write much where it reads little."""
-    return "upsample" in func._schema.name
-
-
 class _CpuInstead(TorchFunctionMode):
-    """Puts on the CPU whatever is sent to another device."""
+    """Puts on the CPU what is sent to another device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.cuda:
@@ -139,10 +131,8 @@ class _CpuInstead(TorchFunctionMode):
 
 
 def _cpu_instead(value: Any) -> Any:
-    names_device = isinstance(value, torch.device) or (
-        isinstance(value, str) and value.partition(":")[0] == "cuda"
-    )
-    return torch.device("cpu") if names_device else value
+    names_cuda = isinstance(value, str) and value.partition(":")[0] == CUDA
+    return torch.device(CPU) if names_cuda or isinstance(value, torch.device) else value
 
 
 @contextmanager

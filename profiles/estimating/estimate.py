@@ -37,7 +37,7 @@ from profiles.estimating.fake_tensors import (
 from profiles.estimating.known_values import KnownValues, looks_answered
 from profiles.estimating.pretend_cuda import CudaAttention, cuda_pretended
 from profiles.estimating.roofline import Roofline, Target, cost_of
-from profiles.hooks.addresses import Listening
+from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.anchors import reporting_anchors
 from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
@@ -89,7 +89,8 @@ def estimate(
     trace = EstimateTrace(device, target.roofline, step.fakes, step.view_writes)
 
     def traced_step() -> None:
-        with reporting_anchors(workload, trace), Listening(trace.on_address):
+        on_address = in_threads_of_this_step(trace.on_address)
+        with reporting_anchors(workload, trace), Listening(on_address):
             step.run(trace)
 
     storages = trace_settled(workload, trace, traced_step, WARMUP_STEPS + MOST_TRACED_STEPS)
@@ -167,11 +168,7 @@ class EstimateTrace(StepTrace):
     """Records one fake step while active."""
 
     def __init__(
-        self,
-        device: torch.device,
-        roofline: Roofline,
-        fakes: FakeTensors,
-        view_writes: ViewWrites,
+        self, device: torch.device, roofline: Roofline, fakes: FakeTensors, view_writes: ViewWrites
     ) -> None:
         super().__init__(device)
         self._roofline = roofline

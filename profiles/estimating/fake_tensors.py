@@ -53,7 +53,7 @@ class FakeTensors:
         self._bytes_of: dict[tuple[int, torch.device], torch.Tensor] = {}
 
     def of(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Returns a real tensor as a fake one on a device, or the tensor itself if it is fake."""
+        """Returns a real tensor as a fake one on a device; one that is fake as it is."""
         if isinstance(tensor, FakeTensor):
             return tensor
         with _disable_current_modes(), torch.no_grad():
@@ -81,16 +81,10 @@ class FakeTensors:
 
 
 def turn_fake(workload: Workload, others: Iterable[torch.Tensor], fakes: FakeTensors) -> None:
-    """Turns every tensor of a workload into a fake one, in place.
+    """Turns every tensor of a workload into a fake one, in place, and other tensors where possible.
 
     [Note: turned in place] A tensor's Python object stays and changes what it is, so that tied
     weights stay tied, and the optimizer and all else that holds a parameter hold the fake one.
-
-    Args:
-        workload: Whose model and optimizer to turn.
-        others: Further tensors, such as batches that the step holds. Those that cannot be turned
-            are left as they are.
-        fakes: Makes the fake tensors.
 
     Raises:
         WorkloadError: A tensor of the model is held in a way that does not let it be turned.

@@ -37,7 +37,7 @@ PROFILES = str(Path(__file__).parents[1])
 
 
 class KnownValues(TorchDispatchMode):
-    """Computes small tensors beside the fake ones, and answers those who ask for a value."""
+    """Computes small tensors beside the fake ones, and answers what asks for a value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class KnownValues(TorchDispatchMode):
         return result
 
     def answer(self, fake: torch.Tensor) -> torch.Tensor:
-        """Returns a real tensor for somebody who wants to look at a fake one.
+        """Returns a real tensor for code that looks at a fake one.
 
         Raises:
             WorkloadError: Its values are not known, and it is no single number to be read.
@@ -114,8 +114,14 @@ class KnownValues(TorchDispatchMode):
             for tensor in written:
                 self._known.pop(tensor.untyped_storage()._cdata, None)
             return
+
+        def real_leaf(leaf: Any) -> Any:
+            if isinstance(leaf, FakeTensor):
+                return reals[id(leaf)]
+            return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
+
         with _disable_current_modes():
-            real_args, real_kwargs = tree_map(lambda leaf: _real_leaf(leaf, reals), (args, kwargs))
+            real_args, real_kwargs = tree_map(real_leaf, (args, kwargs))
             real_result = func(*real_args, **real_kwargs)
         for fake, real in zip(tensors_of(result), tensors_of(real_result), strict=True):
             if fake.untyped_storage()._cdata not in self._known:
@@ -130,7 +136,7 @@ class KnownValues(TorchDispatchMode):
 
 @contextmanager
 def looks_answered(values: KnownValues) -> Iterator[None]:
-    """Answers those who look at a tensor without an op: `tolist` and `numpy`."""
+    """Has a tensor answer without an op: `tolist` and `numpy`."""
 
     def tolist(fake: FakeTensor) -> Any:
         touch(fake, writes=False)
@@ -157,29 +163,14 @@ def _most_elements(dtype: torch.dtype) -> int:
     return 1 if dtype.is_floating_point or dtype.is_complex else MOST_WHOLE_NUMBERS
 
 
-def _real_leaf(leaf: Any, reals: dict[int, torch.Tensor | None]) -> Any:
-    if isinstance(leaf, FakeTensor):
-        return reals[id(leaf)]
-    return torch.device("cpu") if isinstance(leaf, torch.device) else leaf
-
-
 def _place() -> str:
     """Says which line outside torch is being run; nothing while torch asks on its own behalf.
 
     `GradScaler` looks for overflow, for example: there is none in an estimate.
     """
-    frames = [frame for frame in traceback.extract_stack() if "<" not in frame.filename]
-    outside = [n for n, frame in enumerate(frames) if not _is_ours(frame.filename)]
-    if not outside or _asked_by_torch(frames[outside[-1] + 1 :]):
-        return ""
-    frame = frames[outside[-1]]
-    return f"{Path(frame.filename).name}, line {frame.lineno}: "
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith(TORCH) or filename.startswith(PROFILES)
-
-
-def _asked_by_torch(frames: list[traceback.FrameSummary]) -> bool:
-    asked_in = (f"{TORCH}/amp", f"{TORCH}/optim")
-    return any(frame.filename.startswith(asked_in) for frame in frames)
+    for frame in reversed(traceback.extract_stack()):
+        if frame.filename.startswith((f"{TORCH}/amp", f"{TORCH}/optim")):
+            return ""
+        if "<" not in frame.filename and not frame.filename.startswith((TORCH, PROFILES)):
+            return f"{Path(frame.filename).name}, line {frame.lineno}: "
+    return ""

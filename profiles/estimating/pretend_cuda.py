@@ -4,7 +4,7 @@ import ctypes
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,17 @@ from torch.overrides import TorchFunctionMode
 
 from profiles.schema.errors import WorkloadError
 
-CUDA = 1
-"""`c10::DeviceType::CUDA`."""
-REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"
-"""`c10::impl::device_guard_impl_registry`."""
-HOOKS = "_ZN2at6detail12getCUDAHooksEv"
-"""`at::detail::getCUDAHooks()`."""
-FUNCTIONS = 64
-"""Virtual functions of an object, at most."""
-HEADER = 2
-"""Words that stand before the functions in a table of them."""
+CUDA = 1  # c10::DeviceType::CUDA
+REGISTRY = "_ZN3c104impl26device_guard_impl_registryE"  # c10::impl::device_guard_impl_registry
+HOOKS = "_ZN2at6detail12getCUDAHooksEv"  # at::detail::getCUDAHooks()
+FUNCTIONS = 64  # Virtual functions of an object, at most.
+HEADER = 2  # Words before the functions in a table of them.
 WORD_BYTES = ctypes.sizeof(ctypes.c_void_p)
 
 FLASH_DTYPES = (torch.float16, torch.bfloat16)
 FLASH_LARGEST_HEAD = 256
-HEAD_MULTIPLE = 8
-"""Heads are padded to multiples of this, as torch does."""
-MASK_MULTIPLE = 16
+HEAD_MULTIPLE, MASK_MULTIPLE = 8, 16
+"""Heads and masks are padded to multiples of these, as torch does."""
 
 _Function = ctypes.CFUNCTYPE(ctypes.c_int)
 
@@ -45,7 +39,10 @@ def cuda_pretended() -> Iterator[None]:
     """
     common = torch.cuda.amp.common
     before = common.amp_definitely_not_available, torch.cuda.is_bf16_supported
-    with nullcontext() if torch.cuda.is_available() else _absent():
+    with ExitStack() as around:
+        if not torch.cuda.is_available():
+            _provide_guard()
+            around.enter_context(_unbuilt())
         common.amp_definitely_not_available = lambda: False
         torch.cuda.is_bf16_supported = lambda including_emulation=True: True
         try:
@@ -54,13 +51,6 @@ def cuda_pretended() -> Iterator[None]:
                 yield
         finally:
             common.amp_definitely_not_available, torch.cuda.is_bf16_supported = before
-
-
-@contextmanager
-def _absent() -> Iterator[None]:
-    _provide_guard()
-    with _unbuilt():
-        yield
 
 
 def _provide_guard() -> None:
@@ -107,7 +97,12 @@ def _unbuilt() -> Iterator[None]:
     before = table.value
     assert before is not None
     asked: list[int] = []
-    noting = [_Function(partial(_note, asked, number)) for number in range(FUNCTIONS)]
+
+    def note(number: int) -> int:
+        asked.append(number)
+        return 0
+
+    noting = [_Function(partial(note, number)) for number in range(FUNCTIONS)]
     probe = _table_like(before, dict(enumerate(map(_address, noting))))
     try:
         table.value = ctypes.addressof(probe) + HEADER * WORD_BYTES
@@ -123,11 +118,6 @@ def _unbuilt() -> Iterator[None]:
 
 def _built_in() -> torch.device | None:
     return torch.accelerator.current_accelerator(check_available=False)
-
-
-def _note(asked: list[int], number: int) -> int:
-    asked.append(number)
-    return 0
 
 
 def _table_like(table: int, replaced: Mapping[int, int | None]) -> "ctypes.Array[ctypes.c_void_p]":
@@ -153,11 +143,6 @@ def _address(function: Any) -> int | None:
 
 
 def _found(name: str, look_up: Callable[[ctypes.CDLL], Any]) -> Any:
-    """Returns what a library of torch has under a name.
-
-    Raises:
-        WorkloadError: It is not there.
-    """
     ending = "dylib" if sys.platform == "darwin" else "so"
     library = Path(torch.__file__).parent / "lib" / f"lib{name}.{ending}"
     try:
@@ -213,15 +198,10 @@ def _attention(
             query, key, value, dropout_p, is_causal, False, scale=scale
         )[0]
     else:
+        bias = None if attn_mask is None else _bias(attn_mask, query, key)
+        trains = query.requires_grad or key.requires_grad or value.requires_grad
         result = torch.ops.aten._scaled_dot_product_efficient_attention(
-            query,
-            key,
-            value,
-            None if attn_mask is None else _bias(attn_mask, query, key),
-            query.requires_grad or key.requires_grad or value.requires_grad,
-            dropout_p,
-            is_causal,
-            scale=scale,
+            query, key, value, bias, trains, dropout_p, is_causal, scale=scale
         )[0]
     return result if result.size(-1) == head else result[..., :head]
 

@@ -75,25 +75,18 @@ class Roofline:
         """Returns how long an op of this cost takes."""
         if cost.op_class is OpClass.DESCRIPTION:
             return self.describe_us
-        work_us = max(self._compute_us(cost), cost.moved_bytes / self.bytes_per_us[cost.op_class])
+        work_us = cost.moved_bytes / self.bytes_per_us[cost.op_class]
+        if cost.flops:
+            rates = self.flops_per_us
+            rate = rates.get((cost.op_class, cost.precision))
+            compute_us = cost.flops / (rate or rates[cost.op_class, Precision.FP32])
+            work_us = max(compute_us, work_us)
         return max(self.launch_us, work_us) if self.launch_overlaps else self.launch_us + work_us
-
-    def _compute_us(self, cost: OpCost) -> float:
-        if not cost.flops:
-            return 0.0
-        rates = self.flops_per_us
-        rate = rates.get((cost.op_class, cost.precision))
-        return cost.flops / (rate or rates[cost.op_class, Precision.FP32])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a step is estimated for.
-
-    Attributes:
-        device: The device, as the profile describes it.
-        roofline: How long its ops take.
-    """
+    """What a step is estimated for: a device, as the profile describes it, and its rates."""
 
     device: Device
     roofline: Roofline
@@ -128,12 +121,8 @@ CLASS_SHARES: Mapping[OpClass, float] = MappingProxyType(
 
 def target_of(accelerator: Accelerator) -> Target:
     """Returns what `estimate` needs to know of an accelerator."""
-    device = Device(
-        kind=CUDA,
-        name=accelerator.product,
-        memory_bytes=accelerator.memory_bytes,
-        compute_threads=0,
-    )
+    name, memory_bytes = accelerator.product, accelerator.memory_bytes
+    device = Device(kind=CUDA, name=name, memory_bytes=memory_bytes, compute_threads=0)
     return Target(device=device, roofline=accelerator_roofline(accelerator))
 
 

@@ -1,8 +1,8 @@
-"""Code that gets at a tensor's memory without an op: it takes the address, and is seen doing so.
+"""Code that gets at a tensor's memory without an op: it takes the address, and that is reported.
 
 Kernels of Triton, ctypes, NumPy, CuPy and unregistered extensions are no ops. What they take from a
 tensor, its address or an array over its memory, they take by a method of `torch.Tensor` or of
-`torch.UntypedStorage`. While anybody listens, those methods first tell who takes what.
+`torch.UntypedStorage`. While there are listeners, those methods first report what is taken.
 
 [Note: methods, not a mode] A `TorchFunctionMode` would see the same calls, and some microseconds
 later every other call, too. Worse, torch asks whether one is active: a transformer layer then takes
@@ -17,7 +17,7 @@ there, as a storage that was away comes back at another address.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -27,32 +27,39 @@ from profiles.hooks.plain_tensors import storages_behind
 from profiles.schema.profile import Access
 
 OnAddress = Callable[[torch.UntypedStorage, Access], None]
-"""Told of a storage before its memory is reached, and whether it may be written."""
+"""Called with a storage before its memory is reached, and whether it may be written."""
 
-_METHODS: tuple[tuple[Access, tuple[str, ...]], ...] = (
-    (
-        Access.WRITE,
-        (
-            *("data_ptr", "numpy", "__array__", "__dlpack__", "__cuda_array_interface__"),
-            *("share_memory_", "apply_", "map_", "map2_"),
-        ),
-    ),
-    (
-        Access.READ,
-        ("const_data_ptr", "tolist", "__repr__", "__format__", "__reduce_ex__", "__deepcopy__"),
-    ),
+_WRITING = (
+    *("data_ptr", "numpy", "__array__", "__dlpack__", "__cuda_array_interface__"),
+    *("share_memory_", "apply_", "map_", "map2_"),
 )
-"""Those of `torch.Tensor`. Reading ones among them are read by torch itself, with no op."""
-
-_STORAGE_METHODS = (
+_READING = (
+    *("const_data_ptr", "tolist", "__repr__", "__format__", "__reduce_ex__", "__deepcopy__"),
+)
+"""Methods of `torch.Tensor` that torch itself reads in, with no op."""
+_OF_STORAGES = (
     *("data_ptr", "share_memory_", "_share_fd_cpu_", "_share_filename_cpu_"),
     *("_share_cuda_", "_write_file"),
 )
-_FUNCTIONS = ("_to_dlpack", "_to_dlpack_versioned")
+_FUNCTIONS = ("_to_dlpack", "_to_dlpack_versioned", "to_dlpack")
+
+_METHODS: tuple[tuple[Any, Access, tuple[str, ...]], ...] = (
+    (torch.Tensor, Access.WRITE, _WRITING),
+    (torch.Tensor, Access.READ, _READING),
+    (torch.UntypedStorage, Access.WRITE, _OF_STORAGES),
+    *((owner, Access.WRITE, _FUNCTIONS) for owner in (torch._C, torch, torch.utils.dlpack)),
+)
+
+# An interrupt may come right after it is taken; the same thread can take it again.
+_lock = threading.RLock()
+_listeners: "tuple[Listening, ...]" = ()
+"""Replaced as a whole, so going through them takes no lock."""
+_replaced: list[tuple[Any, str, Any]] = []
+"""The owner of a replaced method, its name, and what was there itself; None if inherited."""
 
 
 class Listening:
-    """A listener among those that are told; made to listen until `remove`."""
+    """A listener to addresses, from its construction until `remove`."""
 
     def __init__(self, on_address: OnAddress) -> None:
         """Begins to listen.
@@ -60,12 +67,21 @@ class Listening:
         Args:
             on_address: Called in the thread that takes the address, before it is taken.
         """
+        global _listeners
         self.on_address = on_address
-        _add(self)
+        with _lock:
+            if not _listeners:
+                _replace_all()
+            _listeners = (*_listeners, self)
 
     def remove(self) -> None:
         """Ends it."""
-        _drop(self)
+        global _listeners
+        with _lock:
+            was_there = self in _listeners
+            _listeners = tuple(other for other in _listeners if other is not self)
+            if was_there and not _listeners:
+                _put_all_back()
 
     def __enter__(self) -> "Listening":
         return self
@@ -89,15 +105,11 @@ def touch(*tensors: torch.Tensor, writes: bool = True) -> None:
     """
     if _listeners:
         for tensor in tensors:
-            _tell(tensor, Access.WRITE if writes else Access.READ)
+            _report(tensor, Access.WRITE if writes else Access.READ)
 
 
 def in_thread_of_step(step_thread: int) -> bool:
-    """Whether this thread runs a step: that of its forward, or one of autograd's engine.
-
-    Args:
-        step_thread: Identifier of the thread that the step was begun in.
-    """
+    """Whether this thread runs a step that was begun in a thread: it does, or autograd's engine."""
     if threading.get_ident() == step_thread:
         return True
     # Threads that Python did not start are the engine's, one for each device.
@@ -105,75 +117,37 @@ def in_thread_of_step(step_thread: int) -> bool:
 
 
 def in_threads_of_this_step(on_address: OnAddress) -> OnAddress:
-    """Returns what hears only of addresses taken by the threads of a step that begins here."""
+    """Returns a listener to the addresses taken by the threads of a step that begins here."""
     step_thread = threading.get_ident()
 
-    def heard(storage: torch.UntypedStorage, access: Access) -> None:
+    def on_address_of_step(storage: torch.UntypedStorage, access: Access) -> None:
         if in_thread_of_step(step_thread):
             on_address(storage, access)
 
-    return heard
+    return on_address_of_step
 
 
-# An interrupt may come right after it is taken; the same thread can take it again.
-_lock = threading.RLock()
-_listeners: tuple[Listening, ...] = ()
-"""Replaced as a whole, so whoever goes through them needs no lock."""
-_replaced: list[tuple[Any, str, Any]] = []
-"""Where a method stands in, its name, and what stood there itself; None if it was inherited."""
-
-
-def _add(listening: Listening) -> None:
-    global _listeners
-    with _lock:
-        if not _listeners:
-            _replace_all()
-        _listeners = (*_listeners, listening)
-
-
-def _drop(listening: Listening) -> None:
-    global _listeners
-    with _lock:
-        was_there = listening in _listeners
-        _listeners = tuple(other for other in _listeners if other is not listening)
-        if was_there and not _listeners:
-            _put_all_back()
-
-
-def _tell(value: Any, access: Access) -> None:
-    for storage in _storages_of(value):
+def _report(value: Any, access: Access) -> None:
+    storages = [value] if isinstance(value, torch.UntypedStorage) else []
+    if isinstance(value, torch.Tensor):
+        storages.extend(storages_behind(value))
+    for storage in storages:
         for listening in _listeners:
             listening.on_address(storage, access)
 
 
-def _storages_of(value: Any) -> Iterator[torch.UntypedStorage]:
-    if isinstance(value, torch.UntypedStorage):
-        yield value
-    elif isinstance(value, torch.Tensor):
-        yield from storages_behind(value)
-
-
 def _replace_all() -> None:
-    for access, names in _METHODS:
+    for owner, access, names in _METHODS:
         for name in names:
-            _replace(torch.Tensor, name, access)
-    for name in _STORAGE_METHODS:
-        _replace(torch.UntypedStorage, name, Access.WRITE)
-    for owner in (torch._C, torch, torch.utils.dlpack):
-        for name in (*_FUNCTIONS, "to_dlpack"):
-            _replace(owner, name, Access.WRITE)
-
-
-def _replace(owner: Any, name: str, access: Access) -> None:
-    original = getattr(owner, name, None)
-    if original is None:
-        return
-    own = vars(owner).get(name)
-    _replaced.append((owner, name, own))
-    if isinstance(own, property):
-        setattr(owner, name, property(_telling(own.fget, access)))
-    else:
-        setattr(owner, name, _telling(original, access))
+            original = getattr(owner, name, None)
+            if original is None:
+                continue
+            own = vars(owner).get(name)
+            _replaced.append((owner, name, own))
+            if isinstance(own, property):
+                setattr(owner, name, property(_reporting(own.fget, access)))
+            else:
+                setattr(owner, name, _reporting(original, access))
 
 
 def _put_all_back() -> None:
@@ -185,12 +159,12 @@ def _put_all_back() -> None:
             setattr(owner, name, own)
 
 
-def _telling(original: Any, access: Access) -> Callable[..., Any]:
-    """Returns what stands in for a method: it tells of the tensor, then does the same."""
+def _reporting(original: Any, access: Access) -> Callable[..., Any]:
+    """Returns the replacement of a method: it reports its tensor, then does the same."""
 
     @wraps(original)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        _tell(args[0] if args else None, access)
+    def reported(*args: Any, **kwargs: Any) -> Any:
+        _report(args[0] if args else None, access)
         return original(*args, **kwargs)
 
-    return told
+    return reported

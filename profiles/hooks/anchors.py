@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -211,7 +212,7 @@ class AnchorHooks:
         self._leave_saved()
 
     def relieve(self, mode: Relieved) -> None:
-        """Has a mode around the step leave its place to the mode that finds updates."""
+        """Has a mode around the step step aside for the mode that finds updates."""
         self._updates.relieve(mode)
 
     def close(self) -> None:
@@ -236,26 +237,20 @@ class AnchorHooks:
         keep = self._handles.append
         for name, module in model.named_modules():
             if next(module.children(), None) is None:
-                hook = OwnHook(self._reacher(f"pre:{name}"))
-                keep(module.register_forward_pre_hook(hook))
+                on_forward = partial(self._on_forward, f"pre:{name}")
+                keep(module.register_forward_pre_hook(OwnHook(on_forward)))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                on_gradient = self._gradient_reacher(f"grad:{name}")
+                on_gradient = partial(self._on_gradient, f"grad:{name}")
                 keep(parameter.register_post_accumulate_grad_hook(on_gradient))
         keep(optimizer.register_step_pre_hook(self._before_optimizer))
         keep(optimizer.register_step_post_hook(self._after_optimizer))
 
-    def _reacher(self, key: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            self._reach(key, None)
+    def _on_forward(self, key: str, *_: Any) -> None:
+        self._reach(key, None)
 
-        return hook
-
-    def _gradient_reacher(self, key: str) -> Callable[[torch.Tensor], None]:
-        def hook(parameter: torch.Tensor) -> None:
-            self._reach(key, parameter.grad)
-
-        return hook
+    def _on_gradient(self, key: str, parameter: torch.Tensor) -> None:
+        self._reach(key, parameter.grad)
 
     def _before_optimizer(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         self._reach(OPTIMIZER_PRE, None)

@@ -36,11 +36,8 @@ from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import CUDA
 
 WRAPPER_SETTINGS = (
-    "gradient_as_bucket_view",
-    "broadcast_buffers",
-    "bucket_bytes_cap",
-    "find_unused_parameters",
-    "static_graph",
+    *("gradient_as_bucket_view", "broadcast_buffers", "bucket_bytes_cap"),
+    *("find_unused_parameters", "static_graph"),
 )
 """What changes the ops or the buckets of a step."""
 
@@ -81,28 +78,26 @@ def _wrapped_by(model: torch.nn.Module) -> torch.nn.Module | None:
 
 
 def data_parallel(workload: Workload, **settings: Any) -> Workload:
-    """Puts a workload's model inside DistributedDataParallel.
+    """Returns the step of one worker: the model is inside DistributedDataParallel.
 
-    Its step keeps calling the model that it knows: that call goes through the wrapper. All workers
-    start from the first one's parameters and buffers, whatever their own were.
+    The step keeps calling the model that it knows: that call goes through the wrapper. All workers
+    start from the first one's parameters and buffers, whatever their own were. One that is wrapped
+    already is returned as it is.
 
     Args:
-        workload: The plain step, or one that is wrapped already, which is returned as it is.
-        settings: Those of DistributedDataParallel.
-
-    Returns:
-        The step of one worker, over the default process group or the one in `settings`.
+        workload: The plain step.
+        settings: Those of DistributedDataParallel; without a group in them, the default one.
     """
     if worker_wrapper(workload.model) is not None:
         return workload
     wrapper = DistributedDataParallel(workload.model, **settings)
-    detour = _Detour(wrapper)
-    wrapper.module.forward = detour
+    call = _ThroughWrapper(wrapper)
+    wrapper.module.forward = call
 
     def step() -> torch.Tensor:
-        detour.taken = False
+        call.was_made = False
         loss = workload.step()
-        if not detour.taken:
+        if not call.was_made:
             raise WorkloadError(
                 "The step never calls its model, only parts of it, so workers cannot share "
                 "gradients. Return a model whose own forward the step calls."
@@ -119,11 +114,7 @@ def backend_of(device: str) -> str:
 
 @contextmanager
 def group_of_one(device: str = "cpu") -> Iterator[None]:
-    """Makes this process the only worker of a default process group, as recording needs it.
-
-    Args:
-        device: The torch device type that gradients are on.
-    """
+    """Makes this process the only worker of a default process group, as recording needs it."""
     with tempfile.TemporaryDirectory() as folder:
         distributed.init_process_group(
             backend_of(device), init_method=(Path(folder) / "store").as_uri(), rank=0, world_size=1
@@ -134,18 +125,15 @@ def group_of_one(device: str = "cpu") -> Iterator[None]:
             distributed.destroy_process_group()
 
 
-class _Detour:
-    """Stands in for a model's `forward`: a call of the model runs the wrapper, which calls it.
+class _ThroughWrapper:
+    """Replaces a model's `forward`: a call of the model runs the wrapper, which calls it.
 
     The model's own hooks run at both calls, so a model that is one leaf module reaches its anchor
     twice.
-
-    Attributes:
-        taken: Whether the model has been called.
     """
 
     def __init__(self, wrapper: DistributedDataParallel) -> None:
-        self.taken = False
+        self.was_made = False
         self._wrapper = wrapper
         self._forward = wrapper.module.forward
         self._inside = False
@@ -153,7 +141,7 @@ class _Detour:
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         if self._inside:
             return self._forward(*inputs, **named)
-        self._inside = self.taken = True
+        self._inside = self.was_made = True
         try:
             return self._wrapper(*inputs, **named)
         finally:

@@ -147,11 +147,3 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
         for leaf in tree_leaves(value):
             if isinstance(leaf, torch.Tensor):
                 yield leaf
-
-
-def is_on(tensor: torch.Tensor, device: torch.device | None) -> bool:
-    """Whether a tensor keeps its numbers in one storage, of this device if one is named.
-
-    The tensor is asked, not its storage: that of a fake tensor says `meta` for every device.
-    """
-    return has_storage(tensor) and (device is None or tensor.device == device)

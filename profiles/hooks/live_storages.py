@@ -16,17 +16,13 @@ class LiveStorages(Generic[Note]):
     [Note: release by weak reference] A storage's Python object lives exactly as long as the
     storage does, so a weak reference to it ends at the point of the program where the memory is
     given back. What is called there runs no Python, in which an interrupt would be swallowed: it
-    puts the reference aside, and `drain` does the rest. Whoever counts drains first, at every op
-    and every anchor. The references belong to this record: once it is dropped, nothing of it waits
-    for storages that live on.
+    puts the reference aside, and `drain` does the rest, which a caller that counts does first, at
+    every op and every anchor. The references belong to this record: once it is dropped, nothing of
+    it waits for storages that live on.
     """
 
     def __init__(self, on_release: Callable[[Note], None]) -> None:
-        """Makes an empty record.
-
-        Args:
-            on_release: Called with what is known of a storage when it has been released.
-        """
+        """Makes an empty record; a storage's note is passed to `on_release` after its release."""
         self._on_release = on_release
         self._notes: dict[int, Note] = {}
         self._references: dict[int, _Reference] = {}

@@ -1,16 +1,16 @@
-"""Modes at the bottom of this thread's stacks of modes.
+"""This thread's stacks of modes, changed whole and at any depth, whatever interrupts that.
 
-[Note: the bottom of the stack] Torch's modes are a stack for each thread, and whoever leaves one
-takes off what is on top. A mode that is entered when one step ends and left when the next begins
-is not nested with what its surroundings enter and leave: on top, it would be taken off in place of
-somebody else's. At the bottom it is nobody's neighbour, and what other modes run on behalf of an op
+[Note: the bottom of the stack] Torch's modes are a stack for each thread, and leaving one takes off
+what is on top. A mode that is entered when one step ends and left when the next begins is not
+nested with what its surroundings enter and leave: on top, it would be taken off in place of
+another. At the bottom it is in no other mode's way, and what other modes run on behalf of an op
 comes past it, too. Only a default device must be lower still: torch looks for that one at the very
 bottom.
 
 [Note: whole stacks] An interrupt may come between any two instructions, also between those that
 take modes off and put them on again. So a stack is brought to what it shall be by steps that can
-begin anew from wherever they were left, and they do before the interrupt is passed on: no mode of
-anybody is lost, and none stays. For the same reason modes are not entered by their own `__enter__`,
+begin anew from wherever they were left, and they do before the interrupt is passed on: no other
+mode is lost, and none stays. For the same reason modes are not entered by their own `__enter__`,
 whose caller cannot know how far it came.
 """
 
@@ -19,28 +19,18 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-from torch import _C
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.overrides import _pop_mode as pop_call_mode
-from torch.overrides import _push_mode as push_call_mode
+from torch import _C, overrides
+from torch.overrides import TorchFunctionMode
 from torch.utils import _python_dispatch
 from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _get_current_dispatch_mode_stack,
-)
-from torch.utils._python_dispatch import _pop_mode as pop_op_mode
-from torch.utils._python_dispatch import _push_mode as push_op_mode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 PATIENCE = 3
 """How many interrupts are held back: a user who goes on means it."""
 
 
 def insist(act: Callable[[], None]) -> None:
-    """Does what may begin anew from wherever it was left; an interrupt is passed on at the end.
-
-    Args:
-        act: What is done, and done again after an interrupt.
+    """Does what may begin anew from wherever it was left, again after an interrupt.
 
     Raises:
         KeyboardInterrupt: One came; it is done all the same, unless they came too often.
@@ -87,12 +77,12 @@ Hooks = tuple[Callable[[torch.Tensor], Any], Callable[[Any], torch.Tensor]]
 
 def call_modes() -> Sequence[TorchFunctionMode]:
     """Returns this thread's modes that see calls of Python functions, the lowest first."""
-    return _get_current_function_mode_stack()
+    return overrides._get_current_function_mode_stack()
 
 
 def op_modes() -> Sequence[TorchDispatchMode]:
     """Returns this thread's modes that see ops, the lowest first."""
-    return _get_current_dispatch_mode_stack()
+    return _python_dispatch._get_current_dispatch_mode_stack()
 
 
 def unseen() -> AbstractContextManager[None]:
@@ -107,20 +97,11 @@ def enter_calls_below(mode: TorchFunctionMode) -> None:
     _set_calls([*others[:lowest], mode, *others[lowest:]])
 
 
-def enter_ops_below(mode: TorchDispatchMode) -> None:
-    """Enters a mode below all others."""
-    _set_ops([mode, *op_modes()])
-
-
-def enter_ops_at(mode: TorchDispatchMode, depth: int) -> None:
-    """Enters a mode where so many others are below it."""
+def enter_ops(mode: TorchDispatchMode, depth: int | None = None) -> None:
+    """Enters a mode above so many others; above all if None: then it is asked first."""
     modes = op_modes()
+    depth = len(modes) if depth is None else depth
     _set_ops([*modes[:depth], mode, *modes[depth:]])
-
-
-def enter_ops(mode: TorchDispatchMode) -> None:
-    """Enters a mode above all others: it is asked first."""
-    _set_ops([*op_modes(), mode])
 
 
 def leave_calls(mode: TorchFunctionMode) -> None:
@@ -163,13 +144,13 @@ def _without(mode: Mode, modes: Sequence[Mode]) -> Sequence[Mode]:
 
 
 def _set_calls(modes: Sequence[TorchFunctionMode]) -> None:
-    insist(lambda: _set(modes, call_modes, pop_call_mode, push_call_mode))
+    insist(lambda: _set(modes, call_modes, overrides._pop_mode, overrides._push_mode))
 
 
 def _set_ops(modes: Sequence[TorchDispatchMode]) -> None:
     def bring() -> None:
-        _set(modes, op_modes, pop_op_mode, push_op_mode)
-        _tell_dynamo(modes)
+        _set(modes, op_modes, _python_dispatch._pop_mode, _python_dispatch._push_mode)
+        _set_flags(modes)
 
     insist(bring)
 
@@ -191,7 +172,7 @@ def _set(
         push(mode)
 
 
-def _tell_dynamo(modes: Sequence[TorchDispatchMode]) -> None:
+def _set_flags(modes: Sequence[TorchDispatchMode]) -> None:
     """Sets what compiled functions go by, as `TorchDispatchMode.__enter__` would."""
     dispatch: Any = _python_dispatch
     dispatch._is_in_torch_dispatch_mode = bool(modes)

@@ -11,7 +11,7 @@ from profiles.schema.model_description import DescribedTensor, ModelDescription
 from profiles.schema.profile import StorageKind
 
 PART = "/"
-"""Stands between a tensor's name and the path to what is behind it."""
+"""Separates a tensor's name from the path to what is behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,7 @@ from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.plain_tensors import storages_behind
 from profiles.schema.profile import Access
 
-OnReached = Callable[[str], None]
-
-NOBODY = ""
+SHARED = ""
 """The family of a storage that several parameters share."""
 
 
@@ -47,7 +45,7 @@ class _Member(NamedTuple):
 class Relieved(Protocol):
     """A mode around the step that looks at ops, and has this file's mode look in its place.
 
-    Two modes take an op twice the time of one.
+    Two modes take twice the time of one for each op.
     """
 
     def step_aside(self) -> None:
@@ -57,11 +55,7 @@ class Relieved(Protocol):
         """Comes back to where it was, if it has stepped aside."""
 
     def look_from_aside(self, func: OpOverload, types: Any, args: Any, kwargs: Any) -> bool:
-        """Looks at an op before it runs.
-
-        Returns:
-            Whether the mode leaves the op to the tensors it runs on.
-        """
+        """Looks at an op before it runs; returns whether it is left to the tensors it runs on."""
 
 
 class UpdateMode(TorchDispatchMode):
@@ -73,14 +67,17 @@ class UpdateMode(TorchDispatchMode):
     """
 
     def __init__(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, on_reached: OnReached
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        on_reached: Callable[[str], None],
     ) -> None:
         """Makes a mode that is not active yet.
 
         Args:
             model: Whose parameters are reported, by qualified name.
             optimizer: Whose states belong to their families.
-            on_reached: Told of each, before the op that touches it runs.
+            on_reached: Called with each name, before the op that touches the family runs.
         """
         super().__init__()
         self._parameters = dict(model.named_parameters())
@@ -98,11 +95,7 @@ class UpdateMode(TorchDispatchMode):
         self._relieved = mode
 
     def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Starts at the optimizer's pre hook.
-
-        Args:
-            args: Positional arguments of `optimizer.step`.
-            kwargs: Its other arguments.
+        """Starts at the optimizer's pre hook, with the arguments of `optimizer.step`.
 
         Returns:
             The arguments to call it with: a closure in them runs without this mode.
@@ -112,8 +105,8 @@ class UpdateMode(TorchDispatchMode):
             self._look_up(family)
         self._thread = threading.get_ident()
         self._enter()
-        bare = tuple(map(self._left_alone, args))
-        return bare, {name: self._left_alone(value) for name, value in kwargs.items()}
+        unwatched = tuple(map(self._unwatched, args))
+        return unwatched, {name: self._unwatched(value) for name, value in kwargs.items()}
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Takes a storage whose address is taken as reached; see `profiles.hooks.addresses`."""
@@ -168,21 +161,15 @@ class UpdateMode(TorchDispatchMode):
         # Most arguments are tensors or numbers: looking into nests only is half the time.
         for value in (*args, *kwargs.values()):
             if isinstance(value, torch.Tensor):
-                self._note_family(value, found)
+                found.extend(map(self._family_of, storages_behind(value)))
             elif isinstance(value, (list, tuple)):
                 for tensor in tensors_of(value):
-                    self._note_family(tensor, found)
-        return found
-
-    def _note_family(self, tensor: torch.Tensor, found: list[str]) -> None:
-        for storage in storages_behind(tensor):
-            family = self._family_of(storage)
-            if family:
-                found.append(family)
+                    found.extend(map(self._family_of, storages_behind(tensor)))
+        return [family for family in found if family != SHARED]
 
     def _family_of(self, storage: torch.UntypedStorage) -> str:
         member = self._unreached.get(storage._cdata)
-        return member.family if member is not None and member.storage() is storage else NOBODY
+        return member.family if member is not None and member.storage() is storage else SHARED
 
     def _look_up(self, family: str) -> None:
         """Finds the storages of a family as they are now."""
@@ -198,11 +185,11 @@ class UpdateMode(TorchDispatchMode):
         for storage in storages_behind(tensor):
             known = self._unreached.get(storage._cdata)
             shared = known is not None and known.storage() is storage and known.family != family
-            member = _Member(NOBODY if shared else family, weakref.ref(storage))
+            member = _Member(SHARED if shared else family, weakref.ref(storage))
             self._unreached[storage._cdata] = member
             self._storages_of.setdefault(family, []).append(storage._cdata)
 
-    def _left_alone(self, argument: Any) -> Any:
+    def _unwatched(self, argument: Any) -> Any:
         """Returns an argument that this mode does not watch, if it is a closure."""
         if argument is self._optimizer or not callable(argument):
             return argument

@@ -3,8 +3,8 @@
 A sparse tensor is made of others: its indices and its values. So is a wrapper subclass: a `DTensor`
 of its local tensor, a quantised weight of its integers and their scale, a jagged tensor of values
 and offsets. A wrapper has a storage by name, with a size and no memory. What is moved is what is
-behind. Where that is, nobody can know of a wrapper that neither offers `__tensor_flatten__` nor
-holds its tensors as attributes, or of an opaque layout: it has no plain tensors.
+behind. A wrapper that neither offers `__tensor_flatten__` nor holds its tensors as attributes, or a
+tensor of an opaque layout, has no plain tensors.
 """
 
 from collections.abc import Iterator
@@ -35,11 +35,7 @@ def has_storage(tensor: torch.Tensor) -> bool:
 
 
 def plain_parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields the plain tensors behind a tensor, each with its path from there.
-
-    Args:
-        tensor: A tensor. Behind a plain one is only itself, and its path is empty.
-    """
+    """Yields the plain tensors behind a tensor, each by its path, itself by ''."""
     if has_storage(tensor):
         yield "", tensor
         return
@@ -69,8 +65,7 @@ def storages_behind(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
     if has_storage(tensor):
         yield tensor.untyped_storage()
     else:
-        for _, plain in plain_parts(tensor):
-            yield plain.untyped_storage()
+        yield from (plain.untyped_storage() for _, plain in plain_parts(tensor))
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -79,7 +74,7 @@ def version_of(tensor: torch.Tensor) -> int:
 
 
 def address_of(storage: torch.UntypedStorage) -> int:
-    """Returns where a storage's bytes are, and tells nobody of it (see `profiles.hooks.addresses`).
+    """Returns where a storage's bytes are, unreported (see `profiles.hooks.addresses`).
 
     Raises:
         RuntimeError: It has no memory behind it.

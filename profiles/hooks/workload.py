@@ -56,8 +56,6 @@ class Workload:
 
 
 class _HoldingStep:
-    """A step that keeps what it returned last."""
-
     def __init__(self, step: Callable[[], torch.Tensor]) -> None:
         self._step = step
         self._loss: torch.Tensor | None = None

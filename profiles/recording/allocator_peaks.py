@@ -82,19 +82,11 @@ class SlotPeaks:
 
 
 def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:
-    """Returns a profile without overhead with what each slot needs beyond its storages.
-
-    Args:
-        profile: A profile without any overhead.
-        peaks_bytes: The measured peak of each slot.
-    """
+    """Returns a profile with what each slot needs beyond its storages, from its measured peak."""
+    slots = zip(slot_memory(profile), peaks_bytes, strict=True)
     # A storage that the allocator does not hold, such as mapped memory, is in the trace only.
     return _with_overheads(
-        profile,
-        (
-            max(0, peak_bytes - memory.resident_bytes)
-            for memory, peak_bytes in zip(slot_memory(profile), peaks_bytes, strict=True)
-        ),
+        profile, (max(0, peak_bytes - memory.resident_bytes) for memory, peak_bytes in slots)
     )
 
 
@@ -116,15 +108,15 @@ def with_op_overhead(
     held_bytes: int,
     workspaces_bytes: tuple[int, ...],
 ) -> Profile:
-    """Returns the profile with what each slot needs beyond its storages.
+    """Returns a profile with what each slot needs beyond its storages, from that of its ops.
 
     Which free block a storage of the resident step would get is unknown. Each large one is taken
     to get the largest that is not split: too much, never too little.
 
     Args:
         profile: A profile without any overhead.
-        granule_bytes: The allocator rounds every storage up to a multiple of this.
-        unsplit_bytes: What it may leave unused in a block of a storage larger than this.
+        granule_bytes: See `MemoryMeter`.
+        unsplit_bytes: See `MemoryMeter`.
         held_bytes: What is allocated all the time.
         workspaces_bytes: What each op takes while it runs.
     """
@@ -133,23 +125,20 @@ def with_op_overhead(
         unused_bytes = unsplit_bytes if size_bytes > unsplit_bytes else 0
         return _rounded(size_bytes, granule_bytes) + unused_bytes
 
-    rounded = profile.model_copy(
-        update={
-            "storages": tuple(
-                s.model_copy(update={"size_bytes": block_bytes(s.size_bytes)})
-                for s in profile.storages
-            )
-        }
+    blocks = tuple(
+        storage.model_copy(update={"size_bytes": block_bytes(storage.size_bytes)})
+        for storage in profile.storages
     )
+    rounded = profile.model_copy(update={"storages": blocks})
     workspace_bytes = [0] * len(profile.slots)
     for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
         workspace_bytes[op.slot] = max(workspace_bytes[op.slot], size_bytes)
-    needs = zip(slot_memory(profile), slot_memory(rounded), workspace_bytes, strict=True)
+    slots = zip(slot_memory(profile), slot_memory(rounded), workspace_bytes, strict=True)
     return _with_overheads(
         profile,
         (
-            after.resident_bytes - before.resident_bytes + workspace + held_bytes
-            for before, after, workspace in needs
+            after.resident_bytes - before.resident_bytes + own + held_bytes
+            for before, after, own in slots
         ),
     )
 

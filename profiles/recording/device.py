@@ -45,15 +45,11 @@ def describe_device(device: torch.device) -> Device:
     """Returns what a profile says of the device at hand."""
     if device.type == CUDA:
         about = torch.cuda.get_device_properties(device)
-        return Device(
-            kind=device.type, name=about.name, memory_bytes=about.total_memory, compute_threads=0
-        )
-    return Device(
-        kind=device.type,
-        name=_processor_name(),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        compute_threads=torch.get_num_threads(),
-    )
+        name, memory_bytes, threads = about.name, about.total_memory, 0
+    else:
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        name, threads = _processor_name(), torch.get_num_threads()
+    return Device(kind=device.type, name=name, memory_bytes=memory_bytes, compute_threads=threads)
 
 
 def _processor_name() -> str:

@@ -6,13 +6,13 @@ within the range of one op, on the same thread: an op's time is the time of all 
 its range, whenever they ran.
 
 Seeing kernels takes CUPTI, which a driver may keep from ordinary users and containers. Then the
-profiler sees the calls and no kernel at all, which is told from a step that launches none.
+profiler sees the calls and no kernel at all, and no op has a time.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch._C._autograd import DeviceType
@@ -26,12 +26,7 @@ MARK = "swapplan op "
 
 
 class OpKernels(NamedTuple):
-    """One op and its kernels.
-
-    Attributes:
-        name: The op.
-        kernel_us: Time of its kernels, 0 if it launched none; None if the profiler lost its mark.
-    """
+    """An op, and the time of its kernels: 0 if it launched none, None if its mark was lost."""
 
     name: str
     kernel_us: float | None
@@ -41,24 +36,9 @@ KernelTimer = Callable[[Callable[[], object]], tuple[OpKernels, ...]]
 """Runs a step and returns its ops, in order."""
 
 
-class ProfilerEvent(Protocol):
-    """What is read of an event of torch's profiler."""
-
-    @property
-    def name(self) -> str:
-        """Name of the range or call."""
-
-    @property
-    def device_type(self) -> Any:
-        """Where it ran."""
-
-    @property
-    def kernels(self) -> Sequence[Any]:
-        """What it launched itself: each with a name, and a duration in microseconds."""
-
-    @property
-    def cpu_children(self) -> Sequence[Any]:
-        """The ranges and calls within it."""
+ProfilerEvent = Any
+"""An event of torch's profiler: its `kernels` are what it launched itself, each with a `duration`
+in us, its `cpu_children` the ranges and calls within it."""
 
 
 class OpMarks(OpMode):

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 
 from profiles.hardware.links import known_sharing
-from profiles.hooks.addresses import Listening
+from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.anchors import OPTIMIZER_PRE, reporting_anchors
-from profiles.hooks.named_storages import describe_model, owned_storages
+from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import MemoryMeter, SlotPeaks, with_overhead
 from profiles.recording.clocks import AnchorStamps, Clock
@@ -118,7 +118,8 @@ def _recording(
     def traced_step() -> None:
         nonlocal shapes
         shapes = ShapesSeen(trace)
-        with reporting_anchors(workload, shapes), Listening(trace.on_address), trace:
+        on_address = in_threads_of_this_step(trace.on_address)
+        with reporting_anchors(workload, shapes), Listening(on_address), trace:
             workload.step()
 
     storages = trace_settled(workload, trace, traced_step, MOST_TRACED_STEPS)
@@ -134,12 +135,7 @@ def _recording(
 
 
 class WarmUp(NamedTuple):
-    """How a warm-up went.
-
-    Attributes:
-        steps: Steps it took.
-        settled: Whether times had settled by then.
-    """
+    """The steps that a warm-up took, and whether their times had settled by then."""
 
     steps: int
     settled: bool
@@ -195,7 +191,7 @@ def trace_settled(
         if done > 0 and trace.live_bytes == found_bytes:
             break
     check_trains(trace.anchors)
-    return trace.storages(owned_storages(workload.model, workload.optimizer))
+    return trace.storages(workload)
 
 
 def _slots_us(
@@ -321,16 +317,11 @@ def profile_of(
 ) -> Profile:
     """Returns the profile of a recorded step, without any overhead beyond its storages.
 
-    Args:
-        workload: The step.
-        recording: What is known of it.
-        source: How to build it again.
-        link: The link stored in the profile.
-        times: Where the times come from.
-        device: What it ran on; the device that the model is on if None.
+    The device is the one that the model is on, if None.
     """
     model = describe_model(workload.model, workload.optimizer)
     summed = recording.durations_us is None
+    versions = Versions(swapplan=VERSION, torch=torch.__version__, python=platform.python_version())
     profile = Profile(
         format=Profile.FORMAT,
         version=Profile.VERSION,
@@ -340,9 +331,7 @@ def profile_of(
         device=device or describe_device(device_of(workload.model)),
         link=link,
         sharing=known_sharing(link),
-        versions=Versions(
-            swapplan=VERSION, torch=torch.__version__, python=platform.python_version()
-        ),
+        versions=versions,
         times=times,
         slot_times=SlotTimes.SUM_OF_OPS if summed else SlotTimes.BETWEEN_ANCHORS,
         warmup_steps=recording.warm_up.steps,

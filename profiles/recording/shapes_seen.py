@@ -6,7 +6,6 @@ moved.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
@@ -15,23 +14,11 @@ from profiles.hooks.plain_tensors import has_storage
 from profiles.schema.errors import WorkloadError
 
 
-class Shown(NamedTuple):
-    """What an anchor showed.
-
-    Attributes:
-        size_bytes: Bytes of its storage.
-        shape: The tensor's shape.
-    """
-
-    size_bytes: int
-    shape: tuple[int, ...]
-
-
 class ShapesSeen:
-    """An anchor listener that tells another one, and notes the size of what is shown.
+    """An anchor listener that calls another one, and notes the size of what is shown.
 
     Attributes:
-        shown: What each anchor showed that shows anything, by its key.
+        shown: Bytes of the storage and shape of the tensor that each anchor showed, by its key.
     """
 
     def __init__(
@@ -42,18 +29,18 @@ class ShapesSeen:
         """Makes a listener for one step.
 
         Args:
-            listener: Told of every anchor first.
-            size_of: Tells a storage's size in bytes, also of one that is emptied just now.
+            listener: Called at every anchor first.
+            size_of: Returns a storage's size in bytes, also of one that is emptied just now.
         """
-        self.shown: dict[str, Shown] = {}
+        self.shown: dict[str, tuple[int, torch.Size]] = {}
         self._listener = listener
         self._size_of = size_of
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
-        """Tells the other listener, then notes; see `profiles.hooks.anchors`."""
+        """Calls the other listener, then notes; see `profiles.hooks.anchors`."""
         self._listener.on_anchor(key, shown)
         if shown is not None and has_storage(shown):
-            self.shown[key] = Shown(self._size_of(shown.untyped_storage()), tuple(shown.shape))
+            self.shown[key] = (self._size_of(shown.untyped_storage()), shown.shape)
 
 
 def check_same_sizes(one: ShapesSeen, other: ShapesSeen) -> None:
@@ -64,19 +51,15 @@ def check_same_sizes(one: ShapesSeen, other: ShapesSeen) -> None:
     """
     for key, first in one.shown.items():
         second = other.shown.get(key, first)
-        if first.size_bytes != second.size_bytes:
+        if first[0] != second[0]:
+            what = f"the saved tensor {key}" if key.startswith("pack:") else key
             raise WorkloadError(
-                f"The step takes another size each time: {_what(key)} had {_words(first)} in one "
-                f"step and {_words(second)} in another. A plan needs a step that repeats: pad "
+                f"The step takes another size each time: {what} had {_words(*first)} in one "
+                f"step and {_words(*second)} in another. A plan needs a step that repeats: pad "
                 "batches to one length, drop a smaller last one (drop_last=True), or sort them "
                 "into buckets and record each for a plan of its own."
             )
 
 
-def _what(key: str) -> str:
-    return f"the saved tensor {key}" if key.startswith("pack:") else key
-
-
-def _words(shown: Shown) -> str:
-    shape = "x".join(map(str, shown.shape)) or "a number"
-    return f"{shown.size_bytes:,} bytes ({shape})"
+def _words(size_bytes: int, shape: torch.Size) -> str:
+    return f"{size_bytes:,} bytes ({'x'.join(map(str, shape)) or 'a number'})"

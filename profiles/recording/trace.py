@@ -1,6 +1,5 @@
 """The trace of one step: a dispatch mode that sees every op, every storage and every anchor."""
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,17 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.addresses import in_thread_of_step
 from profiles.hooks.dispatch import (
     OpMode,
     is_collective,
-    is_on,
     storages_in,
     storages_of,
     tensors_of,
 )
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
+from profiles.hooks.plain_tensors import has_storage
 from profiles.hooks.workload import Workload, reached_tensors
 from profiles.schema.profile import Access, LeftOut, Op, Storage, StorageKind, Touch, Use
 from profiles.schema.units import NS_PER_US
@@ -56,10 +54,9 @@ class _Sighting:
     released_slot: int | None = None
     uses: list[Use] = field(default_factory=list)
     touches: list[Touch] = field(default_factory=list)
-    seen_bools: bool = False
-    seen_others: bool = False
+    dtypes: set[torch.dtype] = field(default_factory=set)
 
-    def is_found_by_none(self) -> bool:
+    def lives_between_points(self) -> bool:
         """Whether no anchor and no op finds it allocated."""
         if self.released_op is None or self.released_slot is None:
             return False
@@ -67,13 +64,7 @@ class _Sighting:
         return not met_op and self.released_slot < self.allocated_slot
 
     def storage(self, position: int, taken: set[str], last_slot: int) -> Storage:
-        """Returns the storage of the step that is over.
-
-        Args:
-            position: Its id in the profile.
-            taken: Names of the storages before, to which its own is added.
-            last_slot: The step's last slot.
-        """
+        """Returns the storage of the step that is over; its name is added to those taken before."""
         name, kind, shown_at = self._identity(position)
         if name in taken:
             # Replay finds the first storage of a name only.
@@ -99,7 +90,7 @@ class _Sighting:
             uses=tuple(self.uses),
             touches=tuple(dict.fromkeys(self.touches)),
             left_out=next((reason for reason, holds in reasons.items() if holds), None),
-            is_mask=self.seen_bools and not self.seen_others,
+            is_mask=self.dtypes == {torch.bool},
         )
 
     def _identity(self, position: int) -> tuple[str, StorageKind, int | None]:
@@ -162,7 +153,6 @@ class StepTrace(OpMode):
         self.shows: list[int | None] = []
         self._device = device
         self._size_of = size_of
-        self._thread = threading.get_ident()
         self._step = 0
         self._sightings: list[_Sighting] = []
         self._live: LiveStorages[_Sighting] = LiveStorages(self._on_release)
@@ -178,11 +168,10 @@ class StepTrace(OpMode):
         op uses it or not, and a module's forward uses its own parameters and buffers whether an op
         is handed them or not.
         """
-        owned = owned_storages(workload.model, workload.optimizer)
+        owned = _owned(workload)
         reached = self._reached(workload)
         of_modules = storages_by_module(workload.model)
         self.ops, self.anchors, self.shows = [], [], []
-        self._thread = threading.get_ident()
         self._step += 1
         self._sightings = []
         self._used_by_module, self._packed = {}, {}
@@ -210,6 +199,7 @@ class StepTrace(OpMode):
         """Opens the next slot."""
         self._live.drain()
         slot = len(self.anchors)
+        self.shows.append(self._show(slot, key, shown))
         self.anchors.append(key)
         if key.startswith("pre:"):
             self._module = key.removeprefix("pre:").split("#")[0]
@@ -218,19 +208,18 @@ class StepTrace(OpMode):
         packed = self._packed.get(key.removeprefix("unpack:")) if "unpack:" in key else None
         if packed is not None:
             packed.touches.append(Touch(slot=slot, access=Access.READ))
-        self.shows.append(self._show(slot, key, shown))
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
-        """Notes that the address of a storage's bytes is taken; see `profiles.hooks.addresses`."""
+        """Notes that the step takes a storage's address; see `profiles.hooks.addresses`."""
         sighting = self._live.get(storage._cdata)
-        if sighting is not None and self.anchors and in_thread_of_step(self._thread):
+        if sighting is not None and self.anchors:
             sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op and notes what it uses, makes and frees."""
         collective = is_collective(func)
         for storage, writes in storages_in(func, args, kwargs, self._device).items():
-            sighting = self._known(storage)
+            sighting = self._in_its_size(storage, self._found(storage))
             access = Access.WRITE if writes else Access.READ
             sighting.uses.append(Use(op=len(self.ops), access=access))
             sighting.exchanged |= collective
@@ -241,33 +230,28 @@ class StepTrace(OpMode):
         self._in_op = False
         self._see_outputs(func, args, kwargs, result)
         self._see_types((args, kwargs, result))
-        op = Op(
-            name=str(func),
-            slot=max(0, len(self.anchors) - 1),
-            duration_us=duration_us,
-            kernel_us=None,
-            module=self._module,
+        slot, module = max(0, len(self.anchors) - 1), self._module
+        self.ops.append(
+            Op(name=str(func), slot=slot, duration_us=duration_us, kernel_us=None, module=module)
         )
-        self.ops.append(op)
         return result
 
-    def storages(self, owned_after: tuple[Owned, ...]) -> tuple[Storage, ...]:
+    def storages(self, workload: Workload) -> tuple[Storage, ...]:
         """Returns what the step that has just ended was seen to do, in order of first sight.
 
-        Args:
-            owned_after: What the model and the optimizer hold after the step: this names the
-                gradients and the states that the step itself made.
+        What the model and the optimizer hold now names the gradients and states that it made.
         """
         self._live.drain()
-        for owner in owned_after:
+        for owner in _owned(workload):
             sighting = self._live.get(owner.storage._cdata)
             if sighting is not None and sighting.owner is None:
                 sighting.owner = _Owner(owner.name, owner.kind)
-        kept = [s for s in self._sightings if not s.is_found_by_none()]
+        kept = [s for s in self._sightings if not s.lives_between_points()]
         renumbered = {sighting.id: position for position, sighting in enumerate(kept)}
-        # Buckets get their last sizes in the second step only: a replay cannot tell them before.
-        shown = [None if s is None or self._sightings[s].exchanged else s for s in self.shows]
-        self.shows = [None if s is None else renumbered[s] for s in shown]
+        # Buckets get their last sizes in the second step only: a replay does not know them before.
+        self.shows = [
+            None if s is None or self._sightings[s].exchanged else renumbered[s] for s in self.shows
+        ]
         taken: set[str] = set()
         last_slot = len(self.anchors) - 1
         return tuple(s.storage(position, taken, last_slot) for position, s in enumerate(kept))
@@ -280,6 +264,10 @@ class StepTrace(OpMode):
         start_ns = time.perf_counter_ns()
         result = func(*args, **kwargs)
         return result, (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+    def _is_traced(self, tensor: torch.Tensor) -> bool:
+        # The tensor is asked, not its storage: that of a fake tensor says `meta` for every device.
+        return has_storage(tensor) and tensor.device == self._device
 
     def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
         return storage.resizable()
@@ -320,8 +308,7 @@ class StepTrace(OpMode):
             allocated_op=None,
             allocated_slot=0,
             came_from_outside=True,
-            seen_bools=before.seen_bools,
-            seen_others=before.seen_others,
+            dtypes=before.dtypes,
         )
         self._sightings.append(sighting)
         self._live.replace(cdata, sighting)
@@ -330,20 +317,20 @@ class StepTrace(OpMode):
         sighting.released_op = len(self.ops) if self._in_op else len(self.ops) - 1
         sighting.released_slot = len(self.anchors) - 1
 
-    def _known(self, storage: torch.UntypedStorage) -> _Sighting:
-        """Returns what is known of a storage that an op is about to be handed."""
+    def _found(self, storage: torch.UntypedStorage) -> _Sighting:
+        """Returns what is known of a storage that an op or anchor shows, if no op made it."""
         sighting = self._live.get(storage._cdata)
         if sighting is None:
             sighting = self._see(storage, allocated_op=len(self.ops))
             sighting.came_from_outside = True
-        return self._in_its_size(storage, sighting)
+        return sighting
 
     def _in_its_size(self, storage: torch.UntypedStorage, sighting: _Sighting) -> _Sighting:
         """Begins a new sighting if a storage has another size than before."""
         if self._size_of(storage) == sighting.size_bytes:
             return sighting
         sighting.resized = True
-        # What it had before is given back; it is not told from a storage that was released.
+        # What it had before is given back, as by a storage that is released.
         sighting.released_op, sighting.released_slot = len(self.ops) - 1, len(self.anchors) - 1
         following = self._see(storage, allocated_op=len(self.ops))
         following.resized = True
@@ -363,25 +350,22 @@ class StepTrace(OpMode):
                     self._in_its_size(storage, sighting)
 
     def _see_types(self, value: Any) -> None:
-        """Notes which storages hold bools, and which hold anything else as well."""
         for tensor in tensors_of(value):
-            if is_on(tensor, self._device):
+            if self._is_traced(tensor):
                 sighting = self._live.get(tensor.untyped_storage()._cdata)
                 if sighting is not None:
-                    sighting.seen_bools |= tensor.dtype is torch.bool
-                    sighting.seen_others |= tensor.dtype is not torch.bool
+                    sighting.dtypes.add(tensor.dtype)
 
     def _show(self, slot: int, key: str, shown: torch.Tensor | None) -> int | None:
-        if shown is None or not is_on(shown, self._device):
+        if shown is None or not self._is_traced(shown):
             return None
-        storage = shown.untyped_storage()
-        sighting = self._live.get(storage._cdata)
-        if sighting is None:
-            sighting = self._see(storage, allocated_op=len(self.ops))
-            sighting.allocated_slot = slot
-            sighting.came_from_outside = True
+        sighting = self._found(shown.untyped_storage())
         if sighting.shown_at is None:
             sighting.shown_at, sighting.shown_by = slot, key
         if key.startswith("pack:"):
             self._packed[key.removeprefix("pack:")] = sighting
         return sighting.id
+
+
+def _owned(workload: Workload) -> tuple[Owned, ...]:
+    return owned_storages(workload.model, workload.optimizer)

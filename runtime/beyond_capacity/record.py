@@ -178,7 +178,7 @@ class LimitedSteps:
         with ExitStack() as watched:
             watched.enter_context(reporting_anchors(self._workload, shapes))
             watched.enter_context(Listening(in_threads_of_this_step(self._swap.on_address)))
-            watched.enter_context(Listening(trace.on_address))
+            watched.enter_context(Listening(in_threads_of_this_step(trace.on_address)))
             for watcher in watchers:
                 watched.enter_context(watcher)
             watched.enter_context(self._accountant.watch())
@@ -187,7 +187,7 @@ class LimitedSteps:
             self._workload.step()
         self._check_need(trace)
         check_trains(trace.anchors)
-        storages = trace.storages(self._owned())
+        storages = trace.storages(self._workload)
         return SeenStep(
             ops=tuple(trace.ops),
             anchors=tuple(trace.anchors),

@@ -41,7 +41,7 @@ from profiles.hooks.dispatch import is_bookkeeping, storages_of
 from profiles.hooks.mode_stack import (
     call_modes,
     enter_calls_below,
-    enter_ops_below,
+    enter_ops,
     leave_calls,
     leave_ops,
     op_modes,
@@ -160,7 +160,7 @@ class BoundaryGuard:
 
     def _enter_modes(self) -> None:
         if self._ops not in op_modes():
-            enter_ops_below(self._ops)
+            enter_ops(self._ops, 0)
         if self._calls not in call_modes():
             enter_calls_below(self._calls)
 

@@ -40,7 +40,7 @@ from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.dispatch import is_bookkeeping, storages_in
-from profiles.hooks.mode_stack import enter_ops, enter_ops_at, leave_ops, op_modes
+from profiles.hooks.mode_stack import enter_ops, leave_ops, op_modes
 from runtime.storage.guarded_storages import GuardedStorages
 
 _CAN_MARK_AS_UNCOMPILED = hasattr(eval_frame, "set_code_exec_strategy") and hasattr(
@@ -83,7 +83,7 @@ class OpGuard(TorchDispatchMode):
     def step_in(self) -> None:
         """Comes back to where it was."""
         if self._depth_aside is not None:
-            enter_ops_at(self, self._depth_aside)
+            enter_ops(self, self._depth_aside)
             self._depth_aside = None
 
     def look_from_aside(self, func: OpOverload, types: Any, args: Any, kwargs: Any) -> bool:

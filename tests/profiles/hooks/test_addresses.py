@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import runtime
-from profiles.hooks.addresses import Listening, touch
+from profiles.hooks.addresses import Listening, in_threads_of_this_step, touch
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.plain_tensors import address_of
 from profiles.hooks.workload import Workload
@@ -296,14 +296,15 @@ def test_what_another_thread_takes_is_none_of_the_step(in_thread: bool, touches:
     model = nn.Linear(2, 2, bias=False)
     trace = StepTrace(torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters())
-    trace.begin_step(Workload(model=model, optimizer=optimizer, step=lambda: torch.ones(1)))
+    workload = Workload(model=model, optimizer=optimizer, step=lambda: torch.ones(1))
+    trace.begin_step(workload)
     trace.on_anchor("begin", None)
-    with Listening(trace.on_address):
+    with Listening(in_threads_of_this_step(trace.on_address)):
         if in_thread:
             thread = threading.Thread(target=lambda: model.weight.tolist())
             thread.start()
             thread.join()
         else:
             model.weight.tolist()
-    (weight,) = trace.storages(())
+    (weight,) = trace.storages(workload)
     assert len(weight.touches) == touches

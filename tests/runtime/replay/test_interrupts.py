@@ -18,7 +18,6 @@ from profiles.hooks.mode_stack import (
     call_modes,
     enter_calls_below,
     enter_ops,
-    enter_ops_below,
     leave_calls,
     leave_ops,
     leave_saved_hooks,
@@ -184,7 +183,7 @@ def test_no_mode_of_anybody_is_lost_or_left() -> None:
             try:
                 with tracer.on():
                     enter_calls_below(own_calls)
-                    enter_ops_below(own_ops)
+                    enter_ops(own_ops, 0)
                     enter_ops(top_ops)
                     leave_ops(own_ops)
                     leave_calls(own_calls)
@@ -292,7 +291,7 @@ def test_what_an_interrupt_passes_by_is_let_go_of_at_once() -> None:
 def _enter_with(values: torch.Tensor, below: TorchDispatchMode, tracer: Tracer) -> None:
     """Its frame holds the values, as that of a step holds what it computes."""
     with tracer.on():
-        enter_ops_below(below)
+        enter_ops(below, 0)
 
 
 class _Ops(TorchDispatchMode):
