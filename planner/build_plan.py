@@ -17,7 +17,6 @@ from planner.plan.verify import derived_figures, verified
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap, swap_offsets
 from profiles.schema.files import CREATED_BY
-from profiles.schema.link import CopyMethod
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 
@@ -96,7 +95,7 @@ def planned_swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
             await_slot=swap.await_slot % count,
             host_offset_bytes=offset,
             clean=swap.clean,
-            engine=problem.engines.get(swap.storage, CopyMethod.DMA),
+            engine=problem.engine_of(swap.storage),
         )
         for swap, offset in zip(swaps, offsets, strict=True)
     )

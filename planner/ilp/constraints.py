@@ -162,7 +162,7 @@ def _host_bytes(model: Model) -> int | None:
 
 
 def c7_host_reserved(model: Model) -> None:
-    """(7) The host pool reserves a storage's bytes for its whole trip."""
+    """(7) The host pool reserves a storage's bytes for its whole swap."""
     host_bytes = _host_bytes(model)
     if host_bytes is None:
         return
@@ -178,7 +178,7 @@ def c7_host_reserved(model: Model) -> None:
         _add(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
 
 
-def c8_trip(model: Model) -> None:
+def c8_swap(model: Model) -> None:
     """(8) A storage goes away and comes back within its gap."""
     problem = model.problem
     for i, gap in enumerate(model.gaps):
@@ -188,7 +188,7 @@ def c8_trip(model: Model) -> None:
         back = (problem.h2d_us[i] - idle_us) / model.units.time_us
         if both > 0:
             copied = [(model.used[i], -both), *_if_clean(model, i, both)]
-            _add(model, f"c8_trip_{i}", [*_waits(model, a, b), *copied], LpConstraintGE, 0)
+            _add(model, f"c8_swap_{i}", [*_waits(model, a, b), *copied], LpConstraintGE, 0)
         if back > 0 and i in model.clean:
             returned = [(model.used[i], -back)]
             _add(model, f"c8_back_{i}", [*_waits(model, a, b), *returned], LpConstraintGE, 0)

@@ -76,7 +76,7 @@ Model
         whole storages make of it. What is copied back while the slot runs had its bytes taken
         before, so Q_t counts.
     (6) Only what has left can come back, and the host holds what is away.
-    (7) The host pool reserves a storage's bytes for its whole trip, and an await frees them only
+    (7) The host pool reserves a storage's bytes for its whole swap, and an await frees them only
         for later anchors.
     (8) A storage goes away and comes back within its gap; what compute does not cover, it waits.
     (9) Parts of one gap are used one at a time (see `planner.problem.gaps`). With goals RELAXED and
@@ -97,10 +97,10 @@ Model
 With goal RELAXED (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
 on the simulated stall of every plan for the same candidate gaps (the same minimum size), link and
 budgets; with STALL so is whatever the solver has proven by the time it stops. Take any plan and its
-simulated step, of many that repeat. Set x_i to whether gap i is used, c_i to whether its trip is
+simulated step, of many that repeat. Set x_i to whether gap i is used, c_i to whether its swap is
 clean, y_it to whether it is absent in slot t, W_t to the simulated waits, D_t, P_t and Q_t to the
 bytes the lanes have carried in this step when slot t's run starts and ends, a copy's bytes counted
-evenly over its time, latency included; F, Z and G to where the bytes of trips that wrap are when
+evenly over its time, latency included; F, Z and G to where the bytes of swaps that wrap are when
 the step begins. Lanes work only while time passes, and no copy is faster than the largest one: so
 (1) and (3) hold. If two at once share S, count a copy's bytes as they move instead, for which O and
 I are the lanes' own rates, and (13) holds, too; evenly counted, a copy that is slowed in part of
@@ -113,7 +113,7 @@ use one host buffer (6). The copies of a used gap run between the anchors a_i an
 included (8). What is absent in t and not clean was copied out between the anchors a_i and t (11),
 and its copy back is issued at anchor t+1 or later (12). Steps repeat, so a step takes over as many
 bytes as it leaves over: in sum it copies out what it begins and is not clean, and copies back what
-it ends (14). A clean trip follows one that left its copy, in this step or, where nothing is ever
+it ends (14). A clean swap follows one that left its copy, in this step or, where nothing is ever
 written, in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue
 late and await early; the bounds do without.
 
@@ -144,7 +144,7 @@ from planner.ilp.constraints import (
     c5_budget,
     c6_host,
     c7_host_reserved,
-    c8_trip,
+    c8_swap,
     c9_one_part,
     c10_away,
     c11_gone,
@@ -175,7 +175,7 @@ def build(problem: Problem, goal: Goal) -> Model:
         c0_waits_add_up(model)
         c1_out_rate(model)
         c3_in_rate(model)
-        c8_trip(model)
+        c8_swap(model)
         c13_both_rate(model)
     if goal in (Goal.STALL, Goal.CHOICE):
         c10_away(model)

@@ -5,7 +5,6 @@ Every plan's stall has two lower bounds: a loose one, from the relaxation, and a
 
 import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -120,8 +119,8 @@ class Outcome(Enum):
 
     [Note: Status]
     PuLP's `status` says "Optimal" for a run stopped by its time limit, with either solver; only
-    `sol_status` tells proven from found. CBC stopped without an incumbent leaves fractions of the
-    relaxation in the binaries, and HiGHS zeros: so a found solution is checked before it is used.
+    `sol_status` separates proven from found. CBC stopped without an incumbent leaves fractions of
+    the relaxation in the binaries, and HiGHS zeros: so what is found is checked before it is used.
     """
 
     OPTIMAL = auto()
@@ -143,8 +142,7 @@ class Solved:
         objective: Value of the objective, in the model's units; 0 without a solution.
         bound: No solution has a lower objective; minus infinity if the solver said nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
-        shares: Value of each x, as it is; fractions for a relaxation.
-        seconds: Wall time.
+        shares: Value of each x, as it is; fractions for a relaxation; empty without a solution.
     """
 
     outcome: Outcome
@@ -152,7 +150,6 @@ class Solved:
     bound: float
     chosen: frozenset[int]
     shares: tuple[float, ...]
-    seconds: float
 
 
 def solve_model(
@@ -175,7 +172,6 @@ def solve_model(
     Raises:
         SolverError: The solver is missing or failed.
     """
-    started_s = time.perf_counter()
     program = model.program
     run = _run(name, deadline, mip_gap, enough)
     try:
@@ -184,16 +180,15 @@ def solve_model(
     except pulp.PulpSolverError as error:
         raise SolverError(f"{name.value} failed: {error}. {OTHER_SOLVER}") from error
     outcome = _outcome(model)
-    shares = tuple(float(used.varValue or 0.0) for used in model.used)
-    seconds = time.perf_counter() - started_s
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
-        return Solved(outcome, 0.0, bound, frozenset(), shares, seconds)
+        return Solved(outcome, 0.0, bound, frozenset(), ())
+    shares = tuple(float(used.varValue or 0.0) for used in model.used)
     objective = float(pulp.value(program.objective))
-    chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
-    if not program.isMIP():
-        bound = objective if outcome is Outcome.OPTIMAL else -math.inf
-        chosen = frozenset()
-    return Solved(outcome, objective, bound, chosen, shares, seconds)
+    if program.isMIP():
+        chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
+        return Solved(outcome, objective, bound, chosen, shares)
+    bound = objective if outcome is Outcome.OPTIMAL else -math.inf
+    return Solved(outcome, objective, bound, frozenset(), shares)
 
 
 def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Run:
@@ -212,7 +207,7 @@ def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) ->
 
 
 def _outcome(model: Model) -> Outcome:
-    """See [Note: Status]."""
+    # See [Note: Status].
     status = model.program.sol_status
     if status == pulp.LpSolutionInfeasible:
         return Outcome.INFEASIBLE
@@ -308,6 +303,4 @@ def _bound(problem: Problem, solved: Solved, source: BoundSource) -> StallBound:
     unit_us = units_of(problem).time_us
     stall_us = solved.bound * unit_us
     bound_us = max(0.0, stall_us - ROUNDING * (abs(stall_us) + unit_us))
-    found = solved.outcome in (Outcome.OPTIMAL, Outcome.FOUND)
-    shares = solved.shares if found else ()
-    return StallBound(bound_us, source, shares, solved.outcome is Outcome.OPTIMAL)
+    return StallBound(bound_us, source, solved.shares, solved.outcome is Outcome.OPTIMAL)

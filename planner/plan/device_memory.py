@@ -44,10 +44,8 @@ def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) ->
 
 def planned_bytes(plan: Plan) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under the plan."""
-    return resident_bytes(
-        (slot.resident_bytes for slot in plan.slots),
-        (
-            Absence(swap.release_slot, swap.swap_in_slot, plan.sizes_bytes[swap.storage])
-            for swap in plan.swaps
-        ),
+    away = (
+        Absence(swap.release_slot, swap.swap_in_slot, plan.sizes_bytes[swap.storage])
+        for swap in plan.swaps
     )
+    return resident_bytes((slot.resident_bytes for slot in plan.slots), away)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from profiles.schema.profile import Link
 
@@ -74,40 +74,6 @@ class Lane:
         self.copies: list[tuple[int, float, float]] = []
 
 
-class Lanes(Protocol):
-    """Both lanes of one link. Time never goes back from call to call, but to the last arrival."""
-
-    d2h: Lane
-    h2d: Lane
-
-    def arrive(self, now_us: float) -> None:
-        """Compute arrives at an anchor: nothing is issued before that any more."""
-
-    def issue(self, direction: Direction, key: int, load: LaneLoad, at_us: float) -> None:
-        """Queues a copy."""
-
-    def foresee(self) -> None:
-        """Brings the ends of both lanes up to date."""
-
-    def end_us(self, direction: Direction, key: int, now_us: float) -> float:
-        """Returns when the last copy of a name ends if nothing is issued before it has.
-
-        A copy that was never issued has ended.
-        """
-
-    def finish(self) -> None:
-        """Lets every copy end."""
-
-    def unfinished_us(self, now_us: float) -> Mapping[tuple[Direction, int], float]:
-        """Returns how long each copy that has not ended would still take, on a lane of its own."""
-
-
-def lanes_of(link: Link) -> Lanes:
-    """Returns the lanes of a link, both idle."""
-    share = share_of_both(link)
-    return JointLanes(share) if share < 1 else IndependentLanes()
-
-
 def share_of_both(link: Link) -> float:
     """Returns what each direction keeps of its own rate while both run; 1 if they do not meet."""
     if link.both_bytes_per_us is None:
@@ -135,13 +101,16 @@ def same_unfinished(
 
 
 class IndependentLanes:
-    """Lanes that do not slow each other: when a copy ends is known when it is issued."""
+    """Lanes that do not slow each other: when a copy ends is known when it is issued.
+
+    Time never goes back from call to call, but to the last arrival.
+    """
 
     def __init__(self) -> None:
         self.d2h, self.h2d = Lane(), Lane()
 
     def arrive(self, now_us: float) -> None:
-        """Nothing changes."""
+        """Compute arrives at an anchor: nothing is issued before that any more."""
 
     def issue(self, direction: Direction, key: int, load: LaneLoad, at_us: float) -> None:
         """Queues a copy."""
@@ -151,17 +120,20 @@ class IndependentLanes:
         lane.copies.append((key, start_us, end_us))
 
     def foresee(self) -> None:
-        """Ends are up to date."""
+        """Brings the ends of both lanes up to date."""
 
     def end_us(self, direction: Direction, key: int, now_us: float) -> float:
-        """Returns when the last copy of a name ends."""
+        """Returns when the last copy of a name ends if nothing is issued before it has.
+
+        A copy that was never issued has ended.
+        """
         return (self.d2h if direction is Direction.D2H else self.h2d).ends_us.get(key, now_us)
 
     def finish(self) -> None:
-        """Nothing changes."""
+        """Lets every copy end."""
 
     def unfinished_us(self, now_us: float) -> Mapping[tuple[Direction, int], float]:
-        """Returns how long each copy that has not ended would still take."""
+        """Returns how long each copy that has not ended would still take, on a lane of its own."""
         return {
             (direction, key): end_us - now_us
             for direction, lane in ((Direction.D2H, self.d2h), (Direction.H2D, self.h2d))
@@ -247,6 +219,8 @@ class _Issued(NamedTuple):
 class JointLanes:
     """Lanes that share a rate while both run: every copy issued may move the ends of others.
 
+    They are used as `IndependentLanes` are.
+
     Args:
         share: What each lane keeps of its own rate while both run.
     """
@@ -258,7 +232,7 @@ class JointLanes:
         self._issued_here: list[_Issued] = []
 
     def arrive(self, now_us: float) -> None:
-        """Compute arrives at an anchor: nothing is issued before that any more."""
+        """Keeps the lanes as compute finds them at an anchor."""
         self._run(self._queues, now_us)
         self._at_arrival = self._queues.copy()
         self._issued_here.clear()
@@ -282,7 +256,7 @@ class JointLanes:
         self._run(self._queues.copy(), math.inf)
 
     def end_us(self, direction: Direction, key: int, now_us: float) -> float:
-        """Returns when the last copy of a name ends if nothing is issued before it has."""
+        """Returns when the last copy of a name ends, as far as is known."""
         self._run(self._queues, now_us)
         if any(queued.key == key for queued in self._queues.of(direction)):
             self.foresee()
@@ -326,3 +300,12 @@ class JointLanes:
             lane.free_us = queues.now_us
         if queues is self._queues:
             lane.copies.append((ended.key, ended.start_us or 0.0, queues.now_us))
+
+
+Lanes = IndependentLanes | JointLanes
+
+
+def lanes_of(link: Link) -> Lanes:
+    """Returns the lanes of a link, both idle."""
+    share = share_of_both(link)
+    return JointLanes(share) if share < 1 else IndependentLanes()

@@ -21,7 +21,7 @@ class Boundary(StrEnum):
     """Where such storages are when a step ends and the next begins."""
 
     PERIODIC = "periodic"
-    """Wherever it is best: a trip may wrap round the step boundary, and steps repeat."""
+    """Wherever it is best: a swap may wrap round the step boundary, and steps repeat."""
     RESIDENT = "resident"
     """On the device: every step is planned on its own."""
 
@@ -86,9 +86,9 @@ class PlannedSlot(Record):
 
 
 class Swap(Record):
-    """One trip of one storage to the host and back, inside one of its gaps.
+    """One swap of one storage, to the host and back, inside one of its gaps.
 
-    The four anchors are slot ids, in the order swap_out <= release < swap_in <= await. A trip that
+    The four anchors are slot ids, in the order swap_out <= release < swap_in <= await. A swap that
     wraps goes on in the next step: from some anchor on its slot ids count from that step's begin.
 
     Attributes:
@@ -98,7 +98,7 @@ class Swap(Record):
         swap_in_slot: Here the device bytes are taken again and the copy back is issued.
         await_slot: Here compute waits for the copy back; this slot uses the storage again.
         host_offset_bytes: Where in the host pool the bytes wait.
-        clean: Nothing is copied to the host: the copy that the storage's trip before this one left
+        clean: Nothing is copied to the host: the copy that the storage's swap before this one left
             there is still true, since nothing has written the storage in between. Swap-out and
             release are one anchor.
         engine: What carries its copies, chosen from measured rates; the same for all swaps of one
@@ -117,7 +117,7 @@ class Swap(Record):
 
     @property
     def wraps(self) -> bool:
-        """Whether the trip ends in the step after the one it began in."""
+        """Whether the swap ends in the step after the one it began in."""
         return self.await_slot < self.swap_out_slot
 
     def slots_after_out(self, slot: int, slot_count: int) -> int:
@@ -182,7 +182,7 @@ class Plan(FileRecord):
         times: Whether the profile's times were measured or estimated.
         device: Where the profile was recorded.
         link: The link it was planned for.
-        boundary: Whether trips may wrap round the step boundary.
+        boundary: Whether swaps may wrap round the step boundary.
         min_size_bytes: Smaller storages were not considered.
         budget_bytes: Device bytes it must stay within.
         host_budget_bytes: Host bytes it must stay within; None for no limit.

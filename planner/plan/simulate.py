@@ -5,7 +5,7 @@ slot. A copy starts when its lane is free and it has been issued (`planner.plan.
 or an await that finds its copy unfinished makes compute wait: that wait is the slot's stall. All
 figures are simulated.
 
-Trips may wrap round the step boundary, so steps are simulated one after the other until one begins
+Swaps may wrap round the step boundary, so steps are simulated one after the other until one begins
 with the same copies under way as the one before. No time passes between steps.
 """
 

@@ -40,7 +40,7 @@ class Problem:
         resident_bytes: Bytes resident in each slot with nothing moved.
         whole_gaps: The candidates, in order of their first slot.
         link: Rates and latency.
-        boundary: Whether trips may wrap round the step boundary.
+        boundary: Whether swaps may wrap round the step boundary.
         min_size_bytes: Smaller storages are no candidates.
         budget_bytes: Device bytes to stay within.
         host_budget_bytes: Host bytes to stay within; None for no limit.
@@ -146,13 +146,10 @@ class Problem:
     @cached_property
     def next_over_slot(self) -> tuple[int, ...]:
         """For each slot, the first from there on that does not fit with nothing moved."""
-        following = 2 * self.slot_count
-        slots = []
-        for t in reversed(range(2 * self.slot_count)):
-            if self.resident_bytes[t % self.slot_count] > self.budget_bytes:
-                following = t
-            slots.append(following)
-        return tuple(reversed(slots))[: self.slot_count]
+        count = self.slot_count
+        over = [t for t in range(count) if self.resident_bytes[t] > self.budget_bytes]
+        over = [*over, *(t + count for t in over), 2 * count]
+        return tuple(over[bisect_left(over, t)] for t in range(count))
 
     def _loads(self, copies_us: Iterable[float]) -> tuple[LaneLoad, ...]:
         # Latency counts by itself only where lanes meet: it takes nothing from the other one.
@@ -164,18 +161,16 @@ class Problem:
 
     def _copies_us(self, direction: Direction) -> tuple[float, ...]:
         return tuple(
-            copy_us(
-                self.link,
-                direction,
-                gap.size_bytes,
-                self.engines.get(gap.storage, CopyMethod.DMA),
-            )
+            copy_us(self.link, direction, gap.size_bytes, self.engine_of(gap.storage))
             for gap in self.gaps
         )
 
+    def engine_of(self, storage: int) -> CopyMethod:
+        """Returns what carries a storage."""
+        return self.engines.get(storage, CopyMethod.DMA)
+
     def _host_bytes(self, gap: Gap) -> int:
-        engine = self.engines.get(gap.storage, CopyMethod.DMA)
-        return host_size_bytes(engine, gap.size_bytes)
+        return host_size_bytes(self.engine_of(gap.storage), gap.size_bytes)
 
     def open_slices(self, gap: Gap) -> tuple[slice, ...]:
         """The slots a gap is open in, each below the slot count: one slice, or two if it wraps."""
@@ -193,7 +188,7 @@ class Problem:
         first, second = self.gaps[one], self.gaps[other]
         if first.storage != second.storage:
             return False
-        # Two trips of one storage need an anchor between await and swap-out.
+        # Two swaps of one storage need an anchor between await and swap-out.
         return any(
             first.first_slot + shift <= second.next_use_slot
             and second.first_slot <= first.next_use_slot + shift
@@ -202,14 +197,11 @@ class Problem:
 
     def floor_bytes(self, chosen: Iterable[int]) -> tuple[int, ...]:
         """Returns the fewest bytes each slot can hold: chosen gaps away from end to end."""
-        gaps = (self.gaps[i] for i in chosen)
-        return resident_bytes(
-            self.resident_bytes,
-            (
-                Absence(gap.first_slot, gap.next_use_slot % self.slot_count, gap.size_bytes)
-                for gap in gaps
-            ),
+        away = (
+            Absence(gap.first_slot, gap.next_use_slot % self.slot_count, gap.size_bytes)
+            for gap in (self.gaps[i] for i in chosen)
         )
+        return resident_bytes(self.resident_bytes, away)
 
     def fits(self, chosen: Iterable[int]) -> bool:
         """Whether a chosen set can meet the budget: a release may be forced anywhere in a gap."""
@@ -227,12 +219,9 @@ class Problem:
 
     def whole_pool_bytes(self, chosen: Iterable[int]) -> int:
         """Returns the host pool that a chosen set takes, away from end to end, each with a copy."""
+        sizes, count = self.host_sizes_bytes, self.slot_count
         needs = [
-            HostNeed(
-                gap.first_slot,
-                gap.next_use_slot % self.slot_count,
-                self.host_sizes_bytes[gap.storage],
-            )
+            HostNeed(gap.first_slot, gap.next_use_slot % count, sizes[gap.storage])
             for gap in (self.gaps[i] for i in sorted(chosen))
         ]
         return pool_bytes(needs, host_offsets(needs))

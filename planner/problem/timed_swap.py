@@ -47,18 +47,12 @@ def whole_swap(problem: Problem, i: int) -> TimedSwap:
 
 def held_bytes(problem: Problem, swaps: Iterable[TimedSwap]) -> tuple[int, ...]:
     """Returns the device bytes resident in each slot: program order, whatever the clock."""
-    count = problem.slot_count
-    return resident_bytes(
-        problem.resident_bytes,
-        (
-            Absence(
-                swap.release_slot % count,
-                swap.swap_in_slot % count,
-                problem.gaps[swap.gap].size_bytes,
-            )
-            for swap in swaps
-        ),
+    count, gaps = problem.slot_count, problem.gaps
+    away = (
+        Absence(swap.release_slot % count, swap.swap_in_slot % count, gaps[swap.gap].size_bytes)
+        for swap in swaps
     )
+    return resident_bytes(problem.resident_bytes, away)
 
 
 def swap_offsets(

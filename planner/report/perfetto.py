@@ -288,7 +288,7 @@ def _measured_events(plan: Plan, measured: Timeline) -> Iterator[Event]:
         if waits[t]:
             yield drawn(Lane.COMPUTE, "stall", start_us - stall_us, start_us, args)
         yield drawn(Lane.COMPUTE, slot.anchor, start_us, next_us - next_stall_us, args)
-    storages = {storage.id: storage for storage in plan.storages}
+    storages = plan.by_id
     for lane, copies in ((Lane.D2H, measured.d2h), (Lane.H2D, measured.h2d)):
         for copy in copies:
             storage = storages[copy.storage]

@@ -107,7 +107,7 @@ def waits_table(plan: Plan) -> "pd.DataFrame":
 
 
 def _simulated_swaps(plan: Plan, timeline: Timeline) -> tuple[SimulatedSwap, ...]:
-    storages = {storage.id: storage for storage in plan.storages}
+    storages = plan.by_id
     outs = _by_swap(
         timeline.d2h, {swap: swap.swap_out_slot for swap in plan.swaps if not swap.clean}
     )

@@ -184,7 +184,7 @@ class Search:
 
     @property
     def perfect(self) -> bool:
-        """Whether no answer can wait less, as far as a clock can tell."""
+        """Whether no answer can wait less, as far as a clock can show."""
         return self.best.timing.stall_us <= self.bound_us + SAME_US
 
     @property

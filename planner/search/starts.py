@@ -47,7 +47,7 @@ def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozens
     if problem.fits(used):
         found.append(without_needless(problem, used, copy_sources(problem, used)))
     for order in orders:
-        prefix = shortest_prefix(problem, order)
+        prefix = problem.fewest_that_fit(order)
         found.append(without_needless(problem, prefix, copy_sources(problem, prefix)))
         found.append(without_needless(problem, prefix))
     # A dictionary keeps the order in which its keys were first seen.
@@ -63,18 +63,6 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
         for chosen in combinations(sorted(problem.whole_set), count):
             if problem.fits(chosen):
                 yield frozenset(chosen)
-
-
-def shortest_prefix(problem: Problem, order: Sequence[int]) -> Sequence[int]:
-    """Returns the fewest gaps, taken in this order, that fit the budget."""
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        if problem.fits(order[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return order[:high]
 
 
 def without_needless(
@@ -114,22 +102,17 @@ def copy_sources(problem: Problem, chosen: Collection[int]) -> frozenset[int]:
 
 
 def _keys(problem: Problem, shares: Sequence[float]) -> tuple[Key, ...]:
-    gaps = problem.gaps
     over_us = [
         duration if held > problem.budget_bytes else 0.0
         for duration, held in zip(problem.durations_us, problem.resident_bytes, strict=True)
     ]
     over = list(accumulate((*over_us, *over_us), initial=0.0))
 
-    def by_size_and_gap(i: int) -> float:
-        first_us = problem.elapsed_us[gaps[i].first_slot]
-        return gaps[i].size_bytes * (problem.elapsed_us[gaps[i].next_use_slot] - first_us)
-
     def by_relief(i: int) -> float:
         # TERAIO's benefit over cost, with cost the copies' time: time spent above the budget.
-        return over[gaps[i].next_use_slot] - over[gaps[i].first_slot]
+        return over[problem.gaps[i].next_use_slot] - over[problem.gaps[i].first_slot]
 
-    known = (problem.free_us, by_size_and_gap, by_relief)
+    known = (problem.free_us, problem.size_times_idle, by_relief)
     return (shares.__getitem__, *known) if shares else known
 
 

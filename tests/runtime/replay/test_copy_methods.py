@@ -176,7 +176,7 @@ def test_the_planner_chooses_and_the_plan_file_keeps_it(planned: Plan, tmp_path:
     assert read_plan(path) == planned
     stored = json.loads(path.read_text())["swaps"]
     assert {swap["engine"] for swap in stored} >= {PACKED.value, BATCHED.value}
-    storages = {storage.id: storage for storage in planned.storages}
+    storages = planned.by_id
     for swap in planned.swaps:
         storage = storages[swap.storage]
         expected = engine_for(planned.link, storage.size_bytes, is_mask=storage.is_mask)

@@ -206,7 +206,7 @@ def _check_gaps(plan: Plan, profile: Profile) -> None:
 def _check_host_pool(plan: Plan) -> None:
     """Who holds which host bytes, slot by slot."""
     count = len(plan.slots)
-    sizes = {storage.id: storage.size_bytes for storage in plan.storages}
+    sizes = plan.sizes_bytes
     holders: list[dict[int, int]] = [{} for _ in plan.slots]
     for swap in plan.swaps:
         held = (swap.await_slot - swap.swap_out_slot) % count + 1
