@@ -23,7 +23,7 @@ from runtime.beyond_capacity.output_bytes import output_bytes
 from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
-from runtime.storage.residency import TrackedStorage, UnmovableError
+from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 
 
 class Need(NamedTuple):
@@ -80,6 +80,13 @@ class _Places:
     def knows(self, cdata: int) -> bool:
         """Whether a storage is in any place."""
         return cdata in self.here or cdata in self.fixed or cdata in self.away
+
+    def moving(self) -> frozenset[int]:
+        """Returns those that are not resident, wherever an interrupt may have left them."""
+        seen = [seen for place in self._all() for seen in place.values()]
+        return frozenset(
+            one.tracked.cdata for one in seen if one.tracked.residency is not Residency.RESIDENT
+        )
 
     def use(self, storage: torch.UntypedStorage) -> None:
         """Puts a storage that is there at the end of the queue of those that leave."""
@@ -222,6 +229,10 @@ class OnlineSwap(OpMode):
         self._places.drain()
         seen = self._places.away.get(storage._cdata)
         return storage.nbytes() if seen is None else seen.tracked.size_bytes
+
+    def moving(self) -> frozenset[int]:
+        """Returns those that must not be touched before they are back, by `_cdata`."""
+        return self._places.moving()
 
     def evict_all_but(self, kept: set[int]) -> None:
         """Moves everything out that can be moved, but storages to be kept, by `_cdata`."""

@@ -97,6 +97,10 @@ class FirstSteps(AbstractContextManager[None]):
         """Brings a storage in and keeps it until the next anchor; returns whether it was away."""
         return self.swap is not None and self.swap.hold(cdata)
 
+    def away(self) -> frozenset[int]:
+        """Returns those that must not be touched before they are back, by `_cdata`."""
+        return frozenset() if self.swap is None else self.swap.moving()
+
     def bring_back(self) -> None:
         """Brings back what is still away; may be called at any time, and again."""
         if self.swap is not None:

@@ -432,7 +432,7 @@ class Replay:
         try:
             self._guard.end(self._restore_for_good)
         except BaseException:
-            self._guard.enter(self._executor.away())
+            self._guard.enter(self._executor.away() | self._first_steps.away())
             raise
         finally:
             if self._step is not None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import WorkloadSource
 from runtime import LoadedPlan
+from runtime.storage.residency import TrackedStorage
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK
@@ -53,3 +55,33 @@ def test_what_an_address_was_taken_of_stays_until_the_next_anchor() -> None:
         workload.step()
     assert statistics.on_line
     assert held_bytes == [WIDTH * WIDTH * 4]
+
+
+def test_what_finds_no_room_after_a_first_step_is_brought_back_before_it_is_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The step raises, and the device has no room then for all that was moved out of the way."""
+    source = WorkloadSource(reference="", settings=(), seed=0)
+    profile = record_at_fixed_times(training(lambda _: None), source=source, link=FAST_LINK)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    def look(_: torch.Tensor) -> None:
+        swap = replay._first_steps.swap
+        assert swap is not None
+        swap.evict_all_but(set())
+        monkeypatch.setattr(TrackedStorage, "swap_in", full)
+        full()
+
+    workload, plain = training(look), training(lambda _: None)
+    weight = next(workload.model.parameters()).detach()
+    replay = LoadedPlan(everything_away(profile)).attach(workload.model, workload.optimizer)
+    with replay:
+        with pytest.raises(torch.OutOfMemoryError), replay.step():
+            workload.step()
+        monkeypatch.undo()
+        assert torch.equal(weight + 0, next(plain.model.parameters()))
+        assert replay.boundary_restores == 1
+    for one, other in zip(workload.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
