@@ -1,7 +1,7 @@
 """Clocks that time a step on its device, and the listener that stamps its anchors.
 
-A clock is stamped at points of the program and asked for the times between them once, at the end,
-so that nothing waits for the device while it is being timed.
+A clock is stamped, or sets marks, at points of the program and is asked for the times between them
+at the end, so that nothing waits for the device while it is being timed.
 """
 
 import time
@@ -100,6 +100,51 @@ class CudaClock:
             intervals_us.append(max(0.0, later_us))
             behind_us = max(0.0, -later_us)
         return intervals_us
+
+
+Mark = Any
+"""A point in time; only the clock that set it can read it."""
+
+
+class MarkClock(Protocol):
+    """Sets marks and compares them."""
+
+    def mark(self, stream: Any = None) -> Mark:
+        """Marks the time at which a stream, or compute if None, gets to this point."""
+
+    def us_between(self, one: Mark, other: Mark) -> float:
+        """Returns the microseconds between two marks, once both are in the past."""
+
+
+class HostClock:
+    """The host's own clock: on the emulated device compute is the host."""
+
+    def mark(self, stream: Any = None) -> int:
+        """Notes the time."""
+        return time.perf_counter_ns()
+
+    def us_between(self, one: int, other: int) -> float:
+        """Subtracts."""
+        return (other - one) / NS_PER_US
+
+
+class EventClock:
+    """Events with timing: the device notes the time when its stream gets to them."""
+
+    def __init__(self, new_event: Callable[[], Any] = _cuda_event) -> None:
+        self._new_event = new_event
+
+    def mark(self, stream: Any = None) -> Any:
+        """Records an event on a stream; on the current one if None."""
+        event = self._new_event()
+        event.record() if stream is None else event.record(stream)
+        return event
+
+    def us_between(self, one: Any, other: Any) -> float:
+        """Waits on the host until the device is past both."""
+        one.synchronize()
+        other.synchronize()
+        return one.elapsed_time(other) * US_PER_MS
 
 
 class AnchorStamps:

@@ -19,11 +19,11 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.hooks.mode_stack import unseen
+from profiles.recording.clocks import MarkClock
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 from runtime.kernels.carrier import KernelCarrier
 from runtime.lanes.lane import LaneClosedError, Piece
-from runtime.lanes.timed import MarkClock
 
 Stream = Any
 Event = Any

@@ -1,72 +1,19 @@
-"""Points of a step marked in time, on the host or on a device, and what they add up to.
+"""Points of a step marked in time, on the host or on a device, and what they add up to."""
 
-Marking must not wait for anything: marks are set while the step runs and compared afterwards.
-"""
-
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 
 from planner.plan.lanes import Direction
 from planner.plan.simulate import Copy, Timeline
+from profiles.recording.clocks import Mark, MarkClock
 from profiles.schema.link import CopyMethod
-from profiles.schema.units import NS_PER_US, US_PER_MS
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import CopyInFlight, CopyLane
 
-Mark = Any
-"""A point in time; only the clock that set it can read it."""
-
 Span = Callable[[], tuple[Mark, Mark]]
 """Returns when a copy was begun and ended, once it has."""
-
-
-class MarkClock(Protocol):
-    """Sets marks and compares them."""
-
-    def mark(self, stream: Any = None) -> Mark:
-        """Marks the time at which a stream, or compute if None, gets to this point."""
-
-    def us_between(self, one: Mark, other: Mark) -> float:
-        """Returns the microseconds between two marks, once both are in the past."""
-
-
-class HostClock:
-    """The host's own clock: on the emulated device compute is the host."""
-
-    def mark(self, stream: Any = None) -> int:
-        """Notes the time."""
-        return time.perf_counter_ns()
-
-    def us_between(self, one: int, other: int) -> float:
-        """Subtracts."""
-        return (other - one) / NS_PER_US
-
-
-def _timed_event() -> Any:
-    return torch.cuda.Event(enable_timing=True)
-
-
-class EventClock:
-    """Events with timing: the device notes the time when its stream gets to them."""
-
-    def __init__(self, new_event: Callable[[], Any] = _timed_event) -> None:
-        self._new_event = new_event
-
-    def mark(self, stream: Any = None) -> Any:
-        """Records an event on a stream; on the current one if None."""
-        event = self._new_event()
-        event.record() if stream is None else event.record(stream)
-        return event
-
-    def us_between(self, one: Any, other: Any) -> float:
-        """Waits on the host until the device is past both."""
-        one.synchronize()
-        other.synchronize()
-        return one.elapsed_time(other) * US_PER_MS
 
 
 class TimedLane:

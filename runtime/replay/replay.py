@@ -18,10 +18,10 @@ from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline
 from profiles.hooks.anchors import AnchorHooks, OwnHook
 from profiles.hooks.mode_stack import insist, keep_in_view
+from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
 from profiles.schema.units import NS_PER_US
-from runtime.lanes.timed import EventClock, HostClock, MarkClock
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import AddressGuard, BoundaryGuard
 from runtime.replay.executor import SwapExecutor

@@ -21,8 +21,9 @@ from planner.plan.lanes import Direction
 from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind
 from planner.plan.simulate import Timeline
+from profiles.recording.clocks import Mark, MarkClock
 from profiles.schema.errors import SwapplanError
-from runtime.lanes.timed import Mark, MarkClock, MarkedCopy, Span, StepMarks
+from runtime.lanes.timed import MarkedCopy, Span, StepMarks
 
 WORDS = {
     ActionKind.SWAP_OUT: "swap-out",

@@ -12,11 +12,12 @@ from planner.plan.plan import Plan
 from planner.plan.schedule import ActionKind, lower
 from planner.plan.simulate import Copy, Timeline
 from profiles.hooks.anchors import is_update
+from profiles.recording.clocks import EventClock, HostClock
 from profiles.schema.link import CopyMethod
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.timed import EventClock, HostClock, MarkedCopy, Span, StepMarks, TimedLane
+from runtime.lanes.timed import MarkedCopy, Span, StepMarks, TimedLane
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan
