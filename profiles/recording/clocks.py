@@ -28,6 +28,9 @@ class Clock(Protocol):
         """Returns the times from each stamp to the next, once the device is done."""
 
 
+_timed_event = partial(torch.cuda.Event, enable_timing=True)
+
+
 class CpuClock:
     """The processor's own clock: an op is over when its call returns."""
 
@@ -67,7 +70,7 @@ class CudaClock:
         self,
         device: torch.device,
         *,
-        new_event: Callable[[], Any] = partial(torch.cuda.Event, enable_timing=True),  # noqa: B008
+        new_event: Callable[[], Any] = _timed_event,
         current_stream: Callable[[torch.device], Any] = torch.cuda.current_stream,
         synchronize: Callable[[torch.device], None] = torch.cuda.synchronize,
     ) -> None:
@@ -131,7 +134,7 @@ class HostClock:
 class EventClock:
     """Events with timing: the device notes the time when its stream gets to them."""
 
-    def __init__(self, new_event: Callable[[], Any] = _cuda_event) -> None:
+    def __init__(self, new_event: Callable[[], Any] = _timed_event) -> None:
         self._new_event = new_event
 
     def mark(self, stream: Any = None) -> Any:

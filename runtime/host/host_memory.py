@@ -8,8 +8,8 @@ pinned all the same; where it is not, the limit is named as a likely reason.
 import os
 import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from profiles.schema.errors import SwapplanError
 from profiles.schema.units import UNIT_BYTES, size_text
@@ -20,32 +20,20 @@ ROOT = Path("/")
 """Where `/proc` and `/sys` are found."""
 
 
-@dataclass(frozen=True, order=True)
-class Room:
-    """Bytes that can still be taken, and what limits them.
-
-    Attributes:
-        size_bytes: How many.
-        said_by: What sets this limit.
-    """
+class Room(NamedTuple):
+    """Bytes that can still be taken, and what says that it is no more."""
 
     size_bytes: int
     said_by: str
 
 
-@dataclass(frozen=True)
-class _Controller:
-    """The files in which one version of cgroups describes memory.
-
-    Attributes:
-        limit: Most bytes allowed.
-        usage: Bytes in use.
-        reclaimable: The line of `memory.stat` with the file cache that would make room.
-    """
+class _Controller(NamedTuple):
+    """The files in which one version of cgroups has the most bytes allowed and those in use."""
 
     limit: str
     usage: str
     reclaimable: str
+    """The line of `memory.stat` with the file cache that would make room."""
 
 
 _V1 = _Controller("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -75,7 +63,7 @@ def check_pools_fit(size_bytes: int, count: int = 1, root: Path = ROOT) -> None:
 
 
 def locked_limit_text(size_bytes: int) -> str:
-    """Says, as the end of a sentence, whether `ulimit -l` is below a size; see the note above."""
+    """The end of a sentence if `ulimit -l` is below a size; see [Note: locked memory]."""
     limit_bytes, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit_bytes == resource.RLIM_INFINITY or limit_bytes >= size_bytes:
         return ""
@@ -114,7 +102,9 @@ def _cgroup_folders(root: Path) -> Iterator[tuple[Path, _Controller]]:
         if controller not in mounts:
             continue
         mounted, within = mounts[controller]
-        inside = _relative(PurePosixPath(path), within)
+        inside = PurePosixPath(path)
+        # A mount may itself show only a part of the tree, as in a container.
+        inside = inside.relative_to(within if inside.is_relative_to(within) else "/")
         for ancestor in (inside, *inside.parents):
             yield root / mounted.relative_to("/") / ancestor, controller
 
@@ -129,12 +119,6 @@ def _mounts(root: Path) -> Iterator[tuple[_Controller, tuple[PurePosixPath, Pure
             yield _V2, (mounted, within)
         elif kind == "cgroup" and "memory" in options.split(","):
             yield _V1, (mounted, within)
-
-
-def _relative(path: PurePosixPath, within: PurePosixPath) -> PurePosixPath:
-    """The path below a mount that may itself show only a part of the tree, as in a container."""
-    base = within if path.is_relative_to(within) else PurePosixPath("/")
-    return path.relative_to(base)
 
 
 def _number(path: Path) -> int | None:

@@ -62,8 +62,6 @@ TOGETHER = {
 
 OPPOSITE = {Direction.D2H: Direction.H2D, Direction.H2D: Direction.D2H}
 
-Now = Callable[[], int]
-"""Returns the time, in nanoseconds."""
 Wait = Callable[[], None]
 """Blocks the host until copies have ended."""
 
@@ -181,14 +179,11 @@ def measure_link(
 
 
 def measure(
-    buffers: Buffers,
-    sizes_bytes: tuple[int, ...],
-    progress: Progress,
-    now_ns: Now = time.perf_counter_ns,
+    buffers: Buffers, sizes_bytes: tuple[int, ...], progress: Progress
 ) -> tuple[SizeRates, ...]:
     """Measures copies of each size between given buffers; see `measure_link`."""
     sizes = _reported(sizes_bytes, "measuring the link", progress)
-    return tuple(_size_rates(buffers, size_bytes, now_ns) for size_bytes in sizes)
+    return tuple(_size_rates(buffers, size_bytes) for size_bytes in sizes)
 
 
 def measure_methods(
@@ -242,23 +237,22 @@ def _reported(sizes_bytes: tuple[int, ...], stage: str, progress: Progress) -> I
     progress(stage, len(sizes_bytes), len(sizes_bytes))
 
 
-def _size_rates(buffers: Buffers, size_bytes: int, now_ns: Now) -> SizeRates:
+def _size_rates(buffers: Buffers, size_bytes: int) -> SizeRates:
     copies = max(LEAST_COPIES, *(each.lay_out(size_bytes) for each in buffers.values()))
-    copy_us = {d: _copy_us(buffers[d], copies, ROUNDS, now_ns) for d in Direction}
+    copy_us = {d: _copy_us(buffers[d], copies, ROUNDS) for d in Direction}
     shared_us = {}
     for direction, other in OPPOSITE.items():
         beside_each = math.ceil(max(1.0, copy_us[direction] / copy_us[other]))
         pair = buffers[direction], buffers[other]
-        shared_us[direction] = median(
-            _shared_copy_us(*pair, copies, beside_each, now_ns) for _ in range(ROUNDS)
-        )
+        rounds = (_shared_copy_us(*pair, copies, beside_each) for _ in range(ROUNDS))
+        shared_us[direction] = median(rounds)
     return SizeRates(
         size_bytes=size_bytes,
         d2h_bytes_per_us=size_bytes / copy_us[Direction.D2H],
         h2d_bytes_per_us=size_bytes / copy_us[Direction.H2D],
         d2h_shared_bytes_per_us=size_bytes / shared_us[Direction.D2H],
         h2d_shared_bytes_per_us=size_bytes / shared_us[Direction.H2D],
-        lone_copy_us=max(_copy_us(buffers[d], 1, ROUNDS, now_ns) for d in Direction),
+        lone_copy_us=max(_copy_us(buffers[d], 1, ROUNDS) for d in Direction),
     )
 
 
@@ -266,7 +260,7 @@ def _method_rate(buffers: Buffers, engine: CopyMethod, size_bytes: int) -> Metho
     rates = {}
     for direction, each in buffers.items():
         copies = each.lay_out(size_bytes)
-        copy_us = _copy_us(each, copies, KERNEL_ROUNDS, time.perf_counter_ns, engine)
+        copy_us = _copy_us(each, copies, KERNEL_ROUNDS, engine)
         rates[direction] = size_bytes / copy_us
     return MethodRate(
         engine=engine,
@@ -278,32 +272,30 @@ def _method_rate(buffers: Buffers, engine: CopyMethod, size_bytes: int) -> Metho
 
 
 def _copy_us(
-    buffers: LaneBuffers, copies: int, rounds: int, now_ns: Now, engine: CopyMethod = CopyMethod.DMA
+    buffers: LaneBuffers, copies: int, rounds: int, engine: CopyMethod = CopyMethod.DMA
 ) -> float:
     """Median time of a copy among many issued one right after the other."""
 
     def round_us() -> float:
-        start_ns = now_ns()
+        start_ns = time.perf_counter_ns()
         buffers.issue(copies, engine, TOGETHER[engine])()
-        return (now_ns() - start_ns) / NS_PER_US
+        return (time.perf_counter_ns() - start_ns) / NS_PER_US
 
     round_us()  # Touches every buffer, and wakes whatever sleeps.
     return median(round_us() for _ in range(rounds)) / copies
 
 
-def _shared_copy_us(
-    own: LaneBuffers, other: LaneBuffers, copies: int, beside_each: int, now_ns: Now
-) -> float:
+def _shared_copy_us(own: LaneBuffers, other: LaneBuffers, copies: int, beside_each: int) -> float:
     """The time of a copy while the other direction is busy; see [Note: both at once]."""
     waits = [other.issue(BACKGROUND_FACTOR * copies * beside_each)]
     own_waits = []
-    start_ns = now_ns()
+    start_ns = time.perf_counter_ns()
     for number in range(copies):
         waits.append(other.issue(beside_each, first=number * beside_each))
         own_waits.append(own.issue(1, first=number))
     for wait in own_waits:
         wait()
-    taken_us = (now_ns() - start_ns) / NS_PER_US
+    taken_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
     for wait in waits:
         wait()
     return taken_us / copies

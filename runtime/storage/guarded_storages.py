@@ -47,26 +47,19 @@ class GuardedStorages:
 
     def forbid(self, moved: MovedStorage) -> None:
         """From now on no op may touch this storage."""
-        self.forbidden[moved.cdata] = moved
-        self.addresses.add(moved.cdata)
+        self._put(self.forbidden, moved)
 
     def allow(self, moved: MovedStorage) -> None:
         """Ops may touch this storage again."""
-        # Its address may belong to another storage by now, if it died while it was away.
-        if self.forbidden.get(moved.cdata) is moved:
-            del self.forbidden[moved.cdata]
-            self._drop_address(moved.cdata)
+        self._take(self.forbidden, moved)
 
     def expect_no_write(self, moved: MovedStorage) -> None:
         """Has the host copy of this storage forgotten as soon as an op writes the storage."""
-        self.copied[moved.cdata] = moved
-        self.addresses.add(moved.cdata)
+        self._put(self.copied, moved)
 
     def expect_write(self, moved: MovedStorage) -> None:
         """This storage has no host copy that a write could make untrue."""
-        if self.copied.get(moved.cdata) is moved:
-            del self.copied[moved.cdata]
-            self._drop_address(moved.cdata)
+        self._take(self.copied, moved)
 
     def look(self, user: object, storage: torch.UntypedStorage, *, writes: bool) -> None:
         """Acts before an op, or other code that is about to get at a storage's bytes, runs."""
@@ -85,6 +78,14 @@ class GuardedStorages:
         elif self._on_forbidden_use is not None:
             self._on_forbidden_use(f"{user} uses a storage that the plan has away", moved.cdata)
 
-    def _drop_address(self, address: int) -> None:
-        if address not in self.forbidden and address not in self.copied:
-            self.addresses.discard(address)
+    def _put(self, place: dict[int, MovedStorage], moved: MovedStorage) -> None:
+        place[moved.cdata] = moved
+        self.addresses.add(moved.cdata)
+
+    def _take(self, place: dict[int, MovedStorage], moved: MovedStorage) -> None:
+        address = moved.cdata
+        # It may belong to another storage by now, if this one died while it was away.
+        if place.get(address) is moved:
+            del place[address]
+            if address not in self.forbidden and address not in self.copied:
+                self.addresses.discard(address)

@@ -57,7 +57,7 @@ class Machine:
         self.left_us = dict.fromkeys(Direction, 0.0)
         """Work of each direction still to do, in microseconds at its own rate."""
 
-    def now_ns(self) -> int:
+    def perf_counter_ns(self) -> int:
         return int(self.now_us * NS_PER_US)
 
     def issue(self) -> None:
@@ -105,7 +105,9 @@ class FakeBuffers:
 
 def measured(machine: Machine, *sizes_bytes: int) -> tuple[SizeRates, ...]:
     ends = {direction: FakeBuffers(machine, direction) for direction in Direction}
-    return measure(cast(dict[Direction, LaneBuffers], ends), sizes_bytes, silent, machine.now_ns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link_measure, "time", machine)
+        return measure(cast(dict[Direction, LaneBuffers], ends), sizes_bytes, silent)
 
 
 def machine(d2h: float, h2d: float, share: float, latency_us: float = 0.0) -> Machine:
@@ -168,7 +170,7 @@ def _held(monkeypatch: pytest.MonkeyPatch) -> HeldTime:
     return held_time(monkeypatch)
 
 
-def test_the_lanes_are_those_of_replay(held: HeldTime) -> None:
+def test_the_lanes_are_those_of_replay(held: HeldTime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real lanes, real memory, in time that only the lanes' own sleeping takes."""
     held.pass_on()
     copy_us = {Direction.D2H: 100 + SIZE_BYTES / 200, Direction.H2D: 100 + SIZE_BYTES / 400}
@@ -177,7 +179,8 @@ def test_the_lanes_are_those_of_replay(held: HeldTime) -> None:
         Direction.H2D: EmulatedLane(Direction.H2D, 400, 100),
     }
     ends = {direction: LaneBuffers(CPU, lane) for direction, lane in lanes.items()}
-    (row,) = measure(ends, (SIZE_BYTES,), silent, held.perf_counter_ns)
+    monkeypatch.setattr(link_measure, "time", held)
+    (row,) = measure(ends, (SIZE_BYTES,), silent)
     for lane in lanes.values():
         lane.close()
     assert row.d2h_bytes_per_us == pytest.approx(SIZE_BYTES / copy_us[Direction.D2H], rel=1e-5)
