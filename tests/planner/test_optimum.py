@@ -110,7 +110,7 @@ def test_the_optimum_of_small_profiles(seed: int) -> None:
     check_optimum(squeezed(random_profile(seed), share))
 
 
-# In the first three, trips that do not last from end to end fit the host where longer ones do not.
+# In the first three, swaps that do not last from end to end fit the host where longer ones do not.
 HOST_SEEDS = [57, 180, 213, *(s for s in range(40) if 0 < len(idles(random_profile(s))) <= 4)]
 
 

@@ -2,7 +2,7 @@
 
 In the toys one byte takes one microsecond each way, slot t runs op t, and an activation is shown by
 the anchor after the op that makes it. `w` is a workspace that lives during one op. Nothing is away
-when a step begins or ends; toys whose trips wrap are in `tests.planner.test_periodic`.
+when a step begins or ends; toys whose swaps wrap are in `tests.planner.test_periodic`.
 """
 
 import pytest
@@ -150,7 +150,7 @@ def test_the_host_budget_forces_the_other_choice() -> None:
 
 
 def test_two_trips_share_host_bytes_one_after_the_other() -> None:
-    # x and y each wait 6 us at the anchor of their next use, one trip over before the other begins:
+    # x and y each wait 6 us at the anchor of their next use, one swap over before the other begins:
     # 6 host bytes serve both.
     storages = [
         activation("x", 6, 0, 3),

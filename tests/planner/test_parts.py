@@ -267,11 +267,11 @@ def test_a_hold_delays_but_memory_comes_first() -> None:
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 3)
     job = problem(toy(*[10] * 7, storages=[x, w]), 6)
     held = Candidate(frozenset({0}), EAGER, {0: Override(out_slot=2, in_slot=5)})
-    (trip,) = schedule_swaps(job, held).swaps
-    assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (2, 3, 5)
+    (swap,) = schedule_swaps(job, held).swaps
+    assert (swap.swap_out_slot, swap.release_slot, swap.swap_in_slot) == (2, 3, 5)
     too_long = Candidate(frozenset({0}), EAGER, {0: Override(out_slot=5, in_slot=6)})
-    (trip,) = schedule_swaps(job, too_long).swaps
-    assert (trip.swap_out_slot, trip.release_slot, trip.swap_in_slot) == (3, 3, 6)
+    (swap,) = schedule_swaps(job, too_long).swaps
+    assert (swap.swap_out_slot, swap.release_slot, swap.swap_in_slot) == (3, 3, 6)
 
 
 def test_gaps_in_nobodys_way_are_left_alone() -> None:
@@ -281,7 +281,7 @@ def test_gaps_in_nobodys_way_are_left_alone() -> None:
     job = problem(profile, 9)
     assert len(job.whole_gaps) == 2
     timing = schedule_swaps(job, Candidate(job.whole_set, EAGER))
-    assert [job.gaps[trip.gap].name for trip in timing.swaps] == ["pack:x"]
+    assert [job.gaps[swap.gap].name for swap in timing.swaps] == ["pack:x"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -299,17 +299,17 @@ def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) 
     timing = schedule_swaps(job, Candidate(job.whole_set, policy))
     held = list(job.resident_bytes)
     words: list[list[list[str]]] = [[[], [], [], []] for _ in held]
-    for trip in timing.swaps:
-        gap = job.gaps[trip.gap]
-        if not trip.clean:
-            words[trip.swap_out_slot][0].append(f"out {gap.storage}")
-        words[trip.release_slot][1].append(f"release {gap.storage}")
-        for t in range(trip.release_slot, trip.swap_in_slot):
+    for swap in timing.swaps:
+        gap = job.gaps[swap.gap]
+        if not swap.clean:
+            words[swap.swap_out_slot][0].append(f"out {gap.storage}")
+        words[swap.release_slot][1].append(f"release {gap.storage}")
+        for t in range(swap.release_slot, swap.swap_in_slot):
             held[t] -= gap.size_bytes
-    by_use = sorted(timing.swaps, key=lambda trip: job.gaps[trip.gap].next_use_slot)
-    for trip in by_use:
-        gap = job.gaps[trip.gap]
-        words[trip.swap_in_slot][2].append(f"in {gap.storage}")
+    by_use = sorted(timing.swaps, key=lambda swap: job.gaps[swap.gap].next_use_slot)
+    for swap in by_use:
+        gap = job.gaps[swap.gap]
+        words[swap.swap_in_slot][2].append(f"in {gap.storage}")
         words[gap.next_use_slot][3].append(f"await {gap.storage}")
     simulated = simulate(
         durations_us=job.durations_us,
@@ -347,15 +347,15 @@ def test_solving_twice_gives_the_same_plan() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     solve(
         one_swap(),
         budget_bytes=6,
         min_size_bytes=1,
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: reported.append((what, done, total)),
     )
-    assert [what for what, _, _ in told[:2]] == ["bounding the stall", "timing the swaps"]
-    assert all(0 <= done <= total for _, done, total in told)
+    assert [what for what, _, _ in reported[:2]] == ["bounding the stall", "timing the swaps"]
+    assert all(0 <= done <= total for _, done, total in reported)
 
 
 # The verifier

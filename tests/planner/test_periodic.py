@@ -59,8 +59,8 @@ def test_a_state_is_away_while_the_step_begins(solver: SolverName) -> None:
     # 3 in every step.
     profile = toy(10, 3, 2, 10, 4, storages=state_and_workspace())
     found = plan(profile, 6, solver=solver)
-    (trip,) = swaps_of(found)
-    assert (trip.swap_out_slot, trip.swap_in_slot, trip.await_slot) == (4, 1, 3)
+    (swap,) = swaps_of(found)
+    assert (swap.swap_out_slot, swap.swap_in_slot, swap.await_slot) == (4, 1, 3)
     assert found.swaps[0].wraps
     assert stall_us(found) == 3
     assert found.certificate.bound_stall_us == pytest.approx(3, abs=1e-4)
@@ -79,11 +79,11 @@ def test_a_copy_back_begins_before_the_boundary() -> None:
     # slot 0. Begun in slot 0, compute would wait 3; so it would if p had to be there at `end`.
     profile = toy(3, 10, 10, 10, 3, storages=[resident("parameter:p", 6, 1), fixed("w", 6, 3)])
     found = plan(profile, 6)
-    (trip,) = swaps_of(found)
-    assert (trip.swap_in_slot, trip.await_slot) == (4, 1)
+    (swap,) = swaps_of(found)
+    assert (swap.swap_in_slot, swap.await_slot) == (4, 1)
     assert stall_us(found) == 0
     within = plan(profile, 6, Boundary.RESIDENT)
-    assert [trip.await_slot for trip in swaps_of(within)] == [5]
+    assert [swap.await_slot for swap in swaps_of(within)] == [5]
     assert stall_us(within) == 3
 
 
@@ -172,7 +172,7 @@ def test_both_directions_at_once_share_a_joint_rate(
     # and uses y, so x is away in it, and is known from anchor 4 on.
     profile = crossing_step(out, back, both)
     found = solve(profile, budget_bytes=18, min_size_bytes=1, solver=solver)
-    by_storage = {trip.storage: trip for trip in swaps_of(found)}
+    by_storage = {swap.storage: swap for swap in swaps_of(found)}
     assert (by_storage[0].swap_out_slot, by_storage[1].swap_in_slot) == (4, 4)
     assert stall_us(found) == stall
     assert found.certificate.bound_stall_us <= stall + 1e-3

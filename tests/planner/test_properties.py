@@ -212,7 +212,7 @@ def test_the_order_of_storages_is_of_no_account(job: Job, rng: random.Random) ->
 def decisions(found: Plan) -> list[tuple[object, ...]]:
     """What moves when, by the names of storages; in the order of names where slots are the same."""
     names = {storage.id: storage.name for storage in found.storages}
-    return sorted((*trip[1:], names[trip.storage]) for trip in swaps_of(found))
+    return sorted((*swap[1:], names[swap.storage]) for swap in swaps_of(found))
 
 
 @given(jobs(), st.sampled_from([2.0**-6, 0.5, 4.0, 2.0**10]))

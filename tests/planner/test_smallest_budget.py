@@ -1,4 +1,4 @@
-"""What sets the smallest budget, on steps worked out by hand, and how it is told."""
+"""What sets the smallest budget, on steps worked out by hand, and how it is reported."""
 
 import re
 from pathlib import Path
@@ -174,9 +174,9 @@ def test_solve_explains_on_stdout_what_it_says_in_one_line_on_stderr(
     words = ("--budget", "10", "--min-size", "21", "-o", str(tmp_path / "toy.plan.json"))
     assert main(["solve", str(tmp_path / "toy.profile.json"), *words]) == 2
     printed = capsys.readouterr()
-    told = [line for line in printed.err.splitlines() if not line.endswith(" ...")]
-    assert len(told) == 1
-    assert told[0].startswith("plan: budget 10 bytes cannot be met: the smallest that can is 884 ")
+    lines = [line for line in printed.err.splitlines() if not line.endswith(" ...")]
+    assert len(lines) == 1
+    assert lines[0].startswith("plan: budget 10 bytes cannot be met: the smallest that can is 884 ")
     assert re.search(r"op:0 +│ temporary +│ +│ +100 B │ in use by this op", printed.out)
     assert re.search(r"2 others +│ +│ +│ +112 B │", printed.out)
     assert re.search(r"in use by this op +│ +9 │ +864 B │ less work in this op", printed.out)
