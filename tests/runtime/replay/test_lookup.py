@@ -97,7 +97,7 @@ def test_a_name_that_the_model_does_not_hold(sound: Plan, name: str, kind: str) 
 @pytest.mark.parametrize(
     ("old", "new", "kind"),
     [
-        # One storage under two names, whose trips overlap.
+        # One storage under two names, whose swaps overlap.
         ("buffer:mean", "buffer:seen", "buffer"),
         ("parameter:second.weight", "buffer:seen", "buffer"),
         # A state that is a number, and one that is never made.
@@ -111,10 +111,9 @@ def test_a_name_of_something_else(sound: Plan, old: str, new: str, kind: str) ->
         rename(new, "parameter:elsewhere", "parameter")(content) if any(
             s["name"] == new for s in content["storages"]
         ) else None
+        names = {storage["id"]: storage["name"] for storage in content["storages"]}
         content["swaps"] = [
-            swap
-            for swap in content["swaps"]
-            if content["storages"][swap["storage"]]["name"] != "parameter:elsewhere"
+            swap for swap in content["swaps"] if names[swap["storage"]] != "parameter:elsewhere"
         ]
         rename(old, new, kind)(content)
 
