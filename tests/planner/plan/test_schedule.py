@@ -1,0 +1,30 @@
+"""What happens at one anchor, and in what order.
+
+In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
+and an activation is shown by the anchor after the op that makes it.
+"""
+
+import pytest
+
+from planner.plan.schedule import Action, ActionKind, lower
+from tests.support.planning.one_swap import one_swap_plan
+
+
+def test_one_anchor_issues_then_gives_back_then_takes_then_awaits() -> None:
+    found = lower(one_swap_plan())
+    assert [[str(action) for action in actions] for actions in found] == [
+        [],
+        ["out 0"],
+        ["release 0"],
+        ["in 0"],
+        ["await 0"],
+        [],
+    ]
+    order = [ActionKind.SWAP_OUT, ActionKind.RELEASE, ActionKind.SWAP_IN, ActionKind.AWAIT]
+    assert list(ActionKind) == order
+
+
+@pytest.mark.parametrize("text", ["", "out", "out x", "push 3", "17 out"])
+def test_what_is_no_action_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Action.from_str(text)

@@ -1,0 +1,33 @@
+"""The smallest toy with a swap, its plan, and problems made of toys."""
+
+from planner.plan.plan import Boundary, Plan
+from planner.problem.gaps import candidate_gaps
+from planner.problem.problem import Problem
+from planner.solving import solve
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Link, Profile
+from tests.support.planning.toys import activation, fixed, toy
+
+
+def problem(
+    profile: Profile, budget_bytes: int, *, link: Link | None = None, host_bytes: int | None = None
+) -> Problem:
+    return Problem(
+        durations_us=tuple(slot.duration_us for slot in profile.slots),
+        resident_bytes=tuple(slot.resident_bytes for slot in slot_memory(profile)),
+        whole_gaps=candidate_gaps(profile, 1),
+        link=link or profile.link,
+        boundary=Boundary.RESIDENT,
+        min_size_bytes=1,
+        budget_bytes=budget_bytes,
+        host_budget_bytes=host_bytes,
+    )
+
+
+def one_swap() -> Profile:
+    """Slot 2 holds x and w, 12 bytes; x is idle in slots 1 to 3."""
+    return toy(10, 10, 10, 10, 10, storages=[activation("pack:x", 6, 0, 4), fixed("w", 6, 2)])
+
+
+def one_swap_plan() -> Plan:
+    return solve(one_swap(), budget_bytes=6, min_size_bytes=1)
