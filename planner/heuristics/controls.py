@@ -1,4 +1,4 @@
-"""Controls: simple selections with simple timing, to tell what a published rule adds.
+"""Controls: simple selections with simple timing, to show what a published rule adds.
 
 Each storage leaves when its gap begins and is fetched one layer ahead, if there is room; bytes are
 given back when their copy has ended or when they are missed.

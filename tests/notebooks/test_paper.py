@@ -1,4 +1,4 @@
-"""The paper's experiments: what is shipped is what the commands print, and is told as such."""
+"""The paper's experiments: what is shipped is what the commands print, and says so."""
 
 import re
 import shlex

@@ -36,30 +36,30 @@ def late_plan() -> Plan:
 
 
 def test_a_trip_is_two_copies_and_the_time_between() -> None:
-    trip = swap_times_table(late_plan()).loc[0]
-    assert (trip["name"], trip["kind"], trip["size_bytes"]) == ("pack:0", "activation", 50)
-    assert trip[["out_start_us", "out_end_us", "released_us"]].to_list() == [1000.0, 6000.0, 6000.0]
-    assert trip[["allocated_us", "in_start_us", "in_end_us"]].to_list() == [7000.0, 7000.0, 12000.0]
-    assert (trip["used_us"], trip["away_us"]) == (12000.0, 1000.0)
+    swap = swap_times_table(late_plan()).loc[0]
+    assert (swap["name"], swap["kind"], swap["size_bytes"]) == ("pack:0", "activation", 50)
+    assert swap[["out_start_us", "out_end_us", "released_us"]].to_list() == [1000.0, 6000.0, 6000.0]
+    assert swap[["allocated_us", "in_start_us", "in_end_us"]].to_list() == [7000.0, 7000.0, 12000.0]
+    assert (swap["used_us"], swap["away_us"]) == (12000.0, 1000.0)
 
 
 def test_the_times_of_a_trip_are_in_order_even_round_the_step_boundary() -> None:
     plan = periodic_plan()
-    trips = swap_times_table(plan)
-    assert len(trips) == len(plan.swaps)
-    copied = trips[~trips["clean"]]
+    times = swap_times_table(plan)
+    assert len(times) == len(plan.swaps)
+    copied = times[~times["clean"]]
     assert (copied["out_start_us"] < copied["out_end_us"]).all()
     assert (copied["out_end_us"] <= copied["released_us"]).all()
-    assert trips["out_end_us"].isna().to_list() == [swap.clean for swap in plan.swaps]
+    assert times["out_end_us"].isna().to_list() == [swap.clean for swap in plan.swaps]
     for one, other in (
         ("released_us", "allocated_us"),
         ("allocated_us", "in_start_us"),
         ("in_start_us", "in_end_us"),
         ("in_end_us", "used_us"),
     ):
-        assert (trips[one] <= trips[other]).all(), (one, other)
+        assert (times[one] <= times[other]).all(), (one, other)
     step_us = simulate_plan(plan).step_us
-    beyond = trips["used_us"] > step_us
+    beyond = times["used_us"] > step_us
     assert beyond.to_list() == [swap.await_slot < swap.swap_out_slot for swap in plan.swaps]
     assert beyond.any()
 
@@ -172,14 +172,14 @@ def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan
     step = step_figure(
         planned_memory_table(plan), lanes, title="plan", budget_bytes=plan.budget_bytes
     )
-    trips = swaps_figure(swap_times_table(plan), title="plan", step_us=step_us)
+    swaps = swaps_figure(swap_times_table(plan), title="plan", step_us=step_us)
     slack = slack_figure(swaps_table(plan), title="plan")
-    for figure in (step, trips, slack, link_use_figure(use, title="plan")):
+    for figure in (step, swaps, slack, link_use_figure(use, title="plan")):
         assert png_bytes(figure)
         assert "plan" in words_of(figure)
         assert "(simulated)" in words_of(figure)
     assert "budget: " in words_of(step)
-    assert "compute goes on to use it" in words_of(trips)
+    assert "compute goes on to use it" in words_of(swaps)
     swaps = swaps_table(plan)
     late, copies = int((swaps["in_slack_us"] < 0).sum()), len(swaps)
     assert f"copies back: {late} of {copies} late" in words_of(slack)

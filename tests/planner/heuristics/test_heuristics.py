@@ -33,14 +33,10 @@ from planner.plan.plan import Boundary, BoundSource, Proof
 from planner.problem.timed_swap import TimedSwap, held_bytes
 from planner.search import starts
 from planner.search.list_scheduler import schedule_swaps
-from planner.studies.checkpointing import full_checkpointing
 from planner.studies.compare import (
     HEURISTICS,
     Comparison,
     our_plan,
-    our_row,
-    our_selection,
-    our_selection_otherwise_timed,
     our_smallest_budget_bytes,
     smallest_budget_bytes,
 )
@@ -75,7 +71,7 @@ def heavy(profile: Profile, *ops: int) -> Profile:
     return verified(Profile.model_validate(content))
 
 
-def trips(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
+def moves(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tuple[int, ...]]:
     """What a rule does: storage, swap-out, release, swap-in, await."""
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
     return [t[1:-1] for t in heuristic.swaps(asked)]
@@ -105,7 +101,7 @@ def test_vdnn_waits_at_the_end_of_every_layer() -> None:
     # During slot 3 it gives up at the convolution in slot 4.
     storages = [activation("x", 6, 0, 5), fixed("w", 6, 3)]
     profile = heavy(toy(10, 4, 10, 10, 10, 10, storages=storages), 4)
-    assert trips(VDNN_ALL, profile, 6) == [(0, 1, 2, 4, 5)]
+    assert moves(VDNN_ALL, profile, 6) == [(0, 1, 2, 4, 5)]
     assert stall_us(VDNN_ALL, profile, 6) == 2
 
 
@@ -113,7 +109,7 @@ def test_vdnn_prefetches_too_early_when_no_convolution_stops_it() -> None:
     # Without one it fetches x during slot 3 and waits at anchor 4: 12 bytes, whatever the budget.
     storages = [activation("x", 6, 0, 5), fixed("w", 6, 3)]
     profile = toy(10, 4, 10, 10, 10, 10, storages=storages)
-    assert trips(VDNN_ALL, profile, 6) == [(0, 1, 2, 3, 4)]
+    assert moves(VDNN_ALL, profile, 6) == [(0, 1, 2, 3, 4)]
     assert smallest_budget_bytes(VDNN_ALL, task(profile, 6)) == 12
 
 
@@ -122,30 +118,30 @@ def test_vdnn_conv_moves_what_convolutions_read() -> None:
     # during the convolution in slot 5.
     y = replace(activation("y", 6, 1, 2, 6), shown_at=3)
     profile = heavy(steps_of_ten(8, [activation("x", 6, 0, 7), y, fixed("w", 6, 4)]), 2, 5)
-    assert trips(VDNN_CONV, profile, 12) == [(1, 3, 4, 5, 6)]
-    assert {storage for storage, *_ in trips(VDNN_ALL, profile, 12)} == {0, 1}
+    assert moves(VDNN_CONV, profile, 12) == [(1, 3, 4, 5, 6)]
+    assert {storage for storage, *_ in moves(VDNN_ALL, profile, 12)} == {0, 1}
 
 
 def test_tflms_1_takes_the_first_tensors_and_fetches_one_op_ahead() -> None:
     # One tensor is enough, the first one made. Out in slot 1, over by anchor 2; op 5 is one before
     # its consumer.
-    assert trips(TFLMS_V1, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+    assert moves(TFLMS_V1, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
     assert stall_us(TFLMS_V1, two_for_one(), 12) == 0
 
 
 def test_tflms_2_moves_the_longest_edges_and_keeps_a_tenth_free() -> None:
     # x spans 6 ops, y 4. At budget 14 nine tenths are 12.6, so slot 3 needs one away: the threshold
     # rises to 5 and x goes. The largest lead in its simulator is 2 ops: earlier meets w in slot 3.
-    assert trips(TFLMS_V2, two_for_one(), 14) == [(0, 1, 2, 4, 6)]
+    assert moves(TFLMS_V2, two_for_one(), 14) == [(0, 1, 2, 4, 6)]
     # At budget 12 they are 10.8: both go, although one would do.
-    assert {storage for storage, *_ in trips(TFLMS_V2, two_for_one(), 12)} == {0, 1}
+    assert {storage for storage, *_ in moves(TFLMS_V2, two_for_one(), 12)} == {0, 1}
 
 
 def test_pytorch_lms_pages_out_the_best_fit_and_never_fetches_ahead() -> None:
     # Slot 3 misses 5 bytes: of x (6), y (9) and z (2) x fits best. It pages in when it is used.
     x, y, z = activation("x", 6, 0, 6), activation("y", 9, 1, 5), activation("z", 2, 2, 5)
     profile = steps_of_ten(7, [x, y, z, fixed("w", 5, 3)])
-    assert trips(PYTORCH_LMS, profile, 17) == [(0, 1, 3, 6, 6)]
+    assert moves(PYTORCH_LMS, profile, 17) == [(0, 1, 3, 6, 6)]
     assert stall_us(PYTORCH_LMS, profile, 17) == 6
 
 
@@ -153,14 +149,14 @@ def test_superneurons_evicts_what_was_used_longest_ago_and_waits() -> None:
     # x was used before y. Its copy starts when memory is missed: 6 us. Prefetch begins with the
     # convolution in slot 4.
     profile = heavy(two_for_one(), 4)
-    assert trips(SUPERNEURONS, profile, 12) == [(0, 3, 3, 4, 6)]
+    assert moves(SUPERNEURONS, profile, 12) == [(0, 3, 3, 4, 6)]
     assert stall_us(SUPERNEURONS, profile, 12) == 6
 
 
 def test_capuchin_takes_the_longest_free_time_and_fetches_just_in_time() -> None:
     # x is idle for 50 us, y for 30, and each copy takes 6. The last access 6 us before slot 6 is at
     # anchor 5.
-    assert trips(CAPUCHIN, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+    assert moves(CAPUCHIN, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
 
 
 def test_capuchin_triggers_earlier_what_came_late() -> None:
@@ -170,23 +166,23 @@ def test_capuchin_triggers_earlier_what_came_late() -> None:
     profile = toy(*[20] * 7, storages=[x, y, w])
     problem = task(profile, 24).problem
     found = CAPUCHIN.swaps(task(profile, 24))
-    assert sorted(trip.swap_in_slot for trip in found) == [4, 5]
+    assert sorted(swap.swap_in_slot for swap in found) == [4, 5]
     assert waits_us(problem, found) == {}
-    at_once = [trip._replace(swap_in_slot=5) for trip in found]
+    at_once = [swap._replace(swap_in_slot=5) for swap in found]
     assert waits_us(problem, at_once) == {1: 4}
 
 
 def test_swapadvisor_evicts_what_is_used_last_and_fetches_early() -> None:
     # x is used after y. Slot 3 needs it away; from slot 4 on there is room.
-    assert trips(SWAPADVISOR, two_for_one(), 12) == [(0, 1, 3, 4, 6)]
+    assert moves(SWAPADVISOR, two_for_one(), 12) == [(0, 1, 3, 4, 6)]
 
 
 def test_flashneuron_offloads_in_order_until_the_rest_fits() -> None:
     # The largest op touches 6 bytes, so the line is at 13 - 6 = 7: of 12 bytes x's 6 must go.
-    assert trips(FLASHNEURON, two_for_one(), 13) == [(0, 1, 2, 4, 6)]
+    assert moves(FLASHNEURON, two_for_one(), 13) == [(0, 1, 2, 4, 6)]
     # A step of which parameters and the largest op fill the budget has no plan.
     profile = steps_of_ten(7, [*two_for_one_storages(), resident("p", 8, 0)])
-    assert trips(FLASHNEURON, profile, 13) == []
+    assert moves(FLASHNEURON, profile, 13) == []
 
 
 def two_for_one_storages() -> list[ToyStorage]:
@@ -205,20 +201,20 @@ def long_or_large() -> Profile:
 def test_g10_takes_the_largest_area() -> None:
     # a: 10 bytes times the 20 us of slots 4 and 5; b: 4 bytes times 30 us. a goes first. Slot 7 is
     # still over, so b goes, too. Without b slot 5 has room for a, which comes back eagerly.
-    assert trips(G10, long_or_large(), 20) == [(1, 1, 2, 8, 9), (0, 3, 4, 5, 7)]
+    assert moves(G10, long_or_large(), 20) == [(1, 1, 2, 8, 9), (0, 3, 4, 5, 7)]
 
 
 def test_teraio_takes_the_most_benefit_per_time_of_the_copies() -> None:
     # a: 10 bytes times 20 us in 20 us of copies; b: 4 times 30 in 8. b goes, and that is enough.
-    assert trips(TERAIO, long_or_large(), 20) == [(1, 1, 2, 8, 9)]
+    assert moves(TERAIO, long_or_large(), 20) == [(1, 1, 2, 8, 9)]
 
 
 def test_g10_fetches_eagerly_and_teraio_at_the_latest() -> None:
     # a's 10 us start 10 us before slot 8 at the latest, in slot 7; from slot 5 on there is room.
     a = activation("a", 10, 2, 8)
     profile = steps_of_ten(9, [a, fixed("w", 10, 4)])
-    assert trips(TERAIO, profile, 10) == [(0, 3, 4, 7, 8)]
-    assert trips(G10, profile, 10) == [(0, 3, 4, 5, 8)]
+    assert moves(TERAIO, profile, 10) == [(0, 3, 4, 7, 8)]
+    assert moves(G10, profile, 10) == [(0, 3, 4, 5, 8)]
 
 
 def test_torchtune_keeps_the_last_five() -> None:
@@ -226,7 +222,7 @@ def test_torchtune_keeps_the_last_five() -> None:
     # is packed, the second until the seventh; the others stay. Compute waits 4 us for each back.
     storages = [activation(f"x{i}", 4, i, 15 - i) for i in range(MAX_FWD_STASH + 2)]
     profile = steps_of_ten(16, [*storages, fixed("w", 4, 8)])
-    assert trips(TORCHTUNE, profile, 1) == [(0, 1, 6, 15, 15), (1, 2, 7, 14, 14)]
+    assert moves(TORCHTUNE, profile, 1) == [(0, 1, 6, 15, 15), (1, 2, 7, 14, 14)]
     assert stall_us(TORCHTUNE, profile, 1) == 8
 
 
@@ -235,8 +231,8 @@ def test_the_torch_pass_waits_for_every_copy_out_or_for_all_at_the_end() -> None
     # slot 3 begins. A reload needs 6 us of convolutions above it: the one in slot 4 serves y,
     # which is at the head of the queue, and x is left for the beginning.
     profile = heavy(two_for_one(), 4)
-    assert trips(TORCH_PASS, profile, 1) == [(0, 1, 1, 4, 6), (1, 2, 2, 3, 5)]
-    assert trips(TORCH_PASS_SINK, profile, 1) == [(0, 1, 3, 4, 6), (1, 2, 3, 4, 5)]
+    assert moves(TORCH_PASS, profile, 1) == [(0, 1, 1, 4, 6), (1, 2, 2, 3, 5)]
+    assert moves(TORCH_PASS_SINK, profile, 1) == [(0, 1, 3, 4, 6), (1, 2, 3, 4, 5)]
     assert stall_us(TORCH_PASS, profile, 1) == 12
 
 
@@ -245,12 +241,12 @@ def test_torchtitan_takes_the_largest_and_waits_one_layer_later() -> None:
     # the layer after that, ends. It is fetched one layer ahead of slot 7.
     x, y = activation("x", 5, 0, 8), activation("y", 6, 1, 7)
     profile = steps_of_ten(9, [x, y, fixed("w", 9, 5)])
-    assert trips(TORCHTITAN, profile, 14) == [(1, 2, 4, 6, 7)]
+    assert moves(TORCHTITAN, profile, 14) == [(1, 2, 4, 6, 7)]
     assert stall_us(TORCHTITAN, profile, 14) == 0
     # What is packed in the last forward layer stays; z is, and is not even the smallest.
     z = activation("z", 7, 4, 6)
     storages = [x, y, z, fixed("w", 9, 5)]
-    moved = {storage for storage, *_ in trips(TORCHTITAN, steps_of_ten(9, storages), 1)}
+    moved = {storage for storage, *_ in moves(TORCHTITAN, steps_of_ten(9, storages), 1)}
     assert moved == {0, 1}
 
 
@@ -260,7 +256,7 @@ def test_deepcompile_brings_the_largest_back_and_waits_for_every_copy_out() -> N
     link = toy_link(float(MIB), float(MIB))
     x, y = activation("x", 6 * MIB, 0, 6), activation("y", 5 * MIB, 1, 5)
     profile = steps_of_ten(7, [x, y, fixed("w", 8 * MIB, 3)], link)
-    assert trips(DEEPCOMPILE, profile, 16 * MIB) == [(1, 2, 2, 4, 5)]
+    assert moves(DEEPCOMPILE, profile, 16 * MIB) == [(1, 2, 2, 4, 5)]
     assert stall_us(DEEPCOMPILE, profile, 16 * MIB) == 5
 
 
@@ -268,16 +264,16 @@ def test_controls_move_what_their_names_say() -> None:
     p = resident("parameter:p", 7, 3)
     profile = steps_of_ten(7, [*two_for_one_storages(), p])
     moved = {
-        heuristic.name: {storage for storage, *_ in trips(heuristic, profile, 19)}
+        heuristic.name: {storage for storage, *_ in moves(heuristic, profile, 19)}
         for heuristic in (controls.NOTHING, controls.EVERYTHING, controls.ALL_ACTIVATIONS)
     }
     # Slot 3 holds 25 bytes, 6 over. What hides its way out is given back, needed or not.
     assert moved == {"nothing": set(), "everything": {0, 1, 3}, "all activations": {0, 1}}
-    assert trips(controls.LARGEST_FIRST, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
+    assert moves(controls.LARGEST_FIRST, two_for_one(), 12) == [(0, 1, 2, 5, 6)]
 
 
 @pytest.mark.parametrize(
-    ("heuristic", "trip", "stall"),
+    ("heuristic", "anchors", "stall"),
     [
         # Paged out as soon as it is idle, missed in slot 0, paged in when it is used: 6 us.
         (PYTORCH_LMS, (4, 6, 9, 9), 6),
@@ -289,13 +285,13 @@ def test_controls_move_what_their_names_say() -> None:
     ids=lambda value: value.name if isinstance(value, Heuristic) else "",
 )
 def test_rules_for_every_class_go_round_the_step_boundary(
-    heuristic: Heuristic, trip: tuple[int, ...], stall: float
+    heuristic: Heuristic, anchors: tuple[int, ...], stall: float
 ) -> None:
     # s, 6 bytes, is touched in slot 3 alone; slot 0 needs 6 more than the budget. Slots 6 to 11 are
     # those of the next step. Its way out hides in slot 4, and there is room again from slot 7 on.
     s = resident("state:s", 6, 3, kind=StorageKind.OPTIMIZER_STATE, writes=[3])
     profile = steps_of_ten(5, [s, fixed("w", 6, 0)])
-    assert trips(heuristic, profile, 6) == [(0, *trip)]
+    assert moves(heuristic, profile, 6) == [(0, *anchors)]
     assert stall_us(heuristic, profile, 6) == stall
     assert smallest_budget_bytes(heuristic, task(profile, 6)) == 6
 
@@ -319,45 +315,6 @@ def test_one_stream_makes_ways_out_and_in_wait_for_each_other() -> None:
     assert one_stream_stall_us(problem, one_way) == 2
 
 
-def test_checkpointing_pays_a_second_forward_for_what_blocks_make_inside() -> None:
-    # Modules m0 to m3 run forward; a is made and read by m1 alone. Backward begins in slot 4. It is
-    # gone from slot 2 on until slot 6 reads it, after m1 has run again: 10 us.
-    a = activation("a", 6, 1, 6)
-    b = activation("b", 6, 0, 1, 7)
-    profile = steps_of_ten(8, [a, replace(b, shown_at=3), fixed("w", 9, 4)])
-    cost = full_checkpointing(task(profile, 15))
-    assert (cost.blocks, cost.recompute_us, cost.peak_bytes) == (1, 10, 15)
-
-
-def test_our_row_is_the_plan_s_certificate() -> None:
-    asked = task(two_for_one(), 12)
-    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
-    row = our_row(plan, our_smallest_budget_bytes(asked))
-    assert (row.stall_us, row.optimality_gap, row.fits) == (0, 0, True)
-    assert row.smallest_budget_bytes == 6
-
-
-def test_selection_and_timing_are_scored_apart() -> None:
-    # With our timing x, which PyTorch LMS moves too, comes back in slot 5.
-    asked = task(two_for_one(), 12)
-    row = Comparison(asked, 0.0).row(PYTORCH_LMS)
-    assert (row.stall_us, row.retimed_stall_us) == (6, 0)
-    nothing = Comparison(asked, 0.0).row(controls.NOTHING)
-    assert (nothing.fits, nothing.retimed_stall_us, nothing.optimality_gap) == (False, None, None)
-
-
-def test_our_selection_with_other_timings() -> None:
-    # Both x and y must go at budget 6, and come back one after the other.
-    asked = task(two_for_one(), 6)
-    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
-    ahead, in_time = our_selection_otherwise_timed(plan)
-    bounded = asked.bounded(plan.boundary)
-    assert {bounded.gaps[i].storage for i in our_selection(bounded, plan)} == {0, 1}
-    rows = [Comparison(asked, 0.0, is_full=False).row(one) for one in (ahead, in_time)]
-    assert [row.swaps for row in rows] == [2, 2]
-    assert all(row.stall_us >= plan.certificate.simulated_stall_us for row in rows)
-
-
 def test_a_copy_back_may_start_no_later_than_it_is_over_in_time() -> None:
     # x's 6 us fit into slot 5; its 12 us need slot 4, too; its 600 us fit nowhere.
     x, w = activation("x", 6, 0, 6), fixed("w", 6, 3)
@@ -373,10 +330,10 @@ def check_heuristic(heuristic: Heuristic, profile: Profile, budget_bytes: int) -
     """What holds for whatever a rule does: its anchors, its memory and its stall."""
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
     theirs = heuristic.swaps(asked)
-    for trip in theirs:
-        gap = asked.gaps[trip.gap]
-        assert gap.first_slot <= trip.swap_out_slot <= trip.release_slot < trip.swap_in_slot
-        assert trip.swap_in_slot <= trip.await_slot <= gap.next_use_slot
+    for swap in theirs:
+        gap = asked.gaps[swap.gap]
+        assert gap.first_slot <= swap.swap_out_slot <= swap.release_slot < swap.swap_in_slot
+        assert swap.swap_in_slot <= swap.await_slot <= gap.next_use_slot
     held = held_bytes(asked.problem, theirs)
     for t, planned in enumerate(held):
         assert planned == walked_bytes(profile, asked, theirs, t), f"slot {t}"

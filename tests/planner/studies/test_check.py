@@ -1,4 +1,4 @@
-"""`plan check`: what a plan says of itself is derived again, and told if it is another."""
+"""`plan check`: what a plan says of itself is derived again, and reported if it is another."""
 
 import re
 from collections.abc import Iterator
@@ -68,10 +68,10 @@ def test_an_edited_bound_is_found_with_the_profile(tmp_path: Path, bound_us: flo
     assert checked(path).mismatches == ()
     found = checked(path, sandwich())
     assert len(found.mismatches) == 1
-    told = re.match(r"certificate.bound_stall_us is (.*), expected (\S+) ", found.mismatches[0])
-    assert told is not None
-    assert float(told[1]) == bound_us
-    assert float(told[2]) == pytest.approx(slow_plan().certificate.bound_stall_us, rel=1e-4)
+    found_us = re.match(r"certificate.bound_stall_us is (.*), expected (\S+) ", found.mismatches[0])
+    assert found_us is not None
+    assert float(found_us[1]) == bound_us
+    assert float(found_us[2]) == pytest.approx(slow_plan().certificate.bound_stall_us, rel=1e-4)
 
 
 @pytest.mark.parametrize("bound_us", [7001.0, 6999.0, 0.0])
@@ -113,9 +113,9 @@ TAKEN_AS_IT_STANDS = {
     "certificate.proof",
     "certificate.solve_seconds",
 }
-"""What no file can tell; the names and kinds of links that are in no table."""
+"""What no file can say; the names and kinds of links that are in no table."""
 STILL_TRUE = {
-    "boundary": "no trip wraps, and the bound is the same without any that does",
+    "boundary": "no swap wraps, and the bound is the same without any that does",
     "link.both_bytes_per_us": "a joint rate at which both directions together never run",
     "min_size_bytes": "no storage is so small",
     "budget_bytes": "the plan is within it, and the same gaps are the least that meet it",
@@ -190,10 +190,10 @@ def test_a_bound_that_claims_nothing_needs_no_solver(monkeypatch: pytest.MonkeyP
     assert found.figures[-1].source == "nothing was proved"
 
 
-def test_a_solver_that_nobody_has_is_told(tmp_path: Path) -> None:
+def test_an_unknown_solver_is_reported(tmp_path: Path) -> None:
     path = edited(tmp_path, {"certificate.solver": "gurobi"})
-    told = ("certificate.solver is 'gurobi', expected highs or cbc",)
-    assert checked(path, sandwich()).mismatches == told
+    expected = ("certificate.solver is 'gurobi', expected highs or cbc",)
+    assert checked(path, sandwich()).mismatches == expected
     plan = read_unverified_plan(path)
     assert check_plan_against(plan, sandwich(), solver=SolverName.CBC).mismatches == ()
 

@@ -189,7 +189,7 @@ def test_where_nothing_is_to_be_planned_that_is_said(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("unet3d --grow sise --device h200", "unet3d has no setting 'sise' that is a whole"),
         ("unet3d --grow network --device h200", "--grow takes size, features, batch."),
@@ -206,10 +206,10 @@ def test_where_nothing_is_to_be_planned_that_is_said(
         ("unet --grow size --device h200", "there is no workload 'unet'. Did you mean 'unet3d'?"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    words: str, told: str, capsys: pytest.CaptureFixture[str]
+def test_mistakes_are_reported_in_one_line(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["limits", *words.split()]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

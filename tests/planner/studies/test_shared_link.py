@@ -245,7 +245,7 @@ def test_solve_plans_for_workers(profile_file: Path, capsys: pytest.CaptureFixtu
     assert "recorded without DistributedDataParallel" in printed
 
 
-def test_solve_asks_what_is_shared_where_nobody_knows(
+def test_solve_asks_what_is_shared_where_it_is_not_known(
     profile_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = profile_file.with_name("toy.plan.json")
@@ -253,8 +253,8 @@ def test_solve_asks_what_is_shared_where_nobody_knows(
     assert "What more workers would share on link toy is not known" in capsys.readouterr().out
     asked = ("--workers", "2")
     assert main(["solve", str(profile_file), "--budget", "70%", "-o", str(output), *asked]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("plan: what 2 workers share on link toy is not known. Say it")
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("plan: what 2 workers share on link toy is not known. Say it")
 
 
 def test_solve_says_where_workers_share_nothing(
@@ -267,7 +267,7 @@ def test_solve_says_where_workers_share_nothing(
 
 
 def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
-    """Of another link the table does, if it can; of one whose rates the user gave nobody does."""
+    """Of another link the table does, if it can; of one whose rates the user gave nothing does."""
     own, what = link(), sharing(switch=2, socket=4)
     custom = link().model_copy(update={"name": CUSTOM})
     profile = toy(1.0, storages=[], link=own).model_copy(update={"sharing": what})

@@ -169,13 +169,13 @@ def test_nothing_is_left_running(tmp_path: Path, sent: signal.Signals, exit_code
             else:
                 process.send_signal(sent)
             # All processes write to these pipes, so this waits for the last of them.
-            printed, told = process.communicate(timeout=PATIENCE_S)
+            printed, errors = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == exit_code
     if sent is signal.SIGINT:  # A process that is being started when its parent is killed says so.
-        assert "Traceback" not in told
-        assert told.splitlines()[-1] == "plan: interrupted"
+        assert "Traceback" not in errors
+        assert errors.splitlines()[-1] == "plan: interrupted"
         assert re.search(r"Ended early: \d of 3 plans are finished", printed)
 
 
@@ -265,7 +265,7 @@ def test_what_is_asked_for_is_read_in_order() -> None:
         (("--budgets", "60%", "-o", "/no/such/folder/t.csv"), "cannot be written"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_planned(
+def test_mistakes_are_reported_before_anything_is_planned(
     profile_file: Path,
     words: tuple[str, ...],
     message: str,
