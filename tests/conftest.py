@@ -63,7 +63,7 @@ def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
 LONGEST_FIRST = (
     *("test_estimate", "test_memory_curve", "test_optimizer_updates", "test_on_cpu"),
     *("test_properties", "test_readme", "test_estimate_models", "test_limits"),
-    *("test_beyond_capacity", "test_notebooks", "test_replay", "test_periodic_replay"),
+    *("test_online_swap", "test_notebooks", "test_replay", "test_periodic_replay", "test_record"),
     *("test_library", "test_workers", "test_paper"),
 )
 """Files of 20 s and more: begun last, one of them would keep one process busy alone."""

@@ -26,7 +26,7 @@ from runtime.lanes.lane import Piece
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant
-from tests.runtime.lanes.test_cuda_lanes import ComputeNeverWaits, NeverWaitsForCompute
+from tests.runtime.lanes.test_cuda import ComputeNeverWaits, NeverWaitsForCompute
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import FAST_LINK, assert_same, snapshot

@@ -1,6 +1,5 @@
-"""The emulated accelerator's parts: lanes, host pool, accountant, residency."""
+"""Where a storage's bytes are, on the emulated accelerator."""
 
-import gc
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +8,12 @@ import pytest
 import torch
 
 from planner.plan.lanes import Direction
-from profiles.schema.errors import SwapplanError
-from runtime.host.host_pool import HostPool, HostStretch
+from runtime.host.host_pool import HostPool
 from runtime.lanes import emulated as lanes
-from runtime.lanes.emulated import Copy, EmulatedLane
+from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.lane import LaneClosedError
 from runtime.proof.limited_device import LimitedEmulator, anonymous_bytes
-from runtime.storage.accountant import Accountant, EmulatedOutOfMemoryError
+from runtime.storage.accountant import Accountant
 from runtime.storage.residency import CopyFailedError, Residency, TrackedStorage, UnmovableError
 from tests.support.training.failing_copy import FailingCopy
 from tests.support.training.fake_time import HeldTime, held_time
@@ -23,8 +21,6 @@ from tests.support.training.fake_time import HeldTime, held_time
 MIB = 1 << 20
 FAST = 100_000.0
 CPU = torch.device("cpu")
-PATIENCE_S = 300
-"""After so long a thread that should end hangs."""
 
 
 @pytest.fixture(name="held")
@@ -44,73 +40,6 @@ def _h2d() -> Iterator[EmulatedLane]:
     lane = EmulatedLane(Direction.H2D, FAST, 0.0)
     yield lane
     lane.close()
-
-
-def issued(lane: EmulatedLane, storage: torch.UntypedStorage, host: HostStretch) -> Copy:
-    copy = lane.issue(storage, host)
-    assert isinstance(copy, Copy)
-    return copy
-
-
-def test_bytes_go_out_and_come_back(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
-    pool = HostPool(3 * MIB)
-    values = torch.randint(0, 256, (MIB,), dtype=torch.uint8)
-    storage = values.clone().untyped_storage()
-    d2h.issue(storage, pool.stretch(MIB, MIB)).wait()
-    other = torch.zeros(MIB, dtype=torch.uint8)
-    h2d.issue(other.untyped_storage(), pool.stretch(MIB, MIB)).wait()
-    assert torch.equal(values, other)
-
-
-def test_a_lane_takes_the_time_of_its_link(held: HeldTime) -> None:
-    """Ten copies of 1 MiB at 100 MiB/s and 5 us each, one after the other."""
-    lane = EmulatedLane(Direction.D2H, 100 * MIB / 1e6, 5.0)
-    pool = HostPool(MIB)
-    storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
-    copies = [issued(lane, storage, pool.stretch(0, MIB)) for _ in range(10)]
-    assert not any(copy.ended_ns for copy in copies), "issuing does not wait"
-    held.pass_on()
-    copies[-1].wait()
-    copy_ns = 10_000_000 + 5_000
-    assert [copy.ended_ns for copy in copies] == [copy_ns * (k + 1) for k in range(10)]
-    assert [copy.overrun_us for copy in copies] == [0.0] * 10
-    assert not any(copy.pieces for copy in copies), "an ended copy keeps nothing alive"
-    lane.close()
-
-
-def test_a_machine_slower_than_the_link_says_by_how_much(
-    held: HeldTime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bytes take 3 us where the link would take 1; the next copy begins when they are over."""
-    monkeypatch.setattr("runtime.lanes.emulated.ctypes", SlowMemory(held, copy_ns=3000))
-    lane = EmulatedLane(Direction.D2H, MIB, 0.0)
-    storage = torch.zeros(MIB, dtype=torch.uint8).untyped_storage()
-    pool = HostPool(MIB)
-    copies = [issued(lane, storage, pool.stretch(0, MIB)) for _ in range(2)]
-    lane.close()
-    assert [copy.ended_ns for copy in copies] == [3000, 6000]
-    assert [copy.overrun_us for copy in copies] == [2.0, 2.0]
-    assert held.sleeps == 0
-
-
-class SlowMemory:
-    """Memory whose every copy takes the same time."""
-
-    def __init__(self, held: HeldTime, copy_ns: int) -> None:
-        self._held = held
-        self._copy_ns = copy_ns
-
-    def memmove(self, target: int, source: int, size_bytes: int) -> None:
-        self._held.now_ns += self._copy_ns
-
-
-def test_a_forgotten_lane_ends_its_thread() -> None:
-    lane = EmulatedLane(Direction.D2H, FAST, 0.0)
-    thread = lane._thread
-    del lane
-    gc.collect()
-    thread.join(timeout=PATIENCE_S)
-    assert not thread.is_alive()
 
 
 def test_a_copy_that_fails_ends_and_the_lane_goes_on(
@@ -180,20 +109,6 @@ def test_a_closed_lane_takes_no_copies(d2h: EmulatedLane) -> None:
         tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
     assert tracked.residency is Residency.RESIDENT
     assert torch.equal(values, torch.arange(MIB // 8))
-
-
-def test_the_pool_hands_out_only_its_own_bytes() -> None:
-    pool = HostPool(100)
-    pool.stretch(60, 40)
-    with pytest.raises(ValueError, match="outside the pool"):
-        pool.stretch(61, 40)
-    with pytest.raises(ValueError, match="outside the pool"):
-        HostPool(0).stretch(0, 1)
-
-
-def test_a_pool_larger_than_the_host_is_refused() -> None:
-    with pytest.raises(SwapplanError, match="plan solve --host-budget"):
-        HostPool(1 << 60)
 
 
 def test_the_process_really_gives_memory_back(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
@@ -314,21 +229,6 @@ def test_no_seal_is_put_on_that_cannot_be_taken_off(
     assert bool((values == torch.arange(MIB // 8)).all())
 
 
-def test_a_pool_outlives_its_copies(held: HeldTime) -> None:
-    """A replay that is dropped while a copy is in flight must not unmap what it writes to."""
-    lane = EmulatedLane(Direction.D2H, 1000 * MIB / 1e6, 0.0)
-    values = torch.ones(8 * MIB, dtype=torch.uint8)
-    pool = HostPool(8 * MIB)
-    slab = weakref.ref(pool)
-    copies = [lane.issue(values.untyped_storage(), pool.stretch(0, 8 * MIB)) for _ in range(3)]
-    del pool
-    assert slab() is not None
-    held.pass_on()
-    copies[-1].wait()
-    lane.close()
-    assert slab() is None
-
-
 def test_moves_out_of_order_are_refused(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     pool = HostPool(MIB)
     _values, tracked = tracked_storage()
@@ -388,34 +288,3 @@ def test_memory_that_cannot_be_resized_is_not_moved(d2h: EmulatedLane) -> None:
     values.numpy()
     with pytest.raises(UnmovableError, match="resized"):
         tracked.swap_out(d2h, HostPool(16).stretch(0, 16))
-
-
-def test_the_accountant_counts_live_storages() -> None:
-    accountant = Accountant(CPU, None)
-    with accountant.watch():
-        one = torch.zeros(100)
-        other = one + 1
-        view = other[3:5]
-        assert accountant.memory.live_bytes == 800
-        del other
-        assert accountant.memory.live_bytes == 800, "a view keeps its storage"
-        del view
-        assert accountant.memory.live_bytes == 400
-    assert accountant.memory.peak_bytes == 800
-    del one
-    assert accountant.memory.live_bytes == 0
-
-
-def test_the_accountant_enforces_the_budget_to_the_byte() -> None:
-    accountant = Accountant(CPU, 800)
-    with accountant.watch():
-        kept = [torch.zeros(100), torch.zeros(100)]
-        with pytest.raises(EmulatedOutOfMemoryError, match="out of memory"):
-            kept[0] + 1
-        with pytest.raises(torch.OutOfMemoryError):
-            torch.zeros(1)
-    with accountant.watch():
-        accountant.lift()
-        kept.append(torch.zeros(100))
-    with accountant.watch(), pytest.raises(EmulatedOutOfMemoryError):
-        torch.zeros(1)

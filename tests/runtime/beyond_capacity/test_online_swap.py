@@ -1,0 +1,218 @@
+"""Swapping on line: what leaves, what comes back, and in which order."""
+
+import pytest
+import torch
+
+from planner.plan.lanes import Direction
+from profiles.hooks.named_storages import owned_storages
+from profiles.recording.clocks import CpuClock
+from profiles.recording.op_watchers import OpTimes
+from profiles.schema.link import CopyMethod
+from profiles.schema.profile import Profile
+from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
+from runtime.lanes.cuda import StreamLane
+from runtime.lanes.emulated import Copy, carry
+from runtime.lanes.lane import Piece
+from runtime.storage.accountant import Accountant
+from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
+from tests.support.training.models import BUILDERS
+from tests.support.training.recorded import (
+    assert_all_resident,
+    assert_same,
+    recorded,
+    snapshot,
+)
+
+CPU = torch.device("cpu")
+SHARE = 0.6
+Moves = list[tuple[str, int]]
+"""Direction and bytes of each copy, in order."""
+
+
+def peak_bytes(profile: Profile) -> int:
+    return profile.peak_bytes
+
+
+def limit_bytes(name: str) -> int:
+    return int(SHARE * peak_bytes(recorded(name)))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_limit_holds(name: str) -> None:
+    """By the count of the accountant, which raises above the budget and knows of no swapping."""
+    workload, budget = BUILDERS[name](), limit_bytes(name)
+    accountant = Accountant(CPU, budget)
+    moves: Moves = []
+    swap = on_line(accountant, moves)
+    for _ in range(3):
+        owned = owned_storages(workload.model, workload.optimizer)
+        swap.begin_step(owned)
+        accountant.memory.count_owned(owned)
+        del owned
+        times = OpTimes(CpuClock())
+        with accountant.watch(), SecondTry(swap.evict_all_but, [times]), swap:
+            workload.step()
+        assert not swap.fell_short
+        assert accountant.memory.live_bytes <= budget
+    assert {move for move, _ in moves} == {"out", "in"}
+    swap.close()
+    assert_all_resident(workload)
+
+
+class LoggingLane:
+    """Copies at once and says so."""
+
+    def __init__(self, direction: Direction, moves: Moves) -> None:
+        self._direction = direction
+        self._moves = moves
+
+    def issue(
+        self,
+        storage: torch.UntypedStorage,
+        host: HostStretch,
+        engine: CopyMethod = CopyMethod.DMA,
+    ) -> Copy:
+        self._moves.append(("out" if self._direction is Direction.D2H else "in", host.size_bytes))
+        copy = Copy(engine)
+        copy.pieces.append(Piece.of(storage, host))
+        carry(copy, self._direction, None, 0)
+        return copy
+
+    def flush(self) -> None:
+        """Nothing is pending."""
+
+    def finish(self) -> None:
+        """Everything has ended."""
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def on_line(accountant: Accountant, moves: Moves) -> OnlineSwap:
+    return OnlineSwap(
+        CPU,
+        accountant,
+        d2h=LoggingLane(Direction.D2H, moves),
+        h2d=LoggingLane(Direction.H2D, moves),
+        free_list=HostFreeList(),
+    )
+
+
+class OneSlab:
+    """Host memory in one piece, so that the fake streams can tell its bytes apart."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._slab = HostPool(size_bytes)
+        self._used_bytes = 0
+
+    def new(self, size_bytes: int) -> HostPool:
+        offset_bytes = self._used_bytes
+        self._used_bytes += size_bytes
+
+        class Part(HostPool):
+            def stretch(part, offset: int, size: int) -> HostStretch:
+                return self._slab.stretch(offset_bytes + offset, size)
+
+        return Part(0)
+
+
+@pytest.mark.parametrize("name", ["unet3d", "accumulating"])
+def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With the lanes of a GPU nothing waits on the host; the order of streams holds it together."""
+    streams = FakeStreams()
+    for method, what in (("give_back", "release"), ("take", "swap-in")):
+        logged = logging_resizes(streams, getattr(Accountant, method), what)
+        monkeypatch.setattr(Accountant, method, logged)
+    workload, accountant = BUILDERS[name](), Accountant(CPU, limit_bytes(name))
+    d2h, h2d = (StreamLane(streams, direction) for direction in Direction)
+    free_list = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
+    swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, free_list=free_list)
+    for _ in range(2):
+        accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
+        times = OpTimes(CpuClock())
+        with accountant.watch(), SecondTry(swap.evict_all_but, [times]), ComputeLog(streams), swap:
+            workload.step()
+    swap.close()
+    assert streams.races == []
+    directions = [entry[0] for entry in streams.log if entry[0] in ("D2H", "H2D")]
+    assert directions.count("D2H") >= directions.count("H2D") > 10
+    plain = BUILDERS[name]()
+    for _ in range(2):
+        plain.step()
+    assert_same(snapshot(workload), snapshot(plain))
+
+
+def test_the_longest_idle_leave_first_and_come_back_for_their_op() -> None:
+    """Room for 100 bytes. Sizes name the tensors: a is 40 bytes, b 30, c 20, d 50."""
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    with accountant.watch(), on_line(accountant, moves):
+        a = torch.ones(40, dtype=torch.uint8)
+        b = torch.ones(30, dtype=torch.uint8)
+        c = torch.ones(20, dtype=torch.uint8)
+        assert moves == [], "90 of 100 bytes"
+        a.add_(1)
+        d = torch.ones(50, dtype=torch.uint8)
+        assert moves == [("out", 30), ("out", 20)], "a was used since"
+        moves.clear()
+        b[:20].add_(c)
+        assert moves == [("out", 40), ("in", 30), ("in", 20)], "a lies idle longer than d"
+        moves.clear()
+        del d
+        a.add_(2)
+        assert moves == [("in", 40)], "d is gone, and its bytes with it"
+    assert a.tolist() == [4] * 40
+    assert b.tolist() == [2] * 20 + [1] * 10
+
+
+def test_a_storage_that_dies_on_the_host_leaves_nothing_behind() -> None:
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    with accountant.watch(), on_line(accountant, moves):
+        for _ in range(50):
+            away = torch.ones(60, dtype=torch.uint8)
+            torch.ones(70, dtype=torch.uint8)
+            del away
+        assert accountant.memory.live_bytes == 0
+    assert moves == [("out", 60)] * 50
+
+
+def test_memory_of_somebody_else_stays() -> None:
+    """numpy's memory cannot be resized; what is needed beside it says so."""
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    with accountant.watch(), on_line(accountant, moves) as swap:
+        fixed = torch.from_numpy(torch.ones(60, dtype=torch.uint8).numpy().copy())
+        fixed.add_(1)
+        other = torch.ones(30, dtype=torch.uint8)
+        torch.ones(35, dtype=torch.uint8)
+        assert moves == [("out", 30)]
+        assert not swap.fell_short
+        assert swap.largest_need.size_bytes == 60 + 35
+        torch.ones(45, dtype=torch.uint8)
+        assert swap.fell_short
+    assert other.numel() == 30
+
+
+def test_copies_are_not_timed() -> None:
+    """Every op takes the time between two stamps, and no copy is made between those."""
+    log: list[str] = []
+
+    class LoggingClock(CpuClock):
+        def stamp(self) -> None:
+            log.append("stamp")
+            super().stamp()
+
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    times = OpTimes(LoggingClock())
+    with times, accountant.watch(), on_line(accountant, moves):
+        for size in (60, 50, 45):
+            torch.ones(size, dtype=torch.uint8).add_(1)
+            log.append(f"{len(moves)} moves")
+        kept = [torch.ones(60, dtype=torch.uint8)]
+        kept.append(torch.ones(60, dtype=torch.uint8))
+    assert log[:2] == ["stamp", "stamp"]
+    assert log.count("stamp") == 2 * len(times)
+    assert len(moves) == 1
