@@ -233,8 +233,11 @@ class SwapExecutor:
 
     def _release(self, storage_id: int, tracked: TrackedStorage) -> None:
         """Gives the device bytes back; copies once more what was written under the first copy."""
-        leaving, host = tracked.residency is Residency.LEAVING, tracked.host
-        if leaving and self._marks.shows_write(storage_id, tracked.storage):
+        host = tracked.host
+        if tracked.residency is Residency.LEAVING and (
+            self._counted_writes(storage_id) != self._versions[storage_id]
+            or self._marks.shows_write(storage_id, tracked.storage)
+        ):
             assert host is not None
             tracked.restore(self.backend.h2d)
             self._send(storage_id, tracked, host)
@@ -269,6 +272,7 @@ class SwapExecutor:
 
     def _send(self, storage_id: int, tracked: TrackedStorage, host: HostStretch) -> None:
         tracked.swap_out(self.backend.d2h, host, self.index.storages[storage_id].method)
+        self._versions[storage_id] = self._counted_writes(storage_id)
         self._marks.put_on(storage_id, tracked.storage)
         self._now.d2h_bytes += host.size_bytes
         self._note_host(tracked)
@@ -280,18 +284,21 @@ class SwapExecutor:
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, end_bytes)
 
     def _version(self, storage_id: int) -> int:
-        """Counts writes of an owned storage that autograd sees, whether the step is watched or not.
-
-        Those of an activation are autograd's own business: writing a saved tensor is an error.
-        """
-        storage = self.index.storages[storage_id]
-        if storage.lookup is None or storage.count_writes is None:
-            return 0
-        tensor = storage.lookup()
+        """Counts writes as `_counted_writes` does; unlike any other count if that may miss some."""
+        lookup = self.index.storages[storage_id].lookup
+        tensor = None if lookup is None else lookup()
         if tensor is not None and tensor.is_inference() and not self._accountant.watching:
             # It has no such count. Only what looks at every op can say that it was not written.
             return next(_UNLIKE_ANY)
-        return storage.count_writes()
+        return self._counted_writes(storage_id)
+
+    def _counted_writes(self, storage_id: int) -> int:
+        """Counts writes of an owned storage that autograd sees, whatever thread makes them.
+
+        Those of an activation are autograd's own business: writing a saved tensor is an error.
+        """
+        count_writes = self.index.storages[storage_id].count_writes
+        return 0 if count_writes is None else count_writes()
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose swap begins; None, and no swap, if it has none."""

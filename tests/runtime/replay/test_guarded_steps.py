@@ -24,7 +24,7 @@ from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.op_guard import OpGuard
 from runtime.replay.timeline import StepTimes
 from runtime.storage.residency import Residency
-from runtime.storage.write_marks import LostWriteError
+from runtime.storage.write_marks import LostWriteError, WriteMarks
 from tests.support.planning.hardest_plans import (
     clean_swaps_late,
     leaving_at_boundary,
@@ -379,14 +379,14 @@ def residency_of(attached: Replay, parameter: torch.Tensor) -> Residency:
 
 
 def written_unseen(
-    name: str, place: Place, wanted: Residency, around: str
+    name: str, place: Place, wanted: Residency, around: str, kind: str = "data"
 ) -> tuple[Replay, Unusual]:
     """Writes every parameter, all of which are in one residency then, from another thread."""
     unusual = Unusual(place)
 
     def write(parameter: torch.Tensor) -> None:
         assert residency_of(attached, parameter) is wanted
-        in_a_thread(partial(WRITES["data"], parameter))
+        in_a_thread(partial(WRITES[kind], parameter))
 
     unusual.act = partial(unusual.write_all, write)
     model, optimizer = unusual.workload.model, unusual.workload.optimizer
@@ -409,6 +409,19 @@ def test_what_no_mode_sees_is_found_before_the_bytes_go(
     attached, unusual = written_unseen(name, place, residency, around)
     assert [step.fallback for step in attached.steps] == [None] * STEPS
     assert_same(expected(place, "data")[1], snapshot(unusual.workload))
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_without_marks_as_on_a_gpu_what_autograd_counts_is_found(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(WriteMarks, "put_on", lambda *_: None)
+    place = Place.END
+    attached, unusual = written_unseen(
+        "leaving at the boundary", place, Residency.LEAVING, "unguarded_step", kind
+    )
+    assert [step.fallback for step in attached.steps] == [None] * STEPS
+    assert_same(expected(place, kind)[1], snapshot(unusual.workload))
 
 
 @pytest.mark.parametrize("around", ["unwatched_step", "unguarded_step"])
