@@ -27,17 +27,12 @@ from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 
 
 class Need(NamedTuple):
-    """What one op needs on the device while it runs.
-
-    Attributes:
-        op: Its number in the step.
-        name: The op.
-        size_bytes: Arguments, results, and what cannot be moved out of their way.
-    """
+    """What one op of a step needs on the device while it runs."""
 
     op: int
     name: str
     size_bytes: int
+    """Arguments, results, and what cannot be moved out of their way."""
 
 
 NO_NEED = Need(0, "", 0)
@@ -140,12 +135,7 @@ class _Places:
             place.pop(storage._cdata, None)
 
     def restore(self) -> None:
-        """Brings everything back and lets go of it.
-
-        Raises:
-            torch.OutOfMemoryError: The device has no room for all of it. The rest comes back all
-                the same, and what is still away may be asked for again.
-        """
+        """Brings everything back and lets go of it; all that has room, before it raises."""
         self.drain()
         failed: torch.OutOfMemoryError | None = None
         for place in self._all():
@@ -270,8 +260,7 @@ class OnlineSwap(OpMode):
         """Brings everything back, outside any step, where no budget holds, and lets go of it.
 
         Raises:
-            torch.OutOfMemoryError: The device has no room for all that lives between steps. What
-                is still away may be asked for again.
+            torch.OutOfMemoryError: There is no room for all that lives between steps; call again.
         """
         self._places.restore()
 

@@ -128,12 +128,7 @@ class LimitedSteps:
     """
 
     def __init__(self, workload: Workload, limit_bytes: int | None, tools: Instruments) -> None:
-        """Prepares lanes and host memory.
-
-        Args:
-            workload: What to run.
-            limit_bytes: Device bytes it may use; None for what the device has free.
-            tools: What to measure with.
+        """Prepares lanes and host memory. Without a limit it is what the device has free.
 
         Raises:
             CapacityError: There is no limit, and the device has no capacity of its own.

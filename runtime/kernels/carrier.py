@@ -110,13 +110,9 @@ class KernelCarrier:
     def carry(
         self, engine: CopyMethod, jobs: Sequence[CopyJob], *, to_host: bool, stream: Any = None
     ) -> None:
-        """Issues copies in one direction.
+        """Issues copies in one direction; only the batch kernel takes more than one.
 
-        Args:
-            engine: Which kernel; only the batch kernel takes more than one copy.
-            jobs: What to copy.
-            to_host: Which way all of them go.
-            stream: A torch stream; None where the processor executes.
+        They go on a torch stream; where the processor executes there is none.
 
         Raises:
             ValueError: The engine is none of these kernels.

@@ -20,11 +20,7 @@ LEAST_WORDS = 512
 
 
 def cuda_carrier(device: torch.device) -> KernelCarrier:
-    """Compiles the kernels for a device and returns what carries by them.
-
-    Raises:
-        SwapplanError: numba-cuda is missing, or finds no device.
-    """
+    """Compiles the kernels for a device and returns what carries by them; see `compile_kernels`."""
     torch.cuda.init()
     with torch.cuda.device(device):
         return KernelCarrier(cuda_launcher(), PinnedTables(), pinned=True)

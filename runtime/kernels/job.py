@@ -76,9 +76,7 @@ class Grid:
 class BatchTable:
     """A written table of copies, where the device can read it.
 
-    Attributes:
-        address: Its first row: the target's address, the source's, and bytes, a word each.
-        rows: Their number. A block of the grid carries a row.
+    A row is the target's address, the source's, and bytes, a word each. A block carries a row.
     """
 
     address: int

@@ -12,12 +12,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class KernelSource(NamedTuple):
-    """What a kernel is compiled from.
-
-    Attributes:
-        function: Its function.
-        signature: Its arguments, all of them integers: see `runtime.kernels.access`.
-    """
+    """A function and the types of its arguments, all integers: see `runtime.kernels.access`."""
 
     function: Callable[..., None]
     signature: str

@@ -120,7 +120,7 @@ class EmulatedLane:
             bytes_per_us: The rate that the copy engine keeps.
             latency_us: What each of its copies takes beyond that.
             launch_time: What a kernel takes.
-            carrier: What carries by kernel, if anything is.
+            carrier: What carries by kernel, if anything does.
         """
         self._direction = direction
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
