@@ -98,18 +98,7 @@ def record_beyond_capacity(
 
 
 class SeenStep(NamedTuple):
-    """One step as it was seen.
-
-    Attributes:
-        ops: Its ops, in order.
-        anchors: Keys of its anchors, in order.
-        shows: The storage each of them shows.
-        shapes: What its anchors showed.
-        storages: Its storages.
-        durations_us: The time of each op.
-        held_bytes: Allocated all the time, beyond storages; 0 where there is no allocator to ask.
-        workspaces_bytes: What each op took meanwhile; empty where there is no allocator to ask.
-    """
+    """One step as it was traced, and what was measured of each op in it."""
 
     ops: tuple[Op, ...]
     anchors: tuple[str, ...]
@@ -118,7 +107,9 @@ class SeenStep(NamedTuple):
     storages: tuple[Storage, ...]
     durations_us: tuple[float, ...]
     held_bytes: int
+    """Allocated all the time, beyond storages; 0 where there is no allocator to ask."""
     workspaces_bytes: tuple[int, ...]
+    """What each op took meanwhile; empty where there is no allocator to ask."""
 
 
 class LimitedSteps:

@@ -77,11 +77,7 @@ class HostPool:
         return self.address
 
     def stretch(self, offset_bytes: int, size_bytes: int) -> HostStretch:
-        """Returns a stretch of the slab.
-
-        Raises:
-            ValueError: The stretch lies outside the slab.
-        """
+        """Returns a stretch of the slab; ValueError if it lies outside."""
         if offset_bytes < 0 or offset_bytes + size_bytes > self.size_bytes:
             raise ValueError(
                 f"host bytes {offset_bytes} to {offset_bytes + size_bytes} lie outside the pool of "

@@ -137,10 +137,9 @@ class CudaStreams:
 
 
 class Launch:
-    """Copies that go off together, and the event behind them.
+    """Copies that go off together, by one engine.
 
     Attributes:
-        engine: What carries them.
         pieces: The copies; nothing once they have gone off.
         is_open: Whether further copies may join.
         ended: The event behind them; None before they go off, and once it has been given back.

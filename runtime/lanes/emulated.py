@@ -39,11 +39,6 @@ LaunchTime = Callable[[Sequence[int], CopyMethod], float]
 """Returns how long a launch of copies of some sizes, by some kernel, takes on the link, in us."""
 
 
-def no_time(sizes_bytes: Sequence[int], engine: CopyMethod) -> float:
-    """A kernel is not held back: it takes what it takes on this machine."""
-    return 0.0
-
-
 class Copy:
     """A copy in flight or ended, or several that one launch carries.
 
@@ -110,7 +105,7 @@ class EmulatedLane:
         direction: Direction,
         bytes_per_us: float,
         latency_us: float,
-        launch_time: LaunchTime = no_time,
+        launch_time: LaunchTime = lambda *_: 0.0,
         carrier: KernelCarrier | None = None,
     ) -> None:
         """Starts the lane's thread.
@@ -119,7 +114,7 @@ class EmulatedLane:
             direction: Which way.
             bytes_per_us: The rate that the copy engine keeps.
             latency_us: What each of its copies takes beyond that.
-            launch_time: What a kernel takes.
+            launch_time: What a kernel takes at least; nothing, unless it is to be held back.
             carrier: What carries by kernel, if anything does.
         """
         self._direction = direction
@@ -196,8 +191,9 @@ class EmulatedLane:
         else:
             sizes_bytes = [piece.storage.nbytes() for piece in pieces]
             duration_us = self._launch_time(sizes_bytes, copy.engine)
-        self._last = copy
         self._jobs.put((copy, duration_us * NS_PER_US))
+        # Only now: an interrupt must not leave one to be waited for that is never carried.
+        self._last = copy
 
 
 Job = tuple[Copy, float]

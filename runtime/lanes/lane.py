@@ -17,15 +17,20 @@ issued on their lane, one of them is waited for, or `flush` is called, which a r
 end of each anchor. They are the batches that the simulator counts with (`planner.plan.copy_times`).
 """
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 
 from planner.plan.lanes import Direction
 from profiles.hooks.plain_tensors import address_of
+from profiles.recording.clocks import Mark
 from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostStretch
 from runtime.kernels.job import CopyJob
+
+Span = Callable[[], tuple[Mark, Mark]]
+"""Returns when a copy was begun and ended, once it has."""
 
 
 class Piece(NamedTuple):
@@ -77,7 +82,7 @@ class CopyInFlight(Protocol):
         An interrupt may end it at any point. It may then be called again, and any number of times.
         """
 
-    def span(self) -> tuple[Any, Any]:
+    def span(self) -> tuple[Mark, Mark]:
         """Returns the marks of its begin and end, once it has ended, if its lane is timed."""
 
 
@@ -101,6 +106,24 @@ class CopyLane(Protocol):
 
     def close(self) -> None:
         """Ends the lane after the copies it holds. May be called again, after an interrupt, too."""
+
+
+class TimedLane:
+    """A lane that reports the span of each copy it issues."""
+
+    def __init__(
+        self, lane: CopyLane, direction: Direction, report: Callable[[Direction, Span], None]
+    ) -> None:
+        self._lane, self._direction, self._report = lane, direction, report
+        self.flush, self.finish, self.close = lane.flush, lane.finish, lane.close
+
+    def issue(
+        self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
+    ) -> CopyInFlight:
+        """Queues a copy and reports it."""
+        copy = self._lane.issue(storage, host, engine)
+        self._report(self._direction, copy.span)
+        return copy
 
 
 class LaneClosedError(RuntimeError):

@@ -62,9 +62,6 @@ TOGETHER = {
 
 OPPOSITE = {Direction.D2H: Direction.H2D, Direction.H2D: Direction.D2H}
 
-Wait = Callable[[], None]
-"""Blocks the host until copies have ended."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRates:
@@ -115,7 +112,7 @@ class LaneBuffers:
 
     def issue(
         self, copies: int, engine: CopyMethod = CopyMethod.DMA, together: int = 1, first: int = 0
-    ) -> Wait:
+    ) -> Callable[[], None]:
         """Issues so many copies; returns what blocks the host until they have ended.
 
         A launch carries as many `together`. Buffers take turns, beginning with the `first`.
@@ -160,10 +157,7 @@ def measure_link(
 ) -> tuple[SizeRates, ...]:
     """Measures copies of each size in each direction, alone and both at once.
 
-    Args:
-        device: The device.
-        sizes_bytes: Sizes of the copies, each at most `FOOTPRINT_BYTES`.
-        progress: Called before every size.
+    The sizes are at most `FOOTPRINT_BYTES` each.
 
     Raises:
         CapacityError: There is no memory for the buffers.

@@ -16,8 +16,7 @@ from runtime.host.host_pool import HostPool, PinnedHostPool
 from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import CudaStreams, StreamDevice, StreamLane
 from runtime.lanes.emulated import EmulatedLane
-from runtime.lanes.lane import CopyLane
-from runtime.lanes.timed import TimedLane
+from runtime.lanes.lane import CopyLane, TimedLane
 from runtime.replay.timeline import StepTimes
 
 LOG = logging.getLogger("swapplan")

@@ -11,6 +11,7 @@ CUDA an event each. Nothing is waited for until the times are asked for.
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
 
@@ -20,10 +21,10 @@ from torch.autograd import profiler
 from planner.plan.lanes import Direction
 from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind
-from planner.plan.simulate import Timeline
+from planner.plan.simulate import Copy, Timeline
 from profiles.recording.clocks import Mark, MarkClock
 from profiles.schema.errors import SwapplanError
-from runtime.lanes.timed import MarkedCopy, Span, StepMarks
+from runtime.lanes.lane import Span
 
 WORDS = {
     ActionKind.SWAP_OUT: "swap-out",
@@ -89,6 +90,76 @@ class Tracing:
 
     def _make_name(self, action: Action) -> str:
         return f"swapplan::{WORDS[action.kind]} {self._names[action.storage]}"
+
+
+@dataclass(frozen=True)
+class MarkedCopy:
+    """A copy that a step issued.
+
+    Attributes:
+        storage: Id of the storage.
+        direction: Which way.
+        span: When it ran.
+    """
+
+    storage: int
+    direction: Direction
+    span: Span
+
+
+@dataclass
+class StepMarks:
+    """The marks of one step.
+
+    [Note: slots that are not reported] A replay passes over slots where it has nothing to do (see
+    `runtime.replay.replay`). Such a slot has no marks: its ops count to the last slot that was
+    reported before it, and it begins and ends where that one ends.
+
+    Attributes:
+        slots: When compute got to the anchor of each slot that was reported, and when it went on.
+        copies: What was issued, in order.
+    """
+
+    slots: dict[int, tuple[Mark, Mark]] = field(default_factory=dict)
+    copies: list[MarkedCopy] = field(default_factory=list)
+
+    def timeline(self, clock: MarkClock, slot_count: int) -> Timeline:
+        """Returns the step as it was measured; blocks until its last copy has ended.
+
+        Times count from the first anchor. A slot's stall is all that passes at its anchor: the
+        wait for copies, and what the runtime itself takes there.
+
+        Args:
+            clock: What set the marks.
+            slot_count: Number of slots of the step; the first and the last were reported.
+        """
+        origin, _ = self.slots[0]
+        starts_us: list[float] = []
+        stalls_us: list[float] = []
+        arrived_us = 0.0
+        for slot in reversed(range(slot_count)):
+            start_us = arrived_us
+            if slot in self.slots:
+                arrived, went_on = self.slots[slot]
+                arrived_us = clock.us_between(origin, arrived)
+                start_us = clock.us_between(origin, went_on)
+            starts_us.append(start_us)
+            stalls_us.append(start_us - arrived_us)
+        return Timeline(
+            start_us=tuple(reversed(starts_us)),
+            stall_us=tuple(reversed(stalls_us)),
+            d2h=self._copies(Direction.D2H, origin, clock),
+            h2d=self._copies(Direction.H2D, origin, clock),
+            step_us=starts_us[0],
+            total_stall_us=sum(reversed(stalls_us)),
+        )
+
+    def _copies(self, direction: Direction, origin: Mark, clock: MarkClock) -> tuple[Copy, ...]:
+        return tuple(
+            Copy(copy.storage, *(clock.us_between(origin, mark) for mark in copy.span()))
+            for copy in self.copies
+            if copy.direction is direction
+        )
 
 
 class StepTimes:

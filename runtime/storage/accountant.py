@@ -26,15 +26,11 @@ class EmulatedOutOfMemoryError(torch.OutOfMemoryError):
 
 
 class Counted(NamedTuple):
-    """A storage that is counted.
-
-    Attributes:
-        size_bytes: Its bytes on the device now.
-        made_by: The op that showed it first; empty if it was there already.
-    """
+    """A storage that is counted, at its bytes on the device now."""
 
     size_bytes: int
     made_by: str
+    """The op that showed it first; empty if it was there already."""
 
 
 class DeviceBytes:

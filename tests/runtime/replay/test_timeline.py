@@ -17,7 +17,8 @@ from profiles.schema.link import CopyMethod
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host.host_pool import HostPool
 from runtime.lanes.cuda import StreamLane
-from runtime.lanes.timed import MarkedCopy, Span, StepMarks, TimedLane
+from runtime.lanes.lane import Span, TimedLane
+from runtime.replay.timeline import MarkedCopy, StepMarks
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan
