@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
 from tests.support.training.scaled_times import scale_times
@@ -26,6 +27,10 @@ patient = settings.get_profile("patient")
 settings.register_profile("same", patient, derandomize=True)
 settings.register_profile("explore", patient, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+# Hypothesis also draws constants that it reads in the modules loaded so far: with them the examples
+# would depend on which tests run beside one, and on every constant of the project.
+if hasattr(providers, "_get_local_constants"):
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 # What is printed is the same whatever the terminal or the runner is that the tests were started in,
