@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from profiles.hooks.mode_stack import insist
 from profiles.hooks.plain_tensors import storages_behind
 from profiles.schema.profile import Access
 
@@ -54,8 +55,10 @@ _METHODS: tuple[tuple[Any, Access, tuple[str, ...]], ...] = (
 _lock = threading.RLock()
 _listeners: "tuple[Listening, ...]" = ()
 """Replaced as a whole, so going through them takes no lock."""
-_replaced: list[tuple[Any, str, Any]] = []
-"""The owner of a replaced method, its name, and what was there itself; None if inherited."""
+_replaced: dict[tuple[Any, str], tuple[Any, Any]] = {}
+"""By owner and name of a replaced method: what was there itself, None if inherited; and what is
+there now. Noted before it is replaced and until it is back, so an interrupt leaves nothing that the
+next call of `_replace_all` or `_put_all_back` does not put right."""
 
 
 class Listening:
@@ -69,18 +72,25 @@ class Listening:
         """
         global _listeners
         self.on_address = on_address
-        with _lock:
-            if not _listeners:
-                _replace_all()
-            _listeners = (*_listeners, self)
+        try:
+            with _lock:
+                if not _listeners:
+                    _replace_all()
+                _listeners = (*_listeners, self)
+        except BaseException:
+            # The caller never gets this listener, and so cannot end it.
+            self.remove()
+            raise
 
     def remove(self) -> None:
-        """Ends it."""
+        """Ends it; an interrupt is passed on once it has."""
+        insist(self._remove)
+
+    def _remove(self) -> None:
         global _listeners
         with _lock:
-            was_there = self in _listeners
-            _listeners = tuple(other for other in _listeners if other is not self)
-            if was_there and not _listeners:
+            _listeners = tuple([other for other in _listeners if other is not self])
+            if not _listeners:
                 _put_all_back()
 
     def __enter__(self) -> "Listening":
@@ -142,21 +152,21 @@ def _replace_all() -> None:
             original = getattr(owner, name, None)
             if original is None:
                 continue
-            own = vars(owner).get(name)
-            _replaced.append((owner, name, own))
-            if isinstance(own, property):
-                setattr(owner, name, property(_reporting(own.fget, access)))
-            else:
-                setattr(owner, name, _reporting(original, access))
+            if (owner, name) not in _replaced:
+                own = vars(owner).get(name)
+                is_property = isinstance(own, property)
+                reported = _reporting(own.fget if is_property else original, access)
+                _replaced[owner, name] = own, property(reported) if is_property else reported
+            setattr(owner, name, _replaced[owner, name][1])
 
 
 def _put_all_back() -> None:
-    while _replaced:
-        owner, name, own = _replaced.pop()
-        if own is None:
-            delattr(owner, name)
-        else:
+    for (owner, name), (own, _) in tuple(_replaced.items()):
+        if own is not None:
             setattr(owner, name, own)
+        elif name in vars(owner):
+            delattr(owner, name)
+        del _replaced[owner, name]
 
 
 def _reporting(original: Any, access: Access) -> Callable[..., Any]:

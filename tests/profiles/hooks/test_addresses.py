@@ -2,9 +2,12 @@
 
 import copy
 import ctypes
+import itertools
 import pickle
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 from torch import nn
 
 import runtime
+from profiles.hooks import addresses
 from profiles.hooks.addresses import Listening, in_threads_of_this_step, touch
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.plain_tensors import address_of
@@ -308,3 +312,46 @@ def test_what_another_thread_takes_is_none_of_the_step(in_thread: bool, touches:
             model.weight.tolist()
     (weight,) = trace.storages(workload)
     assert len(weight.touches) == touches
+
+
+class InterruptIn:
+    """Raises before the n-th instruction of the module that replaces methods."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.seen = number, 0
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != addresses.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        self.seen += event == "opcode"
+        if event == "opcode" and self.seen == self.number:
+            raise KeyboardInterrupt
+        return self
+
+
+def methods() -> list[Any]:
+    return [vars(owner).get(name) for owner, _, names in addresses._METHODS for name in names]
+
+
+def test_an_interrupt_while_methods_are_replaced_or_put_back_loses_none() -> None:
+    plain, heard = methods(), list[Access]()
+    for number in itertools.count(1, 11):
+        interrupt = InterruptIn(number)
+        sys.settrace(interrupt)
+        try:
+            with Listening(lambda *_: None):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        for left in addresses._listeners:  # Interrupted as its `with` statement began or ended.
+            left.remove()
+        with Listening(lambda _, access: heard.append(access)):
+            torch.ones(2).numpy()
+        assert len(heard) == (number + 10) // 11
+        assert methods() == plain
+        if interrupt.seen < number:
+            break
+    assert number > 500
