@@ -244,11 +244,22 @@ def _pool(processes: int, profile: Profile) -> Iterator[ProcessPoolExecutor]:
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Holds interrupts back from this thread; a process started in it never gets one."""
+    held: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    # Another thread may get the signal, and Python would then interrupt the main thread all the
+    # same: in the middle of starting a process, which would be left without its orders.
+    defers = callable(handler) and threading.current_thread() is threading.main_thread()
+    if defers:
+        signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if defers:
+            signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 _given: Profile | None = None

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -177,6 +178,30 @@ def test_nothing_is_left_running(tmp_path: Path, sent: signal.Signals, exit_code
         assert "Traceback" not in errors
         assert errors.splitlines()[-1] == "plan: interrupted"
         assert re.search(r"Ended early: \d of 3 plans are finished", printed)
+
+
+def test_an_interrupt_that_another_thread_gets_waits_until_processes_have_started() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt), sweep_processes._interrupts_blocked():
+            start_beside_an_interrupt(done)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["started"]
+
+
+def start_beside_an_interrupt(done: list[str]) -> None:
+    # Such a thread began before interrupts were blocked; here it opens itself to them.
+    thread = threading.Thread(target=get_interrupted)
+    thread.start()
+    thread.join()
+    done.append("started")
+
+
+def get_interrupted() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
 
 @pytest.fixture(name="profile_file")
