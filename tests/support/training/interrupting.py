@@ -190,6 +190,9 @@ class Tracer:
         due = len(self.raised) < len(self.at) and self.seen >= self.at[len(self.raised)]
         if due and not _is_swallowed(frame):
             self.raised.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+            # What a function returns is handed to its tracer, and the traceback would keep it here:
+            # of torch's guards, which are in force as long as they live, one too long.
+            del argument
             raise KeyboardInterrupt
         return self._within
 
