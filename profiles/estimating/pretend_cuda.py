@@ -171,8 +171,11 @@ class CudaAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is functional.scaled_dot_product_attention and args[0].device.type == "cuda":
-            return _attention(*args, **kwargs)
+        if func is functional.scaled_dot_product_attention:
+            query = args[0] if args else kwargs["query"]
+            # Without a dimension for heads torch takes no fused kernel.
+            if query.device.type == "cuda" and query.dim() == 4:
+                return _attention(*args, **kwargs)
         return func(*args, **kwargs)
 
 
