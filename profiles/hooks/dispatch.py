@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from profiles.hooks.plain_tensors import SPARSE_PARTS, has_storage, storages_behind
+from profiles.schema.profile import OpTrait
 
 NEEDS_NO_BYTES = frozenset({torch.ops.aten.detach.default, torch.ops.aten.alias.default})
 """Ops that a storage may be away for: they copy a tensor's description and nothing else.
@@ -35,6 +36,13 @@ _NORMALIZES = (
 _UPDATES_STATISTICS = frozenset(f"aten::{name}" for name in _NORMALIZES)
 _STATISTICS = ("running_mean", "running_var")
 """Arguments that those ops write while training, although their schemas do not say so."""
+_KEEPS_STATISTICS = _UPDATES_STATISTICS | {
+    "aten::_native_batch_norm_legit",
+    "aten::_batch_norm_with_update",
+}
+"""Ops that write them while training, said or not, and do not read them then."""
+_CALLS_BACK = frozenset({"higher_order", "inductor", "_inductor_test"})
+"""Namespaces of ops that run others, which no dispatch mode need see."""
 
 
 class OpMode(TorchDispatchMode):
@@ -64,6 +72,43 @@ def is_bookkeeping(op: OpOverload) -> bool:
 def is_collective(op: OpOverload) -> bool:
     """Whether an op hands storages to a process group, whose threads may use them for longer."""
     return op.namespace in ("c10d", "_c10d_functional")
+
+
+def traits_of(op: OpOverload, args: Any, kwargs: Any) -> tuple[OpTrait, ...]:
+    """Returns what running an op again has to know of it."""
+    traits = _traits_by_schema(op)
+    if op._schema.name in _KEEPS_STATISTICS and _is_training(op, args, kwargs):
+        return (*traits, OpTrait.KEEPS_STATISTICS)
+    if op is torch.ops.aten.index.Tensor and not _selects(args[1]):
+        return tuple(trait for trait in traits if trait is not OpTrait.SHAPED_BY_DATA)
+    return traits
+
+
+@cache
+def _traits_by_schema(op: OpOverload) -> tuple[OpTrait, ...]:
+    tags = op.tags
+    shown = op.namespace in ("aten", "prims") or not op._schema.is_mutable
+    holds = {
+        OpTrait.RANDOM: torch.Tag.nondeterministic_seeded in tags,
+        OpTrait.COLLECTIVE: is_collective(op),
+        OpTrait.WAITS: torch.Tag.data_dependent_output in tags,
+        OpTrait.SHAPED_BY_DATA: torch.Tag.dynamic_output_shape in tags,
+        OpTrait.UNKNOWN_EFFECTS: not shown or op.namespace in _CALLS_BACK,
+    }
+    return tuple(trait for trait, does in holds.items() if does)
+
+
+def _is_training(op: OpOverload, args: Any, kwargs: Any) -> bool:
+    """Whether a normalization uses the batch's own statistics: all but one are told so."""
+    for position, argument in enumerate(op._schema.arguments):
+        if argument.name in ("train", "training"):
+            return bool(args[position] if position < len(args) else kwargs.get(argument.name))
+    return True
+
+
+def _selects(indices: Any) -> bool:
+    """Whether some of the indices of an op are masks, which select as many elements as are set."""
+    return any(index.dtype in (torch.bool, torch.uint8) for index in tensors_of(indices))
 
 
 @cache

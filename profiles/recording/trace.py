@@ -14,6 +14,7 @@ from profiles.hooks.dispatch import (
     storages_in,
     storages_of,
     tensors_of,
+    traits_of,
 )
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
@@ -230,9 +231,15 @@ class StepTrace(OpMode):
         self._in_op = False
         self._see_outputs(func, args, kwargs, result)
         self._see_types((args, kwargs, result))
-        slot, module = max(0, len(self.anchors) - 1), self._module
         self.ops.append(
-            Op(name=str(func), slot=slot, duration_us=duration_us, kernel_us=None, module=module)
+            Op(
+                name=str(func),
+                slot=max(0, len(self.anchors) - 1),
+                duration_us=duration_us,
+                kernel_us=None,
+                module=self._module,
+                traits=traits_of(func, args, kwargs),
+            )
         )
         return result
 

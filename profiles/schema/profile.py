@@ -11,7 +11,7 @@ This module needs no torch: the planner reads profiles on machines without it.
 import hashlib
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -68,6 +68,23 @@ class SlotTimes(StrEnum):
     SUM_OF_OPS = "the sum of its ops, each timed on its own"
 
 
+class OpTrait(StrEnum):
+    """What running an op a second time has to know of it, besides what it reads and writes."""
+
+    RANDOM = "random"
+    """It draws from a generator: the same numbers come from the same state only."""
+    COLLECTIVE = "collective"
+    """All workers run it together."""
+    WAITS = "waits for the device"
+    """The host reads what the device computed."""
+    SHAPED_BY_DATA = "shape depends on data"
+    """How much it makes depends on what it reads."""
+    KEEPS_STATISTICS = "keeps statistics"
+    """It writes buffers, the running statistics of what it normalizes, and does not read them."""
+    UNKNOWN_EFFECTS = "unknown effects"
+    """Its schema does not show whether it does more than make its results."""
+
+
 class Use(Record):
     """One op touching a storage.
 
@@ -106,6 +123,7 @@ class Op(Record):
         kernel_us: Time of its kernels on the device, from the device's own profiler; None where
             there is none.
         module: The leaf module entered last, for readers; empty before the first one.
+        traits: What running it again has to know; None in older files, where nothing is known.
     """
 
     name: str
@@ -113,6 +131,7 @@ class Op(Record):
     duration_us: Microseconds
     kernel_us: Microseconds | None
     module: str
+    traits: tuple[OpTrait, ...] | None = None
 
 
 class Storage(Record):
@@ -310,5 +329,7 @@ class Profile(FileRecord):
     def fingerprint(self) -> str:
         """Digest of the whole content; a plan carries its profile's."""
         # Without what older files do not have, so that theirs stay what they were.
-        left_out = {"model"} if self.model is None else None
+        left_out: dict[str, Any] = {"model": True} if self.model is None else {}
+        if all(op.traits is None for op in self.ops):
+            left_out["ops"] = {"__all__": {"traits"}}
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
