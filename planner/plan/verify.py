@@ -283,10 +283,11 @@ def _certificate_faults(plan: Plan) -> Iterator[str]:
         same = found == expected if isinstance(expected, int) else same_time(found, expected)
         if not same:
             yield f"certificate.{field} is {found}, expected {expected} from the plan"
-    yield from _proof_faults(plan)
+    yield from proof_faults(plan)
 
 
-def _proof_faults(plan: Plan) -> Iterator[str]:
+def proof_faults(plan: Plan) -> Iterator[str]:
+    """Yields what is wrong with the bounds and the proof of a certificate whose figures hold."""
     certificate = plan.certificate
     bound_us, simulated_us = certificate.bound_stall_us, certificate.simulated_stall_us
     if bound_us > simulated_us and not same_time(bound_us, simulated_us):

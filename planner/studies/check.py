@@ -9,10 +9,11 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from planner.ilp.deadline import Deadline, SolverName
 from planner.plan.plan import BoundSource, Plan, Proof, Swap
-from planner.plan.verify import derived_figures, first_fault, same_time, structure_fault
+from planner.plan.verify import derived_figures, proof_faults, same_time, structure_fault
 from planner.problem.gaps import Gap, candidate_gaps
 from planner.problem.problem import Problem, problem_of
 from profiles.hardware.links import LINKS
@@ -85,8 +86,9 @@ def check_plan(plan: Plan) -> Check:
         # Nothing can be derived from what does not hold together.
         return Check(figures=(), faults=(fault,))
     figures = tuple(_figure(plan, name, derived) for name, derived in derived_figures(plan).items())
-    fault = first_fault(plan) if all(figure.matches for figure in figures) else None
-    return Check(figures=figures, faults=(fault,) if fault else ())
+    if not all(figure.matches for figure in figures):
+        return Check(figures=figures, faults=())
+    return Check(figures=figures, faults=tuple(islice(proof_faults(plan), 1)))
 
 
 def check_plan_against(
