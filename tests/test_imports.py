@@ -261,6 +261,7 @@ def run_python(code: str) -> str:
             for folder in ("profiles/schema", "profiles/hardware", "planner/plan")
             for path in sources(folder)
         ),
+        ("import planner.studies.limits, planner.studies.shared_link", ("torch", "pandas")),
         ("import runtime.cli", ("torch", "pulp", "pandas", "matplotlib")),
     ],
 )

@@ -47,7 +47,6 @@ def compare(
 ) -> None:
     """Sets our plan beside published baselines: their selections, their timing, one simulator."""
     from planner.heuristics.task import task_of
-    from planner.studies.compare import comparison_table
 
     request = PlanRequest(
         budget=budget,
@@ -64,6 +63,8 @@ def compare(
     rows = _rows(task, solver=solver, time_limit=time_limit, is_full=not brief)
     _print_comparison(task, rows)
     if csv is not None:
+        from planner.studies.compare import comparison_table
+
         write_atomically(comparison_table(rows).to_csv().encode(), csv)
         wrote(csv)
 

@@ -24,7 +24,6 @@ from planner.problem.timed_swap import held_bytes
 from planner.search.candidate import POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
-from profiles.schema.errors import BudgetError
 from profiles.schema.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -232,12 +231,9 @@ def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
 
 
 def our_smallest_budget_bytes(task: Task) -> int:
-    """Returns the smallest budget we can meet: what the refusal of the least of all names."""
-    try:
-        our_plan(task.with_budget(1), solver=SolverName.HIGHS, time_limit_s=1.0)
-    except BudgetError as error:
-        return error.smallest_budget_bytes
-    return 1
+    """Returns the smallest budget we can meet; there is none below a byte."""
+    problem = task.bounded(Boundary.PERIODIC).problem
+    return max(1, *problem.floor_bytes(problem.whole_set))
 
 
 def our_selection(task: Task, plan: Plan) -> tuple[int, ...]:

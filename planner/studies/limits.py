@@ -9,14 +9,16 @@ what can be trained with a plan may still be too slow to be worth it.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from planner.ilp.deadline import SolverName
 from planner.problem.problem import problem_of
 from planner.smallest_budget import budget_wall, widest_set
 from planner.studies.sweep import SweepRow, sweep_table
 from profiles.schema.profile import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LIMITS_COLUMNS = ("setting", "without_setting", "planned_setting", "peak_without_bytes")
 
@@ -152,7 +154,7 @@ def settings_between(numbers: Sequence[int], limits: Limits, count: int) -> tupl
     return tuple(between[-(-len(between) * n // count) - 1] for n in range(1, count + 1))
 
 
-def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> pd.DataFrame:
+def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> "pd.DataFrame":
     """Returns one row per plan.
 
     Columns: those of `about`; `setting`, `without_setting` and `planned_setting` (the limits, NA
@@ -163,6 +165,8 @@ def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> p
         rows: The plans.
         about: What all rows have in common.
     """
+    import pandas as pd
+
     rows = tuple(rows)
     own = pd.DataFrame(
         [

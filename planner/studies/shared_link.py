@@ -26,14 +26,16 @@ plan that knows no collectives can use.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from planner.plan.plan import Plan
 from planner.plan.simulate import simulate_plan
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import Sharing
 from profiles.schema.profile import LeftOut, Link, Profile, Provenance, StorageKind
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ def worker_costs_table(
     sharing: Sharing,
     exchange: Exchange | None = None,
     counts: Iterable[int] = COUNTS,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Returns one row per number of workers, the plan being the same for all.
 
     Columns: `workers`, the rates one worker is left with (`d2h_bytes_per_us`, `h2d_bytes_per_us`,
@@ -170,6 +172,8 @@ def worker_costs_table(
         exchange: Gradients summed over this link, if they are.
         counts: How many workers.
     """
+    import pandas as pd
+
     rows = [_row(plan, link, sharing, exchange, count) for count in counts]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

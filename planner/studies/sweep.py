@@ -19,15 +19,16 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from itertools import product
 from multiprocessing.process import BaseProcess
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import BoundSource, Plan, Proof
 from planner.solving import solve
 from profiles.schema.errors import BudgetError, SolverError
 from profiles.schema.profile import Link, Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SweepOutcome(StrEnum):
@@ -179,11 +180,13 @@ def _figures(plan: Plan) -> dict[str, Any]:
     }
 
 
-def sweep_table(rows: Iterable[SweepRow]) -> pd.DataFrame:
+def sweep_table(rows: Iterable[SweepRow]) -> "pd.DataFrame":
     """Returns one row per point, in the order given; columns are the fields of `SweepRow`.
 
     What a point lacks is NA.
     """
+    import pandas as pd
+
     columns = [field.name for field in fields(SweepRow)]
     table = pd.DataFrame([asdict(row) for row in rows], columns=columns)
     whole = [name for name in columns if name.endswith("_bytes")]
