@@ -53,10 +53,8 @@ OURS = "swapplan"
 RESOLUTION = 1000
 """A smallest budget is found to one part of the no-plan peak in so many."""
 FIGURES = {
-    **{name: name for name in ("name", "fits", "step_us", "stall_us", "moved_bytes")},
-    "trips": "swaps",
-    "peak_bytes": "peak_bytes",
-    "smallest_budget_bytes": "smallest_budget_bytes",
+    **{name: name for name in ("name", "fits", "step_us", "stall_us", "moved_bytes", "swaps")},
+    **{name: name for name in ("peak_bytes", "smallest_budget_bytes")},
     "gap": "optimality_gap",
     "retimed_stall_us": "retimed_stall_us",
 }
@@ -265,9 +263,9 @@ def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
 def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
     """Returns rows as a table, one line per row.
 
-    Columns: `name` (index), `fits`, `step_us`, `stall_us`, `moved_bytes` (each way), `trips`
-    (swaps), `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`,
-    `source`, `known_from`, `simplified`. All figures are simulated.
+    Columns: `name` (index), `fits`, `step_us`, `stall_us`, `moved_bytes` (each way), `swaps`,
+    `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`, `source`,
+    `known_from`, `simplified`. All figures are simulated.
     """
     import pandas as pd
 

@@ -36,6 +36,7 @@ def test_the_table_has_ours_first_and_every_baseline(
     table = pd.read_csv(csv, index_col="name")
     assert [*table.index] == [NAMES[0], *OTHERWISE_TIMED, *NAMES[1:]]
     assert table.loc[OURS, "stall_us"] == 0
+    assert table.loc[OURS, "swaps"] == 1
     assert table.loc["PyTorch LMS", "stall_us"] == 600
     assert table.loc["PyTorch LMS", "retimed_stall_us"] == 0
     assert table.loc[OURS, "smallest_budget_bytes"] == 600
