@@ -16,7 +16,8 @@ from string import Template
 from typing import Any
 
 from planner.plan.plan import Plan
-from planner.report.simulated_step import SimulatedStep, simulated_step, waits_table
+from planner.report.simulated_step import SimulatedStep, simulated_step
+from planner.report.tables import waits_table
 from planner.report.text import certificate_rows, link_text, workload_text
 from profiles.schema.files import CREATED_BY, write_atomically
 from profiles.schema.units import size_text, time_text
@@ -29,17 +30,18 @@ DECIMALS = 3
 
 def report_page(plan: Plan) -> str:
     """Returns the page of a plan."""
+    step = simulated_step(plan)
     style, script = _part("page.css"), _part("page.js")
     return Template(_part("page.html")).substitute(
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
-        data=_json(page_data(plan)),
+        data=_json(page_data(step)),
         title=html.escape(workload_text(plan)),
         tiles=_tiles(plan),
         certificate=_rows(certificate_rows(plan)),
-        waits=_waits(plan),
+        waits=_waits(step),
         about=html.escape(_about(plan)),
         link=html.escape(link_text(plan.link)),
         times=html.escape(plan.times.value),
@@ -55,13 +57,12 @@ def write_report_page(plan: Plan, path: Path) -> None:
     write_atomically(report_page(plan).encode(), path)
 
 
-def page_data(plan: Plan) -> dict[str, Any]:
+def page_data(step: SimulatedStep) -> dict[str, Any]:
     """Returns what the script draws: one list per column, times in microseconds from the step's
     begin, sizes in bytes."""
-    step = simulated_step(plan)
     return {
         "step_us": round(step.timeline.step_us, DECIMALS),
-        "budget_bytes": plan.budget_bytes,
+        "budget_bytes": step.plan.budget_bytes,
         "slots": _slot_columns(step),
         "swaps": _swap_columns(step),
     }
@@ -124,8 +125,8 @@ def _tiles(plan: Plan) -> str:
     )
 
 
-def _waits(plan: Plan) -> str:
-    waits = waits_table(plan)
+def _waits(step: SimulatedStep) -> str:
+    waits = waits_table(step)
     if waits.empty:
         return (
             '<tr><td colspan="3">Nowhere: every copy is over before compute asks for it.</td></tr>'

@@ -3,15 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan, PlannedStorage, Swap
 from planner.plan.simulate import Copy, Timeline, simulate_plan
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,30 +76,6 @@ def anchors_of(plan: Plan, swap: Swap) -> dict[str, str]:
         "swap_in": plan.slots[swap.swap_in_slot].anchor,
         "await": plan.slots[swap.await_slot].anchor,
     }
-
-
-def waits_table(plan: Plan) -> "pd.DataFrame":
-    """Returns one row per slot whose anchor makes compute wait, in order.
-
-    Columns: `slot` (index), `anchor`, `stall_us` (simulated), `waits_for`: the names of the
-    storages whose copies are late there, those to the host as `out NAME`, those back as `in NAME`.
-    """
-    import pandas as pd
-
-    step = simulated_step(plan)
-    late: dict[int, list[str]] = defaultdict(list)
-    for moved in step.swaps:
-        if moved.out_slack_us is not None and moved.out_slack_us < 0:
-            late[moved.swap.release_slot].append(f"out {moved.storage.name}")
-        if moved.in_slack_us < 0:
-            late[moved.swap.await_slot].append(f"in {moved.storage.name}")
-    rows = [
-        (t, plan.slots[t].anchor, stall_us, tuple(late[t]))
-        for t, stall_us in enumerate(step.timeline.stall_us)
-        if stall_us > 0
-    ]
-    columns = ["slot", "anchor", "stall_us", "waits_for"]
-    return pd.DataFrame(rows, columns=columns).set_index("slot")
 
 
 def _simulated_swaps(plan: Plan, timeline: Timeline) -> tuple[SimulatedSwap, ...]:

@@ -1,6 +1,7 @@
 """Profiles and plans as pandas tables: to read, to plot, to work on in a notebook."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 from statistics import median
@@ -10,7 +11,7 @@ import pandas as pd
 from planner.plan.device_memory import planned_bytes
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline, simulate_plan
-from planner.report.simulated_step import anchors_of, simulated_step
+from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
 from profiles.schema.memory import alive_at, peak_moment, slot_memory
 from profiles.schema.profile import Profile
 
@@ -119,6 +120,27 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
     return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks, "engine"])
+
+
+def waits_table(step: SimulatedStep) -> pd.DataFrame:
+    """Returns one row per slot whose anchor makes compute wait, in order.
+
+    Columns: `slot` (index), `anchor`, `stall_us` (simulated), `waits_for`: the names of the
+    storages whose copies are late there, those to the host as `out NAME`, those back as `in NAME`.
+    """
+    late: dict[int, list[str]] = defaultdict(list)
+    for moved in step.swaps:
+        if moved.out_slack_us is not None and moved.out_slack_us < 0:
+            late[moved.swap.release_slot].append(f"out {moved.storage.name}")
+        if moved.in_slack_us < 0:
+            late[moved.swap.await_slot].append(f"in {moved.storage.name}")
+    rows = [
+        (t, step.plan.slots[t].anchor, stall_us, tuple(late[t]))
+        for t, stall_us in enumerate(step.timeline.stall_us)
+        if stall_us > 0
+    ]
+    columns = ["slot", "anchor", "stall_us", "waits_for"]
+    return pd.DataFrame(rows, columns=columns).set_index("slot")
 
 
 SLOT_TIMES = (

@@ -16,7 +16,8 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from planner.plan.simulate import simulate_plan
 from planner.report.page import page_data, report_page
-from planner.report.simulated_step import waits_table
+from planner.report.simulated_step import simulated_step
+from planner.report.tables import waits_table
 from planner.solving import solve
 from runtime.cli import main
 from tests.support.planning.browser import TWO_FRAMES, Tab, browser_tab
@@ -72,7 +73,7 @@ def repeated(plan: Plan, *, times: int) -> Plan:
 @pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan])
 def test_the_data_are_the_plans(plan: Any) -> None:
     plan = plan()
-    data = page_data(plan)
+    data = page_data(simulated_step(plan))
     slots, swaps, about = data["slots"], data["swaps"], plan.certificate
     assert data["step_us"] == pytest.approx(about.simulated_step_us, abs=1e-3)
     assert sum(slots["stall_us"]) == pytest.approx(about.simulated_stall_us, abs=1e-2)
@@ -89,7 +90,7 @@ def test_the_data_are_the_plans(plan: Any) -> None:
 
 def test_every_copy_of_the_simulation_is_some_swaps() -> None:
     for plan in (stalling_plan(), periodic_plan()):
-        swaps, timeline = page_data(plan)["swaps"], simulate_plan(plan)
+        swaps, timeline = page_data(simulated_step(plan))["swaps"], simulate_plan(plan)
         outs = sorted(us for us in swaps["out_start_us"] if us is not None)
         assert outs == pytest.approx([copy.start_us for copy in timeline.d2h], abs=1e-3)
         backs = sorted(swaps["in_start_us"])
@@ -98,11 +99,11 @@ def test_every_copy_of_the_simulation_is_some_swaps() -> None:
 
 def test_waits_name_the_copies_that_are_late() -> None:
     plan = stalling_plan()
-    waits = waits_table(plan)
+    waits = waits_table(simulated_step(plan))
     assert waits["stall_us"].sum() == pytest.approx(plan.certificate.simulated_stall_us)
     assert plan.certificate.simulated_stall_us > 0
     assert all(waits["waits_for"])
-    assert waits_table(empty_plan()).empty
+    assert waits_table(simulated_step(empty_plan())).empty
 
 
 def test_the_page_holds_all_it_needs() -> None:
@@ -290,7 +291,7 @@ def test_what_is_pointed_at_is_told(look: Callable[[str], Tab]) -> None:
 
 def test_swaps_are_sorted_filtered_and_followed(look: Callable[[str], Tab]) -> None:
     plan = periodic_plan()
-    tab, swaps = look(report_page(plan)), page_data(plan)["swaps"]
+    tab, swaps = look(report_page(plan)), page_data(simulated_step(plan))["swaps"]
     assert rows(tab) == list(range(len(plan.swaps)))
     assert text(tab, "#count").startswith(f"{len(plan.swaps)} of {len(plan.swaps)} swaps")
     assert "clean" in text(tab, "#swaps tbody")
