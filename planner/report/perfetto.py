@@ -12,9 +12,7 @@ into each other. An eighth of a microsecond is whole in both. So both ends of a 
 eighths, and the duration is their difference, exactly. What was rounded stands exact in `args`.
 """
 
-import gzip
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import partial
@@ -22,17 +20,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from planner.plan.host_memory import host_needs
 from planner.plan.plan import Plan
 from planner.plan.schedule import lower, may_wait
 from planner.plan.simulate import Copy, Timeline
-from planner.report.simulated_step import (
-    SimulatedStep,
-    SimulatedSwap,
-    anchors_of,
-    simulated_step,
-)
+from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
 from planner.report.text import certificate_rows, workload_text
-from profiles.schema.files import CREATED_BY, write_atomically
+from profiles.schema.files import CREATED_BY, write_packed
 
 Event = dict[str, Any]
 """One event, as it stands in the file."""
@@ -89,7 +83,7 @@ def trace(plan: Plan, measured: Timeline | None = None) -> dict[str, Any]:
         measured: A step replayed under it, drawn as a process of its own.
     """
     step = simulated_step(plan)
-    arrows = tuple(_arrows(step.swaps))
+    arrows = tuple(_arrows(step))
     count = 1 + max((arrow.steps_between for arrow in arrows), default=0)
     # All steps are alike: each begins when the one before ends.
     begins_us = [number * step.timeline.step_us for number in range(count)]
@@ -128,8 +122,8 @@ def write_trace(plan: Plan, path: Path, measured: Timeline | None = None) -> Non
     Raises:
         FileError: The path cannot be written.
     """
-    data = json.dumps(trace(plan, measured), separators=(",", ":"), allow_nan=False).encode()
-    write_atomically(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data, path)
+    text = json.dumps(trace(plan, measured), separators=(",", ":"), allow_nan=False)
+    write_packed(text.encode(), path)
 
 
 def on_grid_us(time_us: float) -> float:
@@ -238,22 +232,18 @@ def _counter_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:
             before = size_bytes
 
 
-def _arrows(swaps: Sequence[SimulatedSwap]) -> Iterator[_Arrow]:
+def _arrows(step: SimulatedStep) -> Iterator[_Arrow]:
     """Pairs each copy back with the copy to the host that it reads: for a clean swap, an earlier
     swap's. Bytes that nothing ever writes were copied before the first step: no arrow."""
-    by_storage: dict[int, list[SimulatedSwap]] = defaultdict(list)
-    for moved in swaps:
-        by_storage[moved.storage.id].append(moved)
-    for row in by_storage.values():
-        row.sort(key=lambda moved: moved.swap.swap_out_slot)
-        for position, moved in enumerate(row):
-            for back_by in range(len(row)):
-                # Before the first swap of a step comes the last one of the step before.
-                out = row[position - back_by].out
-                if out is not None:
-                    steps = moved.back_in_next_step + (back_by > position)
-                    yield _Arrow(out, moved.back, steps)
-                    break
+    plan = step.plan
+    copies = host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).of_swap
+    copied = {copy: moved for copy, moved in zip(copies, step.swaps, strict=True) if moved.out}
+    for copy, moved in zip(copies, step.swaps, strict=True):
+        source = copied.get(copy)
+        if source is not None and source.out is not None:
+            # Before the first swap of a step comes the last one of the step before.
+            is_before = moved.swap.swap_out_slot < source.swap.swap_out_slot
+            yield _Arrow(source.out, moved.back, moved.back_in_next_step + is_before)
 
 
 def _flow_events(arrows: Sequence[_Arrow], begins_us: Sequence[float]) -> Iterator[Event]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from planner.ilp.deadline import Deadline, SolverName
+from planner.plan.host_memory import host_needs
 from planner.plan.plan import BoundSource, Plan, Proof, Swap
 from planner.plan.verify import derived_figures, proof_faults, same_time, structure_fault
 from planner.problem.gaps import Gap, candidate_gaps
@@ -278,14 +279,20 @@ def _gap_faults(plan: Plan, profile: Profile) -> Iterator[str]:
     gaps: dict[int, list[Gap]] = defaultdict(list)
     for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
         gaps[gap.storage].append(gap)
-    for position, swap in enumerate(plan.swaps):
-        around = _gap_around(swap, gaps[swap.storage], len(plan.slots))
+    arounds = [_gap_around(swap, gaps[swap.storage], len(plan.slots)) for swap in plan.swaps]
+    copies = host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).of_swap
+    copied = {
+        copy: around
+        for copy, around, swap in zip(copies, arounds, plan.swaps, strict=True)
+        if not swap.clean
+    }
+    for position, (swap, around) in enumerate(zip(plan.swaps, arounds, strict=True)):
         if around is None:
             yield (
                 f"swaps[{position}] moves storage {swap.storage} from slot {swap.swap_out_slot} to "
                 f"slot {swap.await_slot}, which is inside none of its gaps"
             )
-        elif swap.clean and not (around.read_only or _is_copied(plan, swap, gaps[swap.storage])):
+        elif swap.clean and not _is_true(copied.get(copies[position]), around):
             yield (
                 f"swaps[{position}].clean is true, but storage {swap.storage} is written since "
                 "the last copy of it was made"
@@ -302,18 +309,8 @@ def _gap_around(swap: Swap, gaps: Sequence[Gap], slot_count: int) -> Gap | None:
     return None
 
 
-def _is_copied(plan: Plan, clean: Swap, gaps: Sequence[Gap]) -> bool:
-    """Whether the copy that a clean swap relies on holds the bytes of its gap."""
-    count = len(plan.slots)
-    own = _gap_around(clean, gaps, count)
-    copying = [s for s in plan.swaps if s.storage == clean.storage and not s.clean]
-    if not copying or own is None:
-        return False
-    # The last copy made before it, in the same step or in the one before.
-    last = min(copying, key=lambda s: s.slots_after_out(clean.swap_out_slot, count))
-    before = _gap_around(last, gaps, count)
-    return (
-        before is not None
-        and before.version == own.version
-        and before.reuse_index < own.reuse_index
-    )
+def _is_true(copied: Gap | None, clean: Gap) -> bool:
+    """Whether the copy made in one gap, if one is made, holds the bytes of a later one."""
+    if copied is None or clean.read_only:
+        return clean.read_only
+    return copied.version == clean.version and copied.reuse_index < clean.reuse_index

@@ -117,10 +117,13 @@ def write_file(record: FileRecord, path: Path) -> None:
     fault = _text_fault(json.loads(data)) if b"\\" in data or not data.isascii() else None
     if fault is not None:
         raise FileError(f"{path}: cannot be written: {fault}. Choose another name in the model.")
-    if path.suffix == ".gz":
-        # A fixed time stamp keeps the file a function of its content alone.
-        data = gzip.compress(data, mtime=0)
-    write_atomically(data, path)
+    write_packed(data, path)
+
+
+def write_packed(data: bytes, path: Path) -> None:
+    """Writes bytes as `write_atomically` does, compressed if `path` ends in `.gz`."""
+    # A fixed time stamp keeps the file a function of its content alone.
+    write_atomically(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data, path)
 
 
 def write_atomically(data: bytes, path: Path) -> None:
