@@ -173,15 +173,19 @@ def moved_table(one: Plan, other: Plan) -> pd.DataFrame:
     """
     a_swaps, b_swaps = _swaps(one), _swaps(other)
     a_known, b_known = _storages(one), _storages(other)
+    a_within, b_within = (
+        {plan.storage(swap.storage).name for swap in plan.swaps if not swap.wraps}
+        for plan in (one, other)
+    )
     rows = []
     for name in sorted({*a_swaps, *b_swaps}):
         a, b = a_known.get(name), b_known.get(name)
         known = a or b_known[name]
         moved, why = Moved.ALIKE if a_swaps.get(name) == b_swaps.get(name) else Moved.ELSEWHERE, ""
         if name not in b_swaps:
-            moved, why = Moved.ONLY_A, _why_not(one, other, name)
+            moved, why = Moved.ONLY_A, _why_not(other, b, is_within=name in a_within)
         elif name not in a_swaps:
-            moved, why = Moved.ONLY_B, _why_not(other, one, name)
+            moved, why = Moved.ONLY_B, _why_not(one, a, is_within=name in b_within)
         sizes = (a.size_bytes if a else 0, b.size_bytes if b else 0)
         counts = (len(a_swaps.get(name, ())), len(b_swaps.get(name, ())))
         rows.append((name, known.kind.value, known.module, *sizes, *counts, moved.value, why))
@@ -253,25 +257,22 @@ def _storages(plan: Plan) -> dict[str, PlannedStorage]:
 
 def _swaps(plan: Plan) -> dict[str, list[Anchors]]:
     """The anchors of every swap, by the name of the storage, in order of swap-out."""
-    names = {storage.id: storage.name for storage in plan.storages}
     swaps: dict[str, list[Anchors]] = defaultdict(list)
     for swap in sorted(plan.swaps, key=lambda swap: swap.swap_out_slot):
         anchors = {what.replace("_", "-"): at for what, at in anchors_of(plan, swap).items()}
         anchors["to host"] = "clean, no copy" if swap.clean else "copied"
         anchors["carried by"] = swap.engine.value.replace("_", " ")
-        swaps[names[swap.storage]].append(anchors)
+        swaps[plan.storage(swap.storage).name].append(anchors)
     return dict(swaps)
 
 
-def _why_not(moving: Plan, staying: Plan, name: str) -> str:
-    """What keeps one plan from a storage that the other one moves."""
-    storage = _storages(staying).get(name)
+def _why_not(staying: Plan, storage: PlannedStorage | None, *, is_within: bool) -> str:
+    """What keeps a plan from a storage that the other one moves, within its step or only across."""
     if storage is None:
         return "not in its step"
     if storage.size_bytes < staying.min_size_bytes:
         return "below its smallest candidate"
-    swaps = [swap for swap in moving.swaps if moving.storage(swap.storage).name == name]
-    if staying.boundary is Boundary.RESIDENT and all(swap.wraps for swap in swaps):
+    if staying.boundary is Boundary.RESIDENT and not is_within:
         return "its steps begin resident"
     return ""
 
