@@ -195,9 +195,8 @@ def parse_sharing(text: str) -> Sharing:
     """
     if text.strip() == NOTHING:
         return NOTHING_SHARED
-    facts = LINK_FACTS.get(text.strip())
-    if facts is not None and facts.sharing is not None:
-        return facts.sharing
+    if text.strip() in LINK_FACTS:
+        return LINK_FACTS[text.strip()].sharing
     parts = _parts(text)
     switch = parts.get(SWITCH, "1")
     socket = parts.get(SOCKET, switch)

@@ -123,8 +123,7 @@ def _link_row(link: "Link", facts: "LinkFacts | None") -> tuple[str, ...]:
 def _link_sources(facts: "LinkFacts") -> Iterator[tuple[str, ...]]:
     for name, figure in facts.figures:
         yield facts.link.name, name, figure_text(figure), figure.source
-    if facts.sharing is not None:
-        yield facts.link.name, "what GPUs share", "", facts.sharing.source
+    yield facts.link.name, "what GPUs share", "", facts.sharing.source
 
 
 def _device_row(accelerator: "Accelerator") -> tuple[str, ...]:
