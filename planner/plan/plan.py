@@ -73,9 +73,11 @@ class PlannedSlot(Record):
     Attributes:
         anchor: Key of the anchor that opens it.
         shows: Id of the storage this anchor shows, if any.
-        duration_us: Time of its ops with nothing moved.
-        resident_bytes: Most bytes allocated at any of its ops with nothing moved.
+        duration_us: Time of its ops with nothing moved, those that are run again among them.
+        resident_bytes: Most bytes allocated at any of its ops with nothing moved, and without what
+            is dropped.
         peak_op: The op that needs the most, for readers.
+        recompute_us: Time of the ops that are run again, of `duration_us`.
     """
 
     anchor: str
@@ -83,6 +85,7 @@ class PlannedSlot(Record):
     duration_us: Microseconds
     resident_bytes: Count
     peak_op: str
+    recompute_us: Microseconds = 0.0
 
 
 class Swap(Record):
@@ -125,6 +128,55 @@ class Swap(Record):
         return (slot - self.swap_out_slot) % slot_count
 
 
+class RecipeOp(Record):
+    """An op that the step has run and that is run again.
+
+    Attributes:
+        op: Its id in the profile.
+        name: The operator.
+        slot: The slot it ran in.
+        position: How many of that slot's ops ran before it.
+    """
+
+    op: Count
+    name: str
+    slot: Count
+    position: Count
+
+
+class Drop(Record):
+    """A storage whose device bytes are given back with no copy, until it is rebuilt.
+
+    Attributes:
+        storage: Id of the storage.
+        slot: At this slot's anchor they are given back.
+    """
+
+    storage: Count
+    slot: Count
+
+
+class Rebuild(Record):
+    """Storages that are filled again by running the ops that wrote them.
+
+    [Note: recipes] The ops run in program order on fresh memory. What one of them makes, the later
+    ones read there; everything else they read in place, where it is since the op ran for the first
+    time: alive, resident, and not written meanwhile. So the ops that make what is gone by then are
+    part of the recipe. What they make besides the dropped storages is freed after the last of them
+    that needs it. The numbers among the ops' arguments may change from step to step: a plan names
+    ops, and the runtime notes their arguments in each step.
+
+    Attributes:
+        slot: At this slot's anchor they are run, after everything else that happens there.
+        ops: What is run, in program order.
+        drops: What they fill again.
+    """
+
+    slot: Count
+    ops: tuple[RecipeOp, ...]
+    drops: tuple[Drop, ...]
+
+
 class Certificate(Record):
     """How good the plan is, and how that is known.
 
@@ -135,10 +187,12 @@ class Certificate(Record):
             none.
         h2d_bytes: Bytes moved back per step, likewise.
         compute_us: Step time with nothing moved, from the profile.
+        recompute_us: Time per step of the ops that are run again, from the profile.
         simulated_stall_us: Time compute waits per step once steps repeat, simulated with
             whole-storage FIFO copies.
-        loose_bound_stall_us: No plan can wait less, by the LP relaxation with bytes that flow.
-        bound_stall_us: No plan can wait less: the tightest bound known.
+        loose_bound_stall_us: No plan can wait and recompute less in all, by the LP relaxation with
+            bytes that flow.
+        bound_stall_us: No plan can wait and recompute less in all: the tightest bound known.
         bound_source: Why not: the ILP or its relaxation (`planner.ilp.model`), or arithmetic alone.
         solver: The solver's name.
         proof: What it proved about the model.
@@ -150,6 +204,7 @@ class Certificate(Record):
     d2h_bytes: Count
     h2d_bytes: Count
     compute_us: Microseconds
+    recompute_us: Microseconds = 0.0
     simulated_stall_us: Microseconds
     loose_bound_stall_us: Microseconds
     bound_stall_us: Microseconds
@@ -161,7 +216,7 @@ class Certificate(Record):
     @property
     def simulated_step_us(self) -> float:
         """Step time under the plan, simulated."""
-        return self.compute_us + self.simulated_stall_us
+        return self.compute_us + self.recompute_us + self.simulated_stall_us
 
     @property
     def optimality_gap(self) -> float:
@@ -169,7 +224,7 @@ class Certificate(Record):
         best_us = self.compute_us + self.bound_stall_us
         if best_us == 0:
             return 0.0
-        return max(0.0, self.simulated_stall_us - self.bound_stall_us) / best_us
+        return max(0.0, self.simulated_step_us - best_us) / best_us
 
 
 class Plan(FileRecord):
@@ -190,6 +245,7 @@ class Plan(FileRecord):
         storages: Those that move or that an anchor shows, by id.
         slots: The step.
         swaps: What moves when, in order of swap-out.
+        rebuilds: What is dropped and rebuilt, in the order of rebuilding.
         certificate: How good it is.
         model: The model and optimizer it is for; None in older files.
     """
@@ -213,6 +269,7 @@ class Plan(FileRecord):
     slots: tuple[PlannedSlot, ...] = Field(min_length=2)
     swaps: tuple[Swap, ...]
     certificate: Certificate
+    rebuilds: tuple[Rebuild, ...] = ()
     model: ModelDescription | None = None
 
     @cached_property

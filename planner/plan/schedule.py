@@ -21,10 +21,14 @@ class ActionKind(StrEnum):
     """The copy to the host is issued."""
     RELEASE = "release"
     """Compute waits for that copy; the device bytes are given back."""
+    DROP = "drop"
+    """The device bytes are given back with no copy."""
     SWAP_IN = "in"
     """The device bytes are taken again; the copy back is issued."""
     AWAIT = "await"
     """Compute waits for the copy back."""
+    REBUILD = "rebuild"
+    """The device bytes are taken again; the ops that wrote them are run again."""
 
 
 class Action(NamedTuple):
@@ -85,8 +89,20 @@ Schedule = tuple[tuple[Action, ...], ...]
 
 
 def lower(plan: Plan) -> Schedule:
-    """Lowers a plan to the actions at each of its anchors."""
-    return lower_swaps(plan.swaps, len(plan.slots))
+    """Lowers a plan to the actions at each of its anchors.
+
+    What is dropped has one action per storage at both ends; those of one rebuild follow each other.
+    """
+    anchors = [list(actions) for actions in lower_swaps(plan.swaps, len(plan.slots))]
+    for rebuild in plan.rebuilds:
+        for drop in rebuild.drops:
+            anchors[drop.slot].append(Action(ActionKind.DROP, drop.storage))
+            anchors[rebuild.slot].append(Action(ActionKind.REBUILD, drop.storage))
+    order = list(ActionKind)
+    # Sorting is stable: the order among actions of one kind stays.
+    return tuple(
+        tuple(sorted(actions, key=lambda action: order.index(action.kind))) for actions in anchors
+    )
 
 
 def lower_swaps(swaps: Sequence[SwapAnchors], slot_count: int) -> Schedule:

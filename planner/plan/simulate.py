@@ -128,6 +128,9 @@ def _act(action: Action, load: LaneLoad | None, now_us: float, lanes: Lanes) -> 
     if load is not None:
         lanes.issue(DIRECTIONS[kind], storage, load, now_us)
         return now_us
+    if kind in (ActionKind.DROP, ActionKind.REBUILD):
+        # What is run again is part of the slot's duration.
+        return now_us
     direction = Direction.D2H if kind is ActionKind.RELEASE else Direction.H2D
     return max(now_us, lanes.end_us(direction, storage, now_us))
 

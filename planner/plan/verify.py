@@ -12,7 +12,16 @@ from typing import Any
 
 from planner.plan.device_memory import planned_bytes
 from planner.plan.host_memory import first_overlap, host_needs
-from planner.plan.plan import Boundary, BoundSource, Plan, PlannedStorage, Proof, Swap
+from planner.plan.plan import (
+    Boundary,
+    BoundSource,
+    Drop,
+    Plan,
+    PlannedStorage,
+    Proof,
+    Rebuild,
+    Swap,
+)
 from planner.plan.simulate import simulate_plan
 from profiles.schema.checks import (
     anchor_faults,
@@ -22,6 +31,7 @@ from profiles.schema.checks import (
 )
 from profiles.schema.errors import FileError
 from profiles.schema.link import CopyMethod
+from profiles.schema.profile import StorageKind
 
 TIME_REL_TOLERANCE = 1e-6
 TIME_ABS_TOLERANCE_US = 1e-3
@@ -57,6 +67,7 @@ def structure_fault(plan: Plan) -> str | None:
         _slot_faults(plan),
         _swap_faults(plan),
         _overlap_faults(plan),
+        _rebuild_faults(plan),
         _host_faults(plan),
         _memory_faults(plan),
     )
@@ -71,7 +82,8 @@ def derived_figures(plan: Plan) -> dict[str, Any]:
         "peak_bytes": max(planned_bytes(plan)),
         "d2h_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps if not swap.clean),
         "h2d_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps),
-        "compute_us": sum(slot.duration_us for slot in plan.slots),
+        "compute_us": sum(slot.duration_us - slot.recompute_us for slot in plan.slots),
+        "recompute_us": sum(slot.recompute_us for slot in plan.slots),
         "simulated_stall_us": simulate_plan(plan).total_stall_us,
     }
 
@@ -226,6 +238,77 @@ def _overlap_faults(plan: Plan) -> Iterator[str]:
                 )
 
 
+def _rebuild_faults(plan: Plan) -> Iterator[str]:
+    """What is dropped is known, comes back once, and does not move meanwhile."""
+    busy: dict[int, list[tuple[int, int]]] = {}
+    for swap in plan.swaps:
+        busy.setdefault(swap.storage, []).append((swap.swap_out_slot, swap.await_slot))
+    for position, rebuild in enumerate(plan.rebuilds):
+        where = f"rebuilds[{position}]"
+        if position and rebuild.slot < plan.rebuilds[position - 1].slot:
+            yield f"{where}.slot is {rebuild.slot}, expected that of the rebuild before or later"
+        yield from _recipe_faults(where, rebuild, plan)
+        if not rebuild.drops:
+            yield f"{where} has no drops, expected what is filled again"
+        for n, drop in enumerate(rebuild.drops):
+            yield from _drop_faults(f"{where}.drops[{n}]", drop, rebuild, plan)
+            away = busy.setdefault(drop.storage, [])
+            for begin, end in away:
+                # At one anchor a storage cannot come back and leave again.
+                apart = drop.slot > end or rebuild.slot < begin
+                if not (apart if begin <= end else end < drop.slot <= rebuild.slot < begin):
+                    yield (
+                        f"{where}.drops[{n}].slot is {drop.slot}, expected outside {begin} to "
+                        f"{end}, when storage {drop.storage} is away already"
+                    )
+            away.append((drop.slot, rebuild.slot))
+    yield from _recompute_time_faults(plan)
+
+
+def _recipe_faults(where: str, rebuild: Rebuild, plan: Plan) -> Iterator[str]:
+    if not rebuild.ops:
+        yield f"{where} has no ops, expected those to run"
+    if not 0 < rebuild.slot < len(plan.slots) - 1:
+        yield f"{where}.slot is {rebuild.slot}, expected 1 to {len(plan.slots) - 2}"
+    for before, after in pairwise(rebuild.ops):
+        ordered = before.op < after.op and (before.slot, before.position) < (
+            after.slot,
+            after.position,
+        )
+        if not ordered:
+            yield f"{where}.ops has op {after.op} after op {before.op}, expected program order"
+    for op in rebuild.ops:
+        if op.slot >= rebuild.slot:
+            yield f"{where}.ops runs op {op.op} of slot {op.slot}, expected one before its own slot"
+
+
+def _drop_faults(where: str, drop: Drop, rebuild: Rebuild, plan: Plan) -> Iterator[str]:
+    storage = plan.by_id.get(drop.storage)
+    if storage is None:
+        yield f"{where}.storage is {drop.storage}, expected the id of a storage in the plan"
+        return
+    if storage.kind is not StorageKind.ACTIVATION or not storage.name.startswith(PACK):
+        yield f"{where} drops {storage.name!r}, a {storage.kind.value}, expected an activation"
+    shown_slot = next((t for t, s in enumerate(plan.slots) if s.shows == storage.id), None)
+    first = len(plan.slots) if shown_slot is None else shown_slot
+    if not first <= drop.slot < rebuild.slot:
+        yield f"{where}.slot is {drop.slot}, expected {first} to {rebuild.slot - 1}"
+
+
+def _recompute_time_faults(plan: Plan) -> Iterator[str]:
+    rebuilt = {rebuild.slot for rebuild in plan.rebuilds}
+    for t, slot in enumerate(plan.slots):
+        if slot.recompute_us > 0 and t not in rebuilt:
+            yield f"slots[{t}].recompute_us is {slot.recompute_us}, expected 0 with no rebuild"
+        if slot.recompute_us > slot.duration_us and not same_time(
+            slot.recompute_us, slot.duration_us
+        ):
+            yield (
+                f"slots[{t}].recompute_us is {slot.recompute_us}, expected at most "
+                f"{slot.duration_us} (duration_us)"
+            )
+
+
 def _host_faults(plan: Plan) -> Iterator[str]:
     """What is wrong with the host pool of a plan whose swaps are sound."""
     yield from _host_overlap_faults(plan)
@@ -289,11 +372,12 @@ def _certificate_faults(plan: Plan) -> Iterator[str]:
 def proof_faults(plan: Plan) -> Iterator[str]:
     """Yields what is wrong with the bounds and the proof of a certificate whose figures hold."""
     certificate = plan.certificate
-    bound_us, simulated_us = certificate.bound_stall_us, certificate.simulated_stall_us
+    bound_us = certificate.bound_stall_us
+    simulated_us = certificate.recompute_us + certificate.simulated_stall_us
     if bound_us > simulated_us and not same_time(bound_us, simulated_us):
         yield (
             f"certificate.bound_stall_us is {bound_us}, expected at most {simulated_us} "
-            "(simulated_stall_us)"
+            "(recompute_us and simulated_stall_us)"
         )
     loose_us = certificate.loose_bound_stall_us
     if loose_us > bound_us:
@@ -308,5 +392,5 @@ def proof_faults(plan: Plan) -> Iterator[str]:
         )
     if certificate.bound_source is BoundSource.TRIVIAL and bound_us > 0:
         yield f"certificate.bound_stall_us is {bound_us}, expected 0 from a bound that is trivial"
-    if certificate.proof is Proof.NOT_NEEDED and plan.swaps:
-        yield f"certificate.proof is {certificate.proof.value!r}, but the plan has swaps"
+    if certificate.proof is Proof.NOT_NEEDED and (plan.swaps or plan.rebuilds):
+        yield f"certificate.proof is {certificate.proof.value!r}, but the plan moves storages"

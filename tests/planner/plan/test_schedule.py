@@ -20,8 +20,14 @@ def test_one_anchor_issues_then_gives_back_then_takes_then_awaits() -> None:
         ["await 0"],
         [],
     ]
-    order = [ActionKind.SWAP_OUT, ActionKind.RELEASE, ActionKind.SWAP_IN, ActionKind.AWAIT]
-    assert list(ActionKind) == order
+    assert list(ActionKind) == [
+        ActionKind.SWAP_OUT,
+        ActionKind.RELEASE,
+        ActionKind.DROP,
+        ActionKind.SWAP_IN,
+        ActionKind.AWAIT,
+        ActionKind.REBUILD,
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "out", "out x", "push 3", "17 out"])

@@ -1,5 +1,8 @@
 """What running an op again has to know of it, as its schema, tags and arguments say."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,9 +20,9 @@ class _Traits(OpMode):
         super().__init__()
         self.found: dict[str, tuple[OpTrait, ...]] = {}
 
-    def run_op(self, func: OpOverload, args: object, kwargs: object) -> object:
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         self.found[str(func)] = traits_of(func, args, kwargs)
-        return func(*args, **kwargs)  # type: ignore[misc]
+        return func(*args, **kwargs)
 
 
 @torch.library.custom_op("swapplan_tests::doubled", mutates_args=())
@@ -32,9 +35,9 @@ def double_in_place(x: Tensor) -> None:
     x.mul_(2)
 
 
-def traits_in(run: object, *args: object) -> dict[str, tuple[OpTrait, ...]]:
+def traits_in(run: Callable[[], object]) -> dict[str, tuple[OpTrait, ...]]:
     with _Traits() as mode:
-        run(*args)  # type: ignore[operator]
+        run()
     return mode.found
 
 
@@ -64,7 +67,7 @@ X = torch.rand(4, 3, 8, 8)
         ),
     ],
 )
-def test_traits(run: object, op: OpOverload, expected: set[OpTrait]) -> None:
+def test_traits(run: Callable[[], object], op: OpOverload, expected: set[OpTrait]) -> None:
     assert set(traits_in(run)[str(op)]) == expected
 
 
