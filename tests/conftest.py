@@ -9,6 +9,7 @@ room for a machine many times slower. `--scale-times` records as such machines w
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,11 +66,25 @@ def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+TESTS = Path(__file__).parent
 LONGEST_FIRST = (
-    *("test_estimate", "test_memory_curve", "test_optimizer_updates", "test_on_cpu"),
-    *("test_properties", "test_readme", "test_estimate_models", "test_limits"),
-    *("test_online_swap", "test_notebooks", "test_replay", "test_periodic_replay", "test_record"),
-    *("test_library", "test_workers", "test_paper"),
+    "profiles/estimating/test_estimate.py",
+    "runtime/storage/test_memory_curve.py",
+    "profiles/hooks/test_optimizer_updates.py",
+    "gpu/test_on_cpu.py",
+    "planner/test_properties.py",
+    "cli/test_readme.py",
+    "profiles/estimating/test_estimate_models.py",
+    "planner/studies/test_limits.py",
+    "runtime/beyond_capacity/test_online_swap.py",
+    "notebooks/test_notebooks.py",
+    "runtime/replay/test_replay.py",
+    "runtime/replay/test_periodic_replay.py",
+    "runtime/beyond_capacity/test_record.py",
+    "profiles/library/test_library.py",
+    "runtime/replay/test_workers.py",
+    "runtime/proof/test_workers.py",
+    "notebooks/test_paper.py",
 )
 """Files of 20 s and more: begun last, one of them would keep one process busy alone."""
 
@@ -81,14 +96,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the longest files, and skips what needs a GPU where there is none."""
-    order = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    order = {TESTS / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="there is no GPU")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Some trainings and measurements set another number for the whole process."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
