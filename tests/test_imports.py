@@ -7,7 +7,6 @@ and from the rooms of lower floors that the table opens to it. Imports inside fu
 """
 
 import ast
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.commands import ROOT, python
+
 FLOORS = {
     "profiles": (
         "schema",
@@ -241,13 +241,6 @@ def test_there_are_no_other_packages() -> None:
     assert found == {*FLOORS, "tests"}
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
@@ -266,7 +259,7 @@ def run_python(code: str) -> str:
     ],
 )
 def test_an_import_loads_only_what_it_may(statement: str, unwanted: tuple[str, ...]) -> None:
-    loaded = run_python(f"{statement}\nimport sys\nprint(*sys.modules)").split()
+    loaded = python(f"{statement}\nimport sys\nprint(*sys.modules)").stdout.split()
     assert not {name.split(".")[0] for name in loaded} & set(unwanted)
 
 
@@ -288,7 +281,7 @@ def test_help_loads_nothing_but_the_command_line_and_the_files_records() -> None
     names = [command.callback.__name__ for command in app.registered_commands if command.callback]
     commands = [[], *([name] for name in names)]
     assert ["solve"] in commands
-    loaded = run_python(HELP.format(commands=commands)).split()
+    loaded = python(HELP.format(commands=commands)).stdout.split()
     not_of_python = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names - {"__main__"}
     light = {"annotated_doc", "annotated_types", "markdown_it", "mdurl", "pydantic"}
     light |= {"pydantic_core", "pygments", "rich", "shellingham", "typer", "typing_extensions"}

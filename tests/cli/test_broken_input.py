@@ -1,8 +1,6 @@
 """Whatever is wrong with the input: one line, exit code 2, no traceback, no file left behind."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +12,8 @@ from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.conftest import Failure
 from tests.cli.test_commands import TRAINING
+from tests.support.commands import running
 from tests.support.planning.toys import sandwich
-
-ROOT = Path(__file__).parents[2]
 
 
 def good_profile(folder: Path) -> Path:
@@ -155,11 +152,7 @@ def test_a_wrong_option_is_a_usage_error(
 
 
 SLOW = """
-import signal
 import time
-
-# Where tests run in the background the shell has it ignored, and whatever they start inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def train():
     print("building", flush=True)
@@ -171,59 +164,27 @@ def test_ctrl_c_ends_with_one_line_and_no_file(tmp_path: Path) -> None:
     mine, output = tmp_path / "mine.py", tmp_path / "output.json"
     mine.write_text(SLOW)
     words = ["profile", f"{mine}:train", "-o", str(output)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "runtime.cli", *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with running(*words) as process:
         assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "building\n"
-            process.send_signal(signal.SIGINT)
-            _, line = process.communicate(timeout=300)
-        finally:
-            process.kill()
+        assert process.stdout.readline() == "building\n"
+        process.send_signal(signal.SIGINT)
+        _, line = process.communicate()
     assert process.returncode == 130
     assert line.splitlines()[-1] == "plan: interrupted"
     assert "Traceback" not in line
     assert not output.exists()
 
 
-PLANNING = """
-import signal
-import sys
-
-from runtime.cli.app import main
-from planner.plan.plan import Proof
-from planner.plan.plan_file import read_plan
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_ctrl_c_while_planning_leaves_the_best_plan_so_far(tmp_path: Path) -> None:
     output = tmp_path / "some.plan.json"
     # However slow the machine is, its ILP begins in time, and takes more than half a minute.
     asked = ["library:resnet50-v100-16gb", "--budget", "30%", "--time-limit", "3600"]
-    words = ["solve", *asked, "-o", str(output)]
-    with subprocess.Popen(
-        [sys.executable, "-c", PLANNING, *words],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with running("solve", *asked, "-o", output) as process:
         assert process.stderr is not None
-        try:
-            while not process.stderr.readline().startswith("solving the ILP"):
-                assert process.poll() is None
-            process.send_signal(signal.SIGINT)
-            line, complaints = process.communicate(timeout=300)
-        finally:
-            process.kill()
+        while not process.stderr.readline().startswith("solving the ILP"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        line, complaints = process.communicate()
     assert process.returncode == 0
     assert "ending with the best plan so far" in complaints
     assert "Traceback" not in complaints

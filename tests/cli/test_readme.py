@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from planner.plan.plan_file import read_plan
+from tests.support.commands import ROOT
 from tests.support.training.fixed_times import give_fixed_times
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

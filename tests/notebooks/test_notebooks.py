@@ -9,10 +9,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).parents[2]
+from tests.support.commands import PATIENCE_S, ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PATIENCE_S = 600
-"""For one cell: more than any takes, however slow the machine."""
 LONGEST_CELL = 20
 """Lines; what needs more belongs in a module, where it is tested."""
 LOGIC = (

@@ -4,7 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.commands import ROOT
+
 GUIDE = ROOT / "notebooks" / "guides" / "reading_the_code.md"
 
 

@@ -23,15 +23,13 @@ from profiles import Profile, read_profile, write_profile
 from profiles.schema.checks import verified
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link
+from tests.support.commands import PATIENCE_S
 from tests.support.planning.invariants import ROUNDING, check_plan, swaps_of
 from tests.support.planning.oracle import idles, smallest_budget_bytes
 from tests.support.planning.strategies import jobs, peak_bytes, profiles
 from tests.support.planning.toys import transformer_like, unet_like
 
 Job = tuple[Profile, int]
-
-PATIENCE_S = 600.0
-"""More than any of these plans takes, however slow the machine."""
 
 few = settings(max_examples=50)
 # One folder serves every example: each overwrites the last one's file.

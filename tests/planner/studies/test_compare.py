@@ -16,7 +16,7 @@ from tests.planner.heuristics.test_heuristics import task, two_for_one
 
 def test_our_row_is_the_plan_s_certificate() -> None:
     asked = task(two_for_one(), 12)
-    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
+    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=600.0)
     row = our_row(plan, our_smallest_budget_bytes(asked))
     assert (row.stall_us, row.optimality_gap, row.fits) == (0, 0, True)
     assert row.smallest_budget_bytes == 6
@@ -34,7 +34,7 @@ def test_selection_and_timing_are_scored_apart() -> None:
 def test_our_selection_with_other_timings() -> None:
     # Both x and y must go at budget 6, and come back one after the other.
     asked = task(two_for_one(), 6)
-    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=60.0)
+    plan = our_plan(asked, solver=SolverName.HIGHS, time_limit_s=600.0)
     ahead, in_time = our_selection_otherwise_timed(plan)
     bounded = asked.bounded(plan.boundary)
     assert {bounded.gaps[i].storage for i in our_selection(bounded, plan)} == {0, 1}

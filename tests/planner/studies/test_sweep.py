@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -39,11 +37,9 @@ from profiles.schema.errors import QuantityError, SolverError
 from profiles.schema.profile import Profile, Provenance
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
+from tests.support.commands import PATIENCE_S, running
 from tests.support.planning.toys import sandwich, toy_link, transformer_like
 
-ROOT = Path(__file__).parents[3]
-PATIENCE_S = 600.0
-"""More than anything here takes, however slow the machine."""
 SLOW = toy_link(0.01, 0.01)
 """50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
 
@@ -131,28 +127,6 @@ def test_a_killed_process_ends_the_sweep_with_an_error() -> None:
     assert multiprocessing.active_children() == []
 
 
-PLAN = """
-import signal
-import sys
-from runtime.cli import main
-
-# Where tests run in the background the shell has it ignored, and whatever they start inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main())
-"""
-
-
-def command(*words: str | Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", PLAN, *map(str, words)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.parametrize(
     ("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
@@ -160,19 +134,16 @@ def test_nothing_is_left_running(tmp_path: Path, sent: signal.Signals, exit_code
     write_profile(transformer_like(60), tmp_path / "toy.profile.json")
     words = ("--budgets", "40%,45%,50%", "--processes", "2", "--time-limit", "600")
     csv = tmp_path / "table.csv"
-    with command("sweep", tmp_path / "toy.profile.json", *words, "-o", csv) as process:
+    with running("sweep", tmp_path / "toy.profile.json", *words, "-o", csv) as process:
         assert process.stderr is not None
-        try:
-            assert process.stderr.readline() == "planning ...\n"
-            if sent is signal.SIGINT:
-                # To all of them, as a terminal does; some have hardly begun.
-                os.killpg(process.pid, sent)
-            else:
-                process.send_signal(sent)
-            # All processes write to these pipes, so this waits for the last of them.
-            printed, errors = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
+        assert process.stderr.readline() == "planning ...\n"
+        if sent is signal.SIGINT:
+            # To all of them, as a terminal does; some have hardly begun.
+            os.killpg(process.pid, sent)
+        else:
+            process.send_signal(sent)
+        # All processes write to these pipes, so this waits for the last of them.
+        printed, errors = process.communicate()
     assert process.returncode == exit_code
     if sent is signal.SIGINT:  # A process that is being started when its parent is killed says so.
         assert "Traceback" not in errors

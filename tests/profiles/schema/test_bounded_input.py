@@ -3,9 +3,8 @@
 import gzip
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from profiles.schema import bounded_input
 from profiles.schema.errors import FileError, is_plain, plain
 from profiles.schema.files import format_of, write_file
 from profiles.schema.profile_file import read_profile, write_profile
+from tests.support.commands import ROOT, python
 from tests.support.planning.edited_files import (
     KINDS,
     PROFILE,
@@ -60,7 +60,7 @@ def test_too_much(
 
 def test_the_bounds_leave_room_for_much_larger_steps() -> None:
     """The largest step of the library has 10,513 ops; steps of six times as many are read."""
-    packed = Path("profiles/library/gpt2-xl-h200.profile.json.gz").read_bytes()
+    packed = (ROOT / "profiles/library/gpt2-xl-h200.profile.json.gz").read_bytes()
     data = gzip.decompress(packed)
     assert 5 * len(data) < bounded_input.MAX_BYTES
     assert 5 * data.count(b"{") < bounded_input.MAX_RECORDS
@@ -81,9 +81,8 @@ sys.exit(code)
 """
 
 
-def shown_within(limit_mib: int, path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", READ_WITHIN, str(limit_mib), str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def shown_within(limit_mib: int, path: Path) -> "CompletedProcess[str]":
+    return python(READ_WITHIN, str(limit_mib), str(path), check=False)
 
 
 def test_a_small_file_that_unpacks_to_much(tmp_path: Path) -> None:

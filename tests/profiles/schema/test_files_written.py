@@ -4,8 +4,6 @@ import errno
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +15,7 @@ import pytest
 from profiles.schema.errors import FileError
 from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.profile_file import read_profile, write_profile
+from tests.support.commands import running
 from tests.support.planning.edited_files import PROFILE
 
 
@@ -221,7 +220,7 @@ def test_a_name_as_long_as_names_can_be(tmp_path: Path, letter: str) -> None:
 
 
 HALFWAY = """
-import os, sys, time
+import time
 from profiles.schema import files
 
 def wait(source, target):
@@ -229,22 +228,18 @@ def wait(source, target):
     time.sleep(3600)
 
 files.os.replace = wait
-from runtime.cli.app import main
-sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_a_command_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
     write_profile(PROFILE, tmp_path / "x.profile.json")
     (tmp_path / "out").mkdir()
-    command = [sys.executable, "-c", HALFWAY, "solve", str(tmp_path / "x.profile.json")]
-    options = ["--budget", "15", "--min-size", "1", "-o", str(tmp_path / "out" / "x.plan.json")]
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as running:
-        assert running.stdout is not None
-        assert "halfway" in running.stdout.readline()
+    options = ("--budget", "15", "--min-size", "1", "-o", tmp_path / "out" / "x.plan.json")
+    with running("solve", tmp_path / "x.profile.json", *options, prepare=HALFWAY) as process:
+        assert process.stdout is not None
+        assert "halfway" in process.stdout.readline()
         assert len(list((tmp_path / "out").iterdir())) == 1
-        running.send_signal(signal.SIGTERM)
-        assert running.wait() == 128 + signal.SIGTERM
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
     assert list((tmp_path / "out").iterdir()) == []

@@ -1,6 +1,5 @@
 """What is said of a copy before any kernel runs: tables, host bytes, grids."""
 
-import subprocess
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ from profiles.schema.errors import SwapplanError
 from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.kernels.cuda_carrier import compile_kernels
 from runtime.kernels.job import BatchTable, CopyJob, Grid, batch_words, write_batch
+from tests.support.commands import python
 from tests.support.kernels.buffers import Buffer, words_at
 
 
@@ -84,5 +84,4 @@ def test_kernels_without_a_device_say_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_nothing_imports_numba_before_kernels_are_compiled() -> None:
     code = "import sys, runtime, runtime.lanes.copy_device; print('numba' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert python(code).stdout == "False\n"

@@ -7,19 +7,21 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-CASES = Path(__file__).parents[2] / "support" / "kernels" / "simulator_cases.py"
+from tests.support.commands import PATIENCE_S, ROOT
+
+CASES = ROOT / "tests" / "support" / "kernels" / "simulator_cases.py"
 
 
 def test_kernels_in_the_simulator() -> None:
     """Every access in bounds and aligned, every byte written once, every planted fault found."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)],
-        cwd=CASES.parent.parent,
+        cwd=ROOT,
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
         text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = done.stdout.splitlines()[-1]

@@ -9,12 +9,11 @@ import torch
 from planner.plan.lanes import Direction
 from runtime.host.host_pool import HostPool, HostStretch
 from runtime.lanes.emulated import Copy, EmulatedLane
+from tests.support.commands import PATIENCE_S
 from tests.support.training.fake_time import HeldTime, held_time
 
 MIB = 1 << 20
 FAST = 100_000.0
-PATIENCE_S = 300
-"""After so long a thread that should end hangs."""
 
 
 @pytest.fixture(name="held")

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from profiles.schema.errors import WorkloadError
 from runtime.cli.app import app
 from runtime.cli.run import _found
+from tests.support.commands import ROOT
 
 
 @pytest.fixture
@@ -56,5 +57,5 @@ def test_what_is_no_path_is_left_as_it_is(folders: tuple[Path, Path], reference:
 def test_help_and_readme_say_that_the_file_is_run() -> None:
     shown = " ".join(CliRunner().invoke(app, ["run", "--help"]).output.split())
     assert "that file is run" in shown
-    readme = " ".join(Path("README.md").read_text(encoding="utf-8").split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert "`plan run` runs that file" in readme

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.proof.proof import prove
 from runtime.storage.residency import Residency
+from tests.support.commands import PATIENCE_S
 from tests.support.planning.hardest_plans import (
     clean_swaps_late,
     leaving_at_boundary,
@@ -198,7 +200,7 @@ def in_thread(act: Callable[[], object]) -> object:
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(act()))
     thread.start()
-    thread.join(timeout=600)
+    thread.join(timeout=PATIENCE_S)
     return results[0]
 
 
@@ -269,13 +271,22 @@ TOUCHES: dict[str, Callable[[Workload], object]] = {
 def evaluate_in_fork(workload: Workload) -> bytes:
     """A forked process sees everything, and the modes of its parent are not in its way."""
     ours, theirs = os.pipe()
-    if os.fork() == 0:
-        with torch.no_grad():
-            total = sum(p.double().sum().item() for p in workload.model.parameters())
-        os.write(theirs, repr((total, len(op_modes()))).encode())
-        os._exit(0)
-    os.wait()
-    return os.read(ours, 100)
+    child = os.fork()
+    if child == 0:
+        try:
+            # If it hangs it is ended by this, and what reads below finds nothing.
+            signal.alarm(PATIENCE_S)
+            with torch.no_grad():
+                total = sum(p.double().sum().item() for p in workload.model.parameters())
+            os.write(theirs, repr((total, len(op_modes()))).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    assert told, "the forked process failed or hung"
+    return told
 
 
 def equal(one: object, other: object) -> bool:

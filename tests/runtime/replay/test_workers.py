@@ -12,11 +12,11 @@ import pytest
 
 from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
+from tests.support.commands import ROOT
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.recorded import everything_away_plan
 from tests.worker_programs.cases import recorded_alone
 
-ROOT = Path(__file__).parents[3]
 SECONDS = 900
 """A launch takes some seconds on an idle machine."""
 
