@@ -8,11 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from planner.ilp.deadline import Deadline, SolverName
-from planner.ilp.model import build
-from planner.ilp.solver import Outcome, solve_model
-from planner.ilp.variables import Goal
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from profiles.schema.errors import BudgetError, SolverError
@@ -108,7 +106,19 @@ class UnmetBudgetError(BudgetError):
         self.wall = wall
 
 
-def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
+class Widest(NamedTuple):
+    """The set of gaps that reaches the smallest budget.
+
+    Attributes:
+        chosen: The set.
+        is_proven: Whether no other reaches a smaller one, or only none is known.
+    """
+
+    chosen: frozenset[int]
+    is_proven: bool = True
+
+
+def widest_set(problem: Problem, solver: SolverName) -> Widest:
     """Returns the set of gaps that reaches the smallest budget.
 
     Without a host budget it is every gap. With one it comes from the ILP with a slack on the budget
@@ -118,20 +128,20 @@ def widest_set(problem: Problem, solver: SolverName) -> frozenset[int]:
         SolverError: The solver failed.
     """
     if problem.host_budget_bytes is None or problem.whole_fits_host(problem.whole_set):
-        return problem.whole_set
+        return Widest(problem.whole_set)
     host_bytes = problem.host_budget_bytes
     while True:
         # From budget 0, so that the set is the same whatever budget was asked for.
         hard = replace(problem, budget_bytes=0, host_budget_bytes=host_bytes)
-        chosen = _solve_budget(hard, solver)
-        over_bytes = problem.whole_pool_bytes(chosen) - problem.host_budget_bytes
+        found = _solve_budget(hard, solver)
+        over_bytes = problem.whole_pool_bytes(found.chosen) - problem.host_budget_bytes
         if over_bytes <= 0:
-            return chosen
+            return found
         # The ILP counts bytes, the pool must also place them side by side: leave room for that.
         host_bytes = max(0, host_bytes - over_bytes)
 
 
-def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> None:
+def check_budget(problem: Problem, widest: Widest, profile: Profile) -> None:
     """Checks that the budget can be met at all.
 
     Args:
@@ -140,23 +150,29 @@ def check_budget(problem: Problem, widest: frozenset[int], profile: Profile) -> 
         profile: For names.
 
     Raises:
-        UnmetBudgetError: It cannot. The message names the smallest budget that can, and the op
-            that sets it.
+        UnmetBudgetError: It cannot. The message names the smallest budget that can, or the smallest
+            known, and the op that sets it.
     """
-    if problem.fits(widest):
+    if problem.fits(widest.chosen):
         return
-    wall = budget_wall(profile, problem, widest)
+    wall = budget_wall(profile, problem, widest.chosen)
     host = "" if problem.host_budget_bytes is None else ", a larger host budget"
+    met = "the smallest that can" if widest.is_proven else "one that can"
     raise UnmetBudgetError(
-        f"budget {size_text_down(problem.budget_bytes)} cannot be met: the smallest that can is "
+        f"budget {size_text_down(problem.budget_bytes)} cannot be met: {met} is "
         f"{size_text_up(wall.smallest_budget_bytes)}, set by {wall.place}. Ask for at least "
         f"that{host}, or make the step smaller (batch, crop, model).",
         wall,
     )
 
 
-def _solve_budget(problem: Problem, solver: SolverName) -> frozenset[int]:
-    # Messages name the smallest budget as one to ask for: it must be exact.
+def _solve_budget(problem: Problem, solver: SolverName) -> Widest:
+    # Whoever only reads a wall need not wait for the solver's modules.
+    from planner.ilp.model import build
+    from planner.ilp.solver import Outcome, solve_model
+    from planner.ilp.variables import Goal
+
+    # Messages name the smallest budget as one to ask for: a share of it is not near enough.
     deadline = Deadline.within(SETTINGS.budget_time_limit_s)
     solved = solve_model(build(problem, Goal.BUDGET), solver, deadline, mip_gap=0.0)
     if solved.outcome not in (Outcome.OPTIMAL, Outcome.FOUND):
@@ -164,7 +180,7 @@ def _solve_budget(problem: Problem, solver: SolverName) -> frozenset[int]:
             f"{solver.value} found no smallest budget in {SETTINGS.budget_time_limit_s:.0f} s. "
             "Give a larger --host-budget, or try the other one of --solver."
         )
-    return solved.chosen
+    return Widest(solved.chosen, solved.outcome is Outcome.OPTIMAL)
 
 
 def budget_wall(profile: Profile, problem: Problem, widest: Iterable[int]) -> BudgetWall:

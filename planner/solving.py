@@ -75,7 +75,7 @@ def solve(
         check_budget(problem, widest, profile)
         deadline = Deadline(started_s + time_limit_s, stop)
         search = Search(problem, deadline, progress or silent, on_incumbent)
-        solution = _solution(search, solver, widest, published_starts(profile, problem))
+        solution = _solution(search, solver, widest.chosen, published_starts(profile, problem))
     seconds = time.monotonic() - started_s
     return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
 

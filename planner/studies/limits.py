@@ -97,7 +97,7 @@ def footprint(
         link=profile.link,
         host_budget_bytes=host_budget_bytes,
     )
-    wall = budget_wall(profile, problem, widest_set(problem, solver))
+    wall = budget_wall(profile, problem, widest_set(problem, solver).chosen)
     return Footprint(
         setting=setting,
         peak_bytes=profile.peak_bytes,

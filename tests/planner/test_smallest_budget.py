@@ -1,12 +1,15 @@
 """What sets the smallest budget, on steps worked out by hand, and how it is reported."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
 from planner.cli.wall_report import print_wall
+from planner.ilp import solver
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
 from planner.problem.problem import Problem, problem_of
@@ -15,7 +18,9 @@ from planner.smallest_budget import (
     HeldStorage,
     Stays,
     UnmetBudgetError,
+    Widest,
     budget_wall,
+    check_budget,
     widest_set,
 )
 from planner.solving import solve
@@ -45,7 +50,7 @@ def problem(
 
 def wall_of(profile: Profile, posed: Problem | None = None) -> BudgetWall:
     posed = posed or problem(profile)
-    return budget_wall(profile, posed, widest_set(posed, SolverName.HIGHS))
+    return budget_wall(profile, posed, widest_set(posed, SolverName.HIGHS).chosen)
 
 
 def stays(wall: BudgetWall) -> dict[str, Stays]:
@@ -158,6 +163,28 @@ def test_a_budget_that_cannot_be_met_carries_its_wall() -> None:
         solve(sandwich(), budget_bytes=90)
     assert refused.value.wall.smallest_budget_bytes == refused.value.smallest_budget_bytes == 100
     assert stays(refused.value.wall) == {"op:2": Stays.IN_USE}
+
+
+def test_only_what_is_proven_is_called_the_smallest() -> None:
+    profile = sandwich()
+    posed = problem(profile)
+    for is_proven, met in ((True, "the smallest that can"), (False, "one that can")):
+        with pytest.raises(UnmetBudgetError, match=f"cannot be met: {met} is 100 bytes"):
+            check_budget(posed, Widest(posed.whole_set, is_proven), profile)
+
+
+def test_a_solver_stopped_with_a_set_has_proven_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    solve_model = solver.solve_model
+
+    def stopped(*args: Any, **settings: Any) -> solver.Solved:
+        return replace(solve_model(*args, **settings), outcome=solver.Outcome.FOUND)
+
+    storages = [activation("pack:0", 60, 0, 4), activation("pack:1", 40, 1, 3)]
+    profile = toy(*[10.0] * 5, storages=[*storages, fixed("op:2", 50, 2)])
+    posed = problem(profile, host_budget_bytes=60)
+    assert widest_set(posed, SolverName.HIGHS).is_proven
+    monkeypatch.setattr(solver, "solve_model", stopped)
+    assert not widest_set(posed, SolverName.HIGHS).is_proven
 
 
 # The command

@@ -96,7 +96,7 @@ def test_the_search_keeps_no_timing_over_budget(monkeypatch: pytest.MonkeyPatch)
     """Whatever the scheduler makes of a candidate, the search looks at what its swaps leave."""
     problem = tied_problem(1.1, 2, 0.3)
     search = Search(problem, Deadline.within(600), silent)
-    search.start(widest_set(problem, SolverName.HIGHS))
+    search.start(widest_set(problem, SolverName.HIGHS).chosen)
     best = search.best
     monkeypatch.setattr(
         "planner.search.local_search.schedule_swaps",
