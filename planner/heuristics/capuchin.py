@@ -38,9 +38,10 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
     lead_us = {i: problem.h2d_us[i] for i in chosen}
     triggers = _triggers(task, lead_us)
     best = found = walk(problem, triggers)
-    best_us, since_best = timeline(problem, best).total_stall_us, 0
+    step = timeline(problem, found)
+    best_us, since_best = step.total_stall_us, 0
     for _ in range(FEEDBACK_STEPS):
-        late = [i for i in waits_us(problem, found) if i in lead_us]
+        late = waits_us(step, found)
         if not late or since_best == PATIENCE:
             break
         lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
@@ -48,23 +49,14 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
         if moved == triggers:
             continue
         triggers, found = moved, walk(problem, moved)
-        found_us, since_best = timeline(problem, found).total_stall_us, since_best + 1
-        if found_us < best_us:
-            best, best_us, since_best = found, found_us, 0
+        step, since_best = timeline(problem, found), since_best + 1
+        if step.total_stall_us < best_us:
+            best, best_us, since_best = found, step.total_stall_us, 0
     return best
 
 
 def _triggers(task: Task, lead_us: dict[int, float]) -> dict[int, int]:
-    return {i: _trigger_slot(task, i, us) for i, us in lead_us.items()}
-
-
-def _trigger_slot(task: Task, i: int, lead_us: float) -> int:
-    """The last slot that begins at least so long before the next use, without stalls."""
-    elapsed_us, gap = task.problem.elapsed_us, task.gaps[i]
-    slot = gap.next_use_slot
-    while slot > gap.first_slot and elapsed_us[slot] > elapsed_us[gap.next_use_slot] - lead_us:
-        slot -= 1
-    return slot
+    return {i: task.latest_start_slot(i, us) for i, us in lead_us.items()}
 
 
 CAPUCHIN = Heuristic(

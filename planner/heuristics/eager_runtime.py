@@ -100,7 +100,7 @@ class _Compute:
         self.lanes.issue(direction, gap.storage, load, self.now_us)
 
     def has_ended(self, direction: Direction, gap: Gap) -> bool:
-        return self.lanes.end_us(direction, gap.storage, self.now_us) <= self.now_us
+        return self.lanes.has_ended(direction, gap.storage, self.now_us)
 
     def wait_for(self, direction: Direction, gap: Gap) -> None:
         self.now_us = max(self.now_us, self.lanes.end_us(direction, gap.storage, self.now_us))

@@ -91,15 +91,15 @@ def _schedule(problem: Problem, swaps: Swaps) -> Schedule:
     return lower_swaps(by_gap, problem.slot_count)
 
 
-def waits_us(problem: Problem, swaps: Swaps) -> dict[int, float]:
-    """Returns the gaps whose copies back compute waits for, and how late each one is."""
-    lanes = timeline(problem, swaps)
-    ends_us = {copy.storage: copy.end_us for copy in lanes.h2d}
+def waits_us(step: Timeline, swaps: Swaps) -> dict[int, float]:
+    """Returns the gaps whose copies back compute waits for in the `timeline` of some swaps, and
+    how late each one is."""
+    ends_us = {copy.storage: copy.end_us for copy in step.h2d}
     late_us = {}
     for swap in swaps:
         slot = swap.await_slot
-        arrival_us = lanes.start_us[slot] - lanes.stall_us[slot]
-        if lanes.stall_us[slot] > 0 and ends_us[swap.gap] > arrival_us:
+        arrival_us = step.start_us[slot] - step.stall_us[slot]
+        if step.stall_us[slot] > 0 and ends_us[swap.gap] > arrival_us:
             late_us[swap.gap] = ends_us[swap.gap] - arrival_us
     return late_us
 

@@ -76,14 +76,15 @@ class Task:
             await_slot=gap.next_use_slot if await_slot is None else await_slot,
         )
 
-    def latest_start_slot(self, i: int) -> int:
+    def latest_start_slot(self, i: int, lead_us: float | None = None) -> int:
         """Returns the last slot after a gap's first in which its copy back may start.
 
-        From there on it is over by the next use if nothing else is copied and nothing waits; the
-        slot of the next use if there is no such slot.
+        It is so long before the next use, without stalls; as long as the copy alone takes if None.
+        The slot of the next use if there is no such slot.
         """
         gap, elapsed_us = self.gaps[i], self.problem.elapsed_us
-        latest_us = elapsed_us[gap.next_use_slot] - self.problem.h2d_us[i]
+        lead_us = self.problem.h2d_us[i] if lead_us is None else lead_us
+        latest_us = elapsed_us[gap.next_use_slot] - lead_us
         slot = bisect_right(elapsed_us, latest_us) - 1
         return min(max(slot, gap.first_slot + 1), gap.next_use_slot)
 

@@ -129,6 +129,10 @@ class IndependentLanes:
         """
         return (self.d2h if direction is Direction.D2H else self.h2d).ends_us.get(key, now_us)
 
+    def has_ended(self, direction: Direction, key: int, now_us: float) -> bool:
+        """Whether the last copy of a name has ended, or was never issued."""
+        return self.end_us(direction, key, now_us) <= now_us
+
     def finish(self) -> None:
         """Lets every copy end."""
 
@@ -261,6 +265,11 @@ class JointLanes:
         if any(queued.key == key for queued in self._queues.of(direction)):
             self.foresee()
         return self._lane(direction).ends_us.get(key, now_us)
+
+    def has_ended(self, direction: Direction, key: int, now_us: float) -> bool:
+        """Whether the last copy of a name has ended, or was never issued."""
+        self._run(self._queues, now_us)
+        return all(queued.key != key for queued in self._queues.of(direction))
 
     def finish(self) -> None:
         """Lets every copy end."""

@@ -167,9 +167,9 @@ def test_capuchin_triggers_earlier_what_came_late() -> None:
     problem = task(profile, 24).problem
     found = CAPUCHIN.swaps(task(profile, 24))
     assert sorted(swap.swap_in_slot for swap in found) == [4, 5]
-    assert waits_us(problem, found) == {}
+    assert waits_us(timeline(problem, found), found) == {}
     at_once = [swap._replace(swap_in_slot=5) for swap in found]
-    assert waits_us(problem, at_once) == {1: 4}
+    assert waits_us(timeline(problem, at_once), at_once) == {1: 4}
 
 
 def test_swapadvisor_evicts_what_is_used_last_and_fetches_early() -> None:
