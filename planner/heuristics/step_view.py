@@ -7,8 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
+from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Profile
+from profiles.schema.profile import Op, Profile
 
 PRE, PACK, UNPACK, OPTIMIZER = "pre", "pack", "unpack", "optimizer"
 
@@ -58,7 +59,7 @@ class StepView:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in program order: forward, backward, optimizer."""
-        heavy_slots = {op.slot for op in self.profile.ops if is_heavy(op.name)}
+        heavy_slots = {op.slot for op in self.profile.ops if _is_heavy(op)}
         firsts = [0, *self._layer_begins(), self.slot_count]
         return tuple(
             Layer(first, end, not heavy_slots.isdisjoint(range(first, end)))
@@ -73,7 +74,7 @@ class StepView:
     @cached_property
     def heavy_us(self) -> tuple[float, ...]:
         """Time of each op that convolves or multiplies matrices; 0 for the others."""
-        return tuple(op.duration_us if is_heavy(op.name) else 0.0 for op in self.profile.ops)
+        return tuple(op.duration_us if _is_heavy(op) else 0.0 for op in self.profile.ops)
 
     def op_of_use(self, storage: int, slot: int) -> int:
         """Returns the first op that uses a storage from a slot on; the number of ops if none."""
@@ -113,11 +114,7 @@ class StepView:
             last = layer
 
 
-def is_heavy(op_name: str) -> bool:
-    """Whether an operator convolves or multiplies matrices.
-
-    Args:
-        op_name: Such as `aten.addmm.default`.
-    """
-    name = op_name.split(".")[1] if "." in op_name else op_name
-    return "convolution" in name or "attention" in name or name.endswith("mm")
+def _is_heavy(op: Op) -> bool:
+    """Whether an op, named such as `aten.addmm.default`, is bound by arithmetic."""
+    name = op.name.split(".")[1] if "." in op.name else op.name
+    return class_of(name) in COMPUTE_CLASSES

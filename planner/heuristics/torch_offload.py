@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Streams, Swaps
 from planner.heuristics.task import Task
-from planner.problem.timed_swap import TimedSwap
 
 MAX_FWD_STASH = 5
 
@@ -83,9 +82,7 @@ def _torchtitan(task: Task) -> Swaps:
         ahead = layers[max(0, step.layer_at(gap.next_use_slot) - 1)]
         in_slot = min(max(ahead.first_slot, release_slot + 1), gap.next_use_slot)
         if release_slot < gap.next_use_slot:
-            yield TimedSwap(
-                i, gap.storage, gap.first_slot, release_slot, in_slot, gap.next_use_slot
-            )
+            yield task.swap(i, release_slot, in_slot)
 
 
 def _torchtune(task: Task) -> Swaps:
@@ -101,10 +98,7 @@ def _torchtune(task: Task) -> Swaps:
     packed = sorted((_packed_slot(task, i), i) for i in task.activations())
     for (_, i), (later_slot, _) in zip(packed, packed[MAX_FWD_STASH:], strict=False):
         gap = task.gaps[i]
-        release_slot = max(gap.first_slot, later_slot)
-        yield TimedSwap(
-            i, gap.storage, gap.first_slot, release_slot, gap.next_use_slot, gap.next_use_slot
-        )
+        yield task.swap(i, max(gap.first_slot, later_slot), gap.next_use_slot)
 
 
 def _packed_slot(task: Task, i: int) -> int:

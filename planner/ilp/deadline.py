@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from planner.plan.plan import optimality_gap
 from profiles.schema.units import time_text
 
 
@@ -69,8 +70,7 @@ class Incumbent:
     @property
     def optimality_gap(self) -> float:
         """From the bound to the stall, as a share of the best step time."""
-        over_us = max(0.0, self.stall_us - self.bound_us)
-        return over_us / max(1e-9, self.compute_us + self.bound_us)
+        return optimality_gap(self.stall_us - self.bound_us, self.compute_us + self.bound_us)
 
     def __str__(self) -> str:
         stall, bound = time_text(self.stall_us), time_text(self.bound_us)

@@ -27,7 +27,7 @@ Variables
     x_i in {0, 1}  gap i is used
     c_i in {0, 1}  it is used and clean: what it would copy to the host is there already (only if an
                    earlier gap holds the same bytes, or the step never writes them)
-    W_t >= 0       stall up to the start of slot t's run: the sum of d_0..d_t (DESIGN: d_t)
+    W_t >= 0       stall up to the start of slot t's run: the sum of the waits of slots 0..t
     D_t >= 0       bytes copied to the host by the start of slot t's run
     P_t, Q_t >= 0  bytes copied back by the start of slot t's run, and by its end
     A_t, B_t >= 0  bytes of the used gaps that have begun by slot t, that have ended by slot t

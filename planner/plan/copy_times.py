@@ -48,12 +48,12 @@ def measured_us(link: Link, direction: Direction, size_bytes: int, engine: CopyM
     if not rows:
         raise ValueError(f"{engine.value} was not measured")
     sizes = [row.size_bytes for row in rows]
-    times_us = [row.size_bytes / _rate(row, direction) for row in rows]
+    times_us = [row.size_bytes / rate_bytes_per_us(row, direction) for row in rows]
     above = bisect_left(sizes, size_bytes)
     if above == 0:
         return times_us[0]
     if above == len(rows):
-        return size_bytes / _rate(rows[-1], direction)
+        return size_bytes / rate_bytes_per_us(rows[-1], direction)
     share = (size_bytes - sizes[above - 1]) / (sizes[above] - sizes[above - 1])
     return times_us[above - 1] + share * (times_us[above] - times_us[above - 1])
 
@@ -152,7 +152,3 @@ def _loads_of(
 
 def _rows(link: Link, engine: CopyMethod) -> list[MethodRate]:
     return sorted((r for r in link.engines if r.engine is engine), key=lambda r: r.size_bytes)
-
-
-def _rate(row: MethodRate, direction: Direction) -> float:
-    return row.d2h_bytes_per_us if direction is Direction.D2H else row.h2d_bytes_per_us

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from profiles.schema.link import MethodRate
 from profiles.schema.profile import Link
 
 SAME_US = 1e-6
@@ -81,9 +82,9 @@ def share_of_both(link: Link) -> float:
     return min(1.0, link.both_bytes_per_us / (link.d2h_bytes_per_us + link.h2d_bytes_per_us))
 
 
-def rate_bytes_per_us(link: Link, direction: Direction) -> float:
+def rate_bytes_per_us(of: Link | MethodRate, direction: Direction) -> float:
     """Returns the rate of one direction alone."""
-    return link.d2h_bytes_per_us if direction is Direction.D2H else link.h2d_bytes_per_us
+    return of.d2h_bytes_per_us if direction is Direction.D2H else of.h2d_bytes_per_us
 
 
 def link_load(link: Link, direction: Direction, size_bytes: int) -> LaneLoad:

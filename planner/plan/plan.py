@@ -18,7 +18,7 @@ from profiles.schema.profile import Device, Link, Provenance, StorageKind, Workl
 
 
 class Boundary(StrEnum):
-    """Where such storages are when a step ends and the next begins."""
+    """Where storages that live from step to step are when one ends and the next begins."""
 
     PERIODIC = "periodic"
     """Wherever it is best: a swap may wrap round the step boundary, and steps repeat."""
@@ -177,6 +177,16 @@ class Rebuild(Record):
     drops: tuple[Drop, ...]
 
 
+def optimality_gap(over_us: float, best_us: float) -> float:
+    """Returns how far a step may be from the best, as a share of that: 0 where it takes no time.
+
+    Args:
+        over_us: What it takes beyond the best.
+        best_us: What no step takes less than.
+    """
+    return max(0.0, over_us) / best_us if best_us > 0 else 0.0
+
+
 class Certificate(Record):
     """How good the plan is, and how that is known.
 
@@ -222,9 +232,7 @@ class Certificate(Record):
     def optimality_gap(self) -> float:
         """How far the plan may be from the best, as a share of the best step time."""
         best_us = self.compute_us + self.bound_stall_us
-        if best_us == 0:
-            return 0.0
-        return max(0.0, self.simulated_step_us - best_us) / best_us
+        return optimality_gap(self.simulated_step_us - best_us, best_us)
 
 
 class Plan(FileRecord):

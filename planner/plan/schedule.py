@@ -5,7 +5,7 @@ The simulator and the replayer execute the very same schedule.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol
 
 from planner.plan.plan import Plan
 
@@ -44,16 +44,6 @@ class Action(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.storage}"
-
-    @classmethod
-    def from_str(cls, text: str) -> Self:
-        """Reads what `str` writes.
-
-        Raises:
-            ValueError: The text is no action.
-        """
-        word, _, number = text.partition(" ")
-        return cls(ActionKind(word), int(number))
 
 
 class SwapAnchors(Protocol):

@@ -9,7 +9,7 @@ from itertools import accumulate
 from planner.plan.copy_times import Engines, copy_us, engine_for
 from planner.plan.device_memory import Absence, resident_bytes
 from planner.plan.host_memory import HostNeed, host_offsets, pool_bytes
-from planner.plan.lanes import Direction, LaneLoad, rate_bytes_per_us, share_of_both
+from planner.plan.lanes import Direction, LaneLoad, link_load, rate_bytes_per_us
 from planner.plan.plan import Boundary
 from planner.problem.gaps import (
     Gap,
@@ -110,12 +110,12 @@ class Problem:
     @cached_property
     def d2h_loads(self) -> tuple[LaneLoad, ...]:
         """What each gap's copy to the host puts on its lane."""
-        return self._loads(self.d2h_us)
+        return self._loads(Direction.D2H, self.d2h_us)
 
     @cached_property
     def h2d_loads(self) -> tuple[LaneLoad, ...]:
         """What each gap's copy back puts on its lane."""
-        return self._loads(self.h2d_us)
+        return self._loads(Direction.H2D, self.h2d_us)
 
     @cached_property
     def host_sizes_bytes(self) -> Mapping[int, int]:
@@ -151,13 +151,14 @@ class Problem:
         over = [*over, *(t + count for t in over), 2 * count]
         return tuple(over[bisect_left(over, t)] for t in range(count))
 
-    def _loads(self, copies_us: Iterable[float]) -> tuple[LaneLoad, ...]:
-        # Latency counts by itself only where lanes meet: it takes nothing from the other one.
-        # Kernels pay none of the link's; what was measured of them holds all they take.
-        link_us = self.link.latency_us if share_of_both(self.link) < 1 else 0.0
-        latencies_us = (0.0 if gap.storage in self.engines else link_us for gap in self.gaps)
-        pairs = zip(copies_us, latencies_us, strict=True)
-        return tuple(LaneLoad(latency_us, us - latency_us) for us, latency_us in pairs)
+    def _loads(self, direction: Direction, copies_us: Iterable[float]) -> tuple[LaneLoad, ...]:
+        # Kernels pay none of the link's latency; what was measured of them holds all they take.
+        return tuple(
+            LaneLoad(0.0, us)
+            if gap.storage in self.engines
+            else link_load(self.link, direction, gap.size_bytes)
+            for gap, us in zip(self.gaps, copies_us, strict=True)
+        )
 
     def _copies_us(self, direction: Direction) -> tuple[float, ...]:
         return tuple(

@@ -1,6 +1,6 @@
 """One gap used, with the anchors of its swap, and the memory that such swaps need together."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from planner.plan.device_memory import Absence, resident_bytes
@@ -60,8 +60,9 @@ def swap_offsets(
 ) -> tuple[int, ...]:
     """Returns an offset in the host pool for each swap."""
     found = host_needs(swaps, problem.host_sizes_bytes, problem.slot_count)
-    layout = _layout(problem, chosen, swaps, found)
-    return tuple(layout[need] for need in found.of_swap)
+    layouts = _layouts(problem, chosen, swaps, found)
+    smallest = min(layouts, key=lambda layout: pool_bytes(found.needs, layout))
+    return tuple(smallest[need] for need in found.of_swap)
 
 
 def fits_host(problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSwap]) -> bool:
@@ -71,22 +72,25 @@ def fits_host(problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSw
     found = host_needs(swaps, problem.host_sizes_bytes, problem.slot_count)
     if peak_need_bytes(found.needs) > problem.host_budget_bytes:
         return False
-    layout = _layout(problem, chosen, swaps, found)
-    return pool_bytes(found.needs, layout) <= problem.host_budget_bytes
+    return any(
+        pool_bytes(found.needs, layout) <= problem.host_budget_bytes
+        for layout in _layouts(problem, chosen, swaps, found)
+    )
 
 
-def _layout(
+def _layouts(
     problem: Problem, chosen: Collection[int], swaps: Sequence[TimedSwap], found: HostNeeds
-) -> Sequence[int]:
-    """An offset for each need of some swaps.
+) -> Iterator[Sequence[int]]:
+    """An offset for each need of some swaps, in one way or two.
 
-    Laid out as they are; or, if that takes no more bytes and each has a copy of its own, as the
-    whole gaps they were chosen from, because a set chosen for its layout must keep it.
+    Laid out as they are; and, unless no layout is smaller or some share a copy, as the whole gaps
+    they were chosen from, because a set chosen for its layout must keep it.
     """
     offsets = host_offsets(found.needs)
+    yield offsets
     is_tight = pool_bytes(found.needs, offsets) == peak_need_bytes(found.needs)
     if is_tight or any(swap.clean for swap in swaps):
-        return offsets
+        return
     whole = [whole_swap(problem, i) for i in sorted(chosen)]
     whole_needs = host_needs(whole, problem.host_sizes_bytes, problem.slot_count)
     whole_offsets = host_offsets(whole_needs.needs)
@@ -94,4 +98,4 @@ def _layout(
     as_chosen = [0] * len(offsets)
     for swap, need in zip(swaps, found.of_swap, strict=True):
         as_chosen[need] = whole_offsets[of_gap[swap.gap]]
-    return min(offsets, as_chosen, key=lambda layout: pool_bytes(found.needs, layout))
+    yield as_chosen

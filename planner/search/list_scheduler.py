@@ -71,7 +71,7 @@ class _Decided(NamedTuple):
 
 @dataclass(slots=True)
 class _Anchor:
-    """The gaps that have a part in one anchor of the step, by index."""
+    """The gaps that have a part in one anchor of the step."""
 
     begins: list[Move] = field(default_factory=list)
     ends: list[Move] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """Where the search starts, besides the ILP's own sets: sets of gaps, and published heuristics.
 
-Fractions of the relaxation are never rounded up (research: 49% stall where the bound was 1%): they
-only give an order in which gaps are taken until the set fits.
+Fractions of the relaxation are never rounded up (once that stalled 49% where the bound was 1%):
+they only give an order in which gaps are taken until the set fits.
 
 What a heuristic does is taken once as it is published, but for awaits, which wait until the next
 use. Then our own scheduler times what the heuristic chose, once held to its anchors and once to the

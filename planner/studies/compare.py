@@ -18,7 +18,7 @@ from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.torch_offload import TORCH_PASS, TORCH_PASS_SINK, TORCHTITAN, TORCHTUNE
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import Boundary, Plan
+from planner.plan.plan import Boundary, Plan, optimality_gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import held_bytes
 from planner.search.candidate import POLICIES, Candidate
@@ -103,7 +103,7 @@ class Row:
         best_us = self.compute_us + self.bound_stall_us
         if not self.fits or best_us <= 0:
             return None
-        return max(0.0, self.stall_us - self.bound_stall_us) / best_us
+        return optimality_gap(self.stall_us - self.bound_stall_us, best_us)
 
 
 @dataclass

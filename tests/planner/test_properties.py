@@ -11,7 +11,7 @@ from planner import Plan, read_plan, write_plan
 from planner.build_plan import Solution, build_plan
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, BoundSource, Proof
-from planner.plan.schedule import Action, lower
+from planner.plan.schedule import lower
 from planner.plan.simulate import simulate_plan
 from planner.problem.problem import problem_of
 from planner.problem.settings import SETTINGS
@@ -24,6 +24,7 @@ from profiles.schema.checks import verified
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link
 from tests.support.commands import PATIENCE_S
+from tests.support.planning.actions import action
 from tests.support.planning.invariants import ROUNDING, check_plan, swaps_of
 from tests.support.planning.oracle import idles, smallest_budget_bytes
 from tests.support.planning.strategies import jobs, peak_bytes, profiles
@@ -269,7 +270,7 @@ def test_files_round_trip(tmp_path: Path, job: Job, name: str) -> None:
 def test_actions_are_read_back_from_their_text(job: Job) -> None:
     schedule = lower(plan(*job))
     for actions in schedule:
-        assert tuple(Action.from_str(str(action)) for action in actions) == actions
+        assert tuple(action(str(one)) for one in actions) == actions
 
 
 @given(jobs(), st.integers(1, 1000))

@@ -4,9 +4,7 @@ In the toys one byte takes one microsecond each way unless a link says otherwise
 and an activation is shown by the anchor after the op that makes it.
 """
 
-import pytest
-
-from planner.plan.schedule import Action, ActionKind, lower
+from planner.plan.schedule import ActionKind, lower
 from tests.support.planning.one_swap import one_swap_plan
 
 
@@ -28,9 +26,3 @@ def test_one_anchor_issues_then_gives_back_then_takes_then_awaits() -> None:
         ActionKind.AWAIT,
         ActionKind.REBUILD,
     ]
-
-
-@pytest.mark.parametrize("text", ["", "out", "out x", "push 3", "17 out"])
-def test_what_is_no_action_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        Action.from_str(text)

@@ -4,8 +4,8 @@ In the toys one byte takes one microsecond each way unless a link says otherwise
 and an activation is shown by the anchor after the op that makes it.
 """
 
-from planner.plan.schedule import Action
 from planner.plan.simulate import Copy, simulate, simulate_plan
+from tests.support.planning.actions import action
 from tests.support.planning.one_swap import one_swap_plan
 from tests.support.planning.toys import toy_link
 
@@ -20,7 +20,7 @@ def test_copies_queue_on_their_lane_and_compute_waits() -> None:
         durations_us=[5, 10, 1],
         sizes_bytes={0: 6, 1: 4},
         link=toy_link(2, 1, 1),
-        schedule=tuple(tuple(Action.from_str(word) for word in anchor) for anchor in words),
+        schedule=tuple(tuple(action(word) for word in anchor) for anchor in words),
     )
     assert found.d2h == (Copy(0, 0, 4), Copy(1, 4, 7))
     assert found.h2d == (Copy(1, 7, 12), Copy(0, 12, 19))

@@ -8,10 +8,10 @@ import math
 
 import pytest
 
-from planner.plan.schedule import Action
 from planner.plan.simulate import simulate
 from planner.search.candidate import POLICIES, Candidate, OutOrder, Override, Policy
 from planner.search.list_scheduler import schedule_swaps
+from tests.support.planning.actions import action
 from tests.support.planning.one_swap import problem
 from tests.support.planning.toys import activation, fixed, resident, toy, toy_link
 
@@ -81,7 +81,7 @@ def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) 
         durations_us=job.durations_us,
         sizes_bytes={gap.storage: gap.size_bytes for gap in job.gaps},
         link=job.link,
-        schedule=tuple(tuple(Action.from_str(w) for kind in at for w in kind) for at in words),
+        schedule=tuple(tuple(action(w) for kind in at for w in kind) for at in words),
     )
     assert max(held) <= 16
     assert simulated.total_stall_us == pytest.approx(timing.stall_us)
