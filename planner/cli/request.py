@@ -4,10 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiles.hardware.links import CUSTOM, LINK_FACTS, MEASURED, known_sharing, link_named
+from profiles.hardware.links import (
+    CUSTOM,
+    LINK_FACTS,
+    MEASURED,
+    known_sharing,
+    link_named,
+    nominal_link,
+)
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
-from profiles.schema.profile import CUDA, Link, Profile, Provenance
+from profiles.schema.profile import CUDA, Link, Profile
 from profiles.schema.units import (
     parse_budget_bytes,
     parse_rate_bytes_per_us,
@@ -176,15 +183,7 @@ def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | Non
         for option, text in (("--d2h-bandwidth", d2h), ("--h2d-bandwidth", h2d))
         if text is not None
     ]
-    return Link(
-        name=CUSTOM,
-        d2h_bytes_per_us=rates[0],
-        h2d_bytes_per_us=rates[-1],
-        both_bytes_per_us=None,
-        latency_us=default.latency_us,
-        engines=(),
-        provenance=Provenance.NOMINAL,
-    )
+    return nominal_link(CUSTOM, rates[0], rates[-1], latency_us=default.latency_us)
 
 
 def parse_sharing(text: str) -> Sharing:

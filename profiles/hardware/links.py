@@ -81,18 +81,31 @@ MEASURED = "measured"
 COPY_LATENCY_US = 10.0
 """Issuing one asynchronous copy and its two events: a few microseconds each on the host."""
 
+
+def nominal_link(
+    name: str,
+    d2h_bytes_per_us: float,
+    h2d_bytes_per_us: float,
+    both_bytes_per_us: float | None = None,
+    *,
+    latency_us: float,
+) -> Link:
+    """Returns a link whose rates were not measured on the machine at hand."""
+    return Link(
+        name=name,
+        d2h_bytes_per_us=d2h_bytes_per_us,
+        h2d_bytes_per_us=h2d_bytes_per_us,
+        both_bytes_per_us=both_bytes_per_us,
+        latency_us=latency_us,
+        engines=(),
+        provenance=Provenance.NOMINAL,
+    )
+
+
 # The emulated accelerator computes about as slowly as one CPU core. Its link is slow in the same
 # proportion, so that compute and copies compete as they do on a real device. The latency is that
 # of waking a thread.
-EMULATED = Link(
-    name="cpu-emulated",
-    d2h_bytes_per_us=1_000.0,
-    h2d_bytes_per_us=1_000.0,
-    both_bytes_per_us=None,
-    latency_us=50.0,
-    engines=(),
-    provenance=Provenance.NOMINAL,
-)
+EMULATED = nominal_link("cpu-emulated", 1_000.0, 1_000.0, latency_us=50.0)
 
 ASSUMED = "not published; assumed"
 QUOTED = "a reader's quote of nextplatform.com, 2017-12-15; the article was not read"
@@ -124,15 +137,8 @@ def _link(
     memory: Figure | None = None,
 ) -> LinkFacts:
     """A row: so many `gpus` share a connection to the host, and so many the memory of a socket."""
-    link = Link(
-        name=name,
-        d2h_bytes_per_us=d2h.bytes_per_us,
-        h2d_bytes_per_us=h2d.bytes_per_us,
-        both_bytes_per_us=both.bytes_per_us,
-        latency_us=COPY_LATENCY_US,
-        engines=(),
-        provenance=Provenance.NOMINAL,
-    )
+    rates = d2h.bytes_per_us, h2d.bytes_per_us, both.bytes_per_us
+    link = nominal_link(name, *rates, latency_us=COPY_LATENCY_US)
     uplink, socket = gpus
     sharing = Sharing(gpus_per_uplink=uplink, gpus_per_memory=socket, memory=memory, source=counted)
     return LinkFacts(link=link, theory=theory, d2h=d2h, h2d=h2d, both=both, sharing=sharing)

@@ -11,6 +11,7 @@ is a step of three slots of 10 us, in which slot 0 makes 40 bytes and slot 2 rea
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from profiles.hardware.links import nominal_link
 from profiles.schema.checks import verified
 from profiles.schema.profile import (
     BEGIN,
@@ -107,15 +108,7 @@ def toy_link(
     d2h_bytes_per_us: float = 1.0, h2d_bytes_per_us: float = 1.0, latency_us: float = 0.0
 ) -> Link:
     """One byte per microsecond each way unless another rate is given: bytes are copy times."""
-    return Link(
-        name="toy",
-        d2h_bytes_per_us=d2h_bytes_per_us,
-        h2d_bytes_per_us=h2d_bytes_per_us,
-        both_bytes_per_us=None,
-        latency_us=latency_us,
-        engines=(),
-        provenance=Provenance.NOMINAL,
-    )
+    return nominal_link("toy", d2h_bytes_per_us, h2d_bytes_per_us, latency_us=latency_us)
 
 
 def toy(

@@ -5,8 +5,9 @@ from functools import cache
 import torch
 
 from planner.plan.plan import Plan
+from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import Link, Profile, Provenance, WorkloadSource
+from profiles.schema.profile import Profile, WorkloadSource
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -16,15 +17,7 @@ from tests.support.planning.hardest_plans import (
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
 
-FAST_LINK = Link(
-    name="test",
-    d2h_bytes_per_us=50_000.0,
-    h2d_bytes_per_us=50_000.0,
-    both_bytes_per_us=None,
-    latency_us=0.0,
-    engines=(),
-    provenance=Provenance.NOMINAL,
-)
+FAST_LINK = nominal_link("test", 50_000.0, 50_000.0, latency_us=0.0)
 
 
 @cache
