@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from planner.cli.output import print_line, print_table
 from planner.smallest_budget import BudgetWall, Stays, UnmetBudgetError
+from profiles.schema.profile import OPTIMIZER_PRE
 from profiles.schema.units import size_text, size_text_up
 
 TOP = 8
@@ -25,9 +26,6 @@ LOWERED_BY = {
 
 MULTI_TENSOR_OPS = ("_foreach_", "_fused_")
 """In the names of ops that update many parameters at once."""
-OPTIMIZER_PRE = "optimizer:pre"
-"""The anchor before `optimizer.step()`; a recording with anchors inside has next to nothing in its
-slot."""
 
 
 def print_wall(error: UnmetBudgetError) -> None:
@@ -81,6 +79,7 @@ def _lowered_by(wall: BudgetWall, reason: Stays) -> str:
     in_optimizer = reason in (Stays.IN_USE, Stays.NO_ANCHOR)
     if in_optimizer and any(part in wall.op for part in MULTI_TENSOR_OPS):
         return "foreach=False and fused=False in the optimizer: one parameter after the other"
+    # A recording with anchors inside the optimizer step has next to nothing in this slot.
     if reason is Stays.NO_ANCHOR and wall.anchor == OPTIMIZER_PRE:
         return "recording again: 'plan profile' finds an anchor for each parameter's update now"
     return LOWERED_BY[reason]

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Op, Profile
+from profiles.schema.profile import PACK, PRE, UNPACK, Op, Profile
 
-PRE, PACK, UNPACK, OPTIMIZER = "pre", "pack", "unpack", "optimizer"
+OPTIMIZER = "optimizer:"
 
 
 class Layer(NamedTuple):
@@ -92,7 +92,7 @@ class StepView:
     def _anchors(self) -> tuple[tuple[str, str], ...]:
         """Word and key of each anchor; an anchor seen again loses its count."""
         keys = (slot.anchor.split("#")[0].partition(":") for slot in self.profile.slots)
-        return tuple((word, key) for word, _, key in keys)
+        return tuple((word + colon, key) for word, colon, key in keys)
 
     def _layer_begins(self) -> Iterator[int]:
         if not any(word == PRE for word, _ in self._anchors):

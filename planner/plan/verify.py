@@ -31,14 +31,11 @@ from profiles.schema.checks import (
 )
 from profiles.schema.errors import FileError
 from profiles.schema.link import CopyMethod
-from profiles.schema.profile import StorageKind
+from profiles.schema.profile import PACK, StorageKind
 
 TIME_REL_TOLERANCE = 1e-6
 TIME_ABS_TOLERANCE_US = 1e-3
 """Times are sums of floats; a nanosecond, or a millionth, is rounding."""
-
-PACK = "pack:"
-"""An activation is named after the anchor that first shows it."""
 
 
 def verified(plan: Plan) -> Plan:

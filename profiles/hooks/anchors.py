@@ -31,11 +31,17 @@ from profiles.hooks.optimizer_updates import Relieved, UpdateMode
 from profiles.hooks.plain_tensors import only_plain, version_of
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
-from profiles.schema.profile import BEGIN, END
-
-OPTIMIZER_PRE = "optimizer:pre"
-OPTIMIZER_POST = "optimizer:post"
-UPDATE = "update:"
+from profiles.schema.profile import (
+    BEGIN,
+    END,
+    GRAD,
+    OPTIMIZER_POST,
+    OPTIMIZER_PRE,
+    PACK,
+    PRE,
+    UNPACK,
+    UPDATE,
+)
 
 
 class Reported(Enum):
@@ -237,11 +243,11 @@ class AnchorHooks:
         keep = self._handles.append
         for name, module in model.named_modules():
             if next(module.children(), None) is None:
-                on_forward = partial(self._on_forward, f"pre:{name}")
+                on_forward = partial(self._on_forward, f"{PRE}{name}")
                 keep(module.register_forward_pre_hook(OwnHook(on_forward)))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                on_gradient = partial(self._on_gradient, f"grad:{name}")
+                on_gradient = partial(self._on_gradient, f"{GRAD}{name}")
                 keep(parameter.register_post_accumulate_grad_hook(on_gradient))
         keep(optimizer.register_step_pre_hook(self._before_optimizer))
         keep(optimizer.register_step_post_hook(self._after_optimizer))
@@ -277,13 +283,13 @@ class AnchorHooks:
     def _pack(self, tensor: torch.Tensor) -> _Saved:
         number = self._packs
         self._packs += 1
-        self._reach(f"pack:{number}", tensor)
+        self._reach(f"{PACK}{number}", tensor)
         return _Saved(self._step, number, tensor.detach(), version_of(tensor))
 
     def _unpack(self, saved: _Saved) -> torch.Tensor:
         # A graph kept from an earlier step: no recorded step does this at this point.
         earlier = "" if saved.step == self._step else "@earlier"
-        self._reach(f"unpack:{saved.number}{earlier}", None)
+        self._reach(f"{UNPACK}{saved.number}{earlier}", None)
         _check_version(saved)
         return saved.tensor
 

@@ -8,7 +8,7 @@ import torch
 from profiles.hooks.data_parallel import unwrapped, wrapper_words
 from profiles.hooks.plain_tensors import plain_parts
 from profiles.schema.model_description import DescribedTensor, ModelDescription
-from profiles.schema.profile import StorageKind
+from profiles.schema.profile import GRAD, StorageKind
 
 PART = "/"
 """Separates a tensor's name from the path to what is behind it."""
@@ -102,4 +102,4 @@ def _owned_tensors(
                 yield f"state:{names[parameter]}.{key}", StorageKind.OPTIMIZER_STATE, value
     for parameter, name in names.items():
         if parameter.grad is not None:
-            yield f"grad:{name}", StorageKind.GRADIENT, parameter.grad
+            yield f"{GRAD}{name}", StorageKind.GRADIENT, parameter.grad

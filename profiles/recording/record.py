@@ -20,7 +20,7 @@ import torch
 
 from profiles.hardware.links import known_sharing
 from profiles.hooks.addresses import Listening, in_threads_of_this_step
-from profiles.hooks.anchors import OPTIMIZER_PRE, reporting_anchors
+from profiles.hooks.anchors import reporting_anchors
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import MemoryMeter, SlotPeaks, with_overhead
@@ -39,6 +39,7 @@ from profiles.schema.checks import verified
 from profiles.schema.errors import CapacityError, WorkloadError
 from profiles.schema.files import CREATED_BY, VERSION
 from profiles.schema.profile import (
+    OPTIMIZER_PRE,
     Device,
     Link,
     Op,

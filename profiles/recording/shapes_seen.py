@@ -12,6 +12,7 @@ import torch
 from profiles.hooks.anchors import AnchorListener
 from profiles.hooks.plain_tensors import has_storage
 from profiles.schema.errors import WorkloadError
+from profiles.schema.profile import PACK
 
 
 class ShapesSeen:
@@ -52,7 +53,7 @@ def check_same_sizes(one: ShapesSeen, other: ShapesSeen) -> None:
     for key, first in one.shown.items():
         second = other.shown.get(key, first)
         if first[0] != second[0]:
-            what = f"the saved tensor {key}" if key.startswith("pack:") else key
+            what = f"the saved tensor {key}" if key.startswith(PACK) else key
             raise WorkloadError(
                 f"The step takes another size each time: {what} had {_words(*first)} in one "
                 f"step and {_words(*second)} in another. A plan needs a step that repeats: pad "

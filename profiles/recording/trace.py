@@ -20,7 +20,19 @@ from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
 from profiles.hooks.plain_tensors import has_storage
 from profiles.hooks.workload import Workload, reached_tensors
-from profiles.schema.profile import Access, LeftOut, Op, Storage, StorageKind, Touch, Use
+from profiles.schema.profile import (
+    GRAD,
+    PACK,
+    PRE,
+    UNPACK,
+    Access,
+    LeftOut,
+    Op,
+    Storage,
+    StorageKind,
+    Touch,
+    Use,
+)
 from profiles.schema.units import NS_PER_US
 
 
@@ -110,7 +122,7 @@ class _Sighting:
             return f"{owner.name}@begin", owner.kind, None
         if shown is not None:
             kind = StorageKind.INPUT if self.came_from_outside else StorageKind.ACTIVATION
-            if shown.startswith("grad:"):
+            if shown.startswith(GRAD):
                 kind = StorageKind.GRADIENT
             return shown, kind if owner is None else owner.kind, self.shown_at
         if owner is not None:
@@ -202,11 +214,11 @@ class StepTrace(OpMode):
         slot = len(self.anchors)
         self.shows.append(self._show(slot, key, shown))
         self.anchors.append(key)
-        if key.startswith("pre:"):
-            self._module = key.removeprefix("pre:").split("#")[0]
+        if key.startswith(PRE):
+            self._module = key.removeprefix(PRE).split("#")[0]
             for sighting in self._used_by_module.get(self._module, ()):
                 sighting.touches.append(Touch(slot=slot, access=Access.READ))
-        packed = self._packed.get(key.removeprefix("unpack:")) if "unpack:" in key else None
+        packed = self._packed.get(key.removeprefix(UNPACK)) if key.startswith(UNPACK) else None
         if packed is not None:
             packed.touches.append(Touch(slot=slot, access=Access.READ))
 
@@ -369,8 +381,8 @@ class StepTrace(OpMode):
         sighting = self._found(shown.untyped_storage())
         if sighting.shown_at is None:
             sighting.shown_at, sighting.shown_by = slot, key
-        if key.startswith("pack:"):
-            self._packed[key.removeprefix("pack:")] = sighting
+        if key.startswith(PACK):
+            self._packed[key.removeprefix(PACK)] = sighting
         return sighting.id
 
 

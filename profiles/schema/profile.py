@@ -21,6 +21,9 @@ from profiles.schema.memory import slot_memory
 from profiles.schema.model_description import ModelDescription
 
 BEGIN, END = "begin", "end"
+OPTIMIZER_PRE, OPTIMIZER_POST = "optimizer:pre", "optimizer:post"
+PRE, PACK, UNPACK, GRAD, UPDATE = "pre:", "pack:", "unpack:", "grad:", "update:"
+"""Keys of anchors, and what others begin with: see `profiles.hooks.anchors`."""
 CPU, CUDA = "cpu", "cuda"
 """Kinds of device: the emulated accelerator, and a GPU."""
 

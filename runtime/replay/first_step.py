@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.anchors import OPTIMIZER_POST
 from profiles.hooks.mode_stack import enter_ops, leave_ops
+from profiles.schema.profile import OPTIMIZER_POST
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device

@@ -26,7 +26,7 @@ from planner.plan.schedule import Action, ActionKind
 from profiles.hooks.named_storages import Owned, owned_storages
 from profiles.recording.device import device_of
 from profiles.schema.link import CopyMethod
-from profiles.schema.profile import StorageKind
+from profiles.schema.profile import PACK, StorageKind
 from runtime.replay.lookup import Lookup, Lookups, storage_of
 from runtime.storage.residency import Residency, UnmovableError
 
@@ -79,7 +79,7 @@ class SwapIndex:
         owners = Lookups(model, optimizer)
 
         def indexed(storage: PlannedStorage) -> IndexedStorage:
-            is_owned = storage.id in by_storage and not storage.name.startswith("pack:")
+            is_owned = storage.id in by_storage and not storage.name.startswith(PACK)
             return IndexedStorage(
                 name=storage.name,
                 size_bytes=storage.size_bytes,

@@ -11,10 +11,16 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from planner.plan.device_memory import planned_bytes
 from planner.plan.plan import Boundary, Plan
-from profiles.hooks.anchors import OPTIMIZER_POST, OPTIMIZER_PRE, AnchorHooks, Reported, is_update
+from profiles.hooks.anchors import AnchorHooks, Reported, is_update
 from profiles.hooks.workload import Workload
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Profile, StorageKind, WorkloadSource
+from profiles.schema.profile import (
+    OPTIMIZER_POST,
+    OPTIMIZER_PRE,
+    Profile,
+    StorageKind,
+    WorkloadSource,
+)
 from runtime import Replay
 from runtime.proof.proof import prove
 from tests.support.planning.hardest_plans import everything_away
