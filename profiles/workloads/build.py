@@ -1,6 +1,5 @@
 """From a `WorkloadSource` to a `Workload`, the same one every time."""
 
-import difflib
 import importlib
 import random
 from collections.abc import Callable, Iterator
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from profiles.schema.errors import WorkloadError
+from profiles.schema.errors import WorkloadError, did_you_mean
 from profiles.schema.profile import WorkloadSource
 from profiles.workloads.catalog import WORKLOADS, Builtin
 from profiles.workloads.settings import read_settings
@@ -76,8 +75,7 @@ def _builtin(reference: str) -> Builtin | None:
             "the step was recorded from Python, so it cannot be built again from here. "
             "Name it with --workload path/to/file.py:function."
         )
-    near = difflib.get_close_matches(reference, WORKLOADS, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Built in: {', '.join(WORKLOADS)}."
+    hint = did_you_mean(reference, WORKLOADS, f"Built in: {', '.join(WORKLOADS)}.")
     raise WorkloadError(
         f"there is no workload {reference!r}. {hint} Your own goes in as path/to/file.py:function."
     )

@@ -203,7 +203,7 @@ def test_where_nothing_is_to_be_planned_that_is_said(
             "resnet50 --grow resolution --set batch=1 --device h200",
             "resolution=32 cannot be estimated: Expected more than 1 value per channel",
         ),
-        ("unet --grow size --device h200", "there is no workload 'unet'. Did you mean 'unet3d'?"),
+        ("unet --grow size --device h200", "there is no workload 'unet'. Did you mean unet3d?"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(

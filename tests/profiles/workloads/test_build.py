@@ -107,7 +107,7 @@ def test_every_default_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("unet3", "there is no workload 'unet3'. Did you mean 'unet3d'?"),
+        ("unet3", "there is no workload 'unet3'. Did you mean unet3d?"),
         ("banana", "there is no workload 'banana'. Built in: unet3d, resnet50, vit,"),
         ("", "the step was recorded from Python, so it cannot be built again"),
         ("nowhere.py:train", "nowhere.py: there is no such file."),
