@@ -5,8 +5,8 @@ there, and never takes less than it takes to start it:
 
     duration = max(launch, flops / flop rate of (class, precision), bytes / byte rate of class)
 
-on an accelerator, whose host starts ops while the device works. On the CPU starting comes on top.
-Left out: caches, several kernels in one op, and what neighbours do.
+as the host starts ops while the device works. Left out: caches, several kernels in one op, and
+what neighbours do.
 
 The rates of an accelerator of the table are its figures times the share that ops reach. Two shares
 are multiplied. The first is what the best op reaches of the data sheet's figure, as measured where
@@ -61,27 +61,26 @@ class Roofline:
             missing is done in fp32.
         bytes_per_us: Bytes read and written per us, by class.
         launch_us: What it takes to start an op.
-        describe_us: What a view or an allocation takes.
-        launch_overlaps: Whether an op is started while the one before still runs.
     """
 
     flops_per_us: Mapping[tuple[OpClass, Precision], float]
     bytes_per_us: Mapping[OpClass, float]
     launch_us: float
-    describe_us: float
-    launch_overlaps: bool
 
     def duration_us(self, cost: OpCost) -> float:
-        """Returns how long an op of this cost takes."""
+        """Returns how long an op of this cost takes; a view or an allocation takes nothing."""
         if cost.op_class is OpClass.DESCRIPTION:
-            return self.describe_us
-        work_us = cost.moved_bytes / self.bytes_per_us[cost.op_class]
-        if cost.flops:
-            rates = self.flops_per_us
-            rate = rates.get((cost.op_class, cost.precision))
-            compute_us = cost.flops / (rate or rates[cost.op_class, Precision.FP32])
-            work_us = max(compute_us, work_us)
-        return max(self.launch_us, work_us) if self.launch_overlaps else self.launch_us + work_us
+            return 0.0
+        return max(self.launch_us, self.work_us(cost))
+
+    def work_us(self, cost: OpCost) -> float:
+        """Returns how long the device works on an op that is no view or allocation."""
+        memory_us = cost.moved_bytes / self.bytes_per_us[cost.op_class]
+        if not cost.flops:
+            return memory_us
+        rates = self.flops_per_us
+        rate = rates.get((cost.op_class, cost.precision)) or rates[cost.op_class, Precision.FP32]
+        return max(cost.flops / rate, memory_us)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,6 @@ def accelerator_roofline(accelerator: Accelerator) -> Roofline:
             {op_class: gb_per_s * BYTES_PER_US * share for op_class, share in shares.items()}
         ),
         launch_us=LAUNCH_US,
-        describe_us=0.0,
-        launch_overlaps=True,
     )
 
 

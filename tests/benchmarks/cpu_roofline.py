@@ -6,6 +6,7 @@ do not fit in the caches. Nothing here is fitted to a workload.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from types import MappingProxyType
 import torch
 from torch.nn import functional
 
-from profiles.estimating.roofline import Roofline
+from profiles.estimating.roofline import OpCost, Roofline
 from profiles.hardware.op_class import OpClass, Precision
 
 ROUNDS = 5
@@ -28,19 +29,34 @@ PRECISIONS = ((torch.float32, Precision.FP32), (torch.bfloat16, Precision.BF16))
 _ONE = torch.ones(1)
 
 
-def measure_cpu_roofline() -> Roofline:
+@dataclass(frozen=True, kw_only=True)
+class CpuRoofline(Roofline):
+    """The processor works on ops itself, so starting one comes on top.
+
+    Attributes:
+        describe_us: What a view or an allocation takes.
+    """
+
+    describe_us: float
+
+    def duration_us(self, cost: OpCost) -> float:
+        if cost.op_class is OpClass.DESCRIPTION:
+            return self.describe_us
+        return self.launch_us + self.work_us(cost)
+
+
+def measure_cpu_roofline() -> CpuRoofline:
     """Measures what ops of each class reach with torch's present number of threads.
 
     Takes a few seconds.
     """
     with torch.no_grad():
         launch_us = _duration_us(lambda: torch.neg(_ONE))
-        return Roofline(
+        return CpuRoofline(
             flops_per_us=MappingProxyType(_flops_per_us()),
             bytes_per_us=MappingProxyType(_bytes_per_us()),
             launch_us=launch_us,
             describe_us=_duration_us(lambda: _ONE.view(1)),
-            launch_overlaps=False,
         )
 
 

@@ -107,10 +107,9 @@ def test_durations() -> None:
         flops_per_us=SLOW.flops_per_us,
         bytes_per_us=SLOW.bytes_per_us,
         launch_us=2.0,
-        describe_us=0.0,
-        launch_overlaps=True,
     )
     assert overlapping.duration_us(product) == 5.0
+    assert overlapping.duration_us(FREE) == 0.0
     assert overlapping.duration_us(OpCost(OpClass.ELEMENTWISE, Precision.FP32, 0, 10)) == 2.0
 
 
@@ -147,4 +146,4 @@ def test_the_cpu_is_measured_on_the_spot() -> None:
     assert roofline.bytes_per_us.keys() == set(OpClass)
     assert roofline.launch_us > 0
     assert roofline.describe_us > 0
-    assert not roofline.launch_overlaps
+    assert roofline.duration_us(FREE) == roofline.describe_us

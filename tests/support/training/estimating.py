@@ -4,18 +4,18 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from profiles.estimating.estimate import estimate
-from profiles.estimating.roofline import Roofline, Target
+from profiles.estimating.roofline import Target
 from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass, Precision
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Device, Op, Profile, Storage, WorkloadSource
+from tests.benchmarks.cpu_roofline import CpuRoofline
 from tests.support.training.recorded import FAST_LINK
 
-SLOW = Roofline(
+SLOW = CpuRoofline(
     flops_per_us=MappingProxyType({(each, Precision.FP32): 1000.0 for each in COMPUTE_CLASSES}),
     bytes_per_us=MappingProxyType(dict.fromkeys(OpClass, 100.0)),
     launch_us=2.0,
     describe_us=0.5,
-    launch_overlaps=False,
 )
 """Round figures, to work durations out by hand."""
 
