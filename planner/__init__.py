@@ -3,7 +3,9 @@
 `solve` makes a plan from a profile. Reading one needs no solver, so that the runtime can.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from profiles.schema.public_names import on_first_use
 
 if TYPE_CHECKING:
     from planner.plan.plan import Plan
@@ -13,15 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "memory_table", "read_plan", "solve", "swaps_table", "write_plan"]
 
-_HOMES = {"Plan": "planner.plan.plan", "solve": "planner.solving"}
-_HOMES |= dict.fromkeys(("read_plan", "write_plan"), "planner.plan.plan_file")
-_HOMES |= dict.fromkeys(("memory_table", "swaps_table"), "planner.report.tables")
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: the data model takes longer to import than `plan --help` may take.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'planner' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "planner.plan.plan": ["Plan"],
+        "planner.plan.plan_file": ["read_plan", "write_plan"],
+        "planner.report.tables": ["memory_table", "swaps_table"],
+        "planner.solving": ["solve"],
+    },
+)

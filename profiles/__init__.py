@@ -4,7 +4,9 @@
 machine without it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from profiles.schema.public_names import on_first_use
 
 if TYPE_CHECKING:
     from profiles.hardware.links import link_named
@@ -25,22 +27,14 @@ __all__ = [
     "write_profile",
 ]
 
-_HOMES = {
-    "Profile": "profiles.schema.profile",
-    "SwapplanError": "profiles.schema.errors",
-    "Workload": "profiles.hooks.workload",
-    "WorkloadSource": "profiles.schema.profile",
-    "link_named": "profiles.hardware.links",
-    "read_profile": "profiles.schema.profile_file",
-    "record": "profiles.recording.record",
-    "write_profile": "profiles.schema.profile_file",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: the data model takes longer to import than `plan --help` may take.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'profiles' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "profiles.hardware.links": ["link_named"],
+        "profiles.hooks.workload": ["Workload"],
+        "profiles.recording.record": ["record"],
+        "profiles.schema.errors": ["SwapplanError"],
+        "profiles.schema.profile": ["Profile", "WorkloadSource"],
+        "profiles.schema.profile_file": ["read_profile", "write_profile"],
+    },
+)

@@ -10,7 +10,9 @@ Where a step runs a kernel that torch does not see, `runtime.touch(weight, rows)
 says what it uses.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from profiles.schema.public_names import on_first_use
 
 if TYPE_CHECKING:
     from profiles.hooks.addresses import touch
@@ -32,23 +34,14 @@ __all__ = [
     "touch",
 ]
 
-_HOMES = {
-    "EmulatedOutOfMemoryError": "runtime.storage.accountant",
-    "FallbackWarning": "runtime.replay.statistics",
-    "LoadedPlan": "runtime.replay.load",
-    "Ranges": "runtime.replay.timeline",
-    "Replay": "runtime.replay.replay",
-    "StepStatistics": "runtime.replay.statistics",
-    "load": "runtime.replay.load",
-    "load_on_first": "runtime.replay.load",
-    "touch": "profiles.hooks.addresses",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # On first use: the commands are in this package too, and `plan --help` must not wait for torch.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'runtime' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "profiles.hooks.addresses": ["touch"],
+        "runtime.replay.load": ["LoadedPlan", "load", "load_on_first"],
+        "runtime.replay.replay": ["Replay"],
+        "runtime.replay.statistics": ["FallbackWarning", "StepStatistics"],
+        "runtime.replay.timeline": ["Ranges"],
+        "runtime.storage.accountant": ["EmulatedOutOfMemoryError"],
+    },
+)
