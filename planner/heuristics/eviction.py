@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from planner.heuristics.heuristic import Swaps
 from planner.heuristics.task import Task
 from planner.problem.problem import Problem
 
@@ -120,26 +119,3 @@ def evictions(task: Task, movable: Sequence[int], choose: ChooseVictim) -> dict[
         if step and evicted == before:
             break
     return evicted
-
-
-def fetched_early(
-    task: Task,
-    evicted: Mapping[int, int],
-    swap_out_slot: Callable[[int], int],
-    prefetch_slot: Callable[[int], int],
-) -> Swaps:
-    """Yields the swaps of evicted storages, each back as early as memory allows.
-
-    Args:
-        task: The task.
-        evicted: The slot at which each gap's storage leaves.
-        swap_out_slot: Where its copy to the host is issued.
-        prefetch_slot: Before which slot it is not fetched, if it has left by then.
-    """
-    free = FreeBytes(task.problem, evicted)
-    for i in sorted(evicted, key=lambda i: task.gaps[i].next_use_slot):
-        gap = task.gaps[i]
-        earliest_slot = max(prefetch_slot(i), evicted[i] + 1)
-        in_slot = free.first_with_room(gap.size_bytes, earliest_slot, gap.next_use_slot)
-        free.give(-gap.size_bytes, in_slot, gap.next_use_slot)
-        yield task.swap(i, evicted[i], in_slot, swap_out_slot=swap_out_slot(i))

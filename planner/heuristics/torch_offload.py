@@ -1,15 +1,19 @@
-"""PyTorch's own ways to offload activations: torch's compiler pass, torchtitan and torchtune.
+"""Ways to offload activations that come with PyTorch and its frameworks.
 
-None of them looks at memory while it times its copies.
+These are torch's compiler pass, torchtitan, torchtune, and DeepSpeed's DeepCompile. All but the
+last time their copies without a look at memory.
 """
 
 from collections import deque
 from collections.abc import Callable
 
+from planner.heuristics.eviction import FreeBytes
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Streams, Swaps
 from planner.heuristics.task import Task
 
 MAX_FWD_STASH = 5
+DEEPCOMPILE_MIN_BYTES = 5 * 2**20
+DEEPCOMPILE_BUDGET_SHARE = 0.9
 
 
 def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> Swaps:
@@ -107,6 +111,39 @@ def _packed_slot(task: Task, i: int) -> int:
     return gap.first_slot if shown_at is None else shown_at
 
 
+def _deepcompile(task: Task) -> Swaps:
+    """DeepCompile's `offload_activation`: all of it out, then the largest brought back.
+
+    As in DeepSpeed's code, which was read. Every activation of 5 MiB and more is offloaded; the
+    peak that leaves is the floor. Largest first, activations are brought back while floor and bytes
+    stay within the budget less a margin of 10%. Compute waits for each copy out at once. A reload
+    is hoisted until the time of the ops above it covers its copy, or until the budget would break.
+    """
+    problem = task.problem
+    budget_bytes = DEEPCOMPILE_BUDGET_SHARE * problem.budget_bytes
+    offloaded = {i: task.gaps[i].first_slot for i in _still_offloaded(task, budget_bytes)}
+    free = FreeBytes(problem, offloaded, int(budget_bytes))
+    for i in sorted(offloaded, key=lambda i: task.gaps[i].next_use_slot):
+        gap = task.gaps[i]
+        covered_us = problem.elapsed_us[gap.next_use_slot] - problem.h2d_us[i]
+        slot = free.first_with_room(gap.size_bytes, gap.first_slot + 1, gap.next_use_slot)
+        while slot < gap.next_use_slot and problem.elapsed_us[slot + 1] <= covered_us:
+            slot += 1
+        free.give(-gap.size_bytes, slot, gap.next_use_slot)
+        yield task.swap(i, gap.first_slot, slot)
+
+
+def _still_offloaded(task: Task, budget_bytes: float) -> list[int]:
+    eligible = [i for i in task.activations() if task.gaps[i].size_bytes >= DEEPCOMPILE_MIN_BYTES]
+    held_bytes = max(task.problem.floor_bytes(eligible))
+    kept = set()
+    for i in task.largest_first(eligible):
+        if held_bytes + task.gaps[i].size_bytes <= budget_bytes:
+            held_bytes += task.gaps[i].size_bytes
+            kept.add(i)
+    return [i for i in eligible if i not in kept]
+
+
 TORCH_PASS, TORCH_PASS_SINK = (
     Heuristic(
         name=name,
@@ -138,4 +175,11 @@ TORCHTUNE = Heuristic(
     "of the device, so a copy back starts when compute asks for it; tensors below --min-size stay",
     rule=_torchtune,
     streams=Streams.ONE_FOR_BOTH,
+)
+DEEPCOMPILE = Heuristic(
+    name="DeepSpeed DeepCompile",
+    source="deepspeedai/DeepSpeed, offload_activation",
+    known_from=KnownFrom.CODE,
+    simplified="activations alone, without offload_adam_states",
+    rule=_deepcompile,
 )

@@ -16,10 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.heuristics.evictors import SWAPADVISOR
 from planner.heuristics.heuristic import timeline
-from planner.heuristics.step_view import StepView
-from planner.heuristics.swapadvisor import SWAPADVISOR
-from planner.heuristics.task import Task
+from planner.heuristics.task import StepView, Task
 from planner.heuristics.teraio import G10, TERAIO
 from planner.problem.gaps import last_reuses
 from planner.problem.problem import Problem

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 
 from planner.heuristics.capuchin import CAPUCHIN
 from planner.heuristics.controls import CONTROLS, just_in_time, one_layer_ahead
-from planner.heuristics.deepcompile import DEEPCOMPILE
+from planner.heuristics.evictors import SUPERNEURONS, SWAPADVISOR
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
-from planner.heuristics.superneurons import SUPERNEURONS
-from planner.heuristics.swapadvisor import SWAPADVISOR
 from planner.heuristics.task import Task
 from planner.heuristics.teraio import G10, TERAIO
-from planner.heuristics.torch_offload import TORCH_PASS, TORCH_PASS_SINK, TORCHTITAN, TORCHTUNE
+from planner.heuristics.torch_offload import (
+    DEEPCOMPILE,
+    TORCH_PASS,
+    TORCH_PASS_SINK,
+    TORCHTITAN,
+    TORCHTUNE,
+)
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, Plan, optimality_gap

@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from planner.build_plan import Solution, build_plan
 from planner.heuristics import controls
 from planner.heuristics.capuchin import CAPUCHIN
-from planner.heuristics.deepcompile import DEEPCOMPILE
+from planner.heuristics.evictors import SUPERNEURONS, SWAPADVISOR
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import Heuristic, Swaps, one_stream_stall_us, timeline, waits_us
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
-from planner.heuristics.superneurons import SUPERNEURONS
-from planner.heuristics.swapadvisor import SWAPADVISOR
 from planner.heuristics.task import Task, task_of
 from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.torch_offload import (
+    DEEPCOMPILE,
     MAX_FWD_STASH,
     TORCH_PASS,
     TORCH_PASS_SINK,
