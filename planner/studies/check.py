@@ -28,6 +28,7 @@ SOURCES = {
     "d2h_bytes": "adding up the swaps",
     "h2d_bytes": "adding up the swaps",
     "compute_us": "adding up the slots",
+    "recompute_us": "adding up the slots",
     "simulated_stall_us": "simulating the copies",
 }
 """How each figure that a plan alone gives is derived."""
