@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
 from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
+from profiles.schema.profile_file import write_profile
+from tests.support.planning.toys import sandwich
 from tests.support.training.scaled_times import scale_times
 
 # However slow the machine is, neither an example nor drawing one is too slow.
@@ -104,6 +106,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(no_gpu)
+
+
+@pytest.fixture
+def profile_file(tmp_path: Path) -> Path:
+    """The profile of the sandwich, in a folder of the test's own."""
+    path = tmp_path / "toy.profile.json.gz"
+    write_profile(sandwich(), path)
+    return path
 
 
 @pytest.fixture(autouse=True)

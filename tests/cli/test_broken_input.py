@@ -11,8 +11,7 @@ from planner.solving import solve
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.cli.conftest import Failure
-from tests.cli.test_commands import TRAINING
-from tests.support.commands import running
+from tests.support.commands import TRAINING, running
 from tests.support.planning.toys import sandwich
 
 

@@ -6,47 +6,17 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from planner.plan.plan import Plan, Proof
+from planner.plan.plan import Proof
 from planner.plan.plan_file import read_plan
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
 from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
 from runtime.proof.report import ProofReport
+from tests.support.commands import TRAINING, solved
 from tests.support.planning.invariants import check_plan
-from tests.support.planning.toys import sandwich, unet_like
+from tests.support.planning.toys import unet_like
 from tests.support.training.fixed_times import give_fixed_times
-
-TRAINING = """
-import torch
-
-def train(width="64"):
-    torch.manual_seed(0)
-    layers = [torch.nn.Linear(int(width), int(width)) for _ in range(4)]
-    model = torch.nn.Sequential(*layers)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    batch = torch.randn(128, int(width))
-    def step():
-        optimizer.zero_grad()
-        loss = model(batch).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-    return model, optimizer, step
-"""
-
-
-@pytest.fixture
-def profile_file(tmp_path: Path) -> Path:
-    path = tmp_path / "toy.profile.json.gz"
-    write_profile(sandwich(), path)
-    return path
-
-
-def solved(profile_file: Path, *options: str) -> Plan:
-    output = profile_file.with_name("toy.plan.json")
-    assert main(["solve", str(profile_file), "-o", str(output), *options]) == 0
-    return read_plan(output)
 
 
 def test_solve_writes_a_plan_and_prints_its_certificate(

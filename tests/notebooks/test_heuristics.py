@@ -22,10 +22,8 @@ from planner.studies.sweep import (
 )
 from profiles.schema.profile import Provenance
 from tests.support.planning.figures import words_of
-from tests.support.planning.toys import sandwich, toy_link
+from tests.support.planning.toys import SLOW, sandwich, toy_link
 
-SLOW = toy_link(0.01, 0.01)
-"""50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
 FAST = toy_link().model_copy(update={"name": "fast"})
 POINTS = sweep_points(link_choices([SLOW, FAST]), [200, 105])
 WHO = (NOTHING, EVERYTHING)

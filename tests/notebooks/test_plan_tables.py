@@ -20,23 +20,17 @@ from planner.plan.simulate import Timeline, simulate_plan
 from planner.report.plots import png_bytes
 from planner.report.tables import swaps_table
 from planner.report.text import certificate_rows
-from planner.solving import solve
 from tests.support.planning.figures import words_of
+from tests.support.planning.one_swap import slow_plan
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
-from tests.support.planning.toys import sandwich, toy_link
 
 PLANS = {"stalling": stalling_plan, "periodic": periodic_plan, "empty": empty_plan}
 
 each_plan = pytest.mark.parametrize("plan", [make() for make in PLANS.values()], ids=PLANS)
 
 
-def late_plan() -> Plan:
-    """50 bytes take 5000 us each way, of which a slot of 1000 us hides as much."""
-    return solve(sandwich(), budget_bytes=105, link=toy_link(0.01, 0.01))
-
-
 def test_a_trip_is_two_copies_and_the_time_between() -> None:
-    swap = swap_times_table(late_plan()).loc[0]
+    swap = swap_times_table(slow_plan()).loc[0]
     assert (swap["name"], swap["kind"], swap["size_bytes"]) == ("pack:0", "activation", 50)
     assert swap[["out_start_us", "out_end_us", "released_us"]].to_list() == [1000.0, 6000.0, 6000.0]
     assert swap[["allocated_us", "in_start_us", "in_end_us"]].to_list() == [7000.0, 7000.0, 12000.0]
@@ -65,7 +59,7 @@ def test_the_times_of_a_trip_are_in_order_even_round_the_step_boundary() -> None
 
 
 def test_lanes_of_a_step_worked_out_by_hand() -> None:
-    lanes = lanes_table(late_plan())
+    lanes = lanes_table(slow_plan())
     assert lanes.to_numpy().tolist() == [
         ["compute", "begin", 0, 0.0, 1000.0],
         ["compute", "anchor:1", 0, 1000.0, 2000.0],
@@ -89,7 +83,7 @@ def test_lanes_of_a_step_worked_out_by_hand() -> None:
 
 
 def test_use_over_time_is_the_share_of_each_part() -> None:
-    use = link_use_over_time_table(lanes_table(late_plan()), 13_000.0, parts=5)
+    use = link_use_over_time_table(lanes_table(slow_plan()), 13_000.0, parts=5)
     assert use.index.to_list() == [0.0, 2600.0, 5200.0, 7800.0, 10400.0]
     assert use["D2H"].to_list() == pytest.approx([1600 / 2600, 1.0, 800 / 2600, 0.0, 0.0])
     assert use["stall"].to_list() == pytest.approx(
@@ -125,7 +119,7 @@ def test_a_copy_that_goes_on_in_the_next_step_is_two_stretches() -> None:
 
 def test_lanes_of_a_measured_step() -> None:
     """What passes at an anchor is a stall, and slots take what they took."""
-    plan = late_plan()
+    plan = slow_plan()
     measured = Timeline(
         start_us=(1.0, 1100.0, 2500.0, 3500.0, 4500.0, 5500.0),
         stall_us=(1.0, 0.0, 300.0, 0.0, 0.0, 0.0),
@@ -157,7 +151,7 @@ def test_memory_stands_in_simulated_time(plan: Plan) -> None:
 
 
 def test_the_certificate_is_the_one_of_the_command_line() -> None:
-    plan = late_plan()
+    plan = slow_plan()
     table = certificate_table(plan)
     assert [tuple(row) for row in table.itertuples()] == certificate_rows(plan)
     assert table.loc["stall"].to_list() == ["8.0 ms", "simulated"]

@@ -7,7 +7,6 @@ from analysis.lanes import lanes_table
 from analysis.measured_steps import measured_steps
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
 from analysis.step_parts import copy_times_table, slot_durations_table, step_parts_table
-from planner.plan.plan import Plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.plots import png_bytes
 from planner.report.tables import slot_times_table
@@ -17,15 +16,11 @@ from profiles.schema.errors import PlanMismatchError
 from runtime import FallbackWarning
 from runtime.replay.timeline import typical
 from tests.support.planning.figures import words_of
+from tests.support.planning.one_swap import slow_plan as plan
 from tests.support.planning.plans import periodic_plan
-from tests.support.planning.toys import sandwich, toy_link
+from tests.support.planning.toys import sandwich
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan
-
-
-def plan() -> Plan:
-    """Five slots of 1000 us; waits of 4000 us in slots 2 and 4, for copies of 5000 us."""
-    return solve(sandwich(), budget_bytes=105, link=toy_link(0.01, 0.01))
 
 
 def measured(end_us: float = 13_260.0) -> Timeline:

@@ -1,8 +1,7 @@
 """Toys solved by hand; what was worked out, the exact oracles and the planner must agree.
 
-In the toys one byte takes one microsecond each way, slot t runs op t, and an activation is shown by
-the anchor after the op that makes it. `w` is a workspace that lives during one op. Nothing is away
-when a step begins or ends; toys whose swaps wrap are in `tests.planner.test_periodic`.
+`w` is a workspace that lives during one op. Nothing is away when a step begins or ends; toys whose
+swaps wrap are in `tests.planner.test_periodic`.
 """
 
 import pytest

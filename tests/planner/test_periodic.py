@@ -1,7 +1,6 @@
 """Steps that repeat, solved by hand: gaps round the boundary, clean drops, a joint limit.
 
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and `w` is a workspace. `end` is the last slot and takes no time; after it slot 0 comes again.
+`w` is a workspace. `end` is the last slot and takes no time; after it slot 0 comes again.
 """
 
 import pytest

@@ -1,8 +1,4 @@
-"""From a profile and a budget to a plan.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""From a profile and a budget to a plan."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Commands of this project, and other Python, in processes of their own that cannot hang a test."""
+"""Commands of this project, here or in processes of their own that cannot hang a test."""
 
 import os
 import signal
@@ -8,6 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from planner.plan.plan import Plan
+from planner.plan.plan_file import read_plan
+from runtime.cli import main
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 600
@@ -22,6 +26,32 @@ from runtime.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main())
 """
+
+TRAINING = """
+import torch
+
+def train(width="64"):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(int(width), int(width)) for _ in range(4)]
+    model = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = torch.randn(128, int(width))
+    def step():
+        optimizer.zero_grad()
+        loss = model(batch).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+    return model, optimizer, step
+"""
+"""A user's script."""
+
+
+def solved(profile_file: Path, *options: str) -> Plan:
+    """What `plan solve` writes beside a profile."""
+    output = profile_file.with_name("toy.plan.json")
+    assert main(["solve", str(profile_file), "-o", str(output), *options]) == 0
+    return read_plan(output)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 In the toys every slot is a layer, and backward begins in the slot that holds the most bytes.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,7 +15,7 @@ from planner.heuristics.evictors import SUPERNEURONS, SWAPADVISOR
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import Heuristic, Swaps, one_stream_stall_us, timeline, waits_us
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
-from planner.heuristics.task import Task, task_of
+from planner.heuristics.task import Task
 from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.torch_offload import (
     DEEPCOMPILE,
@@ -40,11 +39,11 @@ from planner.studies.compare import (
     smallest_budget_bytes,
 )
 from profiles.schema.checks import verified
-from profiles.schema.profile import Link, Profile, StorageKind
+from profiles.schema.profile import Profile, StorageKind
 from tests.support.planning.reference import BareSwap, alive_across, alive_at, simulate
 from tests.support.planning.strategies import jobs, peak_bytes
+from tests.support.planning.tasks import steps_of_ten, task, two_for_one, two_for_one_storages
 from tests.support.planning.toys import (
-    ToyStorage,
     activation,
     fixed,
     resident,
@@ -56,10 +55,6 @@ from tests.support.planning.toys import (
 
 MIB = 2**20
 NAMES = [heuristic.name for heuristic in HEURISTICS]
-
-
-def task(profile: Profile, budget_bytes: int) -> Task:
-    return task_of(profile, budget_bytes, min_size_bytes=1)
 
 
 def heavy(profile: Profile, *ops: int) -> Profile:
@@ -79,19 +74,6 @@ def moves(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> list[tup
 def stall_us(heuristic: Heuristic, profile: Profile, budget_bytes: int) -> float:
     asked = task(profile, budget_bytes).bounded(heuristic.boundary)
     return heuristic.stall_us(asked.problem, heuristic.swaps(asked))
-
-
-def steps_of_ten(count: int, storages: Sequence[ToyStorage], link: Link | None = None) -> Profile:
-    return toy(*[10] * count, storages=storages, link=link)
-
-
-def two_for_one() -> Profile:
-    """x and y, 6 bytes each, idle while slot 3 needs 6 more: one of them must go at budget 12.
-
-    x waits from slot 1 on for slot 6, y from slot 2 on for slot 5.
-    """
-    x, y, w = activation("x", 6, 0, 6), activation("y", 6, 1, 5), fixed("w", 6, 3)
-    return steps_of_ten(7, [x, y, w])
 
 
 def test_vdnn_waits_at_the_end_of_every_layer() -> None:
@@ -182,10 +164,6 @@ def test_flashneuron_offloads_in_order_until_the_rest_fits() -> None:
     # A step of which parameters and the largest op fill the budget has no plan.
     profile = steps_of_ten(7, [*two_for_one_storages(), resident("p", 8, 0)])
     assert moves(FLASHNEURON, profile, 13) == []
-
-
-def two_for_one_storages() -> list[ToyStorage]:
-    return [activation("x", 6, 0, 6), activation("y", 6, 1, 5), fixed("w", 6, 3)]
 
 
 def long_or_large() -> Profile:

@@ -1,11 +1,7 @@
-"""The least that must be away in each slot.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""The least that must be away in each slot."""
 
 from planner.ilp.event_slots import least_away_bytes, least_sum_bytes
-from tests.support.planning.one_swap import one_swap, problem
+from tests.support.planning.one_swap import one_swap, problem_of
 
 
 def test_the_least_bytes_away_are_a_sum_of_whole_storages() -> None:
@@ -26,4 +22,4 @@ def test_rounding_sizes_to_steps_only_ever_lowers_the_sum() -> None:
 
 def test_what_must_be_away_by_slot() -> None:
     # Only slot 2 is over the budget of 10, by 2; x is all that is open there, so its 6 must go.
-    assert least_away_bytes(problem(one_swap(), 10), range(6)) == (0, 0, 6, 0, 0, 0)
+    assert least_away_bytes(problem_of(one_swap(), 10), range(6)) == (0, 0, 6, 0, 0, 0)

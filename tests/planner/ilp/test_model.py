@@ -1,8 +1,4 @@
-"""The ILP's rows, its bounds on toys, and what a solver's answer is worth.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""The ILP's rows, its bounds on toys, and what a solver's answer is worth."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +12,7 @@ from planner.ilp.solver import Outcome, solve_model
 from planner.ilp.variables import Goal
 from profiles.schema.errors import SolverError
 from profiles.schema.profile import Profile
-from tests.support.planning.one_swap import one_swap, problem
+from tests.support.planning.one_swap import one_swap, problem_of
 from tests.support.planning.toys import activation, fixed, toy
 
 PATIENCE = Deadline.within(3600.0)
@@ -24,7 +20,7 @@ PATIENCE = Deadline.within(3600.0)
 
 
 def bound_us(profile: Profile, budget_bytes: int, solver: SolverName) -> float:
-    model = build(problem(profile, budget_bytes), Goal.STALL)
+    model = build(problem_of(profile, budget_bytes), Goal.STALL)
     solved = solve_model(model, solver, PATIENCE)
     assert solved.outcome is Outcome.OPTIMAL
     return solved.objective * model.units.time_us
@@ -51,7 +47,7 @@ def test_the_bound_of_two_nested_gaps(solver: SolverName) -> None:
 def test_every_row_bears_its_number_and_no_other() -> None:
     # x idles for 10 us and its copies take 12, so every kind of row is there.
     profile = toy(10, 4, 3, 3, 10, storages=[activation("x", 6, 0, 4), fixed("w", 6, 2)])
-    model = build(problem(profile, 6, host_bytes=6), Goal.CHOICE)
+    model = build(problem_of(profile, 6, host_bytes=6), Goal.CHOICE)
     numbers = {str(row.name).split("_")[0] for row in model.program.constraints()}
     # Without parts of gaps there is no row (9).
     assert numbers == {f"c{n}" for n in range(13)} - {"c9"}
@@ -59,14 +55,14 @@ def test_every_row_bears_its_number_and_no_other() -> None:
 
 @pytest.mark.parametrize("solver", SolverName)
 def test_an_impossible_model_differs_from_an_unsolved_one(solver: SolverName) -> None:
-    model = build(problem(one_swap(), 5), Goal.CHOICE)
+    model = build(problem_of(one_swap(), 5), Goal.CHOICE)
     assert solve_model(model, solver, PATIENCE).outcome is Outcome.INFEASIBLE
 
 
 def test_fractions_in_binaries_are_never_taken_for_a_solution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = build(problem(one_swap(), 6), Goal.CHOICE)
+    model = build(problem_of(one_swap(), 6), Goal.CHOICE)
 
     def stop(status: int) -> Callable[[Any], int]:
         def give_back(_: Any) -> int:

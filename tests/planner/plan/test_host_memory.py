@@ -1,8 +1,4 @@
-"""Where bytes wait on the host.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""Where bytes wait on the host."""
 
 from planner.plan.host_memory import HostNeed, host_offsets, peak_need_bytes, pool_bytes
 

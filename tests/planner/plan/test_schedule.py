@@ -1,8 +1,4 @@
-"""What happens at one anchor, and in what order.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""What happens at one anchor, and in what order."""
 
 from planner.plan.schedule import ActionKind, lower
 from tests.support.planning.one_swap import one_swap_plan

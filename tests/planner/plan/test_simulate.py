@@ -1,8 +1,4 @@
-"""Simulated steps, worked out by hand.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""Simulated steps, worked out by hand."""
 
 from planner.plan.simulate import Copy, simulate, simulate_plan
 from tests.support.planning.actions import action

@@ -1,8 +1,4 @@
-"""A plan that is broken is refused, and one that fits another profile is seen.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""A plan that is broken is refused, and one that fits another profile is seen."""
 
 from typing import Any
 

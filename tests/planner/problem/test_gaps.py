@@ -1,8 +1,4 @@
-"""Gaps and their parts, and the memory that they are in the way of.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""Gaps and their parts, and the memory that they are in the way of."""
 
 import pytest
 

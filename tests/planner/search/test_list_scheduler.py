@@ -1,8 +1,4 @@
-"""Timings of the list scheduler, worked out by hand.
-
-In the toys one byte takes one microsecond each way unless a link says otherwise, slot t runs op t,
-and an activation is shown by the anchor after the op that makes it.
-"""
+"""Timings of the list scheduler, worked out by hand."""
 
 import math
 
@@ -12,7 +8,7 @@ from planner.plan.simulate import simulate
 from planner.search.candidate import POLICIES, Candidate, OutOrder, Override, Policy
 from planner.search.list_scheduler import schedule_swaps
 from tests.support.planning.actions import action
-from tests.support.planning.one_swap import problem
+from tests.support.planning.one_swap import problem_of
 from tests.support.planning.toys import activation, fixed, resident, toy, toy_link
 
 EAGER = Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False)
@@ -22,7 +18,7 @@ LATE = Policy(out_order=OutOrder.FIRST_BEGUN, lead=1.0, overtake=False)
 def test_a_copy_back_starts_as_early_or_as_late_as_its_policy_says() -> None:
     # x is away in slots 2.. and due in slot 6; its copy back takes 6 us, one slot 10.
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 2)
-    job = problem(toy(*[10] * 7, storages=[x, w]), 6)
+    job = problem_of(toy(*[10] * 7, storages=[x, w]), 6)
     (early,) = schedule_swaps(job, Candidate(frozenset({0}), EAGER)).swaps
     (late,) = schedule_swaps(job, Candidate(frozenset({0}), LATE)).swaps
     assert (early.swap_out_slot, early.release_slot) == (1, 2)
@@ -31,7 +27,7 @@ def test_a_copy_back_starts_as_early_or_as_late_as_its_policy_says() -> None:
 
 def test_an_override_delays_but_memory_comes_first() -> None:
     x, w = activation("pack:x", 6, 0, 6), fixed("w", 6, 3)
-    job = problem(toy(*[10] * 7, storages=[x, w]), 6)
+    job = problem_of(toy(*[10] * 7, storages=[x, w]), 6)
     held = Candidate(frozenset({0}), EAGER, {0: Override(out_slot=2, in_slot=5)})
     (swap,) = schedule_swaps(job, held).swaps
     assert (swap.swap_out_slot, swap.release_slot, swap.swap_in_slot) == (2, 3, 5)
@@ -44,7 +40,7 @@ def test_gaps_in_no_slots_way_are_left_alone() -> None:
     # p is idle in slot 0 alone, which fits; by slot 1, its next use, its copy has not ended.
     x, w = activation("pack:x", 6, 0, 5), fixed("w", 6, 3)
     profile = toy(1, 10, 10, 10, 10, 10, storages=[x, resident("p", 3, 1, 2, 3, 4, 5), w])
-    job = problem(profile, 9)
+    job = problem_of(profile, 9)
     assert len(job.whole_gaps) == 2
     timing = schedule_swaps(job, Candidate(job.whole_set, EAGER))
     assert [job.gaps[swap.gap].name for swap in timing.swaps] == ["pack:x"]
@@ -60,7 +56,9 @@ def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) 
         fixed("w", 8, 4),
         fixed("v", 6, 7),
     ]
-    job = problem(toy(3, 5, 2, 4, 6, 3, 2, 5, 1, 4, storages=storages, link=toy_link(2, 1, 1)), 16)
+    job = problem_of(
+        toy(3, 5, 2, 4, 6, 3, 2, 5, 1, 4, storages=storages, link=toy_link(2, 1, 1)), 16
+    )
     assert job.fits(job.whole_set)
     timing = schedule_swaps(job, Candidate(job.whole_set, policy))
     held = list(job.resident_bytes)

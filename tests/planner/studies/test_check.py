@@ -18,14 +18,8 @@ from profiles.schema.profile import Profile, Provenance, StorageKind
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.edited_files import Edit, content_of, write_edited
+from tests.support.planning.one_swap import slow_plan
 from tests.support.planning.toys import sandwich, toy_link, transformer_like, unet_like
-
-SLOW = toy_link(0.01, 0.01)
-"""50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
-
-
-def slow_plan() -> Plan:
-    return solve(sandwich(), budget_bytes=105, link=SLOW)
 
 
 def edited(folder: Path, edit: Edit, plan: Plan | None = None) -> Path:
@@ -56,6 +50,7 @@ def test_a_plan_passes_whichever_solver_checks_it(
         "d2h_bytes",
         "h2d_bytes",
         "compute_us",
+        "recompute_us",
         "simulated_stall_us",
         "loose_bound_stall_us",
         "bound_stall_us",

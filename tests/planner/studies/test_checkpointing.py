@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from planner.studies.checkpointing import full_checkpointing
-from tests.planner.heuristics.test_heuristics import steps_of_ten, task
+from tests.support.planning.tasks import steps_of_ten, task
 from tests.support.planning.toys import activation, fixed
 
 

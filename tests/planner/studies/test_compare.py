@@ -11,7 +11,7 @@ from planner.studies.compare import (
     our_selection_otherwise_timed,
     our_smallest_budget_bytes,
 )
-from tests.planner.heuristics.test_heuristics import task, two_for_one
+from tests.support.planning.tasks import task, two_for_one
 
 
 def test_our_row_is_the_plan_s_certificate() -> None:

@@ -23,8 +23,7 @@ from planner.studies.sweep import LinkChoice, SweepPoint, SweepSettings, solve_p
 from profiles.schema.errors import BudgetError
 from runtime.cli import main
 from runtime.cli.growing import choose_growing
-from tests.planner.studies.test_sweep import SLOW
-from tests.support.planning.toys import sandwich
+from tests.support.planning.toys import SLOW, sandwich
 
 TRAINING = """
 import torch

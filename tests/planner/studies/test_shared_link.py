@@ -20,7 +20,7 @@ from profiles.hardware.links import CUSTOM, EMULATED, LINK_FACTS, known_sharing,
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
 from profiles.schema.profile import LeftOut, Link, Provenance, StorageKind
-from profiles.schema.profile_file import read_profile, write_profile
+from profiles.schema.profile_file import read_profile
 from runtime.cli import main
 from tests.support.planning.toys import fixed, resident, sandwich, toy, toy_link, unet_like
 
@@ -224,12 +224,6 @@ def test_an_option_that_says_nothing_clear_is_refused(text: str) -> None:
 def test_a_rate_of_memory_needs_the_gpus_that_share_it() -> None:
     with pytest.raises(QuantityError, match="Add such as socket=4"):
         parse_sharing("memory=200GB/s")
-
-
-@pytest.fixture(name="profile_file")
-def _profile_file(tmp_path: Path) -> Path:
-    write_profile(sandwich(), tmp_path / "toy.profile.json")
-    return tmp_path / "toy.profile.json"
 
 
 def test_solve_plans_for_workers(profile_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,6 @@ from planner.cli.sweep import print_sweep
 from planner.plan.plan import BoundSource, Proof
 from planner.report.plots import png_bytes
 from planner.report.sweep_plots import sweep_figure
-from planner.solving import solve
 from planner.studies import sweep as sweep_processes
 from planner.studies.sweep import (
     LinkChoice,
@@ -38,10 +37,8 @@ from profiles.schema.profile import Profile, Provenance
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.commands import PATIENCE_S, running
-from tests.support.planning.toys import sandwich, toy_link, transformer_like
-
-SLOW = toy_link(0.01, 0.01)
-"""50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
+from tests.support.planning.one_swap import slow_plan
+from tests.support.planning.toys import SLOW, sandwich, transformer_like
 
 
 def choice(name: str = "toy", workers: int = 1) -> LinkChoice:
@@ -67,7 +64,7 @@ def test_points_stand_link_by_link_in_the_order_given() -> None:
 
 def test_a_row_is_its_plans_certificate() -> None:
     unmet, planned, fits = rows_of(sandwich(), 90, 105, 200)
-    plan = solve(sandwich(), budget_bytes=105, link=SLOW)
+    plan = slow_plan()
     about = plan.certificate
     assert planned.outcome is SweepOutcome.PLANNED
     assert planned.step_us == about.simulated_step_us == pytest.approx(13_000.0)
@@ -173,12 +170,6 @@ def start_beside_an_interrupt(done: list[str]) -> None:
 def get_interrupted() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-
-
-@pytest.fixture(name="profile_file")
-def _profile_file(tmp_path: Path) -> Path:
-    write_profile(sandwich(), tmp_path / "toy.profile.json")
-    return tmp_path / "toy.profile.json"
 
 
 def test_what_is_finished_is_printed_and_written(

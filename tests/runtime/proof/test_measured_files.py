@@ -13,19 +13,15 @@ from planner.plan.plan_file import read_plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.perfetto import Lane, Process, trace
 from planner.report.tables import SLOT_TIMES, slot_times_table
-from profiles.schema.profile_file import write_profile
 from runtime.cli import main
-from tests.cli.test_commands import TRAINING, solved
-from tests.support.planning.toys import sandwich
+from tests.support.commands import TRAINING, solved
 from tests.support.training.fixed_times import give_fixed_times
 
 
 @pytest.fixture(name="plan")
-def _plan(tmp_path: Path) -> Plan:
+def _plan(profile_file: Path) -> Plan:
     """50 bytes that go out and come back round the third of six slots; the last one ends it."""
-    path = tmp_path / "toy.profile.json.gz"
-    write_profile(sandwich(), path)
-    return solved(path, "--budget", "70%")
+    return solved(profile_file, "--budget", "70%")
 
 
 def measured(plan: Plan, late_us: float = 0.0) -> Timeline:

@@ -1,4 +1,4 @@
-"""The smallest toy with a swap, its plan, and problems made of toys."""
+"""The smallest toys with a swap, their plans, and problems made of toys."""
 
 from planner.plan.plan import Boundary, Plan
 from planner.problem.gaps import candidate_gaps
@@ -6,10 +6,10 @@ from planner.problem.problem import Problem
 from planner.solving import solve
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
-from tests.support.planning.toys import activation, fixed, toy
+from tests.support.planning.toys import SLOW, activation, fixed, sandwich, toy
 
 
-def problem(
+def problem_of(
     profile: Profile, budget_bytes: int, *, link: Link | None = None, host_bytes: int | None = None
 ) -> Problem:
     return Problem(
@@ -31,3 +31,8 @@ def one_swap() -> Profile:
 
 def one_swap_plan() -> Plan:
     return solve(one_swap(), budget_bytes=6, min_size_bytes=1)
+
+
+def slow_plan() -> Plan:
+    """Five slots of 1000 us, with waits of 4000 us in slots 2 and 4 for copies of 5000 us."""
+    return solve(sandwich(), budget_bytes=105, link=SLOW)

@@ -5,7 +5,8 @@ is written as a slot number. `begin` opens slot 0 and `end` is added by itself:
 
     toy(10, 10, 10, storages=[activation("x", 40, 0, 2)])
 
-is a step of three slots of 10 us, in which slot 0 makes 40 bytes and slot 2 reads them.
+is a step of three slots of 10 us, in which slot 0 makes 40 bytes, which the anchor of slot 1 shows,
+and slot 2 reads them. A copy of one byte takes 1 us each way unless a link says otherwise.
 """
 
 from collections.abc import Iterable, Sequence
@@ -210,6 +211,10 @@ def _slots(
         )
         for t in range(last + 1)
     )
+
+
+SLOW = toy_link(0.01, 0.01)
+"""50 bytes take 5000 us each way, of which a slot of the sandwich hides 1000."""
 
 
 def sandwich() -> Profile:
