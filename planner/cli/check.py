@@ -35,7 +35,6 @@ def check(
             metavar="PROFILE",
             help="The profile it was made from, or library:NAME: then the bound is checked too, "
             "and that the plan is this step's.",
-            show_default=False,
         ),
     ] = None,
     solver: Annotated[

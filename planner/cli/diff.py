@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli import options
 from planner.cli.output import print_line, print_rows
 from planner.plan.plan import Plan
 from profiles.schema.errors import FileError
@@ -15,14 +16,10 @@ from profiles.schema.units import size_text, time_text
 if TYPE_CHECKING:
     import pandas as pd
 
-HELP = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
-
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help=HELP, show_default=False)],
-    b: Annotated[
-        Path, typer.Argument(metavar="B", help="Another of the same kind.", show_default=False)
-    ],
+    a: Annotated[Path, typer.Argument(metavar="A", help=options.ANY_FILE)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind.")],
     top: Annotated[
         int, typer.Option(min=0, help="How many storages, anchors or operators to list.")
     ] = 15,

@@ -9,13 +9,14 @@ import typer
 from planner.ilp.deadline import SolverName
 from profiles.schema.errors import QuantityError
 
+ANY_FILE = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
+AnyFile = Annotated[Path, typer.Argument(metavar="FILE", help=ANY_FILE)]
 OutputFile = Annotated[
     Path,
     typer.Option(
         "-o",
         "--output",
         metavar="FILE",
-        show_default=False,
         help="Where to write; compressed if the name ends in .gz. An older file there is replaced "
         "once the new one is complete.",
     ),
@@ -24,15 +25,12 @@ CsvFile = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE", help="Also write the table, as CSV."),
 ]
-PlanFile = Annotated[
-    Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.", show_default=False)
-]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="From 'plan solve'.")]
 Workload = Annotated[
     str,
     typer.Argument(
         metavar="WORKLOAD",
         help="A built-in name (see 'plan workloads') or path/to/file.py:function.",
-        show_default=False,
     ),
 ]
 Settings = Annotated[
@@ -43,16 +41,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Set before the workload is built
 ProfileFile = Annotated[
     Path,
     typer.Argument(
-        metavar="PROFILE",
-        help="From 'plan profile', or library:NAME (see 'plan library').",
-        show_default=False,
+        metavar="PROFILE", help="From 'plan profile', or library:NAME (see 'plan library')."
     ),
 ]
 Budget = Annotated[
     str,
     typer.Option(
         metavar="SIZE",
-        show_default=False,
         help="Device bytes to stay within: 8GiB, 512MB, or 60% (of the no-plan peak).",
     ),
 ]
@@ -64,13 +59,11 @@ LinkNames = Annotated[
     ),
 ]
 LinkName = Annotated[
-    str | None,
-    typer.Option("--link", metavar="NAME", help="A link of the table; see 'plan links'."),
+    str | None, typer.Option(metavar="NAME", help="A link of the table; see 'plan links'.")
 ]
 MeasurableLinkName = Annotated[
     str | None,
     typer.Option(
-        "--link",
         metavar="NAME",
         help="A link of the table (see 'plan links'), or 'measured': measure the one at hand, as "
         "is done for 'cuda' unless a link is named.",
@@ -79,7 +72,6 @@ MeasurableLinkName = Annotated[
 D2hBandwidth = Annotated[
     str | None,
     typer.Option(
-        "--d2h-bandwidth",
         metavar="RATE",
         help="Rate to the host, such as 12GB/s; alone it counts for both directions.",
     ),
@@ -87,7 +79,6 @@ D2hBandwidth = Annotated[
 H2dBandwidth = Annotated[
     str | None,
     typer.Option(
-        "--h2d-bandwidth",
         metavar="RATE",
         help="Rate from the host, such as 12GB/s; alone it counts for both directions.",
     ),
@@ -98,7 +89,6 @@ WorkerCounts = Annotated[
 WorkerCount = Annotated[
     int,
     typer.Option(
-        "--workers",
         min=1,
         metavar="N",
         help="Plan for N data-parallel workers of one host, who share its link and its memory.",
@@ -107,7 +97,6 @@ WorkerCount = Annotated[
 Share = Annotated[
     str | None,
     typer.Option(
-        "--share",
         metavar="LINKGROUP",
         help="What the workers' GPUs share, such as switch=2,socket=4,memory=200GB/s; 'nothing'; "
         "or as on a link of the table. By default what is known of the link (see 'plan links').",
@@ -124,7 +113,6 @@ AllReduceOnLink = Annotated[
 HostBudget = Annotated[
     str | None,
     typer.Option(
-        "--host-budget",
         metavar="SIZE",
         help="Bytes of the host to stay within, all its workers together; no limit if not given.",
     ),
@@ -133,13 +121,11 @@ Processes = Annotated[
     int | None,
     typer.Option(min=1, help="How many plans are made at once; by default one per core."),
 ]
-SolverChoice = Annotated[SolverName, typer.Option("--solver", help="Which solver PuLP drives.")]
+SolverChoice = Annotated[SolverName, typer.Option(help="Which solver PuLP drives.")]
 MinSize = Annotated[
     str | None,
     typer.Option(
-        "--min-size",
-        metavar="SIZE",
-        help="Smaller storages stay; by default 1/1000 of the no-plan peak.",
+        metavar="SIZE", help="Smaller storages stay; by default 1/1000 of the no-plan peak."
     ),
 ]
 
@@ -151,8 +137,7 @@ def _seconds(time_limit: float) -> float:
 
 
 TimeLimit = Annotated[
-    float,
-    typer.Option("--time-limit", metavar="S", callback=_seconds, help="Seconds for the solver."),
+    float, typer.Option(metavar="S", callback=_seconds, help="Seconds for the solver.")
 ]
 
 

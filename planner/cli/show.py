@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import OutputFile, PlanFile
+from planner.cli.options import AnyFile, OutputFile, PlanFile
 from planner.cli.output import print_line, print_rows, print_table, wrote
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
@@ -29,14 +29,7 @@ GROWS = (
 
 
 def show(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="From 'plan profile' or 'plan solve', or library:NAME (see 'plan library').",
-            show_default=False,
-        ),
-    ],
+    file: AnyFile,
     png: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also draw memory over the step into this PNG file."),
@@ -44,7 +37,6 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="How many storages or swaps to list.")] = 15,
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
-
     if png is not None:
         check_writable(png, keep=file)
     content = read_any(file)
@@ -65,7 +57,6 @@ def report(
             "-o",
             "--output",
             metavar="FILE",
-            show_default=False,
             help="Where to write the page, such as report.html. An older file there is replaced "
             "once the new one is complete.",
         ),
@@ -96,7 +87,6 @@ def read_any(file: Path) -> Plan | Profile:
     Raises:
         FileError: It is neither.
     """
-
     path = profile_path(file)
     return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
 

@@ -33,10 +33,7 @@ UNSOLVED = "*"
 def sweep(
     profile: options.ProfileFile,
     budgets: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZES", show_default=False, help="Budgets, with commas: 30%,50%,8GiB."
-        ),
+        str, typer.Option(metavar="SIZES", help="Budgets, with commas: 30%,50%,8GiB.")
     ],
     links: options.LinkNames = None,
     workers: options.WorkerCounts = "1",

@@ -25,16 +25,13 @@ Grow = Annotated[
     str,
     typer.Option(
         metavar="KEY",
-        show_default=False,
         help="The setting that grows, a whole number, such as size, resolution or batch.",
     ),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        metavar="NAME",
-        show_default=False,
-        help="The accelerator to estimate for, such as v100-16gb or h200.",
+        metavar="NAME", help="The accelerator to estimate for, such as v100-16gb or h200."
     ),
 ]
 MultipleOf = Annotated[
