@@ -1,13 +1,13 @@
 """`plan compare`: our plan beside published ways to plan swaps, in one simulator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from planner.cli import options
-from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.output import print_rows, progress_bars, wrote
 from planner.cli.request import PlanRequest
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from planner.heuristics.task import Task
     from planner.studies.compare import Row
 
-NUMBERS = ("step", "stall", "out per step", "peak", "smallest budget", "over bound", "our timing")
 NONE = "-"
 
 
@@ -97,15 +96,22 @@ def _rows(
 def _print_comparison(task: "Task", rows: "Sequence[Row]") -> None:
     """Prints the table, the cost of checkpointing, and what the table rests on."""
     problem = task.problem
-    print_table(
+    print_rows(
         f"A step of {time_text(problem.compute_us)} ({task.step.profile.times.value}) within "
         f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
         f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
         f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
         "All figures are simulated, each row with its own selection and timing.",
-        ("", "fits", *NUMBERS),
-        [_cells(row) for row in rows],
-        right=NUMBERS,
+        rows,
+        ("", "name"),
+        ("fits", lambda row: "yes" if row.fits else "no"),
+        ("step", "step_us", time_text),
+        ("stall", "stall_us", time_text),
+        ("out per step", "moved_bytes", size_text),
+        ("peak", "peak_bytes", size_text),
+        ("smallest budget", "smallest_budget_bytes", _or_none(size_text)),
+        ("over bound", "gap", _or_none("{:.1%}".format)),
+        ("our timing", "retimed_stall_us", _or_none(time_text)),
     )
     print(
         "over bound: stall beyond the bound, as a share of the best step that the bound allows. "
@@ -117,19 +123,8 @@ def _print_comparison(task: "Task", rows: "Sequence[Row]") -> None:
     _print_sources()
 
 
-def _cells(row: "Row") -> tuple[str, ...]:
-    smallest, over, retimed = row.smallest_budget_bytes, row.optimality_gap, row.retimed_stall_us
-    return (
-        row.name,
-        "yes" if row.fits else "no",
-        time_text(row.step_us),
-        time_text(row.stall_us),
-        size_text(row.moved_bytes),
-        size_text(row.peak_bytes),
-        NONE if smallest is None else size_text(smallest),
-        NONE if over is None else f"{100 * over:.1f}%",
-        NONE if retimed is None else time_text(retimed),
-    )
+def _or_none(text: Callable[[Any], str]) -> Callable[[Any], str]:
+    return lambda figure: NONE if figure is None else text(figure)
 
 
 def _print_checkpointing(task: "Task") -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from planner.heuristics.capuchin import CAPUCHIN
@@ -56,13 +55,11 @@ HEURISTICS = PUBLISHED + CONTROLS
 OURS = "swapplan"
 RESOLUTION = 1000
 """A smallest budget is found to one part of the no-plan peak in so many."""
-FIGURES = {
-    **{name: name for name in ("name", "fits", "step_us", "stall_us", "moved_bytes", "swaps")},
-    **{name: name for name in ("peak_bytes", "smallest_budget_bytes")},
-    "gap": "optimality_gap",
-    "retimed_stall_us": "retimed_stall_us",
-}
-"""Columns of the table, each with the attribute of `Row` it holds."""
+FIGURES = (
+    *("name", "fits", "step_us", "stall_us", "moved_bytes", "swaps"),
+    *("peak_bytes", "smallest_budget_bytes", "gap", "retimed_stall_us"),
+)
+"""Columns of the table: attributes of `Row`."""
 ABOUT = ("source", "known_from", "simplified")
 """More columns, with what is known of a heuristic."""
 
@@ -73,7 +70,6 @@ class Row:
 
     Attributes:
         name: Ours, or a heuristic's.
-        swaps: Swaps per step.
         moved_bytes: Bytes copied to the host per step.
         peak_bytes: Most bytes resident in any slot.
         fits: Whether that is within the budget.
@@ -98,11 +94,11 @@ class Row:
 
     @property
     def step_us(self) -> float:
-        """Time of a step."""
+        """Time of a step with its stall."""
         return self.compute_us + self.stall_us
 
     @property
-    def optimality_gap(self) -> float | None:
+    def gap(self) -> float | None:
         """How far from the best a plan that fits may be, as a share of the best step time."""
         best_us = self.compute_us + self.bound_stall_us
         if not self.fits or best_us <= 0:
@@ -112,12 +108,9 @@ class Row:
 
 @dataclass
 class Comparison:
-    """Scores heuristics on one task.
+    """Scores heuristics on one task against a bound that no plan within its budget can be below.
 
-    Attributes:
-        task: The task.
-        bound_stall_us: No plan within the budget can wait less.
-        is_full: Whether to find smallest budgets and time every selection with our scheduler, too.
+    If it is full, it also finds smallest budgets and times every selection with our scheduler.
     """
 
     task: Task
@@ -159,9 +152,8 @@ class Comparison:
         """The stall of a selection with our scheduler, the best of its policies."""
         key = (chosen, problem.boundary)
         if key not in self._retimed_us:
-            candidates = (
-                [Candidate(chosen, policy) for policy in POLICIES] if problem.fits(chosen) else []
-            )
+            policies = POLICIES if problem.fits(chosen) else ()
+            candidates = (Candidate(chosen, policy) for policy in policies)
             stalls_us = (schedule_swaps(problem, candidate).stall_us for candidate in candidates)
             self._retimed_us[key] = min(stalls_us, default=None)
         return self._retimed_us[key]
@@ -251,17 +243,14 @@ def our_selection(task: Task, plan: Plan) -> tuple[int, ...]:
 def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
     """Returns controls that move what a plan moves, with the simplest timings there are."""
 
-    def rule(task: Task, time: Callable[[Task, Iterable[int]], Swaps]) -> Swaps:
-        return time(task, our_selection(task, plan))
-
-    return tuple(
-        Heuristic(
+    def control(timing: str, time: Callable[[Task, Iterable[int]], Swaps]) -> Heuristic:
+        return Heuristic(
             name=f"{OURS}'s gaps, {timing}",
-            rule=partial(rule, time=time),
+            rule=lambda task: time(task, our_selection(task, plan)),
             boundary=plan.boundary,
         )
-        for timing, time in (("one layer ahead", one_layer_ahead), ("just in time", just_in_time))
-    )
+
+    return control("one layer ahead", one_layer_ahead), control("just in time", just_in_time)
 
 
 def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
@@ -275,7 +264,7 @@ def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
 
     known = {heuristic.name: heuristic for heuristic in HEURISTICS}
     records = [
-        {column: getattr(row, attribute) for column, attribute in FIGURES.items()}
+        {column: getattr(row, column) for column in FIGURES}
         | {column: str(getattr(known.get(row.name), column, "")) for column in ABOUT}
         for row in rows
     ]
