@@ -42,12 +42,8 @@ step."""
 class CheckedFigure:
     """A figure of the certificate beside the one derived again.
 
-    Attributes:
-        name: Its field.
-        stored: What the file says; bytes if the name ends in `_bytes`, else microseconds.
-        derived: What it should say.
-        source: How it was derived.
-        matches: Whether they are the same; times and the bound but for rounding.
+    Both are bytes if its name ends in `_bytes`, else microseconds; they match if they are the same,
+    times and the bound but for rounding. The source is how it was derived.
     """
 
     name: str
@@ -59,12 +55,8 @@ class CheckedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What checking a plan found.
-
-    Attributes:
-        figures: Each figure that could be derived again.
-        faults: What else is wrong, each worded with its place in the file.
-    """
+    """What checking a plan found: each figure that could be derived again, and what else is wrong,
+    worded with its place in the file."""
 
     figures: tuple[CheckedFigure, ...]
     faults: tuple[str, ...]
@@ -96,13 +88,7 @@ def check_plan(plan: Plan) -> Check:
 def check_plan_against(
     plan: Plan, profile: Profile, *, solver: SolverName | None = None, time_limit_s: float = 600.0
 ) -> Check:
-    """Checks a plan against the profile it names, and the bound.
-
-    Args:
-        plan: The plan.
-        profile: The step it should be for.
-        solver: Which solver PuLP drives; the plan's if None.
-        time_limit_s: Wall time for solving the relaxation.
+    """Checks a plan against the profile it names, and the bound, by its own solver or another.
 
     Raises:
         SolverError: The solver is missing, failed, or was stopped by the time limit.
@@ -110,7 +96,7 @@ def check_plan_against(
     alone = check_plan(plan)
     if alone.faults:
         return alone
-    fault = first_fault_against(plan, profile) or _size_fault(plan)
+    fault = first_fault_against(plan, profile) or next(_size_faults(plan), None)
     if fault is not None:
         return Check(figures=alone.figures, faults=(fault,))
     named = plan.certificate.solver
@@ -129,22 +115,20 @@ def _figure(plan: Plan, name: str, derived: int | float) -> CheckedFigure:
     )
 
 
-def _size_fault(plan: Plan) -> str | None:
-    """A swap that the plan's own bound does not know: the bound is over storages not too small."""
+def _size_faults(plan: Plan) -> Iterator[str]:
+    """Swaps that the plan's own bound does not know: the bound is over storages not too small."""
     for position, swap in enumerate(plan.swaps):
-        size_bytes = plan.by_id[swap.storage].size_bytes
+        size_bytes = plan.storage(swap.storage).size_bytes
         if size_bytes < plan.min_size_bytes:
-            return (
+            yield (
                 f"swaps[{position}] moves {size_bytes} bytes, expected at least "
                 f"{plan.min_size_bytes} (min_size_bytes)"
             )
-    return None
 
 
 def _checked_bounds(
     plan: Plan, profile: Profile, solver: SolverName, time_limit_s: float
 ) -> tuple[CheckedFigure, CheckedFigure]:
-    """Both bounds, derived again."""
     problem = problem_of(
         profile,
         budget_bytes=plan.budget_bytes,

@@ -18,13 +18,8 @@ from planner.plan.device_memory import Absence, resident_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpointing:
-    """Estimated cost of checkpointing every block.
-
-    Attributes:
-        blocks: How many there are.
-        recompute_us: Time of their second forward.
-        peak_bytes: Most bytes resident in any slot.
-    """
+    """Estimated cost of checkpointing so many blocks: the time of their second forward, and the
+    most bytes resident in any slot."""
 
     blocks: int
     recompute_us: float
@@ -34,7 +29,7 @@ class Checkpointing:
 def full_checkpointing(task: Task) -> Checkpointing:
     """Returns the cost at the depth of blocks that needs the least memory."""
     depths = max((op.module.count(".") + 1 for op in task.step.profile.ops), default=1)
-    costs = [_cost(task, depth) for depth in range(1, max(1, depths) + 1)]
+    costs = [_cost(task, depth) for depth in range(1, depths + 1)]
     return min(costs, key=lambda cost: (cost.peak_bytes, cost.recompute_us))
 
 

@@ -28,7 +28,6 @@ class Footprint:
     """What one setting needs of the device.
 
     Attributes:
-        setting: The setting.
         peak_bytes: Peak with nothing moved.
         least_bytes: What it needs with all moved that helps to meet the budget; above the budget,
             the smallest budget that a plan can meet.
@@ -62,14 +61,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitsRow:
-    """A plan for one setting between the limits.
-
-    Attributes:
-        limits: The limits.
-        setting: The setting.
-        peak_without_bytes: Its peak with nothing moved.
-        planned: The plan's figures, for one link and number of workers.
-    """
+    """A plan for one setting between the limits, with one link and number of workers."""
 
     limits: Limits
     setting: int
@@ -113,14 +105,7 @@ def find_limits(
     budget_bytes: int,
     host_budget_bytes: int | None = None,
 ) -> Limits:
-    """Finds the largest settings that fit.
-
-    Args:
-        numbers: What the setting may be.
-        footprint_of: Estimates a setting; called more than once for each.
-        budget_bytes: Device bytes to stay within.
-        host_budget_bytes: Host bytes for one worker; None for no limit.
-    """
+    """Finds the largest of some rising settings that fit; asks more than once for a footprint."""
     with_plan = count_fitting(numbers, lambda n: footprint_of(n).least_bytes <= budget_bytes)
     # What fits without a plan fits with one.
     without = count_fitting(
@@ -157,13 +142,9 @@ def settings_between(numbers: Sequence[int], limits: Limits, count: int) -> tupl
 def limits_table(rows: Iterable[LimitsRow], about: Mapping[str, str | int]) -> "pd.DataFrame":
     """Returns one row per plan.
 
-    Columns: those of `about`; `setting`, `without_setting` and `planned_setting` (the limits, NA
-    where nothing fits), `peak_without_bytes` (of the setting, with nothing moved); and the fields
-    of `planner.studies.sweep.SweepRow`.
-
-    Args:
-        rows: The plans.
-        about: What all rows have in common.
+    Columns: those of `about`, which all rows have in common; `setting`, `without_setting` and
+    `planned_setting` (the limits, NA where nothing fits), `peak_without_bytes` (of the setting,
+    with nothing moved); and the fields of `planner.studies.sweep.SweepRow`.
     """
     import pandas as pd
 

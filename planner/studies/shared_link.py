@@ -40,12 +40,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """The gradients that workers sum over the very link that the plan's copies take.
-
-    Attributes:
-        gradient_bytes: Those of one worker.
-        step_us: Time over which the traffic of one step is spread.
-    """
+    """The gradients of one worker, if they are summed over the very link that the plan's copies
+    take, and the time of the step over which that traffic is spread."""
 
     gradient_bytes: int
     step_us: float
@@ -66,8 +62,7 @@ def shared_link(
         link: As one worker alone sees it.
         workers: How many workers of one host copy at once.
         sharing: What they share.
-        exchange: Gradients summed over this link; None if they take another way, such as NVLink
-            between GPUs.
+        exchange: None if gradients take another way, such as NVLink between GPUs.
 
     Raises:
         QuantityError: Summing gradients leaves nothing of the link.
@@ -163,14 +158,8 @@ def worker_costs_table(
     Columns: `workers`, the rates one worker is left with (`d2h_bytes_per_us`, `h2d_bytes_per_us`,
     and `both_bytes_per_us`, NaN if neither direction slows the other), the simulated `stall_us`
     and `step_us`, and `host_pool_bytes`, of all workers together. Where summing gradients leaves
-    nothing of the link, rates and times are NaN.
-
-    Args:
-        plan: The plan.
-        link: As one worker alone sees it; not the plan's, if that is shared.
-        sharing: What workers share.
-        exchange: Gradients summed over this link, if they are.
-        counts: How many workers.
+    nothing of the link, rates and times are NaN. The link is as one worker alone sees it: not the
+    plan's, if that is shared.
     """
     import pandas as pd
 

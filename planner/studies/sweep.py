@@ -41,11 +41,9 @@ class SweepOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class LinkChoice:
-    """A link to plan for, and how many workers share it.
+    """A link to plan for, by its name as one worker alone sees it, and how many workers share it.
 
     Attributes:
-        name: Its name as one worker alone sees it.
-        workers: How many share it.
         link: What is left of it for each.
         all_reduce_on_link: Whether that is less what summing their gradients takes.
         host_budget_bytes: Host bytes for each; None for no limit.
@@ -86,8 +84,6 @@ class SweepRow:
         d2h_bytes_per_us: Rate to the host that is left for each.
         h2d_bytes_per_us: Rate from the host that is left for each.
         both_bytes_per_us: Rate of both together; None if neither direction slows the other.
-        budget_bytes: Device bytes to stay within.
-        outcome: What became of it.
         smallest_budget_bytes: The smallest budget that can be met, where this one cannot.
         compute_us: Step time with nothing moved, from the profile.
         step_us: Step time under the plan, simulated.
@@ -194,11 +190,7 @@ def sweep_table(rows: Iterable[SweepRow]) -> "pd.DataFrame":
 
 
 def solve_points(
-    profile: Profile,
-    points: Sequence[SweepPoint],
-    settings: SweepSettings,
-    *,
-    processes: int,
+    profile: Profile, points: Sequence[SweepPoint], settings: SweepSettings, *, processes: int
 ) -> Generator[tuple[int, SweepRow], None, None]:
     """Plans for every point, so many processes at once.
 
