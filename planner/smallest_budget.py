@@ -5,7 +5,6 @@ budget's wall, with the storages that the device must hold then.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -37,15 +36,7 @@ class Stays(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldStorage:
-    """A storage that the device holds while the op runs.
-
-    Attributes:
-        name: Its name.
-        kind: Who owns it.
-        module: The leaf module it was first seen in.
-        size_bytes: Its bytes.
-        stays: Why it is there.
-    """
+    """A storage that the device holds while the op runs, and why."""
 
     name: str
     kind: StorageKind
@@ -59,13 +50,8 @@ class BudgetWall:
     """The op that sets the smallest budget, and what is on the device then.
 
     Attributes:
-        slot: The slot it runs in.
-        anchor: The anchor that opens that slot.
         op: Its name; empty if the slot has no ops, and what lives across it is what counts.
-        module: The leaf module it runs in.
-        smallest_budget_bytes: The smallest budget that can be met.
-        next_bytes: What it would be if this slot needed nothing.
-        min_size_bytes: Storages below that stay.
+        next_bytes: What the smallest budget would be if this slot needed nothing.
         held: What is on the device, largest first.
     """
 
@@ -95,11 +81,7 @@ class BudgetWall:
 
 
 class UnmetBudgetError(BudgetError):
-    """No plan meets the budget, and why.
-
-    Attributes:
-        wall: What sets the smallest budget that can be met.
-    """
+    """No plan meets the budget; its `wall` is why."""
 
     def __init__(self, message: str, wall: BudgetWall) -> None:
         super().__init__(message, wall.smallest_budget_bytes)
@@ -144,11 +126,6 @@ def widest_set(problem: Problem, solver: SolverName) -> Widest:
 def check_budget(problem: Problem, widest: Widest, profile: Profile) -> None:
     """Checks that the budget can be met at all.
 
-    Args:
-        problem: The problem, with the budget asked for.
-        widest: From `widest_set`.
-        profile: For names.
-
     Raises:
         UnmetBudgetError: It cannot. The message names the smallest budget that can, or the smallest
             known, and the op that sets it.
@@ -183,18 +160,17 @@ def _solve_budget(problem: Problem, solver: SolverName) -> Widest:
     return Widest(solved.chosen, solved.outcome is Outcome.OPTIMAL)
 
 
-def budget_wall(profile: Profile, problem: Problem, widest: Iterable[int]) -> BudgetWall:
-    """Returns what sets the smallest budget.
+def budget_wall(profile: Profile, problem: Problem, chosen: frozenset[int]) -> BudgetWall:
+    """Returns what sets the smallest budget, which a set of gaps reaches.
 
-    Args:
-        profile: The step.
-        problem: The problem; its own budget does not matter.
-        widest: The set of gaps that reaches the smallest budget.
+    The problem's own budget does not matter.
     """
-    chosen = frozenset(widest)
     floor_bytes = problem.floor_bytes(chosen)
     t = floor_bytes.index(max(floor_bytes))
-    is_open = [gap.is_open_in(t, problem.slot_count) for gap in problem.gaps]
+    is_open = [
+        any(part.start <= t < part.stop for part in problem.open_slices(gap))
+        for gap in problem.gaps
+    ]
     away = {problem.gaps[i].storage for i in chosen if is_open[i]}
     idle = {gap.storage for gap, is_idle in zip(problem.gaps, is_open, strict=True) if is_idle}
     moment, slot_ops = neediest_moments(profile)[t], ops_of_slots(profile)[t]

@@ -31,7 +31,6 @@ def walk(
     a slot fit, it stays over the budget.
 
     Args:
-        problem: The problem.
         fetch_slots: From where on each gap's copy back is issued as soon as there is room until the
             next use; at the next use in any case. Slots count as the gap's do.
         waits_out: Whether compute waits for copies to the host where they are issued.

@@ -47,10 +47,7 @@ class FreeBytes:
     def first_with_room(self, size_bytes: int, earliest_slot: int, latest_slot: int) -> int:
         """Returns the first slot from which on what is away until the latest one fits.
 
-        Args:
-            size_bytes: Its bytes.
-            earliest_slot: No slot before this one.
-            latest_slot: The answer if nothing earlier will do.
+        None before the earliest one; the latest if nothing earlier will do.
         """
         slot = latest_slot
         while slot > earliest_slot and self.by_slot[(slot - 1) % len(self.by_slot)] >= size_bytes:
@@ -83,13 +80,8 @@ def begins_and_ends(
 def evictions(task: Task, movable: Sequence[int], choose: ChooseVictim) -> dict[int, int]:
     """Scans the step as an allocator sees it, over and over until two steps evict alike.
 
-    A storage that was evicted is back at its next use. Where no victim is left the slot stays over
-    the budget, and the scan goes on.
-
-    Args:
-        task: The task.
-        movable: The gaps whose storages may be evicted.
-        choose: The rule.
+    Only storages of movable gaps are evicted, and each is back at its next use. Where no victim is
+    left the slot stays over the budget, and the scan goes on.
 
     Returns:
         The slot at which each evicted gap's storage leaves, counted as the gap's slots are, in

@@ -213,14 +213,7 @@ def task_of(
     link: Link | None = None,
     min_size_bytes: int | None = None,
 ) -> Task:
-    """Returns the task of planning a step.
-
-    Args:
-        profile: The step.
-        budget_bytes: Device bytes to stay within.
-        link: The link to plan for; the profile's if None.
-        min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
-    """
+    """Returns the task of planning a step (see `problem_of`), for the profile's link if None."""
     problem = problem_of(
         profile,
         budget_bytes=budget_bytes,

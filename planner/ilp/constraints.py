@@ -1,12 +1,13 @@
 """The rows of the ILP: one function per number in `planner.ilp.model`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
 
 from planner.ilp.variables import Goal, Model, in_wait_us, out_wait_us
 from planner.plan.lanes import share_of_both
+from planner.problem.gaps import Gap
 
 Terms = list[tuple[LpVariable, float]]
 
@@ -103,20 +104,22 @@ def _rate(model: Model, copy_us: Sequence[float], alone_bytes_per_us: float) -> 
 
 def c2_out_begun(model: Model) -> None:
     """(2) Only bytes of gaps that have begun can have left."""
-    first_slots = [gap.first_slot for gap in model.gaps]
-    _sum_rows(model, "c2_begun", model.begun, first_slots)
+    used = zip(model.used, model.gaps, strict=True)
+    begun = [(gap.first_slot, x, gap) for x, gap in used]
+    _sum_rows(model, "c2_begun", model.begun, begun)
     boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
     for k, t in enumerate(model.kept.slots):
-        begun = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
-        terms = [(model.out[k], 1.0), *begun, *boundary]
+        copied = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
+        terms = [(model.out[k], 1.0), *copied, *boundary]
         _add(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
 
 
 def c4_back_in_time(model: Model) -> None:
     """(4) What is used again must be back."""
     count = model.problem.slot_count
-    next_use_slots = [gap.next_use_slot % count for gap in model.gaps]
-    _sum_rows(model, "c4_ended", model.ended, next_use_slots)
+    used = zip(model.used, model.gaps, strict=True)
+    ended = [(gap.next_use_slot % count, x, gap) for x, gap in used]
+    _sum_rows(model, "c4_ended", model.ended, ended)
     boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
     for k, t in enumerate(model.kept.slots):
         terms = [(model.back[k], 1.0), (model.ended[k], -1.0), *boundary]
@@ -125,12 +128,14 @@ def c4_back_in_time(model: Model) -> None:
         _add(model, f"c4_stays_back_{t}", growth, LpConstraintGE, 0)
 
 
-def _sum_rows(model: Model, name: str, total: list[LpVariable], at_slots: list[int]) -> None:
-    """total_t = total_{t-1} + the bytes of used gaps with `at_slots` t; all of these are kept."""
+def _sum_rows(
+    model: Model, name: str, total: list[LpVariable], parts: Iterable[tuple[int, LpVariable, Gap]]
+) -> None:
+    """total_t = total_{t-1} + the bytes of the parts at t, if their variables are 1."""
     added: list[Terms] = [[] for _ in total]
-    for used, gap, t in zip(model.used, model.gaps, at_slots, strict=True):
+    for t, variable, gap in parts:
         size = gap.size_bytes / model.units.size_bytes
-        added[model.kept.first_from(t)].append((used, -size))
+        added[model.kept.first_from(t)].append((variable, -size))
     for k, t in enumerate(model.kept.slots):
         _add(model, f"{name}_{t}", _step(total, k) + added[k], LpConstraintEQ, 0)
 
@@ -307,11 +312,5 @@ def c15_clean(model: Model) -> None:
             earlier = [j for j in alike if model.gaps[j].reuse_index < gap.reuse_index]
             copied = [term for j in earlier for term in _copied(model, j, -1.0)]
             _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
-    added: list[Terms] = [[] for _ in model.clean_begun]
-    for i, clean in model.clean.items():
-        gap = model.gaps[i]
-        size = gap.size_bytes / model.units.size_bytes
-        added[model.kept.first_from(gap.first_slot)].append((clean, -size))
-    for k, t in enumerate(model.kept.slots):
-        growth = _step(model.clean_begun, k)
-        _add(model, f"c15_clean_begun_{t}", growth + added[k], LpConstraintEQ, 0)
+    begun = [(model.gaps[i].first_slot, c, model.gaps[i]) for i, c in model.clean.items()]
+    _sum_rows(model, "c15_clean_begun", model.clean_begun, begun)

@@ -46,8 +46,7 @@ class KeptSlots:
     def open_over(self, gap: Gap) -> Iterator[tuple[int, int]]:
         """Yields those that do not fit with nothing moved and in which a gap is open.
 
-        Yields:
-            The position, and the number of the slot as the gap counts.
+        Each with its position, and numbered as the gap counts.
         """
         count = self.problem.slot_count
         for shift in (0, count):
@@ -59,16 +58,15 @@ class KeptSlots:
 
     def before_us(self, position: int) -> float:
         """Returns the time, with nothing moved, from the start of the one before to its start."""
-        return self.problem.elapsed_us[self.slots[position]] - self._start_us(position - 1)
+        elapsed_us = self.problem.elapsed_us
+        before_us = elapsed_us[self.slots[position - 1]] if position > 0 else 0.0
+        return elapsed_us[self.slots[position]] - before_us
 
     def skipped_us(self, position: int) -> float:
         """Returns the time, with nothing moved, from the end of the one before to its start."""
         before = self.slots[position - 1] + 1 if position > 0 else 0
         elapsed_us = self.problem.elapsed_us
         return elapsed_us[self.slots[position]] - elapsed_us[before]
-
-    def _start_us(self, position: int) -> float:
-        return self.problem.elapsed_us[self.slots[position]] if position >= 0 else 0.0
 
 
 def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
@@ -77,10 +75,6 @@ def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
     Between two of them the same gaps are open, so whole gaps that make the fullest slot fit make
     all of them fit. What is fuller than all before it, or than all after it, costs waits of its
     own: it is kept too unless that makes too many.
-
-    Args:
-        problem: The problem.
-        gaps: The gaps a model may use.
     """
     count = problem.slot_count
     events = {0, count - 1}

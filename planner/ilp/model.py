@@ -135,24 +135,7 @@ slot to slot, which is what D and P are.
 
 from pulp import LpAffineExpression
 
-from planner.ilp.constraints import (
-    c0_waits_add_up,
-    c1_out_rate,
-    c2_out_begun,
-    c3_in_rate,
-    c4_back_in_time,
-    c5_budget,
-    c6_host,
-    c7_host_reserved,
-    c8_swap,
-    c9_one_part,
-    c10_away,
-    c11_gone,
-    c12_return,
-    c13_both_rate,
-    c14_boundary,
-    c15_clean,
-)
+from planner.ilp import constraints as rows
 from planner.ilp.variables import Goal, Model, add_variables
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
@@ -162,25 +145,25 @@ def build(problem: Problem, goal: Goal) -> Model:
     """Builds the model of the module docstring."""
     model = add_variables(problem, goal)
     _objective(model)
-    c2_out_begun(model)
-    c4_back_in_time(model)
-    c5_budget(model)
-    c6_host(model)
-    c14_boundary(model)
-    c15_clean(model)
+    rows.c2_out_begun(model)
+    rows.c4_back_in_time(model)
+    rows.c5_budget(model)
+    rows.c6_host(model)
+    rows.c14_boundary(model)
+    rows.c15_clean(model)
     if goal in (Goal.CHOICE, Goal.BUDGET):
-        c7_host_reserved(model)
-        c9_one_part(model)
+        rows.c7_host_reserved(model)
+        rows.c9_one_part(model)
     if goal is not Goal.BUDGET:
-        c0_waits_add_up(model)
-        c1_out_rate(model)
-        c3_in_rate(model)
-        c8_swap(model)
-        c13_both_rate(model)
+        rows.c0_waits_add_up(model)
+        rows.c1_out_rate(model)
+        rows.c3_in_rate(model)
+        rows.c8_swap(model)
+        rows.c13_both_rate(model)
     if goal in (Goal.STALL, Goal.CHOICE):
-        c10_away(model)
-        c11_gone(model)
-        c12_return(model)
+        rows.c10_away(model)
+        rows.c11_gone(model)
+        rows.c12_return(model)
     return model
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import highspy
 import pulp
@@ -24,23 +24,8 @@ from planner.problem.settings import SETTINGS
 from profiles.schema.errors import SolverError
 
 
-class Run(Protocol):
-    """A solver set up for one model."""
-
-    solver: pulp.LpSolver
-
-    def bound(self, program: pulp.LpProblem) -> float:
-        """Returns what no solution is below, after the run; minus infinity if nothing is known."""
-
-
 class Highs:
-    """HiGHS, in this process; asked for an early end while it runs.
-
-    Args:
-        settings: Of every solver.
-        deadline: When to stop.
-        enough: A bound this high ends the run.
-    """
+    """HiGHS, in this process; a deadline, or a bound that is high enough, ends it while it runs."""
 
     def __init__(self, settings: Mapping[str, Any], deadline: Deadline, enough: float) -> None:
         self._deadline = deadline
@@ -58,16 +43,13 @@ class Highs:
         back.user_interrupt = enough or self._deadline.stop()
 
     def bound(self, program: pulp.LpProblem) -> float:
-        """Returns the bound of the tree that is left."""
+        """Returns what no solution is below, after the run; minus infinity if nothing is known."""
         highs = program.solverModel
         return -math.inf if highs is None else float(highs.getInfo().mip_dual_bound)
 
 
 class Cbc:
     """CBC, in a process of its own; its bound stands in its log alone.
-
-    Args:
-        settings: Of every solver.
 
     Raises:
         SolverError: There is no folder for its files.
@@ -97,7 +79,7 @@ class Cbc:
         self.solver.tmpDir = self._folder.name
 
     def bound(self, program: pulp.LpProblem) -> float:
-        """Returns the bound that CBC reports; its objective if that is optimal."""
+        """Returns the bound that CBC reports, likewise; its objective if that is optimal."""
         text = self._log.read_text()
         self._folder.cleanup()
         found = re.findall(r"^(?:Lower bound|best possible):\s+(\S+)", text, re.MULTILINE)
@@ -139,14 +121,13 @@ class Solved:
 
     Attributes:
         outcome: How far the values can be trusted.
-        objective: Value of the objective, in the model's units; 0 without a solution.
-        bound: No solution has a lower objective; minus infinity if the solver said nothing.
+        bound: No solution has a lower objective, in the model's units; minus infinity if the solver
+            said nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
         shares: Value of each x, as it is; fractions for a relaxation; empty without a solution.
     """
 
     outcome: Outcome
-    objective: float
     bound: float
     chosen: frozenset[int]
     shares: tuple[float, ...]
@@ -160,14 +141,10 @@ def solve_model(
     mip_gap: float = SETTINGS.mip_gap,
     enough: float = math.inf,
 ) -> Solved:
-    """Solves a model.
+    """Solves a model, or takes the best solution at the deadline.
 
-    Args:
-        model: The model.
-        name: Which solver.
-        deadline: When the best solution so far is taken.
-        mip_gap: Near enough to the optimum, as a share of it.
-        enough: A bound this high, in the model's units, ends a search for binaries (HiGHS).
+    A `mip_gap` is near enough to the optimum, as a share of it; a bound of `enough`, in the model's
+    units, ends a search for binaries (HiGHS).
 
     Raises:
         SolverError: The solver is missing or failed.
@@ -181,17 +158,17 @@ def solve_model(
         raise SolverError(f"{name.value} failed: {error}. {OTHER_SOLVER}") from error
     outcome = _outcome(model)
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
-        return Solved(outcome, 0.0, bound, frozenset(), ())
+        return Solved(outcome, bound, frozenset(), ())
     shares = tuple(float(used.varValue or 0.0) for used in model.used)
-    objective = float(pulp.value(program.objective))
     if program.isMIP():
         chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
-        return Solved(outcome, objective, bound, chosen, shares)
-    bound = objective if outcome is Outcome.OPTIMAL else -math.inf
-    return Solved(outcome, objective, bound, frozenset(), shares)
+        return Solved(outcome, bound, chosen, shares)
+    is_solved = outcome is Outcome.OPTIMAL
+    bound = float(pulp.value(program.objective)) if is_solved else -math.inf
+    return Solved(outcome, bound, frozenset(), shares)
 
 
-def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Run:
+def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Highs | Cbc:
     settings = {
         "msg": False,
         "timeLimit": max(1.0, deadline.left_s),
@@ -200,7 +177,8 @@ def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) ->
         # One thread: plans do not depend on how busy the machine is.
         "threads": 1,
     }
-    run = Highs(settings, deadline, enough) if name is SolverName.HIGHS else Cbc(settings)
+    is_highs = name is SolverName.HIGHS
+    run = Highs(settings, deadline, enough) if is_highs else Cbc(settings)
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
     return run
@@ -280,12 +258,7 @@ def whole_bound(
 ) -> StallBound:
     """Returns the tight bound: what a solver proves about `planner.ilp.model` with goal STALL.
 
-    Args:
-        problem: The problem.
-        solver: Which solver.
-        deadline: When to stop; a bound proven by then holds all the same.
-        mip_gap: Near enough to the best bound of all, as a share of it.
-        enough_us: A bound this high is good enough (HiGHS).
+    A bound proven by the deadline holds all the same. The rest is as in `solve_model`.
 
     Raises:
         SolverError: The solver is missing or failed.

@@ -116,11 +116,16 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
     kept = kept_slots(problem, gaps)
     kept = kept.thinned(SETTINGS.max_relaxed_slots) if goal is Goal.RELAXED else kept
     category = LpContinuous if goal is Goal.RELAXED else LpBinary
-    sharing = _sharing(gaps)
+    # Those that may find their bytes on the host already.
+    sharing = [i for i, gap in enumerate(gaps) if gap.read_only or gap.reuse_index > 0]
+    wraps = any(problem.wraps(gap) for gap in gaps)
     edges = _edges(kept, gaps) if goal in (Goal.STALL, Goal.CHOICE) else []
 
+    def positive(name: str) -> LpVariable:
+        return program.add_variable(name, 0)
+
     def over_slots(name: str) -> list[LpVariable]:
-        return [program.add_variable(f"{name}_{t}", 0) for t in kept.slots]
+        return [positive(f"{name}_{t}") for t in kept.slots]
 
     return Model(
         problem=problem,
@@ -139,19 +144,10 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
         raised=program.add_variable("E", 0, None if goal is Goal.BUDGET else 0),
         clean={i: program.add_variable(f"c_{i}", 0, 1, category) for i in sharing},
         clean_begun=over_slots("K") if sharing else [],
-        boundary=_boundary(program) if any(problem.wraps(gap) for gap in gaps) else None,
+        boundary=BoundaryBytes(*map(positive, ("F", "G", "Z"))) if wraps else None,
         absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category) for i, t in edges},
         least_away_bytes=_least_away(kept, goal),
     )
-
-
-def _sharing(gaps: Sequence[Gap]) -> list[int]:
-    """Gaps that may find their bytes on the host already."""
-    return [i for i, gap in enumerate(gaps) if gap.read_only or gap.reuse_index > 0]
-
-
-def _boundary(program: LpProblem) -> BoundaryBytes:
-    return BoundaryBytes(*(program.add_variable(name, 0) for name in ("F", "G", "Z")))
 
 
 def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:

@@ -61,12 +61,7 @@ def measured_us(link: Link, direction: Direction, size_bytes: int, engine: CopyM
 def engine_for(link: Link, size_bytes: int, *, is_mask: bool) -> CopyMethod:
     """Returns the engine that takes the least time there and back; the copy engine if in doubt.
 
-    Args:
-        link: The link, with what was measured of kernels.
-        size_bytes: Device bytes.
-        is_mask: Whether each of them is a bool.
-
-    See [Note: when a kernel carries].
+    A mask's device bytes are bools. See [Note: when a kernel carries].
     """
 
     def both_ways_us(engine: CopyMethod) -> float:
@@ -109,7 +104,7 @@ def lane_loads(
         tuple(
             load
             for kind, group in groupby(actions, key=lambda action: action.kind)
-            for load in _loads_of(kind, [a.storage for a in group], sizes_bytes, link, engines)
+            for load in _loads_of(kind, list(group), sizes_bytes, link, engines)
         )
         for actions in schedule
     )
@@ -117,28 +112,29 @@ def lane_loads(
 
 def batches(actions: Sequence[Action], engines: Engines) -> list[list[Action]]:
     """Returns an anchor's copies of one direction, those that one launch carries together."""
+
+    def is_batched(action: Action) -> bool:
+        return engines.get(action.storage) is CopyMethod.BATCH_KERNEL
+
     groups: list[list[Action]] = []
-    for action in actions:
-        batched = engines.get(action.storage) is CopyMethod.BATCH_KERNEL
-        if batched and groups and engines.get(groups[-1][-1].storage) is CopyMethod.BATCH_KERNEL:
-            groups[-1].append(action)
-        else:
-            groups.append([action])
+    for together, neighbours in groupby(actions, key=is_batched):
+        group = list(neighbours)
+        groups += [group] if together else [[action] for action in group]
     return groups
 
 
 def _loads_of(
     kind: ActionKind,
-    storages: Sequence[int],
+    actions: Sequence[Action],
     sizes_bytes: Mapping[int, int],
     link: Link,
     engines: Engines,
 ) -> list[LaneLoad | None]:
     direction = DIRECTIONS.get(kind)
     if direction is None:
-        return [None] * len(storages)
+        return [None] * len(actions)
     loads: list[LaneLoad | None] = []
-    for group in batches([Action(kind, storage) for storage in storages], engines):
+    for group in batches(actions, engines):
         sizes = [sizes_bytes[action.storage] for action in group]
         engine = engines.get(group[0].storage, CopyMethod.DMA)
         if engine is CopyMethod.DMA:

@@ -26,12 +26,7 @@ class Absence(NamedTuple):
 
 
 def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) -> tuple[int, ...]:
-    """Returns the bytes resident in each slot when some are absent.
-
-    Args:
-        without_bytes: Resident bytes of each slot with nothing swapped.
-        absences: What is not on the device, and when.
-    """
+    """Returns the bytes resident in each slot: those with nothing swapped less what is away."""
     needs = tuple(without_bytes)
     change = [0] * (len(needs) + 1)
     for absence in absences:

@@ -64,12 +64,9 @@ class HostNeeds:
 def host_needs(
     swaps: Sequence[SwapAnchors], sizes_bytes: Mapping[int, int], slot_count: int
 ) -> HostNeeds:
-    """Returns what swaps occupy.
+    """Returns what all swaps of a step occupy; their slots may count on past its end.
 
-    Args:
-        swaps: All swaps of a step; their slots may count on past its end.
-        sizes_bytes: Host bytes of each storage, by id.
-        slot_count: Number of slots of the step.
+    `sizes_bytes` are host bytes of each storage, by id.
     """
     by_storage: dict[int, list[int]] = {}
     for position in sorted(range(len(swaps)), key=lambda n: swaps[n].swap_out_slot % slot_count):

@@ -96,17 +96,14 @@ def lower(plan: Plan) -> Schedule:
 
 
 def lower_swaps(swaps: Sequence[SwapAnchors], slot_count: int) -> Schedule:
-    """Lowers swaps to the actions at each anchor.
+    """Lowers swaps, in order of swap-out, to the actions at each anchor.
+
+    Their slots may count on past the end of the step.
 
     Copies to the host are issued in the order of the swaps; copies back in the order in which they
     are awaited, because the lane carries them one after the other. At one anchor, what was issued
     first is released and awaited first. A clean swap has no swap-out action.
-
-    Args:
-        swaps: In order of swap-out; their slots may count on past the end of the step.
-        slot_count: Number of slots of the step.
     """
-
     anchors: list[list[Action]] = [[] for _ in range(slot_count)]
 
     def act(slot: int, kind: ActionKind, swap: SwapAnchors) -> None:

@@ -54,15 +54,7 @@ def simulate(
     schedule: Schedule,
     engines: Engines = DMA_ALONE,
 ) -> Timeline:
-    """Simulates a step that repeats.
-
-    Args:
-        durations_us: Time of each slot with nothing moved.
-        sizes_bytes: Bytes of each storage that moves, by id.
-        link: Rates and latency.
-        schedule: The actions at each slot's anchor.
-        engines: What carries storages that the copy engine does not, by id.
-    """
+    """Simulates a step that repeats; durations are those of its slots with nothing moved."""
     lanes = lanes_of(link)
     loads = lane_loads(schedule, sizes_bytes, link, engines)
     elapsed_us = (0.0, *accumulate(durations_us))

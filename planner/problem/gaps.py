@@ -56,11 +56,6 @@ class Gap:
     read_only: bool = False
     is_mask: bool = False
 
-    def is_open_in(self, slot: int, slot_count: int) -> bool:
-        """Whether a slot of the step is one of its idle slots."""
-        idle_slots = self.next_use_slot - self.first_slot
-        return (slot - self.first_slot) % slot_count < idle_slots
-
 
 class _UseSlot(NamedTuple):
     """A slot that uses a storage; -1 stands for whatever came before the step."""
@@ -83,11 +78,6 @@ def candidate_gaps(
     in the last slot: both count as uses. With a periodic boundary that is not so for storages that
     are both and that replay finds by name; their last use is followed by the first of the next
     step.
-
-    Args:
-        profile: The step.
-        min_size_bytes: Smaller storages stay.
-        boundary: What storages do that live from step to step.
     """
     gaps = [
         gap
@@ -106,11 +96,6 @@ def useful_gaps(
 
     The others are of no use to any plan: their slots fit whatever is resident, and a swap less
     makes nothing later. One that leaves a host copy for a later gap with the same bytes is kept.
-
-    Args:
-        gaps: Candidates.
-        resident_bytes: Bytes resident in each slot with nothing moved.
-        budget_bytes: The budget.
     """
     over = [held_bytes > budget_bytes for held_bytes in resident_bytes]
     before = list(accumulate((*over, *over), initial=0))

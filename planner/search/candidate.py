@@ -102,13 +102,7 @@ class Candidate:
 
 
 class Wait(NamedTuple):
-    """Compute waiting for one copy.
-
-    Attributes:
-        slot: At this slot's anchor.
-        gap: For this gap's copy.
-        wait_us: So long.
-    """
+    """Compute waiting, at a slot's anchor, for one gap's copy."""
 
     slot: int
     gap: int

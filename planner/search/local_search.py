@@ -39,9 +39,7 @@ class Neighbours:
     def draw(self, candidate: Candidate, timing: Timing) -> Candidate | None:
         """Returns a neighbour of a candidate, or None if the one drawn does not fit.
 
-        Args:
-            candidate: The candidate.
-            timing: What the scheduler made of it; moves favour what compute waits for.
+        Moves favour what compute waits for in the scheduler's timing of it.
         """
         moved = self._move(candidate, timing)
         while moved is not None and self._random.random() < SETTINGS.second_move:
@@ -147,14 +145,7 @@ class Answer:
 
 
 class Search:
-    """One search over one problem, in stages; each starts from what those before it found.
-
-    Args:
-        problem: What is searched.
-        deadline: When to stop.
-        progress: Called with how far it is.
-        on_incumbent: Called with every better answer and bound.
-    """
+    """One search over one problem, in stages; each starts from what those before it found."""
 
     def __init__(
         self,
@@ -193,11 +184,8 @@ class Search:
         return self._best is not None and (self.good or self.deadline.over)
 
     def start(self, chosen: frozenset[int]) -> None:
-        """Finds a first answer, whatever its stall.
-
-        Args:
-            chosen: A set whose whole swaps fit the host pool, each with a copy of its own.
-        """
+        """Finds a first answer, whatever its stall, with a set whose whole swaps fit the host pool,
+        each with a copy of its own."""
         pared = without_needless(self.problem, sorted(chosen))
         for first in (pared, chosen):
             for keeps_copies in (True, False):

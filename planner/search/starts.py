@@ -36,9 +36,7 @@ Key = Callable[[int], float]
 def starting_sets(problem: Problem, shares: Sequence[float]) -> Iterator[frozenset[int]]:
     """Yields sets that fit the budget, each once, in a fixed order.
 
-    Args:
-        problem: The problem; all its whole gaps together must fit the budget.
-        shares: x of the relaxation; empty if it was not solved.
+    All whole gaps together must fit it. Shares are x of the relaxation; empty if it was not solved.
     """
     orders = [sorted(problem.whole_set, key=key, reverse=True) for key in _keys(problem, shares)]
     used = [i for i in orders[0] if shares and shares[i] > SETTINGS.least_used_share]
@@ -67,12 +65,9 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
 def without_needless(
     problem: Problem, order: Sequence[int], needed: Collection[int] = ()
 ) -> frozenset[int]:
-    """Returns what is left when gaps the budget does not need are dropped, the last ones first.
+    """Returns what is left of a set that fits when gaps the budget does not need are dropped.
 
-    Args:
-        problem: The problem.
-        order: A set of gaps that fits.
-        needed: Those of it that are never dropped.
+    The last ones go first, those `needed` never.
     """
     spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(order))
     kept = []
@@ -128,12 +123,7 @@ class Start(NamedTuple):
 
 
 def published_starts(profile: Profile, problem: Problem) -> Iterator[Start]:
-    """Yields starts from published heuristics that meet the budget.
-
-    Args:
-        profile: The step.
-        problem: The problem made of it.
-    """
+    """Yields starts from published heuristics that meet the budget."""
     # Whole gaps come first, so their indices are the same without the parts.
     task = Task(StepView(profile), replace(problem, part_gaps=()))
     for heuristic in HEURISTICS:

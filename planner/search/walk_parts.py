@@ -19,17 +19,13 @@ class Move:
 
     Attributes:
         i: Index of the gap in the problem.
-        gap: The gap; its own slots are `shift` less.
         out_key: Its place among copies to the host that wait.
         lead_us: How long before its deadline the copy back may start.
         override: From when on its copies may be issued, in the gap's own slots.
         shift: Brings the gap's own slots to the walk's count.
-        end_slot: Where the gap ends.
         is_clean: Whether an earlier copy is still true.
-        out_slot: Where its copy to the host was issued, None before.
+        out_slot: Where its copy to the host was issued, None before; likewise the slots below.
         out_place: That slot in the step, and the place among what is issued there.
-        release_slot: Where its bytes were given back, None before.
-        in_slot: Where its copy back was issued, None before.
         blocked_until: Up to there a slot has no room for it.
     """
 

@@ -23,7 +23,7 @@ def bound_us(profile: Profile, budget_bytes: int, solver: SolverName) -> float:
     model = build(problem_of(profile, budget_bytes), Goal.STALL)
     solved = solve_model(model, solver, PATIENCE)
     assert solved.outcome is Outcome.OPTIMAL
-    return solved.objective * model.units.time_us
+    return float(pulp.value(model.program.objective)) * model.units.time_us
 
 
 @pytest.mark.parametrize("solver", SolverName)
