@@ -63,6 +63,22 @@ class OpMode(TorchDispatchMode):
         raise NotImplementedError
 
 
+class OpWatcher(OpMode):
+    """A dispatch mode that notes one number of each op that succeeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._noted: list[int] = []
+
+    def __len__(self) -> int:
+        """Ops noted so far."""
+        return len(self._noted)
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+        del self._noted[ops:]
+
+
 def is_bookkeeping(op: OpOverload) -> bool:
     """Whether an op does no work: it describes a tensor again, or marks a range for a profiler."""
     # `prim` ops ask a fake tensor for its device; a real one knows without an op.

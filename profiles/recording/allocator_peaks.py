@@ -6,15 +6,17 @@ touches. The peak of each slot, by the allocator's own count, has all of it.
 
 Where storages come and go between ops, that peak says nothing about the resident step. Then the
 overhead of a slot is put together from what is allocated all the time, rounding, and the workspace
-of its ops (`profiles.recording.op_watchers`).
+of its ops.
 """
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch._ops import OpOverload
 
+from profiles.hooks.dispatch import OpWatcher
 from profiles.hooks.named_storages import Owned
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
@@ -81,6 +83,27 @@ class SlotPeaks:
         return (*self._ended_bytes, self._meter.peak_bytes())
 
 
+class OpWorkspaces(OpWatcher):
+    """Reads the allocator's peak around each op."""
+
+    def __init__(self, meter: MemoryMeter) -> None:
+        super().__init__()
+        self._meter = meter
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Notes what an op took meanwhile: the peak above what there is before and after it."""
+        self._meter.reset_peak()
+        before_bytes = self._meter.allocated_bytes()
+        result = func(*args, **kwargs)
+        kept_bytes = max(before_bytes, self._meter.allocated_bytes())
+        self._noted.append(self._meter.peak_bytes() - kept_bytes)
+        return result
+
+    def sizes_bytes(self) -> tuple[int, ...]:
+        """Returns the workspace of each op."""
+        return tuple(self._noted)
+
+
 def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:
     """Returns a profile with what each slot needs beyond its storages, from its measured peak."""
     slots = zip(slot_memory(profile), peaks_bytes, strict=True)
@@ -115,8 +138,7 @@ def with_op_overhead(
 
     Args:
         profile: A profile without any overhead.
-        granule_bytes: See `MemoryMeter`.
-        unsplit_bytes: See `MemoryMeter`.
+        granule_bytes: See `MemoryMeter`, as for `unsplit_bytes`.
         held_bytes: What is allocated all the time.
         workspaces_bytes: What each op takes while it runs.
     """

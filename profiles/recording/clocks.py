@@ -1,4 +1,4 @@
-"""Clocks that time a step on its device, and the listener that stamps its anchors.
+"""Clocks that time a step on its device, and what stamps them at its ops and anchors.
 
 A clock is stamped, or sets marks, at points of the program and is asked for the times between them
 at the end, so that nothing waits for the device while it is being timed.
@@ -11,7 +11,9 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
+from torch._ops import OpOverload
 
+from profiles.hooks.dispatch import OpWatcher
 from profiles.schema.units import NS_PER_US, US_PER_MS
 
 
@@ -148,6 +150,38 @@ class EventClock:
         one.synchronize()
         other.synchronize()
         return one.elapsed_time(other) * US_PER_MS
+
+
+class OpTimes(OpWatcher):
+    """Stamps a clock before and after each op.
+
+    Enter it before every other dispatch mode: the first one entered is the last one asked, so
+    nothing but the op itself runs between its stamps.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._stamps = 0
+        clock.start()
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Notes the number of an op's first stamp; one that fails leaves a stamp with no note."""
+        begin = self._stamps
+        self._stamp()
+        result = func(*args, **kwargs)
+        self._stamp()
+        self._noted.append(begin)
+        return result
+
+    def durations_us(self) -> tuple[float, ...]:
+        """Returns the time of each op, once the device is done."""
+        intervals_us = self._clock.intervals_us()
+        return tuple(intervals_us[begin] for begin in self._noted)
+
+    def _stamp(self) -> None:
+        self._clock.stamp()
+        self._stamps += 1
 
 
 class AnchorStamps:

@@ -86,13 +86,7 @@ def profiled_kernels(
     activities: Iterable[ProfilerActivity],
     synchronize: Callable[[], None],
 ) -> tuple[OpKernels, ...]:
-    """Runs a step under torch's profiler and returns the time of each op's kernels.
-
-    Args:
-        step: The step.
-        activities: What the profiler watches.
-        synchronize: Waits until the device has run everything.
-    """
+    """Runs a step, and waits for the device, under a profiler that watches some activities."""
     marks = OpMarks()
     with torch_profiler(activities=activities, acc_events=True) as profiler:
         with marks:

@@ -77,9 +77,7 @@ def record(
     The steps are real: they train the model, on the device that it is on.
 
     Args:
-        workload: The step to record.
-        source: How to build it again; stored in the profile.
-        link: The link stored in the profile.
+        source: How to build the step again; stored in the profile, as the link is.
         warmup_steps: Steps before recording, at least; more are run until their times settle.
         timed_steps: Steps whose median gives each slot's duration; at least one.
         progress: Called at every step.
@@ -143,13 +141,7 @@ class WarmUp(NamedTuple):
 
 
 def warm_up(timed_step: Callable[[], float], *, least_steps: int, progress: Progress) -> WarmUp:
-    """Runs steps, so many at least, until their times settle.
-
-    Args:
-        timed_step: Runs a step and returns its time in microseconds.
-        least_steps: Steps run in any case.
-        progress: Called at every step.
-    """
+    """Runs steps, each of which returns its time in us, so many at least, until times settle."""
     times_us: list[float] = []
     most_steps = least_steps + MOST_EXTRA_STEPS
     while len(times_us) < least_steps or not _has_settled(times_us):

@@ -29,9 +29,7 @@ class ShapesSeen:
     ) -> None:
         """Makes a listener for one step.
 
-        Args:
-            listener: Called at every anchor first.
-            size_of: Returns a storage's size in bytes, also of one that is emptied just now.
+        `size_of` returns a storage's size in bytes, also of one that is emptied just now.
         """
         self.shown: dict[str, tuple[int, torch.Size]] = {}
         self._listener = listener

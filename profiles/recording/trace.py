@@ -154,11 +154,9 @@ class StepTrace(OpMode):
         device: torch.device,
         size_of: Callable[[torch.UntypedStorage], int] = torch.UntypedStorage.nbytes,
     ) -> None:
-        """Makes an empty trace.
+        """Makes an empty trace of storages on one device.
 
-        Args:
-            device: Storages elsewhere are not traced.
-            size_of: Returns a storage's size in bytes, also of one that is emptied just now.
+        `size_of` returns a storage's size in bytes, also of one that is emptied just now.
         """
         super().__init__()
         self.ops: list[Op] = []
@@ -293,17 +291,22 @@ class StepTrace(OpMode):
 
     def _see(self, storage: torch.UntypedStorage, *, allocated_op: int | None) -> _Sighting:
         """Gets to know a storage: at an op or an anchor, or, with no op, at the step's begin."""
+        size_bytes, resizable = self._size_of(storage), self._is_resizable(storage)
+        sighting = self._sighting(size_bytes, resizable, allocated_op)
+        self._live.put(storage, sighting)
+        return sighting
+
+    def _sighting(self, size_bytes: int, resizable: bool, allocated_op: int | None) -> _Sighting:
         sighting = _Sighting(
             step=self._step,
             id=len(self._sightings),
-            size_bytes=self._size_of(storage),
+            size_bytes=size_bytes,
             module=self._module,
-            resizable=self._is_resizable(storage),
+            resizable=resizable,
             allocated_op=allocated_op,
             allocated_slot=0 if allocated_op is None else len(self.anchors),
         )
         self._sightings.append(sighting)
-        self._live.put(storage, sighting)
         return sighting
 
     def _see_again(self, storage: torch.UntypedStorage) -> _Sighting:
@@ -318,18 +321,8 @@ class StepTrace(OpMode):
         before = self._live.get(cdata)
         if before is None or before.step == self._step:
             return
-        sighting = _Sighting(
-            step=self._step,
-            id=len(self._sightings),
-            size_bytes=before.size_bytes,
-            module="",
-            resizable=before.resizable,
-            allocated_op=None,
-            allocated_slot=0,
-            came_from_outside=True,
-            dtypes=before.dtypes,
-        )
-        self._sightings.append(sighting)
+        sighting = self._sighting(before.size_bytes, before.resizable, allocated_op=None)
+        sighting.came_from_outside, sighting.dtypes = True, before.dtypes
         self._live.replace(cdata, sighting)
 
     def _on_release(self, sighting: _Sighting) -> None:

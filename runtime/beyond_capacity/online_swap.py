@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import OpMode, is_collective, storages_in, storages_of
+from profiles.hooks.dispatch import OpMode, OpWatcher, is_collective, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned
-from profiles.recording.op_watchers import OpWatcher
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Access
 from runtime.beyond_capacity.output_bytes import output_bytes

@@ -17,11 +17,12 @@ import torch
 from planner.plan.lanes import Direction
 from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.anchors import reporting_anchors
+from profiles.hooks.dispatch import OpWatcher
 from profiles.hooks.named_storages import Owned, owned_storages
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import held_bytes, with_op_overhead
+from profiles.recording.allocator_peaks import OpWorkspaces, held_bytes, with_op_overhead
+from profiles.recording.clocks import OpTimes
 from profiles.recording.device import Instruments, device_of, instruments_for
-from profiles.recording.op_watchers import OpTimes, OpWatcher, OpWorkspaces
 from profiles.recording.record import (
     Recording,
     check_same_course,

@@ -5,8 +5,7 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.hooks.named_storages import owned_storages
-from profiles.recording.clocks import CpuClock
-from profiles.recording.op_watchers import OpTimes
+from profiles.recording.clocks import CpuClock, OpTimes
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry

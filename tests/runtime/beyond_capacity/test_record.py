@@ -11,10 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.solving import solve
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import with_op_overhead
-from profiles.recording.clocks import CpuClock
+from profiles.recording.allocator_peaks import OpWorkspaces, with_op_overhead
+from profiles.recording.clocks import CpuClock, OpTimes
 from profiles.recording.device import Instruments, build_on, device_at_hand
-from profiles.recording.op_watchers import OpTimes, OpWorkspaces
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
 from profiles.schema.units import parse_size_bytes
