@@ -8,8 +8,8 @@ nothing else. Small tensors are computed as usual; what is computed from a large
 """
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from profiles.estimating.fake_tensors import replaced
 from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import CPU, CUDA
@@ -50,7 +51,9 @@ def build_without_memory(
     with ExitStack() as around:
         around.enter_context(_WithoutMemory())
         if device.type != CPU:
-            for context in (_pretending_cuda(), _CpuInstead(), device):
+            # A builder may choose the device: as it would on the machine of the estimate.
+            pretending_cuda = replaced(torch.cuda, is_available=lambda: True)
+            for context in (pretending_cuda, _CpuInstead(), device):
                 around.enter_context(context)
         workload = build()
     return workload, [tensor for tensor in _tensors() if id(tensor) not in known]
@@ -133,14 +136,3 @@ class _CpuInstead(TorchFunctionMode):
 def _cpu_instead(value: Any) -> Any:
     names_cuda = isinstance(value, str) and value.partition(":")[0] == CUDA
     return torch.device(CPU) if names_cuda or isinstance(value, torch.device) else value
-
-
-@contextmanager
-def _pretending_cuda() -> Iterator[None]:
-    """Lets a builder choose the device that it would choose on the machine of the estimate."""
-    before = torch.cuda.is_available
-    torch.cuda.is_available = lambda: True
-    try:
-        yield
-    finally:
-        torch.cuda.is_available = before

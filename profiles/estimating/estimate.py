@@ -70,8 +70,7 @@ def estimate(
     Args:
         build: Builds the workload. It is built on the CPU, without memory for large tensors.
         target: What to estimate for.
-        source: How to build it again; stored in the profile.
-        link: The link stored in the profile.
+        source: How to build it again; stored in the profile, as the link is.
         progress: Called at every stage.
 
     Raises:
@@ -131,20 +130,19 @@ class _FakeStep:
     def run(self, watching: AbstractContextManager[object]) -> torch.Tensor:
         """Runs one step and returns its loss.
 
-        Args:
-            watching: A mode that sees each op between the entrance, where real tensors become
-                fake, and the fake mode, which runs it.
+        The mode that is watching sees each op between the entrance, where real tensors become
+        fake, and the fake mode, which runs it.
         """
         with ExitStack() as around:
             around.enter_context(self._surroundings())
             function_modes = [*([CudaAttention()] if self._on_cuda else []), self.view_writes]
-            op_modes = (self._mode, self._values, watching, Entrance(self.fakes))
-            for context in (
+            contexts: list[AbstractContextManager[object]] = [
                 *function_modes,
                 seen_in_backward(*function_modes),
                 looks_answered(self._values),
-                *op_modes,
-            ):
+                *(self._mode, self._values, watching, Entrance(self.fakes)),
+            ]
+            for context in contexts:
                 around.enter_context(context)
             try:
                 return self._workload.step()

@@ -6,7 +6,7 @@ Where a fake tensor would make a step take another course than a real one, what 
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -217,6 +217,22 @@ class ViewWrites(TorchFunctionMode):
 
 
 @contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Gives a module or a class other attributes, as long as this context is open."""
+    before = {name: vars(owner)[name] for name in values if name in vars(owner)}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                setattr(owner, name, before[name])
+            else:
+                delattr(owner, name)
+
+
+@contextmanager
 def seen_in_backward(*modes: TorchFunctionMode) -> Iterator[None]:
     """Has modes see what backward calls, as long as this context is open.
 
@@ -224,8 +240,7 @@ def seen_in_backward(*modes: TorchFunctionMode) -> Iterator[None]:
     and takes the mode away while the mode handles it. So what a checkpoint computes again in there
     would not be seen, and would take another course than it took in forward.
     """
-    namespace: Any = torch.autograd
-    run = namespace._engine_run_backward
+    run = vars(torch.autograd)["_engine_run_backward"]
 
     def run_with_modes(*args: Any, **kwargs: Any) -> Any:
         on = _get_current_function_mode_stack()
@@ -235,30 +250,20 @@ def seen_in_backward(*modes: TorchFunctionMode) -> Iterator[None]:
                     around.enter_context(mode)
             return run(*args, **kwargs)
 
-    namespace._engine_run_backward = run_with_modes
-    try:
+    with replaced(torch.autograd, _engine_run_backward=run_with_modes):
         yield
-    finally:
-        namespace._engine_run_backward = run
 
 
-@contextmanager
-def not_taken_for_tracing() -> Iterator[None]:
+def not_taken_for_tracing() -> AbstractContextManager[None]:
     """Keeps transformers from compiling's way of making masks.
 
     It takes a fake tensor as a sign of being compiled, and then always makes an attention mask,
     where a step that is run looks at the positions and finds that it needs none.
     """
     module = sys.modules.get("transformers.utils.import_utils")
-    before = getattr(module, "is_fake_tensor", None)
-    if before is None:
-        yield
-        return
-    setattr(module, "is_fake_tensor", lambda tensor: False)  # noqa: B010  # it has no types
-    try:
-        yield
-    finally:
-        setattr(module, "is_fake_tensor", before)  # noqa: B010
+    if hasattr(module, "is_fake_tensor"):
+        return replaced(module, is_fake_tensor=lambda tensor: False)
+    return nullcontext()
 
 
 @contextmanager

@@ -8,8 +8,7 @@ weights, inputs or random numbers has no value in an estimate.
 import traceback
 import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map
 
+from profiles.estimating.fake_tensors import replaced
 from profiles.hooks.addresses import touch
 from profiles.hooks.dispatch import tensors_in, tensors_of
 from profiles.schema.errors import WorkloadError
@@ -134,8 +134,7 @@ class KnownValues(TorchDispatchMode):
             weakref.finalize(storage, self._known.pop, storage._cdata, None).atexit = False
 
 
-@contextmanager
-def looks_answered(values: KnownValues) -> Iterator[None]:
+def looks_answered(values: KnownValues) -> AbstractContextManager[None]:
     """Has a tensor answer without an op: `tolist` and `numpy`."""
 
     def tolist(fake: FakeTensor) -> Any:
@@ -148,14 +147,7 @@ def looks_answered(values: KnownValues) -> Iterator[None]:
         with _disable_current_modes():
             return values.answer(fake).numpy(force=force)
 
-    item_by_item = FakeTensor.tolist
-    FakeTensor.tolist = tolist  # type: ignore[method-assign, assignment]
-    FakeTensor.numpy = as_array  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        FakeTensor.tolist = item_by_item  # type: ignore[method-assign]
-        del FakeTensor.numpy
+    return replaced(FakeTensor, tolist=tolist, numpy=as_array)
 
 
 def _most_elements(dtype: torch.dtype) -> int:

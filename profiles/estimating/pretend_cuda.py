@@ -4,7 +4,7 @@ import ctypes
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from profiles.estimating.fake_tensors import replaced
 from profiles.schema.errors import WorkloadError
 
 CUDA = 1  # c10::DeviceType::CUDA
@@ -37,20 +38,16 @@ def cuda_pretended() -> Iterator[None]:
     Raises:
         WorkloadError: This build of torch cannot.
     """
-    common = torch.cuda.amp.common
-    before = common.amp_definitely_not_available, torch.cuda.is_bf16_supported
-    with ExitStack() as around:
-        if not torch.cuda.is_available():
-            _provide_guard()
-            around.enter_context(_unbuilt())
-        common.amp_definitely_not_available = lambda: False
-        torch.cuda.is_bf16_supported = lambda including_emulation=True: True
-        try:
-            # One thread runs backward: the engine's device threads are those of devices that exist.
-            with torch.autograd.set_multithreading_enabled(False):
-                yield
-        finally:
-            common.amp_definitely_not_available, torch.cuda.is_bf16_supported = before
+    if not torch.cuda.is_available():
+        _provide_guard()
+    with (
+        nullcontext() if torch.cuda.is_available() else _unbuilt(),
+        replaced(torch.cuda.amp.common, amp_definitely_not_available=lambda: False),
+        replaced(torch.cuda, is_bf16_supported=lambda including_emulation=True: True),
+        # One thread runs backward: the engine's device threads are those of devices that exist.
+        torch.autograd.set_multithreading_enabled(False),
+    ):
+        yield
 
 
 def _provide_guard() -> None:
