@@ -65,11 +65,7 @@ class Listening:
     """A listener to addresses, from its construction until `remove`."""
 
     def __init__(self, on_address: OnAddress) -> None:
-        """Begins to listen.
-
-        Args:
-            on_address: Called in the thread that takes the address, before it is taken.
-        """
+        """Begins to listen; it is called in the thread that takes an address, before."""
         global _listeners
         self.on_address = on_address
         try:
@@ -109,9 +105,7 @@ def touch(*tensors: torch.Tensor, writes: bool = True) -> None:
     is taken: tensors stay where they are until the next anchor, that is the next module, saved
     tensor or gradient. Anything autograd knows of the tensors stays as it is.
 
-    Args:
-        tensors: What is used.
-        writes: Whether it may be written; say False for what is only read.
+    Say `writes=False` for what is only read.
     """
     if _listeners:
         for tensor in tensors:

@@ -82,11 +82,7 @@ def data_parallel(workload: Workload, **settings: Any) -> Workload:
 
     The step keeps calling the model that it knows: that call goes through the wrapper. All workers
     start from the first one's parameters and buffers, whatever their own were. One that is wrapped
-    already is returned as it is.
-
-    Args:
-        workload: The plain step.
-        settings: Those of DistributedDataParallel; without a group in them, the default one.
+    already is returned as it is. The settings are those of DistributedDataParallel.
     """
     if worker_wrapper(workload.model) is not None:
         return workload

@@ -51,14 +51,10 @@ def insist(act: Callable[[], None]) -> None:
 
 
 def keep_in_view(error: BaseException, fault: BaseException) -> None:
-    """Has a user see the first of two errors, with a note of the second; but an interrupt before.
-
-    Args:
-        error: What was raised first.
-        fault: What was raised while cleaning up behind it.
+    """Has a user see an error with a note of a fault in cleaning up; but an interrupt before both.
 
     Raises:
-        BaseException: The second is an interrupt, and the first is not.
+        BaseException: The fault is an interrupt, and the error is not.
     """
     if isinstance(error, Exception) and not isinstance(fault, Exception):
         try:

@@ -74,10 +74,8 @@ class UpdateMode(TorchDispatchMode):
     ) -> None:
         """Makes a mode that is not active yet.
 
-        Args:
-            model: Whose parameters are reported, by qualified name.
-            optimizer: Whose states belong to their families.
-            on_reached: Called with each name, before the op that touches the family runs.
+        `on_reached` is called with the qualified name of each parameter of the model, before the op
+        that touches its family runs.
         """
         super().__init__()
         self._parameters = dict(model.named_parameters())
@@ -97,8 +95,7 @@ class UpdateMode(TorchDispatchMode):
     def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Starts at the optimizer's pre hook, with the arguments of `optimizer.step`.
 
-        Returns:
-            The arguments to call it with: a closure in them runs without this mode.
+        Returns those to call it with: a closure in them runs without this mode.
         """
         self._forget()
         for family in self._parameters:

@@ -52,17 +52,14 @@ class Workload:
 
         `loss = step()` in a loop drops the loss of one step when that of the next has been made.
         """
-        return replace(self, step=_HoldingStep(self.step))
+        loss: torch.Tensor | None = None
 
+        def holding_step() -> torch.Tensor:
+            nonlocal loss
+            loss = self.step()
+            return loss
 
-class _HoldingStep:
-    def __init__(self, step: Callable[[], torch.Tensor]) -> None:
-        self._step = step
-        self._loss: torch.Tensor | None = None
-
-    def __call__(self) -> torch.Tensor:
-        self._loss = self._step()
-        return self._loss
+        return replace(self, step=holding_step)
 
 
 def bare_module(given: Any) -> torch.nn.Module:

@@ -76,12 +76,9 @@ RECIPES: tuple[Recipe, ...] = (
 def make(
     into: Path, recipes: Iterable[Recipe] = RECIPES, workloads: Iterable[str] = tuple(WORKLOADS)
 ) -> None:
-    """Writes the profiles and the index.
+    """Writes the profiles, and the index, which lists the sizes of workloads, too.
 
-    Args:
-        into: The folder; profiles in it that no recipe names any more are deleted.
-        recipes: The profiles to make.
-        workloads: The built-in workloads whose sizes the index lists.
+    Profiles in the folder that no recipe names any more are deleted.
     """
     for old in into.glob(f"*{ENDING}"):
         old.unlink()

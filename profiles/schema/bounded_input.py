@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from profiles.schema.errors import FileError
 
@@ -59,7 +59,10 @@ def input_bytes(path: Path) -> bytes:
             _refuse(path, "bytes", MAX_BYTES)
         packed = stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         stream.seek(0)
-        return _bounded(path, gzip.GzipFile(fileobj=stream) if packed else stream)
+        data = (gzip.GzipFile(fileobj=stream) if packed else stream).read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            _refuse(path, "bytes unpacked", MAX_BYTES)
+        return data
 
 
 _RECORD = object()
@@ -121,13 +124,6 @@ def input_text(path: Path) -> InputText:
 def _without_waiting(path: str, flags: int) -> int:
     # A FIFO without a writer would be waited for.
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _bounded(path: Path, stream: BinaryIO | gzip.GzipFile) -> bytes:
-    data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        _refuse(path, "bytes unpacked", MAX_BYTES)
-    return data
 
 
 def _refuse(path: Path, what: str, most: int) -> NoReturn:

@@ -95,14 +95,9 @@ def proportion_faults(
     durations_us: Iterable[float],
     sizes_bytes: Iterable[int],
 ) -> Iterator[str]:
-    """Yields what a profile or a plan says of its machine and model that cannot be.
+    """Yields what a profile or a plan says of its machine, model and sums that cannot be.
 
-    Args:
-        device: The device.
-        model: The model; None if it is not described.
-        model_fingerprint: The fingerprint that the model should have.
-        durations_us: Of the step's slots.
-        sizes_bytes: Of its storages.
+    The model is None if it is not described.
     """
     if device.compute_threads > MAX_THREADS:
         yield f"device.compute_threads is {device.compute_threads}, expected at most {MAX_THREADS}"

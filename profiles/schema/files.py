@@ -148,9 +148,7 @@ def write_atomically(data: bytes, path: Path) -> None:
 def check_writable(path: Path, *, keep: Path | None = None) -> None:
     """Fails now, not after minutes of work, if `path` cannot be written.
 
-    Args:
-        path: What will be written.
-        keep: What the command reads, and must not write over.
+    What the command reads is to `keep`: it must not be written over.
 
     Raises:
         FileError: The path cannot be written.
@@ -224,11 +222,7 @@ def read_file(
 ) -> FileType:
     """Reads and validates a file written by `write_file`.
 
-    Args:
-        kind: What the file should hold.
-        path: The file.
-        first_fault: Says what is inconsistent between the records of a file; None if nothing is.
-        upgrades: The older versions that are read.
+    `first_fault` says what is inconsistent between the records of a file; None if nothing is.
 
     Raises:
         FileError: The file is missing, truncated, foreign, of another version, too large, or
@@ -341,12 +335,7 @@ def _short(found: object) -> str:
 
 
 def validation_fault(error: ValidationError, content: Any) -> str:
-    """Returns what is wrong first, with its place, in one line.
-
-    Args:
-        error: What validation found.
-        content: What was validated.
-    """
+    """Returns what is wrong first with the content validated, with its place, in one line."""
     # Each of the errors would copy what it found, the whole file for a field that is missing.
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"]).lstrip(".")

@@ -91,12 +91,9 @@ def lifetime(storage: "Storage", op_count: int) -> tuple[int, int]:
 def bytes_at(
     profile: "Profile", moments: Iterable[Moment], kind: "StorageKind | None" = None
 ) -> tuple[int, ...]:
-    """Returns the bytes of storages allocated at some moments.
+    """Returns the bytes of storages allocated at some moments, of one kind or of all.
 
-    Args:
-        profile: The step.
-        moments: An op finds its results allocated as well as its arguments.
-        kind: What storages to count; all if None.
+    An op finds its results allocated as well as its arguments.
     """
     at_anchors, at_ops = _bytes_at_anchors_and_ops(profile, kind)
     return tuple(at_anchors[slot] if op is None else at_ops[op] for slot, op in moments)

@@ -63,16 +63,7 @@ def _read(workload: str, setting: Setting, text: str) -> Any:
 def whole_number(
     name: str, default: str, *, smallest: int = 1, largest: int, multiple_of: int = 1, what: str
 ) -> Setting:
-    """Returns a setting that is a whole number.
-
-    Args:
-        name: The key.
-        default: Its value if it is not given.
-        smallest: The smallest number that it may be.
-        largest: The largest.
-        multiple_of: What divides it.
-        what: What the number is, for readers.
-    """
+    """Returns a setting that is a whole number; `what` says what it is, for readers."""
     numbers = range(smallest, largest + 1, multiple_of)
     kind = "a whole number" if multiple_of == 1 else f"a multiple of {multiple_of}"
     return Setting(

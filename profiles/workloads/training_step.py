@@ -30,10 +30,7 @@ class HowToTrain(TypedDict):
 def training(model: torch.nn.Module, loss: Callable[[], torch.Tensor], how: HowToTrain) -> Workload:
     """Returns the workload whose step is forward, backward and update.
 
-    Args:
-        model: What is trained.
-        loss: Fetches a batch and runs the forward pass.
-        how: The settings' values.
+    `loss` fetches a batch and runs the forward pass.
     """
     updates = _optimizer(how["optimizer"], model, how["learning_rate"])
     precision, batches = how["precision"], how["accumulate"]

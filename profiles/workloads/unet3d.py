@@ -18,11 +18,8 @@ AXES = 3
 def unet3d(*, size: int | None, features: int, network: str, **how: Unpack[HowToTrain]) -> Workload:
     """Returns the training of a U-Net on the MNI152 template.
 
-    Args:
-        size: Edge of the centred crop in voxels; None for the whole image.
-        features: Channels of the first level.
-        network: Which U-Net.
-        how: See `HowToTrain`.
+    `size` is the edge of the centred crop in voxels, None for the whole image; `features` are the
+    channels of the first level.
     """
     voxels, tissues = brain(size, LEVELS_DIVISOR)
     image = _mirrored(torch.tensor(voxels), how["batch"])

@@ -21,9 +21,6 @@ EXPECTED = "a profiles.hooks.workload.Workload or a tuple (model, optimizer, ste
 def load(reference: str) -> Callable[[Mapping[str, str]], Workload]:
     """Runs the user's file and returns its function, wrapped to return a checked `Workload`.
 
-    Args:
-        reference: `path/to/file.py:function`.
-
     Raises:
         WorkloadError: There is no such file or function, or running the file fails.
     """
