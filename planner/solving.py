@@ -129,7 +129,6 @@ def _tight_bound(search: Search, solver: SolverName, loose: StallBound) -> Stall
 
 
 def _ilp_sets(search: Search, solver: SolverName, bound: StallBound) -> Iterator[frozenset[int]]:
-    """The ILP's own sets."""
     problem = search.problem
     whole = frozenset(i for i, share in enumerate(bound.shares) if share > 0.5)
     if whole and problem.fits(whole):

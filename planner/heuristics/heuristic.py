@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 
 from planner.heuristics.task import Task
 from planner.plan.copy_times import DMA_ALONE, Engines
@@ -24,14 +24,6 @@ class KnownFrom(StrEnum):
     CONTROL = "a control, published nowhere"
 
 
-class Streams(Enum):
-    """How many copies a heuristic's runtime lets run at once."""
-
-    ONE_EACH_WAY = auto()
-    ONE_FOR_BOTH = auto()
-    """Copies out and copies back wait for each other on one stream."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Heuristic:
     """A way to plan swaps; a control unless it says where it is from.
@@ -44,7 +36,7 @@ class Heuristic:
         simplified: What is stated more simply here than there.
         boundary: Whether its swaps may wrap round the step boundary; if not, what lives from step
             to step is resident when a step begins and when it ends.
-        streams: On what its copies run.
+        one_stream: Whether its copies out and its copies back wait for each other on one stream.
     """
 
     name: str
@@ -53,7 +45,7 @@ class Heuristic:
     known_from: KnownFrom = KnownFrom.CONTROL
     simplified: str = ""
     boundary: Boundary = Boundary.RESIDENT
-    streams: Streams = Streams.ONE_EACH_WAY
+    one_stream: bool = False
 
     def swaps(self, task: Task) -> tuple[TimedSwap, ...]:
         """Returns what the rule does with the gaps of a task, in order of swap-out."""
@@ -61,7 +53,7 @@ class Heuristic:
 
     def stall_us(self, problem: Problem, swaps: Swaps) -> float:
         """Returns how long compute waits in a step, with its own timing and streams."""
-        if self.streams is Streams.ONE_FOR_BOTH:
+        if self.one_stream:
             return one_stream_stall_us(problem, swaps)
         return timeline(problem, swaps).total_stall_us
 

@@ -76,7 +76,6 @@ class _Periods:
     """The idle periods of a step, and what is left of the link and of memory.
 
     Attributes:
-        task: The task.
         free: Bytes free in each slot; below 0 where it is over the budget.
         in_slots: Where each chosen period's copy back begins, in order of choice.
     """

@@ -5,10 +5,10 @@ last time their copies without a look at memory.
 """
 
 from collections import deque
-from collections.abc import Callable
+from functools import partial
 
 from planner.heuristics.eviction import FreeBytes
-from planner.heuristics.heuristic import Heuristic, KnownFrom, Streams, Swaps
+from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
 
 MAX_FWD_STASH = 5
@@ -16,7 +16,7 @@ DEEPCOMPILE_MIN_BYTES = 5 * 2**20
 DEEPCOMPILE_BUDGET_SHARE = 0.9
 
 
-def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> Swaps:
+def _compiler_pass(task: Task, *, sink_wait: bool) -> Swaps:
     """The asynchronous activation-offload pass of torch 2.13, with prefetch switched on.
 
     As in torch 2.13's `_functorch/_activation_offloading`, which was read. The caller says what to
@@ -26,16 +26,9 @@ def _compiler_pass(task: Task, release_slot: Callable[[int], int]) -> Swaps:
     """
     reload_slots = _reload_slots(task)
     for i in task.activations():
-        if release_slot(i) < task.gaps[i].next_use_slot:
-            yield task.swap(i, release_slot(i), max(reload_slots[i], release_slot(i) + 1))
-
-
-def _wait_at_once(task: Task) -> Swaps:
-    return _compiler_pass(task, lambda i: task.gaps[i].first_slot)
-
-
-def _wait_at_the_end(task: Task) -> Swaps:
-    return _compiler_pass(task, lambda _: task.step.turn_slot)
+        release_slot = task.step.turn_slot if sink_wait else task.gaps[i].first_slot
+        if release_slot < task.gaps[i].next_use_slot:
+            yield task.swap(i, release_slot, max(reload_slots[i], release_slot + 1))
 
 
 def _reload_slots(task: Task) -> dict[int, int]:
@@ -151,13 +144,10 @@ TORCH_PASS, TORCH_PASS_SINK = (
         known_from=KnownFrom.CODE,
         simplified="every activation is marked for offloading; the bandwidth it is told is the "
         "link's",
-        rule=rule,
-        streams=Streams.ONE_FOR_BOTH,
+        rule=partial(_compiler_pass, sink_wait=sink_wait),
+        one_stream=True,
     )
-    for name, rule in (
-        ("torch async pass", _wait_at_once),
-        ("torch async pass, sink_wait", _wait_at_the_end),
-    )
+    for name, sink_wait in (("torch async pass", False), ("torch async pass, sink_wait", True))
 )
 TORCHTITAN = Heuristic(
     name="torchtitan greedy",
@@ -174,7 +164,7 @@ TORCHTUNE = Heuristic(
     simplified="the copy out begins after the last forward use; the interpreter does not run ahead "
     "of the device, so a copy back starts when compute asks for it; tensors below --min-size stay",
     rule=_torchtune,
-    streams=Streams.ONE_FOR_BOTH,
+    one_stream=True,
 )
 DEEPCOMPILE = Heuristic(
     name="DeepSpeed DeepCompile",

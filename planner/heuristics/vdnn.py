@@ -10,6 +10,7 @@ input, `conv` only what heavy layers read. The budget plays no part.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps
 from planner.heuristics.task import Task
@@ -21,14 +22,6 @@ SIMPLIFIED = (
 )
 
 
-def _all(task: Task) -> Swaps:
-    return _swaps(task, task.activations())
-
-
-def _conv(task: Task) -> Swaps:
-    return _swaps(task, (i for i in task.activations() if _is_read_by_heavy(task, i)))
-
-
 def _is_read_by_heavy(task: Task, i: int) -> bool:
     gap, step = task.gaps[i], task.step
     uses = step.profile.storages[gap.storage].uses
@@ -37,9 +30,13 @@ def _is_read_by_heavy(task: Task, i: int) -> bool:
     )
 
 
-def _swaps(task: Task, offloaded: Iterable[int]) -> Swaps:
+def _swaps(task: Task, *, conv: bool) -> Swaps:
     layers = task.step.layers
-    releases = {i: layers[task.step.layer_at(task.gaps[i].first_slot)].end_slot for i in offloaded}
+    releases = {
+        i: layers[task.step.layer_at(task.gaps[i].first_slot)].end_slot
+        for i in task.activations()
+        if not conv or _is_read_by_heavy(task, i)
+    }
     moved = [i for i, slot in releases.items() if slot < task.gaps[i].next_use_slot]
     prefetches = _prefetches(task, moved)
     for i in moved:
@@ -80,12 +77,12 @@ VDNN_ALL = Heuristic(
     source=SOURCE,
     known_from=KnownFrom.OTHERS,
     simplified=SIMPLIFIED,
-    rule=_all,
+    rule=partial(_swaps, conv=False),
 )
 VDNN_CONV = Heuristic(
     name="vDNN-conv",
     source=SOURCE,
     known_from=KnownFrom.OTHERS,
     simplified=f"{SIMPLIFIED}; matrix products and attention count as convolutions",
-    rule=_conv,
+    rule=partial(_swaps, conv=True),
 )

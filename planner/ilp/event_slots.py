@@ -15,12 +15,7 @@ from planner.problem.settings import SETTINGS
 
 @dataclass(frozen=True)
 class KeptSlots:
-    """Some slots of a step, the last one among them.
-
-    Attributes:
-        problem: The problem.
-        slots: Their numbers, in order.
-    """
+    """Some slots of a problem's step in order, the last one among them."""
 
     problem: Problem
     slots: tuple[int, ...]
@@ -121,7 +116,6 @@ def least_away_bytes(problem: Problem, slots: Sequence[int]) -> tuple[int, ...]:
 
 
 def _open_sizes_bytes(problem: Problem, slots: Collection[int]) -> dict[int, list[int]]:
-    """Sizes of the gaps open in each of some slots."""
     ordered = sorted(slots)
     sizes: dict[int, list[int]] = {t: [] for t in ordered}
     for gap in problem.whole_gaps:

@@ -26,7 +26,6 @@ class HostNeed(NamedTuple):
         last_slot: The slot whose anchor awaits the last copy back. Included: at one anchor copies
             to the host are issued before awaits, so these bytes are free from the next anchor on.
             If it is below `first_slot`, they are occupied across the step boundary.
-        size_bytes: How many.
     """
 
     first_slot: int

@@ -32,12 +32,7 @@ class ActionKind(StrEnum):
 
 
 class Action(NamedTuple):
-    """One thing to do at an anchor; prints as `out 17`.
-
-    Attributes:
-        kind: What.
-        storage: To which storage.
-    """
+    """One thing to do to a storage at an anchor; prints as `out 17`."""
 
     kind: ActionKind
     storage: int

@@ -32,9 +32,6 @@ class Gap:
     Slots count on past the end of the step: with T slots, slot T + 3 is slot 3 of the next step.
 
     Attributes:
-        storage: Id of the storage.
-        name: Its name.
-        size_bytes: Its bytes.
         first_slot: The first idle slot in which the runtime knows the storage, below T: the
             earliest swap-out.
         next_use_slot: The slot that uses it again, below `first_slot + T`: the latest await. Idle

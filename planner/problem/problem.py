@@ -108,14 +108,19 @@ class Problem:
         return self._copies_us(Direction.H2D)
 
     @cached_property
-    def d2h_loads(self) -> tuple[LaneLoad, ...]:
-        """What each gap's copy to the host puts on its lane."""
-        return self._loads(Direction.D2H, self.d2h_us)
-
-    @cached_property
-    def h2d_loads(self) -> tuple[LaneLoad, ...]:
-        """What each gap's copy back puts on its lane."""
-        return self._loads(Direction.H2D, self.h2d_us)
+    def loads(self) -> Mapping[Direction, tuple[LaneLoad, ...]]:
+        """What each gap's copies put on their lanes."""
+        copies_us = {Direction.D2H: self.d2h_us, Direction.H2D: self.h2d_us}
+        # Kernels pay none of the link's latency; what was measured of them holds all they take.
+        return {
+            direction: tuple(
+                LaneLoad(0.0, us)
+                if gap.storage in self.engines
+                else link_load(self.link, direction, gap.size_bytes)
+                for gap, us in zip(self.gaps, copies_us[direction], strict=True)
+            )
+            for direction in Direction
+        }
 
     @cached_property
     def host_sizes_bytes(self) -> Mapping[int, int]:
@@ -150,15 +155,6 @@ class Problem:
         over = [t for t in range(count) if self.resident_bytes[t] > self.budget_bytes]
         over = [*over, *(t + count for t in over), 2 * count]
         return tuple(over[bisect_left(over, t)] for t in range(count))
-
-    def _loads(self, direction: Direction, copies_us: Iterable[float]) -> tuple[LaneLoad, ...]:
-        # Kernels pay none of the link's latency; what was measured of them holds all they take.
-        return tuple(
-            LaneLoad(0.0, us)
-            if gap.storage in self.engines
-            else link_load(self.link, direction, gap.size_bytes)
-            for gap, us in zip(self.gaps, copies_us, strict=True)
-        )
 
     def _copies_us(self, direction: Direction) -> tuple[float, ...]:
         return tuple(

@@ -163,7 +163,6 @@ class _Walk:
         compute.waited_us += after_us - compute.arrival_us
 
     def is_last(self, t: int) -> bool:
-        """Whether a slot is the last one of its step."""
         return t - self.spare.begin_slot == self.problem.slot_count - 1
 
     def is_quiet(self, t: int) -> bool:

@@ -184,13 +184,15 @@ class Compute:
 
     def issue_out(self, i: int) -> None:
         """Queues a gap's copy to the host, as compute arrives."""
-        self.lanes.issue(Direction.D2H, i, self.problem.d2h_loads[i], self.arrival_us)
-        self.lanes.foresee()
+        self._issue(Direction.D2H, i, self.arrival_us)
         self.issued_here += 1
 
     def issue_in(self, i: int) -> None:
         """Queues a gap's copy back, after what has been waited for."""
-        self.lanes.issue(Direction.H2D, i, self.problem.h2d_loads[i], self.now_us)
+        self._issue(Direction.H2D, i, self.now_us)
+
+    def _issue(self, direction: Direction, i: int, at_us: float) -> None:
+        self.lanes.issue(direction, i, self.problem.loads[direction][i], at_us)
         self.lanes.foresee()
 
     def has_left(self, move: Move) -> bool:
