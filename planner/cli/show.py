@@ -63,21 +63,21 @@ def report(
     ],
 ) -> None:
     """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
-    from planner.report.page import write_report_page
+    from planner.report.page import report_page
 
-    _write_plan(plan, output, write_report_page)
+    _write_plan(plan, output, lambda read: write_atomically(report_page(read).encode(), output))
 
 
 def trace(plan: PlanFile, output: OutputFile) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
     from planner.report.perfetto import write_trace
 
-    _write_plan(plan, output, write_trace)
+    _write_plan(plan, output, lambda read: write_trace(read, output))
 
 
-def _write_plan(plan: Path, output: Path, write: Callable[[Plan, Path], None]) -> None:
+def _write_plan(plan: Path, output: Path, write: Callable[[Plan], None]) -> None:
     check_writable(output, keep=plan)
-    write(read_plan(profile_path(plan)), output)
+    write(read_plan(profile_path(plan)))
     wrote(output)
 
 

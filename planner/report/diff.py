@@ -198,10 +198,7 @@ def moved_totals_table(moved: pd.DataFrame) -> pd.DataFrame:
     """Returns how much moves in one plan, in the other, and in both.
 
     Columns: `moved` (index, every `Moved`), `storages`, `a_bytes` and `b_bytes` (copied back per
-    step).
-
-    Args:
-        moved: From `moved_table`.
+    step). It is made from `moved_table`.
     """
     totals = pd.DataFrame(
         {

@@ -11,7 +11,6 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -19,7 +18,7 @@ from planner.plan.plan import Plan
 from planner.report.simulated_step import SimulatedStep, simulated_step
 from planner.report.tables import waits_table
 from planner.report.text import certificate_rows, link_text, workload_text
-from profiles.schema.files import CREATED_BY, write_atomically
+from profiles.schema.files import CREATED_BY
 from profiles.schema.units import size_text, time_text
 
 LONGEST_WAITS = 10
@@ -46,15 +45,6 @@ def report_page(plan: Plan) -> str:
         link=html.escape(link_text(plan.link)),
         times=html.escape(plan.times.value),
     )
-
-
-def write_report_page(plan: Plan, path: Path) -> None:
-    """Writes a plan's page, atomically.
-
-    Raises:
-        FileError: The path cannot be written.
-    """
-    write_atomically(report_page(plan).encode(), path)
 
 
 def page_data(step: SimulatedStep) -> dict[str, Any]:

@@ -77,10 +77,7 @@ def trace(plan: Plan, measured: Timeline | None = None) -> dict[str, Any]:
 
     It holds one step, or as many in a row as the longest way of any bytes to the host and back, so
     that each can be followed. Counters have one value per slot: the most held at any of its ops.
-
-    Args:
-        plan: The plan.
-        measured: A step replayed under it, drawn as a process of its own.
+    A measured step, replayed under the plan, is drawn as a process of its own.
     """
     step = simulated_step(plan)
     arrows = tuple(_arrows(step))

@@ -80,14 +80,8 @@ def png_bytes(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
 def memory_figure(
     memory: pd.DataFrame, *, title: str, times: Provenance, budget_bytes: int | None = None
 ) -> Figure:
-    """Draws resident bytes over one step.
-
-    Args:
-        memory: From `planner.report.tables.memory_table`.
-        title: Above the picture.
-        times: Whether the times were measured or estimated.
-        budget_bytes: Drawn as a line, if given.
-    """
+    """Draws resident bytes over one step, from `planner.report.tables.memory_table`, and a budget
+    as a line."""
     highest = max(memory["without_bytes"].max(), budget_bytes or 0)
     unit_bytes, unit = size_unit(highest)
     start_s = memory["start_us"] / 1e6

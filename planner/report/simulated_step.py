@@ -1,7 +1,7 @@
 """A plan's simulated step, of which the tables, the page and the trace are made."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from planner.plan.device_memory import planned_bytes
@@ -15,8 +15,6 @@ class SimulatedSwap:
     """One swap, simulated. Times count from the begin of the step in which a copy is issued.
 
     Attributes:
-        swap: Its anchors.
-        storage: What moves.
         out: The copy to the host; None if the swap is clean.
         back: The copy back.
         out_slack_us: How long before compute asks for it the copy to the host is over; below zero,
@@ -36,16 +34,8 @@ class SimulatedSwap:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedStep:
-    """One step under a plan.
-
-    Attributes:
-        plan: The plan.
-        timeline: When its slots start, and its copies.
-        swaps: Its swaps, in their order, with their copies.
-        with_bytes: Device bytes under the plan, the most in each slot.
-        without_bytes: Device bytes with nothing moved, the most in each slot.
-        host_bytes: Bytes in the host pool, the most in each slot.
-    """
+    """One step under a plan: its swaps in their order, and the most bytes in each slot, on the
+    device with the plan and with nothing moved, and in the host pool."""
 
     plan: Plan
     timeline: Timeline
@@ -61,7 +51,7 @@ def simulated_step(plan: Plan) -> SimulatedStep:
     return SimulatedStep(
         plan=plan,
         timeline=timeline,
-        swaps=_simulated_swaps(plan, timeline),
+        swaps=tuple(_simulated_swaps(plan, timeline)),
         with_bytes=planned_bytes(plan),
         without_bytes=tuple(slot.resident_bytes for slot in plan.slots),
         host_bytes=host_bytes(plan),
@@ -78,16 +68,24 @@ def anchors_of(plan: Plan, swap: Swap) -> dict[str, str]:
     }
 
 
-def _simulated_swaps(plan: Plan, timeline: Timeline) -> tuple[SimulatedSwap, ...]:
-    storages = plan.by_id
+def _simulated_swaps(plan: Plan, timeline: Timeline) -> Iterator[SimulatedSwap]:
     outs = _by_swap(
         timeline.d2h, {swap: swap.swap_out_slot for swap in plan.swaps if not swap.clean}
     )
     backs = _by_swap(timeline.h2d, {swap: swap.swap_in_slot for swap in plan.swaps})
-    return tuple(
-        _simulated_swap(timeline, swap, storages[swap.storage], outs.get(swap), backs[swap])
-        for swap in plan.swaps
-    )
+    for swap in plan.swaps:
+        out, back = outs.get(swap), backs[swap]
+        released_us = _asked_us(timeline, swap.release_slot, since_slot=swap.swap_out_slot)
+        awaited_us = _asked_us(timeline, swap.await_slot, since_slot=swap.swap_in_slot)
+        yield SimulatedSwap(
+            swap=swap,
+            storage=plan.storage(swap.storage),
+            out=out,
+            back=back,
+            out_slack_us=None if out is None else released_us - out.end_us,
+            in_slack_us=awaited_us - back.end_us,
+            back_in_next_step=swap.swap_in_slot < swap.swap_out_slot,
+        )
 
 
 def _by_swap(copies: Iterable[Copy], issue_slots: dict[Swap, int]) -> dict[Swap, Copy]:
@@ -97,22 +95,6 @@ def _by_swap(copies: Iterable[Copy], issue_slots: dict[Swap, int]) -> dict[Swap,
         issued[copy.storage].append(copy)
     in_order = sorted(issue_slots, key=issue_slots.__getitem__)
     return {swap: issued[swap.storage].pop(0) for swap in in_order}
-
-
-def _simulated_swap(
-    timeline: Timeline, swap: Swap, storage: PlannedStorage, out: Copy | None, back: Copy
-) -> SimulatedSwap:
-    released_us = _asked_us(timeline, swap.release_slot, since_slot=swap.swap_out_slot)
-    awaited_us = _asked_us(timeline, swap.await_slot, since_slot=swap.swap_in_slot)
-    return SimulatedSwap(
-        swap=swap,
-        storage=storage,
-        out=out,
-        back=back,
-        out_slack_us=None if out is None else released_us - out.end_us,
-        in_slack_us=awaited_us - back.end_us,
-        back_in_next_step=swap.swap_in_slot < swap.swap_out_slot,
-    )
 
 
 def _asked_us(timeline: Timeline, slot: int, *, since_slot: int) -> float:

@@ -27,14 +27,8 @@ class _Line(NamedTuple):
 
 
 def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Provenance) -> Figure:
-    """Draws step time against budget, one line per link and number of workers.
-
-    Args:
-        table: From `planner.studies.sweep.sweep_table`, with one row at least.
-        title: Above the picture.
-        peak_bytes: Peak with nothing moved; budgets are shown as shares of it too.
-        times: Whether the profile's times were measured or estimated.
-    """
+    """Draws step time against budget, also as a share of the peak with nothing moved, one line per
+    link and number of workers, from `planner.studies.sweep.sweep_table` with one row at least."""
     size = size_unit(table["budget_bytes"].max())
     time = time_unit(table[["step_us", "compute_us"]].astype(float).max(axis=None))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -69,12 +63,8 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
 
 
 def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
-    """Draws slowdown against the setting, one line per link and number of workers.
-
-    Args:
-        table: From `planner.studies.limits.limits_table`, with one row at least, all of one device.
-        title: Above the picture.
-    """
+    """Draws slowdown against the setting, one line per link and number of workers, from
+    `planner.studies.limits.limits_table` with one row at least, all of one device."""
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
     for line in _lines(table, "setting", by_workers=False):

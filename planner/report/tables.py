@@ -143,35 +143,24 @@ def waits_table(step: SimulatedStep) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("slot")
 
 
-SLOT_TIMES = (
-    "anchor",
-    "simulated_start_us",
-    "measured_start_us",
-    "simulated_stall_us",
-    "measured_stall_us",
-)
-
-
 def slot_times_table(plan: Plan, measured: Sequence[Timeline]) -> pd.DataFrame:
     """Returns one row per slot, in order, as it was simulated and as it was measured.
 
     Columns: `slot` (index), `anchor`; when the slot's ops start, counted from the begin of the
     step, and how long compute stands still at its anchor before: simulated, and as the median of
-    the steps measured. A measured stall holds what the runtime itself takes at the anchor, too.
-
-    Args:
-        plan: The plan.
-        measured: Steps replayed under it; at least one.
+    the steps measured, of which there is one at least. A measured stall holds what the runtime
+    itself takes at the anchor, too.
     """
     simulated = simulate_plan(plan)
-    columns = (
-        [slot.anchor for slot in plan.slots],
-        simulated.start_us,
-        _medians([timeline.start_us for timeline in measured]),
-        simulated.stall_us,
-        _medians([timeline.stall_us for timeline in measured]),
-    )
-    return pd.DataFrame(dict(zip(SLOT_TIMES, columns, strict=True))).rename_axis("slot")
+    return pd.DataFrame(
+        {
+            "anchor": [slot.anchor for slot in plan.slots],
+            "simulated_start_us": simulated.start_us,
+            "measured_start_us": _medians([timeline.start_us for timeline in measured]),
+            "simulated_stall_us": simulated.stall_us,
+            "measured_stall_us": _medians([timeline.stall_us for timeline in measured]),
+        }
+    ).rename_axis("slot")
 
 
 def _medians(steps: Sequence[Sequence[float]]) -> list[float]:

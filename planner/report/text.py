@@ -65,12 +65,8 @@ def swaps_text(plan: Plan) -> str:
 
 
 def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    """Returns how good a plan is, one row per figure.
-
-    Returns:
-        What the figure is of, its value as people read it, and where that comes from: given,
-        measured, estimated, simulated, nominal or a bound.
-    """
+    """Returns how good a plan is, one row per figure: what it is of, its value as people read it,
+    and where that comes from (given, measured, estimated, simulated, nominal or a bound)."""
     about = plan.certificate
     share = plan.budget_bytes / max(1, about.peak_without_bytes)
     pool = size_text(plan.host_pool_bytes)

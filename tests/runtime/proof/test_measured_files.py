@@ -12,7 +12,7 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 from planner.report.perfetto import Lane, Process, trace
-from planner.report.tables import SLOT_TIMES, slot_times_table
+from planner.report.tables import slot_times_table
 from runtime.cli import main
 from tests.support.commands import TRAINING, solved
 from tests.support.training.fixed_times import give_fixed_times
@@ -84,6 +84,15 @@ def test_a_measured_slot_lasts_until_the_next_anchor(plan: Plan) -> None:
     stall = next(event for event in compute if event["name"] == "stall")
     assert stall["dur"] == 2.0
     assert slices(content, Process.MEASURED, Lane.STEP)[0]["dur"] == 5012.0
+
+
+SLOT_TIMES = (
+    "anchor",
+    "simulated_start_us",
+    "measured_start_us",
+    "simulated_stall_us",
+    "measured_stall_us",
+)
 
 
 def test_the_slots_times_are_medians(plan: Plan) -> None:
