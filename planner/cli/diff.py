@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli import options
-from planner.cli.output import print_line, print_rows
+from planner.cli.output import Column, print_line, print_rows
 from planner.plan.plan import Plan
 from profiles.schema.errors import FileError
 from profiles.schema.profile import Profile
@@ -102,28 +102,29 @@ def _print_plans(one: Plan, other: Plan, top: int, *, is_alike: bool) -> None:
         ("B, per step", "b_bytes", size_text),
     )
     if top:
-        _print_moved(moved[moved["moved"] == Moved.ONLY_A], top, Moved.ONLY_A, "B")
-        _print_moved(moved[moved["moved"] == Moved.ONLY_B], top, Moved.ONLY_B, "A")
+        for only, mover, stayer in ((Moved.ONLY_A, "a", "B"), (Moved.ONLY_B, "b", "A")):
+            _print_top(
+                f"Moved {only} ({{}}, the heaviest first)",
+                moved[moved["moved"] == only],
+                top,
+                ("storage", "Index"),
+                ("kind", "kind"),
+                ("module", "module"),
+                ("bytes", f"{mover}_bytes", size_text),
+                ("swaps", f"{mover}_swaps", str),
+                (f"why not in {stayer}", lambda row: row.why or "its choice"),
+            )
         _print_anchors(anchors_table(one, other), top)
     if is_alike and (moved["moved"] == Moved.ALIKE).all():
         print("The two plans are alike: the same swaps at the same anchors.")
 
 
-def _print_moved(rows: "pd.DataFrame", top: int, where: str, other: str) -> None:
-    """Prints what only one plan moves, and why the other one does not."""
-    if rows.empty:
-        return
-    mover = "a" if other == "B" else "b"
-    print_rows(
-        f"Moved {where} ({min(top, len(rows))} of {len(rows)}, the heaviest first)",
-        rows.head(top).itertuples(),
-        ("storage", "Index"),
-        ("kind", "kind"),
-        ("module", "module"),
-        ("bytes", f"{mover}_bytes", size_text),
-        ("swaps", f"{mover}_swaps", str),
-        (f"why not in {other}", lambda row: row.why or "its choice"),
-    )
+def _print_top(title: str, table: "pd.DataFrame", top: int, *columns: Column) -> None:
+    """Prints the first rows, if there are any, and in the title how many of how many."""
+    listed = table.head(top)
+    if not listed.empty:
+        title = title.format(f"{len(listed)} of {len(table)}")
+        print_rows(title, listed.itertuples(), *columns)
 
 
 def _print_anchors(anchors: "pd.DataFrame", top: int) -> None:
@@ -175,35 +176,33 @@ def _print_storages(storages: "pd.DataFrame", top: int) -> None:
         return
     counts = storages["differs"].value_counts()
     print(f"Storages: {'; '.join(f'{count} {differs}' for differs, count in counts.items())}.")
-    if top:
-        print_rows(
-            f"Storages that differ ({min(top, len(storages))} of {len(storages)}, the heaviest "
-            "first)",
-            storages.head(top).itertuples(),
-            ("storage", "Index"),
-            ("kind", "kind"),
-            ("A", "a_bytes", size_text),
-            ("B", "b_bytes", size_text),
-            ("differs", "differs"),
-        )
+    _print_top(
+        "Storages that differ ({}, the heaviest first)",
+        storages,
+        top,
+        ("storage", "Index"),
+        ("kind", "kind"),
+        ("A", "a_bytes", size_text),
+        ("B", "b_bytes", size_text),
+        ("differs", "differs"),
+    )
 
 
 def _print_ops(ops: "pd.DataFrame", top: int) -> None:
     changed = ops[(ops["change_us"] != 0) | (ops["a_ops"] != ops["b_ops"])]
     if changed.empty:
         print("Times of operators: the same.")
-    elif top:
-        print_rows(
-            f"Time by operator ({min(top, len(changed))} of {len(changed)} that differ, the "
-            "largest change first)",
-            changed.head(top).itertuples(),
-            ("operator", "Index"),
-            ("ops A", "a_ops", str),
-            ("ops B", "b_ops", str),
-            ("A", "a_us", time_text),
-            ("B", "b_us", time_text),
-            ("from A to B", "change_us", _change_us_text),
-        )
+    _print_top(
+        "Time by operator ({} that differ, the largest change first)",
+        changed,
+        top,
+        ("operator", "Index"),
+        ("ops A", "a_ops", str),
+        ("ops B", "b_ops", str),
+        ("A", "a_us", time_text),
+        ("B", "b_us", time_text),
+        ("from A to B", "change_us", _change_us_text),
+    )
 
 
 def _print_profile_anchors(one: Profile, other: Profile, top: int) -> None:

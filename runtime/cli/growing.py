@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from planner.cli.request import PlanRequest
@@ -68,15 +69,12 @@ class Growing:
         """What a step can use of the device's memory."""
         return self.accelerator.memory_bytes - SET_ASIDE_BYTES
 
-    def source(self, number: int) -> WorkloadSource:
-        """Returns how the workload with one value of the setting is built."""
-        settings = (*self.others.settings, (self.key, str(number)))
-        return self.others.model_copy(update={"settings": settings})
-
     def _estimate(self, number: int) -> Profile:
         device = self.accelerator.name
+        settings = (*self.others.settings, (self.key, str(number)))
+        source = self.others.model_copy(update={"settings": settings})
         try:
-            return estimate_step(self.source(number), usual_link(device), device, silent)
+            return estimate_step(source, usual_link(device), device, silent)
         except (RuntimeError, ValueError) as error:
             # Too small a number can be one that the step itself refuses.
             raise WorkloadError(
@@ -139,10 +137,6 @@ class LimitsSearch:
     """Finds the limits of a workload whose setting grows, and plans up to them.
 
     Attributes:
-        grown: The workload.
-        request: Which links and numbers of workers to plan for.
-        budget_bytes: Device bytes to stay within.
-        settings: What plans are made with.
         processes: How many plans are made at once.
         limits: Those found: one per number of host bytes for a worker.
         rows: The plans finished.
@@ -175,21 +169,19 @@ class LimitsSearch:
             self._plan(limits, number, progress)
 
     def _find(self, host_bytes: int | None, progress: Progress) -> Limits:
-        numbers = self.grown.numbers
-        tried: dict[int, Footprint] = {}
+        numbers, tried = self.grown.numbers, count()
 
+        @cache
         def footprint_of(number: int) -> Footprint:
-            if number not in tried:
-                # At most: doubling, and halving twice.
-                progress("finding the limits", len(tried), 3 * len(numbers).bit_length())
-                tried[number] = footprint(
-                    number,
-                    self.grown.profile(number),
-                    budget_bytes=self.budget_bytes,
-                    host_budget_bytes=host_bytes,
-                    solver=self.settings.solver,
-                )
-            return tried[number]
+            # At most: doubling, and halving twice.
+            progress("finding the limits", next(tried), 3 * len(numbers).bit_length())
+            return footprint(
+                number,
+                self.grown.profile(number),
+                budget_bytes=self.budget_bytes,
+                host_budget_bytes=host_bytes,
+                solver=self.settings.solver,
+            )
 
         return find_limits(
             numbers, footprint_of, budget_bytes=self.budget_bytes, host_budget_bytes=host_bytes
@@ -211,12 +203,7 @@ class LimitsSearch:
                     done[position] = row
                     progress("planning", len(self.rows) + len(done), self.wanted)
         finally:
-            self.rows.extend(
-                LimitsRow(
-                    limits=limits,
-                    setting=number,
-                    peak_without_bytes=profile.peak_bytes,
-                    planned=done[position],
-                )
-                for position in sorted(done)
+            about = partial(
+                LimitsRow, limits=limits, setting=number, peak_without_bytes=profile.peak_bytes
             )
+            self.rows.extend(about(planned=done[position]) for position in sorted(done))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import print_rows, print_table
+from planner.cli.output import Column, print_rows, print_table
 from planner.report.text import SECOND_HAND, UNKNOWN, figure_text, sharing_text
 from profiles.hardware.accelerators import ACCELERATORS, BEST_COPY_SHARE, BEST_MATMUL_SHARE
 from profiles.hardware.links import LINK_FACTS, LINKS
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 Sources = Annotated[bool, typer.Option("--sources", help="Also say where each figure was read.")]
 LINK_COLUMNS = ("to the host", "from the host", "both together", "in theory", "per copy")
-DEVICE_COLUMNS = (
-    *("memory", "fp32", "tf32", "fp16", "bf16"),
-    *("best measured", "memory rate", "best copy"),
-)
 BYTES_PER_US = 1e3
 """Of one GB/s."""
 
@@ -70,12 +66,17 @@ def links(sources: Sources = False) -> None:
 
 def devices(sources: Sources = False) -> None:
     """Lists the accelerators that a step can be estimated for."""
-    print_table(
+    print_rows(
         "Devices to estimate for: TFLOPS and memory rate of the data sheet, and the best that "
         "others measured",
-        ("--device", *DEVICE_COLUMNS, "usual link"),
-        [_device_row(accelerator) for accelerator in ACCELERATORS.values()],
-        right=DEVICE_COLUMNS,
+        ACCELERATORS.values(),
+        ("--device", "name"),
+        ("memory", "memory_bytes", size_text),
+        *map(_theory_column, (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16)),
+        ("best measured", "measured_tflops", lambda best: str(best.value) if best else UNKNOWN),
+        ("memory rate", "theory_gb_per_s", _gb_text),
+        ("best copy", "measured_gb_per_s", lambda best: _gb_text(best.value) if best else UNKNOWN),
+        ("usual link", "link"),
     )
     print(
         f"best measured: bf16 matrix product. {UNKNOWN} no measurement was found: "
@@ -126,18 +127,12 @@ def _link_sources(facts: "LinkFacts") -> Iterator[tuple[str, ...]]:
     yield facts.link.name, "what GPUs share", "", facts.sharing.source
 
 
-def _device_row(accelerator: "Accelerator") -> tuple[str, ...]:
-    precisions = (Precision.FP32, Precision.TF32, Precision.FP16, Precision.BF16)
-    product, copy = accelerator.measured_tflops, accelerator.measured_gb_per_s
-    return (
-        accelerator.name,
-        size_text(accelerator.memory_bytes),
-        *(str(accelerator.theory_tflops.get(precision, "none")) for precision in precisions),
-        UNKNOWN if product is None else str(product.value),
-        rate_text(accelerator.theory_gb_per_s * BYTES_PER_US),
-        UNKNOWN if copy is None else rate_text(copy.value * BYTES_PER_US),
-        accelerator.link,
-    )
+def _theory_column(precision: Precision) -> Column:
+    return precision.value, lambda device: device.theory_tflops.get(precision, "none"), str
+
+
+def _gb_text(gb_per_s: float) -> str:
+    return rate_text(gb_per_s * BYTES_PER_US)
 
 
 def _device_sources(accelerator: "Accelerator") -> Iterator[tuple[str, str, str]]:
