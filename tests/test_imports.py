@@ -45,7 +45,6 @@ FLOORS = {
         "beyond_capacity",
         "replay",
         "proof",
-        "measure",
         "cli",
     ),
 }

@@ -13,7 +13,7 @@ from runtime.cli.profile import ready_device
 if TYPE_CHECKING:
     from profiles.schema.link import CopyMethod
     from profiles.schema.profile import Link
-    from runtime.measure.link import SizeRates
+    from runtime.lanes.measure import SizeRates
 
 
 def link(
@@ -28,7 +28,7 @@ def link(
     """Measures copies to and from the host: each way, both at once, by size."""
     with progress_bars() as progress:
         progress("loading torch", 0, 1)
-        from runtime.measure.link import link_from, measure_link, measure_methods
+        from runtime.lanes.measure import link_from, measure_link, measure_methods
 
         at_hand = ready_device(device)
         rows = measure_link(at_hand, progress=progress)

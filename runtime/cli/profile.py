@@ -232,7 +232,7 @@ def _record_step(
         if link is not None:
             return _recorded(workload, source, link, how, progress)
         from runtime.host.numa import sharing_at_hand
-        from runtime.measure.link import link_from, measure_link, measure_methods
+        from runtime.lanes.measure import link_from, measure_link, measure_methods
 
         rows = measure_link(device, progress=progress)
         measured = link_from(rows, measure_methods(device, progress=progress))

@@ -1,1 +1,1 @@
-"""Copies between device and host, in order, one lane per direction."""
+"""Copies between device and host, in order, one lane per direction, and how fast they are."""

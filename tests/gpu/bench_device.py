@@ -15,7 +15,7 @@ from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on, compute_threads_of_emulator
 from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
-from runtime.measure.link import link_from, measure_link, measure_methods
+from runtime.lanes.measure import link_from, measure_link, measure_methods
 from runtime.proof.limited_device import LimitedDevice, LimitedEmulator, LimitedGpu
 
 

@@ -35,7 +35,7 @@ from runtime.kernels.job import ROW_WORDS, CopyJob
 from runtime.lanes import emulated as lanes
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, EmulatedLane
-from runtime.measure.link import measure_methods
+from runtime.lanes.measure import measure_methods
 from runtime.proof.proof import prove
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch

@@ -17,11 +17,11 @@ from profiles.schema.progress import silent
 from profiles.schema.units import NS_PER_US
 from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool
+from runtime.lanes import measure as link_measure
 from runtime.lanes.copy_device import copy_device
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, EmulatedLane
-from runtime.measure import link as link_measure
-from runtime.measure.link import (
+from runtime.lanes.measure import (
     FOOTPRINT_BYTES,
     MOST_COPIES,
     ROUNDS,

@@ -1,1 +1,0 @@
-"""Measures this machine: how fast its link and its copy kernels are."""
