@@ -37,14 +37,9 @@ def build_without_memory(
 ) -> tuple[Workload, list[torch.Tensor]]:
     """Builds a workload on the CPU without giving memory to its large tensors.
 
-    Args:
-        build: Builds the workload.
-        device: The default device while it is built, and what it may think is there. Its tensors
-            are on the CPU all the same.
-
-    Returns:
-        The workload, and every tensor made by building it that is still held: those of the model,
-        and batches that the step keeps.
+    The device is the default one meanwhile, and what the builder may think is there; tensors are on
+    the CPU all the same. Returned, too, is every tensor made by building that is still held: those
+    of the model, and batches that the step keeps.
     """
     before = _tensors()
     known = set(map(id, before))
@@ -60,7 +55,6 @@ def build_without_memory(
 
 
 def _tensors() -> list[torch.Tensor]:
-    """Returns every tensor there is."""
     # The type is asked, not the object: proxies would answer for what they stand for.
     return [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
 

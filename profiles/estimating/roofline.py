@@ -36,7 +36,6 @@ class OpCost:
     """What an op costs on any device.
 
     Attributes:
-        op_class: Its class.
         precision: The precision of its largest floating-point input.
         flops: Floating-point operations of matrix products, convolutions and attention; 0 for all
             others, which memory bounds.

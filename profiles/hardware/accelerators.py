@@ -21,12 +21,7 @@ BEST_COPY_SHARE = 0.87
 
 @dataclass(frozen=True)
 class Cited:
-    """A figure and where it stands.
-
-    Attributes:
-        value: The figure, in the unit of the attribute that holds it.
-        source: Where it stands.
-    """
+    """A figure, in the unit of the attribute that holds it, and where it stands."""
 
     value: float
     source: str

@@ -80,7 +80,6 @@ def describe_model(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 
 def _described(name: str, tensor: torch.Tensor) -> Iterator[DescribedTensor]:
-    """Describes a tensor, and what is behind it if it is a wrapper."""
     yield DescribedTensor(name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype))
     for path, plain in plain_parts(tensor):
         if path:

@@ -20,11 +20,8 @@ class Entry(Record):
         name: What follows `library:`.
         command: What makes the file again, without its `-o`.
         device: The device's own name.
-        device_bytes: The device's memory.
         peak_bytes: Most memory the step needs with nothing swapped.
         step_us: Time of the step with nothing swapped.
-        times: Whether the times were measured or estimated.
-        ops: How many the step has.
     """
 
     name: str
@@ -41,9 +38,7 @@ class WorkloadSize(Record):
     """How large a built-in workload is with its default settings, estimated.
 
     Attributes:
-        workload: Its name.
         parameters: How many numbers its model has.
-        parameter_bytes: Their bytes.
         activation_bytes: Bytes that its forward pass keeps for its backward pass.
     """
 
@@ -54,12 +49,7 @@ class WorkloadSize(Record):
 
 
 class Index(FileRecord):
-    """The library's table of contents.
-
-    Attributes:
-        entries: The profiles.
-        workloads: The sizes of the built-in workloads.
-    """
+    """The library's table of contents: its profiles, and the built-in workloads."""
 
     FORMAT: ClassVar[str] = "swapplan-library"
     VERSION: ClassVar[int] = 1

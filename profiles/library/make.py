@@ -23,8 +23,6 @@ class Recipe:
 
     Attributes:
         name: What follows `library:`.
-        source: The training step.
-        device: The device it is estimated for.
     """
 
     name: str

@@ -138,7 +138,8 @@ def with_op_overhead(
 
     Args:
         profile: A profile without any overhead.
-        granule_bytes: See `MemoryMeter`, as for `unsplit_bytes`.
+        granule_bytes: See `MemoryMeter`.
+        unsplit_bytes: See `MemoryMeter`.
         held_bytes: What is allocated all the time.
         workspaces_bytes: What each op takes while it runs.
     """

@@ -96,12 +96,10 @@ def profiled_kernels(
 
 
 def attributed(names: list[str], events: Iterable[ProfilerEvent]) -> tuple[OpKernels, ...]:
-    """Returns each op with the time of its kernels.
+    """Returns each op with the time of its kernels, from what the profiler saw.
 
-    Args:
-        names: The ops, by number.
-        events: What the profiler saw. It shows the marks twice, as they are on the host and, if
-            there is a device, as the stretch from first to last kernel there; the first counts.
+    It shows the marks twice, as they are on the host and, if there is a device, as the stretch from
+    first to last kernel there; the first counts.
     """
     times_us = {
         int(event.name.removeprefix(MARK)): _kernels_us(event)

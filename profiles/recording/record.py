@@ -269,13 +269,10 @@ class Recording:
     """What is known of a step once all passes are over.
 
     Attributes:
-        ops: In order.
         anchors: Keys of the anchors, in order.
         shows: The storage each of them shows.
         durations_us: Duration of the slot that each of them opens; None if a slot takes what its
             ops take together.
-        storages: In order of first sight.
-        warm_up: The steps before.
         timed_steps: Steps behind each duration.
     """
 

@@ -277,7 +277,6 @@ class StepTrace(OpMode):
         return reached_tensors(workload)
 
     def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
-        """Runs an op; returns its result and its duration in us."""
         start_ns = time.perf_counter_ns()
         result = func(*args, **kwargs)
         return result, (time.perf_counter_ns() - start_ns) / NS_PER_US

@@ -302,7 +302,6 @@ def _checked(kind: type[FileRecord], path: Path, read: InputText, upgrades: Upgr
 def _upgraded(
     kind: type[FileRecord], path: Path, version: int, read: InputText, upgrades: Upgrades
 ) -> bytes:
-    """Returns the text of a file as this version has it."""
     if version == kind.VERSION:
         return read.data
     content = json.loads(read.data)

@@ -55,11 +55,9 @@ Gpus = Annotated[int, Field(ge=1)]
 
 
 class Figure(Record):
-    """A rate that was published.
+    """A rate that was published, and where it was read.
 
     Attributes:
-        bytes_per_us: The rate; numerically equal to MB/s.
-        source: Where it was read.
         verified: Whether that place shows the measurement, the data sheet or the sum behind the
             figure; else it repeats another place.
     """

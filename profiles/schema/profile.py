@@ -89,12 +89,7 @@ class OpTrait(StrEnum):
 
 
 class Use(Record):
-    """One op touching a storage.
-
-    Attributes:
-        op: Id of the op.
-        access: Whether it only reads the storage, or writes it.
-    """
+    """One op touching a storage."""
 
     op: Count
     access: Access
@@ -104,11 +99,7 @@ class Touch(Record):
     """A slot in which a storage is needed although no op of the slot need be handed it.
 
     Its anchor asks for the bytes (a saved tensor is unpacked, a module is about to use its own
-    parameters), or the address of the bytes is handed out.
-
-    Attributes:
-        slot: The slot.
-        access: What may be done to the bytes.
+    parameters), or the address of the bytes is handed out. The access is what may be done to them.
     """
 
     slot: Count
@@ -120,7 +111,6 @@ class Op(Record):
 
     Attributes:
         name: The operator, such as `aten.convolution.default`.
-        slot: The slot it runs in.
         duration_us: Its time: that of its kernels where there is one; else measured around its
             dispatch in the trace pass, or estimated.
         kernel_us: Time of its kernels on the device, from the device's own profiler; None where
@@ -151,7 +141,6 @@ class Storage(Record):
         name: How replay finds it: `parameter:…`, `buffer:…`, `state:…`, `grad:…` by qualified name,
             `pack:17` for an activation; any unique text for storages that cannot be moved.
         kind: Who owns it.
-        size_bytes: Its bytes.
         module: The leaf module entered last when it was first seen, for readers.
         allocated_op: The first op that finds it allocated, which is the op that made it if one did;
             None if it was alive when the step began.
@@ -212,8 +201,6 @@ class Link(Record):
 
     Attributes:
         name: Its name in the hardware table, or `custom`.
-        d2h_bytes_per_us: Rate from device to host.
-        h2d_bytes_per_us: Rate from host to device.
         both_bytes_per_us: Rate of both directions together while both run; None if neither slows
             the other.
         latency_us: Fixed time per copy.
@@ -237,7 +224,6 @@ class Device(Record):
     Attributes:
         kind: The torch device type: `CPU` or `CUDA`.
         name: The processor's own name.
-        memory_bytes: Its memory.
         compute_threads: Threads the ops ran on (the `cpu` device); 0 on others.
     """
 
@@ -277,7 +263,6 @@ class Profile(FileRecord):
         workload: How to build the step again.
         model_fingerprint: Digest of parameter and buffer names, shapes and dtypes, and of the
             optimizer's class.
-        device: Where it ran.
         link: The link the plan is made for unless another is chosen.
         sharing: What workers on one machine share of that link; None if that is unknown.
         versions: What it was recorded with.

@@ -18,15 +18,10 @@ LIKELY = 0.5
 
 
 def brain(edge: int | None, divisor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the T1 image and its tissue labels.
+    """Returns the T1 image, float32, of mean 0 and deviation 1, and its tissue labels, int64.
 
-    Args:
-        edge: Edge of the centred cubic crop in voxels; None for the whole image, padded with
-            background to multiples of `divisor`.
-        divisor: What each edge of the whole image must be a multiple of.
-
-    Returns:
-        The image, float32, of mean 0 and standard deviation 1; and the labels, int64.
+    `edge` is that of the centred cubic crop in voxels; None is the whole image, each edge padded
+    with background to a multiple of `divisor`.
     """
     image = t1_image()
     grey = _voxels(load_mni152_gm_template(RESOLUTION_MM))

@@ -106,10 +106,7 @@ def gpt2(*, size: str, dropout: float, checkpointing: str, **how: Unpack[TextTra
 
 
 def llama(*, size: str, dtype: str, checkpointing: str, **how: Unpack[TextTraining]) -> Workload:
-    """Returns the training of a Llama.
-
-    `dtype` is that of parameters, gradients, optimizer states and most activations.
-    """
+    """Returns the training of a Llama, its parameters and most activations of a `dtype`."""
     config = LlamaConfig(**LLAMA_SHAPES[size]._asdict(), max_position_embeddings=how["sequence"])
     with _default_dtype(torch.bfloat16 if dtype == BF16 else torch.float32):
         model = LlamaForCausalLM(config)
@@ -117,10 +114,7 @@ def llama(*, size: str, dtype: str, checkpointing: str, **how: Unpack[TextTraini
 
 
 def bert(*, size: str, dropout: float, checkpointing: str, **how: Unpack[TextTraining]) -> Workload:
-    """Returns the training of a BERT that restores masked bytes.
-
-    Dropout is after each layer and in its attention.
-    """
+    """Returns the training of a BERT; dropout is after each layer and in its attention."""
     shape = BERT_SHAPES[size]
     config = BertConfig(
         num_hidden_layers=shape.layers,

@@ -62,7 +62,6 @@ def vit(*, size: str, resolution: int, checkpointing: str, **how: Unpack[HowToTr
 
 
 def _classifier_training(model: torch.nn.Module, resolution: int, how: HowToTrain) -> Workload:
-    """The training of a model that takes pictures and returns logits."""
     pictures, classes = brain_slices(how["batch"], resolution)
 
     def loss() -> torch.Tensor:
@@ -73,16 +72,10 @@ def _classifier_training(model: torch.nn.Module, resolution: int, how: HowToTrai
 
 
 def brain_slices(count: int, edge: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns pictures and their classes.
+    """Returns pictures, evenly spread from the bottom to the top, and their classes.
 
-    Args:
-        count: How many; from the bottom to the top, evenly spread, each again if there are more
-            than slices.
-        edge: Edge of a picture in pixels.
-
-    Returns:
-        Pictures, float32 [count, 3, edge, edge], whose colours are three neighbouring slices; and
-        classes, int64 [count], of ten heights.
+    Pictures, float32 [count, 3, edge, edge], have three neighbouring slices as colours, and come
+    again if there are more than slices; classes, int64 [count], are of ten heights.
     """
     distinct = min(count, HIGHEST - LOWEST)
     heights = np.linspace(LOWEST, HIGHEST - 1, distinct).astype(np.int64)

@@ -1,7 +1,7 @@
 """The training step that the built-in workloads have in common."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict
 
 import torch
@@ -66,14 +66,11 @@ def checkpointed(model: torch.nn.Module, word: str) -> torch.nn.Module:
     return model
 
 
-@contextmanager
-def _autocast(model: torch.nn.Module, precision: str) -> Iterator[None]:
+def _autocast(model: torch.nn.Module, precision: str) -> AbstractContextManager[object]:
     if precision == FP32:
-        yield
-        return
+        return nullcontext()
     device = next(model.parameters()).device
-    with torch.autocast(device.type, dtype=AUTOCAST[precision]):
-        yield
+    return torch.autocast(device.type, dtype=AUTOCAST[precision])
 
 
 def _optimizer(kind: str, model: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
