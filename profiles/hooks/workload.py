@@ -52,14 +52,18 @@ class Workload:
 
         `loss = step()` in a loop drops the loss of one step when that of the next has been made.
         """
-        loss: torch.Tensor | None = None
+        return replace(self, step=_HoldingStep(self.step))
 
-        def holding_step() -> torch.Tensor:
-            nonlocal loss
-            loss = self.step()
-            return loss
 
-        return replace(self, step=holding_step)
+class _HoldingStep:
+    # No function with a cell: `reached_tensors` would come to the loss later.
+    def __init__(self, step: Callable[[], torch.Tensor]) -> None:
+        self._step = step
+        self._loss: torch.Tensor | None = None
+
+    def __call__(self) -> torch.Tensor:
+        self._loss = self._step()
+        return self._loss
 
 
 def bare_module(given: Any) -> torch.nn.Module:
