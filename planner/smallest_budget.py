@@ -191,7 +191,7 @@ def budget_wall(profile: Profile, problem: Problem, chosen: frozenset[int]) -> B
             ),
         )
         for storage in alive_at(profile, moment)
-        if storage.id not in away and storage.size_bytes > 0
+        if storage.id not in away
     ]
     beyond = HeldStorage(
         name="",
@@ -200,8 +200,7 @@ def budget_wall(profile: Profile, problem: Problem, chosen: frozenset[int]) -> B
         size_bytes=profile.slots[t].overhead_bytes,
         stays=Stays.BEYOND,
     )
-    if beyond.size_bytes > 0:
-        held.append(beyond)
+    present = (one for one in (*held, beyond) if one.size_bytes > 0)
     op = None if moment.op is None else profile.ops[moment.op]
     return BudgetWall(
         slot=t,
@@ -211,7 +210,7 @@ def budget_wall(profile: Profile, problem: Problem, chosen: frozenset[int]) -> B
         smallest_budget_bytes=floor_bytes[t],
         next_bytes=max(floor_bytes[:t] + floor_bytes[t + 1 :]),
         min_size_bytes=problem.min_size_bytes,
-        held=tuple(sorted(held, key=lambda one: (-one.size_bytes, one.name))),
+        held=tuple(sorted(present, key=lambda one: (-one.size_bytes, one.name))),
     )
 
 

@@ -49,15 +49,8 @@ class LinkBudget:
         needed_us = self._before_us[end_slots] - copies_us
         return np.searchsorted(self._before_us, needed_us, side="right") - 1
 
-    def use_from(self, first_slot: int, copy_us: float) -> None:
-        """Takes a copy's time from the slots after its beginning, earliest first."""
-        self._use(range(first_slot, first_slot + len(self._left_us)), copy_us)
-
-    def use_until(self, end_slot: int, copy_us: float) -> None:
-        """Takes a copy's time from the slots before its end, latest first."""
-        self._use(range(end_slot - 1, end_slot - 1 - len(self._left_us), -1), copy_us)
-
-    def _use(self, slots: range, copy_us: float) -> None:
+    def use(self, slots: range, copy_us: float) -> None:
+        """Takes a copy's time from slots, in their order."""
         for slot in slots:
             if copy_us <= 0:
                 break
@@ -108,8 +101,9 @@ class _Periods:
         outs, ins = self._span(1.0)
         if ins[best] > outs[best]:
             gap, problem = self.task.gaps[best], self.task.problem
-            self._out.use_from(gap.first_slot, problem.d2h_us[best])
-            self._in.use_until(gap.next_use_slot, problem.h2d_us[best])
+            first, end, count = gap.first_slot, gap.next_use_slot, problem.slot_count
+            self._out.use(range(first, first + count), problem.d2h_us[best])
+            self._in.use(range(end - 1, end - 1 - count, -1), problem.h2d_us[best])
             self.free.give(gap.size_bytes, int(outs[best]), int(ins[best]))
             self.in_slots[best] = int(ins[best])
         return True

@@ -151,32 +151,32 @@ def c5_budget(model: Model) -> None:
 
 def c6_host(model: Model) -> None:
     """(6) Only what has left can come back, and the host holds what is away."""
-    host_bytes = _host_bytes(model)
+    limit = _host_limit(model)
     for k, t in enumerate(model.kept.slots):
         left = _away(model, k, model.back_after)
         _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
-        if host_bytes is not None:
-            limit = host_bytes / model.units.size_bytes
+        if limit is not None:
             _add(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
 
 
-def _host_bytes(model: Model) -> int | None:
-    """H, in device bytes: what is packed on the way takes less of the host."""
+def _host_limit(model: Model) -> float | None:
+    """H, of device bytes: what is packed on the way takes less of the host."""
     host_bytes = model.problem.host_budget_bytes
-    return None if host_bytes is None else host_bytes + model.problem.packed_away_bytes
+    if host_bytes is None:
+        return None
+    return (host_bytes + model.problem.packed_away_bytes) / model.units.size_bytes
 
 
 def c7_host_reserved(model: Model) -> None:
     """(7) The host pool reserves a storage's bytes for its whole swap."""
-    host_bytes = _host_bytes(model)
-    if host_bytes is None:
+    limit = _host_limit(model)
+    if limit is None:
         return
     wrapping = [
         (used, gap.size_bytes / model.units.size_bytes)
         for used, gap in zip(model.used, model.gaps, strict=True)
         if model.problem.wraps(gap)
     ]
-    limit = host_bytes / model.units.size_bytes
     for k, t in enumerate(model.kept.slots):
         ended = [] if k == 0 else [(model.ended[k - 1], -1.0)]
         terms = [(model.begun[k], 1.0), *ended, *wrapping]

@@ -80,9 +80,8 @@ def engine_for(link: Link, size_bytes: int, *, is_mask: bool) -> CopyMethod:
 
 def _may_carry(link: Link, kernel: CopyMethod, size_bytes: int, is_mask: bool) -> bool:
     rows = _rows(link, kernel)
-    if kernel is CopyMethod.BITPACK_KERNEL:
-        return bool(rows) and is_mask
-    return bool(rows) and size_bytes <= rows[-1].size_bytes
+    packs = kernel is CopyMethod.BITPACK_KERNEL
+    return bool(rows) and (is_mask if packs else size_bytes <= rows[-1].size_bytes)
 
 
 def launch_us(
