@@ -42,6 +42,7 @@ FLOORS = {
         "kernels",
         "lanes",
         "storage",
+        "recompute",
         "beyond_capacity",
         "replay",
         "proof",

@@ -49,7 +49,7 @@ class DeviceBytes:
         self._moving = moving
         self._live_bytes = 0
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
-        self._op: OpOverload | None = None
+        self._op: object = None
         self._dying_bytes = 0
 
     @property
@@ -73,7 +73,7 @@ class DeviceBytes:
         """Begins a slot, when the actions at its anchor are done."""
         self.slot_peak_bytes = self.live_bytes
 
-    def begin_op(self, op: OpOverload) -> None:
+    def begin_op(self, op: object) -> None:
         """An op runs: what is seen first until it ends, it has made."""
         self._counted.drain()
         self._op = op
@@ -206,9 +206,10 @@ class Accountant(OpMode):
         for storage, writes in inputs.items():
             self.guarded.look(func, storage, writes=writes)
             self.memory.see(storage)
+        notes = self.guarded.notes
         self.memory.begin_op(func)
         try:
-            result = func(*args, **kwargs)
+            result = notes.run(func, args, kwargs) if notes.is_on else func(*args, **kwargs)
             written = [storage for storage, writes in inputs.items() if writes]
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
@@ -217,6 +218,31 @@ class Accountant(OpMode):
         finally:
             self.memory.end_op()
         return result
+
+    def run_again(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Runs once more an op that no mode sees; counts what it makes as an op's of the step.
+
+        Raises:
+            EmulatedOutOfMemoryError: That exceeds the budget.
+        """
+        if not self.watching:
+            return func(*args, **kwargs)
+        self.memory.begin_op(func)
+        try:
+            result = func(*args, **kwargs)
+            self.memory.count(storages_of(result))
+            self._check_room(0)
+        finally:
+            self.memory.end_op()
+        return result
+
+    def hand_over(self, fresh: torch.UntypedStorage, storage: torch.UntypedStorage) -> None:
+        """Counts for a storage the bytes that it has got from a fresh one."""
+        self.memory.resize_known(fresh, fresh.nbytes())
+        if self.watching:
+            self.memory.take(storage, storage.nbytes())
+        else:
+            self.memory.resize_known(storage, storage.nbytes())
 
     def _check_room(self, wanted_bytes: int) -> None:
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):

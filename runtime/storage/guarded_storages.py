@@ -1,13 +1,15 @@
 """Storages that an op may not touch, and those whose host copy an op's write makes untrue.
 
 Two modes look at ops and ask here: the accountant, which counts memory besides (watched steps), and
-`runtime.replay.op_guard`, which does nothing else (the others).
+`runtime.replay.op_guard`, which does nothing else (the others). Both hand over the ops that are to
+be noted, since they may be run again (`runtime.recompute.capture`).
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch._ops import OpOverload
 
 OnForbiddenUse = Callable[[str, int], None]
 """Is given what uses the storage, and the storage's `_cdata`."""
@@ -25,20 +27,55 @@ class MovedStorage(Protocol):
         """The host copy is no longer true."""
 
 
+class ReliedOn(Protocol):
+    """A storage whose writes are counted; see `runtime.recompute.noted_storage`."""
+
+    cdata: int
+
+    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
+        """Whether it is that storage, and not another one at its address."""
+
+    def before_write(self, user: object) -> None:
+        """What is given is about to write it."""
+
+
+class OpNotes(Protocol):
+    """Notes ops that may be run again; see `runtime.recompute.capture`."""
+
+    is_on: bool
+
+    def run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op, and notes it if it has to be."""
+
+
+class NoNotes:
+    """Notes no op."""
+
+    is_on = False
+
+    def run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op."""
+        return func(*args, **kwargs)
+
+
 class GuardedStorages:
-    """What of a plan's storages is away or moving, and what has a host copy that is relied on.
+    """What of a plan's storages is away or moving, and on whose bytes something relies.
 
     Attributes:
         forbidden: Storages that no op may touch, by address.
         copied: Storages with a host copy that is true until an op writes them, by address.
-        addresses: The addresses of both. It is one set for as long as this object lives, so that a
+        relied_on: Storages that recipes touch, by address.
+        addresses: The addresses of all. It is one set for as long as this object lives, so that a
             mode may keep it: an op on none of them is let pass.
+        notes: Notes ops.
     """
 
     def __init__(self) -> None:
         self.forbidden: dict[int, MovedStorage] = {}
         self.copied: dict[int, MovedStorage] = {}
+        self.relied_on: dict[int, ReliedOn] = {}
         self.addresses: set[int] = set()
+        self.notes: OpNotes = NoNotes()
         self._on_forbidden_use: OnForbiddenUse | None = None
 
     def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
@@ -61,6 +98,22 @@ class GuardedStorages:
         """This storage has no host copy that a write could make untrue."""
         self._take(self.copied, moved)
 
+    def rely_on(self, storage: ReliedOn) -> None:
+        """From now on ops that write this storage are reported to it."""
+        self.relied_on[storage.cdata] = storage
+        self.addresses.add(storage.cdata)
+
+    def rely_on_nothing(self) -> None:
+        """Recipes touch no storage any more."""
+        for address in tuple(self.relied_on):
+            del self.relied_on[address]
+            self._forget(address)
+
+    def is_forbidden(self, storage: torch.UntypedStorage) -> bool:
+        """Whether no op may touch a storage."""
+        moved = self.forbidden.get(storage._cdata)
+        return moved is not None and moved.is_held_as(storage)
+
     def look(self, user: object, storage: torch.UntypedStorage, *, writes: bool) -> None:
         """Acts before an op, or other code that is about to get at a storage's bytes, runs."""
         address = storage._cdata
@@ -70,6 +123,9 @@ class GuardedStorages:
         copied = self.copied.get(address)
         if copied is not None and writes:
             copied.forget_copy()
+        relied_on = self.relied_on.get(address)
+        if writes and relied_on is not None and relied_on.is_held_as(storage):
+            relied_on.before_write(user)
 
     def _refuse(self, user: object, storage: torch.UntypedStorage, moved: MovedStorage) -> None:
         if not moved.is_held_as(storage):
@@ -87,5 +143,9 @@ class GuardedStorages:
         # It may belong to another storage by now, if this one died while it was away.
         if place.get(address) is moved:
             del place[address]
-            if address not in self.forbidden and address not in self.copied:
-                self.addresses.discard(address)
+            self._forget(address)
+
+    def _forget(self, address: int) -> None:
+        places = self.forbidden, self.copied, self.relied_on
+        if not [place for place in places if address in place]:
+            self.addresses.discard(address)

@@ -1,10 +1,14 @@
-"""Where a storage's bytes are now, and the five moves between those places.
+"""Where a storage's bytes are now, and the seven moves between those places.
 
             swap_out            release           swap_in             arrive
   RESIDENT ----------> LEAVING ---------> AWAY -----------> RETURNING --------> RESIDENT
      |                 (D2H in flight)     ^ (no device bytes) (H2D in flight)
      +-------------------------------------+
             drop, if the host copy of an earlier swap is still true
+
+            discard           refill
+  RESIDENT ----------> DROPPED ---------> RESIDENT
+                          (no bytes anywhere: a recipe makes them again, `runtime.recompute`)
 
 A storage is emptied and refilled in place: `resize_(0)` gives the bytes back, `resize_(n)` takes
 them again. Every tensor, view and graph that refers to the storage stays valid; between the two
@@ -27,6 +31,7 @@ from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.lane import CopyInFlight, CopyLane
 from runtime.storage.accountant import Accountant
+from runtime.storage.hand_over import hand_over
 from runtime.storage.write_marks import take_off
 
 SEALED = (
@@ -46,12 +51,13 @@ class CopyFailedError(SwapplanError):
 
 
 class Residency(Enum):
-    """Where a storage is. Device bytes are allocated in all states but AWAY."""
+    """Where a storage is. Device bytes are allocated in all states but AWAY and DROPPED."""
 
     RESIDENT = "resident"
     LEAVING = "leaving"
     AWAY = "away"
     RETURNING = "returning"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +174,33 @@ class TrackedStorage:
         self._state = replace(state, residency=Residency.AWAY)
         self._empty(storage)
 
+    def discard(self) -> None:
+        """Gives the device bytes back with no copy; what can make them again has been kept.
+
+        Raises:
+            UnmovableError: It is gone, or its memory cannot be given back.
+        """
+        self._expect(Residency.RESIDENT)
+        storage = self._alive()
+        if not is_movable(storage):
+            raise UnmovableError(LENT)
+        self.forget_copy()
+        self._guarded.forbid(self)
+        self._state = _State(residency=Residency.DROPPED)
+        self._empty(storage)
+
+    def refill(self, fresh: torch.UntypedStorage) -> None:
+        """Takes over the memory of a storage that holds the bytes it had."""
+        self._expect(Residency.DROPPED)
+        storage = self._alive()
+        if fresh.nbytes() != self.size_bytes:
+            raise UnmovableError(f"its recipe makes {fresh.nbytes()} bytes of {self.size_bytes}")
+        _unseal(storage)
+        hand_over(fresh, storage)
+        self._accountant.hand_over(fresh, storage)
+        self._state = _State()
+        self._guarded.allow(self)
+
     def release(self) -> float:
         """Waits for the copy to the host, then gives the device bytes back; returns us waited.
 
@@ -230,7 +263,8 @@ class TrackedStorage:
     def restore(self, lane: CopyLane) -> None:
         """Brings the bytes back from wherever they are, waits for it, and forgets the host copy.
 
-        It may be called again whatever became of it.
+        It may be called again whatever became of it. What is DROPPED stays so, as long as it is
+        alive: its recipe brings it back.
 
         Raises:
             torch.OutOfMemoryError: The device has no room.
@@ -244,6 +278,8 @@ class TrackedStorage:
             # What failed is tried once more.
             residency = Residency.RESIDENT if copy.fault is None else Residency.AWAY
             self._state = replace(self._state, residency=residency, copy=None)
+        if self.residency is Residency.DROPPED and self._storage() is not None:
+            return
         if self.residency is Residency.AWAY and self._storage() is not None:
             self.swap_in(lane)
             try:

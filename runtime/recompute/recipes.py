@@ -1,0 +1,173 @@
+"""The recipes of a plan: what each step drops, and how it comes back.
+
+[Note: what is dropped comes back] There is no copy of what is dropped. So it comes back by its
+recipe and in no other way: at the anchor that the plan says, or, if the step turns out to be
+another one, before anything else happens. Then what was swapped out comes back first, for recipes
+read it; after that the recipes run in the order of the plan, in which what one of them reads is
+there when its turn comes. If a recipe fails, for want of memory, what it fills stays dropped and it
+may be tried again.
+"""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from planner.plan.plan import Rebuild
+from profiles.schema.errors import SwapplanError
+from runtime.recompute.arguments import UnfitOpError
+from runtime.recompute.capture import Capture
+from runtime.recompute.noted_storage import NotedStorage, NotedStorages
+from runtime.recompute.recipe import LiveRecipe
+from runtime.recompute.running_again import RunningAgain
+from runtime.storage.accountant import Accountant
+from runtime.storage.guarded_storages import OnForbiddenUse
+from runtime.storage.residency import TrackedStorage, UnmovableError
+
+
+class LostStorageError(SwapplanError):
+    """A storage was dropped, and cannot be rebuilt to the bytes it had."""
+
+
+class Recipes:
+    """The recipes of one plan, in the step under way.
+
+    Attributes:
+        capture: Notes their ops.
+        rebuilt_bytes: Bytes filled again in this step.
+        ops_run_again: Ops run again in this step.
+        rebuild_ns: Time that took.
+    """
+
+    def __init__(
+        self, rebuilds: Sequence[Rebuild], device: torch.device, accountant: Accountant
+    ) -> None:
+        """Prepares the recipes of a plan.
+
+        Args:
+            rebuilds: The plan's.
+            device: Where the step runs.
+            accountant: Counts the memory of what is run again, and has writes reported.
+        """
+        self._guarded = accountant.guarded
+        self._storages = NotedStorages(self._guarded.rely_on, self._before_write)
+        self.capture = Capture(rebuilds, device, self._storages)
+        self.rebuilt_bytes = 0
+        self.ops_run_again = 0
+        self.rebuild_ns = 0
+        self._rebuilds = tuple(rebuilds)
+        self._running = RunningAgain(accountant.run_again)
+        self._live: tuple[LiveRecipe, ...] = ()
+        self._drops = {
+            (drop.storage, drop.slot): number
+            for number, rebuild in enumerate(self._rebuilds)
+            for drop in rebuild.drops
+        }
+        self._fills = {
+            (drop.storage, rebuild.slot): number
+            for number, rebuild in enumerate(self._rebuilds)
+            for drop in rebuild.drops
+        }
+        self._guarded.notes = self.capture
+        self._on_divergence: OnForbiddenUse = lambda reason, cdata: None
+
+    def when_divergent(self, handler: OnForbiddenUse) -> None:
+        """Sets what happens before an op writes what something dropped is rebuilt from."""
+        self._on_divergence = handler
+
+    def begin(self) -> None:
+        """Begins a step; nothing may be dropped."""
+        self.end()
+        self._live = tuple(map(LiveRecipe, self._rebuilds))
+        self.capture.begin(self._live)
+        self.rebuilt_bytes = self.ops_run_again = self.rebuild_ns = 0
+
+    def end(self) -> None:
+        """Ends a step; nothing may be dropped."""
+        self.capture.stop()
+        self._guarded.rely_on_nothing()
+        self._live = ()
+        self._storages.clear()
+
+    def drop(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
+        """Gives a storage's bytes back, to be rebuilt.
+
+        Raises:
+            UnmovableError: It would not be rebuilt to the same bytes; it stays.
+        """
+        recipe = self._live[self._drops[storage_id, slot]]
+        recipe.hold(self._storages.find(tracked.storage), tracked, slot)
+        tracked.discard()
+
+    def rebuild(self, storage_id: int, slot: int) -> None:
+        """Fills a storage again, and what is filled with it; does nothing if it has been done.
+
+        Raises:
+            UnmovableError: The step is not as planned; nothing has changed.
+            torch.OutOfMemoryError: The device has no room; likewise.
+        """
+        recipe = self._live[self._fills[storage_id, slot]]
+        wanted = recipe.missing()
+        if wanted:
+            fault = recipe.why_incomplete()
+            if fault is not None:
+                raise UnmovableError(fault)
+            self._fill(recipe, wanted)
+        recipe.let_go()
+
+    def bring_back(self) -> None:
+        """Fills again whatever is dropped; what is swapped must be back. It may be called again.
+
+        Raises:
+            LostStorageError: One cannot be rebuilt; the others are.
+            torch.OutOfMemoryError: The device has no room for all of them; likewise.
+        """
+        self._running.recover()
+        faults: list[BaseException] = []
+        for recipe in self._live:
+            try:
+                self._bring_back(recipe)
+            except BaseException as error:
+                # The others come back all the same.
+                faults.append(error)
+        if faults:
+            try:
+                raise next((f for f in faults if not isinstance(f, Exception)), faults[0])
+            finally:
+                # Its traceback holds this frame.
+                faults.clear()
+
+    def _bring_back(self, recipe: LiveRecipe) -> None:
+        wanted = recipe.missing()
+        try:
+            if wanted:
+                self._fill(recipe, wanted)
+        except UnmovableError as error:
+            sizes = ", ".join(f"{noted.size_bytes:,}" for noted in wanted)
+            raise LostStorageError(
+                f"What the plan has dropped cannot be rebuilt, storages of {sizes} bytes that "
+                f"{recipe.rebuild.ops[-1].name} made: {error}. Their numbers are lost: go back to "
+                "the last checkpoint."
+            ) from error
+        recipe.let_go()
+
+    def _fill(self, recipe: LiveRecipe, wanted: dict[NotedStorage, TrackedStorage]) -> None:
+        start_ns = time.perf_counter_ns()
+        ops = recipe.ops_for(wanted.keys())
+        fault = recipe.why_not_now(ops, self._guarded.is_forbidden)
+        if fault is not None:
+            raise UnmovableError(fault)
+        try:
+            fresh = self._running.run(ops, wanted.keys())
+        except UnfitOpError as error:
+            raise UnmovableError(str(error)) from error
+        for noted, tracked in wanted.items():
+            tracked.refill(fresh.pop(noted))
+            self.rebuilt_bytes += noted.size_bytes
+        self.ops_run_again += len(ops)
+        self.rebuild_ns += time.perf_counter_ns() - start_ns
+
+    def _before_write(self, noted: NotedStorage, user: object) -> None:
+        if [recipe for recipe in self._live if recipe.needs(noted)]:
+            reason = f"{user} writes a storage from which the plan rebuilds another"
+            self._on_divergence(reason, noted.cdata)

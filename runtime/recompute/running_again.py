@@ -1,0 +1,89 @@
+"""Runs captured ops once more, on fresh memory, as they ran the first time and unseen by anybody.
+
+[Note: running again] Nothing that torch does around ops may happen here: no graph is built, nothing
+is cast (casts are ops of their own), no mode, hook or subclass is asked, no anchor is passed. All
+that is switched off by guards of torch's C++ side, each of which is entered and left in one
+instruction: an interrupt leaves none of them on. A random op draws from the state that its
+generator had; afterwards every generator is as it was before. Ops that write do so on memory that
+was made here, so no version that autograd counts moves.
+
+What an op makes lives until the last op that touches it, as it does for the recorder: what ends
+with an op counts until that has ended. On CUDA all of it runs on the stream that is current where
+this is called, which is the one that goes on with the step.
+"""
+
+from collections.abc import Collection
+from functools import cache
+
+import torch
+
+from profiles.hooks.mode_stack import insist, unseen
+from runtime.recompute.captured_op import CapturedOp, Fresh, RunOp, last_uses
+from runtime.recompute.generators import LentGenerators
+from runtime.recompute.noted_storage import NotedStorage
+
+
+class RunningAgain:
+    """Runs recipes of one training."""
+
+    def __init__(self, run: RunOp) -> None:
+        """Prepares to.
+
+        Args:
+            run: Runs one op; counts its memory, if that is counted.
+        """
+        self._run = run
+        self._generators = LentGenerators()
+
+    def recover(self) -> None:
+        """Ends what an interrupt has left undone; may be called at any time."""
+        self._generators.put_back()
+
+    def run(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
+        """Runs ops in order.
+
+        Args:
+            ops: The ops.
+            wanted: Storages that they make.
+
+        Returns:
+            The memory that holds for each of them what the ops have left there.
+
+        Raises:
+            UnfitOpError: An op needs a storage that is not there.
+            torch.OutOfMemoryError: The device has no room.
+        """
+        try:
+            with (
+                unseen(),
+                torch._C.DisableTorchFunction(),
+                torch._C._InferenceMode(False),
+                torch._C._AutoDispatchBelowAutograd(),
+                torch._C._ExcludeDispatchKeyGuard(_casting()),
+            ):
+                return self._run_all(ops, wanted)
+        finally:
+            insist(self._generators.put_back)
+
+    def _run_all(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
+        last_use = last_uses(ops)
+        fresh: Fresh = {}
+        for number, op in enumerate(ops):
+            if op.draw is not None:
+                self._generators.set(op.draw)
+            fresh |= op.run_again(fresh, self._run)
+            for storage in op.touched & fresh.keys():
+                if last_use[storage] == number and storage not in wanted:
+                    del fresh[storage]
+        return fresh
+
+
+@cache
+def _casting() -> torch._C.DispatchKeySet:
+    """The keys by which autocast gets at ops, on all kinds of device."""
+    keys = torch._C.DispatchKey
+    names = [name for name in dir(keys) if name.startswith("Autocast") and name != "Autocast"]
+    found = torch._C.DispatchKeySet(keys.AutocastCPU)
+    for name in names:
+        found = found | torch._C.DispatchKeySet(getattr(keys, name))
+    return found
