@@ -26,7 +26,7 @@ from planner.plan.plan import Boundary, Plan
 from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
-from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.profile import Profile
 from runtime.replay.load import LoadedPlan
 from runtime.storage.accountant import EmulatedOutOfMemoryError
 from tests.benchmarks.processes import CrashError, HangError, messages_of
@@ -39,7 +39,7 @@ from tests.support.planning.hardest_plans import (
 from tests.support.planning.plan_edits import edited_plans
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import training
-from tests.support.training.recorded import FAST_LINK, differing, snapshot
+from tests.support.training.recorded import differing, snapshot
 
 STEPS = 4
 BATCH = 250
@@ -89,8 +89,7 @@ def workload() -> Workload:
 
 def plans() -> list[Plan]:
     """Sound plans of different kinds."""
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(workload(), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(workload())
     around = periodic(profile)
     return [
         _solved(profile, 0.7),

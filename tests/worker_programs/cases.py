@@ -8,7 +8,6 @@ from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, WorkloadSource
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
-from tests.support.training.recorded import FAST_LINK
 from tests.worker_programs import own_script
 
 
@@ -29,4 +28,4 @@ def recorded_alone(name: str) -> Profile:
     """Records a case as the only worker."""
     source = WorkloadSource(reference=name, settings=(), seed=0)
     with group_of_one():
-        return record_at_fixed_times(CASES[name](), source=source, link=FAST_LINK)
+        return record_at_fixed_times(CASES[name](), source=source)

@@ -19,7 +19,7 @@ from tests.support.training import models
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
-from tests.support.training.recorded import FAST_LINK, recorded
+from tests.support.training.recorded import recorded
 
 SMALL = {
     "unet3d": {"size": "32", "features": "4"},
@@ -48,7 +48,7 @@ def small(name: str) -> WorkloadSource:
 
 
 def recording_of(source: WorkloadSource) -> Profile:
-    return record_at_fixed_times(build(source), source=source, link=FAST_LINK)
+    return record_at_fixed_times(build(source), source=source)
 
 
 @cache
@@ -242,8 +242,7 @@ def converted() -> Workload:
     "builder", [autocast, autocast_in_batch_norm, scaled, in_place, clipped, converted]
 )
 def test_ways_of_training(builder: Callable[[], Workload]) -> None:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    recording = record_at_fixed_times(builder(), source=source, link=FAST_LINK)
+    recording = record_at_fixed_times(builder())
     assert_same_step(estimated(builder), recording)
 
 

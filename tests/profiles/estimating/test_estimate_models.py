@@ -9,10 +9,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import T5Config, T5ForConditionalGeneration
 
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import WorkloadSource
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 
 
 def training(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Workload:
@@ -81,8 +79,7 @@ MODELS = [swin, unet, t5, reentrant]
 @pytest.mark.parametrize("build", MODELS)
 def test_they_are_estimated_as_they_are_recorded(build: Callable[[], Workload]) -> None:
     torch.manual_seed(0)
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    recording = record_at_fixed_times(build(), source=source, link=FAST_LINK)
+    recording = record_at_fixed_times(build())
     assert_same_step(estimated(build), recording)
 
 

@@ -22,15 +22,14 @@ from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.plain_tensors import address_of
 from profiles.hooks.workload import Workload
 from profiles.recording.trace import StepTrace
-from profiles.schema.profile import Access, WorkloadSource
+from profiles.schema.profile import Access
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity.record import record_beyond_capacity
 from tests.support.planning.hardest_plans import everything_away
-from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
+from tests.support.training.recorded import assert_same, snapshot
 from tests.support.training.wrappers import Quantised
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 WIDTH = 32
 
 WAYS: dict[str, tuple[Access, Callable[[torch.Tensor], object]]] = {
@@ -184,7 +183,7 @@ def by_address(kernel: Any = read) -> Workload:
 def test_a_kernel_finds_its_bytes_whatever_was_recorded(kernel: Any) -> None:
     """Every trip that the everything-away plan makes would empty what a kernel reads."""
     plain, workload = by_address(kernel), by_address(kernel)
-    profile = record_at_fixed_times(by_address(kernel), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(by_address(kernel))
     plan = everything_away(profile)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         for _ in range(3):
@@ -198,7 +197,7 @@ def test_a_kernel_finds_its_bytes_whatever_was_recorded(kernel: Any) -> None:
 
 def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
     """The step is recorded with ops; the replay's kernels read by address."""
-    profile = record_at_fixed_times(by_address(torch.clone), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(by_address(torch.clone))
     plain, workload = by_address(torch.clone), by_address(torch.clone)
     plan = everything_away(profile)
     away = next(workload.model.parameters())
@@ -223,7 +222,7 @@ def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
 
 def test_between_steps_any_thread_finds_the_bytes() -> None:
     workload = by_address(torch.clone)
-    profile = record_at_fixed_times(by_address(torch.clone), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(by_address(torch.clone))
     weight = next(workload.model.parameters())
     found: list[float] = []
     with LoadedPlan(everything_away(profile)).attach(workload.model, workload.optimizer) as replay:
@@ -280,7 +279,7 @@ def test_within_a_limit_a_kernel_finds_its_bytes() -> None:
     plain, limited = by_address(), by_address()
     least_bytes = 100 << 10
     profile = record_beyond_capacity(
-        limited, source=SOURCE, link=FAST_LINK, limit_bytes=least_bytes, timed_steps=1
+        limited, source=UNNAMED, link=FAST_LINK, limit_bytes=least_bytes, timed_steps=1
     )
     steps = profile.warmup_steps + 1
     for _ in range(steps):

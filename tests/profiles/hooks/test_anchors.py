@@ -12,9 +12,7 @@ from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import WorkloadSource
 from profiles.workloads.build import build
-from tests.support.training.recorded import FAST_LINK
-
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 
 
 def forbidding(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
@@ -46,7 +44,7 @@ def test_a_step_that_forbids_hooks_is_refused(
 
     workload = Workload(model=model, optimizer=optimizer, step=step)
     with pytest.raises(WorkloadError, match=r"cannot be recorded.*torch\.autograd\.grad") as told:
-        record(workload, source=SOURCE, link=FAST_LINK)
+        record(workload, source=UNNAMED, link=FAST_LINK)
     assert "\n" not in str(told.value)
 
 
@@ -78,4 +76,4 @@ def test_other_errors_are_left_as_they_are() -> None:
 
     workload = Workload(model=model, optimizer=optimizer, step=step)
     with pytest.raises(RuntimeError, match=r"^something else$"):
-        record(workload, source=SOURCE, link=FAST_LINK)
+        record(workload, source=UNNAMED, link=FAST_LINK)

@@ -19,17 +19,14 @@ from profiles.schema.profile import (
     OPTIMIZER_PRE,
     Profile,
     StorageKind,
-    WorkloadSource,
 )
 from runtime import Replay
 from runtime.proof.proof import prove
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 
 WIDTH, LAYERS, ROWS = 64, 4, 8
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 Parameters = Iterable[torch.Tensor]
 MakeOptimizer = Callable[[Parameters], torch.optim.Optimizer]
 
@@ -72,7 +69,7 @@ def training(make_optimizer: MakeOptimizer) -> Workload:
 
 
 def recorded(make_optimizer: MakeOptimizer) -> Profile:
-    return record_at_fixed_times(training(make_optimizer), source=SOURCE, link=FAST_LINK)
+    return record_at_fixed_times(training(make_optimizer))
 
 
 class Keys:

@@ -12,16 +12,14 @@ from torch.testing._internal.two_tensor import TwoTensor
 from profiles.hooks.named_storages import describe_model, owned_storages
 from profiles.hooks.plain_tensors import has_storage, only_plain, part_at, plain_parts, version_of
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import LeftOut, Profile, WorkloadSource
+from profiles.schema.profile import LeftOut, Profile
 from runtime import LoadedPlan
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.storage.accountant import Accountant
 from tests.support.planning.hardest_plans import everything_away
-from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.wrappers import Quantised
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 WIDTH = 48
 ROWS = 64
 
@@ -228,7 +226,7 @@ quiet = pytest.mark.filterwarnings("ignore:.*prototype:UserWarning", "ignore:Spa
 @quiet
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_step_is_recorded_to_the_byte_and_replayed_with_the_same_numbers(kind: str) -> None:
-    profile = record_at_fixed_times(workload(kind), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(workload(kind))
     assert counted_bytes(kind) == profile.peak_bytes
     plan = everything_away(profile)
     assert {plan.storage(swap.storage).name for swap in plan.swaps} >= MOVED[kind]
@@ -260,7 +258,7 @@ def test_a_step_is_recorded_beyond_capacity_with_the_same_numbers(kind: str) -> 
     plain, limited = workload(kind), workload(kind)
     limit_bytes = counted_bytes(kind) * 9 // 10
     profile = record_beyond_capacity(
-        limited, source=SOURCE, link=FAST_LINK, limit_bytes=limit_bytes, timed_steps=1
+        limited, source=UNNAMED, link=FAST_LINK, limit_bytes=limit_bytes, timed_steps=1
     )
     for _ in range(profile.warmup_steps + profile.timed_steps):
         plain.step()
@@ -299,7 +297,7 @@ def resizing() -> Workload:
 
 
 def test_what_the_step_itself_resizes_is_left_out() -> None:
-    profile: Profile = record_at_fixed_times(resizing(), source=SOURCE, link=FAST_LINK)
+    profile: Profile = record_at_fixed_times(resizing())
     left = [s for s in profile.storages if s.left_out is LeftOut.RESIZED]
     assert [storage.size_bytes for storage in left] == [0, WIDTH * WIDTH * 4], "before and after"
 
@@ -333,7 +331,7 @@ def sharded() -> Workload:
 
 
 def test_shards_of_fully_shard_move(group: None) -> None:
-    profile = record_at_fixed_times(sharded(), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(sharded())
     plan = everything_away(profile)
     moved = {plan.storage(swap.storage).name for swap in plan.swaps}
     assert moved >= {"parameter:0.weight/_local_tensor", "state:0.weight.exp_avg/_local_tensor"}

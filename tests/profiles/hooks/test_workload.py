@@ -11,13 +11,11 @@ from torch import nn
 from profiles.hooks.named_storages import describe_model, owned_storages
 from profiles.hooks.workload import Workload, bare_optimizer, reached_tensors
 from profiles.schema.errors import PlanMismatchError, WorkloadError
-from profiles.schema.profile import WorkloadSource
 from runtime import LoadedPlan
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.recorded import assert_same, snapshot
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 WIDTH = 16
 
 
@@ -128,7 +126,7 @@ def test_a_wrapped_optimizer_is_followed_where_it_works(wrap: Any) -> None:
 @pytest.mark.parametrize("wrap", [Accelerated, Proxy])
 def test_a_step_of_a_wrapped_optimizer_is_recorded_and_replayed(wrap: Any) -> None:
     plain = wrapped(lambda optimizer: optimizer)
-    profile = record_at_fixed_times(wrapped(wrap), source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(wrapped(wrap))
     names = {storage.name for storage in profile.storages}
     assert "state:0.weight.exp_avg" in names
     given = adam(model := layers())
@@ -164,9 +162,7 @@ def test_a_step_of_a_wrapped_optimizer_is_recorded_and_replayed(wrap: Any) -> No
 def test_what_is_no_optimizer_is_refused_in_one_line(wrap: Any, message: str) -> None:
     model = layers()
     given = wrap(adam(model))
-    profile = record_at_fixed_times(
-        workload_of(model, model, adam(model)), source=SOURCE, link=FAST_LINK
-    )
+    profile = record_at_fixed_times(workload_of(model, model, adam(model)))
     plan = everything_away(profile)
     for refused in (
         lambda: Workload(model=model, optimizer=given, step=torch.Tensor),
@@ -190,7 +186,7 @@ def test_what_is_no_model_is_refused() -> None:
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
     workload = wrapped(lambda optimizer: optimizer)
-    profile = record_at_fixed_times(workload, source=SOURCE, link=FAST_LINK)
+    profile = record_at_fixed_times(workload)
     other = layers()
     with pytest.raises(PlanMismatchError, match="None of the optimizer's 4 parameters is the"):
         LoadedPlan(everything_away(profile)).attach(other, workload.optimizer)
@@ -222,9 +218,7 @@ def test_a_compiled_model_has_the_names_of_the_model() -> None:
     assert describe_model(compiled, optimizer) == describe_model(model, optimizer)
     named = {owner.name for owner in owned_storages(compiled, optimizer)}
     assert named == {owner.name for owner in owned_storages(model, optimizer)}
-    profile = record_at_fixed_times(
-        workload_of(compiled, compiled, optimizer), source=SOURCE, link=FAST_LINK
-    )
+    profile = record_at_fixed_times(workload_of(compiled, compiled, optimizer))
     with LoadedPlan(everything_away(profile)).attach(compiled, optimizer) as replay:
         workload = workload_of(compiled, compiled, optimizer)
         for _ in range(2):

@@ -16,13 +16,13 @@ from profiles.recording import trace
 from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
-from profiles.schema.profile import Access, LeftOut, Profile, Storage, StorageKind, WorkloadSource
+from profiles.schema.profile import Access, LeftOut, Profile, Storage, StorageKind
 from runtime.storage.accountant import Accountant
 from tests.support.training.fake_time import CountingClock
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.models import BUILDERS
-from tests.support.training.recorded import FAST_LINK, recorded
+from tests.support.training.recorded import recorded
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 ROWS, WIDTH = 32, 16
 FLOAT = 4
 
@@ -47,7 +47,7 @@ def two_layers() -> Workload:
 
 @pytest.fixture(scope="module", name="profile")
 def _profile() -> Profile:
-    return record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2)
+    return record(two_layers(), source=UNNAMED, link=FAST_LINK, timed_steps=2)
 
 
 def named(profile: Profile, name: str) -> Storage:
@@ -140,7 +140,7 @@ def test_slots_take_the_time_between_anchors_and_ops_that_of_their_call(
     counting = SimpleNamespace(perf_counter_ns=lambda: next(now_ns))
     monkeypatch.setattr(trace, "time", counting)
     tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    profile = record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2, instruments=tools)
+    profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, timed_steps=2, instruments=tools)
     slots = len(profile.slots) - 1
     assert [slot.duration_us for slot in profile.slots] == [1.0 + t % 7 for t in range(slots)] + [0]
     assert {op.duration_us for op in profile.ops} == {1.5}
@@ -175,7 +175,7 @@ def test_memory_of_somebody_else_is_left_out() -> None:
         return loss
 
     owner = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
-    profile = record(owner, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record(owner, source=UNNAMED, link=FAST_LINK, timed_steps=1)
     batch = named(profile, "pack:0")
     assert batch.kind is StorageKind.INPUT
     assert batch.left_out is LeftOut.NOT_RESIZABLE
@@ -195,7 +195,7 @@ def test_a_batch_that_is_kept_is_there_from_the_begin_on() -> None:
         return loss.detach()
 
     owner = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
-    profile = record(owner, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record(owner, source=UNNAMED, link=FAST_LINK, timed_steps=1)
     kept = [s for s in profile.storages if s.kind is StorageKind.INPUT]
     assert len(kept) == 2
     assert all(s.allocated_op is s.released_op is None for s in kept)
@@ -212,7 +212,7 @@ def test_a_step_that_changes_is_refused() -> None:
 
     changing = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
     with pytest.raises(WorkloadError, match="another course each time"):
-        record(changing, source=SOURCE, link=FAST_LINK)
+        record(changing, source=UNNAMED, link=FAST_LINK)
 
 
 def test_a_step_without_an_optimizer_is_refused() -> None:
@@ -225,19 +225,19 @@ def test_a_step_without_an_optimizer_is_refused() -> None:
 
     without = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
     with pytest.raises(WorkloadError, match=r"never calls optimizer\.step"):
-        record(without, source=SOURCE, link=FAST_LINK)
+        record(without, source=UNNAMED, link=FAST_LINK)
 
 
 def test_a_model_without_parameters_is_refused() -> None:
     workload = two_layers()
     empty = Workload(model=nn.Tanh(), optimizer=workload.optimizer, step=workload.step)
     with pytest.raises(WorkloadError, match="no parameters"):
-        record(empty, source=SOURCE, link=FAST_LINK)
+        record(empty, source=UNNAMED, link=FAST_LINK)
 
 
 def test_recording_leaves_no_hook_behind() -> None:
     workload = two_layers()
-    record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    record(workload, source=UNNAMED, link=FAST_LINK, timed_steps=1)
     assert not any(module._forward_pre_hooks for module in workload.model.modules())
     assert not any(p._post_accumulate_grad_hooks for p in workload.model.parameters())
 
@@ -281,7 +281,7 @@ def test_anchors_that_ask_for_bytes_touch_them() -> None:
         return loss.detach()
 
     workload = Workload(model=model, optimizer=optimizer, step=step)
-    profile = record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1)
+    profile = record(workload, source=UNNAMED, link=FAST_LINK, timed_steps=1)
     touched = {
         storage.name: [profile.slots[touch.slot].anchor for touch in storage.touches]
         for storage in profile.storages

@@ -33,9 +33,8 @@ from profiles.workloads.build import build
 from runtime.storage.accountant import Accountant
 from tests.profiles.recording.test_record import two_layers
 from tests.support.training import models
-from tests.support.training.recorded import FAST_LINK
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 WORKSPACE_BYTES = 7 * 512
 CPU = torch.device("cpu")
 
@@ -154,7 +153,7 @@ def test_slots_are_timed_by_the_events_at_their_anchors() -> None:
     events = FakeEvents()
     clock = events.clock()
     tools = Instruments(clock=clock, memory=None, kernels=None)
-    profile = record(two_layers(), source=SOURCE, link=FAST_LINK, timed_steps=2, instruments=tools)
+    profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, timed_steps=2, instruments=tools)
     slots = len(profile.slots)
     assert [slot.duration_us for slot in profile.slots] == [
         *(1000.0 * (1 + event) for event in range(1, slots)),
@@ -235,7 +234,7 @@ def test_the_peak_is_the_allocators_in_every_slot(make: Callable[[], Workload]) 
     allocator = AllocatorOf(accountant)
     tools = Instruments(clock=CpuClock(), memory=allocator, kernels=None)
     with accountant.watch():
-        profile = record(make(), source=SOURCE, link=FAST_LINK, timed_steps=1, instruments=tools)
+        profile = record(make(), source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools)
     needs = [memory.resident_bytes for memory in slot_memory(profile)]
     assert max(needs) == allocator.largest_bytes
     assert min(slot.overhead_bytes for slot in profile.slots) == WORKSPACE_BYTES
@@ -362,7 +361,7 @@ def test_an_op_takes_as_long_as_its_kernels() -> None:
         )
 
     tools = Instruments(clock=CpuClock(), memory=None, kernels=kernels)
-    profile = record(workload, source=SOURCE, link=FAST_LINK, timed_steps=1, instruments=tools)
+    profile = record(workload, source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools)
     for number, op in enumerate(profile.ops):
         if number == lost:
             assert op.kernel_us is None
@@ -383,7 +382,7 @@ def test_the_profiler_marks_every_op_that_the_trace_has() -> None:
 
     tools = Instruments(clock=CpuClock(), memory=None, kernels=kernels)
     profile = record(
-        models.checkpointed(), source=SOURCE, link=FAST_LINK, timed_steps=1, instruments=tools
+        models.checkpointed(), source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools
     )
     assert len(profile.ops) > 100
     assert {op.kernel_us for op in profile.ops} == {0.0}
@@ -455,7 +454,7 @@ def test_the_profile_says_how_long_it_took_to_settle() -> None:
             return [2.0**self.rounds for _ in super().intervals_us()]
 
     tools = Instruments(clock=Slower(), memory=None, kernels=None)
-    profile = record(two_layers(), source=SOURCE, link=FAST_LINK, instruments=tools)
+    profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, instruments=tools)
     assert (profile.warmup_steps, profile.settled) == (2 + MOST_EXTRA_STEPS, False)
 
 
@@ -463,7 +462,7 @@ def test_a_step_too_large_for_the_device_says_how_to_record_it() -> None:
     accountant = Accountant(CPU, budget_bytes=4096)
     told = pytest.raises(CapacityError, match=r"does not fit.*--beyond-capacity")
     with told as caught, accountant.watch():
-        record(two_layers(), source=SOURCE, link=FAST_LINK)
+        record(two_layers(), source=UNNAMED, link=FAST_LINK)
     assert "\n" not in str(caught.value)
     assert ".." not in str(caught.value)
 
@@ -534,7 +533,7 @@ def test_no_gpu_is_told_in_one_line() -> None:
 
 def on_gpu(make: Callable[[], Workload]) -> tuple[Workload, Profile]:
     workload = build_on(device_at_hand("cuda"), make)
-    return workload, record(workload, source=SOURCE, link=FAST_LINK)
+    return workload, record(workload, source=UNNAMED, link=FAST_LINK)
 
 
 def layers_on_device() -> Workload:

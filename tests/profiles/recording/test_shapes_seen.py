@@ -11,11 +11,9 @@ from profiles.hooks.workload import Workload
 from profiles.recording.record import record
 from profiles.recording.shapes_seen import ShapesSeen, check_same_sizes
 from profiles.schema.errors import WorkloadError
-from profiles.schema.profile import WorkloadSource
 from runtime.beyond_capacity.record import record_beyond_capacity
-from tests.support.training.recorded import FAST_LINK
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 WIDTH = 8
 
 
@@ -43,7 +41,7 @@ def lengths(call: int) -> torch.Tensor:
 
 def test_varying_lengths_are_refused_with_what_to_do() -> None:
     with pytest.raises(WorkloadError) as told:
-        record(stepping(lengths), source=SOURCE, link=FAST_LINK, timed_steps=1)
+        record(stepping(lengths), source=UNNAMED, link=FAST_LINK, timed_steps=1)
     assert re.search(
         r"the saved tensor pack:0 had [\d,]+ bytes \(\d+x8\) in one step and [\d,]+ bytes "
         r"\(\d+x8\) in another.*pad batches to one length.*buckets",
@@ -55,7 +53,7 @@ def test_varying_lengths_are_refused_with_what_to_do() -> None:
 def test_so_are_they_beyond_capacity() -> None:
     with pytest.raises(WorkloadError, match="takes another size each time"):
         record_beyond_capacity(
-            stepping(lengths), source=SOURCE, link=FAST_LINK, limit_bytes=1 << 20, timed_steps=2
+            stepping(lengths), source=UNNAMED, link=FAST_LINK, limit_bytes=1 << 20, timed_steps=2
         )
 
 
@@ -78,14 +76,14 @@ def test_the_same_bytes_in_another_shape_are_taken() -> None:
     def turned(call: int) -> torch.Tensor:
         return torch.ones(2, 4, WIDTH) if call % 2 else torch.ones(4, 2, WIDTH)
 
-    profile = record(stepping(turned), source=SOURCE, link=FAST_LINK, timed_steps=2)
+    profile = record(stepping(turned), source=UNNAMED, link=FAST_LINK, timed_steps=2)
     assert profile.timed_steps == 2
 
 
 def test_a_shorter_step_while_warming_up_is_taken() -> None:
     profile = record(
         stepping(lambda call: torch.ones(4 if call == 1 else 8, WIDTH)),
-        source=SOURCE,
+        source=UNNAMED,
         link=FAST_LINK,
         timed_steps=1,
     )

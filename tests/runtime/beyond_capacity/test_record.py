@@ -15,7 +15,7 @@ from profiles.recording.allocator_peaks import OpWorkspaces, with_op_overhead
 from profiles.recording.clocks import CpuClock, OpTimes
 from profiles.recording.device import Instruments, build_on, device_at_hand
 from profiles.schema.errors import CapacityError
-from profiles.schema.profile import Profile, SlotTimes, WorkloadSource
+from profiles.schema.profile import Profile, SlotTimes
 from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.online_swap import SecondTry
 from runtime.beyond_capacity.record import record_beyond_capacity
@@ -24,17 +24,15 @@ from tests.profiles.recording.test_record import two_layers
 from tests.profiles.recording.test_record_cuda import layers_on_device
 from tests.support.planning.toys import activation, resident, toy
 from tests.support.training.fake_time import CountingClock
-from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    FAST_LINK,
     assert_all_resident,
     assert_same,
     recorded,
     snapshot,
 )
 
-SOURCE = WorkloadSource(reference="", settings=(), seed=0)
 SHARE = 0.6
 
 
@@ -48,7 +46,7 @@ def limit_bytes(name: str) -> int:
 
 def beyond(workload: Workload, limit: int, **options: Any) -> Profile:
     return record_beyond_capacity(
-        workload, source=SOURCE, link=FAST_LINK, limit_bytes=limit, timed_steps=1, **options
+        workload, source=UNNAMED, link=FAST_LINK, limit_bytes=limit, timed_steps=1, **options
     )
 
 
@@ -123,7 +121,7 @@ def test_an_op_too_large_is_named_with_what_it_needs() -> None:
 
 def test_the_emulated_device_has_no_capacity_of_its_own() -> None:
     with pytest.raises(CapacityError, match="--limit 300MiB"):
-        record_beyond_capacity(two_layers(), source=SOURCE, link=FAST_LINK, limit_bytes=None)
+        record_beyond_capacity(two_layers(), source=UNNAMED, link=FAST_LINK, limit_bytes=None)
 
 
 class Failing(TorchDispatchMode):
@@ -280,7 +278,7 @@ def test_on_a_gpu_a_step_beyond_its_limit_is_recorded() -> None:
     """The same storages and anchors as resident, and a peak that holds for the resident step."""
     device = device_at_hand("cuda")
     workload = build_on(device, layers_on_device)
-    resident_step = record_at_fixed_times(workload, source=SOURCE, link=FAST_LINK)
+    resident_step = record_at_fixed_times(workload)
     limit = int(SHARE * peak_bytes(resident_step))
     swapped = beyond(build_on(device, layers_on_device), limit)
     assert swapped.storages == resident_step.storages

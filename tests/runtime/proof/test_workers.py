@@ -15,7 +15,6 @@ from profiles.workloads.build import build
 from runtime.cli import main
 from runtime.proof import workers
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 
 SECONDS = 900
 """A proof takes some seconds on an idle machine."""
@@ -80,7 +79,7 @@ def _plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = WorkloadSource(reference=f"{folder / 'training.py'}:train", settings=(), seed=0)
     with group_of_one():
         workload = data_parallel(build(source))
-        profile = record_at_fixed_times(workload, source=source, link=FAST_LINK)
+        profile = record_at_fixed_times(workload, source=source)
     peak_bytes = solve(profile, budget_bytes=1 << 40).certificate.peak_without_bytes
     path = folder / "training.plan.json"
     write_plan(solve(profile, budget_bytes=peak_bytes * 7 // 10), path)
@@ -135,7 +134,7 @@ def test_a_plan_for_one_process_is_refused_by_workers(
     plan_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = read_plan(plan_file).workload
-    profile = record_at_fixed_times(build(source), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(build(source), source=source)
     path = plan_file.with_name("alone.plan.json")
     write_plan(solve(profile, budget_bytes=1 << 40), path)
     assert main(["run", str(path), "--workers", "1"]) == 2

@@ -44,7 +44,7 @@ from tests.support.planning.hardest_plans import everything_away
 from tests.support.planning.oracle import smallest_budget_bytes
 from tests.support.planning.strategies import peak_bytes, random_profile
 from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
-from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.fixed_times import FAST_LINK, record_at_fixed_times
 from tests.support.training.kernel_plans import (
     BATCHED,
     KIB,
@@ -59,7 +59,7 @@ from tests.support.training.kernel_plans import (
     method_rate,
     with_engines,
 )
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.recorded import assert_same, snapshot
 
 CPU = torch.device("cpu")
 COPY_ENGINE = CopyMethod.DMA

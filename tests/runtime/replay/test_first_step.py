@@ -7,12 +7,10 @@ import torch
 from torch import nn
 
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import WorkloadSource
 from runtime import LoadedPlan
 from runtime.storage.residency import TrackedStorage
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 
 WIDTH = 64
 
@@ -37,8 +35,7 @@ def training(look: Callable[[torch.Tensor], None]) -> Workload:
 
 def test_what_an_address_was_taken_of_stays_until_the_next_anchor() -> None:
     """It is there already when the address is taken, and may be what has to make room after."""
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(training(lambda _: None), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(training(lambda _: None))
     held_bytes: list[int] = []
 
     def look(weight: torch.Tensor) -> None:
@@ -61,8 +58,7 @@ def test_what_finds_no_room_after_a_first_step_is_brought_back_before_it_is_touc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The step raises, and the device has no room then for all that was moved out of the way."""
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(training(lambda _: None), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(training(lambda _: None))
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("the device is full")

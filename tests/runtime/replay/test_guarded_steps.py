@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan.plan import Plan, Swap
 from profiles.hooks.mode_stack import op_modes
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch, backend_for
@@ -33,7 +32,7 @@ from tests.support.planning.hardest_plans import (
     with_swaps,
 )
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.recorded import assert_same, snapshot
 
 STEPS = 5
 UNUSUAL = 3
@@ -182,8 +181,7 @@ def plain() -> Iterator[None]:
 
 @cache
 def hardest() -> Plan:
-    source = WorkloadSource(reference="unusual", settings=(), seed=0)
-    plan = periodic(record_at_fixed_times(Unusual().workload, source=source, link=FAST_LINK))
+    plan = periodic(record_at_fixed_times(Unusual().workload))
     assert any(swap.clean for swap in plan.swaps)
     return plan
 

@@ -12,13 +12,12 @@ from torch import nn
 from planner.plan.plan import Plan
 from profiles.hooks.plain_tensors import has_storage
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.storage.residency import is_movable
 from tests.runtime.replay.test_periodic_replay import first_parameter, pair, plan_for
 from tests.support.planning.hardest_plans import periodic
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.recorded import assert_same, snapshot
 
 
 def roomy(plan: Plan) -> Plan:
@@ -147,8 +146,7 @@ def distilling(writes: Callable[[int], bool]) -> Workload:
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 @pytest.mark.parametrize("writes", [lambda _: False, lambda step: step == 5])
 def test_inference_tensors_train_as_without_a_plan(writes: Callable[[int], bool]) -> None:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(distilling(lambda _: False), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(distilling(lambda _: False))
     plan = periodic(profile)
     moved = {plan.storage(swap.storage).name for swap in plan.swaps if swap.clean}
     assert any("teacher" in name for name in moved)

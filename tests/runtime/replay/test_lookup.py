@@ -12,14 +12,13 @@ from torch import nn
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
-from profiles.schema.profile import WorkloadSource
 from runtime.replay.load import LoadedPlan
 from runtime.replay.statistics import FallbackWarning
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.planning.plan_edits import agreeing
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import training
-from tests.support.training.recorded import FAST_LINK, assert_all_resident, assert_same, snapshot
+from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
 
 STEPS = 3
 
@@ -52,8 +51,7 @@ def workload() -> Workload:
 
 @pytest.fixture(scope="module")
 def sound() -> Plan:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    return everything_away(record_at_fixed_times(workload(), source=source, link=FAST_LINK))
+    return everything_away(record_at_fixed_times(workload()))
 
 
 def edited(plan: Plan, edit: Callable[[Any], None]) -> Plan:

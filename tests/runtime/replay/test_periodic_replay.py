@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan.plan import Plan
 from profiles.hooks.mode_stack import call_modes, op_modes
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import WorkloadSource
 from runtime import FallbackWarning, Replay
 from runtime.proof.proof import prove
 from runtime.storage.residency import Residency
@@ -36,7 +35,6 @@ from tests.support.planning.hardest_plans import (
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    FAST_LINK,
     assert_all_resident,
     assert_same,
     periodic_plan,
@@ -91,8 +89,7 @@ def training(kind: str = "adam", *, rows: int = 64) -> Workload:
 
 @cache
 def plan_for(kind: str) -> Plan:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    return periodic(record_at_fixed_times(training(kind), source=source, link=FAST_LINK))
+    return periodic(record_at_fixed_times(training(kind)))
 
 
 class Pair:

@@ -17,7 +17,6 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError, WorkloadError
-from profiles.schema.profile import WorkloadSource
 from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
 from runtime.lanes import emulated as lanes
 from runtime.proof.proof import prove
@@ -28,7 +27,6 @@ from tests.support.training.failing_copy import FailingCopy
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
-    FAST_LINK,
     assert_all_resident,
     assert_same,
     everything_away_plan,
@@ -290,8 +288,7 @@ SAME = [512] * 40
 
 
 def perceptron_plan() -> Plan:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(perceptron_training(SAME), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(perceptron_training(SAME))
     return everything_away(profile)
 
 
@@ -519,8 +516,7 @@ def test_an_in_place_write_to_a_saved_tensor_is_still_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         training([True]).step()
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(training([False] * 40), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(training([False] * 40))
     workload = training([False, True])
     with Replay(everything_away(profile), workload.model, workload.optimizer) as replay:
         with replay.step():
@@ -570,8 +566,7 @@ def test_same_shapes_but_another_program_falls_back_with_right_numbers() -> None
 
         return Workload(model=model, optimizer=optimizer, step=step)
 
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    profile = record_at_fixed_times(training(nn.Sequential), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(training(nn.Sequential))
     plain, workload = training(Swapped), training(Swapped)
     replay = Replay(everything_away(profile), workload.model, workload.optimizer)
     with replay, pytest.warns(FallbackWarning):

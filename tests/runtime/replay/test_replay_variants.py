@@ -29,7 +29,7 @@ from tests.gpu.variants import VARIANTS, build_variant
 from tests.runtime.lanes.test_cuda import ComputeNeverWaits, NeverWaitsForCompute
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK, assert_same, snapshot
+from tests.support.training.recorded import assert_same, snapshot
 
 STEPS = 3
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def build(name: str, device: torch.device) -> Workload:
 
 def hardest_plan(name: str, device: torch.device, boundary: Boundary) -> Plan:
     source = WorkloadSource(reference=name, settings=(), seed=0)
-    profile = record_at_fixed_times(build(name, device), source=source, link=FAST_LINK)
+    profile = record_at_fixed_times(build(name, device), source=source)
     hardest = periodic if boundary is Boundary.PERIODIC else everything_away
     plan = hardest(profile)
     budget_bytes = plan.budget_bytes + GROWTH_TRACKER_BYTES

@@ -11,12 +11,11 @@ from planner.solving import solve
 from profiles.hooks.dispatch import storages_of
 from profiles.hooks.workload import Workload, reached_tensors
 from profiles.schema.errors import BudgetError
-from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.profile import Profile
 from runtime.replay.load import LoadedPlan
 from runtime.storage.memory_curve import MemoryDifference
 from tests.profiles.workloads.test_catalog import TINY, built, names
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 from tests.support.training.steps import STEPS
 
 TRAINED_STEPS = 6
@@ -34,10 +33,7 @@ def seeded(build: Callable[[], Workload]) -> Workload:
 
 
 def recorded(build: Callable[[], Workload], warmup_steps: int = 2) -> Profile:
-    source = WorkloadSource(reference="", settings=(), seed=0)
-    return record_at_fixed_times(
-        seeded(build), source=source, link=FAST_LINK, warmup_steps=warmup_steps
-    )
+    return record_at_fixed_times(seeded(build), warmup_steps=warmup_steps)
 
 
 def plan_within(profile: Profile, share: float) -> Plan:

@@ -9,7 +9,7 @@ from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass, Precision
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Device, Op, Profile, Storage, WorkloadSource
 from tests.benchmarks.cpu_roofline import CpuRoofline
-from tests.support.training.recorded import FAST_LINK
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 
 SLOW = CpuRoofline(
     flops_per_us=MappingProxyType({(each, Precision.FP32): 1000.0 for each in COMPUTE_CLASSES}),
@@ -33,9 +33,8 @@ def target(kind: str) -> Target:
 
 
 def estimated(
-    build: Callable[[], Workload], kind: str = "cpu", source: WorkloadSource | None = None
+    build: Callable[[], Workload], kind: str = "cpu", source: WorkloadSource = UNNAMED
 ) -> Profile:
-    source = source or WorkloadSource(reference="", settings=(), seed=0)
     return estimate(build, target=target(kind), source=source, link=FAST_LINK)
 
 

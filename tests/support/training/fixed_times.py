@@ -8,6 +8,7 @@ asserts anything about the plan gives the recording these times first.
 from dataclasses import replace
 from pathlib import Path
 
+from profiles.hardware.links import nominal_link
 from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.hooks.workload import Workload
 from profiles.recording.device import device_of, instruments_for
@@ -21,9 +22,17 @@ COMPUTE_BYTES_PER_US = 1000.0
 """Of ops bound by arithmetic."""
 MEMORY_BYTES_PER_US = 5000.0
 
+UNNAMED = WorkloadSource(reference="", settings=(), seed=0)
+"""Of workloads that no command builds again."""
+FAST_LINK = nominal_link("test", 50_000.0, 50_000.0, latency_us=0.0)
+
 
 def record_at_fixed_times(
-    workload: Workload, *, source: WorkloadSource, link: Link, warmup_steps: int = 2
+    workload: Workload,
+    *,
+    source: WorkloadSource = UNNAMED,
+    link: Link = FAST_LINK,
+    warmup_steps: int = 2,
 ) -> Profile:
     """Records a step by a clock on which it settles at once, and gives it fixed times.
 

@@ -28,7 +28,7 @@ from planner.plan.plan import Plan
 from profiles.hooks.dispatch import is_bookkeeping
 from profiles.hooks.mode_stack import call_modes, enter_ops, leave_ops, op_modes
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.profile import Profile
 from runtime import Replay
 from tests.support.planning.hardest_plans import (
     everything_away,
@@ -37,7 +37,6 @@ from tests.support.planning.hardest_plans import (
     returning_at_boundary,
 )
 from tests.support.training.fixed_times import record_at_fixed_times
-from tests.support.training.recorded import FAST_LINK
 
 STEPS = 3
 WATCHED = tuple(str(Path(p.__file__ or "").parent) + "/" for p in (runtime, profiles))
@@ -67,8 +66,7 @@ def training() -> Workload:
 
 @cache
 def _recorded() -> Profile:
-    source = WorkloadSource(reference="interrupting", settings=(), seed=0)
-    return record_at_fixed_times(training(), source=source, link=FAST_LINK)
+    return record_at_fixed_times(training())
 
 
 PLANS: dict[str, Callable[[], Plan]] = {

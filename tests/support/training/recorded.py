@@ -5,7 +5,6 @@ from functools import cache
 import torch
 
 from planner.plan.plan import Plan
-from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile, WorkloadSource
 from tests.support.planning.hardest_plans import (
@@ -17,14 +16,12 @@ from tests.support.planning.hardest_plans import (
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
 
-FAST_LINK = nominal_link("test", 50_000.0, 50_000.0, latency_us=0.0)
-
 
 @cache
 def recorded(name: str) -> Profile:
     """The profile of one of the small models; recorded once."""
     source = WorkloadSource(reference=name, settings=(), seed=0)
-    return record_at_fixed_times(BUILDERS[name](), source=source, link=FAST_LINK)
+    return record_at_fixed_times(BUILDERS[name](), source=source)
 
 
 @cache
