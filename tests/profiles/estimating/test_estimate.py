@@ -14,8 +14,8 @@ from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Profile, Provenance, SlotTimes, WorkloadSource
 from profiles.workloads.build import build
 from profiles.workloads.catalog import WORKLOADS
-from tests.profiles.workloads.test_catalog import WAYS
 from tests.support.training import models
+from tests.support.training.built_in import WAYS
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS

@@ -21,28 +21,10 @@ from runtime.storage.accountant import Accountant
 from tests.support.training.fake_time import CountingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.models import BUILDERS
+from tests.support.training.plain_steps import ROWS, WIDTH, two_layers
 from tests.support.training.recorded import recorded
 
-ROWS, WIDTH = 32, 16
 FLOAT = 4
-
-
-def two_layers() -> Workload:
-    """sum(tanh(x @ a) @ b), trained with plain SGD with momentum."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh(), nn.Linear(WIDTH, 1, bias=False)
-    )
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = model(torch.ones(ROWS, WIDTH)).sum()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Workload(model=model, optimizer=optimizer, step=step)
 
 
 @pytest.fixture(scope="module", name="profile")

@@ -31,9 +31,10 @@ from profiles.schema.profile import Profile, WorkloadSource
 from profiles.schema.progress import silent
 from profiles.workloads.build import build
 from runtime.storage.accountant import Accountant
-from tests.profiles.recording.test_record import two_layers
 from tests.support.training import models
+from tests.support.training.fake_time import DoublingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
+from tests.support.training.plain_steps import layers_on_device, two_layers
 
 WORKSPACE_BYTES = 7 * 512
 CPU = torch.device("cpu")
@@ -444,16 +445,7 @@ def test_warming_up_ends_when_times_settle(
 
 
 def test_the_profile_says_how_long_it_took_to_settle() -> None:
-    class Slower(CpuClock):
-        """Each step takes twice as long as the one before."""
-
-        rounds = 0
-
-        def intervals_us(self) -> list[float]:
-            self.rounds += 1
-            return [2.0**self.rounds for _ in super().intervals_us()]
-
-    tools = Instruments(clock=Slower(), memory=None, kernels=None)
+    tools = Instruments(clock=DoublingClock(), memory=None, kernels=None)
     profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, instruments=tools)
     assert (profile.warmup_steps, profile.settled) == (2 + MOST_EXTRA_STEPS, False)
 
@@ -534,23 +526,6 @@ def test_no_gpu_is_told_in_one_line() -> None:
 def on_gpu(make: Callable[[], Workload]) -> tuple[Workload, Profile]:
     workload = build_on(device_at_hand("cuda"), make)
     return workload, record(workload, source=UNNAMED, link=FAST_LINK)
-
-
-def layers_on_device() -> Workload:
-    """A perceptron whose batch is drawn once, where the model is."""
-    torch.manual_seed(0)
-    model = models.perceptron(width=512)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    rows = torch.rand(4096, 512)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = (model(rows) - rows.mean(dim=1, keepdim=True)).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
 
 
 @pytest.mark.gpu

@@ -7,34 +7,25 @@ from planner.plan.lanes import Direction
 from profiles.hooks.named_storages import owned_storages
 from profiles.recording.clocks import CpuClock, OpTimes
 from profiles.schema.link import CopyMethod
-from profiles.schema.profile import Profile
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, carry
 from runtime.lanes.lane import Piece
 from runtime.storage.accountant import Accountant
-from tests.support.training.fake_streams import ComputeLog, FakeStreams, logging_resizes
+from tests.support.training.fake_streams import ComputeLog, FakeStreams, log_resizes
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
     assert_all_resident,
     assert_same,
+    limit_bytes,
     recorded,
     snapshot,
 )
 
 CPU = torch.device("cpu")
-SHARE = 0.6
 Moves = list[tuple[str, int]]
 """Direction and bytes of each copy, in order."""
-
-
-def peak_bytes(profile: Profile) -> int:
-    return profile.peak_bytes
-
-
-def limit_bytes(name: str) -> int:
-    return int(SHARE * peak_bytes(recorded(name)))
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -120,12 +111,10 @@ class OneSlab:
 def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """With the lanes of a GPU nothing waits on the host; the order of streams holds it together."""
     streams = FakeStreams()
-    for method, what in (("give_back", "release"), ("take", "swap-in")):
-        logged = logging_resizes(streams, getattr(Accountant, method), what)
-        monkeypatch.setattr(Accountant, method, logged)
+    log_resizes(monkeypatch, streams)
     workload, accountant = BUILDERS[name](), Accountant(CPU, limit_bytes(name))
     d2h, h2d = (StreamLane(streams, direction) for direction in Direction)
-    free_list = HostFreeList(OneSlab(10 * peak_bytes(recorded(name))).new)
+    free_list = HostFreeList(OneSlab(10 * recorded(name).peak_bytes).new)
     swap = OnlineSwap(CPU, accountant, d2h=d2h, h2d=h2d, free_list=free_list)
     for _ in range(2):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))

@@ -20,28 +20,19 @@ from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.online_swap import SecondTry
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.proof.proof import prove
-from tests.profiles.recording.test_record import two_layers
-from tests.profiles.recording.test_record_cuda import layers_on_device
 from tests.support.planning.toys import activation, resident, toy
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import CountingClock, DoublingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.models import BUILDERS
+from tests.support.training.plain_steps import layers_on_device, two_layers
 from tests.support.training.recorded import (
+    SHARE,
     assert_all_resident,
     assert_same,
+    limit_bytes,
     recorded,
     snapshot,
 )
-
-SHARE = 0.6
-
-
-def peak_bytes(profile: Profile) -> int:
-    return profile.peak_bytes
-
-
-def limit_bytes(name: str) -> int:
-    return int(SHARE * peak_bytes(recorded(name)))
 
 
 def beyond(workload: Workload, limit: int, **options: Any) -> Profile:
@@ -67,7 +58,7 @@ def test_the_trace_is_that_of_the_resident_step(name: str) -> None:
     assert [(op.name, op.slot, op.module) for op in swapped.ops] == [
         (op.name, op.slot, op.module) for op in resident.ops
     ]
-    assert peak_bytes(swapped) == peak_bytes(resident)
+    assert swapped.peak_bytes == resident.peak_bytes
     assert swapped.model_fingerprint == resident.model_fingerprint
 
 
@@ -172,14 +163,7 @@ def test_an_op_that_fails_again_is_named() -> None:
 
 
 def test_a_step_that_never_settles_says_so() -> None:
-    class Slower(CpuClock):
-        rounds = 0
-
-        def intervals_us(self) -> list[float]:
-            self.rounds += 1
-            return [2.0**self.rounds for _ in super().intervals_us()]
-
-    tools = Instruments(clock=Slower(), memory=None, kernels=None)
+    tools = Instruments(clock=DoublingClock(), memory=None, kernels=None)
     profile = beyond(two_layers(), 100_000, instruments=tools)
     assert not profile.settled
 
@@ -279,8 +263,8 @@ def test_on_a_gpu_a_step_beyond_its_limit_is_recorded() -> None:
     device = device_at_hand("cuda")
     workload = build_on(device, layers_on_device)
     resident_step = record_at_fixed_times(workload)
-    limit = int(SHARE * peak_bytes(resident_step))
+    limit = int(SHARE * resident_step.peak_bytes)
     swapped = beyond(build_on(device, layers_on_device), limit)
     assert swapped.storages == resident_step.storages
     assert [s.anchor for s in swapped.slots] == [s.anchor for s in resident_step.slots]
-    assert peak_bytes(swapped) == pytest.approx(peak_bytes(resident_step), rel=0.05)
+    assert swapped.peak_bytes == pytest.approx(resident_step.peak_bytes, rel=0.05)

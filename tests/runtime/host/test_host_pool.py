@@ -1,11 +1,18 @@
-"""What a host pool hands out, and where it ends."""
+"""What a host pool hands out, where it ends, and how it is pinned."""
+
+import resource
+import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from profiles.schema.errors import SwapplanError
-from runtime.host.host_pool import HostPool
+from runtime.host import host_pool
+from runtime.host.host_pool import HostPool, PinnedHostPool
 
 MIB = 1 << 20
+GPU = torch.device("cuda", 0)
 
 
 def test_the_pool_hands_out_only_its_own_bytes() -> None:
@@ -20,3 +27,77 @@ def test_the_pool_hands_out_only_its_own_bytes() -> None:
 def test_a_pool_larger_than_the_host_is_refused() -> None:
     with pytest.raises(SwapplanError, match="plan solve --host-budget"):
         HostPool(1 << 60)
+
+
+class Cudart:
+    """The part of the CUDA runtime that pins memory, and what it was asked for."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.registered: dict[int, int] = {}
+        self.log: list[str] = []
+
+    def cudaHostRegister(self, address: int, size_bytes: int, flags: int) -> int:
+        assert flags == 0
+        self.log.append("register")
+        if self.code == 0:
+            self.registered[address] = size_bytes
+        return self.code
+
+    def cudaHostUnregister(self, address: int) -> int:
+        self.log.append("unregister")
+        del self.registered[address]
+        return 0
+
+
+def with_cudart(monkeypatch: pytest.MonkeyPatch, code: int) -> Cudart:
+    cudart = Cudart(code)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(host_pool, "node_near", lambda device: None)
+    return cudart
+
+
+def test_a_pool_is_pinned_as_a_whole_until_nobody_holds_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cudart = with_cudart(monkeypatch, 0)
+    pool = PinnedHostPool(3 * MIB, GPU)
+    stretch = pool.stretch(MIB, MIB)
+    assert cudart.registered == {pool.address: 3 * MIB}
+    del pool
+    assert cudart.log == ["register"], "a copy in flight holds a stretch of it"
+    del stretch
+    assert cudart.log == ["register", "unregister"]
+    assert PinnedHostPool(0, GPU).size_bytes == 0
+    assert cudart.log == ["register", "unregister"], "an empty plan pins nothing"
+
+
+def test_a_pool_that_cannot_be_pinned_says_what_limits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cudart = with_cudart(monkeypatch, 2)
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(host_pool, "_forget_last_error", forgotten.append)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64 * 1024, 64 * 1024))
+    with pytest.raises(SwapplanError, match=r"could not be pinned.*'ulimit -l'.*--host-budget"):
+        PinnedHostPool(MIB, GPU)
+    assert forgotten == [GPU], "or the next kernel would fail for it"
+    assert cudart.log == ["register"]
+
+
+def test_kernels_ask_the_driver_for_the_pools_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_cudart(monkeypatch, 0)
+    pool = PinnedHostPool(MIB, GPU)
+    asked: list[tuple[int, int]] = []
+
+    def device_pointer(address: int, flags: int) -> tuple[int, int]:
+        asked.append((address, flags))
+        return 0, 4096
+
+    driver = SimpleNamespace(cuMemHostGetDevicePointer=device_pointer)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", SimpleNamespace(driver=driver))
+    assert [pool.stretch(offset, 1).device_address for offset in (0, 16)] == [4096, 4112]
+    assert asked == [(pool.address, 0)], "once"
+    driver.cuMemHostGetDevicePointer = lambda *_: (1, 0)
+    with pytest.raises(SwapplanError, match="Solve again"):
+        _ = PinnedHostPool(MIB, GPU).device_address

@@ -1,5 +1,6 @@
-"""What GPUs share, read from a PCI tree of files."""
+"""What GPUs share, read from a PCI tree of files, and where a slab is put."""
 
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,3 +97,61 @@ def test_where_the_system_does_not_tell_nothing_is_known(
 def test_a_device_below_no_host_bridge_is_not_understood(machine: Machine) -> None:
     machine.add("platform/0000:19:00.0")
     assert machine.sharing() is None
+
+
+def test_the_node_near_a_gpu_is_the_systems_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    properties = SimpleNamespace(pci_domain_id=0, pci_bus_id=0xDC, pci_device_id=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert numa.node_near(GPU, tmp_path) is None, "the system does not know the device"
+    for text, node in (("1\n", 1), ("-1\n", None)):
+        folder = tmp_path / "0000:dc:00.0"
+        folder.mkdir(exist_ok=True)
+        (folder / "numa_node").write_text(text)
+        assert numa.node_near(GPU, tmp_path) == node
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace())
+    assert numa.node_near(GPU, tmp_path) is None, "this torch does not tell the address"
+
+
+class FakeLibrary:
+    """libnuma, as far as it is used; notes what it was asked for."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.asked: list[tuple[int, int, int, list[int], int, int]] = []
+
+    def mbind(self, address, size_bytes, mode, words, bits, flags) -> int:  # type: ignore[no-untyped-def]
+        plain = (address.value, size_bytes.value, mode.value, list(words), bits.value, flags.value)
+        self.asked.append(plain)
+        return self.code
+
+
+@pytest.mark.parametrize("code", [0, -1])
+def test_a_slab_is_put_on_its_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    library = FakeLibrary(code)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+    assert not numa.prefer_node(4096, 8192, 1, tmp_path), "one node: nothing to choose"
+    (tmp_path / "node1").mkdir()
+    assert numa.prefer_node(4096, 8192, 1, tmp_path) is (code == 0)
+    numa.prefer_node(4096, 8192, 65, tmp_path)
+    assert library.asked == [
+        (4096, 8192, 1, [2], 65, 0),
+        (4096, 8192, 1, [0, 2], 129, 0),
+    ]
+
+
+def test_without_libnuma_memory_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "node1").mkdir()
+
+    def missing(*_: object, **__: object) -> None:
+        raise OSError("libnuma.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    with caplog.at_level("INFO", logger="swapplan"):
+        assert not numa.prefer_node(4096, 8192, 1, tmp_path)
+    assert "left to the system: libnuma.so.1" in caplog.text

@@ -15,12 +15,17 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from runtime import Replay
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import Launch, StreamCopy, StreamLane
-from runtime.replay import replay
-from runtime.replay.backend import Backend, Watch
-from runtime.storage.accountant import Accountant
+from runtime.lanes.cuda import Launch, StreamLane
 from tests.support.planning.hardest_plans import with_swaps
-from tests.support.training.fake_streams import COMPUTE, ComputeLog, FakeStreams, logging_resizes
+from tests.support.training.fake_streams import (
+    COMPUTE,
+    ComputeLog,
+    ComputeNeverWaits,
+    FakeStreams,
+    LaneMaker,
+    NeverWaitsForCompute,
+    put_on_streams,
+)
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
     assert_same,
@@ -30,8 +35,6 @@ from tests.support.training.recorded import (
     returning_plan,
     snapshot,
 )
-
-LaneMaker = Callable[[FakeStreams, Direction], StreamLane]
 
 
 def train(
@@ -43,20 +46,8 @@ def train(
     between: Callable[[Workload], None] = lambda _: None,
 ) -> tuple[FakeStreams, dict[str, torch.Tensor], Replay]:
     """Trains under the hardest plan, or another one, with lanes on a fake device."""
-    streams = FakeStreams()
     plan = plan or everything_away_plan(name)
-    backend = Backend(
-        d2h=make_lane(streams, Direction.D2H),
-        h2d=make_lane(streams, Direction.H2D),
-        pool=HostPool(plan.host_pool_bytes),
-        watch=Watch.EVERY_STEP,
-        budget_bytes=plan.budget_bytes,
-        streams=streams,
-    )
-    monkeypatch.setattr(replay, "backend_for", lambda *_: backend)
-    for method, what in (("give_back", "release"), ("take", "swap-in")):
-        logged = logging_resizes(streams, getattr(Accountant, method), what)
-        monkeypatch.setattr(Accountant, method, logged)
+    streams = put_on_streams(monkeypatch, plan, make_lane)
     workload = BUILDERS[name]()
     with Replay(plan, workload.model, workload.optimizer) as attached:
         for _ in range(steps):
@@ -89,7 +80,7 @@ def test_the_host_never_waits_while_training(monkeypatch: pytest.MonkeyPatch) ->
     assert all(step.stall_us == 0 for step in attached.steps)
 
 
-def test_one_swap_is_this_row_of_stream_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_swap_is_this_row_of_stream_operations() -> None:
     streams = FakeStreams()
     pool = HostPool(64)
     lane = StreamLane(streams, Direction.D2H)
@@ -106,21 +97,6 @@ def test_one_swap_is_this_row_of_stream_operations(monkeypatch: pytest.MonkeyPat
         ("wait", COMPUTE),
         ("finish", 1),
     ]
-
-
-class NeverWaitsForCompute(StreamLane):
-    """Planted fault: a copy starts before compute has finished with the bytes."""
-
-    def _send(self, launch: Launch) -> None:
-        self._copy(launch)
-        launch.ended = self._device.record(self._stream)
-
-
-class ComputeNeverWaits(StreamLane):
-    """Planted fault: compute goes on before the copy has ended."""
-
-    def let_compute_wait(self, launch: Launch, copy: StreamCopy) -> None:
-        self.flush()
 
 
 class RecordsTooEarly(StreamLane):

@@ -14,10 +14,11 @@ from profiles.hooks.plain_tensors import has_storage
 from profiles.hooks.workload import Workload
 from runtime import FallbackWarning, Replay
 from runtime.storage.residency import is_movable
-from tests.runtime.replay.test_periodic_replay import first_parameter, pair, plan_for
 from tests.support.planning.hardest_plans import periodic
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.pairs import first_parameter, pair, plan_for
 from tests.support.training.recorded import assert_same, snapshot
+from tests.support.training.wrappers import Quantised
 
 
 def roomy(plan: Plan) -> Plan:
@@ -160,30 +161,12 @@ def test_inference_tensors_train_as_without_a_plan(writes: Callable[[int], bool]
     assert_same(snapshot(plain), snapshot(planned))
 
 
-class Wrapping(torch.Tensor):
-    """Two tensors that are seen as one, as those of quantized weights are."""
-
-    @staticmethod
-    def __new__(cls, small: torch.Tensor, scale: torch.Tensor) -> "Wrapping":
-        return torch.Tensor._make_wrapper_subclass(cls, small.shape, dtype=torch.float32)
-
-    def __init__(self, small: torch.Tensor, scale: torch.Tensor) -> None:
-        self.small, self.scale = small, scale
-
-    @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def,override]
-        if func is torch.ops.aten.detach.default:
-            return cls(args[0].small, args[0].scale)
-        plain = [a.small.float() * a.scale if isinstance(a, cls) else a for a in args]
-        return func(*plain, **(kwargs or {}))
-
-
 class Plainly(torch.Tensor):
     """A subclass with memory of its own."""
 
 
 def test_a_tensor_that_wraps_others_has_no_storage() -> None:
-    weights = Wrapping(torch.ones(4, 4, dtype=torch.int8), torch.tensor(0.5))
+    weights = Quantised(torch.ones(4, 4, dtype=torch.int8), torch.tensor(0.5))
     assert not has_storage(weights)
     assert not has_storage(nn.Parameter(weights, requires_grad=False))
     own = torch.ones(4).as_subclass(Plainly)

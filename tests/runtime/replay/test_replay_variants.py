@@ -26,8 +26,8 @@ from runtime.lanes.lane import Piece
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant
-from tests.runtime.lanes.test_cuda import ComputeNeverWaits, NeverWaitsForCompute
 from tests.support.planning.hardest_plans import everything_away, periodic
+from tests.support.training.fake_streams import ComputeNeverWaits, NeverWaitsForCompute
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import assert_same, snapshot
 

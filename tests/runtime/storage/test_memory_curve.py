@@ -14,7 +14,7 @@ from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile
 from runtime.replay.load import LoadedPlan
 from runtime.storage.memory_curve import MemoryDifference
-from tests.profiles.workloads.test_catalog import TINY, built, names
+from tests.support.training.built_in import TINY, built, names
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.steps import STEPS
 

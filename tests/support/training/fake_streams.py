@@ -10,16 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan.lanes import Direction
+from planner.plan.plan import Plan
 from profiles.hooks.dispatch import is_bookkeeping, storages_in, storages_of
 from profiles.schema.link import CopyMethod
+from runtime.host.host_pool import HostPool
 from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
+from runtime.lanes.cuda import Launch, StreamCopy, StreamLane
 from runtime.lanes.lane import Piece
+from runtime.replay import replay
+from runtime.replay.backend import Backend, Watch
+from runtime.storage.accountant import Accountant
 
 Clock = dict[int, int]
 COMPUTE = 0
@@ -159,13 +166,52 @@ class ComputeLog(TorchDispatchMode):
         return result
 
 
-def logging_resizes(
-    streams: FakeStreams, method: Callable[..., None], what: str
-) -> Callable[..., None]:
-    """Wraps an accountant's method that is called wherever device bytes are given back or taken."""
+LaneMaker = Callable[[FakeStreams, Direction], StreamLane]
 
+
+def put_on_streams(
+    monkeypatch: pytest.MonkeyPatch, plan: Plan, make_lane: LaneMaker = StreamLane
+) -> FakeStreams:
+    """Has replays use lanes on a fake device, as on a GPU, and returns that device."""
+    streams = FakeStreams()
+    backend = Backend(
+        d2h=make_lane(streams, Direction.D2H),
+        h2d=make_lane(streams, Direction.H2D),
+        pool=HostPool(plan.host_pool_bytes),
+        watch=Watch.EVERY_STEP,
+        budget_bytes=plan.budget_bytes,
+        streams=streams,
+    )
+    monkeypatch.setattr(replay, "backend_for", lambda *_: backend)
+    log_resizes(monkeypatch, streams)
+    return streams
+
+
+def log_resizes(monkeypatch: pytest.MonkeyPatch, streams: FakeStreams) -> None:
+    """Tells the fake wherever device bytes are given back or taken."""
+    for method, what in (("give_back", "release"), ("take", "swap-in")):
+        logged = _logging(streams, getattr(Accountant, method), what)
+        monkeypatch.setattr(Accountant, method, logged)
+
+
+def _logging(streams: FakeStreams, method: Callable[..., None], what: str) -> Callable[..., None]:
     def logged(accountant: Any, storage: torch.UntypedStorage, *sizes: int) -> None:
         streams.compute(what, storage, writes=True)
         method(accountant, storage, *sizes)
 
     return logged
+
+
+class NeverWaitsForCompute(StreamLane):
+    """Planted fault: a copy starts before compute has finished with the bytes."""
+
+    def _send(self, launch: Launch) -> None:
+        self._copy(launch)
+        launch.ended = self._device.record(self._stream)
+
+
+class ComputeNeverWaits(StreamLane):
+    """Planted fault: compute goes on before the copy has ended."""
+
+    def let_compute_wait(self, launch: Launch, copy: StreamCopy) -> None:
+        self.flush()

@@ -60,3 +60,15 @@ class CountingClock:
 
     def intervals_us(self) -> list[float]:
         return [1.0 + number % 7 for number in range(self._stamps - 1)]
+
+
+class DoublingClock(CountingClock):
+    """A clock on which each step takes twice as long as the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rounds = 0
+
+    def intervals_us(self) -> list[float]:
+        self._rounds += 1
+        return [2.0**self._rounds for _ in super().intervals_us()]

@@ -24,6 +24,15 @@ def recorded(name: str) -> Profile:
     return record_at_fixed_times(BUILDERS[name](), source=source)
 
 
+SHARE = 0.6
+"""Of its peak, in which a training is swapped on line."""
+
+
+def limit_bytes(name: str) -> int:
+    """That share of the peak of one of the small models."""
+    return int(SHARE * recorded(name).peak_bytes)
+
+
 @cache
 def everything_away_plan(name: str) -> Plan:
     """The plan that moves whatever one of the small models lets move."""

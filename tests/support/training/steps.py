@@ -19,7 +19,6 @@ WIDTH = 48
 ROWS = 32
 
 Build = Callable[[], Workload]
-Step = Callable[[], torch.Tensor]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 Draw = Callable[[], torch.Tensor]
