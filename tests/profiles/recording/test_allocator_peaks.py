@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.workload import Workload
+from profiles.recording.allocator_peaks import OpWorkspaces, with_op_overhead
 from profiles.recording.kernel_times import MARK, OpMarks
+from tests.support.planning.toys import activation, resident, toy
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import recorded
 
@@ -81,3 +84,60 @@ def allocations(events: Iterable[Any], mark: str = "") -> Iterator[tuple[int, in
         if kind == _EventType.Allocation:
             yield event.start_time_ns, about.ptr, about.alloc_size, inside
         yield from allocations(event.children, inside)
+
+
+def test_overhead_is_rounding_and_workspace_and_what_is_always_held() -> None:
+    """Two storages: 100 bytes in slots 0 to 2, 600 in slot 1. Rounded: 512 and 1024."""
+    profile = toy(10, 10, 10, storages=[resident("w", 100, 2), activation("x", 600, 1)])
+    with_it = with_op_overhead(
+        profile,
+        granule_bytes=512,
+        unsplit_bytes=600,
+        held_bytes=7,
+        workspaces_bytes=(0, 30, 40),
+    )
+    assert [slot.overhead_bytes for slot in with_it.slots] == [
+        412 + 0 + 7,
+        412 + 424 + 30 + 7,
+        412 + 40 + 7,
+        412 + 0 + 7,
+    ]
+
+
+def test_a_large_storage_may_get_a_block_that_is_not_split() -> None:
+    """Of 600 bytes more than 599 are a large storage: 599 may be left unused in its block."""
+    profile = toy(10, 10, 10, storages=[activation("x", 600, 1)])
+    with_it = with_op_overhead(
+        profile, granule_bytes=512, unsplit_bytes=599, held_bytes=0, workspaces_bytes=(0, 0, 0)
+    )
+    assert [slot.overhead_bytes for slot in with_it.slots] == [0, 424 + 599, 0, 0]
+
+
+class Meter:
+    """An allocator in which op 0 makes 50 bytes and op 1 frees 20."""
+
+    granule_bytes = 512
+    unsplit_bytes = 1 << 20
+
+    def __init__(self) -> None:
+        self._allocated = iter((100, 150, 150, 130))
+        self._peaks = iter((170, 155))
+
+    def allocated_bytes(self) -> int:
+        return next(self._allocated)
+
+    def reset_peak(self) -> None:
+        """Its peaks are of one op each."""
+
+    def peak_bytes(self) -> int:
+        return next(self._peaks)
+
+
+def test_a_workspace_is_what_lies_above_before_and_after() -> None:
+    workspaces = OpWorkspaces(Meter())
+    values = torch.ones(3)
+    with workspaces:
+        values.add_(1).mul_(2)
+    assert workspaces.sizes_bytes() == (20, 5)
+    workspaces.rewind(1)
+    assert workspaces.sizes_bytes() == (20,)

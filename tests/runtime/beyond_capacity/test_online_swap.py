@@ -1,11 +1,16 @@
 """Swapping on line: what leaves, what comes back, and in which order."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan.lanes import Direction
 from profiles.hooks.named_storages import owned_storages
 from profiles.recording.clocks import CpuClock, OpTimes
+from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
@@ -204,3 +209,50 @@ def test_copies_are_not_timed() -> None:
     assert log[:2] == ["stamp", "stamp"]
     assert log.count("stamp") == 2 * len(times)
     assert len(moves) == 1
+
+
+class Failing(TorchDispatchMode):
+    """A device that runs out of memory in every so many-th op, once each."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.failed = 0
+        self._every = every
+        self._ops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._ops += 1
+        if self._ops % self._every == 0:
+            self.failed += 1
+            raise torch.OutOfMemoryError("no workspace")
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_op_without_room_for_its_workspace_runs_again_alone() -> None:
+    evicted: list[set[int]] = []
+    failing, times = Failing(every=2), OpTimes(CpuClock())
+    left = torch.arange(6.0)
+    with times, failing, SecondTry(evicted.append, [times]):
+        product = left * 2
+        total = product + left
+    assert total.tolist() == [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
+    assert failing.failed == 1
+    assert evicted == [{product.untyped_storage()._cdata, left.untyped_storage()._cdata}]
+    assert len(times) == len(times.durations_us()) == 2
+
+
+@pytest.mark.parametrize(
+    "op", [lambda values: values.add_(1), torch.rand_like], ids=["writes", "draws"]
+)
+def test_an_op_that_cannot_run_twice_is_named(op: Callable[[torch.Tensor], object]) -> None:
+    values = torch.ones(3)
+    told = pytest.raises(CapacityError, match=r"aten\.\w+.* cannot be run twice")
+    with told, Failing(every=1), SecondTry(lambda kept: None, []):
+        op(values)
+
+
+def test_an_op_that_fails_again_is_named() -> None:
+    values = torch.ones(3)
+    told = pytest.raises(CapacityError, match=r"aten\.mul\.Tensor does not fit .* on the host")
+    with told, Failing(every=1), SecondTry(lambda kept: None, []):
+        values * 2

@@ -1,26 +1,21 @@
 """Steps that do not fit: recorded while storages are swapped on line, with nothing changed."""
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.solving import solve
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import OpWorkspaces, with_op_overhead
-from profiles.recording.clocks import CpuClock, OpTimes
+from profiles.recording.clocks import CpuClock
 from profiles.recording.device import Instruments, build_on, device_at_hand
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Profile, SlotTimes
 from profiles.schema.units import parse_size_bytes
-from runtime.beyond_capacity.online_swap import SecondTry
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.proof.proof import prove
-from tests.support.planning.toys import activation, resident, toy
 from tests.support.training.fake_time import CountingClock, DoublingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.models import BUILDERS
@@ -115,53 +110,6 @@ def test_the_emulated_device_has_no_capacity_of_its_own() -> None:
         record_beyond_capacity(two_layers(), source=UNNAMED, link=FAST_LINK, limit_bytes=None)
 
 
-class Failing(TorchDispatchMode):
-    """A device that runs out of memory in every so many-th op, once each."""
-
-    def __init__(self, every: int) -> None:
-        super().__init__()
-        self.failed = 0
-        self._every = every
-        self._ops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._ops += 1
-        if self._ops % self._every == 0:
-            self.failed += 1
-            raise torch.OutOfMemoryError("no workspace")
-        return func(*args, **(kwargs or {}))
-
-
-def test_an_op_without_room_for_its_workspace_runs_again_alone() -> None:
-    evicted: list[set[int]] = []
-    failing, times = Failing(every=2), OpTimes(CpuClock())
-    left = torch.arange(6.0)
-    with times, failing, SecondTry(evicted.append, [times]):
-        product = left * 2
-        total = product + left
-    assert total.tolist() == [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
-    assert failing.failed == 1
-    assert evicted == [{product.untyped_storage()._cdata, left.untyped_storage()._cdata}]
-    assert len(times) == len(times.durations_us()) == 2
-
-
-@pytest.mark.parametrize(
-    "op", [lambda values: values.add_(1), torch.rand_like], ids=["writes", "draws"]
-)
-def test_an_op_that_cannot_run_twice_is_named(op: Callable[[torch.Tensor], object]) -> None:
-    values = torch.ones(3)
-    told = pytest.raises(CapacityError, match=r"aten\.\w+.* cannot be run twice")
-    with told, Failing(every=1), SecondTry(lambda kept: None, []):
-        op(values)
-
-
-def test_an_op_that_fails_again_is_named() -> None:
-    values = torch.ones(3)
-    told = pytest.raises(CapacityError, match=r"aten\.mul\.Tensor does not fit .* on the host")
-    with told, Failing(every=1), SecondTry(lambda kept: None, []):
-        values * 2
-
-
 def test_a_step_that_never_settles_says_so() -> None:
     tools = Instruments(clock=DoublingClock(), memory=None, kernels=None)
     profile = beyond(two_layers(), 100_000, instruments=tools)
@@ -185,55 +133,6 @@ class Scripted:
 
     def peak_bytes(self) -> int:
         return self._allocated + 300
-
-
-def test_overhead_is_rounding_and_workspace_and_what_is_always_held() -> None:
-    """Two storages: 100 bytes in slots 0 to 2, 600 in slot 1. Rounded: 512 and 1024."""
-    profile = toy(10, 10, 10, storages=[resident("w", 100, 2), activation("x", 600, 1)])
-    with_it = with_op_overhead(
-        profile,
-        granule_bytes=512,
-        unsplit_bytes=600,
-        held_bytes=7,
-        workspaces_bytes=(0, 30, 40),
-    )
-    assert [slot.overhead_bytes for slot in with_it.slots] == [
-        412 + 0 + 7,
-        412 + 424 + 30 + 7,
-        412 + 40 + 7,
-        412 + 0 + 7,
-    ]
-
-
-def test_a_large_storage_may_get_a_block_that_is_not_split() -> None:
-    """Of 600 bytes more than 599 are a large storage: 599 may be left unused in its block."""
-    profile = toy(10, 10, 10, storages=[activation("x", 600, 1)])
-    with_it = with_op_overhead(
-        profile, granule_bytes=512, unsplit_bytes=599, held_bytes=0, workspaces_bytes=(0, 0, 0)
-    )
-    assert [slot.overhead_bytes for slot in with_it.slots] == [0, 424 + 599, 0, 0]
-
-
-def test_a_workspace_is_what_lies_above_before_and_after() -> None:
-    class Meter(Scripted):
-        """Op 0 makes 50 bytes, op 1 frees 20."""
-
-        allocated = iter((100, 150, 150, 130))
-        peaks = iter((170, 155))
-
-        def allocated_bytes(self) -> int:
-            return next(self.allocated)
-
-        def peak_bytes(self) -> int:
-            return next(self.peaks)
-
-    workspaces = OpWorkspaces(Meter(0))
-    values = torch.ones(3)
-    with workspaces:
-        values.add_(1).mul_(2)
-    assert workspaces.sizes_bytes() == (20, 5)
-    workspaces.rewind(1)
-    assert workspaces.sizes_bytes() == (20,)
 
 
 def test_overhead_is_recorded_beyond_capacity() -> None:

@@ -17,8 +17,9 @@ from runtime import LoadedPlan
 from runtime.host.host_memory import MIB
 from runtime.replay.workers import Vote, first_disagreement, slowest_link
 from tests.support.planning.hardest_plans import everything_away
+from tests.support.training.fixed_times import FAST_LINK
 from tests.support.training.models import BUILDERS
-from tests.support.training.recorded import FAST_LINK, everything_away_plan, recorded
+from tests.support.training.recorded import everything_away_plan, recorded
 from tests.worker_programs.cases import recorded_alone, wrapped
 
 
