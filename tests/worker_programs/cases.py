@@ -1,7 +1,7 @@
 """The trainings of workers, by name, and what one step of each does."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from profiles.hooks.data_parallel import data_parallel, group_of_one
 from profiles.hooks.workload import Workload
@@ -24,6 +24,7 @@ CASES: dict[str, Callable[[], Workload]] = {
 }
 
 
+@cache
 def recorded_alone(name: str) -> Profile:
     """Records a case as the only worker."""
     source = WorkloadSource(reference=name, settings=(), seed=0)

@@ -1,6 +1,7 @@
 """Anchors inside `optimizer.step()`: one per parameter, and storages stream between them."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -68,6 +69,7 @@ def training(make_optimizer: MakeOptimizer) -> Workload:
     return Workload(model=model, optimizer=optimizer, step=step)
 
 
+@cache
 def recorded(make_optimizer: MakeOptimizer) -> Profile:
     return record_at_fixed_times(training(make_optimizer))
 
