@@ -1,9 +1,13 @@
-"""Image models (transformers) saying how high in the head a slice of the MNI152 brain lies."""
+"""Image models (transformers) saying how high in the head a slice of the MNI152 brain lies.
+
+The brain is that of `profiles.workloads.unet3d`.
+"""
 
 from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
+from nilearn.datasets import load_mni152_template
 from transformers import (
     ResNetConfig,
     ResNetForImageClassification,
@@ -12,7 +16,6 @@ from transformers import (
 )
 
 from profiles.hooks.workload import Workload
-from profiles.workloads.brain import t1_image
 from profiles.workloads.catalog import PATCH_EDGE
 from profiles.workloads.training_step import HowToTrain, checkpointed, training
 
@@ -79,7 +82,7 @@ def brain_slices(count: int, edge: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     distinct = min(count, HIGHEST - LOWEST)
     heights = np.linspace(LOWEST, HIGHEST - 1, distinct).astype(np.int64)
-    image = t1_image()
+    image = load_mni152_template(resolution=1).get_fdata(dtype=np.float32)  # Of 1 mm.
     image = (image - image.mean()) / image.std()
     colours = np.stack([image[:, :, heights + offset] for offset in (-1, 0, 1)])
     classes = (heights - LOWEST) * HEIGHTS // (HIGHEST - LOWEST)

@@ -52,7 +52,7 @@ def test_unet3d_trains_the_same_way_from_the_same_seed() -> None:
 
 
 def test_the_brain_has_grey_and_white_matter() -> None:
-    from profiles.workloads.brain import BACKGROUND, GREY, WHITE, brain
+    from profiles.workloads.unet3d import BACKGROUND, GREY, WHITE, brain
 
     image, labels = brain(64, 16)
     assert image.shape == labels.shape == (64, 64, 64)
@@ -66,7 +66,7 @@ def test_the_brain_has_grey_and_white_matter() -> None:
 
 
 def test_the_whole_brain_is_padded_to_what_the_network_can_halve() -> None:
-    from profiles.workloads.brain import WHITE, brain
+    from profiles.workloads.unet3d import WHITE, brain
 
     image, labels = brain(None, 16)
     assert image.shape == labels.shape == (208, 240, 192)
