@@ -65,7 +65,7 @@ class Listening:
     """A listener to addresses, from its construction until `remove`."""
 
     def __init__(self, on_address: OnAddress) -> None:
-        """Begins to listen; it is called in the thread that takes an address, before."""
+        """Begins; `on_address` is called in the thread that takes an address, before it does."""
         global _listeners
         self.on_address = on_address
         try:

@@ -86,7 +86,7 @@ def profiled_kernels(
     activities: Iterable[ProfilerActivity],
     synchronize: Callable[[], None],
 ) -> tuple[OpKernels, ...]:
-    """Runs a step, and waits for the device, under a profiler that watches some activities."""
+    """Runs a step under a profiler of some activities, then `synchronize`; returns its ops."""
     marks = OpMarks()
     with torch_profiler(activities=activities, acc_events=True) as profiler:
         with marks:

@@ -141,7 +141,7 @@ class WarmUp(NamedTuple):
 
 
 def warm_up(timed_step: Callable[[], float], *, least_steps: int, progress: Progress) -> WarmUp:
-    """Runs steps, each of which returns its time in us, so many at least, until times settle."""
+    """Runs steps, at least so many, until the times in us that they return settle."""
     times_us: list[float] = []
     most_steps = least_steps + MOST_EXTRA_STEPS
     while len(times_us) < least_steps or not _has_settled(times_us):

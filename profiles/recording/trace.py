@@ -168,7 +168,7 @@ class StepTrace(OpMode):
         self._sightings: list[_Sighting] = []
         self._live: LiveStorages[_Sighting] = LiveStorages(self._on_release)
         self._used_by_module: dict[str, list[_Sighting]] = {}
-        self._packed: dict[str, _Sighting] = {}
+        self._unpacked: dict[str, _Sighting] = {}
         self._module = ""
         self._in_op = False
 
@@ -185,7 +185,7 @@ class StepTrace(OpMode):
         self.ops, self.anchors, self.shows = [], [], []
         self._step += 1
         self._sightings = []
-        self._used_by_module, self._packed = {}, {}
+        self._used_by_module, self._unpacked = {}, {}
         self._module = ""
         left_alive = list(self._live)
         for owner in owned:
@@ -216,9 +216,8 @@ class StepTrace(OpMode):
             self._module = key.removeprefix(PRE).split("#")[0]
             for sighting in self._used_by_module.get(self._module, ()):
                 sighting.touches.append(Touch(slot=slot, access=Access.READ))
-        packed = self._packed.get(key.removeprefix(UNPACK)) if key.startswith(UNPACK) else None
-        if packed is not None:
-            packed.touches.append(Touch(slot=slot, access=Access.READ))
+        if key in self._unpacked:
+            self._unpacked[key].touches.append(Touch(slot=slot, access=Access.READ))
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Notes that the step takes a storage's address; see `profiles.hooks.addresses`."""
@@ -374,7 +373,7 @@ class StepTrace(OpMode):
         if sighting.shown_at is None:
             sighting.shown_at, sighting.shown_by = slot, key
         if key.startswith(PACK):
-            self._packed[key.removeprefix(PACK)] = sighting
+            self._unpacked[UNPACK + key.removeprefix(PACK)] = sighting
         return sighting.id
 
 

@@ -148,7 +148,7 @@ def write_atomically(data: bytes, path: Path) -> None:
 def check_writable(path: Path, *, keep: Path | None = None) -> None:
     """Fails now, not after minutes of work, if `path` cannot be written.
 
-    What the command reads is to `keep`: it must not be written over.
+    `keep` is what the command reads: it must not be written over.
 
     Raises:
         FileError: The path cannot be written.
