@@ -11,11 +11,14 @@ from planner.plan.plan import (
     PlannedSlot,
     PlannedStorage,
     Proof,
+    Rebuild,
     Swap,
 )
 from planner.plan.verify import derived_figures, verified
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap, swap_offsets
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewriting import Rebuilding, RecomputedStep, recomputed
 from profiles.schema.files import CREATED_BY
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
@@ -26,26 +29,32 @@ class Solution:
     """What solving found.
 
     Attributes:
+        problem: The step it is for, as the recipes rewrite it.
         chosen: The gaps the swaps were chosen from.
         swaps: What moves when.
         loose_bound_stall_us: No plan can wait less, by the relaxation.
         bound_stall_us: No plan can wait less.
         bound_source: How that is known.
         proof: What the solver proved about its model.
+        stall_us: What compute waits, by the scheduler's clock.
+        found: What is dropped, and the recipes that rebuild it.
     """
 
+    problem: Problem
     chosen: frozenset[int]
     swaps: tuple[TimedSwap, ...]
     loose_bound_stall_us: float
     bound_stall_us: float
     bound_source: BoundSource
     proof: Proof
+    stall_us: float = 0.0
+    found: tuple[Rebuilding, ...] = ()
 
 
-def build_plan(
-    profile: Profile, problem: Problem, solution: Solution, *, solver: SolverName, seconds: float
-) -> Plan:
+def build_plan(profile: Profile, solution: Solution, *, solver: SolverName, seconds: float) -> Plan:
     """Builds the plan and verifies it."""
+    problem = solution.problem
+    step = recomputed(StepEffects(profile), solution.found)
     swaps = planned_swaps(problem, solution)
     fields: dict[str, Any] = {
         "format": Plan.FORMAT,
@@ -61,9 +70,10 @@ def build_plan(
         "min_size_bytes": problem.min_size_bytes,
         "budget_bytes": problem.budget_bytes,
         "host_budget_bytes": problem.host_budget_bytes,
-        "storages": planned_storages(profile, swaps),
-        "slots": planned_slots(profile),
+        "storages": planned_storages(profile, swaps, step.rebuilds),
+        "slots": planned_slots(step),
         "swaps": swaps,
+        "rebuilds": step.rebuilds,
         "model": profile.model,
     }
     unproven = Plan.model_construct(**fields)
@@ -101,9 +111,12 @@ def planned_swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:
     )
 
 
-def planned_storages(profile: Profile, swaps: tuple[Swap, ...]) -> tuple[PlannedStorage, ...]:
+def planned_storages(
+    profile: Profile, swaps: tuple[Swap, ...], rebuilds: tuple[Rebuild, ...] = ()
+) -> tuple[PlannedStorage, ...]:
     """Returns the storages that move or that an anchor shows."""
     known = {swap.storage for swap in swaps} | {slot.shows for slot in profile.slots}
+    known |= {drop.storage for rebuild in rebuilds for drop in rebuild.drops}
     return tuple(
         PlannedStorage(**{name: getattr(storage, name) for name in PlannedStorage.model_fields})
         for storage in profile.storages
@@ -111,8 +124,9 @@ def planned_storages(profile: Profile, swaps: tuple[Swap, ...]) -> tuple[Planned
     )
 
 
-def planned_slots(profile: Profile) -> tuple[PlannedSlot, ...]:
+def planned_slots(step: RecomputedStep) -> tuple[PlannedSlot, ...]:
     """Returns the slots of a step, with what each needs when nothing moves."""
+    profile = step.profile
     return tuple(
         PlannedSlot(
             anchor=slot.anchor,
@@ -120,6 +134,9 @@ def planned_slots(profile: Profile) -> tuple[PlannedSlot, ...]:
             duration_us=slot.duration_us,
             resident_bytes=memory.resident_bytes,
             peak_op=memory.peak_op,
+            recompute_us=us,
         )
-        for slot, memory in zip(profile.slots, slot_memory(profile), strict=True)
+        for slot, memory, us in zip(
+            profile.slots, slot_memory(profile), step.recompute_us, strict=True
+        )
     )

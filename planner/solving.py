@@ -2,16 +2,24 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 from planner.build_plan import Solution, build_plan
-from planner.ilp.deadline import Deadline, OnIncumbent, SolverName, never
+from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName, never
 from planner.ilp.model import build
 from planner.ilp.solver import StallBound, relaxed_bound, solve_model, whole_bound
 from planner.ilp.variables import Goal
+from planner.plan.lanes import SAME_US
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof
-from planner.problem.problem import problem_of
+from planner.problem.problem import Problem, problem_of
 from planner.problem.settings import SETTINGS
+from planner.problem.timed_swap import TimedSwap
+from planner.recompute.offers import NO_OFFERS, Offers, offers_of
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import POLICIES, QUICK_POLICIES
+from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.starts import Start, published_starts, starting_sets
 from planner.smallest_budget import check_budget, widest_set
@@ -31,6 +39,7 @@ def solve(
     time_limit_s: float = 60.0,
     min_size_bytes: int | None = None,
     boundary: Boundary = Boundary.PERIODIC,
+    recompute: bool = False,
     progress: Progress | None = None,
     on_incumbent: OnIncumbent | None = None,
     stop: Callable[[], bool] = never,
@@ -47,6 +56,7 @@ def solve(
             it.
         min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
         boundary: Whether swaps may wrap round the step boundary.
+        recompute: Whether storages may also be dropped and rebuilt by running ops again.
         progress: Called with how far it is.
         on_incumbent: Called with every better plan and bound.
         stop: Asked often; once it says so, the best plan so far is returned.
@@ -67,27 +77,157 @@ def solve(
         min_size_bytes=min_size_bytes,
         boundary=boundary,
     )
+    deadline = Deadline(started_s + time_limit_s, stop)
+    work = _Work(profile, problem, solver, deadline, progress or silent, on_incumbent)
+    offers = offers_of(work.effects, problem) if recompute else NO_OFFERS
     if problem.fits(()):
-        solution = Solution(frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
+        solution = Solution(
+            problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED
+        )
+    elif offers.least_ops:
+        solution = _with_recompute(work, offers)
     else:
-        # The set with the most room is always a way out, whatever the solver finds in time.
-        widest = widest_set(problem, solver)
-        check_budget(problem, widest, profile)
-        deadline = Deadline(started_s + time_limit_s, stop)
-        search = Search(problem, deadline, progress or silent, on_incumbent)
-        solution = _solution(search, solver, widest.chosen, published_starts(profile, problem))
-    seconds = time.monotonic() - started_s
-    return build_plan(profile, problem, solution, solver=solver, seconds=seconds)
+        solution = _with_swaps_alone(work)
+    return build_plan(profile, solution, solver=solver, seconds=time.monotonic() - started_s)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be planned, and with what."""
+
+    profile: Profile
+    problem: Problem
+    solver: SolverName
+    deadline: Deadline
+    progress: Progress
+    on_incumbent: OnIncumbent | None
+
+    @cached_property
+    def effects(self) -> StepEffects:
+        return StepEffects(self.profile)
+
+    def search(self, draft: Draft | None = None) -> Search:
+        """Returns a search for the swaps of the step as it is, or as a draft rewrites it."""
+        if draft is None:
+            return Search(self.problem, self.deadline, self.progress, self.on_incumbent)
+        return Search(draft.problem, self.deadline, self.progress, self._told_of(draft))
+
+    def _told_of(self, draft: Draft) -> OnIncumbent | None:
+        """Reports a draft's stall together with what it recomputes."""
+        report = self.on_incumbent
+        if report is None:
+            return None
+        us, compute_us = draft.recompute_us, self.problem.compute_us
+        return lambda now: report(Incumbent(now.stall_us + us, now.bound_us + us, compute_us))
+
+
+def _with_swaps_alone(work: _Work, offers: Offers = NO_OFFERS) -> Solution:
+    """Plans swaps; the bound is on plans that may use what is offered besides.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+    """
+    problem = work.problem
+    # The set with the most room is always a way out, whatever the solver finds in time.
+    widest = widest_set(problem, work.solver)
+    check_budget(problem, widest, work.profile)
+    starts = published_starts(work.profile, problem)
+    return _solution(work.search(), work.solver, widest.chosen, starts, offers)
+
+
+def _with_recompute(work: _Work, offers: Offers) -> Solution:
+    """Plans what is dropped and rebuilt, and swaps for the rest.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+    """
+    problem, solver = work.problem, work.solver
+    work.progress("bounding the stall", 0, STAGES)
+    joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
+    drops = DropSearch(
+        ProblemRewriter(work.effects, problem),
+        offers,
+        work.deadline.share(SETTINGS.stage_share),
+        work.progress,
+        work.on_incumbent,
+    )
+    drops.bounded(joint)
+    if not drops.good:
+        drops.round(joint.dropped, solver)
+        drops.improve()
+    draft = drops.best
+    widest = widest_set(draft.problem, solver).chosen
+    if not draft.dropped or not draft.problem.fits(widest):
+        return _with_swaps_alone(work, offers)
+    solution = _solution_of(work, draft, widest, offers, joint)
+    alone = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share))
+    beyond_us = draft.recompute_us + solution.stall_us
+    if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
+        # Swaps alone might be better yet.
+        other = _with_swaps_alone(work, offers) if _can_swap_alone(work) else solution
+        if other.stall_us < beyond_us:
+            return other
+    return solution
+
+
+def _can_swap_alone(work: _Work) -> bool:
+    return work.problem.fits(widest_set(work.problem, work.solver).chosen)
+
+
+def _solution_of(
+    work: _Work, draft: Draft, widest: frozenset[int], offers: Offers, joint: StallBound
+) -> Solution:
+    """Plans the swaps of a step that drops what a draft does; the bound is on all plans."""
+    if draft.problem.fits(()):
+        chosen: frozenset[int] = frozenset()
+        swaps: tuple[TimedSwap, ...] = ()
+        stall_us = 0.0
+    else:
+        search = work.search(draft)
+        search.bounded(max(0.0, joint.stall_us - draft.recompute_us))
+        found = _solution(search, work.solver, widest, ())
+        chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
+    beyond_us = draft.recompute_us + stall_us
+    bound = joint
+    if (
+        not _is_good(work, beyond_us, joint)
+        and len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
+    ):
+        deadline = work.deadline.share(SETTINGS.stage_share)
+        tight = whole_bound(work.problem, work.solver, deadline, offers=offers)
+        bound = tight if tight.stall_us > joint.stall_us else joint
+    good = _is_good(work, beyond_us, bound)
+    return Solution(
+        problem=draft.problem,
+        chosen=chosen,
+        swaps=swaps,
+        loose_bound_stall_us=joint.stall_us,
+        bound_stall_us=bound.stall_us,
+        bound_source=bound.source,
+        proof=Proof.OPTIMAL if good else Proof.FEASIBLE,
+        stall_us=stall_us,
+        found=draft.found,
+    )
+
+
+def _is_good(work: _Work, beyond_us: float, bound: StallBound) -> bool:
+    """Whether a plan is as near to a bound as anything is looked for."""
+    worth_us = SETTINGS.good_enough * (work.problem.compute_us + bound.stall_us)
+    return beyond_us <= bound.stall_us + worth_us
 
 
 def _solution(
-    search: Search, solver: SolverName, widest: frozenset[int], starts: Iterable[Start]
+    search: Search,
+    solver: SolverName,
+    widest: frozenset[int],
+    starts: Iterable[Start],
+    offers: Offers = NO_OFFERS,
 ) -> Solution:
     """Goes through the stages: each has a plan to fall back on, and a bound once there is one."""
     problem = search.problem
     search.progress("bounding the stall", 0, STAGES)
     search.start(widest)
-    loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share))
+    loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share), offers)
     search.bounded(loose.stall_us)
     search.progress("timing the swaps", 1, STAGES)
     sets = [*starting_sets(problem, loose.shares)]
@@ -98,7 +238,7 @@ def _solution(
     tight = None
     if not search.over:
         search.progress("solving the ILP", 2, STAGES)
-        tight = _tight_bound(search, solver, loose)
+        tight = _tight_bound(search, solver, loose, offers)
         search.try_sets([*_ilp_sets(search, solver, tight or loose), *sets], POLICIES)
     search.improve()
     search.slacken()
@@ -107,21 +247,25 @@ def _solution(
     meets_relaxed_bound = tight is None and search.good
     bound = tight or loose
     return Solution(
+        problem=problem,
         chosen=search.best.candidate.chosen,
         swaps=search.best.timing.swaps,
         loose_bound_stall_us=loose.stall_us,
         bound_stall_us=bound.stall_us,
         bound_source=bound.source,
         proof=Proof.OPTIMAL if ilp_solved or meets_relaxed_bound else Proof.FEASIBLE,
+        stall_us=search.best.timing.stall_us,
     )
 
 
-def _tight_bound(search: Search, solver: SolverName, loose: StallBound) -> StallBound | None:
+def _tight_bound(
+    search: Search, solver: SolverName, loose: StallBound, offers: Offers
+) -> StallBound | None:
     """What the ILP proves, never less than the loose bound; None where it is not tried."""
     if len(search.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
         return None
     deadline = search.deadline.share(SETTINGS.stage_share)
-    tight = whole_bound(search.problem, solver, deadline)
+    tight = whole_bound(search.problem, solver, deadline, offers=offers)
     if tight.stall_us <= loose.stall_us:
         tight = tight._replace(stall_us=loose.stall_us, source=loose.source)
     search.bounded(tight.stall_us)

@@ -29,6 +29,7 @@ FLOORS = {
     "planner": (
         "plan",
         "problem",
+        "recompute",
         "heuristics",
         "ilp",
         "search",

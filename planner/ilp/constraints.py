@@ -22,6 +22,11 @@ def _add(model: Model, name: str, terms: Terms, sense: int, limit: float) -> Non
     model.program.addConstraint(constraint, name)
 
 
+def _size(model: Model, gap: Gap) -> float:
+    """A gap's bytes, in the solver's units."""
+    return gap.size_bytes / model.units.size_bytes
+
+
 def _step(variables: list[LpVariable], k: int, factor: float = 1.0) -> Terms:
     """The growth of a variable since the kept slot before; what has index -1 is 0."""
     before = [] if k == 0 else [(variables[k - 1], -factor)]
@@ -105,7 +110,7 @@ def _rate(model: Model, copy_us: Sequence[float], alone_bytes_per_us: float) -> 
 def c2_out_begun(model: Model) -> None:
     """(2) Only bytes of gaps that have begun can have left."""
     used = zip(model.used, model.gaps, strict=True)
-    begun = [(gap.first_slot, x, gap) for x, gap in used]
+    begun = [(gap.first_slot, x, _size(model, gap)) for x, gap in used]
     _sum_rows(model, "c2_begun", model.begun, begun)
     boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
     for k, t in enumerate(model.kept.slots):
@@ -118,7 +123,7 @@ def c4_back_in_time(model: Model) -> None:
     """(4) What is used again must be back."""
     count = model.problem.slot_count
     used = zip(model.used, model.gaps, strict=True)
-    ended = [(gap.next_use_slot % count, x, gap) for x, gap in used]
+    ended = [(gap.next_use_slot % count, x, _size(model, gap)) for x, gap in used]
     _sum_rows(model, "c4_ended", model.ended, ended)
     boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
     for k, t in enumerate(model.kept.slots):
@@ -129,24 +134,34 @@ def c4_back_in_time(model: Model) -> None:
 
 
 def _sum_rows(
-    model: Model, name: str, total: list[LpVariable], parts: Iterable[tuple[int, LpVariable, Gap]]
+    model: Model, name: str, total: list[LpVariable], parts: Iterable[tuple[int, LpVariable, float]]
 ) -> None:
-    """total_t = total_{t-1} + the bytes of the parts at t, if their variables are 1."""
+    """total_t = total_{t-1} + the amounts of the parts at t, if their variables are 1."""
     added: list[Terms] = [[] for _ in total]
-    for t, variable, gap in parts:
-        size = gap.size_bytes / model.units.size_bytes
-        added[model.kept.first_from(t)].append((variable, -size))
+    for t, variable, amount in parts:
+        added[model.kept.first_from(t)].append((variable, -amount))
     for k, t in enumerate(model.kept.slots):
         _add(model, f"{name}_{t}", _step(total, k) + added[k], LpConstraintEQ, 0)
 
 
 def c5_budget(model: Model) -> None:
     """(5) Every slot fits the budget."""
+    dropped = _dropped(model)
     for k, t in enumerate(model.kept.slots):
         if model.least_away_bytes[k] > 0:
-            terms = [*_away(model, k, model.back_after), (model.raised, 1.0)]
+            terms = [*_away(model, k, model.back_after), (model.raised, 1.0), *dropped[k]]
             limit = model.least_away_bytes[k] / model.units.size_bytes
             _add(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
+
+
+def _dropped(model: Model) -> list[Terms]:
+    """By kept slot: the bytes of the gaps open there that are dropped."""
+    dropped: list[Terms] = [[] for _ in model.kept.slots]
+    for i, variable in model.dropped.items():
+        size = _size(model, model.gaps[i])
+        for k, _ in model.kept.open_over(model.gaps[i]):
+            dropped[k].append((variable, size))
+    return dropped
 
 
 def c6_host(model: Model) -> None:
@@ -173,7 +188,7 @@ def c7_host_reserved(model: Model) -> None:
     if limit is None:
         return
     wrapping = [
-        (used, gap.size_bytes / model.units.size_bytes)
+        (used, _size(model, gap))
         for used, gap in zip(model.used, model.gaps, strict=True)
         if model.problem.wraps(gap)
     ]
@@ -223,9 +238,9 @@ def c10_away(model: Model) -> None:
     """(10) What makes a slot fit is away in it."""
     if not model.absent:
         return
-    away: list[Terms] = [[] for _ in model.least_away_bytes]
+    away = _dropped(model)
     for i, gap in enumerate(model.gaps):
-        size = gap.size_bytes / model.units.size_bytes
+        size = _size(model, gap)
         for k, t in model.kept.open_over(gap):
             away[k].append((model.absent.get((i, t), model.used[i]), size))
     for k, terms in enumerate(away):
@@ -281,7 +296,7 @@ def c14_boundary(model: Model) -> None:
     if boundary is None:
         return
     crossing = [
-        (used, -gap.size_bytes / model.units.size_bytes)
+        (used, -_size(model, gap))
         for used, gap in zip(model.used, model.gaps, strict=True)
         if model.problem.wraps(gap)
     ]
@@ -312,5 +327,51 @@ def c15_clean(model: Model) -> None:
             earlier = [j for j in alike if model.gaps[j].reuse_index < gap.reuse_index]
             copied = [term for j in earlier for term in _copied(model, j, -1.0)]
             _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
-    begun = [(model.gaps[i].first_slot, c, model.gaps[i]) for i, c in model.clean.items()]
+    clean = ((model.gaps[i], variable) for i, variable in model.clean.items())
+    begun = [(gap.first_slot, c, _size(model, gap)) for gap, c in clean]
     _sum_rows(model, "c15_clean_begun", model.clean_begun, begun)
+
+
+def c16_one_way(model: Model) -> None:
+    """(16) A gap is ended by a copy or by running ops again."""
+    for i, dropped in model.dropped.items():
+        terms = [(model.used[i], 1.0), (dropped, 1.0)]
+        _add(model, f"c16_one_way_{i}", terms, LpConstraintLE, 1)
+
+
+def c17_runs_again(model: Model) -> None:
+    """(17) Rebuilding runs all ops of a recipe."""
+    for i, dropped in model.dropped.items():
+        for op in sorted(model.offers.least_ops[i]):
+            terms = [(model.again[op], 1.0), (dropped, -1.0)]
+            _add(model, f"c17_runs_again_{i}_{op}", terms, LpConstraintGE, 0)
+
+
+def c18_recomputed(model: Model) -> None:
+    """(18) What is run again takes its time, within the gaps that need it."""
+    earliest: dict[int, int] = {}
+    latest: dict[int, int] = {}
+    for i, ops in model.offers.least_ops.items():
+        gap = model.gaps[i]
+        for op in ops:
+            earliest[op] = min(gap.first_slot, earliest.get(op, gap.first_slot))
+            latest[op] = max(gap.next_use_slot, latest.get(op, gap.next_use_slot))
+    bounds = (("due", latest, LpConstraintGE), ("begun", earliest, LpConstraintLE))
+    for word, slot_of, sense in bounds:
+        sums = [model.program.add_variable(f"U{word}_{t}", 0) for t in model.kept.slots]
+        unit_us, op_us = model.units.time_us, model.offers.op_us
+        parts = [(t, model.again[op], op_us[op] / unit_us) for op, t in slot_of.items()]
+        _sum_rows(model, f"c18_{word}_sum", sums, parts)
+        for k, t in enumerate(model.kept.slots):
+            terms = [(model.recomputed[k], 1.0), (sums[k], -1.0)]
+            _add(model, f"c18_{word}_{t}", terms, sense, 0)
+
+
+def c19_extra(model: Model) -> None:
+    """(19) What is run again is part of the time beyond the ops themselves."""
+    for k, _ in enumerate(model.recomputed):
+        t = model.kept.slots[k]
+        terms = _step(model.waited, k) + _step(model.recomputed, k, -1.0)
+        _add(model, f"c19_extra_{t}", terms, LpConstraintGE, 0)
+        grown = _step(model.recomputed, k)
+        _add(model, f"c19_grows_{t}", grown, LpConstraintGE, 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import highspy
@@ -21,6 +22,7 @@ from planner.ilp.variables import Goal, Model, units_of
 from planner.plan.plan import BoundSource
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
+from planner.recompute.offers import NO_OFFERS, Offers
 from profiles.schema.errors import SolverError
 
 
@@ -125,12 +127,14 @@ class Solved:
             said nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
         shares: Value of each x, as it is; fractions for a relaxation; empty without a solution.
+        dropped: Value of each z, likewise, by gap.
     """
 
     outcome: Outcome
     bound: float
     chosen: frozenset[int]
     shares: tuple[float, ...]
+    dropped: Mapping[int, float]
 
 
 def solve_model(
@@ -158,14 +162,15 @@ def solve_model(
         raise SolverError(f"{name.value} failed: {error}. {OTHER_SOLVER}") from error
     outcome = _outcome(model)
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
-        return Solved(outcome, bound, frozenset(), ())
+        return Solved(outcome, bound, frozenset(), (), {})
     shares = tuple(float(used.varValue or 0.0) for used in model.used)
+    dropped = {i: float(variable.varValue or 0.0) for i, variable in model.dropped.items()}
     if program.isMIP():
         chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
-        return Solved(outcome, bound, chosen, shares)
+        return Solved(outcome, bound, chosen, shares, dropped)
     is_solved = outcome is Outcome.OPTIMAL
     bound = float(pulp.value(program.objective)) if is_solved else -math.inf
-    return Solved(outcome, bound, frozenset(), shares)
+    return Solved(outcome, bound, frozenset(), shares, dropped)
 
 
 def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Highs | Cbc:
@@ -223,25 +228,29 @@ class StallBound(NamedTuple):
         stall_us: No plan can wait less.
         source: How that is known.
         shares: How much of each whole gap the solution of the model uses; empty if there was none.
+        dropped: How much of each gap that can be rebuilt it drops.
         proven: Whether the model was solved to its end.
     """
 
     stall_us: float
     source: BoundSource
     shares: tuple[float, ...] = ()
+    dropped: Mapping[int, float] = MappingProxyType({})
     proven: bool = False
 
 
 NO_BOUND = StallBound(0.0, BoundSource.TRIVIAL)
 
 
-def relaxed_bound(problem: Problem, solver: SolverName, deadline: Deadline) -> StallBound:
+def relaxed_bound(
+    problem: Problem, solver: SolverName, deadline: Deadline, offers: Offers = NO_OFFERS
+) -> StallBound:
     """Returns the loose bound: the relaxation of `planner.ilp.model` with goal RELAXED.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
-    relaxed = solve_model(build(problem, Goal.RELAXED), solver, deadline)
+    relaxed = solve_model(build(problem, Goal.RELAXED, offers), solver, deadline)
     if relaxed.outcome is not Outcome.OPTIMAL:
         # A relaxation stopped early bounds nothing.
         return NO_BOUND
@@ -255,6 +264,7 @@ def whole_bound(
     *,
     mip_gap: float = SETTINGS.mip_gap,
     enough_us: float = math.inf,
+    offers: Offers = NO_OFFERS,
 ) -> StallBound:
     """Returns the tight bound: what a solver proves about `planner.ilp.model` with goal STALL.
 
@@ -265,7 +275,7 @@ def whole_bound(
     """
     enough = enough_us / units_of(problem).time_us
     solved = solve_model(
-        build(problem, Goal.STALL), solver, deadline, mip_gap=mip_gap, enough=enough
+        build(problem, Goal.STALL, offers), solver, deadline, mip_gap=mip_gap, enough=enough
     )
     if not math.isfinite(solved.bound):
         return NO_BOUND
@@ -276,4 +286,5 @@ def _bound(problem: Problem, solved: Solved, source: BoundSource) -> StallBound:
     unit_us = units_of(problem).time_us
     stall_us = solved.bound * unit_us
     bound_us = max(0.0, stall_us - ROUNDING * (abs(stall_us) + unit_us))
-    return StallBound(bound_us, source, solved.shares, solved.outcome is Outcome.OPTIMAL)
+    proven = solved.outcome is Outcome.OPTIMAL
+    return StallBound(bound_us, source, solved.shares, solved.dropped, proven)

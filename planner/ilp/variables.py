@@ -11,6 +11,7 @@ from planner.ilp.event_slots import KeptSlots, kept_slots, least_away_bytes
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
+from planner.recompute.offers import NO_OFFERS, Offers
 
 
 class Goal(Enum):
@@ -78,6 +79,10 @@ class Model:
         boundary: F, G and Z, if any gap wraps.
         absent: y, by gap and slot, where it is not simply x.
         least_away_bytes: R, by kept slot.
+        offers: What can be rebuilt.
+        dropped: z, by gap, where it can.
+        again: g, by op, where one runs again.
+        recomputed: U, likewise; empty if nothing can be rebuilt.
     """
 
     problem: Problem
@@ -99,6 +104,10 @@ class Model:
     boundary: BoundaryBytes | None
     absent: dict[tuple[int, int], LpVariable]
     least_away_bytes: tuple[int, ...]
+    offers: Offers
+    dropped: dict[int, LpVariable]
+    again: dict[int, LpVariable]
+    recomputed: list[LpVariable]
 
 
 def units_of(problem: Problem) -> Units:
@@ -108,7 +117,7 @@ def units_of(problem: Problem) -> Units:
     return Units(size_bytes, size_bytes / rate)
 
 
-def add_variables(problem: Problem, goal: Goal) -> Model:
+def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
     """Starts a model: its variables, and no row yet."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
     whole = goal in (Goal.RELAXED, Goal.STALL)
@@ -147,6 +156,10 @@ def add_variables(problem: Problem, goal: Goal) -> Model:
         boundary=BoundaryBytes(*map(positive, ("F", "G", "Z"))) if wraps else None,
         absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category) for i, t in edges},
         least_away_bytes=_least_away(kept, goal),
+        offers=offers,
+        dropped={i: program.add_variable(f"z_{i}", 0, 1, category) for i in offers.least_ops},
+        again={o: program.add_variable(f"g_{o}", 0, 1) for o in offers.op_us},
+        recomputed=over_slots("U") if offers.least_ops else [],
     )
 
 

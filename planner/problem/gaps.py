@@ -54,8 +54,13 @@ class Gap:
     is_mask: bool = False
 
 
-class _UseSlot(NamedTuple):
-    """A slot that uses a storage; -1 stands for whatever came before the step."""
+class UseSlot(NamedTuple):
+    """A slot that uses a storage; -1 stands for whatever came before the step.
+
+    Attributes:
+        slot: Its number.
+        writes: Whether it writes the storage.
+    """
 
     slot: int
     writes: bool
@@ -80,8 +85,13 @@ def candidate_gaps(
         gap
         for storage in profile.storages
         if storage.left_out is None and storage.size_bytes >= max(1, min_size_bytes)
-        for gap in _gaps_of(profile, storage, boundary)
+        for gap in gaps_of(storage, use_slots(profile, storage), len(profile.slots), boundary)
     ]
+    return in_order(gaps)
+
+
+def in_order(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+    """Returns gaps in order of their first slot."""
     # By name, not by id: the order in which storages stand in the profile must not matter.
     return tuple(sorted(gaps, key=lambda gap: (gap.first_slot, gap.next_use_slot, gap.name)))
 
@@ -123,16 +133,24 @@ def gap_parts(gaps: Sequence[Gap], slot_count: int) -> tuple[Gap, ...]:
     )
 
 
-def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap]:
+def gaps_of(
+    storage: Storage, uses: Sequence[UseSlot], slot_count: int, boundary: Boundary
+) -> list[Gap]:
+    """Returns the gaps of a storage.
+
+    Args:
+        storage: A storage that can be moved.
+        uses: The slots that use it, in order.
+        slot_count: Number of slots of the step.
+        boundary: What storages do that live from step to step.
+    """
     # A storage that no anchor shows is always left out (the profile checks that).
     assert storage.shown_at is not None
-    uses = _use_slots(profile, storage)
     if boundary is Boundary.PERIODIC and storage.lives_on and storage.kind in OWNED and uses:
-        return _cyclic_gaps(storage, uses, len(profile.slots))
-    if storage.allocated_op is None:
-        uses.insert(0, _UseSlot(-1, writes=True))
-    if storage.released_op is None:
-        uses.append(_UseSlot(len(profile.slots) - 1, writes=False))
+        return _cyclic_gaps(storage, uses, slot_count)
+    begin = [UseSlot(-1, writes=True)] if storage.allocated_op is None else []
+    end = [UseSlot(slot_count - 1, writes=False)] if storage.released_op is None else []
+    uses = [*begin, *uses, *end]
     versions = accumulate(use.writes for use in uses)
     return _with_reuses(
         _gap(storage, max(before.slot + 1, storage.shown_at), after.slot, version)
@@ -140,7 +158,7 @@ def _gaps_of(profile: Profile, storage: Storage, boundary: Boundary) -> list[Gap
     )
 
 
-def _cyclic_gaps(storage: Storage, uses: Sequence[_UseSlot], slot_count: int) -> list[Gap]:
+def _cyclic_gaps(storage: Storage, uses: Sequence[UseSlot], slot_count: int) -> list[Gap]:
     """Gaps of a storage that lives on: from its last use the step goes on to its first."""
     versions = list(accumulate(use.writes for use in uses))
     write_count = versions[-1]
@@ -189,9 +207,10 @@ def _within_step(gap: Gap, slot_count: int) -> Gap:
     return replace(gap, first_slot=first_slot, next_use_slot=next_use_slot)
 
 
-def _use_slots(profile: Profile, storage: Storage) -> list[_UseSlot]:
+def use_slots(profile: Profile, storage: Storage) -> list[UseSlot]:
+    """Returns the slots that use a storage, in order."""
     writes: dict[int, bool] = {}
     by_op = [(profile.ops[use.op].slot, use.access) for use in storage.uses]
     for slot, access in [*by_op, *((touch.slot, touch.access) for touch in storage.touches)]:
         writes[slot] = writes.get(slot, False) or access is Access.WRITE
-    return [_UseSlot(slot, writes[slot]) for slot in sorted(writes)]
+    return [UseSlot(slot, writes[slot]) for slot in sorted(writes)]

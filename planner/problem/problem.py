@@ -67,6 +67,16 @@ class Problem:
         """Every whole gap: no set leaves less on the device."""
         return frozenset(range(len(self.whole_gaps)))
 
+    @cached_property
+    def swappable(self) -> frozenset[int]:
+        """Every whole gap that the host has room for alone, if no other is used."""
+        if self.host_budget_bytes is None:
+            return self.whole_set
+        sizes_bytes, room_bytes = self.host_sizes_bytes, self.host_budget_bytes
+        return frozenset(
+            i for i in self.whole_set if sizes_bytes[self.whole_gaps[i].storage] <= room_bytes
+        )
+
     @property
     def slot_count(self) -> int:
         """Number of slots."""
@@ -273,7 +283,13 @@ def problem_of(
         budget_bytes=budget_bytes,
         host_budget_bytes=host_budget_bytes,
     )
-    if whole.whole_fits_host(whole.whole_set):
-        return whole
-    parts = gap_parts(whole.whole_gaps, whole.slot_count)
-    return replace(whole, part_gaps=useful_gaps(parts, resident_bytes, budget_bytes))
+    return with_parts(whole)
+
+
+def with_parts(problem: Problem) -> Problem:
+    """Returns a problem of whole gaps, with parts of them where the host budget needs those."""
+    if problem.whole_fits_host(problem.whole_set):
+        return problem
+    parts = gap_parts(problem.whole_gaps, problem.slot_count)
+    useful = useful_gaps(parts, problem.resident_bytes, problem.budget_bytes)
+    return replace(problem, part_gaps=useful)

@@ -85,5 +85,17 @@ class SearchSettings:
     earlier_leads: tuple[float, ...] = (math.inf, 4.0, 2.0)
     """Leads with which the best plan is fetched earlier at last, the earliest first."""
 
+    drop_shares: tuple[float, ...] = (0.02, 0.5)
+    """What a relaxation drops by more than this is dropped; the lower first, as a relaxation never
+    drops too much."""
+    drop_rounds: int = 6
+    """So often the relaxation of a rewritten step is asked what more to drop."""
+    drop_tries: int = 300
+    """The local search over what is dropped stops after so many tries without a gain."""
+    drop_policies: int = 3
+    """Policies that judge what is dropped; more hardly change the order of two sets."""
+    take_out: float = 0.4
+    """A move takes out, below this, one that is dropped; else a large one changes sides."""
+
 
 SETTINGS = SearchSettings()

@@ -69,8 +69,10 @@ def test_the_schedulers_clock_is_the_simulators(
     )
     assume(problem.fits(problem.whole_set))
     timing = schedule_swaps(problem, Candidate(problem.whole_set, policy))
-    solution = Solution(timing.chosen, timing.swaps, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
-    found = build_plan(profile, problem, solution, solver=SolverName.HIGHS, seconds=0.0)
+    swaps = timing.swaps
+    proof = (0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE)
+    solution = Solution(problem, timing.chosen, swaps, *proof)
+    found = build_plan(profile, solution, solver=SolverName.HIGHS, seconds=0.0)
     stall_us = found.certificate.simulated_stall_us
     assert timing.stall_us == pytest.approx(stall_us, abs=1e-6 * (1 + problem.compute_us))
 

@@ -413,9 +413,14 @@ def test_published_starts_meet_the_budget_and_wait_no_longer(job: tuple[Profile,
             assert timing.stall_us <= own_us
             plan = build_plan(
                 profile,
-                problem,
                 Solution(
-                    timing.chosen, timing.swaps, 0.0, 0.0, BoundSource.TRIVIAL, Proof.FEASIBLE
+                    problem,
+                    timing.chosen,
+                    timing.swaps,
+                    0.0,
+                    0.0,
+                    BoundSource.TRIVIAL,
+                    Proof.FEASIBLE,
                 ),
                 solver=SolverName.HIGHS,
                 seconds=0.0,

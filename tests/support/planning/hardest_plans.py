@@ -53,6 +53,7 @@ def everything_away(
         for number, gap in enumerate(problem.whole_gaps)
     )
     solution = Solution(
+        problem=problem,
         chosen=problem.whole_set,
         swaps=tuple(sorted(swaps, key=lambda swap: (swap.swap_out_slot, swap.storage))),
         loose_bound_stall_us=0.0,
@@ -60,7 +61,7 @@ def everything_away(
         bound_source=BoundSource.TRIVIAL,
         proof=Proof.FEASIBLE,
     )
-    plan = build_plan(profile, problem, solution, solver=SolverName.HIGHS, seconds=0.0)
+    plan = build_plan(profile, solution, solver=SolverName.HIGHS, seconds=0.0)
     return certified(plan)
 
 

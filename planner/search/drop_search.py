@@ -1,0 +1,214 @@
+"""Searches for what to drop and rebuild; what is left is for swaps.
+
+The joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)). Rounded, that
+costs more than it thinks: inputs must be there, and what is made on the way takes memory. So the
+step is rewritten, the relaxation of what is left says what more to drop, and so on until it has
+nothing to add. From the best of these a local search exchanges single storages. Each set is judged
+by the time it runs again and by what compute waits in the rewritten step, as the list scheduler
+times a few sets of swaps.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
+from planner.ilp.solver import StallBound, relaxed_bound
+from planner.problem.gaps import Gap
+from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
+from planner.recompute.offers import Offers, offers_of
+from planner.recompute.rewriting import Rebuilding, rebuildings
+from planner.recompute.rewritten_problem import ProblemRewriter
+from planner.search.candidate import QUICK_POLICIES, Candidate
+from planner.search.list_scheduler import schedule_swaps
+from planner.search.starts import copy_sources, without_needless
+from profiles.schema.progress import Progress
+
+Dropped = frozenset[Gap]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A set of gaps in which storages are dropped, and what becomes of the step.
+
+    Attributes:
+        dropped: The gaps.
+        found: The recipes that end them.
+        problem: What is left: swaps, in the step that runs those recipes.
+        recompute_us: What they take.
+        stall_us: What compute waits, as far as that was looked into; infinite if no set of swaps
+            makes that step fit.
+        over_bytes: By how much it does not fit then.
+    """
+
+    dropped: Dropped
+    found: tuple[Rebuilding, ...]
+    problem: Problem
+    recompute_us: float
+    stall_us: float
+    over_bytes: int
+
+    @property
+    def cost(self) -> tuple[float, int]:
+        """What is compared: time beyond the ops themselves; if it does not fit, bytes over."""
+        return self.recompute_us + self.stall_us, self.over_bytes
+
+
+class DropSearch:
+    """One search over what one step drops."""
+
+    def __init__(
+        self,
+        rewriter: ProblemRewriter,
+        offers: Offers,
+        deadline: Deadline,
+        progress: Progress,
+        on_incumbent: OnIncumbent | None = None,
+    ) -> None:
+        """Begins a search with nothing dropped.
+
+        Args:
+            rewriter: Makes the problems of sets.
+            offers: What may be dropped.
+            deadline: When to stop.
+            progress: Called with how far it is.
+            on_incumbent: Called with every better set.
+        """
+        self._rewriter = rewriter
+        self._offered = {rewriter.problem.whole_gaps[i] for i in offers.least_ops}
+        self._deadline = deadline
+        self._progress = progress
+        self._on_incumbent = on_incumbent
+        self._bound_us = 0.0
+        self._judged: dict[Dropped, Draft | None] = {}
+        nothing = self.judge(frozenset())
+        assert nothing is not None
+        self.best = nothing
+
+    @property
+    def good(self) -> bool:
+        """Whether there is nothing left worth looking for."""
+        worth_us = SETTINGS.good_enough * (self._rewriter.problem.compute_us + self._bound_us)
+        return self.best.cost[0] <= self._bound_us + worth_us
+
+    @property
+    def over(self) -> bool:
+        """Whether to stop."""
+        return self.good or self._deadline.over
+
+    def bounded(self, bound: StallBound) -> None:
+        """Takes note of a bound on recompute and stall together."""
+        self._bound_us = max(self._bound_us, bound.stall_us)
+
+    def round(self, shares: Mapping[int, float], solver: SolverName) -> None:
+        """Goes from what a relaxation would drop to sets, adding to each what is still missing.
+
+        Args:
+            shares: How much of each gap of the problem it drops.
+            solver: Which solver.
+
+        Raises:
+            SolverError: The solver is missing or failed.
+        """
+        gaps = self._rewriter.problem.whole_gaps
+        for share in SETTINGS.drop_shares:
+            dropped = _above(share, shares, gaps)
+            for _ in range(SETTINGS.drop_rounds):
+                draft = self._take(dropped)
+                if draft is None or self.over:
+                    break
+                more = self._missing(draft, share, solver)
+                if not more:
+                    break
+                dropped |= more
+
+    def improve(self) -> None:
+        """Local search: drops more, less or others; walks sideways to sets that cost the same."""
+        order = sorted(self._offered, key=lambda gap: (gap.first_slot, gap.name))
+        sizes = [gap.size_bytes for gap in order]
+        chance = random.Random(SETTINGS.seed)
+        current, tries = self.best, 0
+        max_tries = SETTINGS.drop_tries
+        while order and tries < max_tries and not self.over:
+            self._progress("choosing what to recompute", tries, max_tries)
+            tries += 1
+            dropped = set(current.dropped)
+            for _ in range(chance.choice((1, 1, 2, 3))):
+                among = sorted(dropped, key=lambda gap: (gap.first_slot, gap.name))
+                take_out = among and chance.random() < SETTINGS.take_out
+                dropped ^= {chance.choice(among) if take_out else chance.choices(order, sizes)[0]}
+            best_us = self.best.cost[0]
+            draft = self._take(frozenset(dropped))
+            if draft is not None and draft.cost <= current.cost:
+                current = draft
+            gain_us = best_us - self.best.cost[0]
+            if gain_us > SETTINGS.worth_having * self._rewriter.problem.compute_us:
+                tries = 0
+
+    def judge(self, dropped: Dropped) -> Draft | None:
+        """Returns what becomes of a step that drops a set of gaps; None if it cannot."""
+        if dropped not in self._judged:
+            self._judged[dropped] = self._judge(dropped)
+        return self._judged[dropped]
+
+    def _take(self, dropped: Dropped) -> Draft | None:
+        draft = self.judge(dropped)
+        if draft is not None and draft.cost < self.best.cost:
+            self.best = draft
+            if self._on_incumbent is not None:
+                compute_us = self._rewriter.problem.compute_us
+                self._on_incumbent(Incumbent(draft.cost[0], self._bound_us, compute_us))
+        return draft
+
+    def _judge(self, dropped: Dropped) -> Draft | None:
+        found = rebuildings(self._rewriter.effects, dropped)
+        if found is None:
+            return None
+        problem = self._rewriter.without(found)
+        stall_us, over_bytes = _quick_stall_us(problem)
+        recompute_us = problem.compute_us - self._rewriter.problem.compute_us
+        return Draft(
+            dropped=dropped,
+            found=found,
+            problem=problem,
+            recompute_us=recompute_us,
+            stall_us=stall_us,
+            over_bytes=over_bytes,
+        )
+
+    def _missing(self, draft: Draft, share: float, solver: SolverName) -> Dropped:
+        """What the relaxation of a rewritten step would drop besides."""
+        problem = draft.problem
+        if problem.fits(()):
+            return frozenset()
+        busy = {gap.storage for gap in draft.dropped}
+        offers = offers_of(self._rewriter.effects, problem).only(
+            i
+            for i, gap in enumerate(problem.whole_gaps)
+            if gap in self._offered and gap.storage not in busy
+        )
+        deadline = self._deadline.share(SETTINGS.stage_share)
+        return _above(
+            share, relaxed_bound(problem, solver, deadline, offers).dropped, problem.whole_gaps
+        )
+
+
+def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> Dropped:
+    return frozenset(gaps[i] for i, dropped in shares.items() if dropped > share)
+
+
+def _quick_stall_us(problem: Problem) -> tuple[float, int]:
+    """Returns the stall of the best of a few sets of swaps, and by how much all do not fit."""
+    if problem.fits(()):
+        return 0.0, 0
+    over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
+    if over_bytes > 0:
+        return float("inf"), over_bytes
+    stalls_us = []
+    for key in (problem.free_us, problem.size_times_idle):
+        fewest = problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True))
+        chosen = without_needless(problem, fewest, copy_sources(problem, fewest))
+        for policy in QUICK_POLICIES[: SETTINGS.drop_policies]:
+            stalls_us.append(schedule_swaps(problem, Candidate(chosen, policy)).stall_us)
+    return min(stalls_us), 0
