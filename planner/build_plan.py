@@ -32,8 +32,8 @@ class Solution:
         problem: The step it is for, as the recipes rewrite it.
         chosen: The gaps the swaps were chosen from.
         swaps: What moves when.
-        loose_bound_stall_us: No plan can wait less, by the relaxation.
-        bound_stall_us: No plan can wait less.
+        loose_bound_beyond_us: No plan can wait and recompute less in all, by the relaxation.
+        bound_beyond_us: No plan can.
         bound_source: How that is known.
         proof: What the solver proved about its model.
         stall_us: What compute waits, by the scheduler's clock.
@@ -43,8 +43,8 @@ class Solution:
     problem: Problem
     chosen: frozenset[int]
     swaps: tuple[TimedSwap, ...]
-    loose_bound_stall_us: float
-    bound_stall_us: float
+    loose_bound_beyond_us: float
+    bound_beyond_us: float
     bound_source: BoundSource
     proof: Proof
     stall_us: float = 0.0
@@ -79,8 +79,8 @@ def build_plan(profile: Profile, solution: Solution, *, solver: SolverName, seco
     unproven = Plan.model_construct(**fields)
     certificate = Certificate(
         **derived_figures(unproven),
-        loose_bound_stall_us=solution.loose_bound_stall_us,
-        bound_stall_us=solution.bound_stall_us,
+        loose_bound_beyond_us=solution.loose_bound_beyond_us,
+        bound_beyond_us=solution.bound_beyond_us,
         bound_source=solution.bound_source,
         solver=solver.value,
         proof=solution.proof,

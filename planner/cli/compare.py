@@ -85,7 +85,7 @@ def _rows(
 
         plan = our_plan(task, solver=solver, time_limit_s=time_limit, progress=progress)
         ours = our_row(plan, our_smallest_budget_bytes(task) if is_full else None)
-        bound_us = plan.certificate.bound_stall_us
+        bound_us = plan.certificate.bound_beyond_us
         otherwise = our_selection_otherwise_timed(plan) if plan.swaps and is_full else ()
         # By their own rule these meet no other budget: they move what our plan for this one moves.
         timed = Comparison(task, bound_us, is_full=False).rows(otherwise)

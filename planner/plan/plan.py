@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from profiles.schema.files import Count, FileRecord, Microseconds, Record
 from profiles.schema.link import CopyMethod, host_size_bytes
@@ -37,7 +37,7 @@ class Proof(StrEnum):
 
 
 class BoundSource(StrEnum):
-    """Where the bound on the stall comes from."""
+    """Where the bound on recompute and stall comes from."""
 
     RELAXATION = "LP relaxation"
     """Bytes that flow: the loose bound is the best known."""
@@ -200,9 +200,9 @@ class Certificate(Record):
         recompute_us: Time per step of the ops that are run again, from the profile.
         simulated_stall_us: Time compute waits per step once steps repeat, simulated with
             whole-storage FIFO copies.
-        loose_bound_stall_us: No plan can wait and recompute less in all, by the LP relaxation with
-            bytes that flow.
-        bound_stall_us: No plan can wait and recompute less in all: the tightest bound known.
+        loose_bound_beyond_us: No plan takes less time than this beyond `compute_us`, recompute and
+            stall together, by the LP relaxation with bytes that flow.
+        bound_beyond_us: Likewise: the tightest bound known.
         bound_source: Why not: the ILP or its relaxation (`planner.ilp.model`), or arithmetic alone.
         solver: The solver's name.
         proof: What it proved about the model.
@@ -216,22 +216,32 @@ class Certificate(Record):
     compute_us: Microseconds
     recompute_us: Microseconds = 0.0
     simulated_stall_us: Microseconds
-    loose_bound_stall_us: Microseconds
-    bound_stall_us: Microseconds
+    # The older names are from when nothing was recomputed.
+    loose_bound_beyond_us: Microseconds = Field(
+        validation_alias=AliasChoices("loose_bound_beyond_us", "loose_bound_stall_us")
+    )
+    bound_beyond_us: Microseconds = Field(
+        validation_alias=AliasChoices("bound_beyond_us", "bound_stall_us")
+    )
     bound_source: BoundSource
     solver: str
     proof: Proof
     solve_seconds: float = Field(ge=0, allow_inf_nan=False)
 
     @property
+    def beyond_us(self) -> float:
+        """What a step takes beyond its compute: recompute and stall, simulated."""
+        return self.recompute_us + self.simulated_stall_us
+
+    @property
     def simulated_step_us(self) -> float:
         """Step time under the plan, simulated."""
-        return self.compute_us + self.recompute_us + self.simulated_stall_us
+        return self.compute_us + self.beyond_us
 
     @property
     def optimality_gap(self) -> float:
         """How far the plan may be from the best, as a share of the best step time."""
-        best_us = self.compute_us + self.bound_stall_us
+        best_us = self.compute_us + self.bound_beyond_us
         return optimality_gap(self.simulated_step_us - best_us, best_us)
 
 

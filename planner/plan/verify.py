@@ -369,25 +369,25 @@ def _certificate_faults(plan: Plan) -> Iterator[str]:
 def proof_faults(plan: Plan) -> Iterator[str]:
     """Yields what is wrong with the bounds and the proof of a certificate whose figures hold."""
     certificate = plan.certificate
-    bound_us = certificate.bound_stall_us
-    simulated_us = certificate.recompute_us + certificate.simulated_stall_us
-    if bound_us > simulated_us and not same_time(bound_us, simulated_us):
+    bound_us = certificate.bound_beyond_us
+    beyond_us = certificate.beyond_us
+    if bound_us > beyond_us and not same_time(bound_us, beyond_us):
         yield (
-            f"certificate.bound_stall_us is {bound_us}, expected at most {simulated_us} "
+            f"certificate.bound_beyond_us is {bound_us}, expected at most {beyond_us} "
             "(recompute_us and simulated_stall_us)"
         )
-    loose_us = certificate.loose_bound_stall_us
+    loose_us = certificate.loose_bound_beyond_us
     if loose_us > bound_us:
         yield (
-            f"certificate.loose_bound_stall_us is {loose_us}, expected at most {bound_us} "
-            "(bound_stall_us)"
+            f"certificate.loose_bound_beyond_us is {loose_us}, expected at most {bound_us} "
+            "(bound_beyond_us)"
         )
     if certificate.bound_source is BoundSource.RELAXATION and loose_us != bound_us:
         yield (
-            f"certificate.bound_stall_us is {bound_us}, expected {loose_us} "
-            f"(loose_bound_stall_us), from the {certificate.bound_source.value}"
+            f"certificate.bound_beyond_us is {bound_us}, expected {loose_us} "
+            f"(loose_bound_beyond_us), from the {certificate.bound_source.value}"
         )
     if certificate.bound_source is BoundSource.TRIVIAL and bound_us > 0:
-        yield f"certificate.bound_stall_us is {bound_us}, expected 0 from a bound that is trivial"
+        yield f"certificate.bound_beyond_us is {bound_us}, expected 0 from a bound that is trivial"
     if certificate.proof is Proof.NOT_NEEDED and (plan.swaps or plan.rebuilds):
         yield f"certificate.proof is {certificate.proof.value!r}, but the plan moves storages"

@@ -98,7 +98,7 @@ def _rounded(times_us: Iterable[float | None]) -> list[float | None]:
 
 def _tiles(plan: Plan) -> str:
     about, budget = plan.certificate, size_text(plan.budget_bytes)
-    stall, bound = time_text(about.simulated_stall_us), time_text(about.bound_stall_us)
+    stall, bound = time_text(about.simulated_stall_us), time_text(about.bound_beyond_us)
     share = about.simulated_stall_us / about.compute_us if about.compute_us else 0.0
     back = size_text(about.h2d_bytes)
     tiles = (

@@ -147,7 +147,7 @@ def _step_event(step: SimulatedStep, number: int, begin_us: float) -> Event:
     args = {
         "step_us": timeline.step_us,
         "stall_us": timeline.total_stall_us,
-        "bound_stall_us": about.bound_stall_us,
+        "bound_beyond_us": about.bound_beyond_us,
         "budget_bytes": step.plan.budget_bytes,
         "peak_bytes": about.peak_bytes,
         "peak_without_bytes": about.peak_without_bytes,

@@ -155,7 +155,7 @@ def _loose_bound(
             if bound.source is not BoundSource.RELAXATION:
                 raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
             derived_us = bound.stall_us
-    return _bound_figure(plan, "loose_bound_stall_us", derived_us, source)
+    return _bound_figure(plan, "loose_bound_beyond_us", derived_us, source)
 
 
 def _tight_bound(
@@ -165,21 +165,21 @@ def _tight_bound(
     from planner.ilp.solver import whole_bound
     from planner.problem.settings import SETTINGS
 
-    name, about = "bound_stall_us", plan.certificate
+    name, about = "bound_beyond_us", plan.certificate
     if about.bound_source is not BoundSource.WHOLE_STORAGES or problem.fits(()):
         return _bound_figure(plan, name, loose.derived, loose.source)
     stopped = about.proof is not Proof.OPTIMAL
     # Bounds are taken down by the solvers' tolerance once they are proven.
-    enough_us = about.bound_stall_us + BOUND_TOLERANCE * about.compute_us if stopped else math.inf
+    enough_us = about.bound_beyond_us + BOUND_TOLERANCE * about.compute_us if stopped else math.inf
     limits = Deadline.within(time_limit_s)
     bound = whole_bound(
         problem, solver, limits, mip_gap=0.0 if stopped else SETTINGS.mip_gap, enough_us=enough_us
     )
     derived_us = max(bound.stall_us, loose.derived)
-    if derived_us < about.bound_stall_us and not bound.proven:
+    if derived_us < about.bound_beyond_us and not bound.proven:
         raise SolverError(_unsolved(solver, "the ILP", time_limit_s))
     if stopped:
-        derived_us = min(derived_us, about.bound_stall_us)
+        derived_us = min(derived_us, about.bound_beyond_us)
     # Another solver ends elsewhere within the gap that both are given.
     rounding = BOUND_TOLERANCE if solver.value == about.solver else 2 * SETTINGS.mip_gap
     source = f"solving the ILP with {solver.value}"

@@ -219,7 +219,7 @@ def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
         fits=about.peak_bytes <= plan.budget_bytes,
         stall_us=about.simulated_stall_us,
         compute_us=about.compute_us,
-        bound_stall_us=about.bound_stall_us,
+        bound_stall_us=about.bound_beyond_us,
         smallest_budget_bytes=smallest_bytes,
     )
 

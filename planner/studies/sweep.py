@@ -169,7 +169,7 @@ def _figures(plan: Plan) -> dict[str, Any]:
     return {
         "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
         "step_us": about.simulated_step_us,
-        "bound_step_us": about.compute_us + about.bound_stall_us,
+        "bound_step_us": about.compute_us + about.bound_beyond_us,
         "gap": about.optimality_gap,
         "host_pool_bytes": plan.host_pool_bytes,
         **{name: getattr(about, name) for name in same},

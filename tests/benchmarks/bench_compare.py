@@ -112,7 +112,7 @@ def planned(case: Task, time_limit_s: float) -> Ours:
     return Ours(
         compute_us=about.compute_us,
         stall_us=about.simulated_stall_us,
-        bound_us=about.bound_stall_us,
+        bound_us=about.bound_beyond_us,
         seconds=time.monotonic() - started_s,
     )
 

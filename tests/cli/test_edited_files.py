@@ -197,21 +197,21 @@ UNSOUND_PLANS: list[tuple[Edit, str]] = [
         "certificate.simulated_stall_us is 9000000000.0, exp",
     ),
     (
-        {"certificate.bound_stall_us": 17.0},
-        "certificate.bound_stall_us is 17.0, expected at most 16.0 (simulated_stall_us)",
+        {"certificate.bound_beyond_us": 17.0},
+        "certificate.bound_beyond_us is 17.0, expected at most 16.0 (recompute_us and ",
     ),
     *(
         (
-            {"certificate.loose_bound_stall_us": loose, "certificate.bound_stall_us": bound},
-            f"certificate.loose_bound_stall_us is {loose}, expected at most {bound} (bound_",
+            {"certificate.loose_bound_beyond_us": loose, "certificate.bound_beyond_us": bound},
+            f"certificate.loose_bound_beyond_us is {loose}, expected at most {bound} (bound_",
         )
         for loose, bound in ((13.0, 12.0), (16.5, 16.0))
     ),
-    ({"certificate.bound_source": "LP relaxation"}, "certificate.bound_stall_us is 15.99"),
-    ({"certificate.bound_source": "no stall is below 0"}, "certificate.bound_stall_us is 15.99"),
+    ({"certificate.bound_source": "LP relaxation"}, "certificate.bound_beyond_us is 15.99"),
+    ({"certificate.bound_source": "no stall is below 0"}, "certificate.bound_beyond_us is 15.99"),
     (
         {"certificate.proof": "not needed"},
-        "certificate.proof is 'not needed', but the plan has swa",
+        "certificate.proof is 'not needed', but the plan moves st",
     ),
 ]
 """Of the plan for that step: storage 0 is away from slot 1 to 3, storage 3 from slot 5 to 4."""

@@ -38,7 +38,7 @@ def check_optimum(
     least_us = least_stall_by_search(profile, budget_bytes, boundary=boundary)
     assert least_us is not None
     slack_us = 1e-6 * (1 + least_us)
-    assert found.certificate.bound_stall_us <= least_us + slack_us
+    assert found.certificate.bound_beyond_us <= least_us + slack_us
     assert found.certificate.simulated_stall_us == pytest.approx(least_us, abs=slack_us)
 
 

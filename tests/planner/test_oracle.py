@@ -45,7 +45,7 @@ def test_what_fits_is_left_alone() -> None:
     found = plan(profile, 3)
     assert found.swaps == ()
     assert found.certificate.proof is Proof.NOT_NEEDED
-    assert (stall_us(found), found.certificate.bound_stall_us, found.host_pool_bytes) == (0, 0, 0)
+    assert (stall_us(found), found.certificate.bound_beyond_us, found.host_pool_bytes) == (0, 0, 0)
 
 
 def test_one_swap_hidden_completely() -> None:
@@ -54,7 +54,7 @@ def test_one_swap_hidden_completely() -> None:
     x, w = activation("x", 6, 0, 4), fixed("w", 6, 2)
     found = plan(toy(10, 10, 10, 10, 10, storages=[x, w]), 6)
     assert swaps_of(found) == [BareSwap(0, 1, 2, 3, 4)]
-    assert (stall_us(found), found.certificate.bound_stall_us) == (0, 0)
+    assert (stall_us(found), found.certificate.bound_beyond_us) == (0, 0)
     assert (found.certificate.peak_without_bytes, found.certificate.peak_bytes) == (12, 6)
 
 

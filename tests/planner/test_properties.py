@@ -115,19 +115,19 @@ def test_invariants_hold_on_synthetic_networks(profile: Profile, share: float) -
 def same_bound(one: Plan, other: Plan) -> bool:
     """Whether the loose bounds are one; tight ones may differ by the gap that solvers are given."""
     here, there = one.certificate, other.certificate
-    same_loose = here.loose_bound_stall_us == pytest.approx(
-        there.loose_bound_stall_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
+    same_loose = here.loose_bound_beyond_us == pytest.approx(
+        there.loose_bound_beyond_us, rel=ROUNDING, abs=ROUNDING * (1 + step_us(one))
     )
     unit_us = 0.01 * here.peak_without_bytes / one.link.h2d_bytes_per_us
     slack_us = SETTINGS.mip_gap_units * unit_us + ROUNDING * (1 + step_us(one))
-    same_tight = here.bound_stall_us == pytest.approx(
-        there.bound_stall_us, rel=2 * SETTINGS.mip_gap, abs=slack_us
+    same_tight = here.bound_beyond_us == pytest.approx(
+        there.bound_beyond_us, rel=2 * SETTINGS.mip_gap, abs=slack_us
     )
     return same_loose and same_tight
 
 
 def step_us(found: Plan) -> float:
-    return found.certificate.compute_us + found.certificate.bound_stall_us
+    return found.certificate.compute_us + found.certificate.bound_beyond_us
 
 
 @given(jobs(), st.integers(1, 500))
@@ -136,8 +136,8 @@ def test_the_bound_falls_as_the_budget_grows(job: Job, more_bytes: int) -> None:
     profile, budget_bytes = job
     tight, loose = plan(profile, budget_bytes), plan(profile, budget_bytes + more_bytes)
     slack_us = ROUNDING * (1 + step_us(tight))
-    least_us = loose.certificate.loose_bound_stall_us
-    assert least_us <= tight.certificate.loose_bound_stall_us + slack_us
+    least_us = loose.certificate.loose_bound_beyond_us
+    assert least_us <= tight.certificate.loose_bound_beyond_us + slack_us
 
 
 @given(jobs(), st.sampled_from([1.1, 2.0, 10.0]), st.booleans())
@@ -150,8 +150,8 @@ def test_the_bound_falls_as_the_link_grows_faster(job: Job, factor: float, out: 
     slow, fast = plan(profile, budget_bytes), plan(profile, budget_bytes, link=link)
     assert fast.link == link
     slack_us = ROUNDING * (1 + step_us(slow))
-    least_us = fast.certificate.loose_bound_stall_us
-    assert least_us <= slow.certificate.loose_bound_stall_us + slack_us
+    least_us = fast.certificate.loose_bound_beyond_us
+    assert least_us <= slow.certificate.loose_bound_beyond_us + slack_us
 
 
 @given(jobs(), st.sampled_from([0.2, 0.5, 0.6, 0.9]))
@@ -225,7 +225,7 @@ def test_the_unit_of_time_is_of_no_account(job: Job, factor: float) -> None:
     one, other = plan(profile, budget_bytes), plan(scaled, budget_bytes)
     check_plan(other, scaled)
     assert decisions(one) == decisions(other)
-    for field in ("compute_us", "simulated_stall_us", "bound_stall_us"):
+    for field in ("compute_us", "simulated_stall_us", "bound_beyond_us"):
         expected_us = factor * getattr(one.certificate, field)
         assert getattr(other.certificate, field) == pytest.approx(expected_us, abs=1e-6), field
 

@@ -79,7 +79,7 @@ def test_figures_are_the_certificates() -> None:
         ("peak with the plan", lambda plan: plan.certificate.peak_bytes),
         ("stall", lambda plan: plan.certificate.simulated_stall_us),
         ("step with the plan", lambda plan: plan.certificate.simulated_step_us),
-        ("no stall is below", lambda plan: plan.certificate.bound_stall_us),
+        ("no stall is below", lambda plan: plan.certificate.bound_beyond_us),
         ("gap to the bound", lambda plan: plan.certificate.optimality_gap),
         ("swaps", lambda plan: len(plan.swaps)),
     ):

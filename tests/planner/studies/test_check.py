@@ -52,30 +52,32 @@ def test_a_plan_passes_whichever_solver_checks_it(
         "compute_us",
         "recompute_us",
         "simulated_stall_us",
-        "loose_bound_stall_us",
-        "bound_stall_us",
+        "loose_bound_beyond_us",
+        "bound_beyond_us",
     ]
 
 
 @pytest.mark.parametrize("bound_us", [7999.0, 7500.0, 7000.0])
 def test_an_edited_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
-    path = edited(tmp_path, {"certificate.bound_stall_us": bound_us})
+    path = edited(tmp_path, {"certificate.bound_beyond_us": bound_us})
     assert checked(path).mismatches == ()
     found = checked(path, sandwich())
     assert len(found.mismatches) == 1
-    found_us = re.match(r"certificate.bound_stall_us is (.*), expected (\S+) ", found.mismatches[0])
+    found_us = re.match(
+        r"certificate.bound_beyond_us is (.*), expected (\S+) ", found.mismatches[0]
+    )
     assert found_us is not None
     assert float(found_us[1]) == bound_us
-    assert float(found_us[2]) == pytest.approx(slow_plan().certificate.bound_stall_us, rel=1e-4)
+    assert float(found_us[2]) == pytest.approx(slow_plan().certificate.bound_beyond_us, rel=1e-4)
 
 
 @pytest.mark.parametrize("bound_us", [7001.0, 6999.0, 0.0])
 def test_an_edited_loose_bound_is_found_with_the_profile(tmp_path: Path, bound_us: float) -> None:
-    path = edited(tmp_path, {"certificate.loose_bound_stall_us": bound_us})
+    path = edited(tmp_path, {"certificate.loose_bound_beyond_us": bound_us})
     assert checked(path).mismatches == ()
     found = checked(path, sandwich())
     assert len(found.mismatches) == 1
-    expected = rf"certificate.loose_bound_stall_us is {bound_us}, expected 6999.99"
+    expected = rf"certificate.loose_bound_beyond_us is {bound_us}, expected 6999.99"
     assert re.match(expected, found.mismatches[0])
 
 
@@ -92,7 +94,7 @@ def test_a_bound_for_another_budget_is_found(tmp_path: Path, budget_bytes: int) 
     path = edited(tmp_path, {"budget_bytes": budget_bytes}, plan)
     found = checked(path, profile)
     differing = [figure.name for figure in found.figures if not figure.matches]
-    assert differing == ["loose_bound_stall_us", "bound_stall_us"]
+    assert differing == ["loose_bound_beyond_us", "bound_beyond_us"]
 
 
 def test_a_bound_over_fewer_storages_than_move_is_found(tmp_path: Path) -> None:
@@ -217,11 +219,11 @@ def test_the_command_prints_each_figure_beside_its_own(
     assert main(["check", str(path)]) == 0
     alone = capsys.readouterr().out
     assert re.search(r"peak_bytes +│ +100 \(100 B\) +│ +100 \(100 B\) +│ +walking .*│ +yes", alone)
-    assert "bound_stall_us" not in alone
+    assert "bound_beyond_us" not in alone
     assert "take the profile: plan check PLAN PROFILE" in alone
     assert main(["check", str(path), str(profile_file)]) == 0
     both = capsys.readouterr().out
-    assert re.search(r"bound_stall_us .* solving the relaxation with highs +│ +yes", both)
+    assert re.search(r"bound_beyond_us .* solving the relaxation with highs +│ +yes", both)
     assert "Checked: every figure is what the files say.\n" in both
     assert both.splitlines()[-1].endswith("what the solver proved of its own model.")
 

@@ -177,7 +177,7 @@ def test_more_workers_only_raise_the_bound_and_their_plans_check() -> None:
         plan = solve(profile, budget_bytes=2900, link=shared, min_size_bytes=1)
         assert plan.link == shared
         assert check_plan_against(plan, profile).mismatches == ()
-        bounds_us.append(plan.certificate.bound_stall_us)
+        bounds_us.append(plan.certificate.bound_beyond_us)
     assert 0 < bounds_us[0] < bounds_us[1] < bounds_us[2]
 
 

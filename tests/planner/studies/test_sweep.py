@@ -68,7 +68,7 @@ def test_a_row_is_its_plans_certificate() -> None:
     about = plan.certificate
     assert planned.outcome is SweepOutcome.PLANNED
     assert planned.step_us == about.simulated_step_us == pytest.approx(13_000.0)
-    assert planned.bound_step_us == about.compute_us + about.bound_stall_us
+    assert planned.bound_step_us == about.compute_us + about.bound_beyond_us
     assert (planned.gap, planned.proof) == (about.optimality_gap, about.proof)
     assert (planned.peak_bytes, planned.d2h_bytes, planned.h2d_bytes) == (100, 50, 50)
     assert planned.host_pool_bytes == plan.host_pool_bytes == 50

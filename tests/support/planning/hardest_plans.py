@@ -56,8 +56,8 @@ def everything_away(
         problem=problem,
         chosen=problem.whole_set,
         swaps=tuple(sorted(swaps, key=lambda swap: (swap.swap_out_slot, swap.storage))),
-        loose_bound_stall_us=0.0,
-        bound_stall_us=0.0,
+        loose_bound_beyond_us=0.0,
+        bound_beyond_us=0.0,
         bound_source=BoundSource.TRIVIAL,
         proof=Proof.FEASIBLE,
     )
@@ -74,8 +74,8 @@ def certified(plan: Plan) -> Plan:
     """Derives anew what a plan says of its swaps; its budget is what they need."""
     figures = derived_figures(plan)
     nothing_proved = {
-        "loose_bound_stall_us": 0.0,
-        "bound_stall_us": 0.0,
+        "loose_bound_beyond_us": 0.0,
+        "bound_beyond_us": 0.0,
         "bound_source": BoundSource.TRIVIAL,
         "proof": Proof.FEASIBLE,
     }

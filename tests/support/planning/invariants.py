@@ -252,10 +252,10 @@ def _check_certificate(plan: Plan, profile: Profile) -> None:
         size for swap, size in zip(plan.swaps, sizes, strict=True) if not swap.clean
     )
     assert found.compute_us == close(profile.step_us)
-    assert found.bound_stall_us <= found.simulated_stall_us + ROUNDING * (1 + profile.step_us)
-    assert 0 <= found.loose_bound_stall_us <= found.bound_stall_us
+    assert found.bound_beyond_us <= found.simulated_stall_us + ROUNDING * (1 + profile.step_us)
+    assert 0 <= found.loose_bound_beyond_us <= found.bound_beyond_us
     if found.bound_source is not BoundSource.WHOLE_STORAGES:
-        assert found.loose_bound_stall_us == found.bound_stall_us
+        assert found.loose_bound_beyond_us == found.bound_beyond_us
     assert found.optimality_gap >= 0
     fits = max(without) <= plan.budget_bytes
     assert (found.proof is Proof.NOT_NEEDED) == fits
