@@ -200,7 +200,7 @@ class SwapExecutor:
             tracked = self.tracked[storage_id]
             match action.kind:
                 case ActionKind.RELEASE:
-                    self._release(storage_id, tracked)
+                    self._now.stall_us += self._release(storage_id, tracked)
                 case ActionKind.SWAP_IN:
                     self._swap_in(storage_id, tracked)
                 case ActionKind.AWAIT:
@@ -216,7 +216,7 @@ class SwapExecutor:
             return
         self._send(swap.storage, tracked, self._host_of(swap))
         if swap.clean:
-            self._now.stall_us += tracked.release()
+            self._now.stall_us += self._release(swap.storage, tracked)
 
     def _enter(self, swap: Swap) -> None:
         tracked = self._known(swap.storage)
@@ -229,11 +229,16 @@ class SwapExecutor:
             return
         self._send(swap.storage, tracked, self._host_of(swap))
         if at_boundary is Residency.AWAY:
-            tracked.release()
+            self._release(swap.storage, tracked)
 
-    def _release(self, storage_id: int, tracked: TrackedStorage) -> None:
-        """Gives the device bytes back; copies once more what was written under the first copy."""
+    def _release(self, storage_id: int, tracked: TrackedStorage) -> float:
+        """Gives the device bytes back; returns us waited.
+
+        What was written under the first copy is copied once more.
+        """
         host = tracked.host
+        # Looked at only then: another thread may write while this one waits.
+        waited_us = tracked.wait()
         if tracked.residency is Residency.LEAVING and (
             self._counted_writes(storage_id) != self._versions[storage_id]
             or self._marks.shows_write(storage_id, tracked.storage)
@@ -241,7 +246,7 @@ class SwapExecutor:
             assert host is not None
             tracked.restore(self.backend.h2d)
             self._send(storage_id, tracked, host)
-        self._now.stall_us += tracked.release()
+        return waited_us + tracked.release()
 
     def _was_written(self, storage_id: int, tracked: TrackedStorage) -> bool:
         """Whether a storage may have been written since its host copy was kept."""
@@ -256,9 +261,8 @@ class SwapExecutor:
         self._note_host(tracked)
 
     def _arrive(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
-        written = self._marks.shows_write(storage_id, tracked.storage)
         self._now.stall_us += tracked.arrive()
-        if written:
+        if self._marks.shows_write(storage_id, tracked.storage):
             raise LostWriteError(self.index.storages[storage_id].name)
         if self.index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()

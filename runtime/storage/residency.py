@@ -201,6 +201,10 @@ class TrackedStorage:
         self._state = _State()
         self._guarded.allow(self)
 
+    def wait(self) -> float:
+        """Waits for the copy under way, if there is one; returns us waited. It changes no state."""
+        return 0.0 if self._state.copy is None else self._wait()[0]
+
     def release(self) -> float:
         """Waits for the copy to the host, then gives the device bytes back; returns us waited.
 

@@ -18,6 +18,7 @@ from planner.plan.plan import Plan, Swap
 from profiles.hooks.mode_stack import op_modes
 from profiles.hooks.workload import Workload
 from runtime import FallbackWarning, Replay
+from runtime.lanes.emulated import Copy
 from runtime.replay import replay
 from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.op_guard import OpGuard
@@ -426,3 +427,42 @@ def test_without_marks_as_on_a_gpu_what_autograd_counts_is_found(
 def test_a_write_that_cannot_be_kept_is_an_error(around: str) -> None:
     with pytest.raises(LostWriteError, match="was written while its bytes were on their way back"):
         written_unseen("returning at the boundary", Place.BEGIN, Residency.RETURNING, around)
+
+
+def written_while_waited_for(name: str, place: Place, wanted: Residency) -> Unusual:
+    """Another thread writes every parameter when the one that trains waits for its copy."""
+    unusual = Unusual(place)
+
+    def write(parameter: torch.Tensor) -> None:
+        (copy,) = [
+            tracked._state.copy
+            for tracked in attached._executor.tracked.values()
+            if tracked.is_held_as(parameter.untyped_storage()) and tracked.residency is wanted
+        ]
+        assert isinstance(copy, Copy)
+        usual = copy.wait
+
+        def wait() -> float:
+            copy.wait = usual  # type: ignore[method-assign]
+            waited_us = usual()
+            in_a_thread(partial(WRITES["data"], parameter))
+            return waited_us
+
+        copy.wait = wait  # type: ignore[method-assign]
+
+    unusual.act = partial(unusual.write_all, write)
+    model, optimizer = unusual.workload.model, unusual.workload.optimizer
+    with Replay(plan_named(name), model, optimizer) as attached:
+        unusual.run(attached.unwatched_step)
+    return unusual
+
+
+def test_a_write_during_the_wait_for_a_copy_to_the_host_is_kept() -> None:
+    place = Place.END
+    unusual = written_while_waited_for("leaving at the boundary", place, Residency.LEAVING)
+    assert_same(expected(place, "data")[1], snapshot(unusual.workload))
+
+
+def test_a_write_during_the_wait_for_a_copy_back_is_an_error() -> None:
+    with pytest.raises(LostWriteError, match="was written while its bytes were on their way back"):
+        written_while_waited_for("returning at the boundary", Place.BEGIN, Residency.RETURNING)
