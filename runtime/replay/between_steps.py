@@ -83,14 +83,17 @@ DESCRIBING = frozenset(_functions())
 class BoundaryGuard:
     """Calls back before a guarded storage is touched."""
 
-    def __init__(self, restore: Callable[[str], None]) -> None:
+    def __init__(self, restore: Callable[[], None], restored: Callable[[str], None]) -> None:
         """Makes a guard that is not active.
 
         Args:
-            restore: Brings everything back; called with what asked. After it nothing is guarded.
+            restore: Brings everything back. After it nothing is guarded.
+            restored: Called when that is done, with what asked for it, and with no lock held.
         """
-        self._restore = restore
+        self._restore, self._restored = restore, restored
         self._guarded: frozenset[int] = frozenset()
+        # As long as not all are back: another thread may be bringing what was guarded back.
+        self._away: frozenset[int] = frozenset()
         self._lock = threading.RLock()
         self._calls, self._ops = _CallGuard(self), _OpGuard(self)
         _guards.add(self)
@@ -101,6 +104,7 @@ class BoundaryGuard:
         Args:
             guarded: Storages that must be restored before they are touched, by `_cdata`.
         """
+        self._away = guarded
         self._guarded = guarded
         if guarded:
             self._enter_modes()
@@ -108,7 +112,7 @@ class BoundaryGuard:
     def leave(self) -> None:
         """Ends the stretch: nothing is guarded."""
         with self._lock:
-            self._guarded = frozenset()
+            self._guarded = self._away = frozenset()
             self.leave_modes()
 
     def end(self, restore: Callable[[], None]) -> None:
@@ -120,6 +124,8 @@ class BoundaryGuard:
     def touch(self, what: str) -> None:
         """Brings everything back if anything is guarded; may be called in any thread.
 
+        What another thread is bringing back is there when this returns.
+
         Args:
             what: What asks, for readers.
         """
@@ -128,19 +134,21 @@ class BoundaryGuard:
                 return
             guarded, self._guarded = self._guarded, frozenset()
             try:
-                self._restore(what)
+                self._restore()
             except BaseException:
                 self._guarded = guarded
                 raise
+            self._away = frozenset()
+        self._restored(what)
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
-        if self._guarded and any(s._cdata in self._guarded for s in storages_of(arguments)):
+        if self._away and any(s._cdata in self._away for s in storages_of(arguments)):
             self.touch(str(getattr(what, "__name__", what)))
 
     def look_at(self, storage: torch.UntypedStorage) -> None:
         """Brings everything back if a storage is guarded whose address is taken."""
-        if storage._cdata in self._guarded:
+        if storage._cdata in self._away:
             self.touch("code that is no op")
 
     @contextmanager

@@ -74,7 +74,7 @@ class Replay:
         self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device))
         self._course = Course(plan)
         self._first_steps = FirstSteps(index, backend, self._accountant, plan.budget_bytes)
-        self._guard = BoundaryGuard(self._restore_between_steps)
+        self._guard = BoundaryGuard(self._restore_for_good, self._history.count_restore)
         self._step: RunningStep | None = None
         self._op_guard = OpGuard(self._accountant.guarded)
         self._attached = AttachedHooks(self, self._guard)
@@ -327,7 +327,8 @@ class Replay:
         start_ns = time.perf_counter_ns()
         try:
             if not self._executor.are_held():
-                self._restore_between_steps("a tensor that was replaced")
+                self._restore_for_good()
+                self._history.count_restore("a tensor that was replaced")
             self._executor.enter()
         except UnmovableError as error:
             self._fall_back(str(error))
@@ -484,11 +485,6 @@ class Replay:
         self._bring_back()
         if is_new:
             self._history.warn_once(f"step {now.step} fell back to resident: {reason}")
-
-    def _restore_between_steps(self, what: str) -> None:
-        self._history.log_restore(what)
-        self._restore_for_good()
-        self._history.boundary_restores += 1
 
     def _restore_for_good(self) -> None:
         """Brings every storage back; the next step looks all of them up anew."""

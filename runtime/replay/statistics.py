@@ -127,9 +127,10 @@ class History:
         if self.on_step is not None:
             self.on_step(now)
 
-    def log_restore(self, what: str) -> None:
-        """Logs what had everything brought back between two steps, the first time."""
-        if self.boundary_restores == 0:
+    def count_restore(self, what: str) -> None:
+        """Everything was brought back between two steps; what asked for it is logged once."""
+        self.boundary_restores += 1
+        if self.boundary_restores == 1:
             LOG.info(
                 "Between two steps %s asked for what the plan has away: everything was brought "
                 "back, and the next step sends it away again. Logged once.",

@@ -241,6 +241,47 @@ def test_memory_lent_to_numpy_is_whole_and_stays(
         assert both.away() > 10
 
 
+def as_array_elsewhere(parameter: torch.Tensor) -> np.ndarray:
+    """Taken in a thread whose ops no mode sees."""
+    found: list[np.ndarray] = []
+    thread = threading.Thread(target=lambda: found.append(parameter.detach().numpy().copy()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("use", [as_array_elsewhere, lambda p: p.detach().clone().numpy()])
+def test_what_another_thread_is_bringing_back_is_waited_for(
+    use: Callable[[torch.Tensor], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pair() as both:
+        guard = both.replay._guard
+        restore, touch = guard._restore, guard.touch
+        begun, asked = threading.Event(), threading.Event()
+
+        def late_restore() -> None:
+            begun.set()
+            asked.wait()
+            restore()
+
+        def asking_touch(what: str) -> None:
+            if begun.is_set():
+                asked.set()
+            touch(what)
+
+        monkeypatch.setattr(guard, "_restore", late_restore)
+        monkeypatch.setattr(guard, "touch", asking_touch)
+        saving = threading.Thread(target=both.planned.model.state_dict)
+        saving.start()
+        begun.wait()
+        try:
+            found = use(first_parameter(both.planned))
+        finally:
+            asked.set()
+            saving.join()
+        assert np.array_equal(found, first_parameter(both.plain).detach().numpy())
+
+
 def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
     """Bookkeeping between steps, as training loops do it, brings nothing back."""
     with pair() as both:
