@@ -58,12 +58,10 @@ def record_beyond_capacity(
     Args:
         workload: The step to record. Between steps it must fit on the device no more than within
             one; what has to wait on the host does. All of it is brought back at the end.
-        source: How to build it again; stored in the profile.
-        link: The link stored in the profile.
+        source: How to build it again; stored in the profile, as the link is.
         limit_bytes: Device bytes the step may use; None for what the device has free.
         warmup_steps: Steps before recording, at least; more are run until op times settle.
         timed_steps: Steps whose median gives each op's duration; at least one.
-        progress: Called before every step.
         instruments: What to measure with; those of the device if None.
 
     Raises:
@@ -168,7 +166,7 @@ class LimitedSteps:
             watched.enter_context(Listening(in_threads_of_this_step(trace.on_address)))
             for watcher in watchers:
                 watched.enter_context(watcher)
-            watched.enter_context(self._accountant.watch())
+            watched.enter_context(self._accountant)
             for mode in (SecondTry(self._swap.evict_all_but, watchers), trace, self._swap):
                 watched.enter_context(mode)
             self._workload.step()

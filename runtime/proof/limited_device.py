@@ -147,7 +147,7 @@ class LimitedEmulator:
                 counts = watched and not isinstance(replayed, StepStatistics)
                 if counts:
                     memory.count_owned(owned_storages(workload.model, workload.optimizer))
-                with accountant.watch() if counts else nullcontext():
+                with accountant if counts else nullcontext():
                     workload.step()
             step_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
         peak_bytes = memory.peak_bytes if counts else getattr(replayed, "peak_bytes", None)

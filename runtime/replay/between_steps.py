@@ -7,21 +7,15 @@ touched all of them are brought back.
 [Note: what is seen between steps] Two modes see what this thread does: one sees ops, and one sees
 calls of torch's Python functions, which may reach a tensor's memory without any op (`numpy`,
 `data_ptr`, pickling). Other threads have modes of their own. Of them only calls of the model and
-its `state_dict` are seen, by hooks (`runtime.replay.replay`), and addresses they take, by
-`AddressGuard`; so are forks, which wait for everything to come back. Not seen are another thread's
-own access to a parameter, and memory whose address was taken earlier. Where torch has been built
-for CUDA, that is an error rather than a crash (`runtime.storage.residency`).
+its `state_dict` are seen, and addresses they take (`runtime.replay.attached_hooks`); so are forks,
+which wait for everything to come back. Not seen are another thread's own access to a parameter, and
+memory whose address was taken earlier. Where torch has been built for CUDA, that is an error rather
+than a crash (`runtime.storage.residency`).
 
 [Note: modes stay until the next step] Once everything is back the modes let all pass, but they stay
 on the stacks until the next step begins: what touches a storage may be called from inside torch,
 which keeps what it knows of its stacks during the call (a compiled function does), and would be
 left with modes that are gone.
-
-[Note: addresses and threads] Code that runs no op takes the address of what it uses
-(`profiles.hooks.addresses`). Between two steps that may be in any thread. In a step only the
-threads that run it are heard, its own and autograd's: bringing something back for another thread
-would meet the plan's own moves of the same storage. This holds in every step, watched or not, as
-long as the replay is attached: a method that is never called costs nothing.
 """
 
 import os
@@ -36,7 +30,6 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.addresses import Listening, OnAddress, in_threads_of_this_step
 from profiles.hooks.dispatch import is_bookkeeping, storages_of
 from profiles.hooks.mode_stack import (
     call_modes,
@@ -46,7 +39,6 @@ from profiles.hooks.mode_stack import (
     leave_ops,
     op_modes,
 )
-from profiles.schema.profile import Access
 
 _READ = (
     *("_backward_hooks", "_base", "_cdata", "_grad_fn", "_has_symbolic_sizes_strides"),
@@ -99,11 +91,7 @@ class BoundaryGuard:
         _guards.add(self)
 
     def enter(self, guarded: frozenset[int]) -> None:
-        """Begins a stretch between two steps.
-
-        Args:
-            guarded: Storages that must be restored before they are touched, by `_cdata`.
-        """
+        """Begins a stretch between two steps; those `guarded`, by `_cdata`, must not be touched."""
         self._away = guarded
         self._guarded = guarded
         if guarded:
@@ -124,10 +112,7 @@ class BoundaryGuard:
     def touch(self, what: str) -> None:
         """Brings everything back if anything is guarded; may be called in any thread.
 
-        What another thread is bringing back is there when this returns.
-
-        Args:
-            what: What asks, for readers.
+        What another thread is bringing back is there when this returns. `what` says what asks.
         """
         with self._lock:
             if not self._guarded:
@@ -236,38 +221,3 @@ def _leave_all() -> None:
 
 
 os.register_at_fork(before=_touch_all, after_in_child=_leave_all)
-
-
-class AddressGuard:
-    """Hears of addresses for one replay, until `remove`; see [Note: addresses and threads]."""
-
-    def __init__(self, in_step: OnAddress, between_steps: BoundaryGuard) -> None:
-        """Begins to listen.
-
-        Args:
-            in_step: Called with what the threads of a step take.
-            between_steps: Asked about what is taken between steps.
-        """
-        self._in_step = in_step
-        self._between_steps = between_steps
-        self._in_this_step: OnAddress | None = None
-        self._listening = Listening(self._on_address)
-
-    def begin_step(self) -> None:
-        """What this thread does from now on is a step."""
-        self._in_this_step = in_threads_of_this_step(self._in_step)
-
-    def end_step(self) -> None:
-        """The step has ended; may be repeated."""
-        self._in_this_step = None
-
-    def remove(self) -> None:
-        """Ends it."""
-        self._listening.remove()
-
-    def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
-        in_this_step = self._in_this_step
-        if in_this_step is None:
-            self._between_steps.look_at(storage)
-        else:
-            in_this_step(storage, access)

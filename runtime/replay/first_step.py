@@ -35,20 +35,8 @@ class FirstSteps(AbstractContextManager[None]):
     """
 
     def __init__(
-        self,
-        index: SwapIndex,
-        backend: Backend,
-        accountant: Accountant,
-        budget_bytes: int,
+        self, index: SwapIndex, backend: Backend, accountant: Accountant, budget_bytes: int
     ) -> None:
-        """Prepares for them.
-
-        Args:
-            index: What the plan moves.
-            backend: Whose lanes carry the copies.
-            accountant: Counts the device's bytes while they run.
-            budget_bytes: What they keep to.
-        """
         self.swap: OnlineSwap | None = None
         self._index = index
         self._lanes = backend.d2h, backend.h2d
@@ -76,7 +64,7 @@ class FirstSteps(AbstractContextManager[None]):
         assert self.swap is not None
         self.swap.begin_step(self._index.owned())
         self._accountant.budget_bytes = self._budgets_bytes[0]
-        self._accountant.begin_watch()
+        self._accountant.__enter__()
         for mode in self._modes:
             enter_ops(mode)
 
@@ -84,7 +72,7 @@ class FirstSteps(AbstractContextManager[None]):
         """Ends the step, wherever an interrupt has left it; may be repeated."""
         for mode in reversed(self._modes):
             leave_ops(mode)
-        self._accountant.end_watch()
+        self._accountant.__exit__()
         self._accountant.budget_bytes = self._budgets_bytes[1]
 
     def on_anchor(self, key: str) -> None:

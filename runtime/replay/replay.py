@@ -10,26 +10,27 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline
-from profiles.hooks.anchors import AnchorHooks, OwnHook
+from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.mode_stack import insist, keep_in_view
 from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
 from profiles.schema.units import NS_PER_US
+from runtime.replay.attached_hooks import AttachedHooks
 from runtime.replay.backend import Watch, backend_for
-from runtime.replay.between_steps import AddressGuard, BoundaryGuard
+from runtime.replay.between_steps import BoundaryGuard
 from runtime.replay.executor import SwapExecutor
 from runtime.replay.first_step import FirstSteps
 from runtime.replay.lookup import storage_of
 from runtime.replay.op_guard import OpGuard
 from runtime.replay.running_step import Course, RunningStep, let_go_of_failed_backward
-from runtime.replay.statistics import History, OnStep, StepStatistics
+from runtime.replay.statistics import History, StepStatistics
 from runtime.replay.swap_index import SwapIndex
 from runtime.replay.timeline import Ranges, StepTimes, Tracing
 from runtime.replay.workers import Workers
@@ -164,14 +165,6 @@ class Replay:
         """Counts storages of the emulated device that no op of a step may ever touch."""
         self._accountant.memory.count(storages)
 
-    def call_each_step(self, callback: OnStep) -> None:
-        """Sets a function that is called with the statistics of every step when it ends.
-
-        It runs when the step has ended. That another worker fell back is not known by then (see
-        `StepStatistics.fallback`). What it raises ends the training.
-        """
-        self._history.on_step = callback
-
     def summary(self) -> str:
         """Says in one line what was replayed so far; every figure is measured."""
         return self._history.summary()
@@ -270,7 +263,7 @@ class Replay:
             self._course.compare_memory(self._accountant.memory)
 
     def _watched_step(self) -> AbstractContextManager[StepStatistics]:
-        return self._statement(self._accountant.watch(), watched=True)
+        return self._statement(self._accountant, watched=True)
 
     def _statement(
         self, watch: AbstractContextManager[object], *, watched: bool = False
@@ -290,7 +283,7 @@ class Replay:
             if self._first_steps.begin():
                 step.watch, step.watched = self._first_steps, True
             self._begin_step(step)
-            self._attached.addresses.begin_step()
+            self._attached.begin_step()
             step.watch.__enter__()
             if now.fallback is not None:
                 self._accountant.lift()
@@ -376,7 +369,7 @@ class Replay:
     def _stand_down(self, step: RunningStep) -> None:
         """Hears and sees no more of a step."""
         self._anchors.leave()
-        self._attached.addresses.end_step()
+        self._attached.end_step()
         step.watch.__exit__(None, None, None)
 
     def _end_step(self, step: RunningStep) -> None:
@@ -497,55 +490,3 @@ class Replay:
         self._accountant.lift()
         self._first_steps.bring_back()
         self._executor.restore()
-
-
-class AttachedHooks:
-    """What all hooks that a replay has on a model call, as long as it is attached.
-
-    Whatever hook stays behind, because an interrupt came between its registration and the note of
-    it, holds nothing but this object, which reports nothing once it is closed.
-
-    Attributes:
-        addresses: Reports addresses that are taken.
-    """
-
-    def __init__(self, replay: Replay, guard: BoundaryGuard) -> None:
-        self._replay: Replay | None = replay
-        self._handles: list[Any] = []
-        self.addresses = AddressGuard(self._on_address, guard)
-
-    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Hears before a forward, in any thread, and before a state_dict is read or loaded."""
-        at_forward, at_state_dict = OwnHook(self._on_forward), OwnHook(self._on_state_dict)
-        keep = self._handles.append
-        keep(optimizer.register_state_dict_pre_hook(at_state_dict))
-        keep(optimizer.register_load_state_dict_pre_hook(at_state_dict))
-        for module in model.modules():
-            keep(module.register_state_dict_pre_hook(at_state_dict))
-            keep(module.register_load_state_dict_pre_hook(at_state_dict))
-            keep(module.register_forward_pre_hook(at_forward))
-
-    def close(self) -> None:
-        """Removes the hooks; whatever is left of them does nothing. It may be called again."""
-        self.addresses.remove()
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._replay = None
-
-    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
-        """Reports an anchor; see `profiles.hooks.anchors`."""
-        if self._replay is not None:
-            self._replay.on_anchor(key, shown)
-
-    def _on_forward(self, *_: Any) -> None:
-        if self._replay is not None:
-            self._replay.on_forward()
-
-    def _on_state_dict(self, *_: Any) -> None:
-        if self._replay is not None:
-            self._replay.on_state_dict()
-
-    def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
-        if self._replay is not None:
-            self._replay.on_address(storage, access)

@@ -16,8 +16,6 @@ KEPT_STEPS = 1024
 
 LOG = logging.getLogger("swapplan")
 
-OnStep = Callable[["StepStatistics"], None]
-
 
 class FallbackWarning(RuntimeWarning):
     """A step did not run as planned and was run resident; warned of once for each replay."""
@@ -97,7 +95,6 @@ class History:
         boundary_restores: How many times everything was brought back between two steps.
         vouches: Whether the next step may go uncounted; see [Note: unwatched steps] in
             `runtime.replay.replay`.
-        on_step: Called with the statistics of every step when it ends.
         is_closed: Whether no step comes any more.
     """
 
@@ -107,7 +104,6 @@ class History:
         self.fallbacks = 0
         self.boundary_restores = 0
         self.vouches = False
-        self.on_step: OnStep | None = None
         self.is_closed = False
         self._plan = plan
         self._counted_restores = 0
@@ -124,8 +120,6 @@ class History:
         self.fallbacks += now.fallback is not None
         vouches = self.vouches or not left_out
         self.vouches = vouches and now.fallback is None and now.skipped_swaps == 0
-        if self.on_step is not None:
-            self.on_step(now)
 
     def count_restore(self, what: str) -> None:
         """Everything was brought back between two steps; what asked for it is logged once."""

@@ -6,8 +6,7 @@ frees within one op.
 """
 
 from collections.abc import Callable, Container, Iterable
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch._ops import OpOverload
@@ -93,8 +92,8 @@ class DeviceBytes:
     def count_owned(self, owned: tuple[Owned, ...]) -> None:
         """Counts storages that a step may never hand to an op, but that take memory all the same.
 
-        It is not part of `Accountant.watch`: a context manager would hold its argument, and with it
-        the gradients that `zero_grad` means to drop, until the step ends.
+        It is not done when a step is entered: a context manager would hold its argument, and with
+        it the gradients that `zero_grad` means to drop, until the step ends.
         """
         self.count(owner.storage for owner in owned)
 
@@ -137,6 +136,8 @@ class DeviceBytes:
 class Accountant(OpMode):
     """Sees every op of a watched step: has its bytes counted, and raises above the budget.
 
+    The step is watched inside its `with` statement.
+
     Attributes:
         budget_bytes: The device's memory; None counts without a limit.
         guarded: Storages that are absent, moving or copied. An op on one is acted upon.
@@ -158,18 +159,18 @@ class Accountant(OpMode):
         """Sets what is asked when an op has exceeded the budget: whether that has been lifted."""
         self._on_no_room = handler
 
-    def watch(self) -> AbstractContextManager[None]:
-        """Counts during one step."""
-        return _Watch(self)
+    def __enter__(self) -> Self:
+        try:
+            self.memory.begin()
+            self._lifted = False
+            self.watching = True
+            enter_ops(self)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
-    def begin_watch(self) -> None:
-        """Begins to watch a step; `end_watch` must follow, whatever happens."""
-        self.memory.begin()
-        self._lifted = False
-        self.watching = True
-        enter_ops(self)
-
-    def end_watch(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Ends it, also after an interrupt, and wherever in the stack it is; may be repeated."""
         leave_ops(self)
         self.watching = False
@@ -251,20 +252,3 @@ class Accountant(OpMode):
                 f"{(self.memory.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )
-
-
-class _Watch(AbstractContextManager[None]):
-    """A watched step. No generator: an interrupt would leave one half way."""
-
-    def __init__(self, accountant: Accountant) -> None:
-        self._accountant = accountant
-
-    def __enter__(self) -> None:
-        try:
-            self._accountant.begin_watch()
-        except BaseException:
-            self._accountant.end_watch()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self._accountant.end_watch()

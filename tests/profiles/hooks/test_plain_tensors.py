@@ -247,7 +247,7 @@ def counted_bytes(kind: str) -> int:
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
     for _ in range(3):
         accountant.memory.count_owned(owned_storages(counted.model, counted.optimizer))
-        with accountant.watch():
+        with accountant:
             counted.step()
     return accountant.memory.peak_bytes
 

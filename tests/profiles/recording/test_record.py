@@ -138,7 +138,7 @@ def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     accountant.memory.count(storages_of(reached_tensors(workload)))
     for _ in range(3):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
-        with accountant.watch():
+        with accountant:
             loss = workload.step()
     del loss
     assert accountant.memory.peak_bytes == planned

@@ -234,7 +234,7 @@ def test_the_peak_is_the_allocators_in_every_slot(make: Callable[[], Workload]) 
     accountant = Accountant(CPU, budget_bytes=None)
     allocator = AllocatorOf(accountant)
     tools = Instruments(clock=CpuClock(), memory=allocator, kernels=None)
-    with accountant.watch():
+    with accountant:
         profile = record(make(), source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools)
     needs = [memory.resident_bytes for memory in slot_memory(profile)]
     assert max(needs) == allocator.largest_bytes
@@ -453,7 +453,7 @@ def test_the_profile_says_how_long_it_took_to_settle() -> None:
 def test_a_step_too_large_for_the_device_says_how_to_record_it() -> None:
     accountant = Accountant(CPU, budget_bytes=4096)
     told = pytest.raises(CapacityError, match=r"does not fit.*--beyond-capacity")
-    with told as caught, accountant.watch():
+    with told as caught, accountant:
         record(two_layers(), source=UNNAMED, link=FAST_LINK)
     assert "\n" not in str(caught.value)
     assert ".." not in str(caught.value)

@@ -46,7 +46,7 @@ def test_the_limit_holds(name: str) -> None:
         accountant.memory.count_owned(owned)
         del owned
         times = OpTimes(CpuClock())
-        with accountant.watch(), SecondTry(swap.evict_all_but, [times]), swap:
+        with accountant, SecondTry(swap.evict_all_but, [times]), swap:
             workload.step()
         assert not swap.fell_short
         assert accountant.memory.live_bytes <= budget
@@ -124,7 +124,7 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
     for _ in range(2):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         times = OpTimes(CpuClock())
-        with accountant.watch(), SecondTry(swap.evict_all_but, [times]), ComputeLog(streams), swap:
+        with accountant, SecondTry(swap.evict_all_but, [times]), ComputeLog(streams), swap:
             workload.step()
     swap.close()
     assert streams.races == []
@@ -140,7 +140,7 @@ def test_the_longest_idle_leave_first_and_come_back_for_their_op() -> None:
     """Room for 100 bytes. Sizes name the tensors: a is 40 bytes, b 30, c 20, d 50."""
     accountant = Accountant(CPU, 100)
     moves: Moves = []
-    with accountant.watch(), on_line(accountant, moves):
+    with accountant, on_line(accountant, moves):
         a = torch.ones(40, dtype=torch.uint8)
         b = torch.ones(30, dtype=torch.uint8)
         c = torch.ones(20, dtype=torch.uint8)
@@ -162,7 +162,7 @@ def test_the_longest_idle_leave_first_and_come_back_for_their_op() -> None:
 def test_a_storage_that_dies_on_the_host_leaves_nothing_behind() -> None:
     accountant = Accountant(CPU, 100)
     moves: Moves = []
-    with accountant.watch(), on_line(accountant, moves):
+    with accountant, on_line(accountant, moves):
         for _ in range(50):
             away = torch.ones(60, dtype=torch.uint8)
             torch.ones(70, dtype=torch.uint8)
@@ -175,7 +175,7 @@ def test_memory_of_somebody_else_stays() -> None:
     """numpy's memory cannot be resized; what is needed beside it says so."""
     accountant = Accountant(CPU, 100)
     moves: Moves = []
-    with accountant.watch(), on_line(accountant, moves) as swap:
+    with accountant, on_line(accountant, moves) as swap:
         fixed = torch.from_numpy(torch.ones(60, dtype=torch.uint8).numpy().copy())
         fixed.add_(1)
         other = torch.ones(30, dtype=torch.uint8)
@@ -200,7 +200,7 @@ def test_copies_are_not_timed() -> None:
     accountant = Accountant(CPU, 100)
     moves: Moves = []
     times = OpTimes(LoggingClock())
-    with times, accountant.watch(), on_line(accountant, moves):
+    with times, accountant, on_line(accountant, moves):
         for size in (60, 50, 45):
             torch.ones(size, dtype=torch.uint8).add_(1)
             log.append(f"{len(moves)} moves")

@@ -117,7 +117,7 @@ def test_an_odd_batch_on_one_worker_counts_on_all(together: list[dict[str, Any]]
     assert other["count"] == odd["count"] == 1
     assert [len(worker["warnings"]) for worker in (other, odd)] == [1, 1]
     assert "step 2 fell back to resident on worker 1" in other["warnings"][0]
-    assert other["reported"] == odd["reported"] == [0, 1, 2, 3, 4]
+    assert other["steps"] == odd["steps"] == [0, 1, 2, 3, 4]
 
 
 def test_training_goes_on_after_an_exception_on_one_worker(together: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 def test_the_accountant_counts_live_storages() -> None:
     accountant = Accountant(CPU, None)
-    with accountant.watch():
+    with accountant:
         one = torch.zeros(100)
         other = one + 1
         view = other[3:5]
@@ -26,14 +26,14 @@ def test_the_accountant_counts_live_storages() -> None:
 
 def test_the_accountant_enforces_the_budget_to_the_byte() -> None:
     accountant = Accountant(CPU, 800)
-    with accountant.watch():
+    with accountant:
         kept = [torch.zeros(100), torch.zeros(100)]
         with pytest.raises(EmulatedOutOfMemoryError, match="out of memory"):
             kept[0] + 1
         with pytest.raises(torch.OutOfMemoryError):
             torch.zeros(1)
-    with accountant.watch():
+    with accountant:
         accountant.lift()
         kept.append(torch.zeros(100))
-    with accountant.watch(), pytest.raises(EmulatedOutOfMemoryError):
+    with accountant, pytest.raises(EmulatedOutOfMemoryError):
         torch.zeros(1)

@@ -1,0 +1,87 @@
+"""What a replay hears of its model as long as it is attached, whether a step runs or not.
+
+[Note: addresses and threads] Code that runs no op takes the address of what it uses
+(`profiles.hooks.addresses`). Between two steps that may be in any thread. In a step only the
+threads that run it are heard, its own and autograd's: bringing something back for another thread
+would meet the plan's own moves of the same storage. This holds in every step, watched or not, as
+long as the replay is attached: a method that is never called costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from profiles.hooks.addresses import Listening, OnAddress, in_threads_of_this_step
+from profiles.hooks.anchors import OwnHook
+from profiles.schema.profile import Access
+from runtime.replay.between_steps import BoundaryGuard
+
+if TYPE_CHECKING:
+    from runtime.replay.replay import Replay
+
+
+class AttachedHooks:
+    """All hooks that a replay has on a model, and what hears of addresses for it, until `close`.
+
+    Whatever hook stays behind, because an interrupt came between its registration and the note of
+    it, holds nothing but this object, which reports nothing once it is closed.
+    """
+
+    def __init__(self, replay: "Replay", between_steps: BoundaryGuard) -> None:
+        """Begins to listen to addresses; those taken between steps are the guard's business."""
+        self._replay: Replay | None = replay
+        self._between_steps = between_steps
+        self._handles: list[Any] = []
+        self._in_this_step: OnAddress | None = None
+        self._listening = Listening(self._on_address)
+
+    def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Hears before a forward, in any thread, and before a state_dict is read or loaded."""
+        at_forward, at_state_dict = OwnHook(self._on_forward), OwnHook(self._on_state_dict)
+        keep = self._handles.append
+        keep(optimizer.register_state_dict_pre_hook(at_state_dict))
+        keep(optimizer.register_load_state_dict_pre_hook(at_state_dict))
+        for module in model.modules():
+            keep(module.register_state_dict_pre_hook(at_state_dict))
+            keep(module.register_load_state_dict_pre_hook(at_state_dict))
+            keep(module.register_forward_pre_hook(at_forward))
+
+    def begin_step(self) -> None:
+        """What this thread does from now on is a step."""
+        self._in_this_step = in_threads_of_this_step(self._on_address_in_step)
+
+    def end_step(self) -> None:
+        """The step has ended; may be repeated."""
+        self._in_this_step = None
+
+    def close(self) -> None:
+        """Removes the hooks; whatever is left of them does nothing. It may be called again."""
+        self._listening.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._replay = None
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Reports an anchor; see `profiles.hooks.anchors`."""
+        if self._replay is not None:
+            self._replay.on_anchor(key, shown)
+
+    def _on_forward(self, *_: Any) -> None:
+        if self._replay is not None:
+            self._replay.on_forward()
+
+    def _on_state_dict(self, *_: Any) -> None:
+        if self._replay is not None:
+            self._replay.on_state_dict()
+
+    def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        in_this_step = self._in_this_step
+        if in_this_step is None:
+            self._between_steps.look_at(storage)
+        else:
+            in_this_step(storage, access)
+
+    def _on_address_in_step(self, storage: torch.UntypedStorage, access: Access) -> None:
+        if self._replay is not None:
+            self._replay.on_address(storage, access)
