@@ -31,12 +31,8 @@ class CopyJob:
     memory pinned by `cudaHostAlloc`, which the device knows by the same address. Memory pinned by
     `cudaHostRegister` has a device address of its own (`cudaHostGetDevicePointer`). The two ends
     must not overlap. A kernel sees numbers, so no allocator knows that it uses the memory: the
-    caller keeps both ends allocated until an event recorded after the kernel has passed.
-
-    Attributes:
-        source_address: The first byte to read.
-        target_address: The first byte to write.
-        size_bytes: Device bytes to carry.
+    caller keeps both ends allocated until an event recorded after the kernel has passed. The size
+    is that of the device's end.
     """
 
     source_address: int
@@ -56,11 +52,7 @@ class Grid:
     that busy: bytes in flight = rate x round trip, so at 16 bytes x 4 accesses a thread, 1024
     threads hold 64 KiB, which at a nominal round trip of 1.3 us is about 50 GB/s. More blocks only
     take multiprocessors away from compute for as long as the copy lasts, so the grid is capped
-    and its threads walk on.
-
-    Attributes:
-        blocks: Thread blocks.
-        threads: Threads of a block: whole warps, at most 1024.
+    and its threads walk on. The threads of a block are whole warps, at most 1024.
     """
 
     blocks: int

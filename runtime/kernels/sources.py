@@ -37,12 +37,8 @@ def relinked(
     """Makes a kernel or a device function, and all it calls, for another target.
 
     They reach each other by name; a target gets its own by putting its functions behind the names.
-
-    Args:
-        function: The function as the kernels' modules have it.
-        finish: What makes a plain function one of the target's.
-        done: What was made before.
-        replaced: Functions that the target has its own of, by name.
+    `finish` makes a plain function one of the target's, `done` keeps what was made before, and
+    `replaced` are the functions that the target has its own of, by name.
     """
     body = getattr(function, "py_func", function)
     if body not in done:

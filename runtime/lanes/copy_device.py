@@ -31,11 +31,7 @@ class EmulatedDevice:
         return EmulatedLane(direction, math.inf, 0.0, carrier=carrier)
 
     def host_pool(self, size_bytes: int) -> HostPool:
-        """Returns host memory.
-
-        Raises:
-            SwapplanError: The host has not enough free memory, or may not lock that much.
-        """
+        """Returns host memory; see `HostPool` for what is raised."""
         return HostPool(size_bytes)
 
     def carriers(self) -> Carriers:

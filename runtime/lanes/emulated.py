@@ -40,7 +40,7 @@ LaunchTime = Callable[[Sequence[int], CopyMethod], float]
 
 
 class Copy:
-    """A copy in flight or ended, or several that one launch carries.
+    """A copy in flight or ended, or several that one launch carries; see `CopyInFlight`, too.
 
     Attributes:
         pieces: Both ends of each, kept alive while in flight; none once ended.
@@ -48,9 +48,6 @@ class Copy:
         issued_ns: When it was issued, on the performance counter.
         started_ns: When the lane took it up; 0 before that.
         ended_ns: When it ended; 0 before that.
-        overrun_us: How much longer this machine took than the link would have; see `CopyInFlight`.
-        inexact: Whether a byte was packed that is no bool.
-        fault: What was raised while it was carried; None if nothing.
         is_open: Whether further copies may join it.
         send_off: Sends it off, if it is a pending batch.
         has_ended: Whether it has been carried, or has failed.
@@ -110,12 +107,8 @@ class EmulatedLane:
     ) -> None:
         """Starts the lane's thread.
 
-        Args:
-            direction: Which way.
-            bytes_per_us: The rate that the copy engine keeps.
-            latency_us: What each of its copies takes beyond that.
-            launch_time: What a kernel takes at least; nothing, unless it is to be held back.
-            carrier: What carries by kernel, if anything does.
+        The copy engine keeps a rate, and each of its copies takes the latency beyond that. What
+        carries by kernel, if anything does, is held back to take the launch time at least.
         """
         self._direction = direction
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()

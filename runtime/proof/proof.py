@@ -68,11 +68,9 @@ def prove(
     enforces by itself, and all steps are alike.
 
     Args:
-        plan: The plan.
         build: Builds the workload anew, from the same seed each time.
         steps: Steps of each training.
         timed_steps: How many of the last ones are timed; fewer than `steps`.
-        progress: Called at every step.
         build_alone: As `build`, for the training that runs out of memory: one worker of many may
             do so where the others do not, so its steps must not wait for theirs.
         threads: Threads that ops of the emulated device run on; those of the plan's if None.

@@ -15,7 +15,6 @@ class ProofReport:
         losses_equal: The losses with the plan are the same, bit by bit.
         tensors_equal: So are all parameters, buffers, gradients and optimizer states at the end.
         tensors_compared: Their number.
-        budget_bytes: The plan's budget.
         peak_without_bytes: Peak device bytes without the plan.
         peak_with_bytes: Peak device bytes with it.
         peak_planned_bytes: The peak the plan announces.
@@ -42,7 +41,6 @@ class ProofReport:
         resident_growth_without_bytes: Growth of the anonymous resident set without it, sampled.
         resident_growth_with_bytes: The same with the plan; the host pool is apart. Both are 0 where
             the device's memory is not the host's.
-        host_pool_bytes: The host pool.
         summary: All steps with the plan in one line.
     """
 

@@ -89,12 +89,8 @@ def prove_with_workers(
 ) -> tuple[ProofReport, ...]:
     """Proves a plan with workers on this machine: over gloo, or over NCCL with a GPU for each.
 
-    Args:
-        plan: A plan of a step in DistributedDataParallel.
-        count: How many workers.
-        steps: Steps of each training.
-        timed_steps: How many of them are timed; fewer than `steps`.
-        progress: Called at each of the first worker's steps.
+    The plan is one of a step in DistributedDataParallel. Steps are as in `prove`, and `progress` is
+    called at each of the first worker's.
 
     Returns:
         Each worker's report, by rank.
@@ -230,11 +226,7 @@ def work(assignment: Assignment, parent: Connection) -> None:
 
 
 def build_for(plan: Plan, rank: int = 0) -> Workload:
-    """Builds a plan's workload on the plan's device.
-
-    Args:
-        plan: The plan.
-        rank: The number of the worker that builds it; added to the seed.
+    """Builds a plan's workload on the plan's device; a worker's rank is added to the seed.
 
     Raises:
         WorkloadError: It cannot be built.

@@ -64,12 +64,7 @@ class Backend:
 
 
 def backend_for(plan: Plan, device: torch.device, times: StepTimes | None = None) -> Backend:
-    """Makes the backend of a plan's device.
-
-    Args:
-        plan: The plan.
-        device: Where the model is.
-        times: Keeps when each copy ran; None if nothing does.
+    """Makes the backend of a plan's device; `times` keep when each copy ran, if anything does.
 
     Raises:
         PlanMismatchError: There is none for it, or the device is not at hand.

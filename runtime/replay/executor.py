@@ -98,10 +98,8 @@ class SwapExecutor:
     def take_over(self, from_swap: OnlineSwap) -> None:
         """Brings every storage where the plan has it when a step begins, one after the other.
 
-        See [Note: the step that makes the states] in `runtime.replay.first_step`.
-
-        Args:
-            from_swap: What has them; they are moved out first, so that there is room for each.
+        What has them, `from_swap`, moves them out first, so that there is room for each; see
+        [Note: the step that makes the states] in `runtime.replay.first_step`.
 
         Raises:
             UnmovableError: A storage is not as the plan expects.

@@ -81,10 +81,8 @@ def load(path: Path | str) -> LoadedPlan:
 def load_on_first(path: Path | str) -> LoadedPlan:
     """Reads a plan file on the first worker only and sends it to the others.
 
-    It is a collective over the default process group: every worker calls it.
-
-    Args:
-        path: The file, as the first worker sees it.
+    It is a collective over the default process group: every worker calls it, with the path as the
+    first worker sees it.
 
     Raises:
         FileError: As `load`, on every worker.

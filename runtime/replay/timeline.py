@@ -94,13 +94,7 @@ class Tracing:
 
 @dataclass(frozen=True)
 class MarkedCopy:
-    """A copy that a step issued.
-
-    Attributes:
-        storage: Id of the storage.
-        direction: Which way.
-        span: When it ran.
-    """
+    """A copy that a step issued, of a storage known by its id in the plan."""
 
     storage: int
     direction: Direction
@@ -127,11 +121,8 @@ class StepMarks:
         """Returns the step as it was measured; blocks until its last copy has ended.
 
         Times count from the first anchor. A slot's stall is all that passes at its anchor: the
-        wait for copies, and what the runtime itself takes there.
-
-        Args:
-            clock: What set the marks.
-            slot_count: Number of slots of the step; the first and the last were reported.
+        wait for copies, and what the runtime itself takes there. Of the step's slots the first and
+        the last must have been reported.
         """
         origin, _ = self.slots[0]
         starts_us: list[float] = []
@@ -191,12 +182,7 @@ class StepTimes:
         return marked
 
     def pass_anchor(self, slot: int, arrived: Mark) -> None:
-        """Compute goes on from the anchor of a slot.
-
-        Args:
-            slot: The slot.
-            arrived: The mark set when it got there.
-        """
+        """Compute goes on from the anchor of a slot, where it `arrived` at that mark."""
         self._marks.slots[slot] = (arrived, self.clock.mark())
 
     def on_copy(self, direction: Direction, span: Span) -> None:
@@ -215,10 +201,6 @@ class StepTimes:
 
 
 def typical(measured: Sequence[Timeline]) -> Timeline:
-    """Returns the step of median duration; of two in the middle the shorter.
-
-    Args:
-        measured: One step at least.
-    """
+    """Returns the step of median duration, of one at least; of two in the middle the shorter."""
     by_duration = sorted(measured, key=lambda timeline: timeline.step_us)
     return by_duration[(len(by_duration) - 1) // 2]

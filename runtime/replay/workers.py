@@ -90,9 +90,7 @@ class Workers:
     def agree(self, plan: Plan, fault: str | None) -> Plan:
         """Checks that all workers can follow the same plan, before any of them trains.
 
-        Args:
-            plan: The plan that this worker loaded.
-            fault: Why it cannot follow it; None if it can.
+        A worker brings the plan that it loaded, and why it cannot follow it, if it cannot.
 
         Returns:
             The plan, with the smallest budget and the slowest link that a worker brought: all wait
@@ -133,10 +131,7 @@ class Workers:
         self._withheld = True
 
     def wait(self, timeout: timedelta | None = None) -> int | None:
-        """Waits for the others' reports on the last step.
-
-        Args:
-            timeout: How long; as long as the process group waits if None.
+        """Waits for the others' reports on the last step, at most as long as the process group.
 
         Returns:
             The rank of a worker that fell back in it; None if none did.
@@ -161,11 +156,7 @@ class Workers:
         return rank if rank >= 0 else None
 
     def close(self) -> int | None:
-        """Waits for the last reports, if the last step did not raise, and leaves the group.
-
-        Returns:
-            As `wait`.
-        """
+        """Does what `wait` does, unless the last step raised, and leaves the group."""
         if self._withheld:
             return None
         try:
@@ -205,11 +196,7 @@ def slowest_link(links: list[Link]) -> Link:
 
 
 def first_disagreement(votes: list[Vote]) -> str | None:
-    """Says why workers cannot train under one plan, and what to do; None if they can.
-
-    Args:
-        votes: By rank.
-    """
+    """Says why workers, by rank, cannot train under one plan, and what to do; None if they can."""
     for rank, vote in enumerate(votes):
         if vote.fault is not None:
             return f"Worker {rank} of {len(votes)}: {vote.fault}"
