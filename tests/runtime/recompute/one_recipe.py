@@ -64,7 +64,7 @@ class OneRecipe:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        with self.accountant.watch():
+        with self.accountant:
             self.recipes.begin()
             self.recipes.capture.open_slot(1)
             yield
