@@ -84,7 +84,7 @@ def solve(
         solution = Solution(
             problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED
         )
-    elif offers.least_ops:
+    elif offers.options:
         solution = _with_recompute(work, offers)
     else:
         solution = _with_swaps_alone(work)

@@ -1,6 +1,7 @@
 """The rows of the ILP: one function per number in `planner.ilp.model`."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
@@ -157,10 +158,10 @@ def c5_budget(model: Model) -> None:
 def _dropped(model: Model) -> list[Terms]:
     """By kept slot: the bytes of the gaps open there that are dropped."""
     dropped: list[Terms] = [[] for _ in model.kept.slots]
-    for i, variable in model.dropped.items():
-        size = _size(model, model.gaps[i])
-        for k, _ in model.kept.open_over(model.gaps[i]):
-            dropped[k].append((variable, size))
+    for variable, option in zip(model.dropped, model.offers.options, strict=True):
+        gap = replace(model.gaps[option.gap], next_use_slot=option.until_slot)
+        for k, _ in model.kept.open_over(gap):
+            dropped[k].append((variable, _size(model, gap)))
     return dropped
 
 
@@ -333,29 +334,30 @@ def c15_clean(model: Model) -> None:
 
 
 def c16_one_way(model: Model) -> None:
-    """(16) A gap is ended by a copy or by running ops again."""
-    for i, dropped in model.dropped.items():
-        terms = [(model.used[i], 1.0), (dropped, 1.0)]
+    """(16) A gap is ended by a copy or by one recipe."""
+    ways: dict[int, Terms] = {}
+    for variable, option in zip(model.dropped, model.offers.options, strict=True):
+        ways.setdefault(option.gap, [(model.used[option.gap], 1.0)]).append((variable, 1.0))
+    for i, terms in ways.items():
         _add(model, f"c16_one_way_{i}", terms, LpConstraintLE, 1)
 
 
 def c17_runs_again(model: Model) -> None:
     """(17) Rebuilding runs all ops of a recipe."""
-    for i, dropped in model.dropped.items():
-        for op in sorted(model.offers.least_ops[i]):
-            terms = [(model.again[op], 1.0), (dropped, -1.0)]
-            _add(model, f"c17_runs_again_{i}_{op}", terms, LpConstraintGE, 0)
+    for variable, option in zip(model.dropped, model.offers.options, strict=True):
+        for op in sorted(option.ops):
+            terms = [(model.again[op], 1.0), (variable, -1.0)]
+            _add(model, f"c17_runs_again_{variable.name}_{op}", terms, LpConstraintGE, 0)
 
 
 def c18_recomputed(model: Model) -> None:
     """(18) What is run again takes its time, within the gaps that need it."""
     earliest: dict[int, int] = {}
     latest: dict[int, int] = {}
-    for i, ops in model.offers.least_ops.items():
-        gap = model.gaps[i]
-        for op in ops:
-            earliest[op] = min(gap.first_slot, earliest.get(op, gap.first_slot))
-            latest[op] = max(gap.next_use_slot, latest.get(op, gap.next_use_slot))
+    for option in model.offers.options:
+        for op in option.ops:
+            earliest[op] = min(option.from_slot, earliest.get(op, option.from_slot))
+            latest[op] = max(option.until_slot, latest.get(op, option.until_slot))
     bounds = (("due", latest, LpConstraintGE), ("begun", earliest, LpConstraintLE))
     for word, slot_of, sense in bounds:
         sums = [model.program.add_variable(f"U{word}_{t}", 0) for t in model.kept.slots]

@@ -23,9 +23,9 @@ Data
     o_i, r_i       time of gap i's copy to the host and of its copy back, latency included
     R_t            least sum of sizes of gaps open in t that is at least M_t - C
     tau[t, u)      sum of tau over slots t..u-1, on into the next step
-    L_i            the ops that are run again wherever in gap i its storage is rebuilt, for the gaps
-                   that a recipe can end (`planner.recompute.offers`); op o takes r_o, and belongs
-                   to slots e_o = least a_i to f_o = greatest b_i over those gaps
+    options j      ways to end a gap i_j by a recipe (`planner.recompute.offers`): the storage comes
+                   back between slots v_j and u_j <= b_i, and the ops of L_j are run again at least;
+                   op o takes r_o, and runs from slot e_o = least v_j to f_o = greatest u_j
 
 Variables
     x_i in {0, 1}  gap i is used
@@ -42,7 +42,7 @@ Variables
                    for a wait (and if more than `max_absence_edges` of them do: all of (10) then
                    follows from (2), (4), (5) and (14), and is left out)
     E >= 0         bytes by which the budget is raised (goal BUDGET only; 0 otherwise)
-    z_i in {0, 1}  gap i is ended by a recipe
+    z_j in {0, 1}  a gap is ended by option j
     g_o in [0, 1]  op o is run again
     U_t >= 0       of W_t: ops that are run again
     Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. What begins
@@ -58,7 +58,7 @@ Model
     (2) D_t <= F + A_t - K_t,        A_t = A_t' + sum of s_i x_i over a_i = t
     (3) P_t - Q_t' <= I (tau[t'+1, t) + W_t - W_t'),          Q_t - P_t <= I tau_t
     (4) Q_t >= P_t >= B_t - G,       B_t = B_t' + sum of s_i x_i over b_i = t (mod T)
-    (5) Z + D_t + K_t - Q_t + sum of s_i z_i over gaps open in t >= R_t - E       where M_t > C
+    (5) Z + D_t + K_t - Q_t + sum of s z_j over options open in t >= R_t - E      where M_t > C
     (6) Z + D_t + K_t - Q_t >= 0,    Z + D_t + K_t - P_t <= H
     (7) A_t - B_t' + (bytes of used gaps that wrap) <= H                goals CHOICE and BUDGET
     (8) W_{b_i} - W_{a_i - 1} >= (o_i + r_i - tau[a_i, b_i)) (x_i - c_i)          where positive
@@ -74,8 +74,8 @@ Model
          0 <= A_{T-1} - K_{T-1} - D_{T-1} <= O tau_{T-1}                        if any gap wraps
     (15) c_i <= x_i,                 K_t = K_t' + sum of s_i c_i over a_i = t
          c_i <= sum of x_j - c_j over earlier gaps j with the same bytes, unless never written
-    (16) x_i + z_i <= 1
-    (17) g_o >= z_i                                                               for o in L_i
+    (16) x_i + sum of z_j over options of gap i <= 1
+    (17) g_o >= z_j                                                               for o in L_j
     (18) sum of r_o g_o over f_o <= t  <=  U_t  <=  sum of r_o g_o over e_o <= t
     (19) W_t - W_t' >= U_t - U_t' >= 0
 
@@ -104,7 +104,7 @@ Model
          matter, and the last part of the middle row is missing.
     (15) A gap is clean only after one that left a copy of the same bytes, which one that is clean
          itself does not: so parts of storages are not counted twice in goal RELAXED.
-    (16) A gap is ended by a copy or by a recipe.
+    (16) A gap is ended by a copy or by one recipe; option j is open from a_i until u_j.
     (17) A recipe runs all its ops; one that several recipes share is counted once.
     (18) An op is run again in a gap that asks for it: by the end of the last, not before the first.
     (19) Ops that are run again and waits follow each other, and lanes work during both.
@@ -133,16 +133,16 @@ it ends (14). A clean swap follows one that left its copy, in this step or, wher
 written, in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue
 late and await early; the bounds do without.
 
-With recipes, set z_i to whether gap i's storage is dropped in it; a storage may be rebuilt before
-its gap ends, because another recipe needs it, and be swapped until then: set x_i to 0 all the same,
-and count none of those copies. So what z_i counts as absent is at least what is, (5) and (10), and
-the lanes carry no more than they do. A swap that a recipe's reading cuts in two counts as one: of
-its bytes those of the first copy out and of the last copy back. Wherever in its gap the storage is
-rebuilt, the ops of L_i are run there: it is what is needed at the gap's begin, when most is alive,
-and a plan rebuilds each gap at most once (17). What is run again takes its time then: (18), (19).
-Hence the bound is one on recompute and stall together, for the recipes that are offered, each gap
-rebuilt at most once; it is none on all ways to recompute. It leaves out the inputs that must be
-there meanwhile, and what recipes make on the way.
+With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j.
+It may be rebuilt before its gap ends, because another recipe needs it, and be swapped until then:
+set x_i to 0 all the same, and count none of those copies. So what z_j counts as absent is at least
+what is, (5) and (10), and the lanes carry no more than they do. A swap that a recipe's reading cuts
+in two counts as one: of its bytes those of the first copy out and of the last copy back. The ops of
+L_j are run wherever between the two slots the storage is rebuilt, and a plan rebuilds each gap at
+most once (17). What is run again takes its time then, (18) and (19). Hence the bound is one on
+recompute and stall together, for the recipes that are offered, each gap rebuilt at most once; it is
+none on all ways to recompute. It leaves out the inputs that must be there meanwhile, and what
+recipes make on the way.
 
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
 (D, P, Q and W only grow), W at the kept slot before, or at the next one, only makes (8), (11) and
@@ -192,7 +192,7 @@ def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
         rows.c10_away(model)
         rows.c11_gone(model)
         rows.c12_return(model)
-    if offers.least_ops:
+    if offers.options:
         rows.c16_one_way(model)
         rows.c17_runs_again(model)
         rows.c18_recomputed(model)

@@ -127,7 +127,7 @@ class Solved:
             said nothing.
         chosen: Indices of the gaps used (empty without a solution and for a relaxation).
         shares: Value of each x, as it is; fractions for a relaxation; empty without a solution.
-        dropped: Value of each z, likewise, by gap.
+        dropped: For each gap, the value of the z that drops it to its end, likewise.
     """
 
     outcome: Outcome
@@ -164,7 +164,7 @@ def solve_model(
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
         return Solved(outcome, bound, frozenset(), (), {})
     shares = tuple(float(used.varValue or 0.0) for used in model.used)
-    dropped = {i: float(variable.varValue or 0.0) for i, variable in model.dropped.items()}
+    dropped = _dropped(model)
     if program.isMIP():
         chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
         return Solved(outcome, bound, chosen, shares, dropped)
@@ -187,6 +187,14 @@ def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) ->
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
     return run
+
+
+def _dropped(model: Model) -> dict[int, float]:
+    return {
+        option.gap: float(variable.varValue or 0.0)
+        for variable, option in zip(model.dropped, model.offers.options, strict=True)
+        if option.until_slot == model.gaps[option.gap].next_use_slot
+    }
 
 
 def _outcome(model: Model) -> Outcome:

@@ -80,7 +80,7 @@ class Model:
         absent: y, by gap and slot, where it is not simply x.
         least_away_bytes: R, by kept slot.
         offers: What can be rebuilt.
-        dropped: z, by gap, where it can.
+        dropped: z, by option.
         again: g, by op, where one runs again.
         recomputed: U, likewise; empty if nothing can be rebuilt.
     """
@@ -105,7 +105,7 @@ class Model:
     absent: dict[tuple[int, int], LpVariable]
     least_away_bytes: tuple[int, ...]
     offers: Offers
-    dropped: dict[int, LpVariable]
+    dropped: list[LpVariable]
     again: dict[int, LpVariable]
     recomputed: list[LpVariable]
 
@@ -157,9 +157,12 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
         absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category) for i, t in edges},
         least_away_bytes=_least_away(kept, goal),
         offers=offers,
-        dropped={i: program.add_variable(f"z_{i}", 0, 1, category) for i in offers.least_ops},
+        dropped=[
+            program.add_variable(f"z_{option.gap}_{option.until_slot}", 0, 1, category)
+            for option in offers.options
+        ],
         again={o: program.add_variable(f"g_{o}", 0, 1) for o in offers.op_us},
-        recomputed=over_slots("U") if offers.least_ops else [],
+        recomputed=over_slots("U") if offers.options else [],
     )
 
 

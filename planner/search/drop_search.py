@@ -76,7 +76,7 @@ class DropSearch:
             on_incumbent: Called with every better set.
         """
         self._rewriter = rewriter
-        self._offered = {rewriter.problem.whole_gaps[i] for i in offers.least_ops}
+        self._offered = {rewriter.problem.whole_gaps[i] for i in offers.gaps}
         self._deadline = deadline
         self._progress = progress
         self._on_incumbent = on_incumbent
