@@ -8,6 +8,7 @@ by the time it runs again and by what compute waits in the rewritten step, as th
 times a few sets of swaps.
 """
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Draft:
         recompute_us: What they take.
         stall_us: What compute waits, as far as that was looked into; infinite if no set of swaps
             makes that step fit.
-        over_bytes: By how much it does not fit then.
+        over_bytes: What is missing then, on the device or on the host; 0 if nothing is.
     """
 
     dropped: Dropped
@@ -199,16 +200,19 @@ def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> 
 
 
 def _quick_stall_us(problem: Problem) -> tuple[float, int]:
-    """Returns the stall of the best of a few sets of swaps, and by how much all do not fit."""
+    """Returns the stall of the best of a few sets of swaps; if none fits, what is missing."""
     if problem.fits(()):
         return 0.0, 0
     over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
     if over_bytes > 0:
-        return float("inf"), over_bytes
+        return math.inf, over_bytes
     stalls_us = []
     for key in (problem.free_us, problem.size_times_idle):
         fewest = problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True))
         chosen = without_needless(problem, fewest, copy_sources(problem, fewest))
+        if not problem.whole_fits_host(chosen):
+            over_bytes = problem.whole_pool_bytes(chosen)
+            continue
         for policy in QUICK_POLICIES[: SETTINGS.drop_policies]:
             stalls_us.append(schedule_swaps(problem, Candidate(chosen, policy)).stall_us)
-    return min(stalls_us), 0
+    return (min(stalls_us), 0) if stalls_us else (math.inf, over_bytes)
