@@ -83,6 +83,8 @@ class StepEffects:
             and storage.left_out not in NOT_ALONE
             and storage.allocated_op is not None
             and writers[:1] == (storage.allocated_op,)
+            # What an anchor has found before was made by no op.
+            and storage.allocated_slot > self.profile.ops[storage.allocated_op].slot
             and all(touch.access is Access.READ for touch in storage.touches)
         )
 

@@ -22,6 +22,7 @@ from profiles.schema.profile import (
     LeftOut,
     Link,
     Op,
+    OpTrait,
     Profile,
     Provenance,
     Slot,
@@ -39,7 +40,8 @@ from profiles.schema.profile import (
 class ToyStorage:
     """A storage before it has a number; ops are ids, None is the edge of the step.
 
-    It is freed right after `released_op`, or so many anchors later.
+    It is freed right after `released_op`, or so many anchors later. If no op made it, anchors may
+    find it before `allocated_op` does. Slots that touch it read it; those that open it may write.
     """
 
     name: str
@@ -52,7 +54,9 @@ class ToyStorage:
     shown_at: int | None
     left_out: LeftOut | None = None
     lingers_slots: int = 0
+    early_slots: int = 0
     touched_slots: tuple[int, ...] = ()
+    opened_slots: tuple[int, ...] = ()
 
 
 def activation(
@@ -118,6 +122,7 @@ def toy(
     link: Link | None = None,
     ops: Sequence[int] | None = None,
     overheads_bytes: Sequence[int] | None = None,
+    traits: Sequence[tuple[OpTrait, ...] | None] | None = None,
 ) -> Profile:
     """A valid profile.
 
@@ -127,6 +132,7 @@ def toy(
         link: The link it was recorded for; `toy_link()` if None.
         ops: Ops in each slot but `end`; one each if None.
         overheads_bytes: What each slot needs beyond its storages, `end` included; 0 if None.
+        traits: Those of each op; if None, nothing is known of any.
     """
     counts = ops if ops is not None else [1] * len(slots_us)
     slot_of_op = [t for t, count in enumerate(counts) for _ in range(count)]
@@ -153,6 +159,7 @@ def toy(
                 duration_us=slots_us[t] / counts[t],
                 module=f"m{t}",
                 kernel_us=None,
+                traits=None if traits is None else traits[k],
             )
             for k, t in enumerate(slot_of_op)
         ),
@@ -170,6 +177,8 @@ def _numbered(
         shown_at = slot_of_op[storage.uses[0]] + 1
     allocated, released = storage.allocated_op, storage.released_op
     lingers = 0 if released is None else storage.lingers_slots
+    # Before the first op and after the last one.
+    slots = {-1: -1, len(slot_of_op): slot_count, **dict(enumerate(slot_of_op))}
     return Storage(
         id=number,
         name=storage.name,
@@ -178,16 +187,24 @@ def _numbered(
         module="",
         allocated_op=storage.allocated_op,
         released_op=storage.released_op,
-        allocated_slot=0 if allocated is None else slot_of_op[allocated] + 1,
-        released_slot=slot_count if released is None else slot_of_op[released] + lingers,
+        allocated_slot=0 if allocated is None else slots[allocated] + 1 - storage.early_slots,
+        released_slot=slot_count if released is None else slots[released] + lingers,
         shown_at=shown_at,
         uses=tuple(
             Use(op=op, access=Access.WRITE if op in storage.writes else Access.READ)
             for op in storage.uses
         ),
-        touches=tuple(Touch(slot=slot, access=Access.READ) for slot in storage.touched_slots),
+        touches=_touches(storage),
         left_out=storage.left_out,
         is_mask=False,
+    )
+
+
+def _touches(storage: ToyStorage) -> tuple[Touch, ...]:
+    slots = sorted({*storage.touched_slots, *storage.opened_slots})
+    return tuple(
+        Touch(slot=slot, access=Access.WRITE if slot in storage.opened_slots else Access.READ)
+        for slot in slots
     )
 
 
