@@ -75,6 +75,9 @@ def rebuildings(
         The recipes; None if a storage cannot be rebuilt.
     """
     pending = sorted(dropped, key=lambda gap: (gap.next_use_slot, gap.first_slot, gap.name))
+    # No op runs after the last anchor, and none is run again there.
+    if pending and pending[-1].next_use_slot >= len(effects.profile.slots) - 1:
+        return None
     found: list[Rebuilding] = []
     while pending:
         gap = pending[0]
@@ -269,7 +272,7 @@ class _Rewriting:
                     storage_id,
                     storage.model_copy(
                         update={
-                            "name": f"{storage.name}@temporary{n}",
+                            "name": f"temporary{n}:{storage.name}",
                             "kind": StorageKind.TEMPORARY,
                             "allocated_op": uses[0].op,
                             "released_op": uses[-1].op,
