@@ -38,7 +38,7 @@ class TensorAt:
         stride: Its strides.
         offset: Elements of the storage before its first.
         version: How often it had been written, as autograd counts.
-        tensor: The tensor itself, as long as it lives.
+        witness: The tensor itself, or the one that it is a view of, as long as it lives.
     """
 
     storage: NotedStorage
@@ -47,14 +47,14 @@ class TensorAt:
     stride: tuple[int, ...]
     offset: int
     version: int
-    tensor: "weakref.ref[torch.Tensor]"
+    witness: "weakref.ref[torch.Tensor]"
 
     @property
     def was_written(self) -> bool:
         """Whether autograd has counted a write since, in whatever thread that was done."""
-        tensor = self.tensor()
+        witness = self.witness()
         with torch._C.DisableTorchFunction():
-            return tensor is not None and version_of(tensor) != self.version
+            return witness is not None and version_of(witness) != self.version
 
     def on(self, storage: torch.UntypedStorage) -> torch.Tensor:
         """Returns a tensor that shows the same of another storage."""
@@ -118,7 +118,8 @@ class Noting:
             stride=tensor.stride(),
             offset=int(tensor.storage_offset()),
             version=version_of(tensor),
-            tensor=weakref.ref(tensor),
+            # A view of a weight is gone as soon as the op has run; the weight is not.
+            witness=weakref.ref(tensor if tensor._base is None else tensor._base),
         )
 
 

@@ -52,6 +52,11 @@ class LiveRecipe:
         # Last: what an interrupt leaves half done is an op that was not captured.
         self.ops = (*self.ops, op)
 
+    @property
+    def holds(self) -> bool:
+        """Whether it holds anything for what it fills."""
+        return bool(self._held or self._dropped)
+
     def needs(self, storage: NotedStorage) -> bool:
         """Whether something is dropped that could not be rebuilt were this storage written."""
         return storage in self._held

@@ -123,6 +123,7 @@ class Recipes:
             torch.OutOfMemoryError: The device has no room for all of them; likewise.
         """
         self._running.recover()
+        self._let_go_of_dead()
         faults: list[BaseException] = []
         for recipe in self._live:
             try:
@@ -136,6 +137,14 @@ class Recipes:
             finally:
                 # Its traceback holds this frame.
                 faults.clear()
+
+    def _let_go_of_dead(self) -> None:
+        """Holds nothing for what has been freed; that may free what another recipe fills."""
+        holding = [recipe for recipe in self._live if recipe.holds]
+        while dead := [recipe for recipe in holding if not recipe.missing()]:
+            for recipe in dead:
+                recipe.let_go()
+                holding.remove(recipe)
 
     def _bring_back(self, recipe: LiveRecipe) -> None:
         wanted = recipe.missing()

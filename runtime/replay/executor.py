@@ -11,8 +11,10 @@ import torch
 
 from planner.plan.plan import Swap
 from planner.plan.schedule import Action, ActionKind
+from profiles.schema.units import NS_PER_US
 from runtime.beyond_capacity.online_swap import OnlineSwap
 from runtime.host.host_pool import HostPool, HostStretch
+from runtime.recompute.recipes import Recipes
 from runtime.replay.backend import Backend
 from runtime.replay.lent_memory import LentMemory
 from runtime.replay.lookup import storage_of
@@ -33,6 +35,7 @@ class SwapExecutor:
         index: What the plan wants of each storage.
         backend: The device's lanes and host pool, and what else it brings along.
         lent: Those that cannot be moved now.
+        recipes: What fills those again that are dropped.
         tracked: Records of those that the plan has moved, by id. Between steps: of those that are
             not resident, or have a host copy that a later swap relies on.
         left_out: Whether this step began with a storage resident that the plan has on its way back
@@ -40,12 +43,18 @@ class SwapExecutor:
     """
 
     def __init__(
-        self, index: SwapIndex, backend: Backend, accountant: Accountant, marks: WriteMarks
+        self,
+        index: SwapIndex,
+        backend: Backend,
+        accountant: Accountant,
+        marks: WriteMarks,
+        recipes: Recipes,
     ) -> None:
         self.backend = backend
         self.tracked: dict[int, TrackedStorage] = {}
         self.left_out = False
         self.index = index
+        self.recipes = recipes
         self._accountant = accountant
         self._marks = marks
         self.lent = LentMemory(index)
@@ -61,6 +70,7 @@ class SwapExecutor:
         self._skipped.clear()
         self.left_out = False
         self.lent.take_back()
+        self.recipes.begin()
         if watched:
             self._accountant.memory.count_owned(self.index.owned())
 
@@ -121,6 +131,7 @@ class SwapExecutor:
 
     def settle(self) -> None:
         """Leaves every storage where the plan has it when a step ends."""
+        self._end_recipes()
         for storage_id, tracked in tuple(self.tracked.items()):
             storage = self.index.storages[storage_id]
             if storage.lookup is None or tracked.residency is not storage.at_boundary:
@@ -138,6 +149,7 @@ class SwapExecutor:
                 so, and may be asked for again.
             CopyFailedError: Some could not be copied back; as before.
         """
+        self.recipes.capture.stop()
         self.flush()
         faults: list[BaseException] = []
         for tracked in tuple(self.tracked.values()):
@@ -146,12 +158,22 @@ class SwapExecutor:
             except BaseException as error:
                 # The others come back all the same.
                 faults.append(error)
+        try:
+            # Recipes read what has been away.
+            self.recipes.bring_back()
+        except BaseException as error:
+            faults.append(error)
         if faults:
             try:
                 raise _most_urgent(faults)
             finally:
                 # Its traceback holds this frame, as in `profiles.hooks.mode_stack`.
                 faults.clear()
+
+    def forget(self) -> None:
+        """Ends all records: everything is back, and the next step looks it up anew."""
+        self._end_recipes()
+        self.tracked.clear()
 
     def take_overrun_us(self) -> float:
         """Returns how much longer copies took than the link would have, since last asked."""
@@ -197,12 +219,25 @@ class SwapExecutor:
         elif storage_id not in self._skipped:
             tracked = self.tracked[storage_id]
             match action.kind:
+                case ActionKind.DROP:
+                    self.recipes.drop(storage_id, tracked, slot)
+                case ActionKind.REBUILD:
+                    self.recipes.rebuild(storage_id, slot)
                 case ActionKind.RELEASE:
                     self._now.stall_us += self._release(storage_id, tracked)
                 case ActionKind.SWAP_IN:
                     self._swap_in(storage_id, tracked)
                 case ActionKind.AWAIT:
                     self._arrive(storage_id, tracked, slot)
+
+    def _end_recipes(self) -> None:
+        """Ends the recipes of a step, with their figures in its statistics."""
+        recipes, now = self.recipes, self._now
+        recipes.bring_back()
+        now.rebuilt_bytes, now.ops_run_again = recipes.rebuilt_bytes, recipes.ops_run_again
+        now.rebuild_us = recipes.rebuild_ns / NS_PER_US
+        now.capture_us = recipes.capture.capture_ns / NS_PER_US
+        recipes.end()
 
     def _begin_swap(self, swap: Swap) -> None:
         """Issues the copy to the host; see [Note: clean swaps] in `runtime.replay.swap_index`."""

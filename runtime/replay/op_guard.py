@@ -8,6 +8,7 @@ runs, in every step:
   watched step. So nothing reads an emptied storage or one whose bytes are under way, and nothing
   writes what a copy is reading.
 - One that writes a storage with a host copy makes the next clean swap copy.
+- One that writes what a dropped storage is rebuilt from makes the step fall back first, too.
 
 Seen is every op that torch dispatches in the thread that trains and in the threads that its
 backward runs in (torch hands the modes on): in place, through `.data`, through views, `out=`,
@@ -119,6 +120,8 @@ class OpGuard(TorchDispatchMode):
             return NotImplemented
         if self._addresses and self._hits(args, kwargs):
             self._look(func, args, kwargs)
+        if self._guarded.notes.is_on:
+            return self._guarded.notes.run(func, args, kwargs or {})
         # An op's own call adds nothing but a frame.
         call = func._op if func.__class__ is OpOverload else func
         return call(*args, **kwargs) if kwargs else call(*args)

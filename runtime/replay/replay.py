@@ -22,6 +22,7 @@ from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
 from profiles.schema.units import NS_PER_US
+from runtime.recompute.recipes import Recipes
 from runtime.replay.attached_hooks import AttachedHooks
 from runtime.replay.backend import Watch, backend_for
 from runtime.replay.between_steps import BoundaryGuard
@@ -72,7 +73,9 @@ class Replay:
         self._accountant = Accountant(device, backend.budget_bytes)
         self._accountant.guarded.when_forbidden_use(self._on_miss)
         self._accountant.when_no_room(self._on_no_room)
-        self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device))
+        recipes = Recipes(plan.rebuilds, device, self._accountant)
+        recipes.when_divergent(self._on_miss)
+        self._executor = SwapExecutor(index, backend, self._accountant, WriteMarks(device), recipes)
         self._course = Course(plan)
         self._first_steps = FirstSteps(index, backend, self._accountant, plan.budget_bytes)
         self._guard = BoundaryGuard(self._restore_for_good, self._history.count_restore)
@@ -138,8 +141,9 @@ class Replay:
         """Replays the plan without looking at any op, once a watched step has passed.
 
         For steps that surely do the same every time, and whose time is spent on small ops. Nothing
-        in this library uses it by itself. An op that the recorded step did not have and that no
-        anchor announces is not seen:
+        in this library uses it by itself. If the plan rebuilds storages by running ops again, this
+        is as `unwatched_step`: those ops have to be noted. An op that the recorded step did not
+        have and that no anchor announces is not seen:
 
         - On a storage that is away it ends the process; where torch has been built for CUDA, it
           raises RuntimeError.
@@ -148,6 +152,8 @@ class Replay:
           and so does writing through `.data` one whose host copy is kept. On the emulated device
           such a write is found later (see `runtime.storage.write_marks`).
         """
+        if self._course.rebuilds:
+            return self.unwatched_step()
         if self._history.vouches:
             return self._statement(nullcontext())
         return self._watched_step()
@@ -226,7 +232,7 @@ class Replay:
             shows = course.check(key)
             if shows is not None:
                 self._executor.check_shown(key, shows, storage_of(shown))
-            actions = course.schedule[slot]
+            actions = course.moves[slot]
             for action in actions:
                 step.act(action, slot)
             if actions:
@@ -244,6 +250,20 @@ class Replay:
             self._accountant.memory.open_slot()
         if times is not None:
             times.pass_anchor(slot, arrived)
+        if step.statistics.fallback is None:
+            self._fill(step, slot)
+
+    def _fill(self, step: RunningStep, slot: int) -> None:
+        """Rebuilds what the plan rebuilds in a slot that has begun; notes its ops from now on."""
+        self._executor.recipes.capture.open_slot(slot)
+        try:
+            for action in self._course.fills[slot]:
+                step.act(action, slot)
+        except UnmovableError as error:
+            self._fall_back(str(error))
+        except torch.OutOfMemoryError:
+            if not self._on_no_room():
+                raise
 
     def _is_passed_over(self, key: str) -> bool:
         """Whether an anchor of a watched step is none of the plan's."""
@@ -483,7 +503,7 @@ class Replay:
         """Brings every storage back; the next step looks all of them up anew."""
         self._bring_back()
         self._first_steps.swap = None
-        self._executor.tracked.clear()
+        self._executor.forget()
 
     def _bring_back(self) -> None:
         """Brings every storage back, whatever was going on; no budget holds until the step ends."""

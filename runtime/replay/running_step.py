@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 
 from planner.plan.plan import Plan
-from planner.plan.schedule import lower
+from planner.plan.schedule import Action, ActionKind, lower
 from profiles.hooks.anchors import Reported, is_update
 from profiles.hooks.mode_stack import unseen
 from runtime.replay.statistics import StepStatistics
@@ -90,6 +90,9 @@ class Course:
 
     Attributes:
         schedule: The actions at the anchor of each slot.
+        moves: Those that are done before the slot begins.
+        rebuilds: Whether there are any of these.
+        fills: The others: what is rebuilt counts to the slot, as its ops do.
         reported: Which anchors have to be reported.
         slot: The slot whose anchor comes next.
         memory: The memory of the slots gone through, beside the plan's.
@@ -97,6 +100,7 @@ class Course:
 
     def __init__(self, plan: Plan) -> None:
         self.schedule = lower(plan)
+        self.rebuilds = bool(plan.rebuilds)
         self.slot = 0
         self.memory = MemoryCurve(plan)
         self._slots = plan.slots
@@ -104,6 +108,10 @@ class Course:
         self._begun = range(0)
         anchors = [slot.anchor for slot in plan.slots]
         acts = any(row and is_update(key) for key, row in zip(anchors, self.schedule, strict=True))
+        self.moves, self.fills = (
+            tuple(tuple(a for a in row if is_fill(a) is fills) for row in self.schedule)
+            for fills in (False, True)
+        )
         self.reported = Reported.EVERYTHING if acts else Reported.ALL_BUT_UPDATES
 
     def begin(self, step: int) -> None:
@@ -143,6 +151,11 @@ class Course:
         """Compares the slots that have just ended with the plan."""
         if self._begun:
             self.memory.compare(self._begun, memory.slot_peak_bytes, memory.counted)
+
+
+def is_fill(action: Action) -> bool:
+    """Whether an action is one of those that run ops of the step again."""
+    return action.kind is ActionKind.REBUILD
 
 
 def let_go_of_failed_backward() -> None:

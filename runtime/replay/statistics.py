@@ -41,6 +41,10 @@ class StepStatistics:
         skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
         on_line: Whether the step made what the plan moves, and so was kept within the budget
             without the plan (see `runtime.replay.first_step`).
+        rebuilt_bytes: Bytes of dropped storages filled by running ops again.
+        ops_run_again: How many ops that took.
+        rebuild_us: Time of the host for that.
+        capture_us: Time of the host for noting what running them again takes.
         misses: Ops that asked for a storage the plan had away.
         peak_bytes: Most device bytes in storages; None if the step was not watched.
         memory_difference: The first slot whose measured memory was not the planned one; None if it
@@ -64,6 +68,10 @@ class StepStatistics:
     overrun_us: float = 0.0
     skipped_swaps: int = 0
     on_line: bool = False
+    rebuilt_bytes: int = 0
+    ops_run_again: int = 0
+    rebuild_us: float = 0.0
+    capture_us: float = 0.0
     misses: int = 0
     peak_bytes: int | None = None
     memory_difference: MemoryDifference | None = None
@@ -192,6 +200,13 @@ def _per_step_text(plan: Plan, replayed: Sequence[StepStatistics]) -> str:
         f"{size_text(typical(lambda step: step.d2h_bytes))} out",
         f"{size_text(typical(lambda step: step.h2d_bytes))} in",
     ]
+    if plan.rebuilds:
+        texts.append(
+            f"{size_text(typical(lambda step: step.rebuilt_bytes))} rebuilt by "
+            f"{typical(lambda step: step.ops_run_again):.0f} ops in "
+            f"{time_text(typical(lambda step: step.rebuild_us))}, noted in "
+            f"{time_text(typical(lambda step: step.capture_us))}"
+        )
     if plan.device.kind == CPU:
         texts.append(f"stall {time_text(typical(lambda step: step.stall_us))}")
     return f"per step, median of {len(replayed)} measured: {', '.join(texts)}"

@@ -59,7 +59,7 @@ class SwapIndex:
 
     Attributes:
         storages: All that move or are shown, by id.
-        moved: Ids of those that move.
+        moved: Ids of those that move, or are dropped and rebuilt.
         swap_count: How many swaps there are.
         device: Where the model is.
         lookups: How to find those that move and are owned, by id.
@@ -70,7 +70,8 @@ class SwapIndex:
         self, plan: Plan, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     ) -> None:
         by_storage = _swaps_by_storage(plan)
-        self.moved = frozenset(by_storage)
+        dropped = (drop.storage for rebuild in plan.rebuilds for drop in rebuild.drops)
+        self.moved = frozenset([*by_storage, *dropped])
         self.swap_count = len(plan.swaps)
         self.device = device_of(model)
         self.wrapping = tuple(swap for swap in plan.swaps if swap.wraps)

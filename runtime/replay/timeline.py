@@ -29,8 +29,10 @@ from runtime.lanes.lane import Span
 WORDS = {
     ActionKind.SWAP_OUT: "swap-out",
     ActionKind.RELEASE: "release",
+    ActionKind.DROP: "drop",
     ActionKind.SWAP_IN: "swap-in",
     ActionKind.AWAIT: "await",
+    ActionKind.REBUILD: "rebuild",
 }
 
 KEPT_TIMELINES = 32

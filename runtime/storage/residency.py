@@ -282,8 +282,10 @@ class TrackedStorage:
             # What failed is tried once more.
             residency = Residency.RESIDENT if copy.fault is None else Residency.AWAY
             self._state = replace(self._state, residency=residency, copy=None)
-        if self.residency is Residency.DROPPED and self._storage() is not None:
-            return
+        if self.residency is Residency.DROPPED:
+            if self._storage() is not None:
+                return
+            self._state = _State()
         if self.residency is Residency.AWAY and self._storage() is not None:
             self.swap_in(lane)
             try:

@@ -4,6 +4,7 @@
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from planner.plan.plan import Drop, Plan, PlannedSlot, Rebuild, RecipeOp, Swap
 from profiles.schema.memory import Moment, bytes_at, ops_of_slots
@@ -112,7 +113,7 @@ class Step:
         needed |= {touch.slot for touch in storage.touches}
         shown = storage.shown_at or 0
         slots = sorted(needed)
-        for before, after in zip(slots, slots[1:], strict=False):
+        for before, after in pairwise(slots):
             ops = [use.op for use in storage.uses if self.profile.ops[use.op].slot <= before]
             drop_slot = max(before + 1, shown)
             if ops and drop_slot < after:
@@ -293,7 +294,9 @@ def _slots(step: Step, slots: tuple[PlannedSlot, ...], chosen: Chosen) -> tuple[
     return tuple(found)
 
 
-def _needs_again(step: Step, before_bytes: int, again: Iterable[tuple[Iterable[Idle], tuple[int, ...]]]) -> Iterator[int]:  # noqa: E501
+def _needs_again(
+    step: Step, before_bytes: int, again: Iterable[tuple[Iterable[Idle], tuple[int, ...]]]
+) -> Iterator[int]:
     """The bytes at each op that is run again at one slot."""
     for group, ops in again:
         targets = {idle.storage for idle in group}
