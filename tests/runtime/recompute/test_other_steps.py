@@ -87,6 +87,11 @@ class Training:
                 self.workload.optimizer.zero_grad()
         return losses
 
+    def close(self) -> None:
+        """Closes the replay, if there is one."""
+        if self.replay is not None:
+            self.replay.close()
+
     def _around(self) -> AbstractContextManager[Any]:
         if self.replay is None or self.replay._history.is_closed:
             return nullcontext()
@@ -218,7 +223,7 @@ ACTS: dict[str, tuple[Place, Callable[[Training], Any], str]] = {
     "raises in forward": (Place.IN_FORWARD, stop, "the step raised Stopped"),
     "closes the replay": (
         Place.AFTER_FORWARD,
-        lambda training: training.replay and training.replay.close(),
+        lambda training: training.close(),
         "closed inside the step",
     ),
 }
