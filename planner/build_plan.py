@@ -13,6 +13,7 @@ from planner.plan.plan import (
     Proof,
     Rebuild,
     Swap,
+    Without,
 )
 from planner.plan.verify import derived_figures, verified
 from planner.problem.problem import Problem
@@ -51,7 +52,14 @@ class Solution:
     found: tuple[Rebuilding, ...] = ()
 
 
-def build_plan(profile: Profile, solution: Solution, *, solver: SolverName, seconds: float) -> Plan:
+def build_plan(
+    profile: Profile,
+    solution: Solution,
+    *,
+    solver: SolverName,
+    seconds: float,
+    without: Without = Without.RECOMPUTE,
+) -> Plan:
     """Builds the plan and verifies it."""
     problem = solution.problem
     step = recomputed(StepEffects(profile), solution.found)
@@ -75,6 +83,7 @@ def build_plan(profile: Profile, solution: Solution, *, solver: SolverName, seco
         "swaps": swaps,
         "rebuilds": step.rebuilds,
         "model": profile.model,
+        "without": without,
     }
     unproven = Plan.model_construct(**fields)
     certificate = Certificate(

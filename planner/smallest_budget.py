@@ -111,6 +111,8 @@ def widest_set(problem: Problem, solver: SolverName) -> Widest:
     """
     if problem.host_budget_bytes is None or problem.whole_fits_host(problem.whole_set):
         return Widest(problem.whole_set)
+    if not problem.swappable:
+        return Widest(frozenset())
     host_bytes = problem.host_budget_bytes
     while True:
         # From budget 0, so that the set is the same whatever budget was asked for.
@@ -130,12 +132,16 @@ def check_budget(problem: Problem, widest: Widest, profile: Profile) -> None:
         UnmetBudgetError: It cannot. The message names the smallest budget that can, or the smallest
             known, and the op that sets it.
     """
-    if problem.fits(widest.chosen):
-        return
+    if not problem.fits(widest.chosen):
+        raise unmet_budget(problem, widest, profile)
+
+
+def unmet_budget(problem: Problem, widest: Widest, profile: Profile) -> UnmetBudgetError:
+    """Returns the error that says what keeps a budget from being met."""
     wall = budget_wall(profile, problem, widest.chosen)
-    host = "" if problem.host_budget_bytes is None else ", a larger host budget"
+    host = {None: "", 0: ", allow swaps"}.get(problem.host_budget_bytes, ", a larger host budget")
     met = "the smallest that can" if widest.is_proven else "one that can"
-    raise UnmetBudgetError(
+    return UnmetBudgetError(
         f"budget {size_text_down(problem.budget_bytes)} cannot be met: {met} is "
         f"{size_text_up(wall.smallest_budget_bytes)}, set by {wall.place}. Ask for at least "
         f"that{host}, or make the step smaller (batch, crop, model).",

@@ -11,18 +11,26 @@ from planner.ilp.model import build
 from planner.ilp.solver import StallBound, relaxed_bound, solve_model, whole_bound
 from planner.ilp.variables import Goal
 from planner.plan.lanes import SAME_US
-from planner.plan.plan import Boundary, BoundSource, Plan, Proof
+from planner.plan.plan import Boundary, BoundSource, Plan, Proof, Without
 from planner.problem.problem import Problem, problem_of
-from planner.problem.settings import SETTINGS
+from planner.problem.settings import SETTINGS, WITHOUT_BY_DEFAULT
 from planner.problem.timed_swap import TimedSwap
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
 from planner.recompute.recipes import StepEffects
+from planner.recompute.rewriting import recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import POLICIES, QUICK_POLICIES
 from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
+from planner.search.relief import relieving_sets
 from planner.search.starts import Start, published_starts, starting_sets
-from planner.smallest_budget import check_budget, widest_set
+from planner.smallest_budget import (
+    UnmetBudgetError,
+    Widest,
+    check_budget,
+    unmet_budget,
+    widest_set,
+)
 from profiles.schema.profile import Link, Profile
 from profiles.schema.progress import Progress, silent
 
@@ -39,7 +47,7 @@ def solve(
     time_limit_s: float = 60.0,
     min_size_bytes: int | None = None,
     boundary: Boundary = Boundary.PERIODIC,
-    recompute: bool = False,
+    without: Without = WITHOUT_BY_DEFAULT,
     progress: Progress | None = None,
     on_incumbent: OnIncumbent | None = None,
     stop: Callable[[], bool] = never,
@@ -50,13 +58,13 @@ def solve(
         profile: The step.
         budget_bytes: Device bytes to stay within.
         link: The link to plan for; the profile's if None.
-        host_budget_bytes: Host bytes to stay within; None for no limit.
+        host_budget_bytes: Host bytes to stay within; None for no limit, 0 for no swaps.
         solver: Which solver PuLP drives.
         time_limit_s: Wall time for the whole of it; what is needed for any plan at all may exceed
             it.
         min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
         boundary: Whether swaps may wrap round the step boundary.
-        recompute: Whether storages may also be dropped and rebuilt by running ops again.
+        without: What is not to be used: swaps, or dropping storages and running ops again.
         progress: Called with how far it is.
         on_incumbent: Called with every better plan and bound.
         stop: Asked often; once it says so, the best plan so far is returned.
@@ -73,22 +81,23 @@ def solve(
         profile,
         budget_bytes=budget_bytes,
         link=link or profile.link,
-        host_budget_bytes=host_budget_bytes,
+        host_budget_bytes=0 if without is Without.SWAP else host_budget_bytes,
         min_size_bytes=min_size_bytes,
         boundary=boundary,
     )
     deadline = Deadline(started_s + time_limit_s, stop)
     work = _Work(profile, problem, solver, deadline, progress or silent, on_incumbent)
-    offers = offers_of(work.effects, problem) if recompute else NO_OFFERS
+    solution = _solved(work, without)
+    seconds = time.monotonic() - started_s
+    return build_plan(profile, solution, solver=solver, seconds=seconds, without=without)
+
+
+def _solved(work: "_Work", without: Without) -> Solution:
+    problem = work.problem
     if problem.fits(()):
-        solution = Solution(
-            problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED
-        )
-    elif offers.options:
-        solution = _with_recompute(work, offers)
-    else:
-        solution = _with_swaps_alone(work)
-    return build_plan(profile, solution, solver=solver, seconds=time.monotonic() - started_s)
+        return Solution(problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
+    offers = NO_OFFERS if without is Without.RECOMPUTE else offers_of(work.effects, problem)
+    return _with_recompute(work, offers) if offers.options else _with_swaps_alone(work)
 
 
 @dataclass(frozen=True)
@@ -106,19 +115,22 @@ class _Work:
     def effects(self) -> StepEffects:
         return StepEffects(self.profile)
 
-    def search(self, draft: Draft | None = None) -> Search:
-        """Returns a search for the swaps of the step as it is, or as a draft rewrites it."""
-        if draft is None:
-            return Search(self.problem, self.deadline, self.progress, self.on_incumbent)
-        return Search(draft.problem, self.deadline, self.progress, self._told_of(draft))
+    def search(self) -> Search:
+        """Returns a search for the swaps of the step as it is."""
+        return Search(self.problem, self.deadline, self.progress, self.on_incumbent)
 
-    def _told_of(self, draft: Draft) -> OnIncumbent | None:
-        """Reports a draft's stall together with what it recomputes."""
-        report = self.on_incumbent
-        if report is None:
-            return None
-        us, compute_us = draft.recompute_us, self.problem.compute_us
-        return lambda now: report(Incumbent(now.stall_us + us, now.bound_us + us, compute_us))
+    def search_of(self, draft: Draft, bound_us: float) -> Search:
+        """Returns a search for the swaps of the step as a draft rewrites it.
+
+        It reports the draft's stall together with what it recomputes; the bound is on all plans.
+        """
+        report, compute_us = self.on_incumbent, self.problem.compute_us
+
+        def told(now: Incumbent) -> None:
+            assert report is not None
+            report(Incumbent(now.stall_us, bound_us, compute_us, draft.recompute_us))
+
+        return Search(draft.problem, self.deadline, self.progress, None if report is None else told)
 
 
 def _with_swaps_alone(work: _Work, offers: Offers = NO_OFFERS) -> Solution:
@@ -142,6 +154,9 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         BudgetError: The budget cannot be met.
     """
     problem, solver = work.problem, work.solver
+    if problem.whole_fits_host(problem.whole_set):
+        # A storage that is swapped is away as long as one that is dropped, and takes no inputs.
+        check_budget(problem, Widest(problem.whole_set), work.profile)
     work.progress("bounding the stall", 0, STAGES)
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops = DropSearch(
@@ -157,6 +172,11 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         drops.improve()
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
+    if not draft.problem.fits(widest):
+        draft = _relieved(work, drops)
+        widest = widest_set(draft.problem, solver).chosen
+    if not draft.problem.fits(widest) and not _can_swap_alone(work):
+        raise _unmet_budget(work, draft)
     if not draft.dropped or not draft.problem.fits(widest):
         return _with_swaps_alone(work, offers)
     solution = _solution_of(work, draft, widest, offers, joint)
@@ -174,6 +194,38 @@ def _can_swap_alone(work: _Work) -> bool:
     return work.problem.fits(widest_set(work.problem, work.solver).chosen)
 
 
+def _relieved(work: _Work, drops: DropSearch) -> Draft:
+    """Drops until the step fits, or until nothing makes it need less."""
+    best = drops.best
+    for dropped in relieving_sets(work.effects, work.problem, work.deadline.stop):
+        draft = drops.judge(dropped)
+        assert draft is not None
+        best = draft
+        if not best.over_bytes:
+            break
+    return best
+
+
+def _unmet_budget(work: _Work, draft: Draft) -> UnmetBudgetError:
+    """Names the smaller of the two budgets that are known to be met: by swaps alone, and with
+    all that helps dropped."""
+    problem = work.problem
+    alone = widest_set(problem, work.solver)._replace(is_proven=False)
+    step = recomputed(work.effects, draft.found).profile
+    rewritten = problem_of(
+        step,
+        budget_bytes=problem.budget_bytes,
+        link=problem.link,
+        host_budget_bytes=problem.host_budget_bytes,
+        min_size_bytes=problem.min_size_bytes,
+        boundary=problem.boundary,
+    )
+    both = widest_set(rewritten, work.solver)._replace(is_proven=False)
+    if max(problem.floor_bytes(alone.chosen)) <= max(rewritten.floor_bytes(both.chosen)):
+        return unmet_budget(problem, alone, work.profile)
+    return unmet_budget(rewritten, both, step)
+
+
 def _solution_of(
     work: _Work, draft: Draft, widest: frozenset[int], offers: Offers, joint: StallBound
 ) -> Solution:
@@ -183,7 +235,7 @@ def _solution_of(
         swaps: tuple[TimedSwap, ...] = ()
         stall_us = 0.0
     else:
-        search = work.search(draft)
+        search = work.search_of(draft, joint.stall_us)
         search.bounded(max(0.0, joint.stall_us - draft.recompute_us))
         found = _solution(search, work.solver, widest, ())
         chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us

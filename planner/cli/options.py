@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from planner.ilp.deadline import SolverName
+from planner.plan.plan import Without
+from planner.problem.settings import WITHOUT_BY_DEFAULT
 from profiles.schema.errors import QuantityError
 
 ANY_FILE = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
@@ -114,7 +116,16 @@ HostBudget = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Bytes of the host to stay within, all its workers together; no limit if not given.",
+        help="Bytes of the host to stay within, all its workers together; no limit if not given. "
+        "0 is --without swap.",
+    ),
+]
+WithoutChoice = Annotated[
+    Without | None,
+    typer.Option(
+        "--without",
+        help="What not to use: swap copies nothing to the host, recompute runs nothing again; by "
+        f"default {WITHOUT_BY_DEFAULT.value}.",
     ),
 ]
 Processes = Annotated[

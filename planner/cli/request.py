@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from planner.plan.plan import Without
+from planner.problem.settings import WITHOUT_BY_DEFAULT
 from profiles.hardware.links import (
     CUSTOM,
     LINK_FACTS,
@@ -19,6 +21,7 @@ from profiles.schema.units import (
     parse_budget_bytes,
     parse_rate_bytes_per_us,
     parse_size_bytes,
+    parse_size_or_nothing_bytes,
     size_text,
 )
 
@@ -83,6 +86,7 @@ class PlanRequest:
     all_reduce_on_link: bool = False
     host_budget: str | None = None
     min_size: str | None = None
+    asked_without: Without | None = None
 
     def budget_bytes(self, profile: Profile) -> int:
         """Returns the one budget that was asked for."""
@@ -102,7 +106,21 @@ class PlanRequest:
     @property
     def host_budget_bytes(self) -> int | None:
         """Bytes of the host for all its workers; None for no limit."""
-        return parse_size_bytes("--host-budget", self.host_budget) if self.host_budget else None
+        given, swaps = self.host_budget, self.asked_without is not Without.SWAP
+        host_bytes = None if given is None else parse_size_or_nothing_bytes("--host-budget", given)
+        if not swaps and host_bytes:
+            raise QuantityError(
+                f"--without swap leaves nothing to the host, and --host-budget is {given!r}. Give "
+                "one of them."
+            )
+        return host_bytes if swaps else 0
+
+    @property
+    def without(self) -> Without:
+        """What the plans are not to use."""
+        if self.asked_without is not None:
+            return self.asked_without
+        return Without.SWAP if self.host_budget_bytes == 0 else WITHOUT_BY_DEFAULT
 
     def links_of(self, profile: Profile) -> Iterator[Link]:
         """Yields the links to plan for, as one worker alone sees them, in the order given."""

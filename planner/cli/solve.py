@@ -37,8 +37,9 @@ def solve(
     solver: options.SolverChoice = SolverName.HIGHS,
     time_limit: options.TimeLimit = 60.0,
     min_size: options.MinSize = None,
+    without: options.WithoutChoice = None,
 ) -> None:
-    """Plans which storages wait in host memory, and when, for a budget."""
+    """Plans which storages wait in host memory or are made again, and when, for a budget."""
     from planner.cli.wall_report import print_wall
     from planner.smallest_budget import UnmetBudgetError
 
@@ -52,6 +53,7 @@ def solve(
         all_reduce_on_link=all_reduce_on_link,
         host_budget=host_budget,
         min_size=min_size,
+        asked_without=without,
     )
     recorded = read_profile(profile_path(profile))
     (sharers,) = request.workers_of(recorded)
@@ -89,6 +91,7 @@ def _solved(
             solver=solver,
             time_limit_s=time_limit_s,
             min_size_bytes=min_size_bytes,
+            without=request.without,
             progress=progress,
             on_incumbent=lambda incumbent: progress.note(str(incumbent)),
             stop=interrupted,

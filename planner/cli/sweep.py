@@ -43,6 +43,7 @@ def sweep(
     solver: options.SolverChoice = SolverName.HIGHS,
     time_limit: options.TimeLimit = 60.0,
     min_size: options.MinSize = None,
+    without: options.WithoutChoice = None,
     processes: options.Processes = None,
     output: options.CsvFile = None,
     png: Annotated[
@@ -64,11 +65,15 @@ def sweep(
         all_reduce_on_link=all_reduce_on_link,
         host_budget=host_budget,
         min_size=min_size,
+        asked_without=without,
     )
     recorded = read_profile(profile_path(profile))
     points = sweep_points(request.choices(recorded), request.budgets_bytes(recorded))
     settings = SweepSettings(
-        solver=solver, time_limit_s=time_limit, min_size_bytes=request.min_size_bytes
+        solver=solver,
+        time_limit_s=time_limit,
+        min_size_bytes=request.min_size_bytes,
+        without=request.without,
     )
     for path in (output, png):
         if path is not None:

@@ -26,6 +26,17 @@ class Boundary(StrEnum):
     """On the device: every step is planned on its own."""
 
 
+class Without(StrEnum):
+    """Which of the two ways to have bytes back a plan is not to use."""
+
+    NOTHING = "nothing"
+    """It may use both."""
+    RECOMPUTE = "recompute"
+    """It swaps: nothing is dropped and rebuilt."""
+    SWAP = "swap"
+    """It drops and rebuilds: nothing is copied to the host."""
+
+
 class Proof(StrEnum):
     """What the solver proved about its own model (not about the simulated plan)."""
 
@@ -258,7 +269,7 @@ class Plan(FileRecord):
         boundary: Whether swaps may wrap round the step boundary.
         min_size_bytes: Smaller storages were not considered.
         budget_bytes: Device bytes it must stay within.
-        host_budget_bytes: Host bytes it must stay within; None for no limit.
+        host_budget_bytes: Host bytes it must stay within; None for no limit, 0 if it may not swap.
         host_pool_bytes: Bytes of the host pool it uses.
         storages: Those that move or that an anchor shows, by id.
         slots: The step.
@@ -266,6 +277,7 @@ class Plan(FileRecord):
         rebuilds: What is dropped and rebuilt, in the order of rebuilding.
         certificate: How good it is.
         model: The model and optimizer it is for; None in older files.
+        without: What it was not to use; its bounds are on plans that use the rest.
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
@@ -289,6 +301,8 @@ class Plan(FileRecord):
     certificate: Certificate
     rebuilds: tuple[Rebuild, ...] = ()
     model: ModelDescription | None = None
+    # Older files are from when nothing was recomputed.
+    without: Without = Without.RECOMPUTE
 
     @cached_property
     def by_id(self) -> dict[int, PlannedStorage]:

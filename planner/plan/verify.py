@@ -21,6 +21,7 @@ from planner.plan.plan import (
     Proof,
     Rebuild,
     Swap,
+    Without,
 )
 from planner.plan.simulate import simulate_plan
 from profiles.schema.checks import (
@@ -60,6 +61,7 @@ def structure_fault(plan: Plan) -> str | None:
     # Each check may rely on the ones before it: what they find is looked at in this order.
     found = chain(
         _proportion_faults(plan),
+        _without_faults(plan),
         _storage_faults(plan),
         _slot_faults(plan),
         _swap_faults(plan),
@@ -108,6 +110,16 @@ def _proportion_faults(plan: Plan) -> Iterator[str]:
         (slot.duration_us for slot in plan.slots),
         (storage.size_bytes for storage in plan.storages),
     )
+
+
+def _without_faults(plan: Plan) -> Iterator[str]:
+    """A plan that does what it was not to do."""
+    parts = {Without.RECOMPUTE: ("rebuilds", plan.rebuilds), Without.SWAP: ("swaps", plan.swaps)}
+    part, found = parts.get(plan.without, ("", ()))
+    if found:
+        yield f"without is {plan.without.value!r}, but the plan has {part}"
+    if plan.without is Without.SWAP and plan.host_budget_bytes != 0:
+        yield f"host_budget_bytes is {plan.host_budget_bytes}, expected 0 without swap"
 
 
 def _slot_faults(plan: Plan) -> Iterator[str]:

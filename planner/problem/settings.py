@@ -7,6 +7,11 @@ solver's or a clock's arithmetic stand where they are used.
 import math
 from dataclasses import dataclass
 
+from planner.plan.plan import Without
+
+WITHOUT_BY_DEFAULT = Without.RECOMPUTE
+"""What plans do not use unless something else is asked for: the runtime cannot rebuild yet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:

@@ -49,7 +49,7 @@ class ProblemRewriter:
     def without(self, found: Sequence[Rebuilding]) -> Problem:
         """Returns the problem in which some recipes are run."""
         recompute_us = self._recompute_us(found)
-        resident_bytes = self._resident_bytes(found)
+        resident_bytes = self.resident_bytes(found)
         gaps = in_order(self._gaps(found))
         problem = self.problem
         durations_us = tuple(
@@ -73,8 +73,8 @@ class ProblemRewriter:
                 recompute_us[rebuilding.recipe.slot] += self.effects.profile.ops[op].duration_us
         return recompute_us
 
-    def _resident_bytes(self, found: Sequence[Rebuilding]) -> tuple[int, ...]:
-        """The most bytes of each slot: at its anchor, then while ops run again, then at its ops."""
+    def resident_bytes(self, found: Sequence[Rebuilding]) -> tuple[int, ...]:
+        """Returns the most bytes of each slot, at its anchor, while ops run again or at its ops."""
         slots = self.effects.profile.slots
         at_anchors, at_ops = [0] * (len(slots) + 1), [0] * (len(slots) + 1)
         for rebuilding in found:

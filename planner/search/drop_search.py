@@ -157,9 +157,11 @@ class DropSearch:
         draft = self.judge(dropped)
         if draft is not None and draft.cost < self.best.cost:
             self.best = draft
-            if self._on_incumbent is not None:
+            if self._on_incumbent is not None and not draft.over_bytes:
                 compute_us = self._rewriter.problem.compute_us
-                self._on_incumbent(Incumbent(draft.cost[0], self._bound_us, compute_us))
+                self._on_incumbent(
+                    Incumbent(draft.stall_us, self._bound_us, compute_us, draft.recompute_us)
+                )
         return draft
 
     def _judge(self, dropped: Dropped) -> Draft | None:

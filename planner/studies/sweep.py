@@ -22,7 +22,8 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import BoundSource, Plan, Proof
+from planner.plan.plan import BoundSource, Plan, Proof, Without
+from planner.problem.settings import WITHOUT_BY_DEFAULT
 from planner.solving import solve
 from profiles.schema.errors import BudgetError, SolverError
 from profiles.schema.profile import Link, Profile
@@ -71,6 +72,7 @@ class SweepSettings:
     solver: SolverName = SolverName.HIGHS
     time_limit_s: float = 60.0
     min_size_bytes: int | None = None
+    without: Without = WITHOUT_BY_DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ class SweepRow:
         both_bytes_per_us: Rate of both together; None if neither direction slows the other.
         smallest_budget_bytes: The smallest budget that can be met, where this one cannot.
         compute_us: Step time with nothing moved, from the profile.
+        recompute_us: Of it, what is run again.
+        stall_us: Of it, what compute waits.
         step_us: Step time under the plan, simulated.
         bound_step_us: Step time no plan can be below.
         bound_source: Why not.
@@ -108,6 +112,8 @@ class SweepRow:
     outcome: SweepOutcome
     smallest_budget_bytes: int | None = None
     compute_us: float
+    recompute_us: float | None = None
+    stall_us: float | None = None
     step_us: float | None = None
     bound_step_us: float | None = None
     bound_source: BoundSource | None = None
@@ -167,7 +173,9 @@ def _figures(plan: Plan) -> dict[str, Any]:
     about = plan.certificate
     same = ("bound_source", "peak_bytes", "d2h_bytes", "h2d_bytes", "proof", "solve_seconds")
     return {
-        "outcome": SweepOutcome.PLANNED if plan.swaps else SweepOutcome.FITS,
+        "outcome": SweepOutcome.PLANNED if plan.swaps or plan.rebuilds else SweepOutcome.FITS,
+        "recompute_us": about.recompute_us,
+        "stall_us": about.simulated_stall_us,
         "step_us": about.simulated_step_us,
         "bound_step_us": about.compute_us + about.bound_beyond_us,
         "gap": about.optimality_gap,

@@ -26,6 +26,7 @@ US_PER_MS = 1_000
 NS_PER_US = 1_000
 SIZE_EXAMPLES = "a size above 0 such as 8GiB, 512MB or 1.5e9 (bytes)"
 BUDGET_EXAMPLES = f"{SIZE_EXAMPLES}, or a share of the no-plan peak such as 60%"
+OR_NOTHING_EXAMPLES = f"{SIZE_EXAMPLES}, or 0"
 RATE_EXAMPLES = "a rate above 0 such as 12GB/s or 800MiB/s"
 _NUMBER_AND_UNIT = re.compile(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([^\s]*)\s*")
 
@@ -80,6 +81,15 @@ def parse_size_bytes(option: str, text: str) -> int:
         QuantityError: It is no size, or not above 0.
     """
     return _parse_bytes(option, text, SIZE_EXAMPLES, UNIT_BYTES)
+
+
+def parse_size_or_nothing_bytes(option: str, text: str) -> int:
+    """Reads a size, or 0.
+
+    Raises:
+        QuantityError: It is neither.
+    """
+    return 0 if text.strip() == "0" else _parse_bytes(option, text, OR_NOTHING_EXAMPLES, UNIT_BYTES)
 
 
 def parse_budget_bytes(option: str, text: str, peak_bytes: int) -> int:

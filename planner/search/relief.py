@@ -1,0 +1,67 @@
+"""Drops one storage after another, whatever that costs, until nothing makes a step need less.
+
+That is the way out where swaps do not meet a budget. In the fullest slot the storage is dropped
+that takes the least time per byte to rebuild, of those whose absence helps there and makes no slot
+need more than that one did. The order does not depend on the budget: the set that the smallest
+budget needs is found again by whoever asks for that budget.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from planner.problem.gaps import Gap
+from planner.problem.problem import Problem
+from planner.recompute.offers import offers_of
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewriting import rebuildings
+from planner.recompute.rewritten_problem import ProblemRewriter
+
+Dropped = frozenset[Gap]
+
+
+def relieving_sets(
+    effects: StepEffects, problem: Problem, stop: Callable[[], bool]
+) -> Iterator[Dropped]:
+    """Yields sets of gaps to drop, each with one gap more than the one before.
+
+    Args:
+        effects: The step.
+        problem: Its problem; its budgets do not matter.
+        stop: Asked often; once it says so, there are no more.
+    """
+    rewriter = ProblemRewriter(effects, problem)
+    whole = replace(problem, whole_gaps=rewriter.gaps, part_gaps=(), host_budget_bytes=None)
+    offers = offers_of(effects, whole)
+    # The last option of a gap is the one that ends where the gap does.
+    costs_us = {
+        rewriter.gaps[option.gap]: sum(offers.op_us[op] for op in option.ops)
+        for option in offers.options
+    }
+    order = sorted(costs_us, key=lambda gap: (costs_us[gap] / gap.size_bytes, gap.first_slot))
+    dropped: Dropped = frozenset()
+    held = rewriter.resident_bytes(())
+    while not stop():
+        more = _one_more(rewriter, order, dropped, held)
+        if more is None:
+            return
+        dropped, held = more
+        yield dropped
+
+
+def _one_more(
+    rewriter: ProblemRewriter, order: list[Gap], dropped: Dropped, held: tuple[int, ...]
+) -> tuple[Dropped, tuple[int, ...]] | None:
+    """A set with one gap more, and what each slot needs then; None if nothing helps."""
+    most = max(held)
+    t = held.index(most)
+    for gap in order:
+        if gap in dropped or not gap.first_slot <= t < gap.next_use_slot:
+            continue
+        more = dropped | {gap}
+        found = rebuildings(rewriter.effects, more)
+        if found is None:
+            continue
+        needs = rewriter.resident_bytes(found)
+        if needs[t] < most and max(needs) <= most:
+            return more, needs
+    return None
