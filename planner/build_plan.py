@@ -79,7 +79,7 @@ def build_plan(
         "budget_bytes": problem.budget_bytes,
         "host_budget_bytes": problem.host_budget_bytes,
         "storages": planned_storages(profile, swaps, step.rebuilds),
-        "slots": planned_slots(step),
+        "slots": planned_slots(step, profile),
         "swaps": swaps,
         "rebuilds": step.rebuilds,
         "model": profile.model,
@@ -133,9 +133,16 @@ def planned_storages(
     )
 
 
-def planned_slots(step: RecomputedStep) -> tuple[PlannedSlot, ...]:
-    """Returns the slots of a step, with what each needs when nothing moves."""
+def planned_slots(step: RecomputedStep, recorded: Profile) -> tuple[PlannedSlot, ...]:
+    """Returns the slots of a step, with what each needs when nothing moves.
+
+    Args:
+        step: The step, with what is dropped and rebuilt.
+        recorded: The step as it was recorded.
+    """
     profile = step.profile
+    memories = slot_memory(profile)
+    unplanned = slot_memory(recorded) if step.rebuilds else memories
     return tuple(
         PlannedSlot(
             anchor=slot.anchor,
@@ -144,8 +151,13 @@ def planned_slots(step: RecomputedStep) -> tuple[PlannedSlot, ...]:
             resident_bytes=memory.resident_bytes,
             peak_op=memory.peak_op,
             recompute_us=us,
+            without_bytes=_other(without.resident_bytes, memory.resident_bytes),
         )
-        for slot, memory, us in zip(
-            profile.slots, slot_memory(profile), step.recompute_us, strict=True
+        for slot, memory, without, us in zip(
+            profile.slots, memories, unplanned, step.recompute_us, strict=True
         )
     )
+
+
+def _other(size_bytes: int, usual_bytes: int) -> int | None:
+    return None if size_bytes == usual_bytes else size_bytes

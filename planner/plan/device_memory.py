@@ -37,6 +37,14 @@ def resident_bytes(without_bytes: Iterable[int], absences: Iterable[Absence]) ->
     return tuple(need + moved for need, moved in zip(needs, accumulate(change[:-1]), strict=True))
 
 
+def unplanned_bytes(plan: Plan) -> tuple[int, ...]:
+    """Returns the bytes resident in each slot without the plan."""
+    return tuple(
+        slot.resident_bytes if slot.without_bytes is None else slot.without_bytes
+        for slot in plan.slots
+    )
+
+
 def planned_bytes(plan: Plan) -> tuple[int, ...]:
     """Returns the bytes resident in each slot under the plan."""
     away = (

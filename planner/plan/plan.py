@@ -89,6 +89,8 @@ class PlannedSlot(Record):
             is dropped.
         peak_op: The op that needs the most, for readers.
         recompute_us: Time of the ops that are run again, of `duration_us`.
+        without_bytes: Most bytes allocated at any of its ops without the plan; None if those are
+            `resident_bytes`.
     """
 
     anchor: str
@@ -97,6 +99,7 @@ class PlannedSlot(Record):
     resident_bytes: Count
     peak_op: str
     recompute_us: Microseconds = 0.0
+    without_bytes: Count | None = None
 
 
 class Swap(Record):

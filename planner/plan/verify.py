@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from itertools import chain, pairwise
 from typing import Any
 
-from planner.plan.device_memory import planned_bytes
+from planner.plan.device_memory import Absence, planned_bytes, resident_bytes, unplanned_bytes
 from planner.plan.host_memory import first_overlap, host_needs
 from planner.plan.plan import (
     Boundary,
@@ -77,7 +77,7 @@ def derived_figures(plan: Plan) -> dict[str, Any]:
     """Returns the figures of the certificate that follow from the plan, by field name."""
     size_bytes = plan.host_sizes_bytes
     return {
-        "peak_without_bytes": max(slot.resident_bytes for slot in plan.slots),
+        "peak_without_bytes": max(unplanned_bytes(plan)),
         "peak_bytes": max(planned_bytes(plan)),
         "d2h_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps if not swap.clean),
         "h2d_bytes": sum(size_bytes[swap.storage] for swap in plan.swaps),
@@ -354,17 +354,36 @@ def _host_overlap_faults(plan: Plan) -> Iterator[str]:
 
 
 def _memory_faults(plan: Plan) -> Iterator[str]:
-    for t, resident_bytes in enumerate(planned_bytes(plan)):
+    yield from _dropped_faults(plan)
+    for t, held_bytes in enumerate(planned_bytes(plan)):
         slot = plan.slots[t]
-        if resident_bytes < 0:
+        if held_bytes < 0:
             yield (
                 f"slots[{t}].resident_bytes is {slot.resident_bytes}, less than what is swapped "
                 "out then"
             )
-        if resident_bytes > plan.budget_bytes:
+        if held_bytes > plan.budget_bytes:
             yield (
-                f"slots[{t}] ({slot.anchor}) holds {resident_bytes} bytes under the plan, expected "
+                f"slots[{t}] ({slot.anchor}) holds {held_bytes} bytes under the plan, expected "
                 f"at most {plan.budget_bytes} (budget_bytes)"
+            )
+
+
+def _dropped_faults(plan: Plan) -> Iterator[str]:
+    """Where nothing is run again, all that dropping changes is that the dropped bytes are gone."""
+    rebuilt = {rebuild.slot for rebuild in plan.rebuilds}
+    dropped = (
+        Absence(drop.slot, rebuild.slot, plan.sizes_bytes[drop.storage])
+        for rebuild in plan.rebuilds
+        for drop in rebuild.drops
+    )
+    without_bytes = unplanned_bytes(plan)
+    for t, expected in enumerate(resident_bytes(without_bytes, dropped)):
+        found = plan.slots[t].resident_bytes
+        if t not in rebuilt and found != expected:
+            yield (
+                f"slots[{t}].resident_bytes is {found}, expected {expected}: {without_bytes[t]} "
+                "(without_bytes) less what is dropped"
             )
 
 

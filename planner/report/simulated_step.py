@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from planner.plan.device_memory import planned_bytes
+from planner.plan.device_memory import planned_bytes, unplanned_bytes
 from planner.plan.host_memory import host_bytes
 from planner.plan.plan import Plan, PlannedStorage, Swap
 from planner.plan.simulate import Copy, Timeline, simulate_plan
@@ -53,7 +53,7 @@ def simulated_step(plan: Plan) -> SimulatedStep:
         timeline=timeline,
         swaps=tuple(_simulated_swaps(plan, timeline)),
         with_bytes=planned_bytes(plan),
-        without_bytes=tuple(slot.resident_bytes for slot in plan.slots),
+        without_bytes=unplanned_bytes(plan),
         host_bytes=host_bytes(plan),
     )
 

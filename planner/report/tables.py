@@ -8,7 +8,7 @@ from statistics import median
 
 import pandas as pd
 
-from planner.plan.device_memory import planned_bytes
+from planner.plan.device_memory import planned_bytes, unplanned_bytes
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline, simulate_plan
 from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
@@ -92,7 +92,7 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
     if isinstance(source, Profile):
         table["without_bytes"] = [slot.resident_bytes for slot in slot_memory(source)]
     else:
-        table["without_bytes"] = [slot.resident_bytes for slot in source.slots]
+        table["without_bytes"] = list(unplanned_bytes(source))
         table["with_bytes"] = list(planned_bytes(source))
     return table
 

@@ -292,6 +292,6 @@ class Search:
         return fits_host(self.problem, answer.candidate.chosen, swaps)
 
     def _report(self) -> None:
-        if self.on_incumbent is not None:
+        if self.on_incumbent is not None and self._best is not None:
             stall_us = self.best.timing.stall_us
             self.on_incumbent(Incumbent(stall_us, self.bound_us, self.problem.compute_us))

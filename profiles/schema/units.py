@@ -89,7 +89,9 @@ def parse_size_or_nothing_bytes(option: str, text: str) -> int:
     Raises:
         QuantityError: It is neither.
     """
-    return 0 if text.strip() == "0" else _parse_bytes(option, text, OR_NOTHING_EXAMPLES, UNIT_BYTES)
+    number, unit = _split(option, text, OR_NOTHING_EXAMPLES)
+    size = number * _unit_bytes(option, text, unit or "B", OR_NOTHING_EXAMPLES, UNIT_BYTES)
+    return 0 if size == 0 else _parse_bytes(option, text, OR_NOTHING_EXAMPLES, UNIT_BYTES)
 
 
 def parse_budget_bytes(option: str, text: str, peak_bytes: int) -> int:

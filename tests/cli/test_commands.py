@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from planner.plan.plan import Proof
+from planner.plan.plan import Proof, Without
 from planner.plan.plan_file import read_plan
+from planner.problem.settings import WITHOUT_BY_DEFAULT
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
 from profiles.schema.profile_file import read_profile, write_profile
@@ -15,6 +16,7 @@ from runtime.cli import main
 from runtime.proof.report import ProofReport
 from tests.support.commands import TRAINING, solved
 from tests.support.planning.invariants import check_plan
+from tests.support.planning.rebuilt import slow_sandwich
 from tests.support.planning.toys import unet_like
 from tests.support.training.fixed_times import give_fixed_times
 
@@ -107,6 +109,20 @@ def test_a_host_budget_is_kept(profile_file: Path, capsys: pytest.CaptureFixture
     assert main([*words, "--host-budget", "49"]) == 2
     assert not output.exists()
     assert capsys.readouterr().err.splitlines()[-1].startswith("plan: ")
+
+
+def test_what_is_not_to_be_used_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "toy.profile.json"
+    write_profile(slow_sandwich(), path)
+    rebuilt = solved(path, "--budget", "105", "--without", "swap")
+    assert (rebuilt.without, rebuilt.swaps, rebuilt.host_budget_bytes) == (Without.SWAP, (), 0)
+    assert rebuilt.rebuilds
+    again = solved(path, "--budget", "105", "--host-budget", "0B")
+    assert (again.without, again.rebuilds) == (Without.SWAP, rebuilt.rebuilds)
+    assert solved(path, "--budget", "105", "--without", "nothing").rebuilds == rebuilt.rebuilds
+    swapped = solved(path, "--budget", "105", "--without", "recompute")
+    assert solved(path, "--budget", "105").without is WITHOUT_BY_DEFAULT
+    assert (swapped.without, swapped.rebuilds) == (Without.RECOMPUTE, ())
 
 
 def test_an_older_file_is_replaced(profile_file: Path) -> None:

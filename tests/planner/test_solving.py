@@ -2,10 +2,12 @@
 
 import pytest
 
+from planner.plan.plan import Plan, Without
 from planner.solving import solve
 from profiles.schema.errors import BudgetError
 from tests.support.planning.one_swap import one_swap
-from tests.support.planning.toys import activation, fixed, toy
+from tests.support.planning.rebuilt import mixed_plan, one_of_each, repeatable, slow_sandwich
+from tests.support.planning.toys import activation, fixed, sandwich, toy
 
 
 def test_the_message_names_the_smallest_budget_so_that_asking_for_it_is_enough() -> None:
@@ -39,3 +41,95 @@ def test_progress_is_reported() -> None:
     )
     assert [what for what, _, _ in reported[:2]] == ["bounding the stall", "timing the swaps"]
     assert all(0 <= done <= total for _, done, total in reported)
+
+
+def sandwiched(without: Without, host_budget_bytes: int | None = None, budget: int = 105) -> Plan:
+    return solve(
+        slow_sandwich(),
+        budget_bytes=budget,
+        min_size_bytes=1,
+        without=without,
+        host_budget_bytes=host_budget_bytes,
+    )
+
+
+def test_what_is_not_to_be_used_is_not_used() -> None:
+    swapped, both, rebuilt = (
+        sandwiched(without) for without in (Without.RECOMPUTE, Without.NOTHING, Without.SWAP)
+    )
+    # A copy of 50 bytes takes 5000 us each way, of which a slot hides 1000.
+    assert swapped.certificate.simulated_stall_us == 8000
+    assert not swapped.rebuilds
+    assert both.certificate.beyond_us == rebuilt.certificate.beyond_us == 1000
+    assert both.rebuilds == rebuilt.rebuilds
+    assert not rebuilt.swaps
+    assert (both.host_budget_bytes, rebuilt.host_budget_bytes) == (None, 0)
+
+
+def test_no_host_bytes_are_no_swaps() -> None:
+    alone, none_left = sandwiched(Without.SWAP), sandwiched(Without.NOTHING, 0)
+    assert alone.rebuilds == none_left.rebuilds
+    assert alone.certificate.bound_beyond_us == none_left.certificate.bound_beyond_us
+
+
+def test_a_host_budget_too_small_for_swaps_is_met_by_drops() -> None:
+    with pytest.raises(BudgetError, match="can is 150 bytes"):
+        sandwiched(Without.RECOMPUTE, 49)
+    plan = sandwiched(Without.NOTHING, 49)
+    assert plan.rebuilds
+    assert not plan.swaps
+
+
+@pytest.mark.parametrize("host_budget_bytes", [0, 50])
+def test_the_budget_that_is_named_can_be_met(host_budget_bytes: int) -> None:
+    def planned(budget_bytes: int) -> Plan:
+        return solve(
+            one_of_each(),
+            budget_bytes=budget_bytes,
+            min_size_bytes=1,
+            without=Without.NOTHING,
+            host_budget_bytes=host_budget_bytes,
+        )
+
+    with pytest.raises(BudgetError) as refused:
+        planned(90)
+    # What slot 4 needs by itself.
+    assert refused.value.smallest_budget_bytes == 100
+    assert str(refused.value).startswith("budget 90 bytes cannot be met: one that can is 100 bytes")
+    assert ("allow swaps" in str(refused.value)) == (host_budget_bytes == 0)
+    assert planned(100).certificate.peak_bytes == 100
+
+
+def test_what_can_be_made_again_by_no_op_is_not_dropped() -> None:
+    with pytest.raises(BudgetError) as refused:
+        solve(sandwich(), budget_bytes=105, min_size_bytes=1, without=Without.SWAP)
+    assert str(refused.value).startswith(
+        "budget 105 bytes cannot be met: the smallest that can is 150 bytes, set by op2 in slot 2"
+    )
+    kept = repeatable(toy(9, 9, 9, storages=[fixed("w", 50, 0, 2), fixed("v", 100, 1)]))
+    with pytest.raises(BudgetError, match="is 150 bytes"):
+        solve(kept, budget_bytes=105, min_size_bytes=1, without=Without.SWAP)
+
+
+def test_dear_storages_are_swapped_and_cheap_ones_rebuilt() -> None:
+    plan = mixed_plan()
+    assert [plan.storage(swap.storage).name for swap in plan.swaps] == ["pack:1"]
+    rebuilt = [drop.storage for rebuild in plan.rebuilds for drop in rebuild.drops]
+    assert [plan.storage(storage).name for storage in rebuilt] == ["pack:2", "pack:0"]
+    about = plan.certificate
+    assert (about.compute_us, about.recompute_us) == (43_020, 20)
+    assert (about.peak_without_bytes, about.peak_bytes) == (250, 100)
+    assert about.bound_beyond_us <= about.beyond_us
+
+
+def test_progress_counts_what_is_run_again() -> None:
+    told: list[str] = []
+    solve(
+        one_of_each(),
+        budget_bytes=100,
+        min_size_bytes=1,
+        without=Without.NOTHING,
+        on_incumbent=lambda incumbent: told.append(str(incumbent)),
+    )
+    assert told[-1].startswith("recompute 20 us, stall 9.0 ms, bound ")
+    assert "inf" not in "".join(told)

@@ -90,7 +90,9 @@ FREE_SIGN = frozenset({"seed"})
 """Integers that may be negative."""
 MAY_BE_ANY_NUMBER = frozenset({"both_bytes_per_us", "kernel_us"})
 """Fields that are a number or nothing, and may be any number from 0 up."""
-MAY_BE_ABSENT = frozenset({"model", "rebuilds", "recompute_us", "traits", "without"})
+MAY_BE_ABSENT = frozenset(
+    {"model", "rebuilds", "recompute_us", "traits", "without", "without_bytes"}
+)
 """Fields that older files do not have."""
 
 
