@@ -157,8 +157,11 @@ def recipe_for(
         max_ops: A longer recipe is none.
 
     Returns:
-        The recipe; None if an op must not be run again, or there would be too many.
+        The recipe; None if an op must not be run again, or there would be too many; and None at the
+        last anchor, after which no op runs.
     """
+    if slot >= len(effects.profile.slots) - 1:
+        return None
     recipe = Recipe(slot)
     pending = list(wanted)
     while pending:

@@ -75,9 +75,6 @@ def rebuildings(
         The recipes; None if a storage cannot be rebuilt.
     """
     pending = sorted(dropped, key=lambda gap: (gap.next_use_slot, gap.first_slot, gap.name))
-    # No op runs after the last anchor, and none is run again there.
-    if pending and pending[-1].next_use_slot >= len(effects.profile.slots) - 1:
-        return None
     found: list[Rebuilding] = []
     while pending:
         gap = pending[0]

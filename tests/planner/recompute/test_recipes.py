@@ -9,13 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from planner.recompute.offers import offers_of
 from planner.recompute.recipes import NEVER_AGAIN, Recipe, StepEffects, recipe_for
 from planner.recompute.rewriting import rebuildings, recomputed
-from profiles import Profile
 from profiles.schema.checks import first_fault
 from profiles.schema.profile import LeftOut, OpTrait, StorageKind
-from tests.support.planning.one_swap import problem_of
 from tests.support.planning.toys import ToyStorage, activation, gradient, resident, toy
 from tests.support.recompute.drops import offered_gaps
 from tests.support.recompute.replayed import check_replay
@@ -260,28 +257,3 @@ def test_nothing_is_run_again_at_the_last_anchor() -> None:
     # x is alive when the step ends: its last gap ends there, where no op runs.
     lives_on = step(replace(activation("x", 4, 1, 3), released_op=None))
     assert [(gap.first_slot, gap.next_use_slot) for gap in offered_gaps(lives_on)] == [(2, 3)]
-
-
-def gaps_offered(profile: Profile, budget_bytes: int) -> dict[tuple[int, int], frozenset[int]]:
-    problem = problem_of(profile, budget_bytes)
-    offers = offers_of(StepEffects(profile), problem)
-    gaps = problem.whole_gaps
-    return {(gaps[i].storage, gaps[i].first_slot): ops for i, ops in offers.least_ops.items()}
-
-
-def test_what_is_offered_runs_the_fewest_ops_that_any_rebuild_runs() -> None:
-    # When x is dropped after op 2, a is still there; it ends with op 4, so a rebuild at slot 6 runs
-    # op 0 as well. The bound counts op 1 alone.
-    effects = step(activation("x", 4, 1, 6), activation("a", 4, 0, 1, 4))
-    assert gaps_offered(effects.profile, 0)[X, 2] == {1}
-    (rebuilding,) = rebuildings(effects, [g for g in offered_gaps(effects) if g.storage == X]) or ()
-    assert rebuilding.recipe.ops == {0, 1}
-
-
-def test_activations_alone_are_offered() -> None:
-    storages = (
-        replace(activation("pack:x", 4, 1, 6), kind=StorageKind.TEMPORARY),
-        gradient("grad:a", 4, 0, 5),
-        resident("parameter:b", 4, 0, 5),
-    )
-    assert gaps_offered(step(*storages).profile, 0) == {}

@@ -7,19 +7,18 @@ from pathlib import Path
 
 from planner.plan.plan import Boundary
 from planner.problem.gaps import Gap
-from planner.problem.problem import problem_of
+from planner.problem.problem import Problem, problem_of
 from planner.recompute.offers import offers_of
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import Rebuilding, rebuildings
 from profiles.library.index import profile_path
-from profiles.schema.profile import OpTrait, Profile
+from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
 
 
-def offered_gaps(effects: StepEffects, boundary: Boundary = Boundary.PERIODIC) -> list[Gap]:
-    """Every gap of a step that a recipe can end, whatever the budget."""
-    profile = effects.profile
-    problem = problem_of(
+def every_gap(profile: Profile, boundary: Boundary = Boundary.PERIODIC) -> Problem:
+    """The problem with every gap of a step, whatever the budget."""
+    return problem_of(
         profile,
         budget_bytes=0,
         link=profile.link,
@@ -27,7 +26,12 @@ def offered_gaps(effects: StepEffects, boundary: Boundary = Boundary.PERIODIC) -
         boundary=boundary,
         every_gap=True,
     )
-    return [problem.whole_gaps[i] for i in offers_of(effects, problem).least_ops]
+
+
+def offered_gaps(effects: StepEffects, boundary: Boundary = Boundary.PERIODIC) -> list[Gap]:
+    """Every gap of a step that a recipe can end."""
+    problem = every_gap(effects.profile, boundary)
+    return [problem.whole_gaps[i] for i in sorted(offers_of(effects, problem).gaps)]
 
 
 def rebuilt(effects: StepEffects, gaps: Iterable[Gap]) -> tuple[Rebuilding, ...]:
@@ -51,11 +55,5 @@ def random_drops(
 
 @cache
 def network_step() -> Profile:
-    """A step of a ResNet, in which nothing keeps ops from being run again."""
-    profile = read_profile(profile_path(Path("library:resnet50-v100-16gb")))
-
-    def traits(name: str) -> tuple[OpTrait, ...]:
-        return (OpTrait.KEEPS_STATISTICS,) if "batch_norm" in name else ()
-
-    ops = (op.model_copy(update={"traits": traits(op.name)}) for op in profile.ops)
-    return profile.model_copy(update={"ops": tuple(ops)})
+    """A step of a ResNet."""
+    return read_profile(profile_path(Path("library:resnet50-v100-16gb")))
