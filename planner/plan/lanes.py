@@ -13,8 +13,7 @@ again, in the order of time.
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -147,68 +146,109 @@ class IndependentLanes:
         }
 
 
-@dataclass(slots=True)
-class _Queued:
-    """A copy that has not ended, with the time it still takes; `start_us` once it is taken up."""
+class _Queued(NamedTuple):
+    """A copy that has not ended, as it was issued."""
 
     key: int
     latency_us: float
     moving_us: float
-    start_us: float | None = None
 
-    def left_us(self, rate: float) -> float:
-        """How long until it begins to move bytes, or ends, at a share of its rate."""
-        return self.latency_us if self.latency_us > 0 else self.moving_us / rate
 
-    def run(self, span_us: float, rate: float, begin_us: float) -> bool:
-        """Runs it at the head of its lane, for no longer than `left_us`; whether it has ended."""
-        if self.start_us is None:
-            self.start_us = begin_us
-        ends = self.left_us(rate) <= span_us
-        if self.latency_us > 0:
-            self.latency_us = 0.0 if ends else self.latency_us - span_us
-        else:
-            self.moving_us = 0.0 if ends else self.moving_us - span_us * rate
-        return self.latency_us <= 0 and self.moving_us <= 0
+class _Queue:
+    """One lane's queue; of its head, what is left and when the lane took it up."""
+
+    __slots__ = ("copies", "latency_us", "moving_us", "start_us")
+
+    def __init__(self) -> None:
+        self.copies: deque[_Queued] = deque()
+        self.latency_us = self.moving_us = self.start_us = 0.0
+
+    def copy(self) -> "_Queue":
+        other = _Queue()
+        other.copies = self.copies.copy()
+        other.latency_us, other.moving_us = self.latency_us, self.moving_us
+        other.start_us = self.start_us
+        return other
+
+    def append(self, queued: _Queued, now_us: float) -> None:
+        self.copies.append(queued)
+        if len(self.copies) == 1:
+            self.take_up(now_us)
+
+    def take_up(self, now_us: float) -> None:
+        _, self.latency_us, self.moving_us = self.copies[0]
+        self.start_us = now_us
+
+    def end(self, now_us: float) -> int:
+        """Takes the head away; returns its key."""
+        key = self.copies.popleft().key
+        if self.copies:
+            self.take_up(now_us)
+        return key
+
+    def loads_us(self) -> Iterator[tuple[int, float, float]]:
+        """Yields the key of each copy, and the latency and the time to move that it has left."""
+        for n, queued in enumerate(self.copies):
+            yield queued if n else (queued.key, self.latency_us, self.moving_us)
 
 
 class _Queues:
-    """The queues of both lanes at one point of time; `share` as in `share_of_both`.
+    """The queues of both lanes at one point of time; `share` as in `share_of_both`."""
 
-    The search's hot loop where lanes share a rate: each lane is written out.
-    """
+    __slots__ = ("backs", "now_us", "outs", "share")
 
-    def __init__(self, share: float, now_us: float = 0.0) -> None:
+    def __init__(self, share: float) -> None:
         self.share = share
-        self.now_us = now_us
-        self.outs: deque[_Queued] = deque()
-        self.backs: deque[_Queued] = deque()
+        self.now_us = 0.0
+        self.outs, self.backs = _Queue(), _Queue()
 
     def copy(self) -> "_Queues":
-        other = _Queues(self.share, self.now_us)
-        for mine, others in ((self.outs, other.outs), (self.backs, other.backs)):
-            others.extend([_Queued(q.key, q.latency_us, q.moving_us, q.start_us) for q in mine])
+        other = _Queues(self.share)
+        other.now_us = self.now_us
+        other.outs, other.backs = self.outs.copy(), self.backs.copy()
         return other
 
-    def of(self, direction: Direction) -> deque[_Queued]:
+    def of(self, direction: Direction) -> _Queue:
         return self.outs if direction is Direction.D2H else self.backs
 
-    def to_next_event(self, until_us: float) -> tuple[_Queued | None, _Queued | None]:
-        """Runs until a copy begins to move bytes or ends, or a time comes; returns what ends."""
-        out = self.outs[0] if self.outs else None
-        back = self.backs[0] if self.backs else None
-        both_move = out and back and out.latency_us <= 0 and back.latency_us <= 0
-        rate = self.share if both_move else 1.0
-        begin_us = self.now_us
-        span_us = until_us - begin_us
-        if out:
-            span_us = min(span_us, out.left_us(rate))
-        if back:
-            span_us = min(span_us, back.left_us(rate))
-        out_ended = self.outs.popleft() if out and out.run(span_us, rate, begin_us) else None
-        back_ended = self.backs.popleft() if back and back.run(span_us, rate, begin_us) else None
-        self.now_us = until_us if span_us == until_us - begin_us else begin_us + span_us
-        return out_ended, back_ended
+    def run(self, until_us: float, *, together: bool) -> Iterator[tuple[_Queue, int, float]]:
+        """Runs up to a time, or until both are idle, or with `together` until one of them is.
+
+        Yields what ends: lane, key, start.
+
+        The search's hot loop where lanes share a rate.
+        """
+        outs, backs, share = self.outs, self.backs, self.share
+        while self.now_us < until_us and (outs.copies or backs.copies):
+            if together and not (outs.copies and backs.copies):
+                return
+            begin_us = self.now_us
+            left_us = span_us = until_us - begin_us
+            out, back = bool(outs.copies), bool(backs.copies)
+            out_waits, back_waits = outs.latency_us > 0, backs.latency_us > 0
+            meet = out and back and not out_waits and not back_waits
+            rate = share if meet else 1.0
+            out_us = back_us = math.inf
+            if out:
+                out_us = outs.latency_us if out_waits else outs.moving_us / rate
+                span_us = min(span_us, out_us)
+            if back:
+                back_us = backs.latency_us if back_waits else backs.moving_us / rate
+                span_us = min(span_us, back_us)
+            self.now_us = until_us if span_us == left_us else begin_us + span_us
+            for lane, runs, waits, end_us in (
+                (outs, out, out_waits, out_us),
+                (backs, back, back_waits, back_us),
+            ):
+                if not runs:
+                    continue
+                if waits:
+                    lane.latency_us = 0.0 if end_us <= span_us else lane.latency_us - span_us
+                else:
+                    lane.moving_us = 0.0 if end_us <= span_us else lane.moving_us - span_us * rate
+                if lane.latency_us <= 0 and lane.moving_us <= 0:
+                    start_us = lane.start_us
+                    yield lane, lane.end(self.now_us), start_us
 
 
 class _Issued(NamedTuple):
@@ -235,6 +275,8 @@ class JointLanes:
         self._queues = _Queues(share)
         self._at_arrival: _Queues | None = None
         self._issued_here: list[_Issued] = []
+        self._ahead: _Queues | None = None
+        """The lanes when one of them will fall idle, with all that is queued by now."""
 
     def arrive(self, now_us: float) -> None:
         """Keeps the lanes as compute finds them at an anchor."""
@@ -251,26 +293,33 @@ class JointLanes:
             here.append(issued)
             if was_idle and at_us < self._queues.now_us:
                 self._queues = self._at_arrival.copy()
+                self._ahead = None
                 for again in sorted(here):
                     self._queue(again)
                 return
         self._queue(issued)
 
     def foresee(self) -> None:
-        """Runs a copy of the lanes until both are idle."""
-        self._run(self._queues.copy(), math.inf)
+        """Finds when all that is queued will end: until one lane is idle, then the other alone."""
+        ahead = self._ahead = self._ahead or self._queues.copy()
+        self._run(ahead, math.inf, together=True)
+        for queue, lane in ((ahead.outs, self.d2h), (ahead.backs, self.h2d)):
+            now_us = ahead.now_us
+            for key, latency_us, moving_us in queue.loads_us():
+                now_us = now_us + latency_us + moving_us
+                lane.ends_us[key] = lane.free_us = now_us
 
     def end_us(self, direction: Direction, key: int, now_us: float) -> float:
         """Returns when the last copy of a name ends, as far as is known."""
         self._run(self._queues, now_us)
-        if any(queued.key == key for queued in self._queues.of(direction)):
+        if not self._has_left(direction, key):
             self.foresee()
         return self._lane(direction).ends_us.get(key, now_us)
 
     def has_ended(self, direction: Direction, key: int, now_us: float) -> bool:
         """Whether the last copy of a name has ended, or was never issued."""
         self._run(self._queues, now_us)
-        return all(queued.key != key for queued in self._queues.of(direction))
+        return self._has_left(direction, key)
 
     def finish(self) -> None:
         """Lets every copy end."""
@@ -280,36 +329,39 @@ class JointLanes:
         """Returns how long each copy that has not ended would still take on a lane of its own."""
         self._run(self._queues, now_us)
         return {
-            (direction, queued.key): queued.latency_us + queued.moving_us
+            (direction, key): latency_us + moving_us
             for direction in Direction
-            for queued in self._queues.of(direction)
-            if queued.latency_us + queued.moving_us > SAME_US
+            for key, latency_us, moving_us in self._queues.of(direction).loads_us()
+            if latency_us + moving_us > SAME_US
         }
+
+    def _has_left(self, direction: Direction, key: int) -> bool:
+        return all(queued.key != key for queued in self._queues.of(direction).copies)
 
     def _lane(self, direction: Direction) -> Lane:
         return self.d2h if direction is Direction.D2H else self.h2d
 
     def _queue(self, issued: _Issued) -> None:
-        self._run(self._queues, issued.at_us)
-        self._queues.of(issued.direction).append(_Queued(issued.key, *issued.load))
+        queued = _Queued(issued.key, *issued.load)
+        for queues in (self._queues, self._ahead):
+            if queues is not None:
+                self._run(queues, issued.at_us)
+                queues.of(issued.direction).append(queued, queues.now_us)
 
-    def _run(self, queues: _Queues, until_us: float) -> None:
-        """Runs queues up to a time, or until they are idle, and notes when what ends."""
-        while queues.now_us < until_us and (queues.outs or queues.backs):
-            out, back = queues.to_next_event(until_us)
-            if out:
-                self._end(self.d2h, out, queues, is_last=not queues.outs)
-            if back:
-                self._end(self.h2d, back, queues, is_last=not queues.backs)
+    def _run(self, queues: _Queues, until_us: float, *, together: bool = False) -> None:
+        """Runs queues up to a time, or until they are idle, and notes when what ends.
+
+        If `together`, until one of them is.
+        """
+        for queue, key, start_us in queues.run(until_us, together=together):
+            lane = self.d2h if queue is queues.outs else self.h2d
+            lane.ends_us[key] = queues.now_us
+            if not queue.copies:
+                lane.free_us = queues.now_us
+            if queues is self._queues:
+                lane.copies.append((key, start_us, queues.now_us))
         if until_us < math.inf:
             queues.now_us = max(queues.now_us, until_us)
-
-    def _end(self, lane: Lane, ended: _Queued, queues: _Queues, *, is_last: bool) -> None:
-        lane.ends_us[ended.key] = queues.now_us
-        if is_last:
-            lane.free_us = queues.now_us
-        if queues is self._queues:
-            lane.copies.append((ended.key, ended.start_us or 0.0, queues.now_us))
 
 
 Lanes = IndependentLanes | JointLanes

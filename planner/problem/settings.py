@@ -56,6 +56,8 @@ class SearchSettings:
 
     max_steps: int = 6
     """Steps walked before the scheduler shuts the step boundary."""
+    max_overtaken: int = 64
+    """So many of the next copies back may go before the first one; looking at all is slow."""
     max_exhaustive: int = 6
     """With at most this many gaps every set is tried."""
     max_whole: int = 500

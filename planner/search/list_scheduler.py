@@ -19,11 +19,12 @@ other does, but for rounding, which differs from step to step. So times within `
 
 from bisect import insort
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from planner.plan.lanes import SAME_US
+from planner.plan.lanes import SAME_US, Direction, same_unfinished
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.problem.timed_swap import TimedSwap
@@ -55,11 +56,26 @@ def _settled_walk(problem: Problem, candidate: Candidate) -> "_Walk":
         if not wraps:
             return walk
         for _ in range(SETTINGS.max_steps - 1):
-            before = walk.decided
+            decided, taken_over = walk.decided, walk.taken_over()
             walk.step()
-            if walk.decided == before:
+            if walk.decided == decided or walk.begins_like(taken_over):
                 return walk
     raise AssertionError("steps that begin alike decide alike")
+
+
+class _TakenOver(NamedTuple):
+    """What one step leaves to the next.
+
+    Attributes:
+        swaps: For each gap that is under way: index, slots before the boundary at which things were
+            decided, place in its anchor, and whether an earlier copy is still true.
+        copied: As `_Walk.copied`.
+        unfinished_us: As of `planner.plan.lanes`.
+    """
+
+    swaps: tuple[tuple[object, ...], ...]
+    copied: Mapping[tuple[int, int], int]
+    unfinished_us: Mapping[tuple[Direction, int], float]
 
 
 class _Decided(NamedTuple):
@@ -141,6 +157,29 @@ class _Walk:
         for t, anchor in enumerate(self.anchors, begin_slot):
             if anchor.is_busy or not self.is_quiet(t):
                 self.slot(t, anchor)
+
+    def taken_over(self) -> _TakenOver:
+        """What the next step finds."""
+        end_slot = self.spare.begin_slot + self.problem.slot_count
+        swaps = tuple(
+            (move.i, move.out_place, move.is_clean, *move.slots_from(end_slot))
+            for anchor in self.anchors
+            for move in anchor.begins
+            if self.problem.wraps(move.gap)
+        )
+        now_us = self.compute.elapsed_us[end_slot] + self.compute.waited_us
+        return _TakenOver(swaps, dict(self.copied), self.compute.lanes.unfinished_us(now_us))
+
+    def begins_like(self, before: _TakenOver) -> bool:
+        """Whether the next step finds what the last one found, and so decides alike.
+
+        Not asked where the boundary is shut: then each step has a clock of its own.
+        """
+        if self.shut:
+            return False
+        now = self.taken_over()
+        alike = now.swaps == before.swaps and now.copied == before.copied
+        return alike and same_unfinished(now.unfinished_us, before.unfinished_us)
 
     def slot(self, t: int, anchor: _Anchor) -> None:
         """Decides everything at anchor t, in the order of the actions, and runs the slot."""
@@ -306,7 +345,7 @@ class _Walk:
 
     def swap_in_ahead(self, t: int, next_anchor_us: float) -> None:
         """Issues copies back while the lane would fall idle before the next anchor."""
-        for move in tuple(self.away):
+        for move in self.away[: SETTINGS.max_overtaken]:
             if self.compute.h2d.free_us >= next_anchor_us - SAME_US:
                 return
             held = move.release_slot == t or move.override.in_slot + move.shift > t

@@ -61,6 +61,11 @@ class Move:
             if slot is not None:
                 setattr(self, name, slot - slots)
 
+    def slots_from(self, slot: int) -> tuple[int | None, ...]:
+        """Where it was issued, released and issued back, counted from a slot; None if not yet."""
+        decided = (self.out_slot, self.release_slot, self.in_slot)
+        return tuple(None if done is None else done - slot for done in decided)
+
     def timed(self) -> TimedSwap:
         """The swap as it was decided, in the gap's own slots."""
         slots = (self.out_slot, self.release_slot, self.in_slot)
@@ -150,7 +155,7 @@ class SpareBytes:
     def has_room(self, move: Move, t: int) -> bool:
         """Whether a gap's bytes may be taken again from a slot on."""
         size_bytes = move.gap.size_bytes
-        if -self.missing_bytes(t) < size_bytes or move.blocked_until >= t:
+        if move.blocked_until >= t or -self.missing_bytes(t) < size_bytes:
             return False
         short = np.flatnonzero(self.over(t, move.end_slot) < size_bytes)
         if short.size:
