@@ -19,7 +19,7 @@ other does, but for rounding, which differs from step to step. So times within `
 
 from bisect import insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -191,10 +191,8 @@ class _Walk:
         while self.away and self.away[0].end_slot == t:
             self.issue_in(self.away[0], t)
         awaited = [move for move in anchor.ends if move.in_slot is not None]
-        # The copies issued below come behind the awaited ones on their lane, but where lanes share
-        # a rate they may slow them: so it is asked anew when the next anchor comes.
-        self.swap_out_ahead(t, compute.next_anchor_us(t, awaited))
-        self.swap_in_ahead(t, compute.next_anchor_us(t, awaited))
+        self.swap_out_ahead(t, awaited)
+        self.swap_in_ahead(t, awaited)
         after_us = compute.now_us
         for move in awaited:
             after_us = compute.wait_for(t, move.i, after_us, compute.h2d.ends_us[move.i])
@@ -327,10 +325,14 @@ class _Walk:
         # that one anchor issues and one anchor awaits are over at the same time in any order.
         insort(self.away, move, key=lambda away: (away.end_slot, away.i))
 
-    def swap_out_ahead(self, t: int, next_anchor_us: float) -> None:
-        """Issues copies to the host while the lane would fall idle before the next anchor."""
+    def swap_out_ahead(self, t: int, awaited: Sequence[Move]) -> None:
+        """Issues copies to the host while the lane would fall idle before the next anchor.
+
+        They come behind the awaited ones, but where lanes share a rate they may slow them: so it is
+        asked anew each time when the next anchor comes.
+        """
         for move in tuple(self.waiting):
-            if self.compute.d2h.free_us >= next_anchor_us - SAME_US:
+            if self.compute.d2h.free_us >= self.compute.next_anchor_us(t, awaited) - SAME_US:
                 return
             if move.override.out_slot + move.shift <= t and self.is_worth_leaving(move, t):
                 self.issue_out(move, t)
@@ -343,10 +345,10 @@ class _Walk:
             return True
         return bool(self.spare.over(t, move.end_slot).min() < self.spare.pending_bytes)
 
-    def swap_in_ahead(self, t: int, next_anchor_us: float) -> None:
-        """Issues copies back while the lane would fall idle before the next anchor."""
+    def swap_in_ahead(self, t: int, awaited: Sequence[Move]) -> None:
+        """Issues copies back while the lane would fall idle before the next anchor, likewise."""
         for move in self.away[: SETTINGS.max_overtaken]:
-            if self.compute.h2d.free_us >= next_anchor_us - SAME_US:
+            if self.compute.h2d.free_us >= self.compute.next_anchor_us(t, awaited) - SAME_US:
                 return
             held = move.release_slot == t or move.override.in_slot + move.shift > t
             if held or self.is_shut_out(move, t):
