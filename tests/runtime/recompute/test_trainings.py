@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from planner.plan.plan import Without
 from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile
@@ -162,7 +163,10 @@ def test_a_training_that_rebuilds_something_is_the_same(name: str, data: st.Data
 def test_a_plan_that_was_solved_for_a_budget_is_kept(name: str, share: float) -> None:
     profile = profiled(name)
     plan = solve(
-        profile, budget_bytes=int(share * profile.peak_bytes), recompute=True, min_size_bytes=1
+        profile,
+        budget_bytes=int(share * profile.peak_bytes),
+        without=Without.NOTHING,
+        min_size_bytes=1,
     )
     trained = planned(BUILDS[name], plan)
     assert_alike(trained, untouched(name))
