@@ -2,7 +2,8 @@
 
 Peak, bytes and stall follow from the plan, by walking its anchors and simulating its copies. The
 bounds follow from the profile: the ILP of `planner.ilp.model` and its relaxation are solved again.
-With the profile it is also checked that no op uses an absent storage: a plan holds no uses.
+With the profile it is also checked that no op uses an absent storage, as a plan holds no uses; and
+from what the plan drops, the recipes are found again, and the step in which they are run.
 """
 
 import math
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from planner.ilp.deadline import Deadline, SolverName
+from planner.plan.device_memory import unplanned_bytes
 from planner.plan.host_memory import host_needs
-from planner.plan.plan import BoundSource, Plan, Proof, Swap
+from planner.plan.plan import BoundSource, Drop, Plan, Proof, Rebuild, RecipeOp, Swap, Without
 from planner.plan.verify import derived_figures, proof_faults, same_time, structure_fault
 from planner.problem.gaps import Gap, candidate_gaps
 from planner.problem.problem import Problem, problem_of
+from planner.recompute.offers import NO_OFFERS, Offers, offers_of
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewriting import RecomputedStep, rebuildings, recomputed
 from profiles.hardware.links import LINKS
 from profiles.schema.errors import SolverError
 from profiles.schema.memory import slot_memory
@@ -116,14 +121,23 @@ def _figure(plan: Plan, name: str, derived: int | float) -> CheckedFigure:
 
 
 def _size_faults(plan: Plan) -> Iterator[str]:
-    """Swaps that the plan's own bound does not know: the bound is over storages not too small."""
-    for position, swap in enumerate(plan.swaps):
-        size_bytes = plan.storage(swap.storage).size_bytes
+    """What the plan's own bound does not know: it is over storages that are not too small."""
+    moved = [(f"swaps[{n}] moves", swap.storage) for n, swap in enumerate(plan.swaps)]
+    moved += [(f"{where} drops", drop.storage) for where, drop in _drops(plan)]
+    for what, storage in moved:
+        size_bytes = plan.storage(storage).size_bytes
         if size_bytes < plan.min_size_bytes:
             yield (
-                f"swaps[{position}] moves {size_bytes} bytes, expected at least "
-                f"{plan.min_size_bytes} (min_size_bytes)"
+                f"{what} {size_bytes} bytes, expected at least {plan.min_size_bytes} "
+                "(min_size_bytes)"
             )
+
+
+def _drops(plan: Plan) -> Iterator[tuple[str, Drop]]:
+    """What is dropped, each with its place in the file."""
+    for n, rebuild in enumerate(plan.rebuilds):
+        for m, drop in enumerate(rebuild.drops):
+            yield f"rebuilds[{n}].drops[{m}]", drop
 
 
 def _checked_bounds(
@@ -137,12 +151,14 @@ def _checked_bounds(
         min_size_bytes=plan.min_size_bytes,
         boundary=plan.boundary,
     )
-    loose = _loose_bound(plan, problem, solver, time_limit_s)
-    return loose, _tight_bound(plan, problem, solver, time_limit_s, loose)
+    rebuilds = plan.without is not Without.RECOMPUTE
+    offers = offers_of(StepEffects(profile), problem) if rebuilds else NO_OFFERS
+    loose = _loose_bound(plan, problem, offers, solver, time_limit_s)
+    return loose, _tight_bound(plan, problem, offers, solver, time_limit_s, loose)
 
 
 def _loose_bound(
-    plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float
+    plan: Plan, problem: Problem, offers: Offers, solver: SolverName, time_limit_s: float
 ) -> CheckedFigure:
     from planner.ilp.solver import relaxed_bound
 
@@ -151,7 +167,7 @@ def _loose_bound(
     if about.bound_source is not BoundSource.TRIVIAL:
         source = f"solving the relaxation with {solver.value}"
         if not problem.fits(()):
-            bound = relaxed_bound(problem, solver, Deadline.within(time_limit_s))
+            bound = relaxed_bound(problem, solver, Deadline.within(time_limit_s), offers)
             if bound.source is not BoundSource.RELAXATION:
                 raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
             derived_us = bound.stall_us
@@ -159,7 +175,12 @@ def _loose_bound(
 
 
 def _tight_bound(
-    plan: Plan, problem: Problem, solver: SolverName, time_limit_s: float, loose: CheckedFigure
+    plan: Plan,
+    problem: Problem,
+    offers: Offers,
+    solver: SolverName,
+    time_limit_s: float,
+    loose: CheckedFigure,
 ) -> CheckedFigure:
     """The tight bound. Where the ILP was stopped, it may prove more by now, but not less."""
     from planner.ilp.solver import whole_bound
@@ -168,12 +189,18 @@ def _tight_bound(
     name, about = "bound_beyond_us", plan.certificate
     if about.bound_source is not BoundSource.WHOLE_STORAGES or problem.fits(()):
         return _bound_figure(plan, name, loose.derived, loose.source)
-    stopped = about.proof is not Proof.OPTIMAL
+    # With recipes the proof is that the plan is as good as the bound, wherever the ILP was stopped.
+    stopped = about.proof is not Proof.OPTIMAL or bool(offers.options)
     # Bounds are taken down by the solvers' tolerance once they are proven.
     enough_us = about.bound_beyond_us + BOUND_TOLERANCE * about.compute_us if stopped else math.inf
     limits = Deadline.within(time_limit_s)
     bound = whole_bound(
-        problem, solver, limits, mip_gap=0.0 if stopped else SETTINGS.mip_gap, enough_us=enough_us
+        problem,
+        solver,
+        limits,
+        mip_gap=0.0 if stopped else SETTINGS.mip_gap,
+        enough_us=enough_us,
+        offers=offers,
     )
     derived_us = max(bound.stall_us, loose.derived)
     if derived_us < about.bound_beyond_us and not bound.proven:
@@ -218,11 +245,8 @@ def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
         yield from _fault(field, getattr(plan, field), expected[field])
     yield from _fault("number of slots", len(plan.slots), len(profile.slots))
     yield from _link_faults(plan, profile)
-    for t, memory in enumerate(slot_memory(profile)):
-        place, planned = f"slots[{t}].", plan.slots[t]
-        yield from _faults(place, ("anchor", "shows", "duration_us"), planned, profile.slots[t])
-        memory_fields = ("resident_bytes", "peak_op")
-        yield from _faults(place, memory_fields, planned, memory, "the profile gives")
+    for t, (planned, slot) in enumerate(zip(plan.slots, profile.slots, strict=True)):
+        yield from _faults(f"slots[{t}].", ("anchor", "shows"), planned, slot)
     for position, storage in enumerate(plan.storages):
         place = f"storages[{position}]."
         if storage.id >= len(profile.storages):
@@ -231,7 +255,55 @@ def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
         yield from _faults(
             place, ("name", "kind", "size_bytes", "module", "is_mask"), storage, recorded
         )
-    yield from _gap_faults(plan, profile)
+    effects = StepEffects(profile)
+    dropped = _dropped_gaps(plan, profile)
+    for where, drop in _drops(plan):
+        if (drop.storage, drop.slot) not in dropped:
+            yield f"{where}.slot is {drop.slot}, where no gap of storage {drop.storage} begins"
+    found = rebuildings(effects, dropped.values())
+    if found is None:
+        yield "rebuilds: what is dropped cannot all be made again, by the profile's ops"
+        return
+    step = recomputed(effects, found)
+    yield from _recipe_faults(plan.rebuilds, step.rebuilds)
+    yield from _slot_faults(plan, profile, step)
+    yield from _gap_faults(plan, step)
+
+
+def _dropped_gaps(plan: Plan, profile: Profile) -> dict[tuple[int, int], Gap]:
+    """The gaps in which the plan drops storages, by storage and first slot."""
+    slots = {(drop.storage, drop.slot) for _, drop in _drops(plan)}
+    gaps = candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary) if slots else ()
+    by_place = {(gap.storage, gap.first_slot): gap for gap in gaps}
+    return {place: by_place[place] for place in slots & by_place.keys()}
+
+
+def _recipe_faults(found: Sequence[Rebuild], expected: Sequence[Rebuild]) -> Iterator[str]:
+    """The first way in which recipes are not those that the profile gives."""
+    whose = "the profile gives"
+    fields = {"ops": RecipeOp.model_fields, "drops": Drop.model_fields}
+    for n, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
+        where = f"rebuilds[{n}]."
+        yield from _fault(f"{where}slot", ours.slot, theirs.slot, whose)
+        for part, names in fields.items():
+            parts = getattr(ours, part), getattr(theirs, part)
+            for m, (one, other) in enumerate(zip(*parts, strict=False)):
+                yield from _faults(f"{where}{part}[{m}].", names, one, other, whose)
+            yield from _fault(f"{where}number of {part}", *map(len, parts), whose)
+    yield from _fault("number of rebuilds", len(found), len(expected), whose)
+
+
+def _slot_faults(plan: Plan, profile: Profile, step: RecomputedStep) -> Iterator[str]:
+    """Times and bytes of slots that are not those of the step that runs the recipes."""
+    unplanned = unplanned_bytes(plan)
+    memories = zip(slot_memory(step.profile), slot_memory(profile), strict=True)
+    for t, (memory, recorded) in enumerate(memories):
+        place, planned = f"slots[{t}].", plan.slots[t]
+        yield from _faults(place, ("duration_us",), planned, step.profile.slots[t])
+        whose = "the profile gives"
+        yield from _fault(f"{place}recompute_us", planned.recompute_us, step.recompute_us[t], whose)
+        yield from _faults(place, ("resident_bytes", "peak_op"), planned, memory, whose)
+        yield from _fault(f"{place}without_bytes", unplanned[t], recorded.resident_bytes, whose)
 
 
 def _faults(
@@ -260,10 +332,11 @@ def _link_faults(plan: Plan, profile: Profile) -> Iterator[str]:
         yield from _faults("link.", fields, plan.link, known, f"link {known.name} has")
 
 
-def _gap_faults(plan: Plan, profile: Profile) -> Iterator[str]:
+def _gap_faults(plan: Plan, step: RecomputedStep) -> Iterator[str]:
     gaps: dict[int, list[Gap]] = defaultdict(list)
-    for gap in candidate_gaps(profile, min_size_bytes=0, boundary=plan.boundary):
-        gaps[gap.storage].append(gap)
+    for gap in candidate_gaps(step.profile, min_size_bytes=0, boundary=plan.boundary):
+        # What was rebuilt is another storage there.
+        gaps[step.origins[gap.storage]].append(gap)
     arounds = [_gap_around(swap, gaps[swap.storage], len(plan.slots)) for swap in plan.swaps]
     copies = host_needs(plan.swaps, plan.host_sizes_bytes, len(plan.slots)).of_swap
     copied = {
@@ -298,4 +371,5 @@ def _is_true(copied: Gap | None, clean: Gap) -> bool:
     """Whether the copy made in one gap, if one is made, holds the bytes of a later one."""
     if copied is None or clean.read_only:
         return clean.read_only
-    return copied.version == clean.version and copied.reuse_index < clean.reuse_index
+    same_bytes = (copied.storage, copied.version) == (clean.storage, clean.version)
+    return same_bytes and copied.reuse_index < clean.reuse_index

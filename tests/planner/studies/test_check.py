@@ -19,6 +19,12 @@ from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.edited_files import Edit, content_of, write_edited
 from tests.support.planning.one_swap import slow_plan
+from tests.support.planning.rebuilt import (
+    mixed_plan,
+    one_of_each,
+    rebuilt_sandwich,
+    slow_sandwich,
+)
 from tests.support.planning.toys import sandwich, toy_link, transformer_like, unet_like
 
 
@@ -276,3 +282,68 @@ def test_a_profile_of_the_library_goes_by_its_name(
     assert "nothing was proved" in capsys.readouterr().out
     assert main(["check", output, "library:resnet50-v100-32gb"]) == 1
     assert "profile_fingerprint is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("solver", SolverName)
+def test_a_plan_with_recipes_passes(solver: SolverName) -> None:
+    assert check_plan_against(rebuilt_sandwich(), slow_sandwich()).mismatches == ()
+    assert check_plan_against(mixed_plan(), one_of_each(), solver=solver).mismatches == ()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"rebuilds.0.ops.0.name": "op7"}, "rebuilds[0].ops[0].name is 'op7', the profile gives "),
+        ({"rebuilds.0.ops.0.position": 1}, "rebuilds[0].ops[0].position is 1, the profile gives 0"),
+        (
+            {"rebuilds.0.ops": lambda ops: [*ops, {**ops[0], "op": 1, "slot": 1}]},
+            "rebuilds[0].number of ops is 2, the profile gives 1",
+        ),
+        (
+            {"rebuilds.0.drops.0.slot": 2, "slots.1.resident_bytes": 50},
+            "rebuilds[0].drops[0].slot is 2, where no gap of storage 0 begins",
+        ),
+        (
+            {
+                "slots.4.recompute_us": 1100.0,
+                "certificate.recompute_us": 1100.0,
+                "certificate.compute_us": 4900.0,
+            },
+            "slots[4].recompute_us is 1100.0, the profile gives 1000.0",
+        ),
+        ({"slots.4.without_bytes": 60}, "slots[4].without_bytes is 60, the profile gives 50"),
+        ({"slots.4.peak_op": "op7"}, "slots[4].peak_op is 'op7', the profile gives 'op"),
+        ({"min_size_bytes": 51}, "rebuilds[0].drops[0] drops 50 bytes, expected at least 51 (min_"),
+    ],
+)
+def test_recipes_that_are_not_the_profiles(tmp_path: Path, edit: Edit, message: str) -> None:
+    found = checked(edited(tmp_path, edit, rebuilt_sandwich()), slow_sandwich())
+    assert [mismatch[: len(message)] for mismatch in found.mismatches] == [message]
+
+
+def test_what_cannot_be_made_again(tmp_path: Path) -> None:
+    kept = sandwich().model_copy(update={"link": slow_sandwich().link})
+    path = edited(tmp_path, {"profile_fingerprint": kept.fingerprint()}, rebuilt_sandwich())
+    assert checked(path, kept).mismatches == (
+        "rebuilds: what is dropped cannot all be made again, by the profile's ops",
+    )
+
+
+def test_bounds_are_on_plans_with_recipes(tmp_path: Path) -> None:
+    path = edited(tmp_path, {"certificate.loose_bound_beyond_us": 900.0}, rebuilt_sandwich())
+    (mismatch,) = checked(path, slow_sandwich()).mismatches
+    assert mismatch.startswith("certificate.loose_bound_beyond_us is 900.0, expected 874.99")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ({"without": "recompute"}, "without is 'recompute', but the plan has rebuilds"),
+        ({"without": "swap"}, "without is 'swap', but the plan has swaps"),
+        ({"slots.4.resident_bytes": 100}, "slots[4].resident_bytes is 100, expected 150: 250 (wit"),
+        ({"slots.5.recompute_us": 0.0}, "certificate.compute_us is 43020.0, expected 43030.0"),
+    ],
+)
+def test_recipes_in_the_plan_alone(tmp_path: Path, edit: Edit, message: str) -> None:
+    found = checked(edited(tmp_path, edit, mixed_plan())).mismatches
+    assert found[0].startswith(message)
