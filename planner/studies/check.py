@@ -286,10 +286,10 @@ def _recipe_faults(found: Sequence[Rebuild], expected: Sequence[Rebuild]) -> Ite
         where = f"rebuilds[{n}]."
         yield from _fault(f"{where}slot", ours.slot, theirs.slot, whose)
         for part, names in fields.items():
-            parts = getattr(ours, part), getattr(theirs, part)
-            for m, (one, other) in enumerate(zip(*parts, strict=False)):
-                yield from _faults(f"{where}{part}[{m}].", names, one, other, whose)
-            yield from _fault(f"{where}number of {part}", *map(len, parts), whose)
+            one, other = getattr(ours, part), getattr(theirs, part)
+            for m, (mine, its) in enumerate(zip(one, other, strict=False)):
+                yield from _faults(f"{where}{part}[{m}].", names, mine, its, whose)
+            yield from _fault(f"{where}number of {part}", len(one), len(other), whose)
     yield from _fault("number of rebuilds", len(found), len(expected), whose)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from planner.plan.plan import Drop, Plan, PlannedSlot, Rebuild, RecipeOp, Swap
+from planner.plan.plan import Drop, Plan, PlannedSlot, Rebuild, RecipeOp, Swap, Without
 from profiles.schema.memory import Moment, bytes_at, ops_of_slots
 from profiles.schema.profile import Access, OpTrait, Profile, Storage, StorageKind
 from tests.support.planning.hardest_plans import certified, everything_away, with_swaps
@@ -233,7 +233,8 @@ def with_rebuilds(
     )
     base = everything_away(profile)
     slots = _slots(step, base.slots, chosen)
-    plan = base.model_copy(update={"rebuilds": rebuilds, "slots": slots, "swaps": ()})
+    changes = {"rebuilds": rebuilds, "slots": slots, "swaps": (), "without": Without.NOTHING}
+    plan = base.model_copy(update=changes)
     swaps = [s for s in base.swaps if _is_free(step, s, chosen)] if swapping else []
     return with_swaps(certified(plan), swaps)
 
@@ -288,6 +289,7 @@ def _slots(step: Step, slots: tuple[PlannedSlot, ...], chosen: Chosen) -> tuple[
                     "resident_bytes": max(needs) + profile.slots[t].overhead_bytes,
                     "duration_us": slot.duration_us + recompute_us,
                     "recompute_us": recompute_us,
+                    "without_bytes": slot.resident_bytes,
                 }
             )
         )
