@@ -183,7 +183,7 @@ class DropSearch:
     def _missing(self, draft: Draft, share: float, solver: SolverName) -> Dropped:
         """What the relaxation of a rewritten step would drop besides."""
         problem = draft.problem
-        if problem.fits(()):
+        if problem.fits(()) or not problem.whole_gaps:
             return frozenset()
         busy = {gap.storage for gap in draft.dropped}
         offers = offers_of(self._rewriter.effects, problem).only(

@@ -109,7 +109,7 @@ class _Walk:
         lasting = {
             s.id
             for s in self.profile.storages
-            if not any(use.access is Access.WRITE for use in s.uses)
+            if not any(use.access is Access.WRITE for use in (*s.uses, *s.touches))
         }
         copied = {s.storage for s in self.plan.swaps if s.await_slot < s.swap_out_slot}
         shared = {s.storage for s in self.plan.swaps if s.clean}
@@ -160,6 +160,8 @@ class _Walk:
             for touch in s.touches:
                 if touch.slot == t:
                     assert self.state[s.id] is State.RESIDENT, f"anchor {t} needs {self.state}"
+                    if touch.access is Access.WRITE:
+                        self.host_copies.discard(s.id)
 
     def use(self, k: int) -> None:
         for s in self.profile.storages:

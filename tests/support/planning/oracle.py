@@ -110,6 +110,7 @@ class _Search:
         self.sizes = {s.id: s.size_bytes for s in profile.storages}
         self.written = {
             s.id: {profile.ops[use.op].slot for use in s.uses if use.access is Access.WRITE}
+            | {touch.slot for touch in s.touches if touch.access is Access.WRITE}
             for s in profile.storages
         }
         periodic = boundary is Boundary.PERIODIC
