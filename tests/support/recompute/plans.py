@@ -10,10 +10,9 @@ import pytest
 
 from planner.build_plan import planned_storages
 from planner.plan.plan import Plan, Proof, Swap
-from planner.plan.verify import first_fault
+from planner.plan.verify import derived_figures, first_fault
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import RecomputedStep, rebuildings, recomputed
-from planner.studies.check import derived_figures
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile
 from tests.support.planning.invariants import ROUNDING, check_plan
