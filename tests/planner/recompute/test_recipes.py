@@ -108,6 +108,20 @@ def test_what_is_made_anew_is_read_anew_by_all_that_run() -> None:
     assert found(recipe(changed, wanted=[(X, 4)])) == ({0, 1, 2, 3}, {X: 4, A: 3, B: 3}, {})
 
 
+@pytest.mark.parametrize("names", [("b", "c"), ("c", "b")])
+def test_the_order_in_which_inputs_are_looked_at_is_of_no_account(names: tuple[str, str]) -> None:
+    # x is made of b and c, which are gone. c was made of a as op 0 had left it, b of what op 2 had
+    # added. So a is made anew, for both of them up to op 3, although b might have found it there.
+    made = {"b": activation("b", 4, 3, 4), "c": activation("c", 4, 1, 4)}
+    effects = step(
+        activation("x", 4, 4, 6),
+        writing(activation("a", 4, 0, 1, 2, 3, 6), 2),
+        *(made[name] for name in names),
+    )
+    ops, anew, in_place = found(recipe(effects, wanted=[(X, 5)]))
+    assert (ops, anew[A], in_place) == ({0, 1, 2, 3, 4}, 3, {})
+
+
 def test_an_input_that_is_dropped_is_made_whole_and_kept() -> None:
     # a is away when x is wanted. Op 2 read it after op 0 alone; op 3 has added to it since, and
     # that belongs to what is dropped.
