@@ -1,23 +1,27 @@
 """`plan compare`: our plan beside published ways to plan swaps, in one simulator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from planner.cli import options
-from planner.cli.output import print_rows, progress_bars, wrote
+from planner.cli.output import Column, RowsAsDone, print_line, progress_bars, wrote
 from planner.cli.request import PlanRequest
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import Boundary
+from planner.plan.plan import Boundary, Without
 from profiles.library.index import profile_path
+from profiles.schema.errors import BudgetError
 from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
+    from planner.heuristics.heuristic import Heuristic
+    from planner.heuristics.recomputing.choice import Recomputing
     from planner.heuristics.task import Task
+    from planner.plan.plan import Plan
     from planner.studies.compare import Row
 
 NONE = "-"
@@ -44,7 +48,10 @@ def compare(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")
     ] = None,
 ) -> None:
-    """Sets our plan beside published baselines: their selections, their timing, one simulator."""
+    """Sets our plans beside published baselines: their selections, their timing, one simulator.
+
+    Rows are printed as they are done. Each of our three plans takes at most half of --time-limit.
+    """
     from planner.heuristics.task import task_of
 
     request = PlanRequest(
@@ -59,8 +66,13 @@ def compare(
     task = task_of(recorded, request.budget_bytes(recorded), chosen, request.min_size_bytes)
     if csv is not None:
         check_writable(csv, keep=profile)
-    rows = _rows(task, solver=solver, time_limit=time_limit, is_full=not brief)
-    _print_comparison(task, rows)
+    table = RowsAsDone(_title(task), COLUMNS, first_width=FIRST_WIDTH)
+    rows = []
+    for row in _rows(task, solver=solver, time_limit=time_limit, is_full=not brief):
+        table.add(row)
+        rows.append(row)
+    _print_about()
+    _print_sources()
     if csv is not None:
         from planner.studies.compare import comparison_table
 
@@ -68,89 +80,126 @@ def compare(
         wrote(csv)
 
 
-def _rows(
-    task: "Task", *, solver: SolverName, time_limit: float, is_full: bool
-) -> "tuple[Row, ...]":
-    """Ours first, then our selection with other timings, then every heuristic."""
+def _rows(task: "Task", *, solver: SolverName, time_limit: float, is_full: bool) -> "Iterator[Row]":
+    """Ours first, then our selection with other timings, then every baseline, each when it is done.
+
+    Three plans of ours are made, so each has half of the time.
+    """
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
-        from planner.studies.compare import (
-            HEURISTICS,
-            Comparison,
-            our_plan,
-            our_row,
-            our_selection_otherwise_timed,
-            our_smallest_budget_bytes,
-        )
+        from planner.studies import compare as study
 
-        plan = our_plan(task, solver=solver, time_limit_s=time_limit, progress=progress)
-        ours = our_row(plan, our_smallest_budget_bytes(task) if is_full else None)
-        bound_us = plan.certificate.bound_beyond_us
-        otherwise = our_selection_otherwise_timed(plan) if plan.swaps and is_full else ()
+    def ours(asked: "Task", without: Without) -> "Plan":
+        with progress_bars() as progress:
+            return study.our_plan(
+                asked,
+                solver=solver,
+                time_limit_s=time_limit / 2,
+                without=without,
+                progress=progress,
+            )
+
+    swaps, unmet = None, None
+    try:
+        swaps = ours(task, Without.RECOMPUTE)
+    except BudgetError as error:
+        unmet = error
+    else:
+        yield study.our_row(swaps, study.our_smallest_budget_bytes(task) if is_full else None)
+    try:
+        both = ours(task, Without.NOTHING)
+    except BudgetError as error:
+        raise unmet or error from None
+    yield study.our_row(both, name=study.OURS_RECOMPUTE)
+    if swaps is not None and swaps.swaps and is_full:
         # By their own rule these meet no other budget: they move what our plan for this one moves.
-        timed = Comparison(task, bound_us, is_full=False).rows(otherwise)
-        rest = Comparison(task, bound_us, is_full).rows(HEURISTICS, progress)
-        return (ours, *timed, *rest)
+        bound_us = swaps.certificate.bound_beyond_us
+        otherwise = study.our_selection_otherwise_timed(swaps)
+        yield from study.Comparison(task, bound_us, is_full=False).rows(otherwise)
+    peak_bytes = None
+    for row in _baselines(task, swaps, both, is_full=is_full):
+        yield row
+        if row.name == study.CHECKPOINTING and row.recompute_us > 0:
+            peak_bytes = row.peak_bytes
+    if peak_bytes is not None:
+        try:
+            at_peak = ours(task.with_budget(peak_bytes), Without.NOTHING)
+        except BudgetError as error:
+            print_line(f"{study.OURS_AT_CHECKPOINTING}: {error}", error=True)
+        else:
+            yield study.our_row(at_peak, name=study.OURS_AT_CHECKPOINTING)
 
 
-def _print_comparison(task: "Task", rows: "Sequence[Row]") -> None:
-    """Prints the table, the cost of checkpointing, and what the table rests on."""
-    problem = task.problem
-    print_rows(
-        f"A step of {time_text(problem.compute_us)} ({task.step.profile.times.value}) within "
-        f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
-        f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
-        f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
-        "All figures are simulated, each row with its own selection and timing.",
-        rows,
-        ("", "name"),
-        ("fits", lambda row: "yes" if row.fits else "no"),
-        ("step", "step_us", time_text),
-        ("stall", "stall_us", time_text),
-        ("out per step", "moved_bytes", size_text),
-        ("peak", "peak_bytes", size_text),
-        ("smallest budget", "smallest_budget_bytes", _or_none(size_text)),
-        ("over bound", "gap", _or_none("{:.1%}".format)),
-        ("our timing", "retimed_stall_us", _or_none(time_text)),
-    )
-    print(
-        "over bound: stall beyond the bound, as a share of the best step that the bound allows. "
-        "our timing: stall of the row's selection with our scheduler; '-' if its selection cannot "
-        "meet the budget. smallest budget: by the row's own rule, to 0.1% of the peak. swapplan's "
-        "gaps: what our plan moves, with simple timing instead of ours."
-    )
-    _print_checkpointing(task)
-    _print_sources()
+def _baselines(
+    task: "Task", swaps: "Plan | None", both: "Plan", *, is_full: bool
+) -> "Iterator[Row]":
+    from planner.studies import compare as study
+
+    bound_us = 0.0 if swaps is None else swaps.certificate.bound_beyond_us
+    clock = study.Clock(BASELINES_S)
+    yield from study.Comparison(task, bound_us, is_full).rows(study.HEURISTICS, clock)
+    clock = study.Clock(BASELINES_S)
+    yield from study.recomputing_rows(task, both.certificate.bound_beyond_us, clock=clock)
 
 
 def _or_none(text: Callable[[Any], str]) -> Callable[[Any], str]:
     return lambda figure: NONE if figure is None else text(figure)
 
 
-def _print_checkpointing(task: "Task") -> None:
-    from planner.studies.checkpointing import full_checkpointing
+COLUMNS: tuple[Column, ...] = (
+    ("", "name"),
+    ("fits", lambda row: "yes" if row.fits else "no"),
+    ("step", "step_us", time_text),
+    ("recompute", "recompute_us", time_text),
+    ("stall", "stall_us", time_text),
+    ("out per step", "moved_bytes", size_text),
+    ("peak", "peak_bytes", size_text),
+    ("smallest budget", "smallest_budget_bytes", _or_none(size_text)),
+    ("over bound", "gap", _or_none("{:.1%}".format)),
+    ("our timing", "retimed_stall_us", _or_none(time_text)),
+    ("note", "note"),
+)
+FIRST_WIDTH = 48
+BASELINES_S = 35.0
+"""Seconds for all that swap together, and for all that also run ops again; those that are stopped
+say so."""
 
-    cost, problem = full_checkpointing(task), task.problem
-    fits = "fits" if cost.peak_bytes <= problem.budget_bytes else "does not fit"
+
+def _title(task: "Task") -> str:
+    problem = task.problem
+    return (
+        f"A step of {time_text(problem.compute_us)} ({task.step.profile.times.value}) within "
+        f"{size_text(problem.budget_bytes)} of {size_text(max(problem.resident_bytes))}; link "
+        f"{problem.link.name}, {rate_text(problem.link.d2h_bytes_per_us)} out, "
+        f"{rate_text(problem.link.h2d_bytes_per_us)} in ({problem.link.provenance.value}).\n"
+        "All figures are simulated, each row with its own selection and timing."
+    )
+
+
+def _print_about() -> None:
     print(
-        f"Full activation checkpointing instead, which moves nothing: {cost.blocks} blocks, step "
-        f"{time_text(problem.compute_us + cost.recompute_us)}, of which "
-        f"{time_text(cost.recompute_us)} recompute; peak {size_text(cost.peak_bytes)}, {fits} "
-        "(estimated from the profile)."
+        "over bound: time beyond the bound, as a share of the best step that the bound allows; "
+        "rows that recompute are held against the bound on plans that may, with the recipes ours "
+        "are offered. our timing: stall of the row's selection with our scheduler; '-' if its "
+        "selection cannot meet the budget. smallest budget: by the row's own rule, to 0.1% of the "
+        "peak. swapplan's gaps: what our plan moves, with simple timing instead of ours. "
+        "Checkpointing takes no budget: its peak is its own, and the last row is our plan for that "
+        "peak. stopped: there was no time for all that the row's rule tries."
     )
 
 
 def _print_sources() -> None:
+    from planner.heuristics.recomputing.catalog import RECOMPUTING
     from planner.studies.compare import PUBLISHED
 
+    rules: tuple[Heuristic | Recomputing, ...] = (*PUBLISHED, *RECOMPUTING)
     print("\nWhere each rule is from, how it is known, and what is stated more simply here:")
-    for one in PUBLISHED:
+    for one in rules:
         about = f"{one.name}: {one.source}; {one.known_from.value}"
         print(f"- {about}. {one.simplified[0].upper()}{one.simplified[1:]}.")
     wrapping = [one.name for one in PUBLISHED if one.boundary is Boundary.PERIODIC]
     print(
         f"Swaps of {', '.join(wrapping)} and of the controls may wrap round the step boundary, as "
-        "ours may; the other baselines move activations alone, or stay within the step. None of "
-        "them drops a storage without a copy. Rows below the published ones are controls: what "
-        "they move leaves when it is idle and is fetched one layer ahead."
+        "ours may; the other baselines move activations alone, or stay within the step. Controls: "
+        "what they move leaves when it is idle and is fetched one layer ahead."
     )

@@ -20,6 +20,9 @@ Column = tuple[str, Field] | tuple[str, Field, Callable[[Any], str]]
 PIPED_WIDTH = 160
 """Columns when the output is no terminal, so that tables in a log are not folded."""
 
+FIGURE_WIDTH = 9
+"""Characters of a time or a size with its unit."""
+
 REFRESHES_PER_SECOND = 4
 """Drawing takes time from the steps that are being timed: seldom is better."""
 
@@ -69,6 +72,37 @@ def print_rows(title: str, rows: Iterable[Any], *columns: Column) -> None:
         [[_cell(row, *column[1:]) for column in columns] for row in rows],
         right=[column[0] for column in columns if len(column) > 2],
     )
+
+
+class RowsAsDone:
+    """A table whose rows are printed as soon as they are known; numbers to the right."""
+
+    def __init__(self, title: str, columns: Sequence[Column], *, first_width: int) -> None:
+        """Takes note of what to print, which it does not do before there is a row.
+
+        Args:
+            title: What stands above.
+            columns: The columns.
+            first_width: Characters of the first one; the others are as wide as a figure needs.
+        """
+        self._title: str | None = title
+        self._columns = columns
+        self._widths = [first_width, *(max(len(c[0]), FIGURE_WIDTH) for c in columns[1:])]
+
+    def add(self, row: object) -> None:
+        """Prints a row."""
+        if self._title is not None:
+            print_line(f"{self._title}\n{self._line([c[0] for c in self._columns])}")
+            self._title = None
+        print_line(self._line([_cell(row, *column[1:]) for column in self._columns]))
+        sys.stdout.flush()
+
+    def _line(self, cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if len(column) > 2 else cell.ljust(width)
+            for cell, width, column in zip(cells, self._widths, self._columns, strict=True)
+        ]
+        return "  ".join(padded).rstrip()
 
 
 def _cell(row: object, field: Field, text: Callable[[Any], str] = str) -> str:

@@ -6,10 +6,10 @@ Tensors that are idle somewhere over the budget are taken by free time, longest 
 step fits. The copy back is triggered by the last access before the latest start that would be in
 time; a tensor for which compute waited is triggered earlier in the next step, by 5% of its swap
 time, step after step. One copy at a time runs each way. Where free time is negative Capuchin would
-compare recomputing; that half is left out, as everything here only swaps.
+compare recomputing: see `planner.heuristics.recomputing.capuchin`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from planner.heuristics.eager_runtime import walk
 from planner.heuristics.heuristic import Heuristic, KnownFrom, Swaps, timeline, waits_us
@@ -24,15 +24,19 @@ PATIENCE = 5
 """Feedback ends when so many changes of triggers in a row were no faster than the best."""
 
 
+def _never() -> bool:
+    return False
+
+
 def _plan(task: Task) -> Swaps:
     problem = task.problem
     at_peak = set(useful_gaps(task.gaps, problem.resident_bytes, problem.budget_bytes))
     candidates = [i for i, gap in enumerate(task.gaps) if gap in at_peak]
     order = task.largest_first(candidates, problem.free_us)
-    return _with_feedback(task, problem.fewest_that_fit(order))
+    return with_feedback(task, problem.fewest_that_fit(order))
 
 
-def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
+def with_feedback(task: Task, chosen: Iterable[int], stop: Callable[[], bool] = _never) -> Swaps:
     """Repeats the step, each time with earlier triggers for what came late; returns the best."""
     problem = task.problem
     lead_us = {i: problem.h2d_us[i] for i in chosen}
@@ -42,7 +46,7 @@ def _with_feedback(task: Task, chosen: Iterable[int]) -> Swaps:
     best_us, since_best = step.total_stall_us, 0
     for _ in range(FEEDBACK_STEPS):
         late = waits_us(step, found)
-        if not late or since_best == PATIENCE:
+        if not late or since_best == PATIENCE or stop():
             break
         lead_us |= {i: lead_us[i] + FEEDBACK_SHARE * problem.h2d_us[i] for i in late}
         moved = _triggers(task, lead_us)

@@ -4,7 +4,7 @@ SuperNeurons as described by Wang et al. (PPoPP 2018), read in others' notes; th
 (linnanwang/superneurons-release). Nothing moves while the step fits. When it does not, the tensors
 that were used longest ago are evicted, and compute waits for their copies. In backward, when a
 convolution begins, what is needed up to the next one is prefetched if there is room. Cheap layers
-are recomputed there; that half is left out, as everything here only swaps.
+are recomputed there: see `planner.heuristics.recomputing.superneurons`.
 
 SwapAdvisor's planner as described by Huang et al. (ASPLOS 2020), read in others' notes, without its
 genetic search over schedules and memory pools. The ops are scanned in order; when memory is short,

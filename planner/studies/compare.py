@@ -1,5 +1,6 @@
 """Our own plan and every heuristic, side by side, in one simulator."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from planner.heuristics.evictors import SUPERNEURONS, SWAPADVISOR
 from planner.heuristics.flashneuron import FLASHNEURON
 from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
+from planner.heuristics.recomputing.catalog import RECOMPUTING
+from planner.heuristics.recomputing.checkpointing import FULL
+from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing, Stop
 from planner.heuristics.task import Task
 from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.torch_offload import (
@@ -21,7 +25,7 @@ from planner.heuristics.torch_offload import (
 )
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import Boundary, Plan, optimality_gap
+from planner.plan.plan import Boundary, Plan, Without, optimality_gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import held_bytes
 from planner.search.candidate import POLICIES, Candidate
@@ -53,15 +57,24 @@ PUBLISHED: tuple[Heuristic, ...] = (
 HEURISTICS = PUBLISHED + CONTROLS
 """In the order in which tables list them."""
 OURS = "swapplan"
+OURS_RECOMPUTE = f"{OURS}, with recompute"
+OURS_AT_CHECKPOINTING = f"{OURS_RECOMPUTE}, at checkpointing's peak"
+CHECKPOINTING = FULL.name
+STOPPED = "stopped"
+"""A word beside a figure that there was no time to look for further."""
 RESOLUTION = 1000
 """A smallest budget is found to one part of the no-plan peak in so many."""
 FIGURES = (
-    *("name", "fits", "step_us", "stall_us", "moved_bytes", "swaps"),
-    *("peak_bytes", "smallest_budget_bytes", "gap", "retimed_stall_us"),
+    *("name", "fits", "step_us", "recompute_us", "stall_us", "moved_bytes", "swaps"),
+    *("peak_bytes", "smallest_budget_bytes", "gap", "retimed_stall_us", "note"),
 )
 """Columns of the table: attributes of `Row`."""
 ABOUT = ("source", "known_from", "simplified")
 """More columns, with what is known of a heuristic."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +88,13 @@ class Row:
         fits: Whether that is within the budget.
         stall_us: Time compute waits per step, with its own timing.
         compute_us: Time of the step with nothing moved.
-        bound_stall_us: No plan within the budget can wait less.
+        bound_stall_us: No plan within the budget can wait less; of a row that runs ops again: no
+            plan that may, with the recipes that ours are offered, can wait and recompute less.
+        recompute_us: Time per step of the ops that are run again.
         retimed_stall_us: The same selection with our scheduler; None if not even all of it away
             from end to end meets the budget, or if it was not asked for.
         smallest_budget_bytes: The smallest budget its own rule meets; None if not asked for.
+        note: What else there is to say, such as that there was no time for all of it.
     """
 
     name: str
@@ -89,13 +105,15 @@ class Row:
     stall_us: float
     compute_us: float
     bound_stall_us: float
+    recompute_us: float = 0.0
     retimed_stall_us: float | None = None
     smallest_budget_bytes: int | None = None
+    note: str = ""
 
     @property
     def step_us(self) -> float:
-        """Time of a step with its stall."""
-        return self.compute_us + self.stall_us
+        """Time of a step with what is run again, and its stall."""
+        return self.compute_us + self.recompute_us + self.stall_us
 
     @property
     def gap(self) -> float | None:
@@ -103,7 +121,7 @@ class Row:
         best_us = self.compute_us + self.bound_stall_us
         if not self.fits or best_us <= 0:
             return None
-        return optimality_gap(self.stall_us - self.bound_stall_us, best_us)
+        return optimality_gap(self.step_us - best_us, best_us)
 
 
 @dataclass
@@ -119,15 +137,15 @@ class Comparison:
     _bounded: dict[Boundary, Task] = field(default_factory=dict)
     _retimed_us: dict[tuple[frozenset[int], Boundary], float | None] = field(default_factory=dict)
 
-    def rows(self, heuristics: Sequence[Heuristic], progress: Progress = silent) -> Iterator[Row]:
-        """Yields one row per heuristic, in their order."""
+    def rows(self, heuristics: Sequence[Heuristic], clock: "Clock | None" = None) -> Iterator[Row]:
+        """Yields one row per heuristic, in their order, each as soon as it is done."""
         for done, heuristic in enumerate(heuristics):
-            progress("simulating the baselines", done, len(heuristics))
-            yield self.row(heuristic)
-        progress("simulating the baselines", len(heuristics), len(heuristics))
+            yield self.row(
+                heuristic, _never if clock is None else clock.share(len(heuristics) - done)
+            )
 
-    def row(self, heuristic: Heuristic) -> Row:
-        """Scores one heuristic."""
+    def row(self, heuristic: Heuristic, stop: Stop = _never) -> Row:
+        """Scores one heuristic; once it is to stop, no more budgets and timings are tried."""
         boundary = heuristic.boundary
         if boundary not in self._bounded:
             self._bounded[boundary] = self.task.bounded(boundary)
@@ -144,26 +162,51 @@ class Comparison:
             stall_us=heuristic.stall_us(problem, swaps),
             compute_us=problem.compute_us,
             bound_stall_us=self.bound_stall_us,
-            retimed_stall_us=self._retimed(problem, chosen) if self.is_full else None,
-            smallest_budget_bytes=smallest_budget_bytes(heuristic, task) if self.is_full else None,
+            retimed_stall_us=self._retimed(problem, chosen, stop) if self.is_full else None,
+            smallest_budget_bytes=(
+                smallest_budget_bytes(heuristic, task, stop) if self.is_full else None
+            ),
+            note=STOPPED if self.is_full and stop() else "",
         )
 
-    def _retimed(self, problem: Problem, chosen: frozenset[int]) -> float | None:
-        """The stall of a selection with our scheduler, the best of its policies."""
+    def _retimed(self, problem: Problem, chosen: frozenset[int], stop: Stop) -> float | None:
+        """The stall of a selection with our scheduler, the best of its policies.
+
+        Once it is to stop, of those tried so far; None if it is before the first.
+        """
         key = (chosen, problem.boundary)
         if key not in self._retimed_us:
-            policies = POLICIES if problem.fits(chosen) else ()
-            candidates = (Candidate(chosen, policy) for policy in policies)
-            stalls_us = (schedule_swaps(problem, candidate).stall_us for candidate in candidates)
+            stalls_us: list[float] = []
+            for policy in POLICIES if not stop() and problem.fits(chosen) else ():
+                if stalls_us and stop():
+                    break
+                stalls_us.append(schedule_swaps(problem, Candidate(chosen, policy)).stall_us)
             self._retimed_us[key] = min(stalls_us, default=None)
         return self._retimed_us[key]
 
 
-def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
+class Clock:
+    """Time for some baselines together, a fair share of what is left to each."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end_s = time.monotonic() + seconds
+
+    def share(self, left: int) -> Stop:
+        """Returns when the next of so many that are left is to stop.
+
+        Most take far less than an equal share: one may take three.
+        """
+        now_s = time.monotonic()
+        until_s = now_s + max(0.0, self._end_s - now_s) * min(1.0, 3 / max(1, left))
+        return lambda: time.monotonic() >= until_s
+
+
+def smallest_budget_bytes(heuristic: Heuristic, task: Task, stop: Stop = _never) -> int | None:
     """Returns the smallest budget that a rule meets, to 1/1000 of the no-plan peak.
 
     First what the rule leaves when it is asked for the impossible, then bisection: a rule need not
     meet every budget above one it meets, so the answer is one it meets, next to one it does not.
+    None if there is no time to find it.
     """
     task = task.bounded(heuristic.boundary)
     peak_bytes = max(task.problem.resident_bytes)
@@ -172,6 +215,8 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
         asked = task.with_budget(budget_bytes)
         return max(held_bytes(asked.problem, heuristic.swaps(asked)))
 
+    if stop():
+        return None
     low, high = max(task.problem.floor_bytes(task.problem.whole_set)), peak_bytes
     left = left_bytes(low)
     if left <= low:
@@ -179,6 +224,8 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
     if left < high and left_bytes(left) <= left:
         high = left
     while high - low > max(1, peak_bytes // RESOLUTION):
+        if stop():
+            return None
         middle = (low + high) // 2
         if left_bytes(middle) <= middle:
             high = middle
@@ -187,8 +234,50 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task) -> int:
     return high
 
 
+def recomputing_rows(
+    task: Task,
+    bound_us: float,
+    baselines: Sequence[Recomputing] = RECOMPUTING,
+    clock: Clock | None = None,
+) -> Iterator[Row]:
+    """Yields one row per baseline that runs ops again, each as soon as it is done.
+
+    Args:
+        task: What they are given.
+        bound_us: No plan that may recompute is below.
+        baselines: Which ones.
+        clock: How long they may take.
+    """
+    asked = RecomputeTask(task)
+    for done, baseline in enumerate(baselines):
+        stop = _never if clock is None else clock.share(len(baselines) - done)
+        yield recomputing_row(baseline.name, baseline.rule(asked, stop), bound_us)
+
+
+def recomputing_row(name: str, choice: Choice, bound_us: float) -> Row:
+    """Scores what a baseline that runs ops again makes of a step."""
+    problem = choice.problem
+    return Row(
+        name=name,
+        swaps=len(choice.swaps),
+        moved_bytes=sum(problem.gaps[swap.gap].size_bytes for swap in choice.swaps),
+        peak_bytes=choice.peak_bytes,
+        fits=choice.over_bytes == 0,
+        stall_us=choice.stall_us,
+        compute_us=choice.task.base.problem.compute_us,
+        recompute_us=choice.recompute_us,
+        bound_stall_us=bound_us,
+        note=STOPPED if choice.was_stopped else "",
+    )
+
+
 def our_plan(
-    task: Task, *, solver: SolverName, time_limit_s: float, progress: Progress = silent
+    task: Task,
+    *,
+    solver: SolverName,
+    time_limit_s: float,
+    without: Without = Without.RECOMPUTE,
+    progress: Progress = silent,
 ) -> Plan:
     """Plans the task that the heuristics are given.
 
@@ -204,21 +293,23 @@ def our_plan(
         solver=solver,
         time_limit_s=time_limit_s,
         min_size_bytes=problem.min_size_bytes,
+        without=without,
         progress=progress,
     )
 
 
-def our_row(plan: Plan, smallest_bytes: int | None = None) -> Row:
+def our_row(plan: Plan, smallest_bytes: int | None = None, name: str = OURS) -> Row:
     """Returns our plan's figures as its certificate has them."""
     about = plan.certificate
     return Row(
-        name=OURS,
+        name=name,
         swaps=len(plan.swaps),
         moved_bytes=about.d2h_bytes,
         peak_bytes=about.peak_bytes,
         fits=about.peak_bytes <= plan.budget_bytes,
         stall_us=about.simulated_stall_us,
         compute_us=about.compute_us,
+        recompute_us=about.recompute_us,
         bound_stall_us=about.bound_beyond_us,
         smallest_budget_bytes=smallest_bytes,
     )
@@ -256,13 +347,14 @@ def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
 def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
     """Returns rows as a table, one line per row.
 
-    Columns: `name` (index), `fits`, `step_us`, `stall_us`, `moved_bytes` (each way), `swaps`,
-    `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`, `source`,
-    `known_from`, `simplified`. All figures are simulated.
+    Columns: `name` (index), `fits`, `step_us`, `recompute_us`, `stall_us`, `moved_bytes` (each
+    way), `swaps`, `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`,
+    `note`, `source`, `known_from`, `simplified`. All figures are simulated.
     """
     import pandas as pd
 
-    known = {heuristic.name: heuristic for heuristic in HEURISTICS}
+    baselines: tuple[Heuristic | Recomputing, ...] = (*HEURISTICS, *RECOMPUTING)
+    known = {baseline.name: baseline for baseline in baselines}
     records = [
         {column: getattr(row, column) for column in FIGURES}
         | {column: str(getattr(known.get(row.name), column, "")) for column in ABOUT}

@@ -5,12 +5,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from planner.studies.compare import HEURISTICS, OURS, PUBLISHED
+from planner.heuristics.heuristic import Heuristic
+from planner.heuristics.recomputing.catalog import RECOMPUTING
+from planner.heuristics.recomputing.choice import Recomputing
+from planner.studies.compare import (
+    CHECKPOINTING,
+    HEURISTICS,
+    OURS,
+    OURS_AT_CHECKPOINTING,
+    OURS_RECOMPUTE,
+    PUBLISHED,
+)
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.toys import activation, fixed, toy
+from tests.support.recompute.forward_backward import two_blocks
 
-NAMES = [OURS, *(baseline.name for baseline in HEURISTICS)]
+RULES: tuple[Heuristic | Recomputing, ...] = (*HEURISTICS, *RECOMPUTING)
+PRINTED: tuple[Heuristic | Recomputing, ...] = (*PUBLISHED, *RECOMPUTING)
+BASELINES = [baseline.name for baseline in RULES]
+NAMES = [OURS, OURS_RECOMPUTE, *BASELINES]
 OTHERWISE_TIMED = [f"{OURS}'s gaps, one layer ahead", f"{OURS}'s gaps, just in time"]
 
 
@@ -30,11 +44,10 @@ def test_the_table_has_ours_first_and_every_baseline(
     assert main(["compare", str(profile_file), "--budget", "1200", "--csv", str(csv)]) == 0
     printed = capsys.readouterr().out
     assert "All figures are simulated" in printed
-    assert "(estimated from the profile)" in printed
-    for baseline in PUBLISHED:
+    for baseline in PRINTED:
         assert baseline.source.split(",")[0] in printed
     table = pd.read_csv(csv, index_col="name")
-    assert [*table.index] == [NAMES[0], *OTHERWISE_TIMED, *NAMES[1:]]
+    assert [*table.index] == [OURS, OURS_RECOMPUTE, *OTHERWISE_TIMED, *BASELINES]
     assert table.loc[OURS, "stall_us"] == 0
     assert table.loc[OURS, "swaps"] == 1
     assert table.loc["PyTorch LMS", "stall_us"] == 600
@@ -42,6 +55,20 @@ def test_the_table_has_ours_first_and_every_baseline(
     assert table.loc[OURS, "smallest_budget_bytes"] == 600
     assert not table.loc["nothing", "fits"]
     assert table.loc["nothing", "smallest_budget_bytes"] == 1800
+
+
+def test_ours_stands_beside_checkpointing_at_its_own_peak(tmp_path: Path) -> None:
+    # Checkpointing both blocks takes 12 bytes and 20 us more; see what is asserted of it there.
+    path, csv = tmp_path / "toy.profile.json", tmp_path / "table.csv"
+    write_profile(two_blocks(), path)
+    words = [str(path), "--budget", "16", "--min-size", "1", "--csv", str(csv)]
+    assert main(["compare", *words]) == 0
+    table = pd.read_csv(csv, index_col="name")
+    assert [*table.index][-1] == OURS_AT_CHECKPOINTING
+    checkpointing, ours = table.loc[CHECKPOINTING], table.loc[OURS_AT_CHECKPOINTING]
+    assert (checkpointing["peak_bytes"], checkpointing["recompute_us"]) == (12, 20)
+    assert ours["peak_bytes"] <= 12
+    assert ours["step_us"] <= checkpointing["step_us"] == 100
 
 
 def test_brief_leaves_out_what_takes_longest(profile_file: Path) -> None:

@@ -1,0 +1,1 @@
+"""Published ways to plan that also, or only, run ops again."""
