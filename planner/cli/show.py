@@ -11,7 +11,14 @@ from planner.cli.options import AnyFile, OutputFile, PlanFile
 from planner.cli.output import print_line, print_rows, print_table, wrote
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
-from planner.report.text import certificate_rows, link_text, sharing_text, workload_text
+from planner.report.text import (
+    OFFERED,
+    certificate_rows,
+    link_text,
+    moves_nothing,
+    sharing_text,
+    workload_text,
+)
 from profiles.library.index import profile_path
 from profiles.schema.files import check_writable, format_of, write_atomically
 from profiles.schema.profile import Profile, Provenance
@@ -133,8 +140,8 @@ def print_growth(profile: Profile) -> None:
 
 
 def print_plan(plan: Plan, *, top: int) -> None:
-    """Prints a plan: its certificate, and the largest of its swaps."""
-    if not plan.swaps:
+    """Prints a plan: its certificate, and the largest of its swaps and of what it drops."""
+    if moves_nothing(plan):
         print("The step fits within the budget without swapping; the plan is empty.")
     print_table(
         f"Plan for {workload_text(plan)}",
@@ -142,8 +149,12 @@ def print_plan(plan: Plan, *, top: int) -> None:
         certificate_rows(plan),
         right=("value",),
     )
+    if plan.rebuilds:
+        print(OFFERED)
     if top and plan.swaps:
         _print_swaps(plan, top)
+    if top and plan.rebuilds:
+        _print_rebuilds(plan, top)
 
 
 def _print_step(profile: Profile) -> None:
@@ -208,6 +219,25 @@ def _print_swaps(plan: Plan, top: int) -> None:
         ("await", "awaited"),
         ("slack ", "in_slack_us", _slack_text),
         ("engine", lambda row: row.engine.replace("_", " ")),
+    )
+
+
+def _print_rebuilds(plan: Plan, top: int) -> None:
+    from planner.report.tables import rebuilds_table
+
+    table = rebuilds_table(plan)
+    largest = table.nlargest(top, "size_bytes").sort_index()
+    first = ~largest.duplicated("rebuild")
+    print_rows(
+        f"Largest of what is dropped and rebuilt ({len(largest)} of {len(table)}; takes: "
+        f"{plan.times.value}, op by op; below an empty one: made by the ops above)",
+        largest.assign(is_first=first).itertuples(),
+        ("storage", lambda row: f"{row.module} ({row.name})" if row.module else row.name),
+        ("bytes", "size_bytes", size_text),
+        ("dropped at", "dropped"),
+        ("rebuilt at", "rebuilt"),
+        ("by", lambda row: row.ops if row.is_first else ""),
+        ("takes", lambda row: time_text(row.recompute_us) if row.is_first else "", str),
     )
 
 

@@ -184,11 +184,13 @@ class Rebuild(Record):
         slot: At this slot's anchor they are run, after everything else that happens there.
         ops: What is run, in program order.
         drops: What they fill again.
+        recompute_us: Time of the ops, of the slot's.
     """
 
     slot: Count
     ops: tuple[RecipeOp, ...]
     drops: tuple[Drop, ...]
+    recompute_us: Microseconds = 0.0
 
 
 def optimality_gap(over_us: float, best_us: float) -> float:

@@ -309,6 +309,12 @@ def _recompute_time_faults(plan: Plan) -> Iterator[str]:
     for t, slot in enumerate(plan.slots):
         if slot.recompute_us > 0 and t not in rebuilt:
             yield f"slots[{t}].recompute_us is {slot.recompute_us}, expected 0 with no rebuild"
+        again_us = sum(rebuild.recompute_us for rebuild in plan.rebuilds if rebuild.slot == t)
+        if t in rebuilt and not same_time(again_us, slot.recompute_us):
+            yield (
+                f"slots[{t}].recompute_us is {slot.recompute_us}, expected {again_us} from the "
+                "rebuilds"
+            )
         if slot.recompute_us > slot.duration_us and not same_time(
             slot.recompute_us, slot.duration_us
         ):

@@ -183,6 +183,7 @@ class _Rewriting:
                     for k in sorted(rebuilding.recipe.ops)
                 ),
                 drops=tuple(Drop(storage=g.storage, slot=g.first_slot) for g in rebuilding.gaps),
+                recompute_us=sum(ops[k].duration_us for k in sorted(rebuilding.recipe.ops)),
             )
             for rebuilding in self._found
         )

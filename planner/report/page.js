@@ -3,7 +3,7 @@
 // only ever set as text.
 
 const plan = JSON.parse(document.getElementById("plan").textContent);
-const { slots, swaps } = plan;
+const { slots, swaps, rebuilds } = plan;
 const slotCount = slots.anchor.length;
 const swapCount = swaps.name.length;
 
@@ -76,11 +76,16 @@ function computeSlices() {
     if (slots.stall_us[slot] > 0) {
       slices.push({ from: start - slots.stall_us[slot], to: start, slot, stall: true });
     }
-    if (slots.duration_us[slot] > 0) {
-      slices.push({ from: start, to: start + slots.duration_us[slot], slot, stall: false });
+    if (slots.duration_us[slot] > slots.recompute_us[slot]) {
+      const own = start + slots.recompute_us[slot];
+      slices.push({ from: own, to: start + slots.duration_us[slot], slot, stall: false });
     }
   }
-  return slices;
+  for (let again = 0; again < rebuilds.slot.length; again += 1) {
+    const [from, to] = [rebuilds.start_us[again], rebuilds.end_us[again]];
+    if (to > from) slices.push({ from, to, slot: rebuilds.slot[again], stall: false, again });
+  }
+  return slices.sort((one, other) => one.from - other.from);
 }
 
 const laneSlices = [
@@ -286,43 +291,56 @@ function firstAt(us) {
 // Narrow slices, and the ends of wide ones, are not drawn one by one, as that would show too much or
 // too little of them: a pixel's column is filled as high as their share of its time.
 function drawLane(lane, colour) {
-  const fill = colour(LANES[lane].colour);
+  const fills = { busy: colour(LANES[lane].colour), again: colour("--again"), stall: colour("--stall") };
   const columns = new Map();
   for (const slice of laneSlices[lane]) {
     if (slice.from > view.to) break;
     if (slice.to < view.from) continue;
     const left = Math.max(GUTTER - 1, xOf(slice.from));
     const right = Math.min(view.width, xOf(slice.to));
+    const kind = kindOf(slice);
     if (right - left < LEAST_DRAWN) {
-      addShares(columns, left, right, slice.stall);
+      addShares(columns, left, right, kind);
       continue;
     }
     const first = Math.ceil(left);
     const end = Math.floor(right);
-    addShares(columns, left, first, slice.stall);
-    addShares(columns, end, right, slice.stall);
-    drawSlice(lane, slice, first, end - first, slice.stall ? colour("--stall") : fill, colour);
+    addShares(columns, left, first, kind);
+    addShares(columns, end, right, kind);
+    drawSlice(lane, slice, first, end - first, fills[kind], colour);
   }
-  drawColumns(laneTop(lane) + LANE_HEIGHT, columns, fill, colour("--stall"));
+  drawColumns(laneTop(lane) + LANE_HEIGHT, columns, fills);
 }
 
-function addShares(columns, left, right, stall) {
+function kindOf(slice) {
+  if (slice.stall) return "stall";
+  return slice.again === undefined ? "busy" : "again";
+}
+
+function addShares(columns, left, right, kind) {
   for (let x = Math.floor(left); x < right; x += 1) {
-    const column = columns.get(x) || { busy: 0, stall: 0 };
-    column[stall ? "stall" : "busy"] += Math.min(right, x + 1) - Math.max(left, x);
+    const column = columns.get(x) || { busy: 0, again: 0, stall: 0 };
+    column[kind] += Math.min(right, x + 1) - Math.max(left, x);
     columns.set(x, column);
   }
 }
 
-function drawColumns(bottom, columns, fill, stallFill) {
-  for (const [x, { busy, stall }] of columns) {
-    const busyHeight = Math.min(1, busy) * LANE_HEIGHT;
-    const stallHeight = Math.min(1 - Math.min(1, busy), stall) * LANE_HEIGHT;
-    context.fillStyle = fill;
-    context.fillRect(x, bottom - busyHeight, 1, busyHeight);
-    context.fillStyle = stallFill;
-    context.fillRect(x, bottom - busyHeight - stallHeight, 1, stallHeight);
+function drawColumns(bottom, columns, fills) {
+  for (const [x, shares] of columns) {
+    let filled = 0;
+    for (const [kind, fill] of Object.entries(fills)) {
+      const share = Math.min(1 - filled, shares[kind]);
+      context.fillStyle = fill;
+      context.fillRect(x, bottom - (filled + share) * LANE_HEIGHT, 1, share * LANE_HEIGHT);
+      filled += share;
+    }
   }
+}
+
+function nameOf(slice) {
+  if (slice.stall) return "stall";
+  if (slice.again !== undefined) return `again: ${rebuilds.ops[slice.again]}`;
+  return slice.swap === undefined ? slots.anchor[slice.slot] : swaps.name[slice.swap];
 }
 
 function drawSlice(lane, slice, left, width, fill, colour) {
@@ -332,7 +350,7 @@ function drawSlice(lane, slice, left, width, fill, colour) {
   if (slice.stall) hatch(left, top, width, colour("--ink"));
   if (width > 3) line(colour("--page"), [left + width, top, left + width, top + LANE_HEIGHT]);
   if (width < LEAST_LABEL) return;
-  const name = slice.stall ? "stall" : slice.swap === undefined ? slots.anchor[slice.slot] : swaps.name[slice.swap];
+  const name = nameOf(slice);
   context.save();
   context.beginPath();
   context.rect(left + 3, top, width - 6, LANE_HEIGHT);
@@ -441,10 +459,19 @@ function swapText(swap) {
   ].join("\n");
 }
 
+function againText(again) {
+  return [
+    `run again: ${rebuilds.ops[again]}`,
+    `fills ${rebuilds.storages[again]}: ${sizeText(rebuilds.size_bytes[again])}`,
+    `at ${slots.anchor[rebuilds.slot[again]]}: ${timeText(rebuilds.end_us[again] - rebuilds.start_us[again])}`,
+  ].join("\n");
+}
+
 function slotText(slot) {
   return [
     `slot ${slot}: ${slots.anchor[slot]}`,
     `from ${timeText(slots.start_us[slot])}, takes ${timeText(slots.duration_us[slot])}`,
+    slots.recompute_us[slot] > 0 ? `of it ops that are run again: ${timeText(slots.recompute_us[slot])}` : null,
     slots.stall_us[slot] > 0 ? `compute waits ${timeText(slots.stall_us[slot])} before it` : null,
     `with the plan ${sizeText(slots.with_bytes[slot])}, without ${sizeText(slots.without_bytes[slot])}`,
     `in host memory ${sizeText(slots.host_bytes[slot])}`,
@@ -478,6 +505,7 @@ function under(event) {
   const lane = LANES.findIndex((_, n) => y >= laneTop(n) && y <= laneTop(n) + LANE_HEIGHT);
   if (lane >= 0) found.slice = sliceAt(lane, found.us);
   if (found.slice && found.slice.swap !== undefined) found.text = swapText(found.slice.swap);
+  else if (found.slice && found.slice.again !== undefined) found.text = againText(found.slice.again);
   else if (found.slice) found.text = slotText(found.slice.slot);
   else if (y >= TOP && y <= TOP + MEMORY_HEIGHT) found.text = slotText(firstAt(found.us));
   return found;
@@ -580,7 +608,9 @@ function drawLegends() {
     label.append(box, swatch(series.colour, series.dash), series.label);
     document.getElementById("series").append(label);
   }
-  for (const lane of [...LANES, { what: "stall: compute waits for a copy", colour: "--stall" }]) {
+  const again = { what: "recompute: ops run again", colour: "--again" };
+  const stall = { what: "stall: compute waits for a copy", colour: "--stall" };
+  for (const lane of [...LANES, ...(rebuilds.slot.length ? [again] : []), stall]) {
     const label = document.createElement("span");
     label.append(swatch(lane.colour, null), lane.what);
     document.getElementById("lanes").append(label);
@@ -648,7 +678,7 @@ function addRows() {
   const bytes = list.order.reduce((sum, swap) => sum + swaps.size_bytes[swap], 0);
   document.getElementById("count").textContent = swapCount
     ? `${list.order.length} of ${swapCount} swaps, ${sizeText(bytes)}`
-    : "No swaps: the step fits within the budget.";
+    : rebuilds.slot.length ? "No swaps." : "No swaps: the step fits within the budget.";
 }
 
 function rowOf(swap) {

@@ -14,10 +14,19 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from planner.plan.plan import Plan
+from planner.plan.plan import Plan, Without
 from planner.report.simulated_step import SimulatedStep, simulated_step
-from planner.report.tables import waits_table
-from planner.report.text import certificate_rows, link_text, workload_text
+from planner.report.tables import rebuilds_table, waits_table
+from planner.report.text import (
+    OFFERED,
+    certificate_rows,
+    link_text,
+    moves_nothing,
+    ops_text,
+    rebuilds_text,
+    storage_text,
+    workload_text,
+)
 from profiles.schema.files import CREATED_BY
 from profiles.schema.units import size_text, time_text
 
@@ -41,6 +50,7 @@ def report_page(plan: Plan) -> str:
         tiles=_tiles(plan),
         certificate=_rows(certificate_rows(plan)),
         waits=_waits(step),
+        rebuilds=_rebuilds(plan),
         about=html.escape(_about(plan)),
         link=html.escape(link_text(plan.link)),
         times=html.escape(plan.times.value),
@@ -55,6 +65,7 @@ def page_data(step: SimulatedStep) -> dict[str, Any]:
         "budget_bytes": step.plan.budget_bytes,
         "slots": _slot_columns(step),
         "swaps": _swap_columns(step),
+        "rebuilds": _rebuild_columns(step),
     }
 
 
@@ -66,6 +77,7 @@ def _slot_columns(step: SimulatedStep) -> dict[str, list[Any]]:
         "start_us": _rounded(step.timeline.start_us),
         "stall_us": _rounded(step.timeline.stall_us),
         "duration_us": _rounded(slot.duration_us for slot in slots),
+        "recompute_us": _rounded(slot.recompute_us for slot in slots),
         "with_bytes": list(step.with_bytes),
         "without_bytes": list(step.without_bytes),
         "host_bytes": list(step.host_bytes),
@@ -92,6 +104,18 @@ def _swap_columns(step: SimulatedStep) -> dict[str, list[Any]]:
     }
 
 
+def _rebuild_columns(step: SimulatedStep) -> dict[str, list[Any]]:
+    rebuilds = step.rebuilds
+    return {
+        "slot": [again.rebuild.slot for again in rebuilds],
+        "start_us": _rounded(again.start_us for again in rebuilds),
+        "end_us": _rounded(again.end_us for again in rebuilds),
+        "ops": [ops_text(again.rebuild) for again in rebuilds],
+        "storages": [", ".join(map(storage_text, again.storages)) for again in rebuilds],
+        "size_bytes": [sum(s.size_bytes for s in again.storages) for again in rebuilds],
+    }
+
+
 def _rounded(times_us: Iterable[float | None]) -> list[float | None]:
     return [None if time_us is None else round(time_us, DECIMALS) for time_us in times_us]
 
@@ -99,13 +123,23 @@ def _rounded(times_us: Iterable[float | None]) -> list[float | None]:
 def _tiles(plan: Plan) -> str:
     about, budget = plan.certificate, size_text(plan.budget_bytes)
     stall, bound = time_text(about.simulated_stall_us), time_text(about.bound_beyond_us)
-    share = about.simulated_stall_us / about.compute_us if about.compute_us else 0.0
+    share, again = (
+        us / about.compute_us if about.compute_us else 0.0
+        for us in (about.simulated_stall_us, about.recompute_us)
+    )
     back = size_text(about.h2d_bytes)
+    what = "stalls" if plan.without is Without.RECOMPUTE else "recomputes and stalls"
+    recompute = (
+        "recompute per step",
+        time_text(about.recompute_us),
+        f"{again:.1%} of the step; {plan.times.value}, op by op",
+    )
     tiles = (
         ("peak with the plan", size_text(about.peak_bytes), f"of a budget of {budget}; simulated"),
         ("peak without it", size_text(about.peak_without_bytes), plan.times.value),
         ("stall per step", stall, f"{share:.1%} of the step; simulated"),
-        ("gap to the bound", f"{about.optimality_gap:.2%}", f"no plan stalls less than {bound}"),
+        *([recompute] if plan.rebuilds else ()),
+        ("gap to the bound", f"{about.optimality_gap:.2%}", f"no plan {what} less than {bound}"),
         ("moved to the host", size_text(about.d2h_bytes), f"and {back} back, per step; simulated"),
     )
     return "\n".join(
@@ -127,6 +161,24 @@ def _waits(step: SimulatedStep) -> str:
     )
 
 
+def _rebuilds(plan: Plan) -> str:
+    table = rebuilds_table(plan)
+    if table.empty:
+        return '<tr><td colspan="6">Nothing: no op is run again.</td></tr>'
+    is_first = ~table.duplicated("rebuild")
+    return _rows(
+        (
+            f"{row.module} ({row.name})" if row.module else row.name,
+            size_text(row.size_bytes),
+            row.dropped,
+            row.rebuilt,
+            row.ops if row.is_first else "with the one above",
+            time_text(row.recompute_us) if row.is_first else "",
+        )
+        for row in table.assign(is_first=is_first).itertuples()
+    )
+
+
 def _rows(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
@@ -134,11 +186,12 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _about(plan: Plan) -> str:
-    if not plan.swaps:
+    if moves_nothing(plan):
         return "The step fits within the budget without swapping; the plan is empty."
+    rebuilt = f" and {rebuilds_text(plan)} dropped and rebuilt" if plan.rebuilds else ""
     return (
-        f"{len(plan.swaps)} swaps per step, over {len(plan.slots)} slots, for {plan.device.name}. "
-        f"Written by {CREATED_BY}."
+        f"{len(plan.swaps)} swaps{rebuilt} per step, over {len(plan.slots)} slots, for "
+        f"{plan.device.name}. {OFFERED + ' ' if plan.rebuilds else ''}Written by {CREATED_BY}."
     )
 
 

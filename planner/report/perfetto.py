@@ -25,7 +25,13 @@ from planner.plan.plan import Plan
 from planner.plan.schedule import lower, may_wait
 from planner.plan.simulate import Copy, Timeline
 from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
-from planner.report.text import certificate_rows, workload_text
+from planner.report.text import (
+    anchor_text,
+    certificate_rows,
+    ops_text,
+    storage_text,
+    workload_text,
+)
 from profiles.schema.files import CREATED_BY, write_packed
 
 Event = dict[str, Any]
@@ -90,6 +96,7 @@ def trace(plan: Plan, measured: Timeline | None = None) -> dict[str, Any]:
         for event in (
             _step_event(step, number, begin_us),
             *_compute_events(step, begin_us),
+            *_rebuild_events(step, begin_us),
             *_copy_events(step, begin_us),
             *_counter_events(step, begin_us),
         )
@@ -146,6 +153,7 @@ def _step_event(step: SimulatedStep, number: int, begin_us: float) -> Event:
     timeline, about = step.timeline, step.plan.certificate
     args = {
         "step_us": timeline.step_us,
+        "recompute_us": about.recompute_us,
         "stall_us": timeline.total_stall_us,
         "bound_beyond_us": about.bound_beyond_us,
         "budget_bytes": step.plan.budget_bytes,
@@ -165,11 +173,12 @@ def _compute_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:
         if stall_us > 0:
             waits = {"slot": t, "anchor": slot.anchor, "stall_us": stall_us}
             yield _slice(Lane.COMPUTE, "stall", start_us - stall_us, start_us, waits)
-        if slot.duration_us > 0:
+        own_us = start_us + slot.recompute_us
+        if slot.duration_us > slot.recompute_us:
             args = {"slot": t, "op_that_needs_most": slot.peak_op}
             if slot.shows is not None:
                 args["shows"] = step.plan.storage(slot.shows).name
-            yield _slice(Lane.COMPUTE, slot.anchor, start_us, start_us + slot.duration_us, args)
+            yield _slice(Lane.COMPUTE, slot.anchor, own_us, start_us + slot.duration_us, args)
     brief = [t for t, slot in enumerate(slots) if slot.duration_us == 0]
     for start_us, group in groupby(brief, key=timeline.start_us.__getitem__):
         at_once = {str(t): slots[t].anchor for t in group}
@@ -184,6 +193,23 @@ def _compute_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:
             "ts": on_grid_us(begin_us + start_us),
             "args": {"slots": at_once},
         }
+
+
+def _rebuild_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:
+    """What is run again, on the lane of compute, before the slot's own ops."""
+    plan = step.plan
+    for again in step.rebuilds:
+        rebuild = again.rebuild
+        args = {
+            "slot": rebuild.slot,
+            "anchor": anchor_text(plan, rebuild.slot),
+            "recompute_us": rebuild.recompute_us,
+            "bytes": sum(storage.size_bytes for storage in again.storages),
+            "fills": [storage_text(storage) for storage in again.storages],
+            "dropped_at": [anchor_text(plan, drop.slot) for drop in rebuild.drops],
+        }
+        start_us, end_us = begin_us + again.start_us, begin_us + again.end_us
+        yield _slice(Lane.COMPUTE, f"again: {ops_text(rebuild)}", start_us, end_us, args)
 
 
 def _copy_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:

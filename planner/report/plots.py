@@ -4,6 +4,7 @@ import io
 from typing import NamedTuple
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from profiles.schema.profile import Provenance
@@ -26,6 +27,7 @@ WITH_PLAN = BLUE
 
 COMPUTE = GREY
 STALL = VERMILION
+RECOMPUTE = PURPLE
 D2H = BLUE
 H2D = GREEN
 
@@ -96,6 +98,8 @@ def memory_figure(
         axes.step(start_s, sizes, where="post", color=colour, linewidth=1.5, label=label)
         if column == "with_bytes":
             axes.fill_between(start_s, sizes, step="post", color=colour, alpha=0.15)
+    if "recompute_us" in memory and memory["recompute_us"].sum() > 0:
+        _mark_recompute(axes, memory, start_s)
     if budget_bytes is not None:
         label = f"budget: {budget_bytes / unit_bytes:.2f} {unit}"
         axes.axhline(
@@ -111,3 +115,17 @@ def memory_figure(
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _mark_recompute(axes: Axes, memory: pd.DataFrame, start_s: pd.Series) -> None:
+    """Marks when ops are run again by a hatched band along the time axis."""
+    again_s = memory["recompute_us"] / 1e6
+    spans = [(start, us) for start, us in zip(start_s, again_s, strict=True) if us > 0]
+    axes.broken_barh(
+        spans,
+        (0, 0.04),
+        transform=axes.get_xaxis_transform(),
+        facecolor=RECOMPUTE,
+        edgecolor=RECOMPUTE,
+        label=f"ops run again: {again_s.sum():.3g} s",
+    )

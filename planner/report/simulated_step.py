@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from planner.plan.device_memory import planned_bytes, unplanned_bytes
 from planner.plan.host_memory import host_bytes
-from planner.plan.plan import Plan, PlannedStorage, Swap
+from planner.plan.plan import Plan, PlannedStorage, Rebuild, Swap
 from planner.plan.simulate import Copy, Timeline, simulate_plan
 
 
@@ -33,13 +33,25 @@ class SimulatedSwap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimulatedRebuild:
+    """Ops that are run again before a slot's own ops, and the storages that they fill. Times count
+    from the begin of the step."""
+
+    rebuild: Rebuild
+    storages: tuple[PlannedStorage, ...]
+    start_us: float
+    end_us: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SimulatedStep:
-    """One step under a plan: its swaps in their order, and the most bytes in each slot, on the
-    device with the plan and with nothing moved, and in the host pool."""
+    """One step under a plan: its swaps and rebuilds in their order, and the most bytes in each
+    slot, on the device with the plan and without it, and in the host pool."""
 
     plan: Plan
     timeline: Timeline
     swaps: tuple[SimulatedSwap, ...]
+    rebuilds: tuple[SimulatedRebuild, ...]
     with_bytes: tuple[int, ...]
     without_bytes: tuple[int, ...]
     host_bytes: tuple[int, ...]
@@ -52,6 +64,7 @@ def simulated_step(plan: Plan) -> SimulatedStep:
         plan=plan,
         timeline=timeline,
         swaps=tuple(_simulated_swaps(plan, timeline)),
+        rebuilds=tuple(simulated_rebuilds(plan, timeline)),
         with_bytes=planned_bytes(plan),
         without_bytes=unplanned_bytes(plan),
         host_bytes=host_bytes(plan),
@@ -66,6 +79,16 @@ def anchors_of(plan: Plan, swap: Swap) -> dict[str, str]:
         "swap_in": plan.slots[swap.swap_in_slot].anchor,
         "await": plan.slots[swap.await_slot].anchor,
     }
+
+
+def simulated_rebuilds(plan: Plan, timeline: Timeline) -> Iterator[SimulatedRebuild]:
+    """Yields when ops are run again: one rebuild after the other, then the slot's own ops."""
+    begins_us: dict[int, float] = {}
+    for rebuild in plan.rebuilds:
+        start_us = begins_us.get(rebuild.slot, timeline.start_us[rebuild.slot])
+        end_us = begins_us[rebuild.slot] = start_us + rebuild.recompute_us
+        storages = tuple(plan.storage(drop.storage) for drop in rebuild.drops)
+        yield SimulatedRebuild(rebuild=rebuild, storages=storages, start_us=start_us, end_us=end_us)
 
 
 def _simulated_swaps(plan: Plan, timeline: Timeline) -> Iterator[SimulatedSwap]:

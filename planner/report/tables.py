@@ -12,6 +12,7 @@ from planner.plan.device_memory import planned_bytes, unplanned_bytes
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline, simulate_plan
 from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
+from planner.report.text import anchor_text, ops_text
 from profiles.schema.memory import alive_at, peak_moment, slot_memory
 from profiles.schema.profile import Profile
 
@@ -78,7 +79,8 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
     """Returns the memory of one step, one row per slot.
 
     Columns: `slot` (index), `anchor`, `start_us` (with nothing moved), `duration_us`,
-    `without_bytes` (resident with nothing swapped) and, for a plan, `with_bytes` (under it).
+    `without_bytes` (resident without a plan) and, for a plan, `with_bytes` (under it) and
+    `recompute_us` (of the duration: ops that are run again).
     """
     durations_us = [slot.duration_us for slot in source.slots]
     table = pd.DataFrame(
@@ -94,6 +96,7 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
     else:
         table["without_bytes"] = list(unplanned_bytes(source))
         table["with_bytes"] = list(planned_bytes(source))
+        table["recompute_us"] = [slot.recompute_us for slot in source.slots]
     return table
 
 
@@ -120,6 +123,33 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
     return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks, "engine"])
+
+
+def rebuilds_table(plan: Plan) -> pd.DataFrame:
+    """Returns one row per storage that is dropped, in order of rebuilding.
+
+    Columns: `rebuild` (which one, from 0: storages of one are filled together), `name`, `kind`,
+    `module`, `size_bytes`, the anchors `dropped` and `rebuilt`, each with its module first, `ops`
+    (what is run again) and `recompute_us` (what that takes, for all storages of the rebuild).
+    """
+    rows = [
+        {
+            "rebuild": n,
+            "name": storage.name,
+            "kind": storage.kind.value,
+            "module": storage.module,
+            "size_bytes": storage.size_bytes,
+            "dropped": anchor_text(plan, drop.slot),
+            "rebuilt": anchor_text(plan, rebuild.slot),
+            "ops": ops_text(rebuild),
+            "recompute_us": rebuild.recompute_us,
+        }
+        for n, rebuild in enumerate(plan.rebuilds)
+        for drop in rebuild.drops
+        for storage in (plan.storage(drop.storage),)
+    ]
+    columns = ["rebuild", "name", "kind", "module", "size_bytes", "dropped", "rebuilt"]
+    return pd.DataFrame(rows, columns=[*columns, "ops", "recompute_us"])
 
 
 def waits_table(step: SimulatedStep) -> pd.DataFrame:

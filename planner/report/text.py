@@ -2,15 +2,20 @@
 
 from collections import Counter
 
-from planner.plan.plan import BoundSource, Plan, Proof
+from planner.plan.plan import BoundSource, Plan, PlannedStorage, Proof, Rebuild, Without
 from profiles.schema.link import NOTHING_SHARED, CopyMethod, Figure, Sharing
-from profiles.schema.profile import Link, Profile
+from profiles.schema.profile import PACK, UNPACK, Link, Profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 SECOND_HAND = "*"
 """Marks a figure that its source repeats from another."""
 UNKNOWN = "?"
 LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
+OFFERED = (
+    "The bound on recompute and stall is over plans that rebuild each storage once a gap, by its "
+    "recipe."
+)
+"""What the bound of a plan that may recompute leaves out."""
 
 
 def workload_text(source: Profile | Plan) -> str:
@@ -64,6 +69,50 @@ def swaps_text(plan: Plan) -> str:
     return f"{len(plan.swaps)}" + (f" ({', '.join(of_them)})" if of_them else "")
 
 
+def storage_text(storage: PlannedStorage) -> str:
+    """Names a storage by the module it was first seen in, then as replay finds it."""
+    return f"{storage.module} ({storage.name})" if storage.module else storage.name
+
+
+def anchor_text(plan: Plan, slot: int) -> str:
+    """Names an anchor by the module whose tensor it packs or unpacks, if it does, then its key."""
+    key = plan.slots[slot].anchor
+    name = PACK + key.removeprefix(UNPACK) if key.startswith(UNPACK) else key
+    module = next((storage.module for storage in plan.storages if storage.name == name), "")
+    return f"{module} ({key})" if module else key
+
+
+def ops_text(rebuild: Rebuild) -> str:
+    """Says which operators are run again, in order of their first, and how many of each."""
+    counts = Counter(_operator(op.name) for op in rebuild.ops)
+    return ", ".join(f"{count} {name}" if count > 1 else name for name, count in counts.items())
+
+
+def _operator(name: str) -> str:
+    """`aten.relu_.default` is `relu_`."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 else name
+
+
+def rebuilds_text(plan: Plan) -> str:
+    """Says how much is dropped, and how much is run again for it."""
+    drops = [drop for rebuild in plan.rebuilds for drop in rebuild.drops]
+    sizes_bytes = sum(plan.sizes_bytes[drop.storage] for drop in drops)
+    ops = sum(len(rebuild.ops) for rebuild in plan.rebuilds)
+    return f"{len(drops)} ({size_text(sizes_bytes)}, by {ops} ops)"
+
+
+def moves_nothing(plan: Plan) -> bool:
+    """Whether a plan leaves the step as it is."""
+    return not plan.swaps and not plan.rebuilds
+
+
+def bound_name(plan: Plan) -> str:
+    """Names what a plan's bound is on."""
+    is_on_stall = plan.without is Without.RECOMPUTE
+    return "stall no plan can be below" if is_on_stall else "recompute + stall, at least"
+
+
 def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
     """Returns how good a plan is, one row per figure: what it is of, its value as people read it,
     and where that comes from (given, measured, estimated, simulated, nominal or a bound)."""
@@ -78,15 +127,22 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("budget", f"{size_text(plan.budget_bytes)} ({share:.1%} of the peak)", "given"),
         ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
         ("peak with the plan", size_text(about.peak_bytes), "simulated"),
+        ("may not use", plan.without.value, "given"),
         ("swaps", swaps_text(plan), ""),
+        *([("dropped and rebuilt", rebuilds_text(plan), "")] if plan.rebuilds else ()),
         ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),
         ("moved back per step", size_text(about.h2d_bytes), "simulated"),
         ("host pool", pool, "simulated"),
         ("link", link_text(plan.link), plan.link.provenance.value),
         ("step without the plan", time_text(about.compute_us), plan.times.value),
         ("step with the plan", time_text(about.simulated_step_us), "simulated"),
+        *(
+            [("recompute", time_text(about.recompute_us), f"{plan.times.value}, op by op")]
+            if plan.rebuilds
+            else ()
+        ),
         ("stall", time_text(about.simulated_stall_us), "simulated"),
-        ("stall no plan can be below", time_text(about.bound_beyond_us), bound),
+        (bound_name(plan), time_text(about.bound_beyond_us), bound),
         ("loose bound", time_text(about.loose_bound_beyond_us), LOOSE),
         ("gap to the bound", f"{about.optimality_gap:.2%} of the step", "simulated over bound"),
         ("solver", solver, ""),

@@ -284,7 +284,7 @@ def _recipe_faults(found: Sequence[Rebuild], expected: Sequence[Rebuild]) -> Ite
     fields = {"ops": RecipeOp.model_fields, "drops": Drop.model_fields}
     for n, (ours, theirs) in enumerate(zip(found, expected, strict=False)):
         where = f"rebuilds[{n}]."
-        yield from _fault(f"{where}slot", ours.slot, theirs.slot, whose)
+        yield from _faults(where, ("slot", "recompute_us"), ours, theirs, whose)
         for part, names in fields.items():
             one, other = getattr(ours, part), getattr(theirs, part)
             for m, (mine, its) in enumerate(zip(one, other, strict=False)):

@@ -228,6 +228,7 @@ def with_rebuilds(
             slot=group[0].rebuild_slot,
             ops=tuple(map(step.recipe_op, ops)),
             drops=tuple(Drop(storage=i.storage, slot=i.drop_slot) for i in group),
+            recompute_us=sum(profile.ops[op].duration_us for op in ops),
         )
         for group, ops in chosen
     )
