@@ -13,9 +13,10 @@ Stretch = tuple[str, str, int, float, float]
 
 
 class LaneName(StrEnum):
-    """A lane, or compute that waits."""
+    """A lane, compute that runs ops again, or compute that waits."""
 
     COMPUTE = "compute"
+    RECOMPUTE = "recompute"
     STALL = "stall"
     D2H = "D2H"
     H2D = "H2D"
@@ -26,7 +27,8 @@ def lanes_table(plan: Plan, timeline: Timeline | None = None) -> pd.DataFrame:
 
     Columns: `lane` (a `LaneName`), `what` (the anchor of the slot, or the name of the storage that
     is copied), `size_bytes` (0 for compute), `start_us`, `end_us`, both within the step: a copy
-    that goes on in the next step is two rows, the second of which begins at 0.
+    that goes on in the next step is two rows, the second of which begins at 0. What is run again
+    takes as long as planned, in a measured step too.
 
     Args:
         plan: The plan.
@@ -93,8 +95,13 @@ def _compute(plan: Plan, step: Timeline) -> Iterator[Stretch]:
         start_us, stall_us = step.start_us[t], step.stall_us[t]
         if stall_us > 0:
             yield LaneName.STALL.value, slot.anchor, 0, start_us - stall_us, start_us
-        if ends_us[t] - stalls_us[t] > start_us:
-            yield LaneName.COMPUTE.value, slot.anchor, 0, start_us, ends_us[t] - stalls_us[t]
+        # A measured slot may be over before it should have been.
+        end_us = max(start_us, ends_us[t] - stalls_us[t])
+        own_us = min(start_us + slot.recompute_us, end_us)
+        if own_us > start_us:
+            yield LaneName.RECOMPUTE.value, slot.anchor, 0, start_us, own_us
+        if end_us > own_us:
+            yield LaneName.COMPUTE.value, slot.anchor, 0, own_us, end_us
 
 
 def _within(copy: Copy, step_us: float) -> Iterator[tuple[float, float]]:

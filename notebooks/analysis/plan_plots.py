@@ -14,6 +14,7 @@ from planner.report.plots import (
     D2H,
     GREY,
     H2D,
+    RECOMPUTE,
     ROW_IN,
     STALL,
     WIDTH_IN,
@@ -26,17 +27,19 @@ from planner.report.plots import (
 
 LANES = {
     LaneName.COMPUTE.value: COMPUTE,
+    LaneName.RECOMPUTE.value: RECOMPUTE,
     LaneName.STALL.value: STALL,
     LaneName.D2H.value: D2H,
     LaneName.H2D.value: H2D,
 }
 ROWS = {
     LaneName.COMPUTE.value: 2,
+    LaneName.RECOMPUTE.value: 2,
     LaneName.STALL.value: 2,
     LaneName.D2H.value: 1,
     LaneName.H2D.value: 0,
 }
-"""Where a lane is drawn; compute waits in its own lane."""
+"""Where a lane is drawn; compute runs ops again and waits in its own lane."""
 
 
 def step_figure(
@@ -60,9 +63,11 @@ def step_figure(
         xlabel=f"time in the step, {time.name} (simulated)",
         xlim=(0, lanes["end_us"].max() / time.size),
     )
-    stall = Patch(color=STALL, label="stall")
+    marks = [Patch(color=STALL, label="stall")]
+    if (lanes["lane"] == LaneName.RECOMPUTE.value).any():
+        marks.append(Patch(color=RECOMPUTE, label="recompute"))
     handles, _ = above.get_legend_handles_labels()
-    figure.legend(handles=[*handles, stall], loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=[*handles, *marks], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

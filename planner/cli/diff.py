@@ -90,7 +90,13 @@ def _change_us_text(change_us: float) -> str:
 
 def _print_plans(one: Plan, other: Plan, top: int, *, is_alike: bool) -> None:
     """Prints what two plans move, and where."""
-    from planner.report.diff import Moved, anchors_table, moved_table, moved_totals_table
+    from planner.report.diff import (
+        Moved,
+        anchors_table,
+        moved_table,
+        moved_totals_table,
+        rebuilt_table,
+    )
 
     moved = moved_table(one, other)
     print_rows(
@@ -115,7 +121,16 @@ def _print_plans(one: Plan, other: Plan, top: int, *, is_alike: bool) -> None:
                 (f"why not in {stayer}", lambda row: row.why or "its choice"),
             )
         _print_anchors(anchors_table(one, other), top)
-    if is_alike and (moved["moved"] == Moved.ALIKE).all():
+        _print_top(
+            "Dropped and rebuilt in one or both ({}, the heaviest first)",
+            rebuilt_table(one, other),
+            top,
+            ("storage", lambda row: f"{row.module} ({row.Index})" if row.module else row.Index),
+            ("bytes", "size_bytes", size_text),
+            ("A", "a"),
+            ("B", "b"),
+        )
+    if is_alike and (moved["moved"] == Moved.ALIKE).all() and one.rebuilds == other.rebuilds:
         print("The two plans are alike: the same swaps at the same anchors.")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from planner.plan.plan import Boundary, Plan, PlannedStorage
 from planner.report.simulated_step import anchors_of
 from planner.report.tables import kinds_table
-from planner.report.text import link_text, sharing_text, workload_text
+from planner.report.text import anchor_text, link_text, sharing_text, workload_text
 from profiles.schema.profile import Profile, Storage
 from profiles.schema.units import rate_text, size_text, time_text
 
@@ -99,13 +99,15 @@ def _figures(source: Plan | Profile) -> list[Figure]:
         ("peak without the plan", about.peak_without_bytes, Unit.BYTES, times),
         ("peak with the plan", about.peak_bytes, Unit.BYTES, "simulated"),
         ("swaps", len(source.swaps), Unit.COUNT, ""),
+        ("dropped and rebuilt", sum(len(r.drops) for r in source.rebuilds), Unit.COUNT, ""),
         ("to the host per step", about.d2h_bytes, Unit.BYTES, "simulated"),
         ("back per step", about.h2d_bytes, Unit.BYTES, "simulated"),
         ("host pool", source.host_pool_bytes, Unit.BYTES, "simulated"),
         ("step without the plan", about.compute_us, Unit.US, times),
         ("step with the plan", about.simulated_step_us, Unit.US, "simulated"),
+        ("recompute", about.recompute_us, Unit.US, times),
         ("stall", about.simulated_stall_us, Unit.US, "simulated"),
-        ("no stall is below", about.bound_beyond_us, Unit.US, "bound"),
+        ("recompute + stall, at least", about.bound_beyond_us, Unit.US, "bound"),
         ("gap to the bound", about.optimality_gap, Unit.SHARE, "simulated"),
     ]
 
@@ -145,6 +147,7 @@ def _conditions(source: Plan | Profile) -> dict[str, str]:
         "host budget": "no limit" if host is None else size_text(host),
         "step boundary": source.boundary.value,
         "smallest candidate": size_text(source.min_size_bytes),
+        "may not use": source.without.value,
         "solver": source.certificate.solver,
         "proof": source.certificate.proof.value,
     }
@@ -209,6 +212,40 @@ def moved_totals_table(moved: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return totals.groupby("moved").sum().reindex([which.value for which in Moved], fill_value=0)
+
+
+def rebuilt_table(one: Plan, other: Plan) -> pd.DataFrame:
+    """Returns one row per storage that either plan drops and rebuilds, the heaviest first.
+
+    Columns: `name` (index), `module`, `size_bytes`, `a`, `b` (what the plan does with it: when it
+    is away, from which anchor to which, likewise if it swaps it, or `stays`).
+    """
+    a_does, b_does = _rebuilds(one), _rebuilds(other)
+    known = {**_storages(other), **_storages(one)}
+    rows = [
+        (
+            name,
+            known[name].module,
+            known[name].size_bytes,
+            *(
+                "; ".join(does.get(name, ())) or ("swapped" if name in swaps else "stays")
+                for does, swaps in ((a_does, _swaps(one)), (b_does, _swaps(other)))
+            ),
+        )
+        for name in {**a_does, **b_does}
+    ]
+    table = pd.DataFrame(rows, columns=["name", "module", "size_bytes", "a", "b"])
+    return table.set_index("name").sort_values("size_bytes", ascending=False, kind="stable")
+
+
+def _rebuilds(plan: Plan) -> dict[str, list[str]]:
+    """Where each storage is dropped and rebuilt, by its name."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for rebuild in plan.rebuilds:
+        for drop in rebuild.drops:
+            anchors = f"{anchor_text(plan, drop.slot)} to {anchor_text(plan, rebuild.slot)}"
+            found[plan.storage(drop.storage).name].append(f"dropped {anchors}")
+    return dict(found)
 
 
 def anchors_table(one: Plan, other: Plan) -> pd.DataFrame:

@@ -168,12 +168,14 @@ def _step_event(step: SimulatedStep, number: int, begin_us: float) -> Event:
 
 def _compute_events(step: SimulatedStep, begin_us: float) -> Iterator[Event]:
     slots, timeline = step.plan.slots, step.timeline
+    # The same numbers as where the slices of what is run again end.
+    again_until_us = {again.rebuild.slot: again.end_us for again in step.rebuilds}
     for t, slot in enumerate(slots):
         start_us, stall_us = begin_us + timeline.start_us[t], timeline.stall_us[t]
         if stall_us > 0:
             waits = {"slot": t, "anchor": slot.anchor, "stall_us": stall_us}
             yield _slice(Lane.COMPUTE, "stall", start_us - stall_us, start_us, waits)
-        own_us = start_us + slot.recompute_us
+        own_us = begin_us + again_until_us.get(t, timeline.start_us[t])
         if slot.duration_us > slot.recompute_us:
             args = {"slot": t, "op_that_needs_most": slot.peak_op}
             if slot.shows is not None:

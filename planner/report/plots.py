@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from profiles.schema.profile import Provenance
+from profiles.schema.units import time_text
 
 # Okabe and Ito, Color Universal Design: readers with any kind of colour vision tell them apart.
 # Where two of them stand for two things, something else differs too (dashes, markers, place), for
@@ -118,7 +119,7 @@ def memory_figure(
 
 
 def _mark_recompute(axes: Axes, memory: pd.DataFrame, start_s: pd.Series) -> None:
-    """Marks when ops are run again by a hatched band along the time axis."""
+    """Marks when ops are run again, along the time axis."""
     again_s = memory["recompute_us"] / 1e6
     spans = [(start, us) for start, us in zip(start_s, again_s, strict=True) if us > 0]
     axes.broken_barh(
@@ -127,5 +128,5 @@ def _mark_recompute(axes: Axes, memory: pd.DataFrame, start_s: pd.Series) -> Non
         transform=axes.get_xaxis_transform(),
         facecolor=RECOMPUTE,
         edgecolor=RECOMPUTE,
-        label=f"ops run again: {again_s.sum():.3g} s",
+        label=f"ops run again: {time_text(memory['recompute_us'].sum())}",
     )

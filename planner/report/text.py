@@ -11,10 +11,7 @@ SECOND_HAND = "*"
 """Marks a figure that its source repeats from another."""
 UNKNOWN = "?"
 LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
-OFFERED = (
-    "The bound on recompute and stall is over plans that rebuild each storage once a gap, by its "
-    "recipe."
-)
+OFFERED = "The bound is over plans that rebuild a storage once a gap, by the recipe it has."
 """What the bound of a plan that may recompute leaves out."""
 
 

@@ -23,8 +23,14 @@ from planner.report.text import certificate_rows
 from tests.support.planning.figures import words_of
 from tests.support.planning.one_swap import slow_plan
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
+from tests.support.planning.rebuilt import mixed_plan
 
-PLANS = {"stalling": stalling_plan, "periodic": periodic_plan, "empty": empty_plan}
+PLANS = {
+    "stalling": stalling_plan,
+    "periodic": periodic_plan,
+    "empty": empty_plan,
+    "mixed": mixed_plan,
+}
 
 each_plan = pytest.mark.parametrize("plan", [make() for make in PLANS.values()], ids=PLANS)
 
@@ -74,11 +80,12 @@ def test_lanes_of_a_step_worked_out_by_hand() -> None:
     use = link_use_table(lanes, 13_000.0)
     assert use["busy_us"].to_dict() == {
         "compute": 5000.0,
+        "recompute": 0.0,
         "stall": 8000.0,
         "D2H": 5000.0,
         "H2D": 5000.0,
     }
-    assert use["stretches"].to_list() == [5, 2, 1, 1]
+    assert use["stretches"].to_list() == [5, 0, 2, 1, 1]
     assert use.loc["stall", "share"] == pytest.approx(8 / 13)
 
 
@@ -97,6 +104,7 @@ def test_lanes_add_up_to_the_step(plan: Plan) -> None:
     lanes = lanes_table(plan)
     use = link_use_table(lanes, timeline.step_us)
     assert use.loc["compute", "busy_us"] == pytest.approx(plan.certificate.compute_us)
+    assert use.loc["recompute", "busy_us"] == pytest.approx(plan.certificate.recompute_us)
     assert use.loc["stall", "busy_us"] == pytest.approx(timeline.total_stall_us)
     for lane, copies in (("D2H", timeline.d2h), ("H2D", timeline.h2d)):
         copying_us = sum(copy.end_us - copy.start_us for copy in copies)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.plan.plan import Boundary, Plan
+from planner.plan.plan import Boundary, Plan, Without
 from planner.plan.plan_file import write_plan
 from planner.report.diff import (
     Moved,
@@ -19,12 +19,14 @@ from planner.report.diff import (
     moved_table,
     moved_totals_table,
     op_times_table,
+    rebuilt_table,
     storages_that_differ_table,
 )
 from planner.solving import solve
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
+from tests.support.planning.rebuilt import mixed_plan, one_of_each
 from tests.support.planning.toys import activation, fixed, toy, toy_link, transformer_like
 
 
@@ -53,6 +55,12 @@ def tight() -> Plan:
     return solve(two_sandwiches(), budget_bytes=100)
 
 
+def swapping_plan() -> Plan:
+    """The step of `mixed_plan`, by swaps alone."""
+    profile = one_of_each()
+    return solve(profile, budget_bytes=100, min_size_bytes=1, without=Without.RECOMPUTE)
+
+
 def test_storages_that_only_one_plan_moves() -> None:
     moved = moved_table(wide(), tight())
     assert moved["moved"].to_dict()["pack:1"] == Moved.ONLY_B.value
@@ -79,7 +87,7 @@ def test_figures_are_the_certificates() -> None:
         ("peak with the plan", lambda plan: plan.certificate.peak_bytes),
         ("stall", lambda plan: plan.certificate.simulated_stall_us),
         ("step with the plan", lambda plan: plan.certificate.simulated_step_us),
-        ("no stall is below", lambda plan: plan.certificate.bound_beyond_us),
+        ("recompute + stall, at least", lambda plan: plan.certificate.bound_beyond_us),
         ("gap to the bound", lambda plan: plan.certificate.optimality_gap),
         ("swaps", lambda plan: len(plan.swaps)),
     ):
@@ -155,6 +163,14 @@ def test_what_keeps_a_plan_from_moving_a_storage() -> None:
     assert set(why) == {"", "its steps begin resident"}
     other_step = periodic.model_copy(update={"storages": (), "swaps": ()})
     assert set(moved_table(periodic, other_step)["why"]) == {"not in its step"}
+
+
+def test_what_one_plan_rebuilds_and_the_other_swaps() -> None:
+    table = rebuilt_table(mixed_plan(), swapping_plan())
+    assert table.index.to_list() == ["pack:2", "pack:0"]
+    assert table["a"].to_list() == ["dropped anchor:3 to anchor:5", "dropped anchor:1 to anchor:7"]
+    assert table["b"].to_list() == ["swapped", "swapped"]
+    assert rebuilt_table(swapping_plan(), swapping_plan()).empty
 
 
 def test_plans_that_move_nothing_can_be_compared() -> None:
@@ -254,6 +270,22 @@ def test_the_command_compares_plans(
         r"only in B .* 1 .* 0 B .* 40 B",
         r"Moved only in B \(1 of 1",
         r"pack:1 +│ activation +│ +│ +40 B │ +1 │ its choice",
+    ):
+        assert re.search(line, printed), line
+    assert "alike: the same swaps" not in printed
+
+
+def test_the_command_compares_recompute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = tmp_path / "a.plan.json", tmp_path / "b.plan.json"
+    for plan, path in zip((mixed_plan(), swapping_plan()), paths, strict=True):
+        write_plan(plan, path)
+    printed = diff(capsys, *paths)
+    for line in (
+        r"may not use +│ nothing +│ recompute",
+        r"dropped and rebuilt +│ +2 │ +0 │ +-2",
+        r"recompute +│ +20 us │ +0 us │ +-20 us │ measured",
+        r"Dropped and rebuilt in one or both \(2 of 2",
+        r"pack:2 +│ +50 B │ dropped anchor:3 to anchor:5 +│ swapped",
     ):
         assert re.search(line, printed), line
     assert "alike: the same swaps" not in printed

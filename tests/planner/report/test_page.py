@@ -22,6 +22,7 @@ from planner.solving import solve
 from runtime.cli import main
 from tests.support.planning.browser import TWO_FRAMES, Tab, browser_tab
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
+from tests.support.planning.rebuilt import mixed_plan
 from tests.support.planning.toys import activation, fixed, toy
 
 BYTES_COLUMN = 3
@@ -70,7 +71,7 @@ def repeated(plan: Plan, *, times: int) -> Plan:
     return plan.model_copy(update={"slots": plan.slots * times, "swaps": swaps})
 
 
-@pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan])
+@pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan, mixed_plan])
 def test_the_data_are_the_plans(plan: Any) -> None:
     plan = plan()
     data = page_data(simulated_step(plan))
@@ -86,6 +87,18 @@ def test_the_data_are_the_plans(plan: Any) -> None:
     assert (sum(copied), sum(sizes)) == (about.d2h_bytes, about.h2d_bytes)
     assert {len(column) for column in slots.values()} == {len(plan.slots)}
     assert {len(column) for column in swaps.values()} == {len(plan.swaps)}
+    again = data["rebuilds"]
+    assert {len(column) for column in again.values()} == {len(plan.rebuilds)}
+    took_us = [end - begin for begin, end in zip(again["start_us"], again["end_us"], strict=True)]
+    assert sum(took_us) == sum(slots["recompute_us"]) == about.recompute_us
+
+
+def test_what_is_rebuilt_is_listed() -> None:
+    page = report_page(mixed_plan())
+    assert "<td>pack:2</td><td>50 B</td><td>anchor:3</td><td>anchor:5</td><td>op2</td>" in page
+    assert "1 swaps and 2 (100 B, by 2 ops) dropped and rebuilt per step" in page
+    assert "recompute per step" in page
+    assert "Nothing: no op is run again." in report_page(stalling_plan())
 
 
 def test_every_copy_of_the_simulation_is_some_swaps() -> None:

@@ -26,6 +26,7 @@ from planner.report.perfetto import (
 from planner.solving import solve
 from runtime.cli import main
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
+from tests.support.planning.rebuilt import mixed_plan
 from tests.support.planning.toys import activation, fixed, toy
 
 REQUIRED = {
@@ -40,7 +41,7 @@ REQUIRED = {
 
 
 GRID_US = 1 / 8
-PLANS = pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan])
+PLANS = pytest.mark.parametrize("plan", [stalling_plan, periodic_plan, empty_plan, mixed_plan])
 
 
 def events_of(plan: Plan, phase: str, lane: Lane | None = None) -> list[Event]:
@@ -178,10 +179,25 @@ def test_the_numbers_are_the_plans(plan: Any) -> None:
     for event in events_of(plan, "X", Lane.STEP):
         assert event["dur"] == pytest.approx(about.simulated_step_us, abs=2 * GRID_US)
         assert event["args"]["peak_bytes"] == about.peak_bytes
-    slots = len(compute) - len(stalls)
-    assert slots == steps * sum(slot.duration_us > 0 for slot in plan.slots)
+    again = [event for event in compute if event["name"].startswith("again: ")]
+    assert sum(event["args"]["recompute_us"] for event in again) == about.recompute_us * steps
+    assert len(again) == len(plan.rebuilds) * steps
+    slots = len(compute) - len(stalls) - len(again)
+    assert slots == steps * sum(slot.duration_us > slot.recompute_us for slot in plan.slots)
     brief = [event["args"]["slots"] for event in events_of(plan, "i", Lane.NO_TIME)]
     assert sum(map(len, brief)) == steps * sum(slot.duration_us == 0 for slot in plan.slots)
+
+
+def test_what_is_run_again_stands_before_its_slot() -> None:
+    compute = events_of(mixed_plan(), "X", Lane.COMPUTE)
+    names = [event["name"] for event in compute]
+    first = names.index("again: op2")
+    assert names[first + 1] == "anchor:5"
+    again, slot = compute[first : first + 2]
+    assert again["ts"] + again["dur"] == slot["ts"]
+    assert (again["dur"], slot["dur"]) == (10.0, 500.0)
+    args = again["args"]
+    assert (args["fills"], args["dropped_at"], args["bytes"]) == (["pack:2"], ["anchor:3"], 50)
 
 
 @PLANS

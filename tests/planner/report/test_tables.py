@@ -8,11 +8,13 @@ from planner.report.tables import (
     left_out_table,
     memory_table,
     peak_overhead_bytes,
+    rebuilds_table,
     storages_table,
     swaps_table,
 )
 from planner.solving import solve
 from profiles.schema.profile import Provenance, StorageKind
+from tests.support.planning.rebuilt import mixed_plan, rebuilt_sandwich
 from tests.support.planning.toys import activation, fixed, resident, sandwich, toy
 
 
@@ -62,6 +64,23 @@ def test_memory_over_the_step_without_and_with_the_plan() -> None:
     assert memory_table(sandwich())["without_bytes"].to_list() == [50, 50, 150, 50, 50, 0]
 
 
+def test_memory_falls_where_storages_are_dropped() -> None:
+    memory = memory_table(rebuilt_sandwich())
+    assert memory["without_bytes"].to_list() == [50, 50, 150, 50, 50, 0]
+    assert memory["with_bytes"].to_list() == [50, 0, 100, 0, 50, 0]
+    assert memory["recompute_us"].to_list() == [0, 0, 0, 0, 1000.0, 0]
+
+
+def test_what_is_rebuilt_and_how() -> None:
+    table = rebuilds_table(mixed_plan())
+    assert table["name"].to_list() == ["pack:2", "pack:0"]
+    assert table["ops"].to_list() == ["op2", "op0"]
+    assert table["recompute_us"].to_list() == [10.0, 10.0]
+    anchors = table[["dropped", "rebuilt"]].to_numpy().tolist()
+    assert anchors == [["anchor:3", "anchor:5"], ["anchor:1", "anchor:7"]]
+    assert rebuilds_table(solve(sandwich(), budget_bytes=105)).empty
+
+
 def test_slack_is_how_long_before_it_is_asked_for_a_copy_is_over() -> None:
     swap = swaps_table(solve(sandwich(), budget_bytes=105)).iloc[0]
     assert (swap["name"], swap["kind"], swap["size_bytes"]) == ("pack:0", "activation", 50)
@@ -107,6 +126,13 @@ def test_a_figure_names_its_axes_with_units() -> None:
         "budget: 105.00 bytes",
     ]
     assert png_bytes(figure).startswith(b"\x89PNG")
+
+
+def test_a_figure_says_how_long_ops_are_run_again() -> None:
+    plan = rebuilt_sandwich()
+    figure = memory_figure(memory_table(plan), title="toy", times=Provenance.MEASURED)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[2] == "ops run again: 1.0 ms"
 
 
 def test_every_kind_of_storage_has_a_row() -> None:
