@@ -297,7 +297,10 @@ def _drop_faults(where: str, drop: Drop, rebuild: Rebuild, plan: Plan) -> Iterat
         yield f"{where}.storage is {drop.storage}, expected the id of a storage in the plan"
         return
     if storage.kind is not StorageKind.ACTIVATION or not storage.name.startswith(PACK):
-        yield f"{where} drops {storage.name!r}, a {storage.kind.value}, expected an activation"
+        yield (
+            f"{where} drops {storage.name!r} ({storage.kind.value}), expected an activation that "
+            "is packed"
+        )
     shown_slot = next((t for t, s in enumerate(plan.slots) if s.shows == storage.id), None)
     first = len(plan.slots) if shown_slot is None else shown_slot
     if not first <= drop.slot < rebuild.slot:

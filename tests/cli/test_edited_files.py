@@ -3,10 +3,12 @@ by every other command that reads them, in one line that names the file and the 
 
 import gzip
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from planner.plan.plan import Plan
 from planner.plan.plan_file import read_unverified_plan
 from planner.studies.check import check_plan
 from profiles.schema.files import write_file
@@ -27,11 +29,15 @@ from tests.support.planning.edited_files import (
     write_edited,
     wrong_edits,
 )
+from tests.support.planning.rebuilt import mixed_plan
 
 REMAKE = {
     "profile": "The file was damaged or edited: make it again with 'plan profile'.",
     "plan": "The file was damaged or edited: make it again with 'plan solve'.",
 }
+
+
+rebuilding_plan = cache(mixed_plan)
 
 
 def use_of(kind: str, path: Path) -> tuple[str | Path, ...]:
@@ -217,6 +223,123 @@ UNSOUND_PLANS: list[tuple[Edit, str]] = [
 """Of the plan for that step: storage 0 is away from slot 1 to 3, storage 3 from slot 5 to 4."""
 
 
+MALFORMED_REBUILDS: list[tuple[Edit, str]] = [
+    ({"rebuilds": None}, "rebuilds is None: input should be a valid array"),
+    ({"rebuilds.0.slot": ABSENT}, "rebuilds[0].slot is missing"),
+    ({"rebuilds.0.slot": -1}, "rebuilds[0].slot is -1: input should be greater than"),
+    ({"rebuilds.0.ops.0.name": 7}, "rebuilds[0].ops[0].name is 7: input should be a valid str"),
+    ({"rebuilds.0.ops.0.position": 0.5}, "rebuilds[0].ops[0].position is 0.5: input should be"),
+    ({"rebuilds.1.drops.0.storage": "0"}, "rebuilds[1].drops[0].storage is '0': input should be"),
+    ({"slots.5.recompute_us": -1.0}, "slots[5].recompute_us is -1.0: input should be greater"),
+    ({"without": "everything"}, "without is 'everything': input should be 'nothing', 'recompute'"),
+]
+UNSOUND_REBUILDS: list[tuple[Edit, str]] = [
+    # What is not to be used
+    ({"without": "recompute"}, "without is 'recompute', but the plan has rebuilds"),
+    ({"without": ABSENT}, "without is 'recompute', but the plan has rebuilds"),
+    ({"without": "swap"}, "without is 'swap', but the plan has swaps"),
+    # Recipes
+    ({"rebuilds.0.ops": []}, "rebuilds[0] has no ops, expected those to run"),
+    ({"rebuilds.0.drops": []}, "rebuilds[0] has no drops, expected what is filled again"),
+    (
+        {"rebuilds": lambda rebuilds: rebuilds[::-1]},
+        "rebuilds[1].slot is 5, expected that of the rebuild before or later",
+    ),
+    ({"rebuilds.1.slot": 8}, "rebuilds[1].slot is 8, expected 1 to 7"),
+    ({"rebuilds.0.slot": 0}, "rebuilds[0].slot is 0, expected 1 to 7"),
+    (
+        {"rebuilds.0.ops": lambda ops: [*ops, *ops]},
+        "rebuilds[0].ops has op 2 after op 2, expected program order",
+    ),
+    (
+        {"rebuilds.0.ops": lambda ops: [*ops, {**ops[0], "op": 1, "slot": 1}]},
+        "rebuilds[0].ops has op 1 after op 2, expected program order",
+    ),
+    (
+        {"rebuilds.0.ops": lambda ops: [*ops, {**ops[0], "op": 3, "slot": 1}]},
+        "rebuilds[0].ops has op 3 after op 2, expected program order",
+    ),
+    (
+        {"rebuilds.0.ops": lambda ops: [*ops, {**ops[0], "op": 3}]},
+        "rebuilds[0].ops has op 3 after op 2, expected program order",
+    ),
+    (
+        {"rebuilds.0.ops.0.slot": 5},
+        "rebuilds[0].ops runs op 2 of slot 5, expected one before its own slot",
+    ),
+    # What they fill
+    (
+        {"rebuilds.0.drops.0.storage": 7},
+        "rebuilds[0].drops[0].storage is 7, expected the id of a storage in the plan",
+    ),
+    (
+        {"storages.2.name": "parameter:w", "storages.2.kind": "parameter"},
+        "rebuilds[0].drops[0] drops 'parameter:w' (parameter), expected an activation that is p",
+    ),
+    (
+        {"storages.2.name": "op:2"},
+        "rebuilds[0].drops[0] drops 'op:2' (activation), expected an activation that is packed",
+    ),
+    ({"rebuilds.0.drops.0.slot": 2}, "rebuilds[0].drops[0].slot is 2, expected 3 to 4"),
+    ({"rebuilds.0.drops.0.slot": 5}, "rebuilds[0].drops[0].slot is 5, expected 3 to 4"),
+    ({"slots.3.shows": None}, "rebuilds[0].drops[0].slot is 3, expected 9 to 4"),
+    (
+        {"rebuilds.0.drops": lambda drops: [*drops, *drops]},
+        "rebuilds[0].drops[1].slot is 3, expected outside 3 to 5, when storage 2 is away already",
+    ),
+    (
+        {"rebuilds.0.drops.0.storage": 1},
+        "rebuilds[0].drops[0].slot is 3, expected outside 2 to 6, when storage 1 is away already",
+    ),
+    (
+        {"rebuilds.1.drops.0": {"storage": 2, "slot": 5}},
+        "rebuilds[1].drops[0].slot is 5, expected outside 3 to 5, when storage 2 is away already",
+    ),
+    # Time and memory
+    ({"slots.4.recompute_us": 1.0}, "slots[4].recompute_us is 1.0, expected 0 with no rebuild"),
+    (
+        {"slots.5.recompute_us": 511.0},
+        "slots[5].recompute_us is 511.0, expected at most 510.0 (duration_us)",
+    ),
+    (
+        {"slots.4.resident_bytes": 100},
+        "slots[4].resident_bytes is 100, expected 150: 250 (without_bytes) less what is dropped",
+    ),
+    (
+        {"slots.4.without_bytes": None},
+        "slots[4].resident_bytes is 150, expected 50: 150 (without_bytes) less what is dropped",
+    ),
+    (
+        {"slots.5.resident_bytes": 151},
+        "slots[5] (anchor:5) holds 151 bytes under the plan, expected at most 100 (budget_bytes)",
+    ),
+    # The certificate
+    ({"certificate.recompute_us": 19.0}, "certificate.recompute_us is 19.0, expected 20.0 "),
+    ({"certificate.recompute_us": ABSENT}, "certificate.recompute_us is 0.0, expected 20.0 "),
+    ({"certificate.compute_us": 43040.0}, "certificate.compute_us is 43040.0, expected 43020.0 "),
+    ({"slots.0.duration_us": 11.0}, "certificate.compute_us is 43020.0, expected 43021.0 "),
+    (
+        {"certificate.peak_without_bytes": 150},
+        "certificate.peak_without_bytes is 150, expected 250 ",
+    ),
+    (
+        {"certificate.bound_beyond_us": 9001.0},
+        "certificate.bound_beyond_us is 9001.0, expected at most 9000.0 (recompute_us and simulat",
+    ),
+    (
+        {
+            "certificate.bound_source": "no stall is below 0",
+            "certificate.proof": "not needed",
+            "certificate.bound_beyond_us": 0.0,
+            "certificate.loose_bound_beyond_us": 0.0,
+        },
+        "certificate.proof is 'not needed', but the plan moves storages",
+    ),
+]
+"""Of a plan that swaps storage 1 from slot 2 to 6 and rebuilds storage 2, dropped at slot 3, at
+slot 5 by op 2, and storage 0, dropped at slot 1, at slot 7 by op 0."""
+
+
 @pytest.mark.parametrize(("edit", "message"), PROFILE_EDITS)
 def test_a_profile(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
     path = write_edited(PROFILE, edit, tmp_path / "x.profile.json")
@@ -224,17 +347,15 @@ def test_a_profile(tmp_path: Path, failure: Failure, edit: Edit, message: str) -
     assert found.endswith(REMAKE["profile"])
 
 
-@pytest.mark.parametrize(("edit", "message"), MALFORMED_PLANS)
-def test_a_malformed_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
-    path = write_edited(plan_of_it(), edit, tmp_path / "x.plan.json")
+def check_malformed(folder: Path, plan: Plan, edit: Edit, message: str, failure: Failure) -> None:
+    path = write_edited(plan, edit, folder / "x.plan.json")
     found = refused_everywhere("plan", path, f"{path}: {message}", failure)
     assert found.endswith(REMAKE["plan"])
     assert failure("check", path) == f"plan: {found}"
 
 
-@pytest.mark.parametrize(("edit", "message"), UNSOUND_PLANS)
-def test_an_unsound_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
-    path = write_edited(plan_of_it(), edit, tmp_path / "x.plan.json")
+def check_unsound(folder: Path, plan: Plan, edit: Edit, message: str, failure: Failure) -> None:
+    path = write_edited(plan, edit, folder / "x.plan.json")
     found = refused_everywhere("plan", path, f"{path}: {message}", failure)
     assert found.endswith(REMAKE["plan"])
     mismatch = failure("check", path, exit_code=1)
@@ -242,6 +363,41 @@ def test_an_unsound_plan(tmp_path: Path, failure: Failure, edit: Edit, message: 
     # No figure is derived from what does not hold together.
     derived = check_plan(read_unverified_plan(path)).figures
     assert bool(derived) == message.startswith("certificate.")
+
+
+@pytest.mark.parametrize(("edit", "message"), MALFORMED_PLANS)
+def test_a_malformed_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
+    check_malformed(tmp_path, plan_of_it(), edit, message, failure)
+
+
+@pytest.mark.parametrize(("edit", "message"), MALFORMED_REBUILDS)
+def test_a_malformed_plan_of_rebuilds(
+    tmp_path: Path, failure: Failure, edit: Edit, message: str
+) -> None:
+    check_malformed(tmp_path, rebuilding_plan(), edit, message, failure)
+
+
+@pytest.mark.parametrize(("edit", "message"), UNSOUND_PLANS)
+def test_an_unsound_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
+    check_unsound(tmp_path, plan_of_it(), edit, message, failure)
+
+
+@pytest.mark.parametrize(("edit", "message"), UNSOUND_REBUILDS)
+def test_an_unsound_plan_of_rebuilds(
+    tmp_path: Path, failure: Failure, edit: Edit, message: str
+) -> None:
+    check_unsound(tmp_path, rebuilding_plan(), edit, message, failure)
+
+
+def test_every_field_of_rebuilds(tmp_path: Path) -> None:
+    """Of a plan that has some; all else is in `test_every_field`."""
+    content, path = content_of(rebuilding_plan())["rebuilds"], tmp_path / "x.json"
+    accepted = [
+        (place, value)
+        for place, value in wrong_edits(content, "rebuilds")
+        if refusal(READ["plan"], write_edited(rebuilding_plan(), {place: value}, path)) is None
+    ]
+    assert accepted == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
