@@ -298,7 +298,15 @@ UNSOUND_REBUILDS: list[tuple[Edit, str]] = [
     # Time and memory
     ({"slots.4.recompute_us": 1.0}, "slots[4].recompute_us is 1.0, expected 0 with no rebuild"),
     (
-        {"slots.5.recompute_us": 511.0},
+        {"slots.5.recompute_us": 9.0},
+        "slots[5].recompute_us is 9.0, expected 10.0 from the rebuilds",
+    ),
+    (
+        {"rebuilds.1.recompute_us": 0.0},
+        "slots[7].recompute_us is 10.0, expected 0.0 from the rebuilds",
+    ),
+    (
+        {"slots.5.recompute_us": 511.0, "rebuilds.0.recompute_us": 511.0},
         "slots[5].recompute_us is 511.0, expected at most 510.0 (duration_us)",
     ),
     (

@@ -109,7 +109,7 @@ class _Walk:
         lasting = {
             s.id
             for s in self.profile.storages
-            if not any(use.access is Access.WRITE for use in (*s.uses, *s.touches))
+            if Access.WRITE not in [*(x.access for x in s.uses), *(x.access for x in s.touches)]
         }
         copied = {s.storage for s in self.plan.swaps if s.await_slot < s.swap_out_slot}
         shared = {s.storage for s in self.plan.swaps if s.clean}
