@@ -12,7 +12,7 @@ from planner.ilp.solver import StallBound, relaxed_bound, solve_model, whole_bou
 from planner.ilp.variables import Goal
 from planner.plan.lanes import SAME_US
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof, Without
-from planner.problem.problem import Problem, problem_of
+from planner.problem.problem import Problem, problem_like, problem_of
 from planner.problem.settings import SETTINGS, WITHOUT_BY_DEFAULT
 from planner.problem.timed_swap import TimedSwap
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
@@ -212,14 +212,7 @@ def _unmet_budget(work: _Work, draft: Draft) -> UnmetBudgetError:
     problem = work.problem
     alone = widest_set(problem, work.solver)._replace(is_proven=False)
     step = recomputed(work.effects, draft.found).profile
-    rewritten = problem_of(
-        step,
-        budget_bytes=problem.budget_bytes,
-        link=problem.link,
-        host_budget_bytes=problem.host_budget_bytes,
-        min_size_bytes=problem.min_size_bytes,
-        boundary=problem.boundary,
-    )
+    rewritten = problem_like(problem, step)
     both = widest_set(rewritten, work.solver)._replace(is_proven=False)
     if max(problem.floor_bytes(alone.chosen)) <= max(rewritten.floor_bytes(both.chosen)):
         return unmet_budget(problem, alone, work.profile)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from planner.studies.sweep import SweepPoint, SweepRow, SweepSettings
 
-NUMBERS = ("workers", "budget", "peak", "step", "slower", "bound", "gap", "out", "back", "pool")
+FIGURES = (
+    *("peak", "step", "slower", "recompute", "stall", "bound", "gap"),
+    *("out", "back", "pool"),
+)
+NUMBERS = ("workers", "budget", *FIGURES)
 UNSOLVED = "*"
 """Behind a bound that is nothing but the time of compute."""
 
@@ -133,8 +137,8 @@ def print_sweep(
     written = write_plans(sweep_table(rows), figure, csv, png)
     print_table(
         f"Step with nothing moved: {time_text(profile.step_us)} ({profile.times.value}), "
-        f"{size_text(profile.peak_bytes)}; peak, step, bytes out and back per step and host pool "
-        "of one worker: simulated; bound: no plan is faster",
+        f"{size_text(profile.peak_bytes)}; peak, step, stall, bytes out and back per step and host "
+        "pool of one worker: simulated; recompute: ops run again; bound: no plan is faster",
         ("link", *NUMBERS, "outcome"),
         [_cells(row, profile.peak_bytes) for row in rows],
         right=NUMBERS,
@@ -175,7 +179,7 @@ def print_marks(rows: "Iterable[SweepRow]", profile: Profile) -> None:
 
 
 def figure_cells(row: "SweepRow") -> tuple[str, ...]:
-    """Returns peak, step, slowdown, bound, gap, bytes out and back, and host pool of a plan."""
+    """Returns what `FIGURES` names, of a plan."""
     assert row.step_us is not None
     assert row.bound_step_us is not None
     slower = row.step_us / row.compute_us - 1 if row.compute_us else 0.0
@@ -184,6 +188,8 @@ def figure_cells(row: "SweepRow") -> tuple[str, ...]:
         size_text(row.peak_bytes or 0),
         time_text(row.step_us),
         f"{slower:.1%}",
+        time_text(row.recompute_us or 0.0),
+        time_text(row.stall_us or 0.0),
         time_text(row.bound_step_us) + (UNSOLVED if _is_unsolved(row) else ""),
         f"{row.gap:.2%}",
         *(size_text(size_bytes or 0) for size_bytes in bytes_of),
@@ -196,7 +202,7 @@ def _cells(row: "SweepRow", peak_bytes: int) -> tuple[str, ...]:
     if row.step_us is None:
         assert row.smallest_budget_bytes is not None
         smallest = f"needs {size_text_up(row.smallest_budget_bytes)}"
-        return (*asked, *[""] * (len(NUMBERS) - 2), smallest)
+        return (*asked, *[""] * len(FIGURES), smallest)
     return (*asked, *figure_cells(row), row.outcome.value)
 
 

@@ -286,6 +286,18 @@ def problem_of(
     return with_parts(whole)
 
 
+def problem_like(problem: Problem, profile: Profile) -> Problem:
+    """Returns the problem of planning another step for the same budgets and link."""
+    return problem_of(
+        profile,
+        budget_bytes=problem.budget_bytes,
+        link=problem.link,
+        host_budget_bytes=problem.host_budget_bytes,
+        min_size_bytes=problem.min_size_bytes,
+        boundary=problem.boundary,
+    )
+
+
 def with_parts(problem: Problem) -> Problem:
     """Returns a problem of whole gaps, with parts of them where the host budget needs those."""
     if problem.whole_fits_host(problem.whole_set):

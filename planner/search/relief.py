@@ -13,8 +13,9 @@ from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.recompute.offers import offers_of
 from planner.recompute.recipes import StepEffects
-from planner.recompute.rewriting import rebuildings
+from planner.recompute.rewriting import rebuildings, recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
+from profiles.schema.profile import Profile
 
 Dropped = frozenset[Gap]
 
@@ -46,6 +47,14 @@ def relieving_sets(
             return
         dropped, held = more
         yield dropped
+
+
+def relieved_step(effects: StepEffects, problem: Problem) -> Profile:
+    """Returns the step that drops all that makes it need less."""
+    sets = [frozenset(), *relieving_sets(effects, problem, lambda: False)]
+    found = rebuildings(effects, sets[-1])
+    assert found is not None
+    return recomputed(effects, found).profile
 
 
 def _one_more(

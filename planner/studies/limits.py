@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.ilp.deadline import SolverName
-from planner.problem.problem import problem_of
+from planner.plan.plan import Without
+from planner.problem.problem import problem_like, problem_of
+from planner.problem.settings import WITHOUT_BY_DEFAULT
+from planner.recompute.recipes import StepEffects
+from planner.search.relief import relieved_step
 from planner.smallest_budget import budget_wall, widest_set
 from planner.studies.sweep import SweepRow, sweep_table
 from profiles.schema.profile import Profile
@@ -76,8 +80,12 @@ def footprint(
     budget_bytes: int,
     host_budget_bytes: int | None,
     solver: SolverName,
+    without: Without = WITHOUT_BY_DEFAULT,
 ) -> Footprint:
     """Returns what a setting needs of the device, within a host's bytes if those are given.
+
+    If those are too few to swap whatever helps, and storages may be dropped, it is the least that
+    is known.
 
     Raises:
         SolverError: The solver that finds the smallest budget is missing or failed.
@@ -90,6 +98,11 @@ def footprint(
         host_budget_bytes=host_budget_bytes,
     )
     wall = budget_wall(profile, problem, widest_set(problem, solver).chosen)
+    if without is not Without.RECOMPUTE and not problem.whole_fits_host(problem.whole_set):
+        step = relieved_step(StepEffects(profile), problem)
+        rewritten = problem_like(problem, step)
+        other = budget_wall(step, rewritten, widest_set(rewritten, solver).chosen)
+        wall = min(wall, other, key=lambda one: one.smallest_budget_bytes)
     return Footprint(
         setting=setting,
         peak_bytes=profile.peak_bytes,

@@ -181,6 +181,7 @@ class LimitsSearch:
                 budget_bytes=self.budget_bytes,
                 host_budget_bytes=host_bytes,
                 solver=self.settings.solver,
+                without=self.settings.without,
             )
 
         return find_limits(

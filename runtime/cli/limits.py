@@ -9,7 +9,7 @@ import typer
 from planner.cli import options
 from planner.cli.output import print_table, progress_bars, wrote
 from planner.cli.request import PlanRequest, link_names
-from planner.cli.sweep import figure_cells, print_marks, write_plans
+from planner.cli.sweep import FIGURES, figure_cells, print_marks, write_plans
 from planner.ilp.deadline import SolverName
 from profiles.schema.files import check_writable
 from profiles.schema.units import parse_size_bytes, size_text, size_text_up, time_text
@@ -77,6 +77,7 @@ def limits(
     share: options.Share = None,
     all_reduce_on_link: options.AllReduceOnLink = False,
     host_budget: options.HostBudget = None,
+    without: options.WithoutChoice = None,
     points: Points = 1,
     solver: options.SolverChoice = SolverName.HIGHS,
     time_limit: options.TimeLimit = 60.0,
@@ -101,9 +102,10 @@ def limits(
         share=share,
         all_reduce_on_link=all_reduce_on_link,
         host_budget=host_budget,
+        asked_without=without,
     )
     budget_bytes = parse_size_bytes("--budget", budget) if budget else grown.usable_bytes
-    settings = SweepSettings(solver=solver, time_limit_s=time_limit)
+    settings = SweepSettings(solver=solver, time_limit_s=time_limit, without=request.without)
     search = LimitsSearch(grown, request, budget_bytes, settings, processes or os.cpu_count() or 1)
     for path in (output, png):
         if path is not None:
@@ -174,10 +176,11 @@ def _limit_cells(largest: "Footprint | None", found: "Limits") -> tuple[str, str
 
 def _print_plans(search: "LimitsSearch") -> None:
     grown, rows = search.grown, search.rows
-    figures = ("without", "step", "slower", "bound", "gap", "out", "back", "pool")
+    figures = ("without", *FIGURES[1:])
     print_table(
-        "Plans; without: the step with nothing moved, if it fitted (estimated); step, bytes out "
-        "and back per step and host pool of one worker: simulated; bound: no plan is faster",
+        "Plans; without: the step with nothing moved, if it fitted (estimated); step, stall, bytes "
+        "out and back per step and host pool of one worker: simulated; recompute: ops run again; "
+        "bound: no plan is faster",
         (grown.key, "link", "workers", *figures),
         [_cells(row) for row in rows],
         right=(grown.key, "workers", *figures),

@@ -25,7 +25,7 @@ from tests.support.planning.one_swap import slow_plan
 from tests.support.planning.plans import empty_plan, periodic_plan, stalling_plan
 from tests.support.planning.rebuilt import mixed_plan
 
-PLANS = {
+PLANS: dict[str, Callable[[], Plan]] = {
     "stalling": stalling_plan,
     "periodic": periodic_plan,
     "empty": empty_plan,

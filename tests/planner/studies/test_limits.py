@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from planner.ilp.deadline import SolverName
+from planner.plan.plan import Without
 from planner.report.plots import png_bytes
 from planner.report.sweep_plots import limits_figure
 from planner.solving import solve
@@ -23,6 +24,7 @@ from planner.studies.sweep import LinkChoice, SweepPoint, SweepSettings, solve_p
 from profiles.schema.errors import BudgetError
 from runtime.cli import main
 from runtime.cli.growing import choose_growing
+from tests.support.planning.rebuilt import slow_sandwich
 from tests.support.planning.toys import SLOW, sandwich
 
 TRAINING = """
@@ -111,6 +113,27 @@ def test_a_setting_fits_if_and_only_if_a_plan_can_be_made(budget_bytes: int) -> 
     row = solve_point(sandwich(), point, SweepSettings())
     assert found.peak_bytes == 150
     assert (found.least_bytes <= budget_bytes) == (row.step_us is not None)
+
+
+@pytest.mark.parametrize("budget_bytes", [99, 100, 105])
+def test_without_swaps_a_setting_fits_if_drops_make_it_fit(budget_bytes: int) -> None:
+    found = footprint(
+        1,
+        slow_sandwich(),
+        budget_bytes=budget_bytes,
+        host_budget_bytes=0,
+        solver=SolverName.HIGHS,
+        without=Without.SWAP,
+    )
+    point = SweepPoint(
+        choice=LinkChoice(name="toy", workers=1, link=SLOW, host_budget_bytes=0),
+        budget_bytes=budget_bytes,
+    )
+    row = solve_point(slow_sandwich(), point, SweepSettings(without=Without.SWAP))
+    assert (found.peak_bytes, found.least_bytes) == (150, 100)
+    assert (row.step_us is not None) == (budget_bytes >= 100)
+    if row.step_us is not None:
+        assert (row.recompute_us, row.stall_us, row.step_us) == (1000.0, 0.0, 6000.0)
 
 
 def test_the_table_has_a_row_per_plan_and_can_be_drawn() -> None:

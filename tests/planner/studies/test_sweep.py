@@ -203,7 +203,7 @@ def test_a_bound_that_was_not_solved_for_is_marked(
     stopped = replace(planned, bound_source=BoundSource.TRIVIAL, bound_step_us=5000.0)
     print_sweep(sandwich(), "toy", [unmet, stopped, fits], 3, csv=None, png=None)
     printed = capsys.readouterr().out
-    assert re.search(r"│ +13\.0 ms │ 160\.0% │ 5\.0 ms\* │", printed)
+    assert re.search(r"│ +13\.0 ms │ 160\.0% │ +0 us │ +8.0 ms │ 5\.0 ms\* │", printed)
     assert "* the relaxation was not solved in time" in printed
 
 
