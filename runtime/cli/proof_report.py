@@ -117,8 +117,23 @@ def _time_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     yield "copies slower than the link by", "", _seen_text(report.overrun_us), "measured"
     yield "moved to the host per step", "", size_text(report.d2h_bytes), "measured"
     yield "moved back per step", "", size_text(report.h2d_bytes), "measured"
+    if report.recompute_us > 0:
+        yield from _rebuild_rows(report)
     yield "misses", "", str(report.misses), "measured"
     yield "steps that fell back", "", str(report.fallbacks), "measured"
+
+
+def _rebuild_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
+    rebuilt = f"{size_text(report.rebuilt_bytes)} by {report.ops_run_again} ops"
+    yield "rebuilt per step", "", rebuilt, "measured"
+    yield "running ops again per step", "", time_text(report.rebuild_us), "measured"
+    yield (
+        "running ops again, as the plan announces",
+        "",
+        time_text(report.recompute_us),
+        "simulated",
+    )
+    yield "noting ops per step", "", time_text(report.capture_us), "measured"
 
 
 def _verdict(equal: bool) -> str:

@@ -27,6 +27,11 @@ class ProofReport:
         simulated_step_us: The step time the plan announces (simulated).
         d2h_bytes: Bytes copied to the host per timed step.
         h2d_bytes: Bytes copied back per timed step.
+        rebuilt_bytes: Bytes of dropped storages filled again per timed step.
+        ops_run_again: Ops run again for that.
+        rebuild_us: Median time of the host for that per timed step.
+        recompute_us: The time the plan announces for it (simulated).
+        capture_us: Median time of the host for noting those ops per timed step.
         stall_us: Median wait for copies per timed step; None where the host does not see it.
         simulated_stall_us: The stall the plan announces (simulated).
         overrun_us: Median, per timed step, of how much longer copies took than on the link; None
@@ -61,6 +66,11 @@ class ProofReport:
     simulated_step_us: float
     d2h_bytes: int
     h2d_bytes: int
+    rebuilt_bytes: int
+    ops_run_again: int
+    rebuild_us: float
+    recompute_us: float
+    capture_us: float
     stall_us: float | None
     simulated_stall_us: float
     overrun_us: float | None

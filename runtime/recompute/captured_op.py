@@ -115,15 +115,17 @@ def before_op(
     statistics = _statistics(func, args, kwargs) if OpTrait.KEEPS_STATISTICS in traits else ()
 
     def noted(tensor: torch.Tensor) -> Any:
-        is_scratch = any(tensor is other for other in statistics)
+        is_scratch = id(tensor) in map(id, statistics)
         return Scratch.like(tensor, 0) if is_scratch else noting.tensor(tensor)
+
+    scratch = [tensor.untyped_storage() for tensor in statistics]
 
     noted_args, noted_kwargs = (changed(nest, torch.Tensor, noted) for nest in (args, kwargs))
     written = frozenset(
         [
             storages.note(storage)
             for storage, writes in storages_in(func, args, kwargs).items()
-            if writes and not any(_shows(tensor, storage) for tensor in statistics)
+            if writes and storage not in scratch
         ]
     )
     return CapturedOp(
@@ -187,10 +189,6 @@ def _statistics(func: OpOverload, args: Any, kwargs: Any) -> tuple[torch.Tensor,
     values = dict(zip(names, args, strict=False)) | kwargs
     found = (values.get(name) for name in ("running_mean", "running_var"))
     return tuple(value for value in found if isinstance(value, torch.Tensor))
-
-
-def _shows(tensor: torch.Tensor, storage: torch.UntypedStorage) -> bool:
-    return tensor.untyped_storage()._cdata == storage._cdata
 
 
 def _noted_in(nest: Any) -> Iterator[TensorAt]:

@@ -1,6 +1,5 @@
 """Random ops: the state their generator had, so that they draw the same numbers once more."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ def generator_of(args: Any, kwargs: Any) -> torch.Generator:
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator)]
     if given:
         return given[0]
-    device = next(_devices(args, kwargs), torch.device("cpu"))
+    device = _device_of(args, kwargs)
     if device.type == "cpu":
         return torch.default_generator
     of_its_kind = torch.get_device_module(device)
@@ -61,9 +60,10 @@ def generator_of(args: Any, kwargs: Any) -> torch.Generator:
     return found
 
 
-def _devices(args: Any, kwargs: Any) -> Iterator[torch.device]:
-    """Yields the devices that an op is told of: its own comes first."""
+def _device_of(args: Any, kwargs: Any) -> torch.device:
+    """Returns the device that an op runs on: it is told, or handed tensors of it."""
     if isinstance(kwargs.get("device"), torch.device):
-        yield kwargs["device"]
-    for tensor in tensors_of((args, kwargs)):
-        yield tensor.device
+        return kwargs["device"]
+    # A list: an interrupt inside a generator that ends early would be passed over.
+    tensors = list(tensors_of((args, kwargs)))
+    return tensors[0].device if tensors else torch.device("cpu")

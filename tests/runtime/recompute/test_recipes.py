@@ -1,20 +1,25 @@
 """What is dropped comes back to the same bytes, or is not dropped."""
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch.nn import functional
 
+from runtime.lanes.lane import CopyLane
 from runtime.recompute.recipes import LostStorageError
 from runtime.storage import hand_over
-from runtime.storage.residency import Residency, UnmovableError
-from tests.runtime.recompute.one_recipe import OneRecipe, recipe_of
+from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
+from tests.runtime.recompute.one_recipe import STORAGE, OneRecipe, recipe_of
+from tests.support.training.interrupting import Tracer
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
 
 ROWS = torch.tensor([3, 1])
+NO_LANE = cast(CopyLane, None)
+"""Nothing is swapped here."""
 
 
 def normalized() -> torch.Tensor:
@@ -38,7 +43,7 @@ def filled() -> torch.Tensor:
     return made
 
 
-def cast() -> torch.Tensor:
+def softmax_of_cast() -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         return torch.mm(X, X.T).float().softmax(-1)
 
@@ -58,7 +63,7 @@ def out_of_place() -> torch.Tensor:
 
 
 FUNCTIONS = [
-    *(normalized, dropped_out, masked, filled, cast, gathered, split, out_of_place),
+    *(normalized, dropped_out, masked, filled, softmax_of_cast, gathered, split, out_of_place),
 ]
 
 
@@ -141,7 +146,7 @@ def test_torch_without_the_swap_of_memory_copies(monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_is_seen_of_what_runs_again() -> None:
     """In inference mode, under autocast, with a default device and modes of others."""
-    training = OneRecipe(recipe_of(cast))
+    training = OneRecipe(recipe_of(softmax_of_cast))
     seen: list[object] = []
 
     class Others(torch.overrides.TorchFunctionMode):
@@ -151,7 +156,7 @@ def test_nothing_is_seen_of_what_runs_again() -> None:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(seen.append, lambda packed: packed)
     with training.step():
-        made = cast()
+        made = softmax_of_cast()
         expected = made.clone()
         (tracked,) = training.drop(made)
         with (
@@ -354,3 +359,64 @@ def test_some_ops_are_never_run_again(run: Callable[[], torch.Tensor], why: str)
         made = run()
         with pytest.raises(UnmovableError, match=why):
             training.drop(made)
+
+
+def test_every_instruction_of_a_drop_and_a_rebuild_can_be_the_last() -> None:
+    """One storage, made by random ops; every few instructions there is an interrupt."""
+    training = OneRecipe(recipe_of(dropped_out))
+    for act in (_drop, _drop_and_rebuild):
+        at, over = 0, False
+        while not over:
+            at += 7
+            torch.manual_seed(5)
+            tracer = Tracer([at])
+            with training.step():
+                made = dropped_out()
+                training.recipes.capture.open_slot(2)
+                with torch._C._DisableTorchDispatch():
+                    expected = made.clone()
+                state = torch.random.get_rng_state()
+                tracked = TrackedStorage(made.untyped_storage(), training.accountant)
+                with contextlib.suppress(KeyboardInterrupt), tracer.on():
+                    act(training, tracked)
+                training.recipes.bring_back()
+                tracked.restore(NO_LANE)
+                assert torch.equal(torch.random.get_rng_state(), state), tracer.raised
+                assert torch.equal(made, expected), tracer.raised
+            assert not training.misses, tracer.raised
+            over = not tracer.raised
+        assert at > 50
+
+
+def _drop(training: OneRecipe, tracked: TrackedStorage) -> None:
+    training.recipes.drop(STORAGE, tracked, 2)
+
+
+def _drop_and_rebuild(training: OneRecipe, tracked: TrackedStorage) -> None:
+    training.recipes.drop(STORAGE, tracked, 2)
+    training.rebuild()
+
+
+def test_every_instruction_of_noting_an_op_can_be_the_last() -> None:
+    """What an interrupt keeps from being noted is not dropped, or comes back all the same."""
+    training = OneRecipe(recipe_of(dropped_out))
+    at, dropped, over = 0, 0, False
+    while not over:
+        at += 7
+        tracer = Tracer([at])
+        with training.step():
+            made = X
+            with contextlib.suppress(KeyboardInterrupt), tracer.on():
+                made = dropped_out()
+            if made is X:
+                # As a step that catches it and goes on.
+                made = dropped_out()
+            expected = made.clone()
+            with contextlib.suppress(UnmovableError):
+                training.drop(made)
+                dropped += 1
+                training.rebuild()
+            assert torch.equal(made, expected), tracer.raised
+        over = not tracer.raised
+    assert at > 300
+    assert dropped < at

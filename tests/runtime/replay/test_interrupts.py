@@ -47,7 +47,7 @@ A_PLAN = 25
 
 
 @pytest.mark.parametrize(
-    ("name", "closes"), list(zip(PLANS, (True, True, True, False), strict=True))
+    ("name", "closes"), list(zip(PLANS, (True, True, True, False, True, False), strict=True))
 )
 def test_an_interrupt_at_any_instruction_loses_nothing(name: str, closes: bool) -> None:
     """Seeded: the same instructions each time, as long as the code is the same."""

@@ -36,6 +36,7 @@ from tests.support.planning.hardest_plans import (
     periodic,
     returning_at_boundary,
 )
+from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.fixed_times import record_at_fixed_times
 
 STEPS = 3
@@ -74,6 +75,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "periodic": lambda: periodic(_recorded()),
     "leaving": lambda: leaving_at_boundary(periodic(_recorded())),
     "returning": lambda: returning_at_boundary(periodic(_recorded())),
+    "rebuilt": lambda: with_rebuilds(_recorded()),
+    "rebuilt, swapped": lambda: with_rebuilds(_recorded(), swapping=True),
 }
 
 
