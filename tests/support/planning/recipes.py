@@ -284,10 +284,11 @@ def _slots(step: Step, slots: tuple[PlannedSlot, ...], chosen: Chosen) -> tuple[
         needs = [at_anchor, *_needs_again(step, at_anchor, again)]
         needs += [need - gone for need in bytes_at(profile, [Moment(t, op) for op in ops])]
         recompute_us = sum(profile.ops[op].duration_us for _, ops in again for op in ops)
+        resident_bytes = max(needs) + profile.slots[t].overhead_bytes
         found.append(
             slot.model_copy(
                 update={
-                    "resident_bytes": max(needs) + profile.slots[t].overhead_bytes,
+                    "resident_bytes": resident_bytes,
                     "duration_us": slot.duration_us + recompute_us,
                     "recompute_us": recompute_us,
                     "without_bytes": slot.resident_bytes,
