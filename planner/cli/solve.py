@@ -100,8 +100,10 @@ def _solved(
 
 def _print_solved(profile: Profile, workers: Workers, plan: "Plan") -> None:
     from planner.cli.show import print_growth, print_plan
+    from planner.report.text import step_text
 
     print_plan(plan, top=0)
+    print_line(step_text(plan))
     print_growth(profile)
     if plan.swaps:
         _print_costs(plan, workers)

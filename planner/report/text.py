@@ -99,6 +99,22 @@ def rebuilds_text(plan: Plan) -> str:
     return f"{len(drops)} ({size_text(sizes_bytes)}, by {ops} ops)"
 
 
+def step_text(plan: Plan) -> str:
+    """Says what a step takes under a plan, and what no plan takes less than beyond its compute."""
+    about = plan.certificate
+    parts = {
+        "compute": about.compute_us,
+        "recompute": about.recompute_us,
+        "stall": about.simulated_stall_us,
+    }
+    texts = [f"{time_text(us)} {what}" for what, us in parts.items()]
+    beyond = f"{time_text(about.beyond_us)}, at least {time_text(about.bound_beyond_us)}"
+    return (
+        f"Step {time_text(about.simulated_step_us)} (simulated): {' + '.join(texts)}; "
+        f"recompute + stall {beyond} (bound)."
+    )
+
+
 def moves_nothing(plan: Plan) -> bool:
     """Whether a plan leaves the step as it is."""
     return not plan.swaps and not plan.rebuilds

@@ -111,12 +111,17 @@ def test_a_host_budget_is_kept(profile_file: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.splitlines()[-1].startswith("plan: ")
 
 
-def test_what_is_not_to_be_used_is_named(tmp_path: Path) -> None:
+def test_what_is_not_to_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "toy.profile.json"
     write_profile(slow_sandwich(), path)
     rebuilt = solved(path, "--budget", "105", "--without", "swap")
     assert (rebuilt.without, rebuilt.swaps, rebuilt.host_budget_bytes) == (Without.SWAP, (), 0)
     assert rebuilt.rebuilds
+    printed = capsys.readouterr().out
+    assert "Step 6.0 ms (simulated): 5.0 ms compute + 1.0 ms recompute + 0 us stall; " in printed
+    assert "; recompute + stall 1.0 ms, at least 1000 us (bound).\n" in printed
     again = solved(path, "--budget", "105", "--host-budget", "0B")
     assert (again.without, again.rebuilds) == (Without.SWAP, rebuilt.rebuilds)
     assert solved(path, "--budget", "105", "--without", "nothing").rebuilds == rebuilt.rebuilds
