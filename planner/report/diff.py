@@ -7,7 +7,7 @@ from itertools import accumulate, zip_longest
 
 import pandas as pd
 
-from planner.plan.plan import Boundary, Plan, PlannedStorage
+from planner.plan.plan import Boundary, Plan, PlannedStorage, Without
 from planner.report.simulated_step import anchors_of
 from planner.report.tables import kinds_table
 from planner.report.text import anchor_text, link_text, sharing_text, workload_text
@@ -304,6 +304,10 @@ def _why_not(staying: Plan, storage: PlannedStorage | None, *, is_within: bool) 
     """What keeps a plan from a storage that the other one moves, within its step or only across."""
     if storage is None:
         return "not in its step"
+    if storage.name in _rebuilds(staying):
+        return "rebuilt there"
+    if staying.without is Without.SWAP:
+        return "it may not swap"
     if storage.size_bytes < staying.min_size_bytes:
         return "below its smallest candidate"
     if staying.boundary is Boundary.RESIDENT and not is_within:

@@ -171,6 +171,14 @@ def test_what_one_plan_rebuilds_and_the_other_swaps() -> None:
     assert table["a"].to_list() == ["dropped anchor:3 to anchor:5", "dropped anchor:1 to anchor:7"]
     assert table["b"].to_list() == ["swapped", "swapped"]
     assert rebuilt_table(swapping_plan(), swapping_plan()).empty
+    assert moved_table(mixed_plan(), swapping_plan())["why"].to_dict() == {
+        "pack:0": "rebuilt there",
+        "pack:1": "",
+        "pack:2": "rebuilt there",
+    }
+    without = mixed_plan().model_copy(update={"without": Without.SWAP, "swaps": ()})
+    moved = moved_table(without, swapping_plan())
+    assert moved.loc["pack:1", "why"] == "it may not swap"
 
 
 def test_plans_that_move_nothing_can_be_compared() -> None:

@@ -1,7 +1,10 @@
 """The tables behind `plan show`, on a step worked out by hand."""
 
+import re
+
 import pytest
 
+from planner.cli.show import print_plan
 from planner.report.plots import memory_figure, png_bytes
 from planner.report.tables import (
     kinds_table,
@@ -140,3 +143,18 @@ def test_every_kind_of_storage_has_a_row() -> None:
     storages = [resident(f"{kind}:0", 1 + i, 0, kind=kind) for i, kind in enumerate(kinds)]
     table = kinds_table(toy(1.0, storages=storages))
     assert table["storages"].to_dict() == {kind.value: 1 for kind in kinds}
+
+
+def test_what_is_rebuilt_is_read_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("planner.cli.output.PIPED_WIDTH", 80)
+    print_plan(mixed_plan(), top=5)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r"dropped and rebuilt +│ +2 \(100 B, by 2 ops\)", printed)
+    assert re.search(r"pack:2 +│ +50 B │ anchor:3 +│ anchor:5 +│ op2 +│ +10 us", printed)
+    print_plan(rebuilt_sandwich(), top=0)
+    alone = capsys.readouterr().out
+    assert re.search(r"may not use +│ +nothing", alone)
+    assert "fits within the budget" not in alone
