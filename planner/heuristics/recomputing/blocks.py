@@ -45,13 +45,16 @@ class Blocks:
         kept: Collection[int] = (),
         *,
         one_by_one: Collection[int] = (),
+        keeps_what_it_makes: bool | None = None,
     ) -> Choice:
         """Runs blocks again, each as a whole at the first use of what it made.
 
         Args:
             blocks: Which ones.
             kept: Storages that stay although they are inside.
-            one_by_one: Blocks that are not run as a whole, but for each storage from the beginning.
+            one_by_one: Blocks that are not run as a whole, but for each storage on its own.
+            keeps_what_it_makes: Whether what is made on the way for another storage is kept; only
+                if there is nothing `one_by_one` if None.
         """
         groups = {
             b: [gap for gap in self.inside[b] if gap.storage not in kept] for b in sorted(blocks)
@@ -68,7 +71,7 @@ class Blocks:
             for b, group in groups.items()
             for part in ([[gap] for gap in group] if b in one_by_one else [group])
         ]
-        keeps = not one_by_one
+        keeps = not one_by_one if keeps_what_it_makes is None else keeps_what_it_makes
         everything = task.dropping(split, keeps_what_it_makes=keeps)
         if everything is not None:
             return everything

@@ -1,12 +1,33 @@
-"""All of them, in the order in which tables list them."""
+"""All of them, in the order in which tables list them, and what they drop, to start a search at."""
+
+from collections.abc import Iterator
 
 from planner.heuristics.recomputing.capuchin import CAPUCHIN_RECOMPUTE
 from planner.heuristics.recomputing.checkpointing import CHECKPOINTING
-from planner.heuristics.recomputing.choice import Recomputing
+from planner.heuristics.recomputing.choice import RecomputeTask, Recomputing, Stop
+from planner.heuristics.recomputing.memory_budget import MEMORY_BUDGET
 from planner.heuristics.recomputing.superneurons import SUPERNEURONS_RECOMPUTE
+from planner.problem.gaps import Gap
 
 RECOMPUTING: tuple[Recomputing, ...] = (
     *CHECKPOINTING,
     CAPUCHIN_RECOMPUTE,
     SUPERNEURONS_RECOMPUTE,
+    MEMORY_BUDGET,
 )
+
+
+def published_drops(task: RecomputeTask, stop: Stop) -> Iterator[tuple[str, frozenset[Gap]]]:
+    """Yields each baseline's name with the gaps in which it drops storages, each set once.
+
+    They are gaps of the step as it is. Where a baseline holds on to what its recipes read (see
+    `RecomputeTask.keeping`), recipes for the same gaps may be longer, or there may be none.
+    """
+    seen: set[frozenset[Gap]] = {frozenset()}
+    for baseline in RECOMPUTING:
+        if stop():
+            return
+        dropped = baseline.rule(task, stop).dropped
+        if dropped not in seen:
+            seen.add(dropped)
+            yield baseline.name, dropped

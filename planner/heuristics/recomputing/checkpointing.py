@@ -23,14 +23,9 @@ from planner.heuristics.recomputing.blocks import Blocks, blocks_at, depths, mak
 from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing, Stop
 from planner.heuristics.task import Task, task_of
 from planner.heuristics.torch_offload import MAX_FWD_STASH
-from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass, class_of
+from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass
 
 MIN_BYTES = 1024
-
-
-def _class(task: RecomputeTask, op: int) -> OpClass:
-    parts = task.base.step.profile.ops[op].name.split(".")
-    return class_of(parts[1] if len(parts) > 1 else parts[0])
 
 
 @lru_cache(maxsize=2)
@@ -79,20 +74,15 @@ def _selective(
     for b in chosen:
         products = 0
         for op in blocks.ranges[b]:
-            op_class = _class(task, op)
+            op_class = task.op_class(op)
             if op_class not in classes:
                 continue
             if op_class is not OpClass.ATTENTION:
                 products += 1
                 if products % every == 0:
                     continue
-            kept |= _made_by(task, op)
+            kept |= task.made_by(op)
     return blocks.checkpointed(chosen, kept)
-
-
-def _made_by(task: RecomputeTask, op: int) -> set[int]:
-    storages = task.base.step.profile.storages
-    return {s for s in task.effects.ops[op].writes if storages[s].allocated_op == op}
 
 
 def _attention_core(task: RecomputeTask, stop: Stop) -> Choice:
@@ -111,7 +101,7 @@ def _attention_core(task: RecomputeTask, stop: Stop) -> Choice:
 
 def _core_ops(task: RecomputeTask, ops: range) -> Iterator[int]:
     """From after the last projection in to before the projection out."""
-    classes = [_class(task, op) for op in ops]
+    classes = [task.op_class(op) for op in ops]
     name = [task.base.step.profile.ops[op].name.split(".")[1:2] for op in ops]
     cores = [
         n

@@ -19,6 +19,7 @@ from planner.problem.timed_swap import TimedSwap, held_bytes
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import Rebuilding, RecomputedStep, recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
+from profiles.hardware.op_class import OpClass, class_of
 from profiles.schema.profile import StorageKind
 
 Stop = Callable[[], bool]
@@ -127,6 +128,16 @@ class RecomputeTask:
     def turn_op(self) -> int:
         """The first op of backward."""
         return self.effects.first_op[self.base.step.turn_slot]
+
+    def op_class(self, op: int) -> OpClass:
+        """Returns the class of an op."""
+        parts = self.base.step.profile.ops[op].name.split(".")
+        return class_of(parts[1] if len(parts) > 1 else parts[0])
+
+    def made_by(self, op: int) -> set[int]:
+        """Returns the storages that an op allocates."""
+        storages = self.base.step.profile.storages
+        return {s for s in self.effects.ops[op].writes if storages[s].allocated_op == op}
 
     def with_budget(self, budget_bytes: int) -> "RecomputeTask":
         """Returns the same task for another budget."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.heuristics.recomputing.catalog import RECOMPUTING
+from planner.heuristics.recomputing.catalog import RECOMPUTING, published_drops
 from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing
 from planner.heuristics.task import task_of
 from profiles.library.index import profile_path
@@ -36,3 +36,15 @@ def test_a_network_s_step_is_valid(baseline: Recomputing) -> None:
     profile = read_profile(profile_path(Path("library:unet3d-144-v100-16gb")))
     task = task_of(profile, profile.peak_bytes * 7 // 10)
     checked(baseline.rule(RecomputeTask(task), never))
+
+
+def test_what_is_dropped_is_offered_to_searches_once() -> None:
+    found = list(published_drops(asked(two_blocks(), 12), never))
+    names = {name: {gap.name for gap in dropped} for name, dropped in found}
+    # Without products the whole forward is one segment of SuperNeurons'; all others drop as the
+    # first does, or nothing.
+    assert names == {
+        "checkpointing": {"x", "z"},
+        "SuperNeurons, with recomputation": {"x", "y", "z"},
+    }
+    assert list(published_drops(asked(two_blocks(), 12), lambda: True)) == []
