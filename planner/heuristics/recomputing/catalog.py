@@ -7,6 +7,7 @@ from planner.heuristics.recomputing.checkpointing import CHECKPOINTING
 from planner.heuristics.recomputing.choice import RecomputeTask, Recomputing, Stop
 from planner.heuristics.recomputing.memory_budget import MEMORY_BUDGET
 from planner.heuristics.recomputing.superneurons import SUPERNEURONS_RECOMPUTE
+from planner.heuristics.recomputing.torchtitan_plan import TORCHTITAN_PLAN
 from planner.problem.gaps import Gap
 
 RECOMPUTING: tuple[Recomputing, ...] = (
@@ -14,6 +15,7 @@ RECOMPUTING: tuple[Recomputing, ...] = (
     CAPUCHIN_RECOMPUTE,
     SUPERNEURONS_RECOMPUTE,
     MEMORY_BUDGET,
+    TORCHTITAN_PLAN,
 )
 
 

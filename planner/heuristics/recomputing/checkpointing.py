@@ -26,34 +26,50 @@ from planner.heuristics.torch_offload import MAX_FWD_STASH
 from profiles.hardware.op_class import COMPUTE_CLASSES, OpClass
 
 MIN_BYTES = 1024
+NEARLY = 1.02
+"""Blocks whose checkpointing needs 2% more memory are as good, and larger."""
 
 
-@lru_cache(maxsize=2)
-def _best_depth(task: RecomputeTask) -> tuple[Blocks, Collection[int], Choice]:
-    """The blocks at the depth at which full checkpointing needs the least memory, then time.
+Found = tuple[Blocks, Collection[int], Choice]
+"""Blocks, which of them are run again, and what comes of it."""
 
-    The last block may stay as it is: its backward follows at once.
+
+@lru_cache(maxsize=3)
+def _by_depth(task: RecomputeTask) -> tuple[Found, ...]:
+    """Full checkpointing at every depth; the last block may stay, as its backward follows at once.
+
+    The step of every depth is another one, so this is not done twice.
     """
-    found: list[tuple[Blocks, Collection[int], Choice]] = []
+    found: list[Found] = []
     seen: set[tuple[range, ...]] = set()
     for depth in depths(task):
         blocks = blocks_at(task, depth)
-        if blocks.ranges in seen:
-            continue
-        seen.add(blocks.ranges)
-        for left_out in (0, 1):
-            chosen = range(len(blocks.ranges) - left_out)
-            found.append((blocks, chosen, blocks.checkpointed(chosen)))
-    return min(found, key=lambda one: (one[2].peak_bytes, one[2].recompute_us))
+        if blocks.ranges not in seen:
+            seen.add(blocks.ranges)
+            for left_out in (0, 1):
+                chosen = range(len(blocks.ranges) - left_out)
+                found.append((blocks, chosen, blocks.checkpointed(chosen)))
+    return tuple(found)
+
+
+def best_depth(task: RecomputeTask) -> Found:
+    """Returns the depth at which full checkpointing needs the least memory, then time."""
+    return min(_by_depth(task), key=lambda found: (found[2].peak_bytes, found[2].recompute_us))
+
+
+def layers_of(task: RecomputeTask) -> Blocks:
+    """Returns the largest blocks that do nearly as well: the layers of a network of equal ones."""
+    enough_bytes = NEARLY * best_depth(task)[2].peak_bytes
+    return next(blocks for blocks, _, full in _by_depth(task) if full.peak_bytes <= enough_bytes)
 
 
 def full(task: RecomputeTask, stop: Stop) -> Choice:
     """Checkpoints every block."""
-    return _best_depth(task)[2]
+    return best_depth(task)[2]
 
 
 def _fewest(task: RecomputeTask, stop: Stop) -> Choice:
-    blocks, chosen, everything = _best_depth(task)
+    blocks, chosen, everything = best_depth(task)
     low, high, best = 0, len(chosen), everything
     while low < high and not stop():
         middle = (low + high) // 2
@@ -69,7 +85,7 @@ def _selective(
     task: RecomputeTask, stop: Stop, *, classes: Collection[OpClass], every: int
 ) -> Choice:
     """Keeps what ops of some classes make; of matrix products all but every so-many-th."""
-    blocks, chosen, _ = _best_depth(task)
+    blocks, chosen, _ = best_depth(task)
     kept: set[int] = set()
     for b in chosen:
         products = 0
@@ -87,7 +103,7 @@ def _selective(
 
 def _attention_core(task: RecomputeTask, stop: Stop) -> Choice:
     """Drops what attention makes between its projections, but for what these read and write."""
-    blocks, chosen, _ = _best_depth(task)
+    blocks, chosen, _ = best_depth(task)
     core = {op for b in chosen for op in _core_ops(task, blocks.ranges[b])}
     storages, dropped = task.base.step.profile.storages, set()
     for b in chosen:
@@ -119,16 +135,16 @@ def _core_ops(task: RecomputeTask, ops: range) -> Iterator[int]:
         yield from (ops[m] for m in range(first, end))
 
 
-@lru_cache(maxsize=1)
-def _with_small_gaps(task: RecomputeTask) -> RecomputeTask:
-    """The same task for those who offload 1 KiB and more, whatever our planner leaves alone."""
+@lru_cache(maxsize=2)
+def with_small_gaps(task: RecomputeTask, min_bytes: int) -> RecomputeTask:
+    """Returns the same task for those who offload what our planner leaves alone."""
     problem, profile = task.base.problem, task.base.step.profile
-    least_bytes = min(MIN_BYTES, problem.min_size_bytes)
+    least_bytes = min(min_bytes, problem.min_size_bytes)
     return RecomputeTask(task_of(profile, problem.budget_bytes, problem.link, least_bytes))
 
 
 def _offloading(task: RecomputeTask, stop: Stop, *, on_compute_stream: bool) -> Choice:
-    choice = full(_with_small_gaps(task), stop)
+    choice = full(with_small_gaps(task, MIN_BYTES), stop)
     entering = {storage for one in choice.found for storage in one.recipe.found}
 
     def gaps(left: Task) -> list[tuple[int, int]]:
