@@ -17,11 +17,15 @@ from tests.benchmarks.bench_compare import figures as best_of
 from tests.benchmarks.bench_compare import planned, read_baselines, read_ours, summary
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
 from tests.benchmarks.bench_growth import draw, fitted, series
+from tests.benchmarks.bench_rebuilders import figures_of as beside_rebuilders
+from tests.benchmarks.bench_rebuilders import line
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
 from tests.benchmarks.bench_solve import verdict
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
 from tests.benchmarks.tables import written
+from tests.support.planning.tasks import task
 from tests.support.planning.toys import toy_link, unet_like
+from tests.support.recompute.forward_backward import two_blocks
 
 LINK = toy_link(2.0, 2.0, 1.0)
 
@@ -171,3 +175,15 @@ def test_each_baseline_is_summed_up_over_the_cases_it_fits() -> None:
     assert table.loc["G10"].to_list() == [2, 1, 0.85, 0.5]
     assert table.loc["nothing", "fits"] == 0
     assert [*table.index] == [baseline.name for baseline in HEURISTICS]
+
+
+def test_ours_is_held_against_those_that_run_ops_again_at_their_peaks() -> None:
+    rows = {row.baseline: row for row in beside_rebuilders(task(two_blocks(), 12), "toy", 600.0)}
+    # Both blocks run again: 20 us of 80, and 12 bytes of 20.
+    checkpointing = rows["checkpointing"]
+    assert (checkpointing.peak, checkpointing.recompute, checkpointing.stall) == (0.6, 0.25, 0)
+    assert all(row.ratio <= 1 for row in rows.values())
+    assert line(checkpointing)[:5] == ("toy", "checkpointing", "60.0%", "25.0%", "0.0%")
+    behind = replace(checkpointing, ours=0.5)
+    assert behind.ratio == 1.2
+    assert line(behind)[-1] == "1.200 BEHIND"
