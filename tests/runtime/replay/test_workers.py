@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
+from profiles.schema.profile import Profile
 from tests.support.commands import ROOT
 from tests.support.planning.hardest_plans import everything_away, periodic
+from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.recorded import everything_away_plan
 from tests.worker_programs.cases import recorded_alone
 
@@ -48,8 +52,20 @@ def seen_in(folder: Path, *files: str) -> list[dict[str, Any]]:
 
 def test_training_of_workers_is_bit_equal(tmp_path: Path) -> None:
     names_by_count = {2: ["own_script", "unet3d", "accumulating"], 4: ["unet3d", "kept_gradients"]}
+    train_and_compare(names_by_count, periodic, tmp_path)
+
+
+def test_training_of_workers_that_rebuild_is_bit_equal(tmp_path: Path) -> None:
+    train_and_compare(
+        {2: ["unet3d", "accumulating"]}, partial(with_rebuilds, swapping=True), tmp_path
+    )
+
+
+def train_and_compare(
+    names_by_count: dict[int, list[str]], plan_of: Callable[[Profile], Plan], tmp_path: Path
+) -> None:
     plans = {
-        name: periodic(recorded_alone(name)) for names in names_by_count.values() for name in names
+        name: plan_of(recorded_alone(name)) for names in names_by_count.values() for name in names
     }
     for name, plan in plans.items():
         write_plan(plan, tmp_path / f"{name}.plan.json")
