@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ Fresh = dict[NotedStorage, torch.UntypedStorage]
 """Memory that stands for storages of the step, while ops are run again."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CapturedOp:
     """An op as it ran: what it was handed, and what it made of that.
 
@@ -48,17 +48,17 @@ class CapturedOp:
     written: frozenset[NotedStorage]
     results: tuple[TensorAt, ...] = ()
 
-    @property
+    @cached_property
     def used(self) -> frozenset[NotedStorage]:
         """Storages whose bytes it was handed."""
         return frozenset([tensor.storage for tensor in self.handed])
 
-    @property
+    @cached_property
     def made(self) -> frozenset[NotedStorage]:
         """Storages that it returned without having been handed them."""
         return frozenset([result.storage for result in self.results]) - self.used
 
-    @property
+    @cached_property
     def touched(self) -> frozenset[NotedStorage]:
         """All storages it was handed or has made."""
         return self.used | self.made
@@ -68,6 +68,9 @@ class CapturedOp:
 
         Returns:
             The memory of what it has made.
+
+        Raises:
+            UnfitOpError: What it is handed is not there, or it makes something else.
         """
 
         def tensor_of(noted: TensorAt) -> torch.Tensor:
@@ -78,13 +81,20 @@ class CapturedOp:
             changed(changed(nest, TensorAt, tensor_of), Scratch, Scratch.made)
             for nest in (self.args, self.kwargs)
         )
-        found = [tensor.untyped_storage() for tensor in tensors_of(run(self.func, args, kwargs))]
-        made = self.made
+        found = list(tensors_of(run(self.func, args, kwargs)))
+        if len(found) != len(self.results) or not all(map(_is_like, found, self.results)):
+            raise UnfitOpError(f"{self.name} makes other tensors than it did")
         return {
-            result.storage: storage
-            for result, storage in zip(self.results, found, strict=True)
-            if result.storage in made
+            result.storage: tensor.untyped_storage()
+            for tensor, result in zip(found, self.results, strict=True)
+            if result.storage in self.made
         }
+
+
+def _is_like(tensor: torch.Tensor, noted: TensorAt) -> bool:
+    """Whether a tensor shows of its storage what another one showed."""
+    places = tensor.stride() == noted.stride and tensor.storage_offset() == noted.offset
+    return places and tensor.shape == noted.size and tensor.dtype == noted.dtype
 
 
 def _bytes_of(noted: NotedStorage) -> torch.UntypedStorage:

@@ -35,9 +35,9 @@ from runtime.storage.hand_over import hand_over
 from runtime.storage.write_marks import take_off
 
 SEALED = (
-    "This tensor's bytes are in host memory: swapplan has swapped it out, and it was read where "
-    "swapplan could not see it. Read it inside the step that was recorded, or from the thread that "
-    "trains, or close the replay first."
+    "This tensor's bytes are not on the device: swapplan has moved or dropped them, and it was "
+    "read where swapplan could not see it. Read it inside the step that was recorded, or from the "
+    "thread that trains, or close the replay first."
 )
 LENT = "its memory can no longer be resized"
 

@@ -1,6 +1,7 @@
 """What is dropped comes back to the same bytes, or is not dropped."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -76,6 +77,7 @@ def test_what_a_function_made_comes_back_bit_by_bit(run: Callable[[], torch.Tens
             made = run()
             expected, version = made.clone(), made._version
             view = made.view(-1)[3:]
+            torch.rand(3)
             before = torch.random.get_rng_state()
             (tracked,) = training.drop(made)
             assert made.untyped_storage().nbytes() == 0
@@ -287,6 +289,43 @@ def test_what_is_read_in_place_is_held_until_the_rebuild() -> None:
         training.drop(made)
         del x
         training.rebuild()
+    assert torch.equal(made, expected)
+
+
+def test_what_is_read_in_place_must_not_be_on_its_way() -> None:
+    """Its memory is there already, its bytes are not: the rebuild would find other numbers."""
+    x = X.clone()
+    training = OneRecipe(recipe_of(lambda: torch.sigmoid(x)))
+    with training.step():
+        made = torch.sigmoid(x)
+        expected = made.clone()
+        training.drop(made)
+        returning = TrackedStorage(x.untyped_storage(), training.accountant)
+        training.accountant.guarded.forbid(returning)
+        with pytest.raises(UnmovableError, match="what its recipe reads is away"):
+            training.rebuild()
+        training.accountant.guarded.allow(returning)
+    assert torch.equal(made, expected)
+
+
+def test_an_op_that_makes_another_layout_is_an_error() -> None:
+    """The bytes would be as many, and mean something else."""
+    layouts = itertools.cycle([torch.contiguous_format, torch.channels_last])
+
+    @torch.library.custom_op("swapplan_test::laid_out", mutates_args=())
+    def laid_out(x: torch.Tensor) -> torch.Tensor:
+        return x.clone(memory_format=next(layouts))
+
+    image = torch.rand(2, 3, 4, 4)
+    training = OneRecipe(recipe_of(lambda: torch.ops.swapplan_test.laid_out(image)))
+    next(layouts)
+    with training.step():
+        made = torch.ops.swapplan_test.laid_out(image)
+        expected = made.clone()
+        training.drop(made)
+        with pytest.raises(UnmovableError, match="makes other tensors than it did"):
+            training.rebuild()
+        training.recipes.bring_back()
     assert torch.equal(made, expected)
 
 

@@ -103,6 +103,7 @@ BUILDS: dict[str, Build] = {
 PLAIN = [name for name in BUILDS if ", f" not in name and name != "SparseAdam"]
 """Without those that differ by a fused or grouped update alone, and one that saves nothing."""
 WITHOUT_SWAPS = [*BUILDERS, "normalized, dropout", "scaler", "reentrant checkpoint"]
+UNWATCHED = ("normalized, dropout", "scaler", "closure", "gradient penalty", "recurrent", "resnet")
 KEEPS_MORE = ("batches in a list", "LBFGS", "batches from a generator", "unseen batches")
 """Steps that find more or less memory when they begin, whatever the plan."""
 SHIFTED_AT_FIRST = ("kept_gradients",)
@@ -133,6 +134,16 @@ def test_a_training_that_rebuilds_everything_is_the_same(name: str, swapping: bo
     if name in SHIFTED_AT_FIRST:
         del trained.steps[0]
     assert_as_planned(plan, trained, memory=name not in KEEPS_MORE)
+
+
+@pytest.mark.parametrize("swapping", [True, False])
+@pytest.mark.parametrize("name", UNWATCHED)
+def test_a_training_that_is_not_watched_is_the_same(name: str, swapping: bool) -> None:
+    plan = with_rebuilds(profiled(name), swapping=swapping)
+    trained = planned(BUILDS[name], plan, watched=False)
+    assert_alike(trained, untouched(name))
+    assert_as_planned(plan, trained)
+    assert trained.steps[-1].peak_bytes is None
 
 
 def test_most_steps_have_something_to_rebuild() -> None:

@@ -51,13 +51,13 @@ def alone(build: Build, steps: int = STEPS) -> Trained:
     return Trained(losses, snapshot(workload), torch.get_rng_state())
 
 
-def planned(build: Build, plan: Plan, steps: int = STEPS) -> Trained:
-    """Trains under a plan."""
+def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = True) -> Trained:
+    """Trains under a plan; with no step watched but the first ones if so."""
     workload = _begin(build)
     losses, kept = [], torch.zeros(())
     with Replay(plan, workload.model, workload.optimizer) as replay:
         for _ in range(steps):
-            with replay.step():
+            with replay.step() if watched else replay.unwatched_step():
                 kept = workload.step()
             losses.append(float(kept.detach().sum()))
         generator = torch.get_rng_state()
