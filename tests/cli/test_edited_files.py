@@ -299,7 +299,7 @@ UNSOUND_REBUILDS: list[tuple[Edit, str]] = [
     ({"slots.4.recompute_us": 1.0}, "slots[4].recompute_us is 1.0, expected 0 with no rebuild"),
     (
         {"slots.5.recompute_us": 9.0},
-        "slots[5].recompute_us is 9.0, expected 10.0 from the rebuilds",
+        "slots[5].recompute_us is 9.0, expected 10.0 from the reb",
     ),
     (
         {"rebuilds.1.recompute_us": 0.0},
