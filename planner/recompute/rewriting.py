@@ -7,7 +7,7 @@ simulation and verification need nothing new, and what was rebuilt may itself be
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from planner.plan.plan import Drop, Rebuild, RecipeOp
@@ -64,7 +64,9 @@ def rebuildings(
 ) -> tuple[Rebuilding, ...] | None:
     """Returns the recipes that rebuild what is dropped, in the order in which they are run.
 
-    A storage is rebuilt at the end of its gap, or before, if another recipe makes it there.
+    A storage is rebuilt at the end of its gap, or before, if another recipe makes it there. What a
+    recipe reads where its gap begins is dropped one anchor later, or not at all if the gap ends
+    there.
 
     Args:
         effects: The step.
@@ -78,10 +80,11 @@ def rebuildings(
     found: list[Rebuilding] = []
     while pending:
         gap = pending[0]
-        away = [g for g in pending if g.first_slot <= gap.next_use_slot]
+        slot = gap.next_use_slot
+        away = [g for g in pending if g.first_slot < slot]
         recipe = recipe_for(
             effects,
-            gap.next_use_slot,
+            slot,
             [(gap.storage, effects.first_op[gap.first_slot])],
             absent={g.storage: effects.first_op[g.first_slot] for g in away},
             max_ops=max_ops,
@@ -90,8 +93,17 @@ def rebuildings(
             return None
         filled = tuple(g for g in away if g.storage in recipe.made)
         found.append(Rebuilding(recipe, filled))
-        pending = [g for g in pending if g not in filled]
+        pending = list(_dropped_after(recipe, (g for g in pending if g not in filled)))
     return tuple(found)
+
+
+def _dropped_after(recipe: Recipe, gaps: Iterable[Gap]) -> Iterator[Gap]:
+    """What a recipe reads at the anchor where it was to be dropped is dropped at the next one."""
+    for gap in gaps:
+        if gap.first_slot == recipe.slot and gap.storage in recipe.found:
+            gap = replace(gap, first_slot=gap.first_slot + 1)
+        if gap.first_slot < gap.next_use_slot:
+            yield gap
 
 
 def recomputed(effects: StepEffects, found: tuple[Rebuilding, ...]) -> RecomputedStep:

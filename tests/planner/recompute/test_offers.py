@@ -65,6 +65,7 @@ def test_whatever_is_dropped_comes_back_in_a_way_that_is_offered(
     """And what is run there is what that way says at least."""
     effects, found = random_drops(profile, random.Random(seed), boundary)
     problem = every_gap(profile, boundary)
+    whole = problem.whole_gaps
     options = offers_of(effects, problem).options
     for rebuilding in found:
         slot = rebuilding.recipe.slot
@@ -72,7 +73,8 @@ def test_whatever_is_dropped_comes_back_in_a_way_that_is_offered(
             (way,) = (
                 option
                 for option in options
-                if problem.whole_gaps[option.gap] == gap
+                if whole[option.gap].storage == gap.storage
+                and whole[option.gap].next_use_slot == gap.next_use_slot
                 and option.from_slot <= slot <= option.until_slot
             )
             assert way.ops <= rebuilding.recipe.ops

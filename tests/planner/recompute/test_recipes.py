@@ -271,3 +271,20 @@ def test_nothing_is_run_again_at_the_last_anchor() -> None:
     # x is alive when the step ends: its last gap ends there, where no op runs.
     lives_on = step(replace(activation("x", 4, 1, 3), released_op=None))
     assert [(gap.first_slot, gap.next_use_slot) for gap in offered_gaps(lives_on)] == [(2, 3)]
+
+
+def test_what_a_recipe_reads_is_not_dropped_at_that_anchor() -> None:
+    # x is made of a at the anchor of slot 4, where the gap of a begins: a leaves at slot 5.
+    effects = step(activation("x", 4, 1, 4), activation("a", 4, 0, 1, 3, 6))
+    one, other = rebuildings(effects, offered_gaps(effects)[-2:]) or ()
+    assert [(gap.storage, gap.first_slot) for gap in one.gaps] == [(X, 2)]
+    assert (one.recipe.ops, one.recipe.found) == ({1}, {A: {1}})
+    assert [(gap.storage, gap.first_slot, gap.next_use_slot) for gap in other.gaps] == [(A, 5, 6)]
+    check_replay(effects.profile, recomputed(effects, (one, other)).rebuilds)
+    # If it ends there, a is not dropped at all.
+    short = step(activation("x", 4, 1, 4), activation("a", 4, 0, 1, 3, 5))
+    gaps = [gap for gap in offered_gaps(short) if gap.first_slot in (2, 4)]
+    (alone,) = (
+        rebuildings(short, [gap for gap in gaps if gap.storage == X or gap.first_slot == 4]) or ()
+    )
+    assert [gap.storage for gap in alone.gaps] == [X]

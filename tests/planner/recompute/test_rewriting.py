@@ -94,6 +94,7 @@ def check_times(profile: Profile, step: RecomputedStep) -> None:
         assert [op.name for op in step.profile.ops if op.slot == t] == names
     first_op = [range_.start for range_ in ops_of_slots(profile)]
     for rebuild in step.rebuilds:
+        assert all(drop.slot < rebuild.slot for drop in rebuild.drops)
         for op in rebuild.ops:
             assert (op.name, op.slot) == (profile.ops[op.op].name, profile.ops[op.op].slot)
             assert op.position == op.op - first_op[op.slot]

@@ -61,7 +61,7 @@ class _OpStep:
             if known:
                 read = rng.choice(newest if rng.random() < 0.8 else known)
                 read.use(k, Access.READ)
-        if known and rng.random() < 0.2:
+        if known and rng.random() < 0.3:
             written = rng.choice(newest if rng.random() < 0.7 else known)
             written.uses[k] = Access.WRITE
         traits = self._traits()
@@ -70,7 +70,9 @@ class _OpStep:
             rng.choice(buffers).uses[k] = rng.choice([Access.WRITE, Access.WRITE, Access.READ])
         self.traits.append(traits)
         for _ in range(rng.choice([1, 1, 1, 2] if early else [0, 0, 1])):
-            kinds = [StorageKind.ACTIVATION] * 6 + [StorageKind.TEMPORARY, StorageKind.GRADIENT]
+            kinds = [StorageKind.ACTIVATION] * 12 + [StorageKind.TEMPORARY] * 2
+            # An input that is seen first by an op was made by none, even if that writes it.
+            kinds += [StorageKind.GRADIENT] * 2 + [StorageKind.INPUT]
             made = _Growing(rng.choice(kinds), k)
             # Now and then an op does not write what it is the first to find.
             made.uses[k] = Access.READ if rng.random() < 0.04 else Access.WRITE
@@ -92,7 +94,7 @@ class _OpStep:
     def _traits(self) -> tuple[OpTrait, ...] | None:
         rng = self.rng
         if rng.random() < self.traits_chance:
-            return rng.choice([None, *((trait,) for trait in NEVER_AGAIN)])
+            return rng.choice([None, None, *((trait,) for trait in NEVER_AGAIN)])
         return rng.choice([(), (), (), (OpTrait.RANDOM,), (OpTrait.KEEPS_STATISTICS,)])
 
     def profile(self, *, whole: bool) -> Profile:
@@ -172,7 +174,7 @@ class _OpStep:
 
 
 def op_step(
-    seed: int, *, most_slots: int = 12, whole: bool = False, traits_chance: float = 0.03
+    seed: int, *, most_slots: int = 12, whole: bool = False, traits_chance: float = 0.06
 ) -> Profile:
     """A step of 4 slots or more, and `end`.
 

@@ -39,9 +39,14 @@ def check_recompute_plan(plan: Plan, profile: Profile) -> None:
 def rewritten(plan: Plan, profile: Profile) -> RecomputedStep:
     """The step that a plan rebuilds."""
     effects = StepEffects(profile)
-    drops = {(drop.storage, drop.slot) for rebuild in plan.rebuilds for drop in rebuild.drops}
-    gaps = every_gap(profile, plan.boundary).whole_gaps
-    found = rebuildings(effects, [gap for gap in gaps if (gap.storage, gap.first_slot) in drops])
+    drops = [drop for rebuild in plan.rebuilds for drop in rebuild.drops]
+    gaps = [
+        gap
+        for gap in every_gap(profile, plan.boundary).whole_gaps
+        for drop in drops
+        if gap.storage == drop.storage and gap.first_slot <= drop.slot < gap.next_use_slot
+    ]
+    found = rebuildings(effects, gaps)
     assert found is not None
     step = recomputed(effects, found)
     assert step.rebuilds == plan.rebuilds

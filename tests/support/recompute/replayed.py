@@ -15,6 +15,7 @@ from profiles.schema.profile import (
     LeftOut,
     OpTrait,
     Profile,
+    Storage,
     StorageKind,
     Touch,
 )
@@ -81,12 +82,16 @@ class Step:
                 op = profile.ops[use.op]
                 if use.access is not Access.WRITE:
                     continue
-                unseen = s.left_out in WRITTEN_UNSEEN or s.allocated_slot <= op.slot
-                if s.allocated_op == use.op and not unseen:
+                if s.allocated_op == use.op and not self._is_from_outside(s, op.slot):
                     self.made[use.op].add(s.id)
                 keeps = OpTrait.KEEPS_STATISTICS in (op.traits or ())
                 if keeps and s.kind is StorageKind.BUFFER:
                     self.statistics[use.op].add(s.id)
+
+    def _is_from_outside(self, s: Storage, slot: int) -> bool:
+        """Whether a storage held something before an op in a slot was the first to find it."""
+        came_in = s.kind is StorageKind.INPUT or s.allocated_slot <= slot
+        return came_in or s.left_out in WRITTEN_UNSEEN
 
     def writes(self, k: int) -> set[int]:
         """What an op writes."""
