@@ -12,10 +12,11 @@ from planner.problem.gaps import Gap
 
 RECOMPUTING: tuple[Recomputing, ...] = (
     *CHECKPOINTING,
-    CAPUCHIN_RECOMPUTE,
     SUPERNEURONS_RECOMPUTE,
     MEMORY_BUDGET,
     TORCHTITAN_PLAN,
+    # It may take all the time there is.
+    CAPUCHIN_RECOMPUTE,
 )
 
 

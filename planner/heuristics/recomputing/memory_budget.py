@@ -48,11 +48,11 @@ def _plan(task: RecomputeTask, stop: Stop) -> Choice:
     for share in SHARES[1:]:
         if found[-1].over_bytes == 0:
             return found[-1]
-        if stop():
+        if len(found) > 1 and stop():
             break
         found.append(_at_share(task, share))
     least = min(found, key=lambda choice: (choice.over_bytes, choice.step_us))
-    return replace(least, was_stopped=stop())
+    return replace(least, was_stopped=len(found) < len(SHARES))
 
 
 def _at_share(task: RecomputeTask, share: float) -> Choice:

@@ -4,6 +4,8 @@ from planner.heuristics import controls
 from planner.heuristics.lms import PYTORCH_LMS
 from planner.ilp.deadline import SolverName
 from planner.studies.compare import (
+    STOPPED,
+    Clock,
     Comparison,
     our_plan,
     our_row,
@@ -41,3 +43,14 @@ def test_our_selection_with_other_timings() -> None:
     rows = [Comparison(asked, 0.0, is_full=False).row(one) for one in (ahead, in_time)]
     assert [row.swaps for row in rows] == [2, 2]
     assert all(row.stall_us >= plan.certificate.simulated_stall_us for row in rows)
+
+
+def test_what_there_was_no_time_for_is_left_out_and_said() -> None:
+    row = Comparison(task(two_for_one(), 12), 0.0).row(PYTORCH_LMS, lambda: True)
+    assert (row.stall_us, row.note) == (6, STOPPED)
+    assert row.retimed_stall_us is row.smallest_budget_bytes is None
+
+
+def test_no_baseline_takes_all_the_time() -> None:
+    assert Clock(0.0).share(10)()
+    assert not Clock(1e9).share(10)()

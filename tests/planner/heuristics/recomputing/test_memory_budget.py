@@ -47,3 +47,10 @@ def test_then_the_knapsack_drops_what_is_large_for_its_time() -> None:
     choice = planned(18)
     assert names(choice) >= {"p", "q"}
     assert names(choice) & {"x", "y"}
+
+
+def test_without_time_one_share_is_tried() -> None:
+    profile = step([activation("x", 8, 0, 5)], "aabb", (CHEAP,) * 4)
+    choice = MEMORY_BUDGET.rule(asked(profile, 1), lambda: True)
+    assert choice.was_stopped
+    assert names(choice) == {"x"}
