@@ -17,11 +17,11 @@ from tests.benchmarks.bench_compare import figures as best_of
 from tests.benchmarks.bench_compare import planned, read_baselines, read_ours, summary
 from tests.benchmarks.bench_exact import ExactCase, exact, ours
 from tests.benchmarks.bench_growth import draw, fitted, series
-from tests.benchmarks.bench_rebuilders import figures_of as beside_rebuilders
-from tests.benchmarks.bench_rebuilders import line
 from tests.benchmarks.bench_robustness import Draw, compared, drawn, slower, stall_of_plan
 from tests.benchmarks.bench_solve import verdict
 from tests.benchmarks.measured_solve import SolveCase, SolveFigures, measured_solve
+from tests.benchmarks.recompute.bench_rebuilders import figures_of as beside_rebuilders
+from tests.benchmarks.recompute.bench_rebuilders import line
 from tests.benchmarks.tables import written
 from tests.support.planning.tasks import task
 from tests.support.planning.toys import toy_link, unet_like

@@ -1,6 +1,6 @@
 """Our plans against published ways to run ops again, each at the peak that one has.
 
-    python -m tests.benchmarks.bench_rebuilders [--only NAME] [--budget 50] [--time-limit 20]
+    python -m tests.benchmarks.recompute.bench_rebuilders [--only NAME] [--budget 50] [--time-limit 20]
         [--csv FILE]
 
 The cases are library steps over the link of their own device. Every baseline is simulated; ours is
