@@ -1,6 +1,6 @@
 """Plans that drop and swap, and their bounds, against the exact least on tiny random steps.
 
-`tests.benchmarks.bench_recompute` is the same in large.
+`tests.benchmarks.recompute.bench_recompute` is the same in large.
 """
 
 from functools import cache

@@ -1,7 +1,7 @@
 """Our plans against published ways to run ops again, each at the peak that one has.
 
-    python -m tests.benchmarks.recompute.bench_rebuilders [--only NAME] [--budget 50] [--time-limit 20]
-        [--csv FILE]
+    python -m tests.benchmarks.recompute.bench_rebuilders [--only NAME] [--budget 50]
+        [--time-limit 20] [--csv FILE]
 
 The cases are library steps over the link of their own device. Every baseline is simulated; ours is
 planned for a budget that is the baseline's own peak, since most of them take none, or for the
@@ -24,7 +24,7 @@ from profiles.hardware.links import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile_file import read_profile
-from tests.benchmarks.bench_recompute import OWN_LINK
+from tests.benchmarks.recompute.bench_recompute import OWN_LINK
 from tests.benchmarks.tables import print_headings, print_machine, print_row, written
 
 HEADINGS = ("case", "baseline", "peak", "recompute", "stall", "ours", "ratio")

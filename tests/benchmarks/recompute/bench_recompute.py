@@ -1,7 +1,7 @@
 """How much recompute beside swaps is worth: library steps over the link of their own device.
 
-    python -m tests.benchmarks.bench_recompute
-    python -m tests.benchmarks.bench_recompute --only 'resnet50*' --csv recompute.csv
+    python -m tests.benchmarks.recompute.bench_recompute
+    python -m tests.benchmarks.recompute.bench_recompute --only 'resnet50*' --csv recompute.csv
 
 Each case is planned with both, one after the other in this process. The stall that swaps alone
 cannot be below, and the bound on recompute and stall together, are bounds; recompute is the
