@@ -197,7 +197,8 @@ def _can_swap_alone(work: _Work) -> bool:
 def _relieved(work: _Work, drops: DropSearch) -> Draft:
     """Drops until the step fits, or until nothing makes it need less."""
     best = drops.best
-    for dropped in relieving_sets(work.effects, work.problem, work.deadline.stop):
+    limit = Deadline(time.monotonic() + SETTINGS.budget_time_limit_s, work.deadline.stop)
+    for dropped in relieving_sets(work.effects, work.problem, lambda: limit.over):
         draft = drops.judge(dropped)
         assert draft is not None
         best = draft

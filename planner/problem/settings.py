@@ -52,7 +52,8 @@ class SearchSettings:
     stage_share: float = 1 / 2
     """Share of the time left that the loose bound may take, and then the ILP."""
     budget_time_limit_s: float = 60.0
-    """Wall time for the smallest budget; what is not proven by then is not called the smallest."""
+    """Wall time for the smallest budget; what is not proven by then is not called the smallest. So
+    long, too, storages are dropped where swaps do not meet a budget."""
 
     max_steps: int = 6
     """Steps walked before the scheduler shuts the step boundary."""

@@ -9,8 +9,10 @@ budget needs is found again by whoever asks for that budget.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from planner.ilp.deadline import Deadline
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
 from planner.recompute.offers import offers_of
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import rebuildings, recomputed
@@ -42,7 +44,7 @@ def relieving_sets(
     dropped: Dropped = frozenset()
     held = rewriter.resident_bytes(())
     while not stop():
-        more = _one_more(rewriter, order, dropped, held)
+        more = _one_more(rewriter, order, dropped, held, stop)
         if more is None:
             return
         dropped, held = more
@@ -51,19 +53,26 @@ def relieving_sets(
 
 def relieved_step(effects: StepEffects, problem: Problem) -> Profile:
     """Returns the step that drops all that makes it need less."""
-    sets = [frozenset(), *relieving_sets(effects, problem, lambda: False)]
+    limit = Deadline.within(SETTINGS.budget_time_limit_s)
+    sets = [frozenset(), *relieving_sets(effects, problem, lambda: limit.over)]
     found = rebuildings(effects, sets[-1])
     assert found is not None
     return recomputed(effects, found).profile
 
 
 def _one_more(
-    rewriter: ProblemRewriter, order: list[Gap], dropped: Dropped, held: tuple[int, ...]
+    rewriter: ProblemRewriter,
+    order: list[Gap],
+    dropped: Dropped,
+    held: tuple[int, ...],
+    stop: Callable[[], bool],
 ) -> tuple[Dropped, tuple[int, ...]] | None:
     """A set with one gap more, and what each slot needs then; None if nothing helps."""
     most = max(held)
     t = held.index(most)
     for gap in order:
+        if stop():
+            return None
         if gap in dropped or not gap.first_slot <= t < gap.next_use_slot:
             continue
         more = dropped | {gap}
