@@ -158,14 +158,15 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         # A storage that is swapped is away as long as one that is dropped, and takes no inputs.
         check_budget(problem, Widest(problem.whole_set), work.profile)
     work.progress("bounding the stall", 0, STAGES)
-    joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops = DropSearch(
         ProblemRewriter(work.effects, problem),
         offers,
-        work.deadline.share(SETTINGS.stage_share),
+        work.deadline.share(SETTINGS.drop_share),
         work.progress,
         work.on_incumbent,
     )
+    drops.take_cheapest()
+    joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
     if not drops.good:
         drops.round(joint.dropped, solver)

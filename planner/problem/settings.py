@@ -93,9 +93,14 @@ class SearchSettings:
     earlier_leads: tuple[float, ...] = (math.inf, 4.0, 2.0)
     """Leads with which the best plan is fetched earlier at last, the earliest first."""
 
+    drop_share: float = 3 / 4
+    """Share of the time left that choosing what to drop may take, its relaxation included."""
     drop_shares: tuple[float, ...] = (0.02, 0.5)
     """What a relaxation drops by more than this is dropped; the lower first, as a relaxation never
     drops too much."""
+    cheapest_shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Shares of all bytes that could be dropped, the cheapest to run again first, which are tried
+    before the relaxation has said anything."""
     drop_rounds: int = 6
     """So often the relaxation of a rewritten step is asked what more to drop."""
     drop_tries: int = 300

@@ -1,6 +1,7 @@
 """Searches for what to drop and rebuild; what is left is for swaps.
 
-The joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)). Rounded, that
+What is cheap to make again for its bytes is a start, and what there is if time is short. Then the
+joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)). Rounded, that
 costs more than it thinks: inputs must be there, and what is made on the way takes memory. So the
 step is rewritten, the relaxation of what is left says what more to drop, and so on until it has
 nothing to add. From the best of these a local search exchanges single storages. Each set is judged
@@ -10,8 +11,10 @@ times a few sets of swaps.
 
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
 from planner.ilp.solver import StallBound, relaxed_bound
@@ -77,7 +80,12 @@ class DropSearch:
             on_incumbent: Called with every better set.
         """
         self._rewriter = rewriter
-        self._offered = {rewriter.problem.whole_gaps[i] for i in offers.gaps}
+        # By what they run again for each byte, at their ends.
+        last = {option.gap: option for option in offers.options}
+        gaps = rewriter.problem.whole_gaps
+        cost_us = {i: sum(offers.op_us[op] for op in last[i].ops) for i in last}
+        order = sorted(last, key=lambda i: (cost_us[i] / gaps[i].size_bytes, i))
+        self._offered = tuple(gaps[i] for i in order)
         self._deadline = deadline
         self._progress = progress
         self._on_incumbent = on_incumbent
@@ -101,6 +109,14 @@ class DropSearch:
     def bounded(self, bound: StallBound) -> None:
         """Takes note of a bound on recompute and stall together."""
         self._bound_us = max(self._bound_us, bound.stall_us)
+
+    def take_cheapest(self) -> None:
+        """Tries what is cheapest to run again for its bytes, up to some shares of all of them."""
+        sums_bytes = list(accumulate(gap.size_bytes for gap in self._offered))
+        for share in SETTINGS.cheapest_shares:
+            if self.over or not sums_bytes:
+                return
+            self._take(frozenset(self._offered[: bisect_left(sums_bytes, share * sums_bytes[-1])]))
 
     def round(self, shares: Mapping[int, float], solver: SolverName) -> None:
         """Goes from what a relaxation would drop to sets, adding to each what is still missing.
@@ -185,11 +201,11 @@ class DropSearch:
         problem = draft.problem
         if problem.fits(()) or not problem.whole_gaps:
             return frozenset()
-        busy = {gap.storage for gap in draft.dropped}
+        busy, offered = {gap.storage for gap in draft.dropped}, frozenset(self._offered)
         offers = offers_of(self._rewriter.effects, problem).only(
             i
             for i, gap in enumerate(problem.whole_gaps)
-            if gap in self._offered and gap.storage not in busy
+            if gap in offered and gap.storage not in busy
         )
         deadline = self._deadline.share(SETTINGS.stage_share)
         return _above(
