@@ -1,9 +1,10 @@
 """From a profile and a budget to a plan: the bound, the ILP, the search, the certificate."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from planner.build_plan import Solution, build_plan
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName, never
@@ -23,7 +24,7 @@ from planner.search.candidate import POLICIES, QUICK_POLICIES
 from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
-from planner.search.starts import Start, published_starts, starting_sets
+from planner.search.starts import Start, large_groups, published_starts, starting_sets
 from planner.smallest_budget import (
     UnmetBudgetError,
     Widest,
@@ -62,7 +63,8 @@ def solve(
         solver: Which solver PuLP drives.
         time_limit_s: Wall time for the whole of it; what is needed for any plan at all may exceed
             it.
-        min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
+        min_size_bytes: Smaller storages stay; if None, what is left out is little of the budget
+            (`planner.problem.smallest_size`).
         boundary: Whether swaps may wrap round the step boundary.
         without: What is not to be used: swaps, or dropping storages and running ops again.
         progress: Called with how far it is.
@@ -133,8 +135,12 @@ class _Work:
         return Search(draft.problem, self.deadline, self.progress, None if report is None else told)
 
 
-def _with_swaps_alone(work: _Work, offers: Offers = NO_OFFERS) -> Solution:
+def _with_swaps_alone(
+    work: _Work, offers: Offers = NO_OFFERS, loose: StallBound | None = None
+) -> Solution:
     """Plans swaps; the bound is on plans that may use what is offered besides.
+
+    `loose` is that bound by the relaxation, if it is known.
 
     Raises:
         BudgetError: The budget cannot be met.
@@ -144,7 +150,7 @@ def _with_swaps_alone(work: _Work, offers: Offers = NO_OFFERS) -> Solution:
     widest = widest_set(problem, work.solver)
     check_budget(problem, widest, work.profile)
     starts = published_starts(work.profile, problem)
-    return _solution(work.search(), work.solver, widest.chosen, starts, offers)
+    return _solution(work.search(), work.solver, widest.chosen, starts, offers, loose)
 
 
 def _with_recompute(work: _Work, offers: Offers) -> Solution:
@@ -168,6 +174,8 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
     drops.take_cheapest()
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
+    if not drops.best.dropped and _drops_nothing(work, joint):
+        return _with_swaps_alone(work, offers, joint)
     if not drops.good:
         drops.round(joint.dropped, solver)
         drops.improve()
@@ -189,6 +197,18 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         if other.stall_us < beyond_us:
             return other
     return solution
+
+
+def _drops_nothing(work: _Work, joint: StallBound) -> bool:
+    """Whether to take it from the relaxation that swaps alone are best.
+
+    In steps of few gaps a search may still find what whole storages gain by recompute.
+    """
+    many = len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps
+    bounded = joint.source is BoundSource.RELAXATION
+    least = min(SETTINGS.drop_shares)
+    dropped = any(share > least for share in joint.dropped.values())
+    return many and bounded and not dropped and _can_swap_alone(work)
 
 
 def _can_swap_alone(work: _Work) -> bool:
@@ -269,12 +289,14 @@ def _solution(
     widest: frozenset[int],
     starts: Iterable[Start],
     offers: Offers = NO_OFFERS,
+    loose: StallBound | None = None,
 ) -> Solution:
     """Goes through the stages: each has a plan to fall back on, and a bound once there is one."""
     problem = search.problem
     search.progress("bounding the stall", 0, STAGES)
     search.start(widest)
-    loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share), offers)
+    if loose is None:
+        loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share), offers)
     search.bounded(loose.stall_us)
     search.progress("timing the swaps", 1, STAGES)
     sets = [*starting_sets(problem, loose.shares)]
@@ -282,11 +304,13 @@ def _solution(
         sets.append(widest)
     search.try_sets(sets, QUICK_POLICIES)
     search.try_starts(starts)
+    search.try_sets(_sets_without_large(search, solver, sets), QUICK_POLICIES)
     tight = None
     if not search.over:
         search.progress("solving the ILP", 2, STAGES)
         tight = _tight_bound(search, solver, loose, offers)
         search.try_sets([*_ilp_sets(search, solver, tight or loose), *sets], POLICIES)
+    search.regroup(loose.shares)
     search.improve()
     search.slacken()
     # The file has one word for two proofs: of the ILP, or of the plan by its relaxation's bound.
@@ -303,6 +327,33 @@ def _solution(
         proof=Proof.OPTIMAL if ilp_solved or meets_relaxed_bound else Proof.FEASIBLE,
         stall_us=search.best.timing.stall_us,
     )
+
+
+def _sets_without_large(
+    search: Search, solver: SolverName, before: Collection[frozenset[int]]
+) -> Iterator[frozenset[int]]:
+    """Yields sets by relaxations that do without one or the other group of large storages.
+
+    A large storage takes its room from the first of its bytes to the last, and nothing can be
+    copied beside it; the relaxation sees neither.
+    """
+    problem, seen = search.problem, set(before)
+    unused: frozenset[int] = frozenset()
+    for group in large_groups(problem):
+        if search.over:
+            return
+        stall_us = search.best.timing.stall_us
+        deadline = search.deadline.share(SETTINGS.large_share)
+        bound = relaxed_bound(problem, solver, deadline, unused=unused | group)
+        if not bound.shares or bound.stall_us >= stall_us:
+            continue
+        sets = islice(starting_sets(problem, bound.shares), SETTINGS.sets_without_large)
+        for chosen in sets:
+            if chosen not in seen:
+                seen.add(chosen)
+                yield chosen
+        if search.best.timing.stall_us < stall_us:
+            unused |= group
 
 
 def _tight_bound(

@@ -6,7 +6,8 @@ from itertools import accumulate
 import pandas as pd
 
 from planner.plan.plan import Boundary
-from planner.problem.gaps import candidate_gaps, default_min_size_bytes
+from planner.problem.gaps import candidate_gaps
+from planner.problem.smallest_size import most_min_size_bytes
 from profiles.schema.profile import Link, Profile
 
 
@@ -21,7 +22,7 @@ def idle_gaps_table(profile: Profile, links: Sequence[Link]) -> pd.DataFrame:
         profile: The step.
         links: The links to compare.
     """
-    smallest_bytes = default_min_size_bytes(profile.peak_bytes)
+    smallest_bytes = most_min_size_bytes(profile.peak_bytes)
     durations_us = [slot.duration_us for slot in profile.slots]
     starts_us = list(accumulate([*durations_us, *durations_us], initial=0.0))
     rows = [

@@ -136,7 +136,9 @@ SolverChoice = Annotated[SolverName, typer.Option(help="Which solver PuLP drives
 MinSize = Annotated[
     str | None,
     typer.Option(
-        metavar="SIZE", help="Smaller storages stay; by default 1/1000 of the no-plan peak."
+        metavar="SIZE",
+        help="Smaller storages stay; by default 1/1000 of the no-plan peak, or less where that "
+        "would leave out 1% of the budget in some slot.",
     ),
 ]
 

@@ -5,7 +5,7 @@ Every plan's stall has two lower bounds: a loose one, from the relaxation, and a
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -251,14 +251,23 @@ NO_BOUND = StallBound(0.0, BoundSource.TRIVIAL)
 
 
 def relaxed_bound(
-    problem: Problem, solver: SolverName, deadline: Deadline, offers: Offers = NO_OFFERS
+    problem: Problem,
+    solver: SolverName,
+    deadline: Deadline,
+    offers: Offers = NO_OFFERS,
+    unused: Collection[int] = (),
 ) -> StallBound:
     """Returns the loose bound: the relaxation of `planner.ilp.model` with goal RELAXED.
+
+    With `unused` gaps it is the bound on plans that use none of them.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
-    relaxed = solve_model(build(problem, Goal.RELAXED, offers), solver, deadline)
+    model = build(problem, Goal.RELAXED, offers)
+    for i in unused:
+        model.used[i].upBound = 0
+    relaxed = solve_model(model, solver, deadline)
     if relaxed.outcome is not Outcome.OPTIMAL:
         # A relaxation stopped early bounds nothing.
         return NO_BOUND

@@ -66,11 +66,6 @@ class UseSlot(NamedTuple):
     writes: bool
 
 
-def default_min_size_bytes(peak_bytes: int) -> int:
-    """Returns the size below which storages stay unless the user says otherwise."""
-    return max(1, peak_bytes // SETTINGS.smallest_share)
-
-
 def candidate_gaps(
     profile: Profile, min_size_bytes: int, boundary: Boundary = Boundary.RESIDENT
 ) -> tuple[Gap, ...]:

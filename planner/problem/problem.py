@@ -14,11 +14,11 @@ from planner.plan.plan import Boundary
 from planner.problem.gaps import (
     Gap,
     candidate_gaps,
-    default_min_size_bytes,
     gap_parts,
     useful_gaps,
 )
 from planner.problem.settings import SETTINGS
+from planner.problem.smallest_size import default_min_size_bytes
 from profiles.schema.link import CopyMethod, host_size_bytes
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
@@ -265,13 +265,14 @@ def problem_of(
         budget_bytes: Device bytes to stay within.
         link: The link to plan for.
         host_budget_bytes: Host bytes to stay within; None for no limit.
-        min_size_bytes: Smaller storages stay; 1/1000 of the peak with nothing moved if None.
+        min_size_bytes: Smaller storages stay; if None, see `planner.problem.smallest_size`.
         boundary: Whether swaps may wrap round the step boundary.
         every_gap: Whether to keep the gaps that this budget has no use for.
     """
     resident_bytes = tuple(slot.resident_bytes for slot in slot_memory(profile))
     if min_size_bytes is None:
-        min_size_bytes = default_min_size_bytes(max(resident_bytes))
+        every_size = candidate_gaps(profile, 1, boundary)
+        min_size_bytes = default_min_size_bytes(every_size, resident_bytes, budget_bytes)
     gaps = candidate_gaps(profile, min_size_bytes, boundary)
     whole = Problem(
         durations_us=tuple(slot.duration_us for slot in profile.slots),

@@ -20,6 +20,8 @@ class SearchSettings:
     smallest_share: int = 1000
     """A storage below 1/1000 of the peak with nothing moved stays by default: each swap costs time
     at four anchors, which what small storages give back does not pay for."""
+    left_out_share: float = 0.01
+    """Unless many of them are idle at once: they may then be less than this share of the budget."""
     max_gap_parts: int = 1000
     """Above this many possible parts only whole gaps are considered, for the sake of the ILP's
     size."""
@@ -65,6 +67,26 @@ class SearchSettings:
     """With more gaps than this all of them together are not tried: slow, and never the best."""
     least_used_share: float = 1e-3
     """A relaxation that uses less of a gap does not use it."""
+    large_storage: float = 0.02
+    """A storage above this share of the budget is large: the relaxation, whose bytes flow, hardly
+    sees what it costs to move it as a whole."""
+    max_large_groups: int = 4
+    """So many groups of large storages are left where they are, one after the other."""
+    sets_without_large: int = 3
+    """So many of the sets that each of those relaxations leads to are timed; the rest does not
+    depend on it."""
+    large_share: float = 1 / 4
+    """Share of the time left that each of those relaxations may take."""
+    min_regrouped: int = 300
+    """With more gaps, runs of them change together first."""
+    run_lengths: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """How long a run may be."""
+    relief_spread: float = 0.2
+    """So much the order in which others take their place varies."""
+    regroup_tries: int = 100
+    """That stops after so many tries in a row without a gain worth having."""
+    regroup_share: float = 2 / 3
+    """Share of the time left that it may take."""
     seed: int = 0
     """Of the local search: always the same neighbours."""
     second_move: float = 0.25

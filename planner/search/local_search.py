@@ -25,6 +25,7 @@ from planner.search.candidate import (
     Timing,
 )
 from planner.search.list_scheduler import schedule_swaps
+from planner.search.regrouping import Regrouping
 from planner.search.starts import Start, copy_sources, without_needless
 from profiles.schema.progress import Progress
 
@@ -222,6 +223,27 @@ class Search:
         """Takes note of a bound: no answer can wait less."""
         self.bound_us = max(self.bound_us, bound_us)
         self._report()
+
+    def regroup(self, shares: Sequence[float]) -> None:
+        """Local search in steps of many gaps: runs of gaps change together.
+
+        Shares are x of the relaxation; empty if it was not solved.
+        """
+        if len(self.problem.whole_gaps) <= SETTINGS.min_regrouped:
+            return
+        regrouping = Regrouping(self.problem, shares)
+        deadline = self.deadline.share(SETTINGS.regroup_share)
+        best = self.best
+        tries, mark_us = 0, best.cost_us
+        while tries < SETTINGS.regroup_tries and not (self.over or deadline.over):
+            self.progress("regrouping the plan", tries, SETTINGS.regroup_tries)
+            tries += 1
+            candidate = regrouping.draw(best.candidate, best.timing)
+            if candidate is not None:
+                self._time(candidate)
+            best = self.best
+            if mark_us - best.cost_us > SETTINGS.worth_having * self.problem.compute_us:
+                tries, mark_us = 0, best.cost_us
 
     def improve(self) -> None:
         """Local search; walks sideways, to answers that wait no longer but may move more bytes."""

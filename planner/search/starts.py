@@ -62,6 +62,23 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
                 yield frozenset(chosen)
 
 
+def large_groups(problem: Problem) -> tuple[frozenset[int], ...]:
+    """Returns the gaps of large storages that are used again together, the most bytes first."""
+    large_bytes = SETTINGS.large_storage * problem.budget_bytes
+    together: dict[int, set[int]] = {}
+    for gap in problem.whole_gaps:
+        if gap.size_bytes >= large_bytes:
+            together.setdefault(gap.next_use_slot % problem.slot_count, set()).add(gap.storage)
+    sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.whole_gaps}
+    # A dictionary keeps the order in which its keys were first seen.
+    groups = dict.fromkeys(frozenset(storages) for storages in together.values())
+    most = sorted(groups, key=lambda group: sum(sizes_bytes[s] for s in group), reverse=True)
+    return tuple(
+        frozenset(i for i, gap in enumerate(problem.whole_gaps) if gap.storage in group)
+        for group in most[: SETTINGS.max_large_groups]
+    )
+
+
 def without_needless(
     problem: Problem, order: Sequence[int], needed: Collection[int] = ()
 ) -> frozenset[int]:

@@ -1,8 +1,6 @@
 """Gaps and their parts, and the memory that they are in the way of."""
 
-import pytest
-
-from planner.problem.gaps import Gap, candidate_gaps, default_min_size_bytes, gap_parts
+from planner.problem.gaps import Gap, candidate_gaps, gap_parts
 from profiles.schema.memory import slot_memory
 from tests.support.planning.toys import activation, fixed, gradient, resident, toy
 
@@ -30,11 +28,6 @@ def test_gaps_lie_between_uses_once_the_storage_is_shown() -> None:
     profile = toy(*[1] * 6, storages=storages)
     found = [(gap.name, gap.first_slot, gap.next_use_slot) for gap in candidate_gaps(profile, 9)]
     assert found == [("p", 0, 2), ("x", 2, 3), ("p", 3, 6), ("g", 4, 6)]
-
-
-@pytest.mark.parametrize(("peak_bytes", "smallest"), [(10, 1), (5_000, 5), (10**9, 10**6)])
-def test_small_storages_stay_by_default(peak_bytes: int, smallest: int) -> None:
-    assert default_min_size_bytes(peak_bytes) == smallest
 
 
 def test_parts_of_a_gap_are_all_its_shorter_stretches() -> None:
