@@ -40,7 +40,7 @@ LINK = "pcie5-x16"
 BUDGET_SHARE = 0.5
 MIB = 1 << 20
 MIN_SIZE_BYTES = MIB
-"""The same for all: the default grows with the peak, and leaves long steps few storages to move."""
+"""The same for all: the default depends on the peak and on how many small storages a step has."""
 
 
 class Power(NamedTuple):

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import pulp
 
 from planner.ilp.deadline import Incumbent
-from planner.problem.gaps import default_min_size_bytes
+from planner.problem.problem import problem_of
+from planner.problem.smallest_size import most_min_size_bytes
 from planner.solving import solve
 from profiles.hardware.links import link_named
 from profiles.library.index import profile_path
@@ -145,13 +146,19 @@ def measured_solve(case: SolveCase) -> SolveFigures:
     with watched_models() as sizes:
         outcome = _outcome(profile, budget_bytes, case)
     seconds = time.perf_counter() - started_s
+    asked = problem_of(
+        profile,
+        budget_bytes=budget_bytes,
+        link=profile.link,
+        min_size_bytes=case.min_size_bytes,
+    )
     largest = max(sizes, default=ModelSize(0, 0, 0, 0.0))
     return SolveFigures(
         case=case.label,
         workload=profile.workload.reference,
         ops=len(profile.ops),
         slots=len(profile.slots),
-        idle_stretches=idle_stretches(profile, case.min_size_bytes),
+        idle_stretches=idle_stretches(profile, asked.min_size_bytes),
         budget_bytes=budget_bytes,
         seconds=seconds,
         cpu_seconds=cpu_seconds() - started_cpu_s,
@@ -167,9 +174,12 @@ def measured_solve(case: SolveCase) -> SolveFigures:
 
 
 def idle_stretches(profile: Profile, min_size_bytes: int | None = None) -> int:
-    """Returns how many stretches there are in which a storage could be away within the step."""
+    """Returns how many stretches there are in which a storage could be away within the step.
+
+    Of storages from a size on; if None, from the one from which on they always may move.
+    """
     peak_bytes = profile.peak_bytes
-    smallest_bytes = min_size_bytes or default_min_size_bytes(peak_bytes)
+    smallest_bytes = min_size_bytes or most_min_size_bytes(peak_bytes)
     return sum(idle.size_bytes >= smallest_bytes for idle in idles(profile))
 
 
