@@ -24,7 +24,7 @@ from planner.search.candidate import POLICIES, QUICK_POLICIES
 from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
-from planner.search.starts import Start, large_groups, published_starts, starting_sets
+from planner.search.starts import Start, groups_to_leave, published_starts, starting_sets
 from planner.smallest_budget import (
     UnmetBudgetError,
     Widest,
@@ -304,7 +304,7 @@ def _solution(
         sets.append(widest)
     search.try_sets(sets, QUICK_POLICIES)
     search.try_starts(starts)
-    search.try_sets(_sets_without_large(search, solver, sets), QUICK_POLICIES)
+    search.try_sets(_sets_without_groups(search, solver, sets), QUICK_POLICIES)
     tight = None
     if not search.over:
         search.progress("solving the ILP", 2, STAGES)
@@ -329,25 +329,25 @@ def _solution(
     )
 
 
-def _sets_without_large(
+def _sets_without_groups(
     search: Search, solver: SolverName, before: Collection[frozenset[int]]
 ) -> Iterator[frozenset[int]]:
-    """Yields sets by relaxations that do without one or the other group of large storages.
+    """Yields sets by relaxations that do without one or the other group of gaps.
 
-    A large storage takes its room from the first of its bytes to the last, and nothing can be
-    copied beside it; the relaxation sees neither.
+    Each copy of a small storage waits for anchors, and a large one takes its room from the first of
+    its bytes to the last: the relaxation sees neither.
     """
     problem, seen = search.problem, set(before)
     unused: frozenset[int] = frozenset()
-    for group in large_groups(problem):
+    for group in groups_to_leave(problem):
         if search.over:
             return
         stall_us = search.best.timing.stall_us
-        deadline = search.deadline.share(SETTINGS.large_share)
+        deadline = search.deadline.share(SETTINGS.group_share)
         bound = relaxed_bound(problem, solver, deadline, unused=unused | group)
         if not bound.shares or bound.stall_us >= stall_us:
             continue
-        sets = islice(starting_sets(problem, bound.shares), SETTINGS.sets_without_large)
+        sets = islice(starting_sets(problem, bound.shares), SETTINGS.sets_without_group)
         for chosen in sets:
             if chosen not in seen:
                 seen.add(chosen)

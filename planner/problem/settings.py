@@ -71,11 +71,12 @@ class SearchSettings:
     """A storage above this share of the budget is large: the relaxation, whose bytes flow, hardly
     sees what it costs to move it as a whole."""
     max_large_groups: int = 4
-    """So many groups of large storages are left where they are, one after the other."""
-    sets_without_large: int = 3
+    """So many groups of large storages, and that of small ones, are left where they are, one after
+    the other."""
+    sets_without_group: int = 3
     """So many of the sets that each of those relaxations leads to are timed; the rest does not
     depend on it."""
-    large_share: float = 1 / 4
+    group_share: float = 1 / 4
     """Share of the time left that each of those relaxations may take."""
     min_regrouped: int = 300
     """With more gaps, runs of them change together first."""

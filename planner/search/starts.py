@@ -23,6 +23,7 @@ from planner.heuristics.teraio import G10, TERAIO
 from planner.problem.gaps import last_reuses
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
+from planner.problem.smallest_size import most_min_size_bytes
 from planner.problem.timed_swap import TimedSwap, held_bytes
 from planner.search.candidate import QUICK_POLICIES, Candidate, Override, Timing, Wait
 from profiles.schema.profile import Profile
@@ -62,21 +63,29 @@ def _small_sets(problem: Problem) -> Iterator[frozenset[int]]:
                 yield frozenset(chosen)
 
 
-def large_groups(problem: Problem) -> tuple[frozenset[int], ...]:
-    """Returns the gaps of large storages that are used again together, the most bytes first."""
+def groups_to_leave(problem: Problem) -> tuple[frozenset[int], ...]:
+    """Returns groups of gaps, without one or the other of which a set may be better.
+
+    Those of small storages, which are many; then those of large storages that are used again
+    together, the most bytes first.
+    """
+    least_bytes = most_min_size_bytes(max(problem.resident_bytes))
+    gaps = problem.whole_gaps
+    small = frozenset(i for i, gap in enumerate(gaps) if gap.size_bytes < least_bytes)
     large_bytes = SETTINGS.large_storage * problem.budget_bytes
     together: dict[int, set[int]] = {}
-    for gap in problem.whole_gaps:
+    for gap in gaps:
         if gap.size_bytes >= large_bytes:
             together.setdefault(gap.next_use_slot % problem.slot_count, set()).add(gap.storage)
-    sizes_bytes = {gap.storage: gap.size_bytes for gap in problem.whole_gaps}
+    sizes_bytes = {gap.storage: gap.size_bytes for gap in gaps}
     # A dictionary keeps the order in which its keys were first seen.
     groups = dict.fromkeys(frozenset(storages) for storages in together.values())
     most = sorted(groups, key=lambda group: sum(sizes_bytes[s] for s in group), reverse=True)
-    return tuple(
-        frozenset(i for i, gap in enumerate(problem.whole_gaps) if gap.storage in group)
+    large = [
+        frozenset(i for i, gap in enumerate(gaps) if gap.storage in group)
         for group in most[: SETTINGS.max_large_groups]
-    )
+    ]
+    return tuple(group for group in (small, *large) if group)
 
 
 def without_needless(

@@ -6,7 +6,7 @@ from planner.problem.problem import Problem
 from planner.search.candidate import QUICK_POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.regrouping import Regrouping
-from planner.search.starts import large_groups, without_needless
+from planner.search.starts import groups_to_leave, without_needless
 from tests.support.planning.one_swap import problem_of
 from tests.support.planning.toys import activation, fixed, toy, transformer_like
 
@@ -48,5 +48,5 @@ def test_large_storages_used_together_are_one_group() -> None:
         fixed("w", 60, 4),
     ]
     problem = problem_of(toy(*[1] * 9, storages=storages), 90)
-    found = [sorted(problem.gaps[i].name for i in group) for group in large_groups(problem)]
+    found = [sorted(problem.gaps[i].name for i in group) for group in groups_to_leave(problem)]
     assert [sorted(set(names)) for names in found] == [["b", "c"], ["a", "b"]]
