@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from planner.plan.plan import Drop, Rebuild, RecipeOp
 from runtime.lanes.lane import CopyLane
+from runtime.recompute.recipe import LiveRecipe
 from runtime.recompute.recipes import LostStorageError
 from runtime.storage import hand_over
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
@@ -325,6 +327,27 @@ def test_an_op_that_makes_another_layout_is_an_error() -> None:
         training.drop(made)
         with pytest.raises(UnmovableError, match="makes other tensors than it did"):
             training.rebuild()
+        training.recipes.bring_back()
+    assert torch.equal(made, expected)
+
+
+def test_a_recipe_does_not_fill_what_another_has_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt has kept the first from letting go, and its storage was written since."""
+    first = recipe_of(lambda: torch.sigmoid(X))
+    ops = (*first.ops, RecipeOp(op=9, name="aten.mul_.Tensor", slot=4, position=0))
+    second = Rebuild(slot=6, ops=ops, drops=(Drop(storage=STORAGE, slot=5),))
+    training = OneRecipe(first, second)
+    with training.step():
+        made = torch.sigmoid(X)
+        (tracked,) = training.drop(made)
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveRecipe, "let_go", lambda _: None)
+            training.rebuild()
+        training.recipes.capture.open_slot(4)
+        made.mul_(3.0)
+        training.recipes.capture.open_slot(5)
+        expected = made.clone()
+        training.recipes.drop(STORAGE, tracked, 5)
         training.recipes.bring_back()
     assert torch.equal(made, expected)
 
