@@ -128,16 +128,7 @@ def before_op(
         is_scratch = id(tensor) in map(id, statistics)
         return Scratch.like(tensor, 0) if is_scratch else noting.tensor(tensor)
 
-    scratch = [tensor.untyped_storage() for tensor in statistics]
-
     noted_args, noted_kwargs = (changed(nest, torch.Tensor, noted) for nest in (args, kwargs))
-    written = frozenset(
-        [
-            storages.note(storage)
-            for storage, writes in storages_in(func, args, kwargs).items()
-            if writes and storage not in scratch
-        ]
-    )
     return CapturedOp(
         str(func),
         func,
@@ -145,7 +136,21 @@ def before_op(
         noted_kwargs,
         Draw(generator_of(args, kwargs)) if OpTrait.RANDOM in traits else None,
         tuple(_noted_in((noted_args, noted_kwargs))),
-        written,
+        _written(storages, func, args, kwargs, statistics),
+    )
+
+
+def _written(
+    storages: NotedStorages, func: OpOverload, args: Any, kwargs: Any, statistics: Any
+) -> frozenset[NotedStorage]:
+    """Notes what an op writes, running statistics apart."""
+    if not func._schema.is_mutable:
+        # What is written all the same are those statistics.
+        return frozenset()
+    scratch = [tensor.untyped_storage() for tensor in statistics]
+    touched = storages_in(func, args, kwargs).items()
+    return frozenset(
+        [storages.note(storage) for storage, writes in touched if writes and storage not in scratch]
     )
 
 
