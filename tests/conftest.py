@@ -71,6 +71,7 @@ def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (
     "profiles/estimating/test_estimate.py",
+    "runtime/recompute/test_trainings.py",
     "runtime/storage/test_memory_curve.py",
     "profiles/hooks/test_optimizer_updates.py",
     "gpu/test_on_cpu.py",
