@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from planner.plan.plan import Without
 
-WITHOUT_BY_DEFAULT = Without.RECOMPUTE
-"""What plans do not use unless something else is asked for: the runtime cannot rebuild yet."""
+WITHOUT_BY_DEFAULT = Without.NOTHING
+"""What plans do not use unless something else is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -229,6 +229,17 @@ class OnlineSwap(OpMode):
         for cdata in self._idle(kept):
             self._places.evict(cdata)
 
+    def make_fit(self) -> None:
+        """Moves out, outside any op, what keeps that which is there from being within the budget.
+
+        A model is made before anything keeps to a budget, and may be larger than that.
+        """
+        self._places.drain()
+        for cdata in self._idle(set()):
+            if self._accountant.has_room(0):
+                return
+            self._places.evict(cdata)
+
     def hold(self, cdata: int) -> bool:
         """Brings a storage in until the next anchor, for code that is no op; whether it was out."""
         self._places.drain()

@@ -64,6 +64,7 @@ class FirstSteps(AbstractContextManager[None]):
         assert self.swap is not None
         self.swap.begin_step(self._index.owned())
         self._accountant.budget_bytes = self._budgets_bytes[0]
+        self.swap.make_fit()
         self._accountant.__enter__()
         for mode in self._modes:
             enter_ops(mode)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pulp
 
 from planner.ilp.deadline import Incumbent
+from planner.plan.plan import Without
 from planner.problem.problem import problem_of
 from planner.problem.smallest_size import most_min_size_bytes
 from planner.solving import solve
@@ -193,6 +194,7 @@ def _outcome(profile: Profile, budget_bytes: int, case: SolveCase) -> dict[str, 
             link=link_named(case.link),
             time_limit_s=case.time_limit_s,
             min_size_bytes=case.min_size_bytes,
+            without=Without.RECOMPUTE,
             on_incumbent=watch,
         )
     except BudgetError as error:

@@ -37,7 +37,7 @@ def test_solve_writes_a_plan_and_prints_its_certificate(
         "moved back per step .* 50 B .* simulated",
         "step with the plan .* 5.0 ms .* simulated",
         "stall .* 0 us .* simulated",
-        r"stall no plan can be below .* 0 us .* bound: LP relaxation",
+        r"recompute \+ stall, at least .* 0 us .* bound: LP relaxation",
         "gap to the bound .* 0.00% of the step",
         "solver .* highs",
         "proof for its model .* optimal",
