@@ -10,6 +10,7 @@ room for a machine many times slower. `--scale-times` records as such machines w
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,6 +129,10 @@ def _one_thread() -> Iterator[None]:
 def _no_mode_is_left() -> Iterator[None]:
     """A mode that stays on torch's stacks would make another test fail, or pass."""
     yield
+    asked = torch._C._is_torch_function_enabled()
+    states: Any = torch._C
+    states._set_torch_function_state(states._TorchFunctionState.ENABLED)
+    assert asked, "no mode and no subclass is asked any more"
     left = [*op_modes(), *call_modes()]
     for mode in op_modes():
         leave_ops(mode)

@@ -90,7 +90,8 @@ class StepEffects:
 
     def is_unchanged(self, storage: Storage, op: int, slot: int) -> bool:
         """Whether at a slot's anchor a storage is alive and holds what an earlier op found."""
-        if storage.released_slot < slot:
+        if storage.released_slot < slot or storage.left_out is LeftOut.EXCHANGED:
+            # What workers exchange they may write where no op shows it.
             return False
         before = self.first_op[slot]
         written = any(op < writer < before for writer in self.writers[storage.id])

@@ -53,8 +53,7 @@ class TensorAt:
     def was_written(self) -> bool:
         """Whether autograd has counted a write since, in whatever thread that was done."""
         witness = self.witness()
-        with torch._C.DisableTorchFunction():
-            return witness is not None and version_of(witness) != self.version
+        return witness is not None and version_of(witness) != self.version
 
     def on(self, storage: torch.UntypedStorage) -> torch.Tensor:
         """Returns a tensor that shows the same of another storage."""

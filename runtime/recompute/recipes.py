@@ -96,7 +96,8 @@ class Recipes:
             UnmovableError: It would not be rebuilt to the same bytes; it stays.
         """
         recipe = self._live[self._drops[storage_id, slot]]
-        recipe.hold(self._storages.find(tracked.storage), tracked, slot)
+        noted = self._storages.find(tracked.storage)
+        self._running.unasked(lambda: recipe.hold(noted, tracked, slot))
         tracked.discard()
 
     def rebuild(self, storage_id: int, slot: int) -> None:
@@ -163,7 +164,8 @@ class Recipes:
     def _fill(self, recipe: LiveRecipe, wanted: dict[NotedStorage, TrackedStorage]) -> None:
         start_ns = time.perf_counter_ns()
         ops = recipe.ops_for(wanted.keys())
-        fault = recipe.why_not_now(ops, self._guarded.is_forbidden)
+        is_forbidden = self._guarded.is_forbidden
+        fault = self._running.unasked(lambda: recipe.why_not_now(ops, is_forbidden))
         if fault is not None:
             raise UnmovableError(fault)
         try:

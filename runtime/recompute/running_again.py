@@ -1,9 +1,10 @@
 """Runs captured ops once more, on fresh memory, as they ran the first time and unseen by anybody.
 
 [Note: running again] Nothing that torch does around ops may happen here: no graph is built, nothing
-is cast (casts are ops of their own), no mode, hook or subclass is asked, no anchor is passed. All
-that is switched off by guards of torch's C++ side, each of which is entered and left in one
-instruction: an interrupt leaves none of them on. A random op draws from the state that its
+is cast (casts are ops of their own), no mode, hook or subclass is asked, no anchor is passed. That
+is switched off by guards of torch's C++ side, which end when they are freed at the latest: an
+interrupt leaves none of them on. The one for functions does not; it is put back as generators are,
+by whatever comes next. A random op draws from the state that its
 generator had; afterwards every generator is as it was before. Ops that write do so on memory that
 was made here, so no version that autograd counts moves.
 
@@ -12,8 +13,9 @@ with an op counts until that has ended. On CUDA all of it runs on the stream tha
 this is called, which is the one that goes on with the step.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +23,8 @@ from profiles.hooks.mode_stack import insist, unseen
 from runtime.recompute.captured_op import CapturedOp, Fresh, RunOp, last_uses
 from runtime.recompute.generators import LentGenerators
 from runtime.recompute.noted_storage import NotedStorage
+
+Done = TypeVar("Done")
 
 
 class RunningAgain:
@@ -34,10 +38,15 @@ class RunningAgain:
         """
         self._run = run
         self._generators = LentGenerators()
+        # Who is asked for calls of functions, while that is nobody.
+        self._asked: Any = None
 
     def recover(self) -> None:
         """Ends what an interrupt has left undone; may be called at any time."""
         self._generators.put_back()
+        if self._asked is not None:
+            _set_asked(self._asked)
+            self._asked = None
 
     def run(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
         """Runs ops in order.
@@ -53,17 +62,25 @@ class RunningAgain:
             UnfitOpError: An op needs a storage that is not there.
             torch.OutOfMemoryError: The device has no room.
         """
+        return self.unasked(lambda: self._run_unseen(ops, wanted))
+
+    def unasked(self, do: Callable[[], Done]) -> Done:
+        """Does something while no mode and no subclass is asked for calls of functions."""
+        self._asked = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
         try:
-            with (
-                unseen(),
-                torch._C.DisableTorchFunction(),
-                torch._C._InferenceMode(False),
-                torch._C._AutoDispatchBelowAutograd(),
-                torch._C._ExcludeDispatchKeyGuard(_casting()),
-            ):
-                return self._run_all(ops, wanted)
+            _set_asked(torch._C._TorchFunctionState.ALL_DISABLED)  # type: ignore[attr-defined]
+            return do()
         finally:
-            insist(self._generators.put_back)
+            insist(self.recover)
+
+    def _run_unseen(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
+        with (
+            unseen(),
+            torch._C._InferenceMode(False),
+            torch._C._AutoDispatchBelowAutograd(),
+            torch._C._ExcludeDispatchKeyGuard(_casting()),
+        ):
+            return self._run_all(ops, wanted)
 
     def _run_all(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
         last_use = last_uses(ops)
@@ -76,6 +93,11 @@ class RunningAgain:
                 if last_use[storage] == number and storage not in wanted:
                     del fresh[storage]
         return fresh
+
+
+def _set_asked(state: Any) -> None:
+    """Sets who is asked for calls of functions."""
+    torch._C._set_torch_function_state(state)  # type: ignore[attr-defined]
 
 
 @cache

@@ -21,7 +21,7 @@ from statistics import median
 
 from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.task import Task, task_of
-from planner.plan.plan import Plan
+from planner.plan.plan import Plan, Without
 from planner.plan.simulate import simulate_plan
 from planner.problem.timed_swap import held_bytes
 from planner.solving import solve
@@ -183,6 +183,7 @@ def compared(
             budget_bytes=budget_bytes,
             link=slower(link, link_share),
             time_limit_s=time_limit_s,
+            without=Without.RECOMPUTE,
         )
         planner = OURS if link_share == 1.0 else f"{OURS}, for {link_share:.0%} of the link"
         yield figures(label, planner, stall_of_plan(plan), planned, draws)
