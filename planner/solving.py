@@ -117,6 +117,15 @@ class _Work:
     def effects(self) -> StepEffects:
         return StepEffects(self.profile)
 
+    @cached_property
+    def widest(self) -> Widest:
+        """The set of swaps with the most room: always a way out, whatever is found in time."""
+        return widest_set(self.problem, self.solver)
+
+    @property
+    def can_swap_alone(self) -> bool:
+        return self.problem.fits(self.widest.chosen)
+
     def search(self) -> Search:
         """Returns a search for the swaps of the step as it is."""
         return Search(self.problem, self.deadline, self.progress, self.on_incumbent)
@@ -145,12 +154,9 @@ def _with_swaps_alone(
     Raises:
         BudgetError: The budget cannot be met.
     """
-    problem = work.problem
-    # The set with the most room is always a way out, whatever the solver finds in time.
-    widest = widest_set(problem, work.solver)
-    check_budget(problem, widest, work.profile)
-    starts = published_starts(work.profile, problem)
-    return _solution(work.search(), work.solver, widest.chosen, starts, offers, loose)
+    check_budget(work.problem, work.widest, work.profile)
+    starts = published_starts(work.profile, work.problem)
+    return _solution(work.search(), work.solver, work.widest.chosen, starts, offers, loose)
 
 
 def _with_recompute(work: _Work, offers: Offers) -> Solution:
@@ -184,16 +190,18 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
     if not draft.problem.fits(widest):
         draft = _relieved(work, drops)
         widest = widest_set(draft.problem, solver).chosen
-    if not draft.problem.fits(widest) and not _can_swap_alone(work):
+    if not draft.problem.fits(widest) and not work.can_swap_alone:
         raise _unmet_budget(work, draft)
+    # One that was stopped bounds nothing: it is tried once more.
+    known = joint if joint.source is BoundSource.RELAXATION else None
     if not draft.dropped or not draft.problem.fits(widest):
-        return _with_swaps_alone(work, offers)
+        return _with_swaps_alone(work, offers, known)
     solution = _solution_of(work, draft, widest, offers, joint)
     alone = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share))
     beyond_us = draft.recompute_us + solution.stall_us
     if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
         # Swaps alone might be better yet.
-        other = _with_swaps_alone(work, offers) if _can_swap_alone(work) else solution
+        other = _with_swaps_alone(work, offers, known) if work.can_swap_alone else solution
         if other.stall_us < beyond_us:
             return other
     return solution
@@ -208,11 +216,7 @@ def _drops_nothing(work: _Work, joint: StallBound) -> bool:
     bounded = joint.source is BoundSource.RELAXATION
     least = min(SETTINGS.drop_shares)
     dropped = any(share > least for share in joint.dropped.values())
-    return many and bounded and not dropped and _can_swap_alone(work)
-
-
-def _can_swap_alone(work: _Work) -> bool:
-    return work.problem.fits(widest_set(work.problem, work.solver).chosen)
+    return many and bounded and not dropped and work.can_swap_alone
 
 
 def _relieved(work: _Work, drops: DropSearch) -> Draft:
@@ -232,7 +236,7 @@ def _unmet_budget(work: _Work, draft: Draft) -> UnmetBudgetError:
     """Names the smaller of the two budgets that are known to be met: by swaps alone, and with
     all that helps dropped."""
     problem = work.problem
-    alone = widest_set(problem, work.solver)._replace(is_proven=False)
+    alone = work.widest._replace(is_proven=False)
     step = recomputed(work.effects, draft.found).profile
     rewritten = problem_like(problem, step)
     both = widest_set(rewritten, work.solver)._replace(is_proven=False)
@@ -256,14 +260,13 @@ def _solution_of(
         chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
     beyond_us = draft.recompute_us + stall_us
     bound = joint
-    if (
-        not _is_good(work, beyond_us, joint)
-        and len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
-    ):
+    compute_us = work.problem.compute_us
+    few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
+    if few and not SETTINGS.is_good(beyond_us, joint.stall_us, compute_us):
         deadline = work.deadline.share(SETTINGS.stage_share)
         tight = whole_bound(work.problem, work.solver, deadline, offers=offers)
         bound = tight if tight.stall_us > joint.stall_us else joint
-    good = _is_good(work, beyond_us, bound)
+    good = SETTINGS.is_good(beyond_us, bound.stall_us, compute_us)
     return Solution(
         problem=draft.problem,
         chosen=chosen,
@@ -275,12 +278,6 @@ def _solution_of(
         stall_us=stall_us,
         found=draft.found,
     )
-
-
-def _is_good(work: _Work, beyond_us: float, bound: StallBound) -> bool:
-    """Whether a plan is as near to a bound as anything is looked for."""
-    worth_us = SETTINGS.good_enough * (work.problem.compute_us + bound.stall_us)
-    return beyond_us <= bound.stall_us + worth_us
 
 
 def _solution(

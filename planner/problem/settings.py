@@ -133,5 +133,10 @@ class SearchSettings:
     take_out: float = 0.4
     """A move takes out, below this, one that is dropped; else a large one changes sides."""
 
+    def is_good(self, beyond_us: float, bound_us: float, compute_us: float) -> bool:
+        """Whether time beyond the ops themselves is as near to its bound as anything is looked
+        for."""
+        return beyond_us <= bound_us + self.good_enough * (compute_us + bound_us)
+
 
 SETTINGS = SearchSettings()

@@ -1,7 +1,7 @@
 """What recompute offers to a problem: gaps that could be ended by running ops again."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -56,6 +56,14 @@ class Offers:
         options = tuple(option for option in self.options if option.gap in wanted)
         ops = {op for option in options for op in option.ops}
         return Offers(options, {op: us for op, us in self.op_us.items() if op in ops})
+
+    def cheapest_first(self, gaps: Sequence[Gap]) -> tuple[Gap, ...]:
+        """Returns what is offered of some gaps, by what it runs again at its end for each byte."""
+        # The last option of a gap is the one that ends where the gap does.
+        last = {option.gap: option for option in self.options}
+        cost_us = {i: sum(self.op_us[op] for op in option.ops) for i, option in last.items()}
+        order = sorted(last, key=lambda i: (cost_us[i] / gaps[i].size_bytes, i))
+        return tuple(gaps[i] for i in order)
 
     @property
     def gaps(self) -> frozenset[int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from profiles.schema.memory import ops_of_slots
 from profiles.schema.profile import (
+    NEVER_AGAIN,
     Access,
     LeftOut,
     OpTrait,
@@ -19,16 +20,6 @@ from profiles.schema.profile import (
     StorageKind,
 )
 
-NEVER_AGAIN = frozenset(
-    {
-        OpTrait.COLLECTIVE,
-        OpTrait.WAITS,
-        OpTrait.SHAPED_BY_DATA,
-        OpTrait.UNKNOWN_EFFECTS,
-    }
-)
-"""Traits of ops that are not run twice: other workers would have to join in, the host would wait,
-the bytes could not be planned, or something else might happen besides."""
 MADE_BY_THE_STEP = frozenset({StorageKind.ACTIVATION, StorageKind.TEMPORARY, StorageKind.GRADIENT})
 """Kinds of storage that an op may have made: running it again makes them again."""
 NOT_ALONE = frozenset({LeftOut.NOT_RESIZABLE, LeftOut.EXCHANGED, LeftOut.RESIZED})
@@ -109,7 +100,7 @@ class StepEffects:
             # They get copies to write to, which nothing reads.
             writes = {s for s in writes if storages[s].kind is not StorageKind.BUFFER}
             accesses = {
-                s: access for s, access in accesses.items() if s in writes or _reads(access)
+                s: access for s, access in accesses.items() if s in writes or access is Access.READ
             }
         made = {s for s in writes if storages[s].allocated_op == k}
         return OpEffects(
@@ -117,10 +108,6 @@ class StepEffects:
             writes=frozenset(writes),
             runs_again=traits.isdisjoint(NEVER_AGAIN),
         )
-
-
-def _reads(access: Access) -> bool:
-    return access is Access.READ
 
 
 @dataclass

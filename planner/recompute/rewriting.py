@@ -25,6 +25,9 @@ from profiles.schema.profile import (
     Use,
 )
 
+Dropped = frozenset[Gap]
+"""Gaps in which storages are dropped."""
+
 MAX_RECIPE_OPS = 256
 """A longer recipe is not offered: what it makes on the way would need memory of its own."""
 
@@ -106,6 +109,29 @@ def _dropped_after(recipe: Recipe, gaps: Iterable[Gap]) -> Iterator[Gap]:
             yield gap
 
 
+def recompute_us(profile: Profile, found: Iterable[Rebuilding]) -> list[float]:
+    """Returns the time of what some recipes run again, by slot."""
+    by_slot_us = [0.0] * len(profile.slots)
+    for rebuilding in found:
+        for op in rebuilding.recipe.ops:
+            by_slot_us[rebuilding.recipe.slot] += profile.ops[op].duration_us
+    return by_slot_us
+
+
+def overhead_bytes(profile: Profile, found: Iterable[Rebuilding]) -> list[int]:
+    """Returns what each slot needs beyond storages when some recipes are run.
+
+    An op's own workspace is not known, only the most that the slot took in which it ran.
+    """
+    by_slot_bytes = [slot.overhead_bytes for slot in profile.slots]
+    for rebuilding in found:
+        ran_in = {profile.ops[op].slot for op in rebuilding.recipe.ops}
+        most_bytes = max(profile.slots[t].overhead_bytes for t in ran_in)
+        t = rebuilding.recipe.slot
+        by_slot_bytes[t] = max(by_slot_bytes[t], most_bytes)
+    return by_slot_bytes
+
+
 def recomputed(effects: StepEffects, found: tuple[Rebuilding, ...]) -> RecomputedStep:
     """Returns the step in which some recipes are run."""
     return _Rewriting(effects, found).step()
@@ -143,10 +169,7 @@ class _Rewriting:
         """Returns the step."""
         old = self._old
         runs, rebuilds = self._runs(), self._rebuilds()
-        recompute_us = [0.0] * len(old.slots)
-        for rebuilding in self._found:
-            for op in rebuilding.recipe.ops:
-                recompute_us[rebuilding.recipe.slot] += old.ops[op].duration_us
+        again_us = recompute_us(old, self._found)
         lives = [*self._first_lives(runs), *self._later_lives(runs), *self._temporaries(runs)]
         storages = tuple(
             storage.model_copy(update={"id": n}) for n, (_, storage) in enumerate(lives)
@@ -154,14 +177,14 @@ class _Rewriting:
         profile = old.model_copy(
             update={
                 "ops": self._ops(),
-                "slots": self._slots(recompute_us),
+                "slots": self._slots(again_us),
                 "storages": storages,
             }
         )
         # What pydantic has kept of the old one.
         profile.__dict__.pop("peak_bytes", None)
         origins = tuple(origin for origin, _ in lives)
-        return RecomputedStep(profile, rebuilds, tuple(recompute_us), origins)
+        return RecomputedStep(profile, rebuilds, tuple(again_us), origins)
 
     def _new_op(self, op: int) -> int:
         return op + self._added_until[self._old.ops[op].slot]
@@ -215,21 +238,15 @@ class _Rewriting:
             for op in (*ops, *self._old.ops[first_op[slot] : first_op[slot + 1]])
         )
 
-    def _slots(self, recompute_us: list[float]) -> tuple[Slot, ...]:
+    def _slots(self, again_us: list[float]) -> tuple[Slot, ...]:
         """The slots, longer by what is run again, and with room for what that takes besides."""
-        slots = list(self._old.slots)
-        for rebuilding in self._found:
-            slot = rebuilding.recipe.slot
-            # An op's own workspace is not known, only the most that its slot took.
-            ran_in = {self._old.ops[op].slot for op in rebuilding.recipe.ops}
-            overhead_bytes = max(self._old.slots[t].overhead_bytes for t in (*ran_in, slot))
-            overhead_bytes = max(overhead_bytes, slots[slot].overhead_bytes)
-            slots[slot] = slots[slot].model_copy(update={"overhead_bytes": overhead_bytes})
-        for slot, us in enumerate(recompute_us):
-            if us > 0:
-                update = {"duration_us": slots[slot].duration_us + us}
-                slots[slot] = slots[slot].model_copy(update=update)
-        return tuple(slots)
+        needs_bytes = overhead_bytes(self._old, self._found)
+        return tuple(
+            slot.model_copy(
+                update={"duration_us": slot.duration_us + us, "overhead_bytes": size_bytes}
+            )
+            for slot, us, size_bytes in zip(self._old.slots, again_us, needs_bytes, strict=True)
+        )
 
     def _first_lives(self, runs: tuple[dict[int, int], ...]) -> Iterator[tuple[int, Storage]]:
         """Every storage of the old step, up to where it is dropped first."""

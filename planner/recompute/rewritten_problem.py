@@ -20,7 +20,7 @@ from planner.problem.gaps import (
 )
 from planner.problem.problem import Problem, with_parts
 from planner.recompute.recipes import StepEffects
-from planner.recompute.rewriting import Rebuilding
+from planner.recompute.rewriting import Rebuilding, overhead_bytes, recompute_us
 from profiles.schema.memory import Moment, bytes_at
 from profiles.schema.profile import Storage
 
@@ -48,13 +48,13 @@ class ProblemRewriter:
 
     def without(self, found: Sequence[Rebuilding]) -> Problem:
         """Returns the problem in which some recipes are run."""
-        recompute_us = self._recompute_us(found)
+        again_us = recompute_us(self.effects.profile, found)
         resident_bytes = self.resident_bytes(found)
         gaps = in_order(self._gaps(found))
         problem = self.problem
         durations_us = tuple(
             slot.duration_us + us
-            for slot, us in zip(self.effects.profile.slots, recompute_us, strict=True)
+            for slot, us in zip(self.effects.profile.slots, again_us, strict=True)
         )
         return with_parts(
             replace(
@@ -66,17 +66,10 @@ class ProblemRewriter:
             )
         )
 
-    def _recompute_us(self, found: Sequence[Rebuilding]) -> list[float]:
-        recompute_us = [0.0] * self.problem.slot_count
-        for rebuilding in found:
-            for op in rebuilding.recipe.ops:
-                recompute_us[rebuilding.recipe.slot] += self.effects.profile.ops[op].duration_us
-        return recompute_us
-
     def resident_bytes(self, found: Sequence[Rebuilding]) -> tuple[int, ...]:
         """Returns the most bytes of each slot, at its anchor, while ops run again or at its ops."""
-        slots = self.effects.profile.slots
-        at_anchors, at_ops = [0] * (len(slots) + 1), [0] * (len(slots) + 1)
+        count = self.problem.slot_count
+        at_anchors, at_ops = [0] * (count + 1), [0] * (count + 1)
         for rebuilding in found:
             back = rebuilding.recipe.slot
             for gap in rebuilding.gaps:
@@ -86,14 +79,12 @@ class ProblemRewriter:
         anchors = [a + b for a, b in zip(self._anchor_bytes, accumulate(at_anchors), strict=False)]
         ops = [a + b for a, b in zip(self._op_bytes, accumulate(at_ops), strict=False)]
         most = [max(pair) for pair in zip(anchors, ops, strict=True)]
-        overhead_bytes = [slot.overhead_bytes for slot in slots]
         for rebuilding in found:
             t = rebuilding.recipe.slot
             anchors[t], peak_bytes = self._run(rebuilding, anchors[t])
             most[t] = max(most[t], peak_bytes)
-            ran_in = {self.effects.profile.ops[op].slot for op in rebuilding.recipe.ops}
-            overhead_bytes[t] = max(overhead_bytes[t], *(slots[u].overhead_bytes for u in ran_in))
-        return tuple(a + b for a, b in zip(most, overhead_bytes, strict=True))
+        beyond = overhead_bytes(self.effects.profile, found)
+        return tuple(a + b for a, b in zip(most, beyond, strict=True))
 
     def _run(self, rebuilding: Rebuilding, held_bytes: int) -> tuple[int, int]:
         """Runs a recipe; returns the bytes held after it, and the most held meanwhile."""

@@ -22,14 +22,12 @@ from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.recompute.offers import Offers, offers_of
-from planner.recompute.rewriting import Rebuilding, rebuildings
+from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import QUICK_POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.starts import copy_sources, without_needless
 from profiles.schema.progress import Progress
-
-Dropped = frozenset[Gap]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +78,7 @@ class DropSearch:
             on_incumbent: Called with every better set.
         """
         self._rewriter = rewriter
-        # By what they run again for each byte, at their ends.
-        last = {option.gap: option for option in offers.options}
-        gaps = rewriter.problem.whole_gaps
-        cost_us = {i: sum(offers.op_us[op] for op in last[i].ops) for i in last}
-        order = sorted(last, key=lambda i: (cost_us[i] / gaps[i].size_bytes, i))
-        self._offered = tuple(gaps[i] for i in order)
+        self._offered = offers.cheapest_first(rewriter.problem.whole_gaps)
         self._deadline = deadline
         self._progress = progress
         self._on_incumbent = on_incumbent
@@ -98,8 +91,8 @@ class DropSearch:
     @property
     def good(self) -> bool:
         """Whether there is nothing left worth looking for."""
-        worth_us = SETTINGS.good_enough * (self._rewriter.problem.compute_us + self._bound_us)
-        return self.best.cost[0] <= self._bound_us + worth_us
+        compute_us = self._rewriter.problem.compute_us
+        return SETTINGS.is_good(self.best.cost[0], self._bound_us, compute_us)
 
     @property
     def over(self) -> bool:

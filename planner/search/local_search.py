@@ -171,8 +171,8 @@ class Search:
     @property
     def good(self) -> bool:
         """Whether there is nothing left worth looking for."""
-        worth_us = SETTINGS.good_enough * (self.problem.compute_us + self.bound_us)
-        return self.best.timing.stall_us <= self.bound_us + worth_us
+        stall_us, compute_us = self.best.timing.stall_us, self.problem.compute_us
+        return SETTINGS.is_good(stall_us, self.bound_us, compute_us)
 
     @property
     def perfect(self) -> bool:

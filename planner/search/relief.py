@@ -6,7 +6,7 @@ need more than that one did. The order does not depend on the budget: the set th
 budget needs is found again by whoever asks for that budget.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from planner.ilp.deadline import Deadline
@@ -15,11 +15,9 @@ from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.recompute.offers import offers_of
 from planner.recompute.recipes import StepEffects
-from planner.recompute.rewriting import rebuildings, recomputed
+from planner.recompute.rewriting import Dropped, rebuildings, recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
 from profiles.schema.profile import Profile
-
-Dropped = frozenset[Gap]
 
 
 def relieving_sets(
@@ -34,13 +32,7 @@ def relieving_sets(
     """
     rewriter = ProblemRewriter(effects, problem)
     whole = replace(problem, whole_gaps=rewriter.gaps, part_gaps=(), host_budget_bytes=None)
-    offers = offers_of(effects, whole)
-    # The last option of a gap is the one that ends where the gap does.
-    costs_us = {
-        rewriter.gaps[option.gap]: sum(offers.op_us[op] for op in option.ops)
-        for option in offers.options
-    }
-    order = sorted(costs_us, key=lambda gap: (costs_us[gap] / gap.size_bytes, gap.first_slot))
+    order = offers_of(effects, whole).cheapest_first(rewriter.gaps)
     dropped: Dropped = frozenset()
     held = rewriter.resident_bytes(())
     while not stop():
@@ -62,7 +54,7 @@ def relieved_step(effects: StepEffects, problem: Problem) -> Profile:
 
 def _one_more(
     rewriter: ProblemRewriter,
-    order: list[Gap],
+    order: Sequence[Gap],
     dropped: Dropped,
     held: tuple[int, ...],
     stop: Callable[[], bool],

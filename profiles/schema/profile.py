@@ -88,6 +88,13 @@ class OpTrait(StrEnum):
     """Its schema does not show whether it does more than make its results."""
 
 
+NEVER_AGAIN = frozenset(
+    {OpTrait.COLLECTIVE, OpTrait.WAITS, OpTrait.SHAPED_BY_DATA, OpTrait.UNKNOWN_EFFECTS}
+)
+"""Traits of ops that are not run twice: other workers would have to join in, the host would wait,
+the bytes could not be planned, or something else might happen besides."""
+
+
 class Use(Record):
     """One op touching a storage."""
 

@@ -9,13 +9,10 @@ import torch
 from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import READS_DESCRIPTION, storages_in, tensors_of, traits_of
-from profiles.schema.profile import OpTrait
+from profiles.schema.profile import NEVER_AGAIN, OpTrait
 from runtime.recompute.arguments import Noting, Scratch, TensorAt, UnfitOpError, changed
 from runtime.recompute.generators import Draw, generator_of
 from runtime.recompute.noted_storage import NotedStorage, NotedStorages
-
-NEVER = (OpTrait.COLLECTIVE, OpTrait.WAITS, OpTrait.SHAPED_BY_DATA, OpTrait.UNKNOWN_EFFECTS)
-"""An op that is any of these is not run again."""
 
 RunOp = Callable[[Any, Any, Any], Any]
 """Runs an op with its arguments and keyword arguments."""
@@ -115,7 +112,7 @@ def before_op(
     """
     traits = traits_of(func, args, kwargs)
     for trait in traits:
-        if trait in NEVER:
+        if trait in NEVER_AGAIN:
             raise UnfitOpError(f"is never run again: {trait.value}")
     if func in READS_DESCRIPTION:
         # What it makes says all there is to know of what it was handed.

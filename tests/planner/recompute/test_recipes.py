@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from planner.recompute.recipes import NEVER_AGAIN, Recipe, StepEffects, recipe_for
+from planner.recompute.recipes import Recipe, StepEffects, recipe_for
 from planner.recompute.rewriting import rebuildings, recomputed
 from profiles.schema.checks import first_fault
-from profiles.schema.profile import LeftOut, OpTrait, StorageKind
+from profiles.schema.profile import NEVER_AGAIN, LeftOut, OpTrait, StorageKind
 from tests.support.planning.toys import ToyStorage, activation, gradient, resident, toy
 from tests.support.recompute.drops import offered_gaps
 from tests.support.recompute.replayed import check_replay
