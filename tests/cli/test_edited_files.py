@@ -373,28 +373,28 @@ def check_unsound(folder: Path, plan: Plan, edit: Edit, message: str, failure: F
     assert bool(derived) == message.startswith("certificate.")
 
 
-@pytest.mark.parametrize(("edit", "message"), MALFORMED_PLANS)
-def test_a_malformed_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
-    check_malformed(tmp_path, plan_of_it(), edit, message, failure)
+def of_both(
+    plain: list[tuple[Edit, str]], rebuilds: list[tuple[Edit, str]]
+) -> list[tuple[Callable[[], Plan], Edit, str]]:
+    """Edits of a plan of swaps, and of one that rebuilds."""
+    return [
+        *((plan_of_it, edit, message) for edit, message in plain),
+        *((rebuilding_plan, edit, message) for edit, message in rebuilds),
+    ]
 
 
-@pytest.mark.parametrize(("edit", "message"), MALFORMED_REBUILDS)
-def test_a_malformed_plan_of_rebuilds(
-    tmp_path: Path, failure: Failure, edit: Edit, message: str
+@pytest.mark.parametrize(("plan", "edit", "message"), of_both(MALFORMED_PLANS, MALFORMED_REBUILDS))
+def test_a_malformed_plan(
+    tmp_path: Path, failure: Failure, plan: Callable[[], Plan], edit: Edit, message: str
 ) -> None:
-    check_malformed(tmp_path, rebuilding_plan(), edit, message, failure)
+    check_malformed(tmp_path, plan(), edit, message, failure)
 
 
-@pytest.mark.parametrize(("edit", "message"), UNSOUND_PLANS)
-def test_an_unsound_plan(tmp_path: Path, failure: Failure, edit: Edit, message: str) -> None:
-    check_unsound(tmp_path, plan_of_it(), edit, message, failure)
-
-
-@pytest.mark.parametrize(("edit", "message"), UNSOUND_REBUILDS)
-def test_an_unsound_plan_of_rebuilds(
-    tmp_path: Path, failure: Failure, edit: Edit, message: str
+@pytest.mark.parametrize(("plan", "edit", "message"), of_both(UNSOUND_PLANS, UNSOUND_REBUILDS))
+def test_an_unsound_plan(
+    tmp_path: Path, failure: Failure, plan: Callable[[], Plan], edit: Edit, message: str
 ) -> None:
-    check_unsound(tmp_path, rebuilding_plan(), edit, message, failure)
+    check_unsound(tmp_path, plan(), edit, message, failure)
 
 
 def test_every_field_of_rebuilds(tmp_path: Path) -> None:
