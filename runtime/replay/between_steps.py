@@ -88,7 +88,7 @@ class BoundaryGuard:
         self._away: frozenset[int] = frozenset()
         self._lock = threading.RLock()
         self._calls, self._ops = _CallGuard(self), _OpGuard(self)
-        _guards.add(self)
+        _guards[:] = [*(guard for guard in _guards if guard() is not None), weakref.ref(self)]
 
     def enter(self, guarded: frozenset[int]) -> None:
         """Begins a stretch between two steps; those `guarded`, by `_cdata`, must not be touched."""
@@ -204,20 +204,25 @@ class _OpGuard(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-_guards: "weakref.WeakSet[BoundaryGuard]" = weakref.WeakSet()
-"""All there are: a fork copies the memory of all of them."""
+_guards: "list[weakref.ref[BoundaryGuard]]" = []
+"""All there are: a fork copies the memory of all of them.
+
+References without callbacks: an interrupt that comes in a callback is printed and passed over.
+"""
 
 
 def _touch_all() -> None:
     """A forked process has none of the threads that could bring a storage back."""
-    for guard in tuple(_guards):
-        guard.touch("a fork")
+    for reference in tuple(_guards):
+        if guard := reference():
+            guard.touch("a fork")
 
 
 def _leave_all() -> None:
     """A forked process makes no steps, which would take the modes from its stacks."""
-    for guard in tuple(_guards):
-        guard.leave_modes()
+    for reference in tuple(_guards):
+        if guard := reference():
+            guard.leave_modes()
 
 
 os.register_at_fork(before=_touch_all, after_in_child=_leave_all)
