@@ -126,7 +126,7 @@ class EmulatedLane:
         )
         self._thread.start()
         # The thread holds the queue, not the lane, so that a forgotten lane ends its thread.
-        weakref.finalize(self, self._jobs.put, None)
+        self._forgotten = weakref.finalize(self, self._jobs.put, None)
 
     def issue(
         self, storage: torch.UntypedStorage, host: HostStretch, engine: CopyMethod = CopyMethod.DMA
@@ -172,6 +172,8 @@ class EmulatedLane:
         self.flush()
         self._jobs.put(None)
         self._thread.join()
+        # A closed lane leaves no callback behind, in which an interrupt would be swallowed.
+        self._forgotten.detach()
 
     def _put(self, copy: Copy) -> None:
         pieces = tuple(copy.pieces)

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,10 +42,10 @@ from tests.support.training.fixed_times import record_at_fixed_times
 
 STEPS = 3
 WATCHED = tuple(str(Path(p.__file__ or "").parent) + "/" for p in (runtime, profiles))
-SWALLOWED_IN = ("_forget", "_remove")
-"""Callbacks of weak references, ours and those of Python's own sets, which know every thread.
+SWALLOWED_IN = (weakref.__file__, weakref.WeakSet.__init__.__code__.co_filename)
+"""Callbacks of weak references of Python's own: what is raised in them it prints and passes over.
 
-What is raised in them Python prints and passes over: there no interrupt reaches anybody.
+One set of Python's knows every thread. Callbacks of the product's are not left out.
 """
 SOON_S = 0.0001
 
@@ -213,7 +214,7 @@ class Tracer:
 
 def _is_swallowed(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_name in SWALLOWED_IN:
+        if frame.f_code.co_filename in SWALLOWED_IN:
             return True
         frame = frame.f_back
     return False
