@@ -124,7 +124,7 @@ def _is_training(op: OpOverload, args: Any, kwargs: Any) -> bool:
 
 def _selects(indices: Any) -> bool:
     """Whether some of the indices of an op are masks, which select as many elements as are set."""
-    return any(index.dtype in (torch.bool, torch.uint8) for index in tensors_of(indices))
+    return not {torch.bool, torch.uint8}.isdisjoint([index.dtype for index in tensors_of(indices)])
 
 
 @cache

@@ -49,7 +49,9 @@ def part_at(tensor: torch.Tensor | None, path: str) -> torch.Tensor | None:
     """Returns the plain tensor that is at a path behind a tensor, if there is one."""
     if tensor is None:
         return None
-    return next((plain for found, plain in plain_parts(tensor) if found == path), None)
+    # A list: an interrupt inside a generator that ends early would be passed over.
+    plain = [plain for found, plain in plain_parts(tensor) if found == path]
+    return plain[0] if plain else None
 
 
 def only_plain(tensor: torch.Tensor | None) -> torch.Tensor | None:

@@ -71,7 +71,9 @@ def _rounded_size_text(size_bytes: int, round_to_int: Callable[[float], int]) ->
 
 
 def _largest_unit(size_bytes: float, units: Sequence[str]) -> str | None:
-    return next((unit for unit in units if size_bytes >= UNIT_BYTES[unit]), None)
+    # A list: an interrupt inside a generator that ends early would be passed over.
+    large_enough = [unit for unit in units if size_bytes >= UNIT_BYTES[unit]]
+    return large_enough[0] if large_enough else None
 
 
 def parse_size_bytes(option: str, text: str) -> int:

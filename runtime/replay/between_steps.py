@@ -128,7 +128,7 @@ class BoundaryGuard:
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
-        if self._away and any(s._cdata in self._away for s in storages_of(arguments)):
+        if self._away and [s for s in storages_of(arguments) if s._cdata in self._away]:
             self.touch(str(getattr(what, "__name__", what)))
 
     def look_at(self, storage: torch.UntypedStorage) -> None:

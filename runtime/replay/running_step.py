@@ -107,7 +107,8 @@ class Course:
         # Slots that have begun at the last reported anchor.
         self._begun = range(0)
         anchors = [slot.anchor for slot in plan.slots]
-        acts = any(row and is_update(key) for key, row in zip(anchors, self.schedule, strict=True))
+        acting = [key for key, row in zip(anchors, self.schedule, strict=True) if row]
+        acts = bool(list(filter(is_update, acting)))
         self.moves, self.fills = (
             tuple(tuple(a for a in row if is_fill(a) is fills) for row in self.schedule)
             for fills in (False, True)

@@ -186,7 +186,8 @@ class History:
 
 
 def _fallback_text(kept: Sequence[StepStatistics], fallbacks: int) -> str:
-    last = next((step for step in reversed(kept) if step.fallback is not None), None)
+    fallen_back = [step for step in kept if step.fallback is not None]
+    last = fallen_back[-1] if fallen_back else None
     why = "" if last is None else f" (last: step {last.step}, {last.fallback})"
     return f"{fallbacks} fell back to resident{why}"
 

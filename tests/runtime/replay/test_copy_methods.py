@@ -305,8 +305,9 @@ def test_a_batch_that_loses_a_copy_is_caught(monkeypatch: pytest.MonkeyPatch) ->
                     workload.step()
         assert_same(snapshot(plain), snapshot(workload))
 
-    # A step count that is lost and comes back as any number may end the step by itself.
-    with pytest.raises((AssertionError, OverflowError)):
+    # A step count that is lost and comes back as any number may end the step by itself: below 0
+    # the optimizer's correction of it is complex, at 0 it divides by nothing.
+    with pytest.raises((AssertionError, ArithmeticError, RuntimeError)):
         train()
 
 
