@@ -1,7 +1,7 @@
 """Blocks of a step: stretches of forward ops that belong to one module."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -59,25 +59,42 @@ class Blocks:
         groups = {
             b: [gap for gap in self.inside[b] if gap.storage not in kept] for b in sorted(blocks)
         }
+        split = {
+            b: [[gap] for gap in group] if b in one_by_one else [group]
+            for b, group in groups.items()
+        }
+        keeps = not one_by_one if keeps_what_it_makes is None else keeps_what_it_makes
+        return self.dropping(split, kept, keeps_what_it_makes=keeps)
+
+    def dropping(
+        self,
+        split: Mapping[int, Sequence[Sequence[Gap]]],
+        kept: Collection[int],
+        *,
+        keeps_what_it_makes: bool,
+    ) -> Choice:
+        """Drops groups of gaps inside blocks; what enters the blocks stays for as long as needed.
+
+        Args:
+            split: By block: its groups, each rebuilt at the first use of any of its gaps.
+            kept: Storages that stay although they are inside.
+            keeps_what_it_makes: Whether what is made on the way for another group is kept.
+        """
         until: dict[int, int] = {}
-        for b, group in groups.items():
-            uses = [gap.next_use_slot for gap in group] or [0]
-            slot = max(uses) if b in one_by_one else min(uses)
-            for storage in self._inputs(b, group, kept):
+        for b, parts in split.items():
+            slot = max(
+                (min(gap.next_use_slot for gap in part) for part in parts if part), default=0
+            )
+            for storage in self._inputs(b, [gap for part in parts for gap in part], kept):
                 until[storage] = max(slot, until.get(storage, 0))
         task = self.task.keeping(until)
-        split = [
-            part
-            for b, group in groups.items()
-            for part in ([[gap] for gap in group] if b in one_by_one else [group])
-        ]
-        keeps = not one_by_one if keeps_what_it_makes is None else keeps_what_it_makes
-        everything = task.dropping(split, keeps_what_it_makes=keeps)
+        groups = [part for parts in split.values() for part in parts]
+        everything = task.dropping(groups, keeps_what_it_makes=keeps_what_it_makes)
         if everything is not None:
             return everything
         # Blocks with an op that nobody may run twice stay as they are.
-        can = [group for group in split if task.dropping([group]) is not None]
-        return task.dropping(can, keeps_what_it_makes=keeps) or Choice(task)
+        can = [group for group in groups if task.dropping([group]) is not None]
+        return task.dropping(can, keeps_what_it_makes=keeps_what_it_makes) or Choice(task)
 
     def _inputs(self, block: int, group: Sequence[Gap], kept: Collection[int]) -> Iterator[int]:
         """What is made before a block and read by the ops of it that are run again."""

@@ -6,6 +6,7 @@ from planner.heuristics.recomputing.capuchin import CAPUCHIN_RECOMPUTE
 from planner.heuristics.recomputing.checkpointing import CHECKPOINTING
 from planner.heuristics.recomputing.choice import RecomputeTask, Recomputing, Stop
 from planner.heuristics.recomputing.memory_budget import MEMORY_BUDGET
+from planner.heuristics.recomputing.pofo import POFO
 from planner.heuristics.recomputing.superneurons import SUPERNEURONS_RECOMPUTE
 from planner.heuristics.recomputing.torchtitan_plan import TORCHTITAN_PLAN
 from planner.problem.gaps import Gap
@@ -15,6 +16,7 @@ RECOMPUTING: tuple[Recomputing, ...] = (
     SUPERNEURONS_RECOMPUTE,
     MEMORY_BUDGET,
     TORCHTITAN_PLAN,
+    POFO,
     # It may take all the time there is.
     CAPUCHIN_RECOMPUTE,
 )

@@ -41,11 +41,12 @@ def test_a_network_s_step_is_valid(baseline: Recomputing) -> None:
 def test_what_is_dropped_is_offered_to_searches_once() -> None:
     found = list(published_drops(asked(two_blocks(), 12), never))
     names = {name: {gap.name for gap in dropped} for name, dropped in found}
-    # Without products the whole forward is one segment of SuperNeurons', and torchtitan offloads x;
-    # all others drop as the first does, or nothing.
+    # Without products the whole forward is one segment of SuperNeurons', torchtitan offloads x, and
+    # POFO what enters b, with z; all others drop as the first does, or nothing.
     assert names == {
         "checkpointing": {"x", "z"},
         "SuperNeurons, with recomputation": {"x", "y", "z"},
         "torchtitan keep/recompute/offload": {"z"},
+        "POFO": {"x"},
     }
     assert list(published_drops(asked(two_blocks(), 12), lambda: True)) == []
