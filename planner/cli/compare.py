@@ -18,11 +18,9 @@ from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
 if TYPE_CHECKING:
-    from planner.heuristics.heuristic import Heuristic
-    from planner.heuristics.recomputing.choice import Recomputing
     from planner.heuristics.task import Task
     from planner.plan.plan import Plan
-    from planner.studies.compare import Row
+    from planner.studies.rows import NotApplicable, Published, Row
 
 NONE = "-"
 
@@ -53,6 +51,7 @@ def compare(
     Rows are printed as they are done. Each of our three plans takes at most half of --time-limit.
     """
     from planner.heuristics.task import task_of
+    from planner.studies.rows import NotApplicable
 
     request = PlanRequest(
         budget=budget,
@@ -69,7 +68,10 @@ def compare(
     table = RowsAsDone(_title(task), COLUMNS, first_width=FIRST_WIDTH)
     rows = []
     for row in _rows(task, solver=solver, time_limit=time_limit, is_full=not brief):
-        table.add(row)
+        if isinstance(row, NotApplicable):
+            print_line(f"{row.name.ljust(FIRST_WIDTH)}  n/a: {row.note}")
+        else:
+            table.add(row)
         rows.append(row)
     _print_about()
     _print_sources()
@@ -80,7 +82,9 @@ def compare(
         wrote(csv)
 
 
-def _rows(task: "Task", *, solver: SolverName, time_limit: float, is_full: bool) -> "Iterator[Row]":
+def _rows(
+    task: "Task", *, solver: SolverName, time_limit: float, is_full: bool
+) -> "Iterator[Row | NotApplicable]":
     """Ours first, then our selection with other timings, then every baseline, each when it is done.
 
     Three plans of ours are made, so each has half of the time.
@@ -88,6 +92,7 @@ def _rows(task: "Task", *, solver: SolverName, time_limit: float, is_full: bool)
     with progress_bars() as progress:
         progress("loading the solver", 0, 1)
         from planner.studies import compare as study
+        from planner.studies import rows
 
     def ours(asked: "Task", without: Without) -> "Plan":
         with progress_bars() as progress:
@@ -121,6 +126,7 @@ def _rows(task: "Task", *, solver: SolverName, time_limit: float, is_full: bool)
         yield row
         if row.name == study.CHECKPOINTING and row.recompute_us > 0:
             peak_bytes = row.peak_bytes
+    yield from rows.reference_rows(task, clock=rows.Clock(REFERENCES_S))
     if peak_bytes is not None:
         try:
             at_peak = ours(task.with_budget(peak_bytes), Without.NOTHING)
@@ -134,12 +140,13 @@ def _baselines(
     task: "Task", swaps: "Plan | None", both: "Plan", *, is_full: bool
 ) -> "Iterator[Row]":
     from planner.studies import compare as study
+    from planner.studies import rows
 
     bound_us = 0.0 if swaps is None else swaps.certificate.bound_beyond_us
-    clock = study.Clock(BASELINES_S)
+    clock = rows.Clock(BASELINES_S)
     yield from study.Comparison(task, bound_us, is_full).rows(study.HEURISTICS, clock)
-    clock = study.Clock(BASELINES_S)
-    yield from study.recomputing_rows(task, both.certificate.bound_beyond_us, clock=clock)
+    clock = rows.Clock(BASELINES_S)
+    yield from rows.recomputing_rows(task, both.certificate.bound_beyond_us, clock=clock)
 
 
 def _or_none(text: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -163,6 +170,8 @@ FIRST_WIDTH = 48
 BASELINES_S = 35.0
 """Seconds for all that swap together, and for all that also run ops again; those that are stopped
 say so."""
+REFERENCES_S = 15.0
+"""And for what is no plan."""
 
 
 def _title(task: "Task") -> str:
@@ -184,15 +193,18 @@ def _print_about() -> None:
         "selection cannot meet the budget. smallest budget: by the row's own rule, to 0.1% of the "
         "peak. swapplan's gaps: what our plan moves, with simple timing instead of ours. "
         "Checkpointing takes no budget: its peak is its own, and the last row is our plan for that "
-        "peak. stopped: there was no time for all that the row's rule tries."
+        "peak. stopped: there was no time for all that the row's rule tries. reference: no plan of "
+        "ours can be it, as it decides while the step runs, or has the optimizer run on the host; "
+        "estimated, and held against no bound."
     )
 
 
 def _print_sources() -> None:
     from planner.heuristics.recomputing.catalog import RECOMPUTING
     from planner.studies.compare import PUBLISHED
+    from planner.studies.rows import REFERENCES
 
-    rules: tuple[Heuristic | Recomputing, ...] = (*PUBLISHED, *RECOMPUTING)
+    rules: tuple[Published, ...] = (*PUBLISHED, *RECOMPUTING, *REFERENCES)
     print("\nWhere each rule is from, how it is known, and what is stated more simply here:")
     for one in rules:
         about = f"{one.name}: {one.source}; {one.known_from.value}"

@@ -1,6 +1,5 @@
 """Our own plan and every heuristic, side by side, in one simulator."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from planner.heuristics.heuristic import Heuristic, Swaps
 from planner.heuristics.lms import PYTORCH_LMS, TFLMS_V1, TFLMS_V2
 from planner.heuristics.recomputing.catalog import RECOMPUTING
 from planner.heuristics.recomputing.checkpointing import FULL
-from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing, Stop
+from planner.heuristics.recomputing.choice import Stop
 from planner.heuristics.task import Task
 from planner.heuristics.teraio import G10, TERAIO
 from planner.heuristics.torch_offload import (
@@ -25,12 +24,23 @@ from planner.heuristics.torch_offload import (
 )
 from planner.heuristics.vdnn import VDNN_ALL, VDNN_CONV
 from planner.ilp.deadline import SolverName
-from planner.plan.plan import Boundary, Plan, Without, optimality_gap
+from planner.plan.plan import Boundary, Plan, Without
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import held_bytes
 from planner.search.candidate import POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
+from planner.studies.rows import (
+    ABOUT,
+    FIGURES,
+    REFERENCES,
+    STOPPED,
+    Clock,
+    NotApplicable,
+    Published,
+    Row,
+    never,
+)
 from profiles.schema.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -60,68 +70,8 @@ OURS = "swapplan"
 OURS_RECOMPUTE = f"{OURS}, with recompute"
 OURS_AT_CHECKPOINTING = f"{OURS_RECOMPUTE}, at checkpointing's peak"
 CHECKPOINTING = FULL.name
-STOPPED = "stopped"
-"""A word beside a figure that there was no time to look for further."""
 RESOLUTION = 1000
 """A smallest budget is found to one part of the no-plan peak in so many."""
-FIGURES = (
-    *("name", "fits", "step_us", "recompute_us", "stall_us", "moved_bytes", "swaps"),
-    *("peak_bytes", "smallest_budget_bytes", "gap", "retimed_stall_us", "note"),
-)
-"""Columns of the table: attributes of `Row`."""
-ABOUT = ("source", "known_from", "simplified")
-"""More columns, with what is known of a heuristic."""
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One way to plan a step. Times and bytes are simulated.
-
-    Attributes:
-        name: Ours, or a heuristic's.
-        moved_bytes: Bytes copied to the host per step.
-        peak_bytes: Most bytes resident in any slot.
-        fits: Whether that is within the budget.
-        stall_us: Time compute waits per step, with its own timing.
-        compute_us: Time of the step with nothing moved.
-        bound_stall_us: No plan within the budget can wait less; of a row that runs ops again: no
-            plan that may, with the recipes that ours are offered, can wait and recompute less.
-        recompute_us: Time per step of the ops that are run again.
-        retimed_stall_us: The same selection with our scheduler; None if not even all of it away
-            from end to end meets the budget, or if it was not asked for.
-        smallest_budget_bytes: The smallest budget its own rule meets; None if not asked for.
-        note: What else there is to say, such as that there was no time for all of it.
-    """
-
-    name: str
-    swaps: int
-    moved_bytes: int
-    peak_bytes: int
-    fits: bool
-    stall_us: float
-    compute_us: float
-    bound_stall_us: float
-    recompute_us: float = 0.0
-    retimed_stall_us: float | None = None
-    smallest_budget_bytes: int | None = None
-    note: str = ""
-
-    @property
-    def step_us(self) -> float:
-        """Time of a step with what is run again, and its stall."""
-        return self.compute_us + self.recompute_us + self.stall_us
-
-    @property
-    def gap(self) -> float | None:
-        """How far from the best a plan that fits may be, as a share of the best step time."""
-        best_us = self.compute_us + self.bound_stall_us
-        if not self.fits or best_us <= 0:
-            return None
-        return optimality_gap(self.step_us - best_us, best_us)
 
 
 @dataclass
@@ -141,10 +91,10 @@ class Comparison:
         """Yields one row per heuristic, in their order, each as soon as it is done."""
         for done, heuristic in enumerate(heuristics):
             yield self.row(
-                heuristic, _never if clock is None else clock.share(len(heuristics) - done)
+                heuristic, never if clock is None else clock.share(len(heuristics) - done)
             )
 
-    def row(self, heuristic: Heuristic, stop: Stop = _never) -> Row:
+    def row(self, heuristic: Heuristic, stop: Stop = never) -> Row:
         """Scores one heuristic; once it is to stop, no more budgets and timings are tried."""
         boundary = heuristic.boundary
         if boundary not in self._bounded:
@@ -185,23 +135,7 @@ class Comparison:
         return self._retimed_us[key]
 
 
-class Clock:
-    """Time for some baselines together, a fair share of what is left to each."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end_s = time.monotonic() + seconds
-
-    def share(self, left: int) -> Stop:
-        """Returns when the next of so many that are left is to stop.
-
-        Most take far less than an equal share: one may take three.
-        """
-        now_s = time.monotonic()
-        until_s = now_s + max(0.0, self._end_s - now_s) * min(1.0, 3 / max(1, left))
-        return lambda: time.monotonic() >= until_s
-
-
-def smallest_budget_bytes(heuristic: Heuristic, task: Task, stop: Stop = _never) -> int | None:
+def smallest_budget_bytes(heuristic: Heuristic, task: Task, stop: Stop = never) -> int | None:
     """Returns the smallest budget that a rule meets, to 1/1000 of the no-plan peak.
 
     First what the rule leaves when it is asked for the impossible, then bisection: a rule need not
@@ -232,43 +166,6 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task, stop: Stop = _never)
         else:
             low = middle
     return high
-
-
-def recomputing_rows(
-    task: Task,
-    bound_us: float,
-    baselines: Sequence[Recomputing] = RECOMPUTING,
-    clock: Clock | None = None,
-) -> Iterator[Row]:
-    """Yields one row per baseline that runs ops again, each as soon as it is done.
-
-    Args:
-        task: What they are given.
-        bound_us: No plan that may recompute is below.
-        baselines: Which ones.
-        clock: How long they may take.
-    """
-    asked = RecomputeTask(task)
-    for done, baseline in enumerate(baselines):
-        stop = _never if clock is None else clock.share(len(baselines) - done)
-        yield recomputing_row(baseline.name, baseline.rule(asked, stop), bound_us)
-
-
-def recomputing_row(name: str, choice: Choice, bound_us: float) -> Row:
-    """Scores what a baseline that runs ops again makes of a step."""
-    problem = choice.problem
-    return Row(
-        name=name,
-        swaps=len(choice.swaps),
-        moved_bytes=sum(problem.gaps[swap.gap].size_bytes for swap in choice.swaps),
-        peak_bytes=choice.peak_bytes,
-        fits=choice.over_bytes == 0,
-        stall_us=choice.stall_us,
-        compute_us=choice.task.base.problem.compute_us,
-        recompute_us=choice.recompute_us,
-        bound_stall_us=bound_us,
-        note=STOPPED if choice.was_stopped else "",
-    )
 
 
 def our_plan(
@@ -344,19 +241,20 @@ def our_selection_otherwise_timed(plan: Plan) -> tuple[Heuristic, ...]:
     return control("one layer ahead", one_layer_ahead), control("just in time", just_in_time)
 
 
-def comparison_table(rows: Sequence[Row]) -> "pd.DataFrame":
+def comparison_table(rows: Sequence[Row | NotApplicable]) -> "pd.DataFrame":
     """Returns rows as a table, one line per row.
 
     Columns: `name` (index), `fits`, `step_us`, `recompute_us`, `stall_us`, `moved_bytes` (each
     way), `swaps`, `peak_bytes`, `smallest_budget_bytes`, `gap` (to the bound), `retimed_stall_us`,
-    `note`, `source`, `known_from`, `simplified`. All figures are simulated.
+    `note`, `source`, `known_from`, `simplified`. All figures are simulated; those of references are
+    estimated, and there are none where they do not apply.
     """
     import pandas as pd
 
-    baselines: tuple[Heuristic | Recomputing, ...] = (*HEURISTICS, *RECOMPUTING)
+    baselines: tuple[Published, ...] = (*HEURISTICS, *RECOMPUTING, *REFERENCES)
     known = {baseline.name: baseline for baseline in baselines}
     records = [
-        {column: getattr(row, column) for column in FIGURES}
+        {column: getattr(row, column, None) for column in FIGURES}
         | {column: str(getattr(known.get(row.name), column, "")) for column in ABOUT}
         for row in rows
     ]

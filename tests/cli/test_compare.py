@@ -5,9 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from planner.heuristics.heuristic import Heuristic
 from planner.heuristics.recomputing.catalog import RECOMPUTING
-from planner.heuristics.recomputing.choice import Recomputing
 from planner.studies.compare import (
     CHECKPOINTING,
     HEURISTICS,
@@ -16,13 +14,14 @@ from planner.studies.compare import (
     OURS_RECOMPUTE,
     PUBLISHED,
 )
+from planner.studies.rows import REFERENCE, REFERENCES, Published
 from profiles.schema.profile_file import write_profile
 from runtime.cli import main
 from tests.support.planning.toys import activation, fixed, toy
 from tests.support.recompute.forward_backward import two_blocks
 
-RULES: tuple[Heuristic | Recomputing, ...] = (*HEURISTICS, *RECOMPUTING)
-PRINTED: tuple[Heuristic | Recomputing, ...] = (*PUBLISHED, *RECOMPUTING)
+PRINTED: tuple[Published, ...] = (*PUBLISHED, *RECOMPUTING, *REFERENCES)
+RULES: tuple[Published, ...] = (*HEURISTICS, *RECOMPUTING, *REFERENCES)
 BASELINES = [baseline.name for baseline in RULES]
 NAMES = [OURS, OURS_RECOMPUTE, *BASELINES]
 OTHERWISE_TIMED = [f"{OURS}'s gaps, one layer ahead", f"{OURS}'s gaps, just in time"]
@@ -55,6 +54,13 @@ def test_the_table_has_ours_first_and_every_baseline(
     assert table.loc[OURS, "smallest_budget_bytes"] == 600
     assert not table.loc["nothing", "fits"]
     assert table.loc["nothing", "smallest_budget_bytes"] == 1800
+    dtr, host_adam = (table.loc[reference.name] for reference in REFERENCES[:2])
+    # Nothing is known of the ops of a toy, so none runs again.
+    assert (dtr["note"], dtr["recompute_us"]) == (REFERENCE, 0)
+    assert dtr[["gap", "retimed_stall_us"]].isna().all()
+    assert host_adam["note"] == "the step has no optimizer step of its own"
+    assert host_adam[["fits", "step_us", "peak_bytes"]].isna().all()
+    assert f"n/a: {host_adam['note']}" in printed
 
 
 def test_ours_stands_beside_checkpointing_at_its_own_peak(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from planner.heuristics.recomputing.choice import Choice, RecomputeTask
 from planner.heuristics.task import Task, task_of
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Without
-from planner.studies.compare import Clock, our_plan
+from planner.studies.compare import our_plan
+from planner.studies.rows import Clock
 from profiles.hardware.links import link_named
 from profiles.library.index import PREFIX, profile_path, read_index
 from profiles.schema.errors import BudgetError

@@ -4,8 +4,6 @@ from planner.heuristics import controls
 from planner.heuristics.lms import PYTORCH_LMS
 from planner.ilp.deadline import SolverName
 from planner.studies.compare import (
-    STOPPED,
-    Clock,
     Comparison,
     our_plan,
     our_row,
@@ -13,6 +11,7 @@ from planner.studies.compare import (
     our_selection_otherwise_timed,
     our_smallest_budget_bytes,
 )
+from planner.studies.rows import STOPPED, Clock
 from tests.support.planning.tasks import task, two_for_one
 
 
