@@ -179,15 +179,11 @@ def _stuck(effects: StepEffects, managed: set[int], end: int) -> set[int]:
     }
 
 
-class _Run:
-    """One run of a step within a budget."""
+class _Pool:
+    """The tensors of a run: which are there, and which is worth the least."""
 
-    def __init__(self, profile: Profile, graph: _Graph, budget_bytes: int) -> None:
-        self._ops = profile.ops
-        self._graph = graph
-        self._budget_bytes = budget_bytes
+    def __init__(self, graph: _Graph, costs_us: list[float]) -> None:
         count = len(graph.makers)
-        costs_us = [profile.ops[k].duration_us for k in graph.makers]
         neighbours: list[set[int]] = [set() for _ in range(count)]
         for tensor, k in enumerate(graph.makers):
             for read in graph.read[k]:
@@ -195,12 +191,47 @@ class _Run:
                 neighbours[read].add(tensor)
         self._evicted = EvictedGroups(neighbours, costs_us)
         self._costs_us = np.array(costs_us)
-        self._sizes_bytes = np.array(graph.sizes_bytes, dtype=float)
-        self._last_us = np.zeros(count)
-        self._is_there = np.zeros(count, dtype=bool)
+        self._sizes_bytes = np.array(graph.sizes_bytes, dtype=np.int64)
         self._was_made = np.zeros(count, dtype=bool)
-        self._locks = np.zeros(count, dtype=int)
-        self._held_bytes = 0
+        self.is_there = np.zeros(count, dtype=bool)
+        self.last_us = np.zeros(count)
+        self.locks = np.zeros(count, dtype=int)
+        self.held_bytes = 0
+
+    def bytes_of(self, tensors: list[int]) -> int:
+        return int(self._sizes_bytes[tensors].sum())
+
+    def add(self, tensor: int) -> None:
+        self.is_there[tensor] = True
+        self.held_bytes += int(self._sizes_bytes[tensor])
+        if self._was_made[tensor]:
+            self._evicted.remove(tensor)
+        self._was_made[tensor] = True
+
+    def evict(self, tensor: int) -> None:
+        self.is_there[tensor] = False
+        self.held_bytes -= int(self._sizes_bytes[tensor])
+        self._evicted.add(tensor)
+
+    def least(self, now_us: float) -> int | None:
+        """The one to evict; None if every one is locked."""
+        able = self.is_there & (self.locks == 0) & (self._sizes_bytes > 0)
+        if not able.any():
+            return None
+        stale_us = np.maximum(now_us - self.last_us, 1e-9)
+        cost_us = self._costs_us + self._evicted.around_us
+        h = np.where(able, cost_us / np.maximum(self._sizes_bytes, 1) / stale_us, math.inf)
+        return int(np.argmin(h))
+
+
+class _Run:
+    """One run of a step within a budget."""
+
+    def __init__(self, profile: Profile, graph: _Graph, budget_bytes: int) -> None:
+        self._ops = profile.ops
+        self._graph = graph
+        self._pool = _Pool(graph, [profile.ops[k].duration_us for k in graph.makers])
+        self._budget_bytes = budget_bytes
         self._now_us = 0.0
         self.peak_bytes = 0
         self.recompute_us = 0.0
@@ -210,66 +241,52 @@ class _Run:
         for k in range(len(self._ops)):
             self._run(k)
             for tensor in self._graph.freed.get(k, ()):
-                if self._is_there[tensor]:
-                    self._evict(tensor)
+                if self._pool.is_there[tensor]:
+                    self._pool.evict(tensor)
             if self.recompute_us > most_us or stop():
                 return False
         return True
 
     def _run(self, k: int) -> None:
         """Runs an op of the step, before it whatever is to be made again for it."""
+        pool = self._pool
         pending: list[tuple[int, set[int]]] = [(k, set())]
         while pending:
             op, locked = pending[-1]
             for tensor in self._graph.read[op]:
-                if self._is_there[tensor] and tensor not in locked:
+                if pool.is_there[tensor] and tensor not in locked:
                     locked.add(tensor)
-                    self._locks[tensor] += 1
-                    self._last_us[tensor] = self._now_us
-            missing = [t for t in self._graph.read[op] if not self._is_there[t]]
+                    pool.locks[tensor] += 1
+                    pool.last_us[tensor] = self._now_us
+            missing = [t for t in self._graph.read[op] if not pool.is_there[t]]
             if missing:
                 pending.append((self._graph.makers[missing[0]], set()))
                 continue
             self._compute(op, self._graph.fixed_bytes[k])
-            self._locks[list(locked)] -= 1
+            pool.locks[list(locked)] -= 1
             pending.pop()
             if pending:
                 self.recompute_us += self._ops[op].duration_us
 
     def _compute(self, op: int, fixed_bytes: int) -> None:
-        made, sizes_bytes = self._graph.made[op], self._graph.sizes_bytes
+        pool, made = self._pool, self._graph.made[op]
         overwritten = [self._graph.overwritten[t] for t in made if t in self._graph.overwritten]
         # Whoever else has it locked is to read it as it was.
-        taken = [t for t in overwritten if self._locks[t] == 1]
-        needed = sum(sizes_bytes[t] for t in made) - sum(sizes_bytes[t] for t in taken)
-        self._make_room(fixed_bytes + needed)
-        self.peak_bytes = max(self.peak_bytes, fixed_bytes + self._held_bytes + needed)
+        taken = [t for t in overwritten if pool.locks[t] == 1]
+        needed_bytes = fixed_bytes + pool.bytes_of(made) - pool.bytes_of(taken)
+        while pool.held_bytes + needed_bytes > self._budget_bytes:
+            least = pool.least(self._now_us)
+            if least is None:
+                break
+            pool.evict(least)
+        self.peak_bytes = max(self.peak_bytes, pool.held_bytes + needed_bytes)
         self._now_us += self._ops[op].duration_us
         for tensor in made:
-            self._last_us[tensor] = self._now_us
-            if not self._is_there[tensor]:
-                self._is_there[tensor] = True
-                self._held_bytes += sizes_bytes[tensor]
-                if self._was_made[tensor]:
-                    self._evicted.remove(tensor)
-                self._was_made[tensor] = True
+            pool.last_us[tensor] = self._now_us
+            if not pool.is_there[tensor]:
+                pool.add(tensor)
         for tensor in taken:
-            self._evict(tensor)
-
-    def _make_room(self, needed_bytes: int) -> None:
-        while self._held_bytes + needed_bytes > self._budget_bytes:
-            able = self._is_there & (self._locks == 0) & (self._sizes_bytes > 0)
-            if not able.any():
-                return
-            stale_us = np.maximum(self._now_us - self._last_us, 1e-9)
-            cost_us = self._costs_us + self._evicted.around_us
-            h = np.where(able, cost_us / np.maximum(self._sizes_bytes, 1) / stale_us, math.inf)
-            self._evict(int(np.argmin(h)))
-
-    def _evict(self, tensor: int) -> None:
-        self._is_there[tensor] = False
-        self._held_bytes -= self._graph.sizes_bytes[tensor]
-        self._evicted.add(tensor)
+            pool.evict(tensor)
 
 
 def _outcome(task: Task, stop: Stop) -> Outcome | str:
