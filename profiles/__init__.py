@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from profiles.hardware.links import link_named
     from profiles.hooks.workload import Workload
     from profiles.recording.record import record
+    from profiles.recording.recorder import Recorder
     from profiles.schema.errors import SwapplanError
     from profiles.schema.profile import Profile, WorkloadSource
     from profiles.schema.profile_file import read_profile, write_profile
 
 __all__ = [
     "Profile",
+    "Recorder",
     "SwapplanError",
     "Workload",
     "WorkloadSource",
@@ -33,6 +35,7 @@ __getattr__ = on_first_use(
         "profiles.hardware.links": ["link_named"],
         "profiles.hooks.workload": ["Workload"],
         "profiles.recording.record": ["record"],
+        "profiles.recording.recorder": ["Recorder"],
         "profiles.schema.errors": ["SwapplanError"],
         "profiles.schema.profile": ["Profile", "WorkloadSource"],
         "profiles.schema.profile_file": ["read_profile", "write_profile"],

@@ -21,17 +21,24 @@ if TYPE_CHECKING:
     from runtime.replay.statistics import FallbackWarning, StepStatistics
     from runtime.replay.timeline import Ranges
     from runtime.storage.accountant import EmulatedOutOfMemoryError
+    from runtime.training.lightning_callback import LightningCallback
+    from runtime.training.transformers_callback import TransformersCallback
+    from runtime.training.within import PlannedTraining, within
 
 __all__ = [
     "EmulatedOutOfMemoryError",
     "FallbackWarning",
+    "LightningCallback",
     "LoadedPlan",
+    "PlannedTraining",
     "Ranges",
     "Replay",
     "StepStatistics",
+    "TransformersCallback",
     "load",
     "load_on_first",
     "touch",
+    "within",
 ]
 
 __getattr__ = on_first_use(
@@ -42,6 +49,9 @@ __getattr__ = on_first_use(
         "runtime.replay.replay": ["Replay"],
         "runtime.replay.statistics": ["FallbackWarning", "StepStatistics"],
         "runtime.replay.timeline": ["Ranges"],
+        "runtime.training.lightning_callback": ["LightningCallback"],
+        "runtime.training.transformers_callback": ["TransformersCallback"],
+        "runtime.training.within": ["PlannedTraining", "within"],
         "runtime.storage.accountant": ["EmulatedOutOfMemoryError"],
     },
 )

@@ -46,6 +46,7 @@ FLOORS = {
         "recompute",
         "beyond_capacity",
         "replay",
+        "training",
         "proof",
         "cli",
     ),

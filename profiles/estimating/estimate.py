@@ -37,17 +37,11 @@ from profiles.estimating.fake_tensors import (
 from profiles.estimating.known_values import KnownValues, looks_answered
 from profiles.estimating.pretend_cuda import CudaAttention, cuda_pretended
 from profiles.estimating.roofline import Roofline, Target, cost_of
-from profiles.hooks.addresses import Listening, in_threads_of_this_step
-from profiles.hooks.anchors import reporting_anchors
+from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
-from profiles.recording.record import (
-    MOST_TRACED_STEPS,
-    Recording,
-    WarmUp,
-    profile_of,
-    trace_settled,
-)
+from profiles.recording.passes import MOST_TRACED_STEPS, TracePass
+from profiles.recording.recording import Recording, WarmUp, profile_of
 from profiles.recording.trace import StepTrace
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import CUDA, Link, Profile, Provenance, WorkloadSource
@@ -86,19 +80,18 @@ def estimate(
     del tensors
     progress("tracing", 0, 1)
     trace = EstimateTrace(device, target.roofline, step.fakes, step.view_writes)
-
-    def traced_step() -> None:
-        on_address = in_threads_of_this_step(trace.on_address)
-        with reporting_anchors(workload, trace), Listening(on_address):
+    traced = TracePass(workload, trace, most_steps=WARMUP_STEPS + MOST_TRACED_STEPS)
+    hooks = AnchorHooks(workload.model, workload.optimizer)
+    while not traced.is_over:
+        with traced.around(hooks, lambda: workload.step):
             step.run(trace)
-
-    storages = trace_settled(workload, trace, traced_step, WARMUP_STEPS + MOST_TRACED_STEPS)
+    hooks.close()
     progress("tracing", 1, 1)
     recording = Recording(
         ops=tuple(trace.ops),
         anchors=tuple(trace.anchors),
         shows=tuple(trace.shows),
-        storages=storages,
+        storages=traced.storages,
         warm_up=WarmUp(WARMUP_STEPS, settled=True),
         timed_steps=0,
     )
@@ -197,9 +190,9 @@ class EstimateTrace(StepTrace):
     def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
         return storage._cdata not in self._fakes.fixed
 
-    def _reached(self, workload: Workload) -> tuple[torch.Tensor, ...]:
+    def _reached(self, *roots: object) -> tuple[torch.Tensor, ...]:
         # Some could not be turned fake.
-        reached = super()._reached(workload)
+        reached = super()._reached(*roots)
         return tuple(tensor for tensor in reached if isinstance(tensor, FakeTensor))
 
 

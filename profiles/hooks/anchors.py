@@ -7,7 +7,8 @@ speak of the same points as long as the step runs the same program:
 - `pre:enc.conv`: before the forward of a leaf module;
 - `pack:17`, `unpack:17`: autograd saves its 17th tensor, and asks for it back;
 - `grad:enc.conv.weight`: a gradient has been accumulated;
-- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`;
+- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`; if that is given a closure, which
+  runs forward and backward, the first of them comes when the closure has run;
 - `update:enc.conv.weight`: inside it, before the first op that touches a parameter, its gradient or
   its optimizer states (`profiles.hooks.optimizer_updates`).
 
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -29,7 +30,7 @@ from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.mode_stack import Hooks, leave_saved_hooks
 from profiles.hooks.optimizer_updates import Relieved, UpdateMode
 from profiles.hooks.plain_tensors import only_plain, version_of
-from profiles.hooks.workload import Workload
+from profiles.hooks.workload import Training
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import (
     BEGIN,
@@ -70,23 +71,18 @@ class AnchorListener(Protocol):
 
 
 @contextmanager
-def reporting_anchors(workload: Workload, listener: AnchorListener) -> Iterator[None]:
-    """Reports the anchors of the step that a workload runs inside to a listener.
+def reporting_anchors(training: Training, listener: AnchorListener) -> Iterator[None]:
+    """Reports the anchors of the step that is run inside to a listener.
 
     Raises:
         WorkloadError: The step forbids hooks on saved tensors.
     """
+    hooks = AnchorHooks(training.model, training.optimizer, listener)
     try:
-        hooks = AnchorHooks(workload.model, workload.optimizer, listener)
-        try:
-            with hooks.step():
-                yield
-        finally:
-            hooks.close()
-    except Exception as error:
-        if is_refusal_of_hooks(error) and REFUSAL not in str(error):
-            raise WorkloadError(REFUSAL) from error
-        raise
+        with hooks.step():
+            yield
+    finally:
+        hooks.close()
 
 
 REFUSAL = (
@@ -164,14 +160,15 @@ class AnchorHooks:
         self,
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        listener: AnchorListener,
+        listener: AnchorListener | None = None,
         reported: Reported = Reported.EVERYTHING,
     ) -> None:
-        self._listener: AnchorListener | None = listener
+        self._listener = listener
         self._reported = reported
         self._updates = UpdateMode(unwrapped(model), optimizer, self._on_update)
         self._active = False
         self._saving = False
+        self._updating = False
         self._step = 0
         self._packs = 0
         self._seen: Counter[str] = Counter()
@@ -184,15 +181,23 @@ class AnchorHooks:
             raise
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Reports the anchors of the training step run inside.
+    def step(self, listener: AnchorListener | None = None) -> Iterator[None]:
+        """Reports the anchors of the training step run inside, from now on to another listener.
 
         An exception inside leaves without an `end` anchor.
+
+        Raises:
+            WorkloadError: The step forbids hooks on saved tensors.
         """
+        self._listener = listener or self._listener
         try:
             self.begin()
             yield
             self.finish()
+        except Exception as error:
+            if is_refusal_of_hooks(error) and REFUSAL not in str(error):
+                raise WorkloadError(REFUSAL) from error
+            raise
         finally:
             self.leave()
 
@@ -258,11 +263,41 @@ class AnchorHooks:
     def _on_gradient(self, key: str, parameter: torch.Tensor) -> None:
         self._reach(key, parameter.grad)
 
-    def _before_optimizer(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    def _before_optimizer(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        self._updating = False
+
+        def is_closure(value: Any) -> bool:
+            return value is not optimizer and callable(value)
+
+        if not list(filter(is_closure, (*args, *kwargs.values()))):
+            self._begin_updates()
+            return None
+
+        def around(value: Any) -> Any:
+            return self._around(value) if is_closure(value) else value
+
+        return tuple(map(around, args)), {name: around(value) for name, value in kwargs.items()}
+
+    def _around(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a closure after which updates begin, or go on; it may begin the step itself."""
+
+        @wraps(closure)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._updates.pause()
+            result = closure(*args, **kwargs)
+            if self._updating:
+                self._updates.resume()
+            else:
+                self._begin_updates()
+            return result
+
+        return watched
+
+    def _begin_updates(self) -> None:
+        self._updating = True
         self._reach(OPTIMIZER_PRE, None)
         if self._active and self._reported is Reported.EVERYTHING:
-            return self._updates.begin(args, kwargs)
-        return None
+            self._updates.begin()
 
     def _after_optimizer(self, *_: Any) -> None:
         self._updates.end()

@@ -18,7 +18,6 @@ op's own time holds the mode's; slots inside the optimizer step do, see
 import threading
 import weakref
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -61,8 +60,8 @@ class Relieved(Protocol):
 class UpdateMode(TorchDispatchMode):
     """Reports each parameter when the optimizer reaches it; once per `optimizer.step()`.
 
-    What a closure runs is forward and backward, with anchors of its own: it counts for nothing
-    here. A storage that several parameters share, such as a gradient bucket of
+    What a closure runs is forward and backward, with anchors of its own: the mode is paused
+    meanwhile. A storage that several parameters share, such as a gradient bucket of
     DistributedDataParallel, belongs to no family.
     """
 
@@ -84,7 +83,7 @@ class UpdateMode(TorchDispatchMode):
         self._unreached: dict[int, _Member] = {}
         self._storages_of: dict[str, list[int]] = {}
         self._growing: set[str] = set()
-        self._active = False
+        self._active = self._is_paused = False
         self._thread = 0
         self._relieved: Relieved | None = None
 
@@ -92,18 +91,25 @@ class UpdateMode(TorchDispatchMode):
         """Has a mode step aside whenever this one is active."""
         self._relieved = mode
 
-    def begin(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Starts at the optimizer's pre hook, with the arguments of `optimizer.step`.
-
-        Returns those to call it with: a closure in them runs without this mode.
-        """
+    def begin(self) -> None:
+        """Starts where an optimizer begins to update."""
         self._forget()
         for family in self._parameters:
             self._look_up(family)
         self._thread = threading.get_ident()
+        self._is_paused = False
         self._enter()
-        unwatched = tuple(map(self._unwatched, args))
-        return unwatched, {name: self._unwatched(value) for name, value in kwargs.items()}
+
+    def pause(self) -> None:
+        """Sees nothing of what a closure runs, if it was active."""
+        self._is_paused = self._active
+        self._leave()
+
+    def resume(self) -> None:
+        """Goes on after a closure, if it was active before."""
+        if self._is_paused:
+            self._is_paused = False
+            self._enter()
 
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Takes a storage whose address is taken as reached; see `profiles.hooks.addresses`."""
@@ -114,6 +120,7 @@ class UpdateMode(TorchDispatchMode):
 
     def end(self) -> None:
         """Ends at the optimizer's post hook, or when an exception has passed that by."""
+        self._is_paused = False
         self._leave()
         self._forget()
 
@@ -185,21 +192,6 @@ class UpdateMode(TorchDispatchMode):
             member = _Member(SHARED if shared else family, weakref.ref(storage))
             self._unreached[storage._cdata] = member
             self._storages_of.setdefault(family, []).append(storage._cdata)
-
-    def _unwatched(self, argument: Any) -> Any:
-        """Returns an argument that this mode does not watch, if it is a closure."""
-        if argument is self._optimizer or not callable(argument):
-            return argument
-
-        @wraps(argument)
-        def closure(*args: Any, **kwargs: Any) -> Any:
-            self._leave()
-            try:
-                return argument(*args, **kwargs)
-            finally:
-                self._enter()
-
-        return closure
 
     def _forget(self) -> None:
         self._unreached.clear()

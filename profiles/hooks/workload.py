@@ -7,6 +7,7 @@ Lookahead or SAM hold a base optimizer.
 """
 
 import gc
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,14 +24,12 @@ _LEADS_NOWHERE = (int, float, complex, str, bytes, bool, type(None), torch.dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What `plan profile` and `plan run` train.
+class Training:
+    """A model and the optimizer that trains it.
 
     Attributes:
         model: The model, with its parameters on the device already.
         optimizer: The optimizer over the model's parameters, taken out of any wrapper.
-        step: Runs one whole training step, from fetching the batch to `optimizer.step()`, and
-            returns the loss.
 
     Raises:
         WorkloadError: The model or the optimizer is none, or they do not belong together.
@@ -38,7 +37,6 @@ class Workload:
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    step: Callable[[], torch.Tensor]
 
     def __post_init__(self) -> None:
         bare_module(self.model)
@@ -46,6 +44,18 @@ class Workload:
         fault = foreign_optimizer_fault(self.model, self.optimizer)
         if fault is not None:
             raise WorkloadError(fault)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Training):
+    """What `plan profile` and `plan run` train.
+
+    Attributes:
+        step: Runs one whole training step, from fetching the batch to `optimizer.step()`, and
+            returns the loss.
+    """
+
+    step: Callable[[], torch.Tensor]
 
     def held(self) -> "Workload":
         """Returns it with each loss held until the next one is there, as training loops do.
@@ -144,8 +154,8 @@ def _advice(given: Any) -> str:
     return "Hand in the optimizer whose step() updates the model's parameters."
 
 
-def reached_tensors(workload: Workload) -> tuple[torch.Tensor, ...]:
-    """Returns every tensor that a workload's model, optimizer and step can reach, each once.
+def reached_tensors(*roots: object) -> tuple[torch.Tensor, ...]:
+    """Returns every tensor that a model, an optimizer, a step or a loop's variables reach, once.
 
     A step may hold tensors that most steps never touch: batches in a list that it goes through in
     turn, one fetched ahead, the second network of a pair. They take memory from the first step on,
@@ -155,7 +165,7 @@ def reached_tensors(workload: Workload) -> tuple[torch.Tensor, ...]:
     found: dict[int, torch.Tensor] = {}
     seen: set[int] = set()
     # What is held here lives meanwhile, so no id is used twice.
-    waiting: list[Any] = [workload.step, workload.model, workload.optimizer]
+    waiting: list[Any] = list(roots)
     while waiting and len(seen) < MOST_OBJECTS:
         thing = waiting.pop()
         if id(thing) in seen:
@@ -168,6 +178,16 @@ def reached_tensors(workload: Workload) -> tuple[torch.Tensor, ...]:
                 waiting.append(thing.grad)
         waiting.extend(_referents(thing))
     return tuple(found.values())
+
+
+def variables_of(frame: types.FrameType) -> tuple[object, ...]:
+    """Returns what the variables of a running function, or of a module, hold now."""
+    variables = frame.f_locals
+    held = tuple(variables.values())
+    if frame.f_code.co_flags & inspect.CO_OPTIMIZED and isinstance(variables, dict):
+        # A copy that the frame would keep, and with it all that the function drops from now on.
+        variables.clear()
+    return held
 
 
 def _referents(thing: Any) -> Iterator[Any]:

@@ -10,7 +10,8 @@ profiler sees the calls and no kernel at all, and no op has a time.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,8 +33,8 @@ class OpKernels(NamedTuple):
     kernel_us: float | None
 
 
-KernelTimer = Callable[[Callable[[], object]], tuple[OpKernels, ...]]
-"""Runs a step and returns its ops, in order."""
+KernelTimer = Callable[[], AbstractContextManager[list[OpKernels]]]
+"""Watches the step that is run inside; the list has its ops, in order, when that is left."""
 
 
 ProfilerEvent = Any
@@ -60,11 +61,13 @@ class OpMarks(OpMode):
             return func(*args, **kwargs)
 
 
-def cuda_kernels(step: Callable[[], object], *, device: torch.device) -> tuple[OpKernels, ...]:
-    """Runs a step under torch's profiler and returns the time of each op's kernels."""
+@contextmanager
+def cuda_kernels(*, device: torch.device) -> Iterator[list[OpKernels]]:
+    """Times the kernels of each op of the step that is run inside by torch's profiler."""
     activities = (ProfilerActivity.CPU, ProfilerActivity.CUDA)
-    wait = partial(torch.cuda.synchronize, device)
-    return or_unknown(profiled_kernels(step, activities, wait))
+    with profiled_kernels(activities, partial(torch.cuda.synchronize, device)) as found:
+        yield found
+    found[:] = or_unknown(tuple(found))
 
 
 def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
@@ -81,18 +84,17 @@ def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
     return tuple(OpKernels(op.name, None) for op in ops)
 
 
+@contextmanager
 def profiled_kernels(
-    step: Callable[[], object],
-    activities: Iterable[ProfilerActivity],
-    synchronize: Callable[[], None],
-) -> tuple[OpKernels, ...]:
-    """Runs a step under a profiler of some activities, then `synchronize`; returns its ops."""
-    marks = OpMarks()
+    activities: Iterable[ProfilerActivity], synchronize: Callable[[], None]
+) -> Iterator[list[OpKernels]]:
+    """Watches a step by a profiler of some activities, which ends with `synchronize`."""
+    marks, found = OpMarks(), list[OpKernels]()
     with torch_profiler(activities=activities, acc_events=True) as profiler:
         with marks:
-            step()
+            yield found
         synchronize()
-    return attributed(marks.names, profiler.events() or ())
+    found.extend(attributed(marks.names, profiler.events() or ()))
 
 
 def attributed(names: list[str], events: Iterable[ProfilerEvent]) -> tuple[OpKernels, ...]:

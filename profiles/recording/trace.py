@@ -19,7 +19,7 @@ from profiles.hooks.dispatch import (
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
 from profiles.hooks.plain_tensors import has_storage
-from profiles.hooks.workload import Workload, reached_tensors
+from profiles.hooks.workload import Training, reached_tensors
 from profiles.schema.profile import (
     GRAD,
     PACK,
@@ -172,16 +172,16 @@ class StepTrace(OpMode):
         self._module = ""
         self._in_op = False
 
-    def begin_step(self, workload: Workload) -> None:
+    def begin_step(self, training: Training, step: object) -> None:
         """Forgets the step before, except for what it left alive.
 
-        What the model and the optimizer hold and what else the step can reach is alive whether an
-        op uses it or not, and a module's forward uses its own parameters and buffers whether an op
-        is handed them or not.
+        What the model and the optimizer hold and what else `step`, a function or a frame, can reach
+        is alive whether an op uses it or not, and a module's forward uses its own parameters and
+        buffers whether an op is handed them or not.
         """
-        owned = _owned(workload)
-        reached = self._reached(workload)
-        of_modules = storages_by_module(workload.model)
+        owned = _owned(training)
+        reached = self._reached(training.model, training.optimizer, step)
+        of_modules = storages_by_module(training.model)
         self.ops, self.anchors, self.shows = [], [], []
         self._step += 1
         self._sightings = []
@@ -252,13 +252,13 @@ class StepTrace(OpMode):
         )
         return result
 
-    def storages(self, workload: Workload) -> tuple[Storage, ...]:
+    def storages(self, training: Training) -> tuple[Storage, ...]:
         """Returns what the step that has just ended was seen to do, in order of first sight.
 
         What the model and the optimizer hold now names the gradients and states that it made.
         """
         self._live.drain()
-        for owner in _owned(workload):
+        for owner in _owned(training):
             sighting = self._live.get(owner.storage._cdata)
             if sighting is not None and sighting.owner is None:
                 sighting.owner = _Owner(owner.name, owner.kind)
@@ -272,8 +272,8 @@ class StepTrace(OpMode):
         last_slot = len(self.anchors) - 1
         return tuple(s.storage(position, taken, last_slot) for position, s in enumerate(kept))
 
-    def _reached(self, workload: Workload) -> tuple[torch.Tensor, ...]:
-        return reached_tensors(workload)
+    def _reached(self, *roots: object) -> tuple[torch.Tensor, ...]:
+        return reached_tensors(*roots)
 
     def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
         start_ns = time.perf_counter_ns()
@@ -377,5 +377,5 @@ class StepTrace(OpMode):
         return sighting.id
 
 
-def _owned(workload: Workload) -> tuple[Owned, ...]:
-    return owned_storages(workload.model, workload.optimizer)
+def _owned(training: Training) -> tuple[Owned, ...]:
+    return owned_storages(training.model, training.optimizer)

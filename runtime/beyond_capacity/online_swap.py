@@ -229,16 +229,21 @@ class OnlineSwap(OpMode):
         for cdata in self._idle(kept):
             self._places.evict(cdata)
 
-    def make_fit(self) -> None:
-        """Moves out, outside any op, what keeps that which is there from being within the budget.
+    def make_fit(self, wanted_bytes: int = 0) -> None:
+        """Moves out, outside any op, what keeps so many bytes more from being within the budget.
 
         A model is made before anything keeps to a budget, and may be larger than that.
         """
         self._places.drain()
         for cdata in self._idle(set()):
-            if self._accountant.has_room(0):
+            if self._accountant.has_room(wanted_bytes):
                 return
             self._places.evict(cdata)
+
+    def take_in(self, storage: torch.UntypedStorage) -> None:
+        """Gets to know a storage that something else has brought back, outside any step."""
+        self._accountant.memory.see(storage)
+        self._places.use(storage)
 
     def hold(self, cdata: int) -> bool:
         """Brings a storage in until the next anchor, for code that is no op; whether it was out."""

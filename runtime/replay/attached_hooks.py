@@ -7,7 +7,7 @@ would meet the plan's own moves of the same storage. This holds in every step, w
 long as the replay is attached: a method that is never called costs nothing.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,20 +16,33 @@ from profiles.hooks.anchors import OwnHook
 from profiles.schema.profile import Access
 from runtime.replay.between_steps import BoundaryGuard
 
-if TYPE_CHECKING:
-    from runtime.replay.replay import Replay
+
+class AttachedListener(Protocol):
+    """What is told of a model that it is attached to."""
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Called at each anchor of a step; see `profiles.hooks.anchors`."""
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Called before code that is no op of the step gets at a storage's memory."""
+
+    def on_state_dict(self) -> None:
+        """Called before a state_dict is read or loaded."""
+
+    def on_forward(self) -> None:
+        """Called before a module's forward."""
 
 
 class AttachedHooks:
-    """All hooks that a replay has on a model, and what hears of addresses for it, until `close`.
+    """All hooks on a model for a listener, and what hears of addresses for it, until `close`.
 
     Whatever hook stays behind, because an interrupt came between its registration and the note of
     it, holds nothing but this object, which reports nothing once it is closed.
     """
 
-    def __init__(self, replay: "Replay", between_steps: BoundaryGuard) -> None:
+    def __init__(self, listener: AttachedListener, between_steps: BoundaryGuard) -> None:
         """Begins to listen to addresses; those taken between steps are the guard's business."""
-        self._replay: Replay | None = replay
+        self._listener: AttachedListener | None = listener
         self._between_steps = between_steps
         self._handles: list[Any] = []
         self._in_this_step: OnAddress | None = None
@@ -60,20 +73,20 @@ class AttachedHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._replay = None
+        self._listener = None
 
     def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
         """Reports an anchor; see `profiles.hooks.anchors`."""
-        if self._replay is not None:
-            self._replay.on_anchor(key, shown)
+        if self._listener is not None:
+            self._listener.on_anchor(key, shown)
 
     def _on_forward(self, *_: Any) -> None:
-        if self._replay is not None:
-            self._replay.on_forward()
+        if self._listener is not None:
+            self._listener.on_forward()
 
     def _on_state_dict(self, *_: Any) -> None:
-        if self._replay is not None:
-            self._replay.on_state_dict()
+        if self._listener is not None:
+            self._listener.on_state_dict()
 
     def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         in_this_step = self._in_this_step
@@ -83,5 +96,5 @@ class AttachedHooks:
             in_this_step(storage, access)
 
     def _on_address_in_step(self, storage: torch.UntypedStorage, access: Access) -> None:
-        if self._replay is not None:
-            self._replay.on_address(storage, access)
+        if self._listener is not None:
+            self._listener.on_address(storage, access)

@@ -63,8 +63,15 @@ class Backend:
     streams: StreamDevice | None = None
 
 
-def backend_for(plan: Plan, device: torch.device, times: StepTimes | None = None) -> Backend:
-    """Makes the backend of a plan's device; `times` keep when each copy ran, if anything does.
+def backend_for(
+    plan: Plan,
+    device: torch.device,
+    times: StepTimes | None = None,
+    pool: HostPool | None = None,
+) -> Backend:
+    """Makes the backend of a plan's device.
+
+    `times` keep when each copy ran, if anything does. `pool` is the host pool, if there is one.
 
     Raises:
         PlanMismatchError: There is none for it, or the device is not at hand.
@@ -72,10 +79,10 @@ def backend_for(plan: Plan, device: torch.device, times: StepTimes | None = None
     """
     match plan.device.kind:
         case "cpu":
-            backend = _emulated(plan, device)
+            backend = _emulated(plan, device, pool)
         case "cuda" if torch.cuda.is_available():
             _warn_untried()
-            backend = _cuda(plan, device, times)
+            backend = _cuda(plan, device, times, pool)
         case kind:
             raise PlanMismatchError(
                 f"The plan is for device {kind!r}, which this machine does not have. Replay it "
@@ -87,7 +94,7 @@ def backend_for(plan: Plan, device: torch.device, times: StepTimes | None = None
     return replace(backend, d2h=d2h, h2d=TimedLane(backend.h2d, Direction.H2D, times.on_copy))
 
 
-def _emulated(plan: Plan, device: torch.device) -> Backend:
+def _emulated(plan: Plan, device: torch.device, pool: HostPool | None) -> Backend:
     link = plan.link
     rates = {Direction.D2H: link.d2h_bytes_per_us, Direction.H2D: link.h2d_bytes_per_us}
     carriers = copy_device(device).carriers() if plan.engines else {}
@@ -100,7 +107,7 @@ def _emulated(plan: Plan, device: torch.device) -> Backend:
     return Backend(
         d2h=lane(Direction.D2H),
         h2d=lane(Direction.H2D),
-        pool=HostPool(plan.host_pool_bytes),
+        pool=pool or HostPool(plan.host_pool_bytes),
         watch=Watch.EVERY_STEP,
         budget_bytes=plan.budget_bytes,
     )
@@ -112,7 +119,9 @@ def _warn_untried() -> None:
     LOG.warning("%s", NOTICE)
 
 
-def _cuda(plan: Plan, device: torch.device, times: StepTimes | None) -> Backend:
+def _cuda(
+    plan: Plan, device: torch.device, times: StepTimes | None, pool: HostPool | None
+) -> Backend:
     at_hand = torch.cuda.get_device_name(device)
     if at_hand != plan.device.name:
         LOG.warning(
@@ -127,7 +136,7 @@ def _cuda(plan: Plan, device: torch.device, times: StepTimes | None) -> Backend:
     return Backend(
         d2h=StreamLane(streams, Direction.D2H, clock),
         h2d=StreamLane(streams, Direction.H2D, clock),
-        pool=PinnedHostPool(plan.host_pool_bytes, device),
+        pool=pool or PinnedHostPool(plan.host_pool_bytes, device),
         watch=Watch.UNTIL_REPLAYED,
         budget_bytes=None,
         allocated_peak_bytes=lambda: torch.cuda.max_memory_allocated(device),

@@ -124,6 +124,19 @@ class SwapExecutor:
         self.flush()
         from_swap.close()
 
+    def hand_over(self, to_swap: OnlineSwap) -> None:
+        """Brings everything back, one after the other, to what makes room for each on line.
+
+        The reverse of `take_over`; an interrupt may end it at any point, and `restore` go on.
+        """
+        to_swap.begin_step(self.index.owned())
+        for tracked in tuple(self.tracked.values()):
+            to_swap.make_fit(tracked.size_bytes)
+            tracked.restore(self.backend.h2d)
+            if tracked.storage is not None:
+                to_swap.take_in(tracked.storage)
+        self.forget()
+
     def flush(self) -> None:
         """Sends off pending batches; see [Note: pending batch] in `runtime.lanes.lane`."""
         self.backend.d2h.flush()

@@ -14,6 +14,7 @@ from profiles.hooks.workload import bare_module, bare_optimizer, foreign_optimiz
 from profiles.schema.errors import FileError, PlanMismatchError
 from profiles.schema.model_description import ModelDescription, first_difference
 from profiles.schema.profile import CPU, CUDA
+from runtime.host.host_pool import HostPool
 from runtime.replay.lookup import unheld_name
 from runtime.replay.replay import Replay
 from runtime.replay.timeline import Ranges
@@ -36,6 +37,7 @@ class LoadedPlan:
         *,
         ranges: Ranges = Ranges.TORCH_PROFILER,
         traced: bool = False,
+        pool: HostPool | None = None,
     ) -> Replay:
         """Prepares lanes, host pool and hooks for a model.
 
@@ -47,6 +49,7 @@ class LoadedPlan:
             optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
             ranges: Whose timeline shows what is done at each anchor, named by storage.
             traced: Whether the replay times its own steps; see `Replay.timelines`.
+            pool: The host pool to use; one of its own if None.
 
         Returns:
             The replay; close it, or use it as a context manager.
@@ -62,7 +65,7 @@ class LoadedPlan:
         if fault is not None and workers is None:
             raise PlanMismatchError(fault)
         plan = self.plan if workers is None else workers.agree(self.plan, fault)
-        return Replay(plan, model, optimizer, workers, ranges, traced=traced)
+        return Replay(plan, model, optimizer, workers, ranges, traced=traced, pool=pool)
 
     def attach_traced(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Replay:
         """Does what `attach` does, for a replay that times its own steps."""

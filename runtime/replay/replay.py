@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -22,6 +23,8 @@ from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
 from profiles.schema.profile import CUDA, Access
 from profiles.schema.units import NS_PER_US
+from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.host.host_pool import HostPool
 from runtime.recompute.recipes import Recipes
 from runtime.replay.attached_hooks import AttachedHooks
 from runtime.replay.backend import Watch, backend_for
@@ -62,13 +65,14 @@ class Replay:
         ranges: Ranges = Ranges.TORCH_PROFILER,
         *,
         traced: bool = False,
+        pool: HostPool | None = None,
     ) -> None:
         device = device_of(model)
         self._history = History(plan)
         self._workers = workers
         clock: MarkClock = EventClock() if device.type == CUDA else HostClock()
         self._tracing = Tracing(plan, ranges, StepTimes(clock) if traced else None)
-        backend = backend_for(plan, device, self._tracing.times)
+        backend = backend_for(plan, device, self._tracing.times, pool)
         index = SwapIndex(plan, model, optimizer)
         self._accountant = Accountant(device, backend.budget_bytes)
         self._accountant.guarded.when_forbidden_use(self._on_miss)
@@ -170,6 +174,29 @@ class Replay:
     def count(self, storages: Iterable[torch.UntypedStorage]) -> None:
         """Counts storages of the emulated device that no op of a step may ever touch."""
         self._accountant.memory.count(storages)
+
+    def take_over(self, swap: OnlineSwap) -> None:
+        """Has everything where the plan has it between two steps, from what has swapped on line."""
+        try:
+            self._executor.take_over(swap)
+        except UnmovableError:
+            # The next step says what is not as planned.
+            swap.close()
+            self._restore_for_good()
+        self._guard.enter(self._away_or_copied())
+
+    def hand_over(self, swap: OnlineSwap) -> None:
+        """Has everything back, between two steps, with what swaps on line making room for it."""
+        self._guard.leave()
+        try:
+            self._executor.hand_over(swap)
+        except BaseException:
+            self._guard.enter(self._executor.away())
+            raise
+
+    def use_pool(self, pool: HostPool) -> None:
+        """Keeps storages in another host pool from now on; none may be away."""
+        self._executor.backend = replace(self._executor.backend, pool=pool)
 
     def summary(self) -> str:
         """Says in one line what was replayed so far; every figure is measured."""
@@ -399,7 +426,7 @@ class Replay:
             self._settle(now)
         if now.fallback is None:
             step.is_over = True
-            self._guard.enter(frozenset(t.cdata for t in self._executor.tracked.values()))
+            self._guard.enter(self._away_or_copied())
         else:
             self._restore_for_good()
             step.is_over = True
@@ -410,6 +437,9 @@ class Replay:
             now.memory_difference = self._course.memory.difference
         now.allocated_peak_bytes = self._executor.backend.allocated_peak_bytes()
         self._history.add(now, left_out=self._executor.left_out)
+
+    def _away_or_copied(self) -> frozenset[int]:
+        return frozenset(tracked.cdata for tracked in self._executor.tracked.values())
 
     def _settle(self, now: StepStatistics) -> None:
         """Leaves every storage where the plan has it when a step ends."""

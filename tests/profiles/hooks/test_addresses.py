@@ -300,7 +300,7 @@ def test_what_another_thread_takes_is_none_of_the_step(in_thread: bool, touches:
     trace = StepTrace(torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters())
     workload = Workload(model=model, optimizer=optimizer, step=lambda: torch.ones(1))
-    trace.begin_step(workload)
+    trace.begin_step(workload, workload.step)
     trace.on_anchor("begin", None)
     with Listening(in_threads_of_this_step(trace.on_address)):
         if in_thread:

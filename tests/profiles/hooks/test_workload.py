@@ -247,7 +247,7 @@ def reached(step: Callable[[], torch.Tensor]) -> set[int]:
     workload = Workload(
         model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), step=step
     )
-    found = reached_tensors(workload)
+    found = reached_tensors(workload.model, workload.optimizer, workload.step)
     assert {id(p) for p in model.parameters()} <= set(map(id, found))
     return set(map(id, found))
 

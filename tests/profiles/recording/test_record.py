@@ -135,7 +135,9 @@ def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     planned = recorded(name).peak_bytes
     workload = BUILDERS[name]()
     accountant = Accountant(torch.device("cpu"), budget_bytes=None)
-    accountant.memory.count(storages_of(reached_tensors(workload)))
+    accountant.memory.count(
+        storages_of(reached_tensors(workload.model, workload.optimizer, workload.step))
+    )
     for _ in range(3):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         with accountant:

@@ -1,6 +1,8 @@
 """Recording on a GPU: what can be tested without one by fakes, and what needs one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,11 +26,12 @@ from profiles.recording.kernel_times import (
     or_unknown,
     profiled_kernels,
 )
-from profiles.recording.record import MOST_EXTRA_STEPS, WarmUp, record, warm_up
+from profiles.recording.passes import MOST_EXTRA_STEPS, WarmUpPass
+from profiles.recording.record import record
+from profiles.recording.recording import WarmUp
 from profiles.schema.errors import CapacityError, WorkloadError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Profile, WorkloadSource
-from profiles.schema.progress import silent
 from profiles.workloads.build import build
 from runtime.storage.accountant import Accountant
 from tests.support.training import models
@@ -354,12 +357,14 @@ def test_an_op_takes_as_long_as_its_kernels() -> None:
     workload = two_layers()
     lost = 3
 
-    def kernels(step: Callable[[], object]) -> tuple[OpKernels, ...]:
-        found = profiled_kernels(step, [ProfilerActivity.CPU], no_wait)
-        return tuple(
+    @contextmanager
+    def kernels() -> Iterator[list[OpKernels]]:
+        with profiled_kernels([ProfilerActivity.CPU], no_wait) as found:
+            yield found
+        found[:] = [
             op._replace(kernel_us=None if number == lost else 7.0)
             for number, op in enumerate(found)
-        )
+        ]
 
     tools = Instruments(clock=CpuClock(), memory=None, kernels=kernels)
     profile = record(workload, source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools)
@@ -378,9 +383,7 @@ def no_wait() -> None:
 def test_the_profiler_marks_every_op_that_the_trace_has() -> None:
     """The real profiler, on a device without kernels: each op is there and took 0 us of them."""
 
-    def kernels(step: Callable[[], object]) -> tuple[OpKernels, ...]:
-        return profiled_kernels(step, [ProfilerActivity.CPU], no_wait)
-
+    kernels = partial(profiled_kernels, [ProfilerActivity.CPU], no_wait)
     tools = Instruments(clock=CpuClock(), memory=None, kernels=kernels)
     profile = record(
         models.checkpointed(), source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools
@@ -421,11 +424,6 @@ def test_where_no_kernel_can_be_seen_none_has_a_time() -> None:
         assert or_unknown(unseen) == tuple(OpKernels(op.name, None) for op in seen)
 
 
-def steps_of(*times_us: float) -> Callable[[], float]:
-    times = iter(times_us)
-    return lambda: next(times)
-
-
 @pytest.mark.parametrize(
     ("times_us", "least_steps", "expected"),
     [
@@ -441,7 +439,14 @@ def steps_of(*times_us: float) -> Callable[[], float]:
 def test_warming_up_ends_when_times_settle(
     times_us: tuple[float, ...], least_steps: int, expected: WarmUp
 ) -> None:
-    assert warm_up(steps_of(*times_us), least_steps=least_steps, progress=silent) == expected
+    warm_up = WarmUpPass(CpuClock(), least_steps)
+    for time_us in times_us:
+        assert not warm_up.is_over
+        warm_up.add(time_us)
+        if warm_up.is_over:
+            break
+    assert warm_up.is_over
+    assert warm_up.result() == expected
 
 
 def test_the_profile_says_how_long_it_took_to_settle() -> None:

@@ -54,7 +54,12 @@ def differences(plan: Plan, build: Callable[[], Workload]) -> list[MemoryDiffere
     """Trains under the budget; returns where memory was not as planned."""
     workload = seeded(build)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
-        replay.count(storages_of(reached_tensors(workload), torch.device("cpu")))
+        replay.count(
+            storages_of(
+                reached_tensors(workload.model, workload.optimizer, workload.step),
+                torch.device("cpu"),
+            )
+        )
         for _ in range(TRAINED_STEPS):
             with replay.step():
                 loss = workload.step()

@@ -1,0 +1,114 @@
+"""A step recorded in the loop that runs it: what `record` finds, and no number changed."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from profiles import Recorder
+from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.workload import Workload
+from profiles.recording.device import Instruments
+from profiles.recording.record import record
+from profiles.schema.errors import WorkloadError
+from profiles.schema.profile import Profile
+from tests.support.training import models
+from tests.support.training.fake_time import CountingClock
+from tests.support.training.fixed_times import FAST_LINK, UNNAMED
+from tests.support.training.plain_steps import two_layers
+from tests.support.training.recorded import assert_same, snapshot
+
+STEPS = 20
+
+
+def instruments() -> Instruments:
+    return Instruments(clock=CountingClock(), memory=None, kernels=None)
+
+
+def recorded_in_a_loop(workload: Workload) -> Profile:
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    for _ in range(STEPS):
+        with recorder.step():
+            loss = workload.step()
+    assert recorder.is_done
+    assert loss.isfinite()
+    return recorder.profile(link=FAST_LINK)
+
+
+@pytest.mark.parametrize("make", [two_layers, models.unet3d, models.checkpointed])
+def test_a_loop_records_what_a_function_does(make: Callable[[], Workload]) -> None:
+    found = recorded_in_a_loop(make())
+    expected = record(make(), source=UNNAMED, link=FAST_LINK, instruments=instruments())
+    assert [slot.anchor for slot in found.slots] == [slot.anchor for slot in expected.slots]
+    assert [op.name for op in found.ops] == [op.name for op in expected.ops]
+    assert found.storages == expected.storages
+
+
+def test_recording_changes_no_number_and_leaves_nothing_behind() -> None:
+    plain, workload = two_layers(), two_layers()
+    for _ in range(STEPS):
+        plain.step()
+    recorded_in_a_loop(workload)
+    assert_same(snapshot(plain), snapshot(workload))
+    hooks = [module._forward_pre_hooks for module in workload.model.modules()]
+    assert not any(hooks)
+
+
+def test_what_the_loop_holds_counts_from_the_beginning() -> None:
+    workload = two_layers()
+    ahead = [torch.ones(1000 + number) for number in range(3)]
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    while not recorder.is_done:
+        with recorder.step():
+            workload.step()
+    sizes = [s.size_bytes for s in recorder.profile(link=FAST_LINK).storages]
+    assert {4 * len(batch) for batch in ahead} <= set(sizes)
+
+
+def test_a_recording_drops_what_the_loop_drops() -> None:
+    """The frame's variables are looked at; a copy of them must not keep what they held."""
+    workload = two_layers()
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    while not recorder.is_done:
+        batch = torch.ones(12_345)
+        with recorder.step():
+            del batch
+            workload.step()
+    storages = recorder.profile(link=FAST_LINK).storages
+    (dropped,) = [s for s in storages if s.size_bytes == 4 * 12_345]
+    assert dropped.allocated_op is None
+    assert dropped.released_slot == 0
+
+
+def test_a_profile_is_asked_for_too_early() -> None:
+    workload = two_layers()
+    recorder = Recorder(workload.model, workload.optimizer)
+    with pytest.raises(WorkloadError, match=r"not done: it is still warming up.*recorder\.step"):
+        recorder.profile(link=FAST_LINK)
+
+
+def test_hooks_that_are_there_stay_when_the_recording_is_done() -> None:
+    workload = two_layers()
+    hooks = AnchorHooks(workload.model, workload.optimizer)
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments(), hooks=hooks)
+    while not recorder.is_done:
+        with recorder.step():
+            workload.step()
+    assert any(module._forward_pre_hooks for module in workload.model.modules())
+    hooks.close()
+
+
+def test_a_step_of_another_course_ends_the_recording() -> None:
+    workload = two_layers()
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+
+    def train() -> None:
+        while not recorder.is_done:
+            with recorder.step():
+                workload.step()
+                if recorder._passes[0].doing == "timing":
+                    workload.model(torch.ones(2, next(workload.model.parameters()).shape[1]))
+
+    with pytest.raises(WorkloadError, match="another course each time"):
+        train()
+    recorder.close()

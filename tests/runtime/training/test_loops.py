@@ -1,0 +1,78 @@
+"""Loops of real packages within a budget: bit-equal, planned, a second run from its first step."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiles.recording.device import Instruments
+from runtime.training import within as within_module
+from runtime.training.within import PlannedTraining, Way
+from tests.support.loops import frameworks, plain
+from tests.support.loops.loop import Loop, Settings
+from tests.support.training.fake_time import CountingClock
+
+RECORDED_STEPS = (7, 8)
+"""Two to warm up, two or three that are traced, three that are timed; times settle at once here."""
+
+
+def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
+    """The loops, the budget of each, and how many lines a user adds to it."""
+    trainer = partial(frameworks.transformers_trainer, folder=folder)
+    return {
+        "plain": (plain.with_all_the_trimmings, "80%", 2),
+        "scaler": (plain.scaled, "90%", 2),
+        "recipe": (plain.recipe, "80%", 3),
+        "accelerate": (frameworks.accelerate, "80%", 3),
+        "peft": (frameworks.lora, "80%", 2),
+        "trainer": (trainer, "80%", 1),
+        "trainer, accumulation": (partial(trainer, accumulation=2), "80%", 1),
+        "trainer, evaluation": (partial(trainer, evaluates=True), "80%", 1),
+        "lightning": (frameworks.lightning, "80%", 1),
+        "lightning, clipping": (partial(frameworks.lightning, clips=True), "80%", 1),
+        "lightning, accumulation": (partial(frameworks.lightning, accumulation=2), "80%", 1),
+    }
+
+
+@pytest.fixture(autouse=True)
+def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    monkeypatch.setattr(within_module, "instruments_for", lambda device: tools)
+
+
+@pytest.mark.parametrize("name", loops(Path()))
+def test_a_loop_within_a_budget_trains_the_same(
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    loop, budget, lines = loops(tmp_path / "out")[name]
+    expected = loop(None)
+    settings = Settings(budget=budget, plans=tmp_path / "plans")
+    first, second = loop(settings), loop(settings)
+    for trained in (first, second):
+        assert trained.losses == expected.losses
+        found = trained.tensors()
+        for key, value in expected.tensors().items():
+            assert torch.equal(found[key], value), key
+    assert first.memory is not None
+    assert second.memory is not None
+    recorded = first.memory.tally[Way.RECORDED]
+    assert recorded in RECORDED_STEPS
+    assert tally(first.memory) == {
+        Way.RECORDED: recorded,
+        Way.REPLAYED: plain.STEPS - recorded,
+    }
+    assert tally(second.memory) == {Way.REPLAYED: plain.STEPS}
+    fallbacks = [fallbacks_of(memory) for memory in (first.memory, second.memory)]
+    assert fallbacks == [0, 0]
+    record_property("loop", (name, "yes", "yes", "yes", "0", str(lines)))
+
+
+def tally(memory: PlannedTraining) -> dict[Way, int]:
+    return {way: count for way, count in memory.tally.items() if count}
+
+
+def fallbacks_of(memory: PlannedTraining) -> int:
+    replays = [course.replay for course in memory.courses.values()]
+    return sum(replay.fallbacks for replay in replays if replay is not None)

@@ -1,0 +1,1 @@
+"""Training loops as people write them, with real packages, each within a budget or without."""

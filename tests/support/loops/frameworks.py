@@ -1,0 +1,205 @@
+"""Loops that frameworks run, or help to write."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+import runtime
+from tests.support.loops.loop import Around, Settings, Trained, layers
+from tests.support.loops.plain import STEPS, batches
+
+
+class Rows(Dataset[dict[str, torch.Tensor]]):
+    """Rows of tokens, the same each time."""
+
+    def __init__(self, count: int, length: int = 32) -> None:
+        dice = torch.Generator().manual_seed(0)
+        self._rows = torch.randint(0, 250, (count, length), generator=dice)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self._rows[index], "labels": self._rows[index]}
+
+
+def tiny_gpt2() -> nn.Module:
+    """A GPT-2 with dropout, as it comes."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 256, "n_positions": 32, "n_embd": 64, "n_layer": 3, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+
+
+def accelerate(settings: Settings | None) -> Trained:
+    """`accelerator.accumulate` over two batches, the step around both."""
+    from accelerate import Accelerator
+
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model: Any = layers()
+    optimizer: Any = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model, optimizer, rows = accelerator.prepare(model, optimizer, batches(2 * STEPS))
+    trained = Trained(model=model, optimizer=optimizer)
+    around = Around(trained, settings)
+    step = None
+    for number, (batch,) in enumerate(rows):
+        if number % 2 == 0:
+            step = around.step()
+            step.__enter__()
+        with accelerator.accumulate(model):
+            loss = (model(batch) - batch).square().mean()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        if number % 2 == 1:
+            assert step is not None
+            step.__exit__(None, None, None)
+        trained.losses.append(loss.item())
+    around.close()
+    return trained
+
+
+def lora(settings: Settings | None) -> Trained:
+    """PEFT: the base is frozen, adapters train, with dropout."""
+    from peft import LoraConfig, get_peft_model
+
+    adapters = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["c_attn"],
+        task_type="CAUSAL_LM",
+        lora_dropout=0.1,
+        fan_in_fan_out=True,
+    )
+    base: Any = tiny_gpt2()
+    with warnings.catch_warnings():
+        # It asks for what transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = get_peft_model(base, adapters)
+    model.train()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-3)
+    trained = Trained(model=model, optimizer=optimizer)
+    around = Around(trained, settings)
+    dice = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        tokens = torch.randint(0, 256, (8, 32), generator=dice)
+        with around.step():
+            loss = model(input_ids=tokens, labels=tokens).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        trained.losses.append(loss.item())
+    around.close()
+    return trained
+
+
+def transformers_trainer(
+    settings: Settings | None, folder: Path, *, accumulation: int = 1, evaluates: bool = False
+) -> Trained:
+    """`transformers.Trainer` over tiny GPT-2."""
+    from transformers import Trainer, TrainingArguments
+
+    callback = None
+    if settings is not None:
+        callback = WaitingTransformersCallback(**settings.arguments())
+    evaluation = {"eval_strategy": "steps", "eval_steps": 5} if evaluates else {}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=accumulation,
+        max_steps=STEPS,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
+        **evaluation,
+    )
+    model: Any = tiny_gpt2()
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Rows(8 * STEPS * accumulation),
+        eval_dataset=Rows(16) if evaluates else None,
+        callbacks=[] if callback is None else [callback],
+    )
+    trainer.train()
+    logged = trainer.state.log_history
+    losses = [row[key] for row in logged for key in ("loss", "eval_loss") if key in row]
+    assert trainer.optimizer is not None
+    return Trained(
+        model=model,
+        optimizer=trainer.optimizer,
+        losses=losses,
+        memory=None if callback is None else callback.memory,
+    )
+
+
+class WaitingTransformersCallback(runtime.TransformersCallback):
+    """Waits for plans, so that as many steps as possible are replayed."""
+
+    def on_step_begin(self, *arguments: Any, **named: Any) -> None:
+        """Waits, then begins."""
+        assert self.memory is not None
+        self.memory.wait_for_plans()
+        super().on_step_begin(*arguments, **named)
+
+
+def lightning(settings: Settings | None, *, accumulation: int = 1, clips: bool = False) -> Trained:
+    """`lightning.Trainer` with automatic optimization."""
+    import lightning as L
+
+    class Net(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = layers()
+            self.seen: list[float] = []
+
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            (rows,) = batch
+            loss = (self.body(rows) - rows).square().mean()
+            self.seen.append(loss.item())
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+    class Waiting(runtime.LightningCallback):
+        def on_train_batch_start(self, *arguments: Any) -> None:
+            if self.memory is not None:
+                self.memory.wait_for_plans()
+            super().on_train_batch_start(*arguments)
+
+    torch.manual_seed(0)
+    net = Net()
+    callback = None if settings is None else Waiting(**settings.arguments())
+    trainer = L.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=accumulation,
+        gradient_clip_val=1.0 if clips else None,
+        callbacks=[] if callback is None else [callback],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(net, batches(STEPS * accumulation))
+    return Trained(
+        model=net,
+        optimizer=trainer.optimizers[0],
+        losses=net.seen,
+        memory=None if callback is None else callback.memory,
+    )
