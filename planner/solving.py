@@ -24,7 +24,13 @@ from planner.search.candidate import POLICIES, QUICK_POLICIES
 from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
-from planner.search.starts import Start, groups_to_leave, published_starts, starting_sets
+from planner.search.starts import (
+    Start,
+    groups_to_leave,
+    published_drops_of,
+    published_starts,
+    starting_sets,
+)
 from planner.smallest_budget import (
     UnmetBudgetError,
     Widest,
@@ -178,6 +184,9 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         work.on_incumbent,
     )
     drops.take_cheapest()
+    published = work.deadline.share(SETTINGS.published_share)
+    if not drops.over:
+        drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
     if not drops.best.dropped and _drops_nothing(work, joint):

@@ -124,6 +124,11 @@ class SearchSettings:
     cheapest_shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Shares of all bytes that could be dropped, the cheapest to run again first, which are tried
     before the relaxation has said anything."""
+    published_share: float = 1 / 4
+    """Share of the time left that finding out what published baselines drop may take."""
+    max_published_ops: int = 3000
+    """Steps of more ops are left to POFO and the relaxation: the other baselines rewrite the step
+    for seconds, and rarely drop what the relaxation does not."""
     drop_rounds: int = 6
     """So often the relaxation of a rewritten step is asked what more to drop."""
     drop_tries: int = 300

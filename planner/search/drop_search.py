@@ -12,7 +12,7 @@ times a few sets of swaps.
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -110,6 +110,14 @@ class DropSearch:
             if self.over or not sums_bytes:
                 return
             self._take(frozenset(self._offered[: bisect_left(sums_bytes, share * sums_bytes[-1])]))
+
+    def take(self, sets: Iterable[Dropped]) -> None:
+        """Tries sets, each without what is not offered."""
+        offered = frozenset(self._offered)
+        for dropped in sets:
+            self._take(dropped & offered)
+            if self.over:
+                return
 
     def round(self, shares: Mapping[int, float], solver: SolverName) -> None:
         """Goes from what a relaxation would drop to sets, adding to each what is still missing.

@@ -18,13 +18,16 @@ import numpy as np
 
 from planner.heuristics.evictors import SWAPADVISOR
 from planner.heuristics.heuristic import timeline
-from planner.heuristics.task import StepView, Task
+from planner.heuristics.recomputing.catalog import STARTS, published_drops
+from planner.heuristics.recomputing.choice import RecomputeTask
+from planner.heuristics.task import StepView, Task, task_of
 from planner.heuristics.teraio import G10, TERAIO
 from planner.problem.gaps import last_reuses
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.problem.smallest_size import most_min_size_bytes
 from planner.problem.timed_swap import TimedSwap, held_bytes
+from planner.recompute.rewriting import Dropped
 from planner.search.candidate import QUICK_POLICIES, Candidate, Override, Timing, Wait
 from profiles.schema.profile import Profile
 
@@ -158,6 +161,18 @@ def published_starts(profile: Profile, problem: Problem) -> Iterator[Start]:
             yield Start(_as_published(published), published_timing(problem, published))
             for candidate in candidates_of(published):
                 yield Start(candidate, None)
+
+
+def published_drops_of(
+    profile: Profile, problem: Problem, stop: Callable[[], bool]
+) -> Iterator[Dropped]:
+    """Yields what published baselines drop of a step, each set once, as long as there is time."""
+    task = RecomputeTask(
+        task_of(profile, problem.budget_bytes, problem.link, problem.min_size_bytes)
+    )
+    few = len(profile.ops) <= SETTINGS.max_published_ops
+    for _, dropped in published_drops(task, stop, STARTS if few else STARTS[:1]):
+        yield dropped
 
 
 def published_timing(problem: Problem, published: Sequence[TimedSwap]) -> Timing:

@@ -1,6 +1,6 @@
 """All of them, in the order in which tables list them, and what they drop, to start a search at."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from planner.heuristics.recomputing.capuchin import CAPUCHIN_RECOMPUTE
 from planner.heuristics.recomputing.checkpointing import CHECKPOINTING
@@ -22,14 +22,27 @@ RECOMPUTING: tuple[Recomputing, ...] = (
 )
 
 
-def published_drops(task: RecomputeTask, stop: Stop) -> Iterator[tuple[str, frozenset[Gap]]]:
-    """Yields each baseline's name with the gaps in which it drops storages, each set once.
+STARTS: tuple[Recomputing, ...] = (
+    POFO,
+    *CHECKPOINTING[:5],
+    SUPERNEURONS_RECOMPUTE,
+    MEMORY_BUDGET,
+    TORCHTITAN_PLAN,
+    CAPUCHIN_RECOMPUTE,
+)
+"""Those that drop something of their own, the most promising first."""
+
+
+def published_drops(
+    task: RecomputeTask, stop: Stop, baselines: Sequence[Recomputing] = STARTS
+) -> Iterator[tuple[str, frozenset[Gap]]]:
+    """Yields baselines' names with the gaps in which they drop storages, each set once.
 
     They are gaps of the step as it is. Where a baseline holds on to what its recipes read (see
     `RecomputeTask.keeping`), recipes for the same gaps may be longer, or there may be none.
     """
     seen: set[frozenset[Gap]] = {frozenset()}
-    for baseline in RECOMPUTING:
+    for baseline in baselines:
         if stop():
             return
         dropped = baseline.rule(task, stop).dropped

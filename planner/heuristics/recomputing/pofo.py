@@ -18,7 +18,7 @@ import numpy as np
 from planner.heuristics.heuristic import KnownFrom, Swaps
 from planner.heuristics.recomputing.blocks import Blocks, blocks_at, depths
 from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing, Stop
-from planner.heuristics.recomputing.pofo_chain import Chain, Stretch
+from planner.heuristics.recomputing.pofo_chain import Chain, Solution, Stretch
 from planner.heuristics.recomputing.rotor import Rotor, Stage
 from planner.heuristics.task import Task
 from planner.plan.lanes import Direction, rate_bytes_per_us
@@ -28,12 +28,16 @@ from planner.problem.timed_swap import held_bytes
 MAX_STAGES = 80
 """Chains of more stages are left to rotor's and POFO's authors: a table grows as their cube."""
 ROUNDS = 6
+MAX_CHAINS = 2
+"""So many of them are made plans of, those of which the program promises the most."""
 
 
 def _plan(task: RecomputeTask, stop: Stop) -> Choice:
     found = [Choice(task)]
     if found[0].over_bytes:
-        for chain in _chains(task):
+        budget_bytes = task.base.problem.budget_bytes
+        by_time = sorted(_chains(task), key=lambda chain: chain.promised(budget_bytes, stop))
+        for chain in by_time[:MAX_CHAINS]:
             found.append(chain.best(stop))
             if stop():
                 break
@@ -61,6 +65,11 @@ class _StepChain:
 
     blocks: Blocks
 
+    def promised(self, budget_bytes: int, stop: Stop) -> tuple[float, int]:
+        """Returns the time that the program sees, then fewer for more stages: the least first."""
+        solution = self._solution(budget_bytes, stop)
+        return math.inf if solution is None else solution.us, -len(self.blocks.ranges)
+
     def best(self, stop: Stop) -> Choice:
         """Returns the best of a few solutions: by bytes over the budget, then by time."""
         problem = self.blocks.task.base.problem
@@ -82,9 +91,7 @@ class _StepChain:
 
     def _solved(self, budget_bytes: int, stop: Stop) -> Choice | None:
         """The step that a solution makes of it; None if there is no solution."""
-        link = self.blocks.task.base.problem.link
-        out, back = (rate_bytes_per_us(link, way) for way in (Direction.D2H, Direction.H2D))
-        solution = Chain(self.rotor, budget_bytes, out, back).solution(stop)
+        solution = self._solution(budget_bytes, stop)
         if solution is None:
             return None
         again = [stretch for stretch in solution.stretches if stretch.runs_again]
@@ -102,6 +109,11 @@ class _StepChain:
         }
         choice = merged.dropping(split, (), keeps_what_it_makes=False)
         return choice.moving(partial(_swaps, offloaded=self._offloaded(solution.stretches)))
+
+    def _solution(self, budget_bytes: int, stop: Stop) -> Solution | None:
+        link = self.blocks.task.base.problem.link
+        out, back = (rate_bytes_per_us(link, way) for way in (Direction.D2H, Direction.H2D))
+        return Chain(self.rotor, budget_bytes, out, back).solution(stop)
 
     def _groups(self, stretch: Stretch, inside: tuple[Gap, ...]) -> list[list[Gap]]:
         """What each pass over a stretch rebuilds."""
@@ -250,7 +262,7 @@ POFO = Recomputing(
     name="POFO",
     source="Beaumont et al. 2021, NeurIPS",
     known_from=KnownFrom.OTHERS,
-    simplified="stages are the modules of one depth, the best of all depths; what two stages that "
+    simplified="stages are the modules of one depth, the best of two; what two stages that "
     "are not neighbours share stays; backward of a stretch has no room for what is yet to be "
     "fetched; the program's budget is the one of a few whose plan fits",
     rule=_plan,
