@@ -1,15 +1,17 @@
 # `make demo` and `make test` set up everything they need in .venv, once.
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO_BUDGET ?= 50%
+DEMO_BUDGET ?= 40%
+DEMO_LINK ?= 250MB/s
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check gpu-bench library paper notebooks pictures setup clean
+.PHONY: demo test gpu-check gpu-bench library paper notebooks outputs pictures setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
 	$(BIN)/plan profile unet3d -o demo/unet3d.profile.json.gz
-	$(BIN)/plan solve demo/unet3d.profile.json.gz --budget $(DEMO_BUDGET) -o demo/unet3d.plan.json
+	$(BIN)/plan solve demo/unet3d.profile.json.gz --budget $(DEMO_BUDGET) --d2h-bandwidth $(DEMO_LINK) \
+		-o demo/unet3d.plan.json
 	$(BIN)/plan show demo/unet3d.plan.json --png demo/unet3d.png
 	$(BIN)/plan run demo/unet3d.plan.json --steps $(DEMO_STEPS)
 
@@ -39,6 +41,10 @@ paper: .venv/demo.stamp
 notebooks: .venv/notebooks.stamp
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
+# Runs the notebooks and keeps in them what they show; some minutes.
+outputs: .venv/notebooks.stamp
+	PYTHONPATH=notebooks $(BIN)/python -m analysis.store_outputs
+
 # Draws the pictures of README.md again; less than two minutes.
 pictures: .venv/demo.stamp
 	mkdir -p notebooks/pictures
@@ -54,13 +60,13 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e '.[models]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[plan,models]'
 	touch $@
 
 .venv/notebooks.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e '.[models,notebooks]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[plan,models,notebooks]'
 	touch $@ .venv/demo.stamp
 
 .venv/test.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -c constraints.txt -e '.[models,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[plan,models,dev]'
 	touch $@ .venv/demo.stamp

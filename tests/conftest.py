@@ -60,6 +60,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture
+def wide_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what stands in a row: none is folded or cut into two tables."""
+    monkeypatch.setattr("planner.cli.output.PIPED_WIDTH", 240)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
     seed = request.config.getoption("--scale-times")

@@ -1,4 +1,4 @@
-"""Pictures of a plan: memory and lanes over the step, swaps, slack, how busy the link is."""
+"""Pictures of a plan: swaps, slack, how busy the link is."""
 
 import numpy as np
 import pandas as pd
@@ -7,68 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.lanes import LaneName
+from planner.report.lanes import LaneName
 from planner.report.plots import (
     BLACK,
-    COMPUTE,
     D2H,
     GREY,
     H2D,
-    RECOMPUTE,
     ROW_IN,
     STALL,
     WIDTH_IN,
-    WITH_PLAN,
-    WITHOUT_PLAN,
     AxisUnit,
     size_unit,
     time_unit,
 )
-
-LANES = {
-    LaneName.COMPUTE.value: COMPUTE,
-    LaneName.RECOMPUTE.value: RECOMPUTE,
-    LaneName.STALL.value: STALL,
-    LaneName.D2H.value: D2H,
-    LaneName.H2D.value: H2D,
-}
-ROWS = {
-    LaneName.COMPUTE.value: 2,
-    LaneName.RECOMPUTE.value: 2,
-    LaneName.STALL.value: 2,
-    LaneName.D2H.value: 1,
-    LaneName.H2D.value: 0,
-}
-"""Where a lane is drawn; compute runs ops again and waits in its own lane."""
-
-
-def step_figure(
-    memory: pd.DataFrame, lanes: pd.DataFrame, *, title: str, budget_bytes: int
-) -> Figure:
-    """Draws memory against the budget, and below it what the lanes do at that time.
-
-    Args:
-        memory: From `analysis.plan_tables.planned_memory_table`.
-        lanes: From `analysis.lanes.lanes_table`.
-        title: Above the picture.
-        budget_bytes: Drawn as a line.
-    """
-    time = time_unit(lanes["end_us"].max())
-    figure = Figure(figsize=(WIDTH_IN, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1))
-    _draw_memory(above, memory, budget_bytes, time)
-    draw_lanes(below, lanes, time)
-    above.set(title=title)
-    below.set(
-        xlabel=f"time in the step, {time.name} (simulated)",
-        xlim=(0, lanes["end_us"].max() / time.size),
-    )
-    marks = [Patch(color=STALL, label="stall")]
-    if (lanes["lane"] == LaneName.RECOMPUTE.value).any():
-        marks.append(Patch(color=RECOMPUTE, label="recompute"))
-    handles, _ = above.get_legend_handles_labels()
-    figure.legend(handles=[*handles, *marks], loc="outside lower center", ncols=2, frameon=False)
-    return figure
+from planner.report.step_plot import LANES
 
 
 def swaps_figure(swap_times: pd.DataFrame, *, title: str, step_us: float) -> Figure:
@@ -161,43 +113,6 @@ def link_use_figure(use: pd.DataFrame, *, title: str) -> Figure:
     panels[0].set_title(title)
     panels[-1].set_xlabel(f"time in the step, {time.name} (simulated)")
     return figure
-
-
-def _draw_memory(axes: Axes, memory: pd.DataFrame, budget_bytes: int, time: AxisUnit) -> None:
-    highest = max(memory["without_bytes"].max(), budget_bytes)
-    size = size_unit(highest)
-    start = memory["start_us"] / time.size
-    lines = (
-        ("without_bytes", WITHOUT_PLAN, "--", "without the plan"),
-        ("with_bytes", WITH_PLAN, "-", "with the plan"),
-    )
-    for column, colour, dashes, label in lines:
-        held = memory[column] / size.size
-        peak = f"{label}: peak {held.max():.2f} {size.name}"
-        axes.step(start, held, where="post", color=colour, linestyle=dashes, label=peak)
-    axes.fill_between(
-        start, memory["with_bytes"] / size.size, step="post", color=WITH_PLAN, alpha=0.15
-    )
-    budget = budget_bytes / size.size
-    axes.axhline(budget, color=BLACK, linewidth=1, label=f"budget: {budget:.2f} {size.name}")
-    axes.set(
-        ylabel=f"resident device\nmemory, {size.name}", ylim=(0, highest / size.size * 1.05 or 1)
-    )
-    axes.grid(alpha=0.3)
-
-
-def draw_lanes(axes: Axes, lanes: pd.DataFrame, time: AxisUnit) -> None:
-    """Draws what each lane does: three rows, compute above."""
-    for lane, rows in lanes.groupby("lane"):
-        spans = zip(rows["start_us"], rows["end_us"] - rows["start_us"], strict=True)
-        scaled = [(start / time.size, width / time.size) for start, width in spans]
-        bar = (ROWS[lane] - 0.35, 0.7)
-        axes.broken_barh(scaled, bar, facecolor=LANES[lane], edgecolor="white", linewidth=0.2)
-    axes.set_yticks(
-        [ROWS[lane.value] for lane in (LaneName.H2D, LaneName.D2H, LaneName.COMPUTE)],
-        ["back (H2D)", "to host (D2H)", "compute"],
-    )
-    axes.set_ylim(-0.5, 2.5)
 
 
 def _draw_span(

@@ -1,4 +1,4 @@
-"""A plan as tables that only notebooks show: the certificate, memory, and when swaps happen."""
+"""A plan as tables that only notebooks show: the certificate, and when swaps happen."""
 
 import math
 
@@ -33,26 +33,6 @@ def certificate_table(plan: Plan) -> pd.DataFrame:
     """
     rows = certificate_rows(plan)
     return pd.DataFrame(rows, columns=["figure", "value", "comes_from"]).set_index("figure")
-
-
-def planned_memory_table(plan: Plan) -> pd.DataFrame:
-    """Returns the memory of one step under a plan, one row per slot, in simulated time.
-
-    Columns: `slot` (index), `anchor`, `start_us` (simulated, stalls included), `without_bytes`
-    (resident with nothing swapped), `with_bytes` (under the plan), `host_bytes` (waiting in the
-    host pool).
-    """
-    step = simulated_step(plan)
-    table = pd.DataFrame(
-        {
-            "anchor": [slot.anchor for slot in plan.slots],
-            "start_us": step.timeline.start_us,
-            "without_bytes": step.without_bytes,
-            "with_bytes": step.with_bytes,
-            "host_bytes": step.host_bytes,
-        }
-    )
-    return table.rename_axis("slot")
 
 
 def swap_times_table(plan: Plan) -> pd.DataFrame:

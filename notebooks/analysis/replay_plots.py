@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis.lanes import LaneName
-from analysis.plan_plots import LANES, draw_lanes
+from planner.report.lanes import LaneName
 from planner.report.plots import BLACK, BLUE, ORANGE, STALL, WIDTH_IN, AxisUnit, time_unit
+from planner.report.step_plot import LANES, draw_lanes
 
 COPIES = {LaneName.D2H.value: "o", LaneName.H2D.value: "^"}
 
@@ -17,7 +17,7 @@ def lanes_beside_figure(simulated: pd.DataFrame, measured: pd.DataFrame, *, titl
     """Draws the lanes of a simulated step above those of a measured one.
 
     Args:
-        simulated: From `analysis.lanes.lanes_table`.
+        simulated: From `planner.report.lanes.lanes_table`.
         measured: The same of a measured step.
         title: Above the picture.
     """

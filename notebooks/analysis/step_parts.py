@@ -5,10 +5,10 @@ from statistics import median
 
 import pandas as pd
 
-from analysis.lanes import LaneName
 from planner.plan.plan import Plan
 from planner.plan.schedule import lower, may_wait
 from planner.plan.simulate import Copy, Timeline, simulate_plan
+from planner.report.lanes import LaneName
 
 COPY_COLUMNS = (
     "lane",

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.options import PlanFile, TimeLimit
+from planner.cli.json_output import print_json
+from planner.cli.options import AsJson, PlanFile, TimeLimit
 from planner.cli.output import print_line, print_rows, progress_bars
 from planner.ilp.deadline import SolverName
 from planner.plan.plan_file import read_unverified_plan
@@ -42,6 +43,7 @@ def check(
         typer.Option(help="Which solver PuLP drives for the bound; by default the plan's."),
     ] = None,
     time_limit: TimeLimit = 600.0,
+    as_json: AsJson = False,
 ) -> None:
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
     from planner.studies.check import check_plan
@@ -51,13 +53,17 @@ def check(
         found = check_plan(stored)
     else:
         found = _check_against(stored, read_profile(profile_path(profile)), solver, time_limit)
-    _print_figures(found)
+    if as_json:
+        print_json(figures=found.figures, mismatches=found.mismatches)
+    else:
+        _print_figures(found)
     for mismatch in found.mismatches:
         print_line(f"plan: the check failed: {mismatch}", error=True)
     if found.mismatches:
         raise typer.Exit(1)
-    print("Checked: every figure is what the files say." + ("" if profile else _UNCHECKED))
-    print(_SAID)
+    if not as_json:
+        print("Checked: every figure is what the files say." + ("" if profile else _UNCHECKED))
+        print(_SAID)
 
 
 def _check_against(

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli import options
-from planner.cli.output import Column, RowsAsDone, print_line, progress_bars, wrote
+from planner.cli.json_output import print_json
+from planner.cli.output import (
+    Column,
+    RowsAsDone,
+    print_line,
+    print_rows,
+    progress_bars,
+    wrote,
+)
+from planner.cli.output_file import check_output
 from planner.cli.request import PlanRequest
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Boundary, Without
 from profiles.library.index import profile_path
 from profiles.schema.errors import BudgetError
-from profiles.schema.files import check_writable, write_atomically
+from profiles.schema.files import write_atomically
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
@@ -45,10 +54,12 @@ def compare(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the table there, too.")
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Sets our plans beside published baselines: their selections, their timing, one simulator.
 
-    Rows are printed as they are done. Each of our three plans takes at most half of --time-limit.
+    Rows are printed as they are done, what they take of memory at the end. Each of our three plans
+    takes at most half of --time-limit.
     """
     from planner.heuristics.task import task_of
     from planner.studies.rows import NotApplicable
@@ -64,22 +75,33 @@ def compare(
     (chosen,) = request.links_of(recorded)
     task = task_of(recorded, request.budget_bytes(recorded), chosen, request.min_size_bytes)
     if csv is not None:
-        check_writable(csv, keep=profile)
+        check_output(csv, keep=profile)
     table = RowsAsDone(_title(task), COLUMNS, first_width=FIRST_WIDTH)
     rows = []
     for row in _rows(task, solver=solver, time_limit=time_limit, is_full=not brief):
-        if isinstance(row, NotApplicable):
-            print_line(f"{row.name.ljust(FIRST_WIDTH)}  n/a: {row.note}")
-        else:
+        if not as_json and isinstance(row, NotApplicable):
+            print_line(f"{row.name}\n  n/a: {row.note}")
+        elif not as_json:
             table.add(row)
         rows.append(row)
-    _print_about()
-    _print_sources()
-    if csv is not None:
-        from planner.studies.compare import comparison_table
+    if as_json or csv is not None:
+        _hand_over(rows, csv, as_json)
+    if not as_json:
+        planned = [row for row in rows if not isinstance(row, NotApplicable)]
+        print_rows("Memory, and the same selections with our timing", planned, *MEMORY_COLUMNS)
+        _print_about()
+        _print_sources()
 
-        write_atomically(comparison_table(rows).to_csv().encode(), csv)
-        wrote(csv)
+
+def _hand_over(rows: "list[Row]", csv: Path | None, as_json: bool) -> None:
+    from planner.studies.compare import comparison_table
+
+    table = comparison_table(rows)
+    if csv is not None:
+        write_atomically(table.to_csv().encode(), csv)
+        wrote(csv, error=as_json)
+    if as_json:
+        print_json(rows=table)
 
 
 def _rows(
@@ -159,14 +181,18 @@ COLUMNS: tuple[Column, ...] = (
     ("step", "step_us", time_text),
     ("recompute", "recompute_us", time_text),
     ("stall", "stall_us", time_text),
+    ("over bound", "gap", _or_none("{:.1%}".format)),
+)
+MEMORY_COLUMNS: tuple[Column, ...] = (
+    ("", "name"),
     ("out per step", "moved_bytes", size_text),
     ("peak", "peak_bytes", size_text),
     ("smallest budget", "smallest_budget_bytes", _or_none(size_text)),
-    ("over bound", "gap", _or_none("{:.1%}".format)),
     ("our timing", "retimed_stall_us", _or_none(time_text)),
     ("note", "note"),
 )
-FIRST_WIDTH = 48
+FIRST_WIDTH = 28
+"""A longer name has a line of its own."""
 BASELINES_S = 35.0
 """Seconds for all that swap together, and for all that also run ops again; those that are stopped
 say so."""

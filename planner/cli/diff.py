@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli import options
+from planner.cli.json_output import print_json
 from planner.cli.output import Column, print_line, print_rows
 from planner.plan.plan import Plan
 from profiles.schema.errors import FileError
@@ -23,6 +24,7 @@ def diff(
     top: Annotated[
         int, typer.Option(min=0, help="How many storages, anchors or operators to list.")
     ] = 15,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compares two plans, or two profiles: what differs, what that costs, and why."""
     from planner.cli.show import read_any
@@ -35,14 +37,37 @@ def diff(
             f"{a} is a {_kind(one)} and {b} is a {_kind(other)}: they cannot be compared. Give two "
             "plans or two profiles."
         )
-    print_line(f"A: {a}\nB: {b}")
     conditions = conditions_table(one, other)
+    if as_json:
+        print_json(conditions=conditions, figures=figures_table(one, other), **_details(one, other))
+        return
+    print_line(f"A: {a}\nB: {b}")
     _print_conditions("Made for" if isinstance(one, Plan) else "Recorded from", conditions)
     _print_figures(figures_table(one, other))
     if isinstance(one, Plan) and isinstance(other, Plan):
         _print_plans(one, other, top, is_alike=bool(conditions["same"].all()))
     elif isinstance(one, Profile) and isinstance(other, Profile):
         _print_profiles(one, other, top)
+
+
+def _details(one: Plan | Profile, other: Plan | Profile) -> "dict[str, pd.DataFrame]":
+    """Every table of what differs."""
+    from planner.report import diff as tables
+
+    if isinstance(one, Plan) and isinstance(other, Plan):
+        return {
+            "moved": tables.moved_table(one, other),
+            "anchors": tables.anchors_table(one, other),
+            "rebuilt": tables.rebuilt_table(one, other),
+        }
+    assert isinstance(one, Profile)
+    assert isinstance(other, Profile)
+    return {
+        "kinds": tables.kinds_side_by_side_table(one, other),
+        "storages": tables.storages_that_differ_table(one, other),
+        "operators": tables.op_times_table(one, other),
+        "anchors": tables.anchors_that_differ_table(one, other),
+    }
 
 
 def _kind(content: Plan | Profile) -> str:

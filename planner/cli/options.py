@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,14 +13,23 @@ from profiles.schema.errors import QuantityError
 
 ANY_FILE = "From 'plan profile' or 'plan solve', or library:NAME (see 'plan library')."
 AnyFile = Annotated[Path, typer.Argument(metavar="FILE", help=ANY_FILE)]
-OutputFile = Annotated[
-    Path,
-    typer.Option(
+
+
+def output_option(default: str) -> Any:
+    """Returns the option that says where a file goes, and where it goes without."""
+    return typer.Option(
         "-o",
         "--output",
         metavar="FILE",
-        help="Where to write; compressed if the name ends in .gz. An older file there is replaced "
-        "once the new one is complete.",
+        help=f"Where to write, by default {default}; compressed if the name ends in .gz. An older "
+        "one there is replaced once the new one is complete.",
+    )
+
+
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print all that the tables hold as JSON instead, in bytes and microseconds."
     ),
 ]
 CsvFile = Annotated[

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.options import AnyFile, OutputFile, PlanFile
-from planner.cli.output import print_line, print_rows, print_table, wrote
+from planner.cli.json_output import print_json
+from planner.cli.options import AnyFile, AsJson, PlanFile, output_option
+from planner.cli.output import Column, print_line, print_rows, print_table, wrote
+from planner.cli.output_file import beside, check_output
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
 from planner.report.text import (
@@ -20,7 +22,8 @@ from planner.report.text import (
     workload_text,
 )
 from profiles.library.index import profile_path
-from profiles.schema.files import check_writable, format_of, write_atomically
+from profiles.schema.files import format_of, write_atomically
+from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, Provenance
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text, time_text
@@ -28,6 +31,8 @@ from profiles.schema.units import size_text, time_text
 if TYPE_CHECKING:
     import pandas as pd
 
+ANCHOR_WIDTH = 20
+FIGURE_KEYS = ("figure", "value", "comes_from")
 GROWS = (
     "Memory grows by {} each step ({}): a plan for this step breaks its budget some steps later. "
     "Let go of what each step adds (losses with their graph, logged tensors), or record when it "
@@ -42,49 +47,49 @@ def show(
         typer.Option(metavar="FILE", help="Also draw memory over the step into this PNG file."),
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="How many storages or swaps to list.")] = 15,
+    as_json: AsJson = False,
 ) -> None:
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
     if png is not None:
-        check_writable(png, keep=file)
+        check_output(png, keep=file)
     content = read_any(file)
-    if isinstance(content, Plan):
+    if as_json:
+        _print_as_json(content)
+    elif isinstance(content, Plan):
         print_plan(content, top=top)
     else:
         print_profile(content, top=top)
     if png is not None:
-        _draw(content, f"Memory over one step: {profile_path(file).name}", png)
-        wrote(png)
+        _draw(content, profile_path(file).name, png)
+        wrote(png, error=as_json)
 
 
 def report(
     plan: PlanFile,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="Where to write the page, such as report.html. An older file there is replaced "
-            "once the new one is complete.",
-        ),
-    ],
+    output: Annotated[Path | None, output_option("x.html beside x.plan.json")] = None,
 ) -> None:
     """Writes a plan as one HTML page: figures, memory, lanes to zoom into, and every swap."""
     from planner.report.page import report_page
 
-    _write_plan(plan, output, lambda read: write_atomically(report_page(read).encode(), output))
+    def write(read: Plan, path: Path) -> None:
+        write_atomically(report_page(read).encode(), path)
+
+    _write_plan(plan, output or beside(plan, ".html"), write)
 
 
-def trace(plan: PlanFile, output: OutputFile) -> None:
+def trace(
+    plan: PlanFile,
+    output: Annotated[Path | None, output_option("x.trace.json beside x.plan.json")] = None,
+) -> None:
     """Writes a plan's simulated step as a trace, for ui.perfetto.dev or chrome://tracing."""
     from planner.report.perfetto import write_trace
 
-    _write_plan(plan, output, lambda read: write_trace(read, output))
+    _write_plan(plan, output or beside(plan, ".trace.json"), write_trace)
 
 
-def _write_plan(plan: Path, output: Path, write: Callable[[Plan], None]) -> None:
-    check_writable(output, keep=plan)
-    write(read_plan(profile_path(plan)))
+def _write_plan(plan: Path, output: Path, write: Callable[[Plan, Path], None]) -> None:
+    check_output(output, keep=plan)
+    write(read_plan(profile_path(plan)), output)
     wrote(output)
 
 
@@ -96,6 +101,29 @@ def read_any(file: Path) -> Plan | Profile:
     """
     path = profile_path(file)
     return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
+
+
+def _print_as_json(content: Plan | Profile) -> None:
+    from planner.report import tables
+
+    if isinstance(content, Plan):
+        about = content.model_dump(
+            mode="json", exclude={"storages", "slots", "swaps", "rebuilds", "model"}
+        )
+        print_json(
+            plan=about,
+            figures=[dict(zip(FIGURE_KEYS, row, strict=True)) for row in certificate_rows(content)],
+            swaps=tables.swaps_table(content),
+            rebuilds=tables.rebuilds_table(content),
+        )
+        return
+    about = content.model_dump(mode="json", exclude={"storages", "slots", "ops", "model"})
+    print_json(
+        profile={**about, "peak_bytes": content.peak_bytes, "step_us": content.step_us},
+        kinds=tables.kinds_table(content),
+        left_out=tables.left_out_table(content),
+        storages=tables.storages_table(content),
+    )
 
 
 def print_profile(profile: Profile, *, top: int) -> None:
@@ -206,19 +234,22 @@ def _print_swaps(plan: Plan, top: int) -> None:
     from planner.report.tables import swaps_table
 
     swaps = swaps_table(plan).nlargest(top, "size_bytes").sort_index()
+    is_plain = (swaps["engine"] == CopyMethod.DMA.value).all()
+    engine: tuple[Column, ...] = (("engine", lambda row: row.engine.replace("_", " ")),)
     print_rows(
         f"Largest swaps ({len(swaps)} of {len(plan.swaps)}; slack in ms, simulated: how long "
         "before compute asks for it a copy is over; clean: none is needed)",
         swaps.rename(columns={"await": "awaited"}).itertuples(),
-        ("storage", "name"),
+        ("storage", _storage_text),
         ("bytes", "size_bytes", size_text),
+        ("slack out", "out_slack_us", _slack_text),
+        ("slack back", "in_slack_us", _slack_text),
+        *(() if is_plain else engine),
         ("swap-out", "swap_out"),
         ("release", "release"),
-        ("slack", "out_slack_us", _slack_text),
         ("swap-in", "swap_in"),
         ("await", "awaited"),
-        ("slack ", "in_slack_us", _slack_text),
-        ("engine", lambda row: row.engine.replace("_", " ")),
+        text_width=ANCHOR_WIDTH,
     )
 
 
@@ -232,25 +263,35 @@ def _print_rebuilds(plan: Plan, top: int) -> None:
         f"Largest of what is dropped and rebuilt ({len(largest)} of {len(table)}; takes: "
         f"{plan.times.value}, op by op; below an empty one: made by the ops above)",
         largest.assign(is_first=first).itertuples(),
-        ("storage", lambda row: f"{row.module} ({row.name})" if row.module else row.name),
+        ("storage", _storage_text),
         ("bytes", "size_bytes", size_text),
+        ("takes", lambda row: time_text(row.recompute_us) if row.is_first else "", str),
         ("dropped at", "dropped"),
         ("rebuilt at", "rebuilt"),
         ("by", lambda row: row.ops if row.is_first else ""),
-        ("takes", lambda row: time_text(row.recompute_us) if row.is_first else "", str),
+        text_width=ANCHOR_WIDTH,
     )
+
+
+def _storage_text(row: Any) -> str:
+    return f"{row.module} ({row.name})" if row.module else row.name
 
 
 def _slack_text(slack_us: float) -> str:
     return "clean" if math.isnan(slack_us) else f"{slack_us / 1e3:.1f}"
 
 
-def _draw(content: Profile | Plan, title: str, png: Path) -> None:
+def _draw(content: Profile | Plan, name: str, png: Path) -> None:
     from planner.report.plots import memory_figure, png_bytes
-    from planner.report.tables import memory_table
 
-    budget_bytes = content.budget_bytes if isinstance(content, Plan) else None
-    figure = memory_figure(
-        memory_table(content), title=title, times=content.times, budget_bytes=budget_bytes
-    )
+    if isinstance(content, Plan):
+        from planner.report.step_plot import step_figure
+
+        budget = size_text(content.budget_bytes)
+        figure = step_figure(content, title=f"{name}: one step within {budget}")
+    else:
+        from planner.report.tables import memory_table
+
+        title = f"Memory over one step: {name}"
+        figure = memory_figure(memory_table(content), title=title, times=content.times)
     write_atomically(png_bytes(figure), png)

@@ -2,31 +2,32 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from planner.cli import options
 from planner.cli.early_end import early_end
 from planner.cli.output import print_line, print_rows, progress_bars, wrote
+from planner.cli.output_file import beside, check_output
 from planner.cli.request import SHARE, PlanRequest, Workers, print_other_way
 from planner.ilp.deadline import SolverName
+from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from profiles.library.index import profile_path
-from profiles.schema.files import check_writable
 from profiles.schema.link import NOTHING_SHARED
 from profiles.schema.profile import LeftOut, Profile
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
 
-if TYPE_CHECKING:
-    from planner.plan.plan import Plan
-
 
 def solve(
     profile: options.ProfileFile,
     budget: options.Budget,
-    output: options.OutputFile,
+    output: Annotated[
+        Path | None, options.output_option("x.plan.json beside x.profile.json.gz")
+    ] = None,
     link: options.LinkName = None,
     d2h_bandwidth: options.D2hBandwidth = None,
     h2d_bandwidth: options.H2dBandwidth = None,
@@ -57,15 +58,15 @@ def solve(
     )
     recorded = read_profile(profile_path(profile))
     (sharers,) = request.workers_of(recorded)
-    check_writable(output, keep=profile)
+    path = check_output(output or beside(profile, ".plan.json"), Plan, keep=profile)
     try:
         plan = _solved(recorded, request, sharers, solver, time_limit)
     except UnmetBudgetError as error:
         print_wall(error)
         raise typer.Exit(error.exit_code) from error
-    write_plan(plan, output)
+    write_plan(plan, path)
     _print_solved(recorded, sharers, plan)
-    wrote(output)
+    wrote(path)
 
 
 def _solved(
@@ -74,7 +75,7 @@ def _solved(
     workers: Workers,
     solver: SolverName,
     time_limit_s: float,
-) -> "Plan":
+) -> Plan:
     from planner.studies.shared_link import host_budget_each_bytes
 
     budget_bytes, host_bytes = request.budget_bytes(profile), request.host_budget_bytes
@@ -98,7 +99,7 @@ def _solved(
         )
 
 
-def _print_solved(profile: Profile, workers: Workers, plan: "Plan") -> None:
+def _print_solved(profile: Profile, workers: Workers, plan: Plan) -> None:
     from planner.cli.show import print_growth, print_plan
     from planner.report.text import step_text
 
@@ -111,7 +112,7 @@ def _print_solved(profile: Profile, workers: Workers, plan: "Plan") -> None:
         _print_notes(profile, workers)
 
 
-def _print_costs(plan: "Plan", workers: Workers) -> None:
+def _print_costs(plan: Plan, workers: Workers) -> None:
     """Prints what the plan costs with other numbers of workers, or why that is not said."""
     name = workers.alone.name
     if workers.sharing is None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli import options
-from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.json_output import print_json
+from planner.cli.output import print_line, print_table, progress_bars, wrote
+from planner.cli.output_file import check_output
 from planner.cli.request import PlanRequest, link_names, print_other_way
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import BoundSource
 from profiles.library.index import profile_path
-from profiles.schema.files import check_writable, write_atomically
+from profiles.schema.files import write_atomically
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text, size_text_up, time_text
@@ -54,6 +56,7 @@ def sweep(
         Path | None,
         typer.Option(metavar="FILE", help="Also draw step time against budget into this PNG file."),
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Plans for many budgets, links and numbers of workers: a table, and a curve.
 
@@ -81,14 +84,16 @@ def sweep(
     )
     for path in (output, png):
         if path is not None:
-            check_writable(path, keep=profile)
+            check_output(path, keep=profile)
     rows: dict[int, SweepRow] = {}
     try:
         _solve(recorded, points, settings, processes or os.cpu_count() or 1, rows)
     finally:
         # However it ended: what is finished may have taken minutes.
         finished = [rows[position] for position in sorted(rows)]
-        print_sweep(recorded, profile.name, finished, len(points), csv=output, png=png)
+        print_sweep(
+            recorded, profile.name, finished, len(points), csv=output, png=png, as_json=as_json
+        )
 
 
 def _solve(
@@ -119,10 +124,12 @@ def print_sweep(
     *,
     csv: Path | None,
     png: Path | None,
+    as_json: bool = False,
 ) -> None:
     """Prints the finished points of a sweep, and writes them where they are wanted."""
     if len(rows) < asked:
-        print(f"Ended early: {len(rows)} of {asked} plans are finished.")
+        ended = f"Ended early: {len(rows)} of {asked} plans are finished."
+        print_line(ended, error=as_json)
     if not rows:
         return
     from planner.studies.sweep import sweep_table
@@ -135,6 +142,15 @@ def print_sweep(
 
     # Files first: what reads the printed table may stop reading.
     written = write_plans(sweep_table(rows), figure, csv, png)
+    if as_json:
+        print_json(plans=sweep_table(rows))
+    else:
+        _print_points(profile, rows)
+    for path in written:
+        wrote(path, error=as_json)
+
+
+def _print_points(profile: Profile, rows: "Sequence[SweepRow]") -> None:
     print_table(
         f"Step with nothing moved: {time_text(profile.step_us)} ({profile.times.value}), "
         f"{size_text(profile.peak_bytes)}; peak, step, stall, bytes out and back per step and host "
@@ -142,10 +158,9 @@ def print_sweep(
         ("link", *NUMBERS, "outcome"),
         [_cells(row, profile.peak_bytes) for row in rows],
         right=NUMBERS,
+        keys=3,
     )
     print_marks(rows, profile)
-    for path in written:
-        wrote(path)
 
 
 def write_plans(

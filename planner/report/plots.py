@@ -4,11 +4,9 @@ import io
 from typing import NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from profiles.schema.profile import Provenance
-from profiles.schema.units import time_text
 
 # Okabe and Ito, Color Universal Design: readers with any kind of colour vision tell them apart.
 # Where two of them stand for two things, something else differs too (dashes, markers, place), for
@@ -80,53 +78,28 @@ def png_bytes(figure: Figure, *, dots_per_inch: int = DOTS_PER_INCH) -> bytes:
     return stream.getvalue()
 
 
-def memory_figure(
-    memory: pd.DataFrame, *, title: str, times: Provenance, budget_bytes: int | None = None
-) -> Figure:
-    """Draws resident bytes over one step, from `planner.report.tables.memory_table`, and a budget
-    as a line."""
-    highest = max(memory["without_bytes"].max(), budget_bytes or 0)
-    unit_bytes, unit = size_unit(highest)
-    start_s = memory["start_us"] / 1e6
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+def memory_figure(memory: pd.DataFrame, *, title: str, times: Provenance) -> Figure:
+    """Draws resident bytes over one step with nothing moved.
+
+    Args:
+        memory: From `planner.report.tables.memory_table`.
+        title: Above the picture.
+        times: Where the step's times come from.
+    """
+    size, time = size_unit(memory["without_bytes"].max()), time_unit(memory["start_us"].max())
+    start, held = memory["start_us"] / time.size, memory["without_bytes"] / size.size
+    figure = Figure(figsize=(WIDTH_IN, 4.5), layout="constrained")
     axes = figure.subplots()
-    curves = {"without_bytes": ("without a plan", WITHOUT_PLAN)}
-    if "with_bytes" in memory:
-        curves["with_bytes"] = ("with the plan", WITH_PLAN)
-    for column, (what, colour) in curves.items():
-        sizes = memory[column] / unit_bytes
-        label = f"{what}: peak {sizes.max():.2f} {unit}"
-        axes.step(start_s, sizes, where="post", color=colour, linewidth=1.5, label=label)
-        if column == "with_bytes":
-            axes.fill_between(start_s, sizes, step="post", color=colour, alpha=0.15)
-    if "recompute_us" in memory and memory["recompute_us"].sum() > 0:
-        _mark_recompute(axes, memory, start_s)
-    if budget_bytes is not None:
-        label = f"budget: {budget_bytes / unit_bytes:.2f} {unit}"
-        axes.axhline(
-            budget_bytes / unit_bytes, color="black", linestyle="--", linewidth=1.2, label=label
-        )
+    label = f"without a plan: peak {held.max():.2f} {size.name}"
+    axes.step(start, held, where="post", color=WITHOUT_PLAN, linewidth=1.5, label=label)
+    axes.fill_between(start, held, step="post", color=WITHOUT_PLAN, alpha=0.15)
     axes.set(
         title=title,
-        xlabel=f"time in the step, s ({times.value} with nothing moved; stalls not drawn)",
-        ylabel=f"resident device memory, {unit}",
-        xlim=(0, max(start_s.max(), 1e-9)),
-        ylim=(0, highest / unit_bytes * 1.05 or 1),
+        xlabel=f"time in the step, {time.name} ({times.value})",
+        ylabel=f"resident device memory, {size.name}",
+        xlim=(0, max(start.max(), 1e-9)),
+        ylim=(0, held.max() * 1.05 or 1),
     )
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", frameon=False)
     return figure
-
-
-def _mark_recompute(axes: Axes, memory: pd.DataFrame, start_s: pd.Series) -> None:
-    """Marks when ops are run again, along the time axis."""
-    again_s = memory["recompute_us"] / 1e6
-    spans = [(start, us) for start, us in zip(start_s, again_s, strict=True) if us > 0]
-    axes.broken_barh(
-        spans,
-        (0, 0.04),
-        transform=axes.get_xaxis_transform(),
-        facecolor=RECOMPUTE,
-        edgecolor=RECOMPUTE,
-        label=f"ops run again: {time_text(memory['recompute_us'].sum())}",
-    )

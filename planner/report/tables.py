@@ -11,7 +11,7 @@ import pandas as pd
 from planner.plan.device_memory import planned_bytes, unplanned_bytes
 from planner.plan.plan import Plan
 from planner.plan.simulate import Timeline, simulate_plan
-from planner.report.simulated_step import SimulatedStep, anchors_of, simulated_step
+from planner.report.simulated_step import SimulatedStep, simulated_step
 from planner.report.text import anchor_text, ops_text
 from profiles.schema.memory import alive_at, peak_moment, slot_memory
 from profiles.schema.profile import Profile
@@ -103,17 +103,22 @@ def memory_table(source: Profile | Plan) -> pd.DataFrame:
 def swaps_table(plan: Plan) -> pd.DataFrame:
     """Returns one row per swap, in order of swap-out.
 
-    Columns: `name`, `kind`, `size_bytes`, the anchors `swap_out`, `release`, `swap_in` and
-    `await`, and the simulated slacks `out_slack_us` and `in_slack_us`: how long before compute
-    asks for it the copy to the host, or back, is over. Below zero, compute waits. A clean swap
-    copies nothing to the host: its `out_slack_us` is not a number. `engine` is what carries it.
+    Columns: `name`, `kind`, `module`, `size_bytes`, the anchors `swap_out`, `release`, `swap_in`
+    and `await`, each with its module first, and the simulated slacks `out_slack_us` and
+    `in_slack_us`: how long before compute asks for it the copy to the host, or back, is over. Below
+    zero, compute waits. A clean swap copies nothing to the host: its `out_slack_us` is not a
+    number. `engine` is what carries it.
     """
     rows = [
         {
             "name": moved.storage.name,
             "kind": moved.storage.kind.value,
+            "module": moved.storage.module,
             "size_bytes": moved.storage.size_bytes,
-            **anchors_of(plan, moved.swap),
+            "swap_out": anchor_text(plan, moved.swap.swap_out_slot),
+            "release": anchor_text(plan, moved.swap.release_slot),
+            "swap_in": anchor_text(plan, moved.swap.swap_in_slot),
+            "await": anchor_text(plan, moved.swap.await_slot),
             "out_slack_us": math.nan if moved.out_slack_us is None else moved.out_slack_us,
             "in_slack_us": moved.in_slack_us,
             "engine": moved.swap.engine.value,
@@ -122,7 +127,8 @@ def swaps_table(plan: Plan) -> pd.DataFrame:
     ]
     anchors = ["swap_out", "release", "swap_in", "await"]
     slacks = ["out_slack_us", "in_slack_us"]
-    return pd.DataFrame(rows, columns=["name", "kind", "size_bytes", *anchors, *slacks, "engine"])
+    columns = ["name", "kind", "module", "size_bytes", *anchors, *slacks, "engine"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def rebuilds_table(plan: Plan) -> pd.DataFrame:

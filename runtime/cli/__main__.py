@@ -2,6 +2,6 @@
 
 import sys
 
-from runtime.cli.app import main
+from runtime.cli import main
 
 sys.exit(main())

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli import options
-from planner.cli.output import print_table, progress_bars, wrote
+from planner.cli.json_output import print_json
+from planner.cli.output import print_line, print_table, progress_bars, wrote
+from planner.cli.output_file import check_output
 from planner.cli.request import PlanRequest, link_names
 from planner.cli.sweep import FIGURES, figure_cells, print_marks, write_plans
 from planner.ilp.deadline import SolverName
-from profiles.schema.files import check_writable
 from profiles.schema.units import parse_size_bytes, size_text, size_text_up, time_text
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def limits(
     processes: options.Processes = None,
     output: options.CsvFile = None,
     png: PngFile = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Finds the largest setting that a device can train, without and with a plan, and how slow.
 
@@ -109,22 +111,25 @@ def limits(
     search = LimitsSearch(grown, request, budget_bytes, settings, processes or os.cpu_count() or 1)
     for path in (output, png):
         if path is not None:
-            check_writable(path)
+            check_output(path)
     try:
         with progress_bars() as progress:
             search.run(points, progress)
     finally:
         # However it ended: what is finished may have taken minutes.
-        _print_search(search, csv=output, png=png)
+        _print_search(search, csv=output, png=png, as_json=as_json)
 
 
-def _print_search(search: "LimitsSearch", *, csv: Path | None, png: Path | None) -> None:
+def _print_search(
+    search: "LimitsSearch", *, csv: Path | None, png: Path | None, as_json: bool
+) -> None:
     """Prints what was found, and writes it where it is wanted."""
     from planner.studies.limits import limits_table
 
     grown, rows = search.grown, search.rows
     if len(rows) < search.wanted:
-        print(f"Ended early: {len(rows)} of {search.wanted} plans are finished.")
+        ended = f"Ended early: {len(rows)} of {search.wanted} plans are finished."
+        print_line(ended, error=as_json)
 
     def figure(table: "pd.DataFrame") -> "Figure":
         from planner.report.sweep_plots import limits_figure
@@ -133,15 +138,23 @@ def _print_search(search: "LimitsSearch", *, csv: Path | None, png: Path | None)
         return limits_figure(table, title=title)
 
     # Files first: what reads the printed tables may stop reading.
-    written = write_plans(limits_table(rows, grown.about), figure, csv, png) if rows else []
+    table = limits_table(rows, grown.about)
+    written = write_plans(table, figure, csv, png) if rows else []
+    if as_json:
+        print_json(limits=search.limits, plans=table)
+    else:
+        _print_found(search)
+    for path in written:
+        wrote(path, error=as_json)
+
+
+def _print_found(search: "LimitsSearch") -> None:
     for found in search.limits:
         _print_limits(search, found)
-    if rows:
+    if search.rows:
         _print_plans(search)
     elif search.limits and not search.wanted:
         print("There is nothing to plan: no setting fits with a plan that does not fit without.")
-    for path in written:
-        wrote(path)
 
 
 def _print_limits(search: "LimitsSearch", found: "Limits") -> None:
@@ -184,6 +197,7 @@ def _print_plans(search: "LimitsSearch") -> None:
         (grown.key, "link", "workers", *figures),
         [_cells(row) for row in rows],
         right=(grown.key, "workers", *figures),
+        keys=3,
     )
     print_marks([row.planned for row in rows], grown.profile(rows[-1].setting))
 

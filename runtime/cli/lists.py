@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.json_output import print_json
+from planner.cli.options import AsJson
 from planner.cli.output import Column, print_rows, print_table
 from planner.report.text import SECOND_HAND, UNKNOWN, figure_text, sharing_text
 from profiles.hardware.accelerators import ACCELERATORS, BEST_COPY_SHARE, BEST_MATMUL_SHARE
@@ -16,7 +18,9 @@ from profiles.schema.units import rate_text, size_text, time_text
 if TYPE_CHECKING:
     from profiles.hardware.accelerators import Accelerator
     from profiles.hardware.links import LinkFacts
+    from profiles.library.index import WorkloadSize
     from profiles.schema.profile import Link
+    from profiles.workloads.catalog import Builtin
 
 Sources = Annotated[bool, typer.Option("--sources", help="Also say where each figure was read.")]
 LINK_COLUMNS = ("to the host", "from the host", "both together", "in theory", "per copy")
@@ -24,11 +28,14 @@ BYTES_PER_US = 1e3
 """Of one GB/s."""
 
 
-def workloads() -> None:
+def workloads(as_json: AsJson = False) -> None:
     """Lists the built-in workloads, their settings and their sizes."""
     from profiles.workloads.catalog import WORKLOADS
 
     sizes = {size.workload: size for size in read_index().workloads}
+    if as_json:
+        print_json(workloads=[_workload_record(one, sizes[one.name]) for one in WORKLOADS.values()])
+        return
     for workload in WORKLOADS.values():
         size = sizes[workload.name]
         print_rows(
@@ -41,11 +48,35 @@ def workloads() -> None:
             ("default", "default"),
             ("allowed", "allowed"),
         )
-    print("Your own training step goes in as path/to/file.py:function; see the README.")
+    print(
+        "Your own training step goes in as path/to/file.py:function; see "
+        "notebooks/guides/your_own_model.md."
+    )
 
 
-def links(sources: Sources = False) -> None:
+def _workload_record(workload: "Builtin", size: "WorkloadSize") -> dict[str, object]:
+    settings = [
+        {"name": one.name, "default": one.default, "allowed": one.allowed}
+        for one in workload.settings
+    ]
+    return {
+        "name": workload.name,
+        "summary": workload.summary,
+        "extra": workload.extra,
+        "parameters": size.parameters,
+        "parameter_bytes": size.parameter_bytes,
+        "activation_bytes": size.activation_bytes,
+        "settings": settings,
+    }
+
+
+def links(sources: Sources = False, as_json: AsJson = False) -> None:
     """Lists the links a plan can be made for."""
+    if as_json:
+        print_json(
+            links=[{"link": link, "facts": LINK_FACTS.get(link.name)} for link in LINKS.values()]
+        )
+        return
     print_table(
         "Links: rates that others measured, nominal here",
         ("--link", *LINK_COLUMNS, "what GPUs share"),
@@ -64,8 +95,11 @@ def links(sources: Sources = False) -> None:
     )
 
 
-def devices(sources: Sources = False) -> None:
+def devices(sources: Sources = False, as_json: AsJson = False) -> None:
     """Lists the accelerators that a step can be estimated for."""
+    if as_json:
+        print_json(devices=tuple(ACCELERATORS.values()))
+        return
     print_rows(
         "Devices to estimate for: TFLOPS and memory rate of the data sheet, and the best that "
         "others measured",
@@ -93,8 +127,11 @@ def devices(sources: Sources = False) -> None:
     )
 
 
-def library() -> None:
+def library(as_json: AsJson = False) -> None:
     """Lists the profiles that come with the project."""
+    if as_json:
+        print_json(library=read_index().entries)
+        return
     print_rows(
         "Library: peak without a plan, the device's memory, and time of a step",
         read_index().entries,

@@ -4,17 +4,18 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from planner.cli import options
 from planner.cli.output import progress_bars, wrote
+from planner.cli.output_file import check_output, of_workload
 from planner.cli.request import choose_link, is_to_be_measured
 from profiles.hardware.accelerators import accelerator_named
 from profiles.hardware.links import EMULATED, link_named
 from profiles.schema.errors import QuantityError
-from profiles.schema.files import check_writable
 from profiles.schema.profile import CPU, CUDA, Link, Profile, WorkloadSource
 from profiles.schema.profile_file import write_profile
 from profiles.schema.progress import Progress
@@ -83,7 +84,7 @@ class HowToRecord:
 
 def profile(
     workload: options.Workload,
-    output: options.OutputFile,
+    output: Annotated[Path | None, options.output_option("WORKLOAD.profile.json.gz here")] = None,
     setting: options.Settings = None,
     seed: options.Seed = 0,
     device: Device = CPU,
@@ -116,18 +117,18 @@ def profile(
         default = usual_link(device) if is_estimated else EMULATED
         chosen = choose_link(default, link, d2h_bandwidth, h2d_bandwidth)
     check(source)
-    check_writable(output)
+    path = check_output(output or of_workload(workload, ".profile.json.gz"), Profile)
     with progress_bars() as progress:
         if is_estimated and chosen is not None:
             recorded = estimate_step(source, chosen, device, progress)
         else:
             recorded = _record_step(source, chosen, how, progress)
-    write_profile(recorded, output)
+    write_profile(recorded, path)
 
     from planner.cli.show import print_profile
 
     print_profile(recorded, top=0)
-    wrote(output)
+    wrote(path)
 
 
 def usual_link(device: str) -> Link:

@@ -129,17 +129,16 @@ def test_what_is_read_is_not_written_over(tmp_path: Path, failure: Failure) -> N
 
 
 def test_an_older_file_survives_a_failure(tmp_path: Path, failure: Failure) -> None:
-    output = tmp_path / "output.json"
-    output.write_text("the older file")
+    output = good_plan(tmp_path)
+    before = output.read_bytes()
     failure("solve", good_profile(tmp_path), "--budget", "1%", "-o", output)
-    assert output.read_text() == "the older file"
+    assert output.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ("solve", "x.json", "-o", "y.json"),
-        ("solve", "x.json", "--budget", "50%"),
         ("solve", "x.json", "--budget", "50%", "-o", "y.json", "--solver", "abacus"),
         ("profile",),
         ("profile", "unet3d", "-o", "y.json", "--steps", "0"),

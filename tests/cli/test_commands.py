@@ -21,6 +21,7 @@ from tests.support.planning.toys import unet_like
 from tests.support.training.fixed_times import give_fixed_times
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_solve_writes_a_plan_and_prints_its_certificate(
     profile_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,11 +131,6 @@ def test_what_is_not_to_be_used_is_named(
     assert (swapped.without, swapped.rebuilds) == (Without.RECOMPUTE, ())
 
 
-def test_an_older_file_is_replaced(profile_file: Path) -> None:
-    profile_file.with_name("toy.plan.json").write_text("old")
-    assert solved(profile_file, "--budget", "70%").swaps
-
-
 def test_show_lists_a_profile(profile_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(profile_file)]) == 0
     printed = capsys.readouterr().out
@@ -145,6 +141,7 @@ def test_show_lists_a_profile(profile_file: Path, capsys: pytest.CaptureFixture[
     assert "100 B" in printed
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_show_lists_swaps_with_anchors_and_slack(
     profile_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +199,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(
     assert "Did you mean 'profile'?" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_profile_solve_and_run_a_users_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,6 +264,7 @@ def report(**changes: object) -> ProofReport:
     return ProofReport(**{**figures, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("wide_tables")
 @pytest.mark.parametrize(
     ("changes", "failures"),
     [

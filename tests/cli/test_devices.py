@@ -6,6 +6,7 @@ from profiles.hardware.accelerators import ACCELERATORS
 from runtime.cli import main
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_every_device_is_listed_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices"]) == 0
     printed = capsys.readouterr().out
@@ -19,6 +20,7 @@ def test_every_device_is_listed_with_its_figures(capsys: pytest.CaptureFixture[s
     assert "data sheet, SXM" not in printed
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_every_figure_has_a_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["devices", "--sources"]) == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""The examples in README.md work as they stand there."""
+"""The examples in README.md and the guides work as they stand there."""
 
 import re
 import shlex
@@ -10,25 +10,29 @@ import pytest
 
 from planner.plan.plan_file import read_plan
 from tests.support.commands import ROOT
+from tests.support.documents import GUIDES, README, TEXTS
 from tests.support.training.fixed_times import give_fixed_times
 
-README = (ROOT / "README.md").read_text()
+# What an installation without extras lacks.
+REPLAYING = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(["highspy", "matplotlib", "pandas", "pulp", "rich", "typer"]))
+sys.path.insert(0, "")
+runpy.run_path(sys.argv[1])
+"""
 
 
 def example(name: str) -> str:
     """The code block behind `<!-- example: name -->`."""
-    match = re.search(
-        rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$",
-        README,
-        re.DOTALL | re.MULTILINE,
-    )
-    assert match is not None, f"README.md has no example {name!r}"
-    return match[1]
+    code = rf"^<!-- example: {re.escape(name)} -->\n```\w*\n(.*?)^```$"
+    found = [one for text in TEXTS.values() for one in re.findall(code, text, re.DOTALL | re.M)]
+    assert len(found) == 1, f"there are {len(found)} examples {name!r}"
+    return str(found[0])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("my_training.py", "replay.py", "plan_it.py"):
+    for name in ("my_training.py", "loop.py", "replay.py", "plan_it.py"):
         (tmp_path / name).write_text(example(name))
     return tmp_path
 
@@ -58,7 +62,9 @@ def test_the_commands_and_the_two_lines_around_the_step(folder: Path) -> None:
     run(folder, "-m", "runtime.cli", *plan[1:])
     assert "Proof: passed" in run(folder, "-m", "runtime.cli", *proof[1:])
     assert read_plan(folder / "my.plan.json").swaps
-    assert re.fullmatch(r"loss \d\.\d{4}\n", run(folder, "replay.py"))
+    loss = run(folder, "-c", REPLAYING, "replay.py")
+    assert re.fullmatch(r"loss \d\.\d{4}\n", loss)
+    assert run(folder, "loop.py").startswith("swapplan: 10 steps; 0 fell back to resident")
 
 
 def test_all_from_python(folder: Path) -> None:
@@ -71,6 +77,29 @@ def test_all_from_python(folder: Path) -> None:
 
 def test_the_commands_of_the_demo_are_those_of_the_readme() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for command in ("plan profile unet3d", "plan solve", "plan show", "plan run"):
+    settings = dict(re.findall(r"^(DEMO_\w+) \?= (\S+)$", makefile, re.M))
+    solving = f"--budget {settings['DEMO_BUDGET']} --d2h-bandwidth {settings['DEMO_LINK']}"
+    assert f"plan solve unet3d.profile.json.gz {solving}\n" in README
+    for command in ("plan profile unet3d", "plan solve", "plan run"):
         assert command in README
         assert command in makefile
+
+
+def test_the_readme_is_one_that_is_read() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 130
+    limits = README.split("## Limits")[1].split("\n## ")[0]
+    assert len(re.findall(r"^- ", limits, re.M)) == 8
+
+
+def test_links_and_pictures_lead_somewhere() -> None:
+    for path, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if "://" not in target:
+                assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_every_guide_is_named_in_the_readme() -> None:
+    assert len(GUIDES) >= 9
+    for guide in GUIDES:
+        assert guide.relative_to(ROOT).as_posix() in README

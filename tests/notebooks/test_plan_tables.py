@@ -2,21 +2,14 @@
 
 from collections.abc import Callable
 
-import pandas as pd
 import pytest
 
-from analysis.lanes import (
-    LaneName,
-    lanes_table,
-    link_use_over_time_table,
-    link_use_table,
-)
-from analysis.plan_plots import link_use_figure, slack_figure, step_figure, swaps_figure
-from analysis.plan_tables import certificate_table, planned_memory_table, swap_times_table
-from planner.plan.device_memory import planned_bytes
-from planner.plan.host_memory import host_bytes
+from analysis.lanes import link_use_over_time_table, link_use_table
+from analysis.plan_plots import link_use_figure, slack_figure, swaps_figure
+from analysis.plan_tables import certificate_table, swap_times_table
 from planner.plan.plan import Plan
-from planner.plan.simulate import Timeline, simulate_plan
+from planner.plan.simulate import simulate_plan
+from planner.report.lanes import LaneName, lanes_table
 from planner.report.plots import png_bytes
 from planner.report.tables import swaps_table
 from planner.report.text import certificate_rows
@@ -115,49 +108,6 @@ def test_lanes_add_up_to_the_step(plan: Plan) -> None:
     assert over_time.mean().to_list() == pytest.approx(use["share"].to_list())
 
 
-def test_a_copy_that_goes_on_in_the_next_step_is_two_stretches() -> None:
-    plan = periodic_plan()
-    lanes = lanes_table(plan)
-    parts = lanes[(lanes["lane"] == "D2H") & (lanes["what"] == "state:4")]
-    step_us = simulate_plan(plan).step_us
-    assert parts["end_us"].to_list() == [step_us, parts["end_us"].iloc[1]]
-    assert parts["start_us"].iloc[1] == 0.0
-    assert (parts["end_us"] - parts["start_us"]).sum() == 128.0
-
-
-def test_lanes_of_a_measured_step() -> None:
-    """What passes at an anchor is a stall, and slots take what they took."""
-    plan = slow_plan()
-    measured = Timeline(
-        start_us=(1.0, 1100.0, 2500.0, 3500.0, 4500.0, 5500.0),
-        stall_us=(1.0, 0.0, 300.0, 0.0, 0.0, 0.0),
-        d2h=(),
-        h2d=(),
-        step_us=5500.0,
-        total_stall_us=301.0,
-    )
-    lanes = lanes_table(plan, measured)
-    assert lanes[["lane", "start_us", "end_us"]].to_numpy().tolist() == [
-        ["stall", 0.0, 1.0],
-        ["compute", 1.0, 1100.0],
-        ["compute", 1100.0, 2200.0],
-        ["stall", 2200.0, 2500.0],
-        ["compute", 2500.0, 3500.0],
-        ["compute", 3500.0, 4500.0],
-        ["compute", 4500.0, 5500.0],
-    ]
-
-
-@each_plan
-def test_memory_stands_in_simulated_time(plan: Plan) -> None:
-    memory = planned_memory_table(plan)
-    assert memory["start_us"].to_list() == list(simulate_plan(plan).start_us)
-    assert memory["with_bytes"].to_list() == list(planned_bytes(plan))
-    assert memory["host_bytes"].to_list() == list(host_bytes(plan))
-    assert memory["without_bytes"].max() == plan.certificate.peak_without_bytes
-    assert memory["with_bytes"].max() <= plan.budget_bytes
-
-
 def test_the_certificate_is_the_one_of_the_command_line() -> None:
     plan = slow_plan()
     table = certificate_table(plan)
@@ -171,26 +121,20 @@ def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan
     step_us = simulate_plan(plan).step_us
     lanes = lanes_table(plan)
     use = link_use_over_time_table(lanes, step_us, parts=20)
-    step = step_figure(
-        planned_memory_table(plan), lanes, title="plan", budget_bytes=plan.budget_bytes
-    )
     swaps = swaps_figure(swap_times_table(plan), title="plan", step_us=step_us)
     slack = slack_figure(swaps_table(plan), title="plan")
-    for figure in (step, swaps, slack, link_use_figure(use, title="plan")):
+    for figure in (swaps, slack, link_use_figure(use, title="plan")):
         assert png_bytes(figure)
         assert "plan" in words_of(figure)
         assert "(simulated)" in words_of(figure)
-    assert "budget: " in words_of(step)
     assert "compute goes on to use it" in words_of(swaps)
     swaps = swaps_table(plan)
     late, copies = int((swaps["in_slack_us"] < 0).sum()), len(swaps)
     assert f"copies back: {late} of {copies} late" in words_of(slack)
 
 
-def test_an_empty_plan_has_tables_and_a_picture() -> None:
+def test_an_empty_plan_has_tables() -> None:
     plan = empty_plan()
     assert swap_times_table(plan).empty
     lanes = lanes_table(plan)
     assert set(lanes["lane"]) == {LaneName.COMPUTE.value}
-    memory: pd.DataFrame = planned_memory_table(plan)
-    assert png_bytes(step_figure(memory, lanes, title="plan", budget_bytes=plan.budget_bytes))

@@ -6,7 +6,7 @@ import pytest
 from matplotlib import image
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "pictures"
-LARGEST_BYTES = 60_000
+LARGEST_BYTES = 80_000
 
 
 @pytest.mark.parametrize("name", ["bytes.png", "idle.png", "plan.png"])

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from analysis.lanes import lanes_table
 from analysis.measured_steps import measured_steps
 from analysis.replay_plots import agreement_figure, drift_figure, lanes_beside_figure
 from analysis.step_parts import copy_times_table, slot_durations_table, step_parts_table
 from planner.plan.simulate import Copy, Timeline, simulate_plan
+from planner.report.lanes import lanes_table
 from planner.report.plots import png_bytes
 from planner.report.tables import slot_times_table
 from planner.solving import solve

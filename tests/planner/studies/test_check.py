@@ -218,6 +218,7 @@ def _profile_file(tmp_path: Path) -> Path:
     return tmp_path / "toy.profile.json.gz"
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_the_command_prints_each_figure_beside_its_own(
     profile_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

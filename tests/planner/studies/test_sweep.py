@@ -193,6 +193,7 @@ def test_what_is_finished_is_printed_and_written(
     assert png.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_a_bound_that_was_not_solved_for_is_marked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

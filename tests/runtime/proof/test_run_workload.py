@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from profiles.schema.errors import WorkloadError
 from runtime.cli.app import app
 from runtime.cli.run import _found
-from tests.support.commands import ROOT
+from tests.support.documents import TEXTS
 
 
 @pytest.fixture
@@ -54,8 +54,7 @@ def test_what_is_no_path_is_left_as_it_is(folders: tuple[Path, Path], reference:
     assert _found(reference, folders[1] / "x.plan.json") == reference
 
 
-def test_help_and_readme_say_that_the_file_is_run() -> None:
+def test_help_and_guides_say_that_the_file_is_run() -> None:
     shown = " ".join(CliRunner().invoke(app, ["run", "--help"]).output.split())
     assert "that file is run" in shown
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert "`plan run` runs that file" in readme
+    assert any("`plan run` runs that file" in " ".join(text.split()) for text in TEXTS.values())
