@@ -77,7 +77,7 @@ def compare(
     if csv is not None:
         check_output(csv, keep=profile)
     table = RowsAsDone(_title(task), COLUMNS, first_width=FIRST_WIDTH)
-    rows = []
+    rows: list[Row | NotApplicable] = []
     for row in _rows(task, solver=solver, time_limit=time_limit, is_full=not brief):
         if not as_json and isinstance(row, NotApplicable):
             print_line(f"{row.name}\n  n/a: {row.note}")
@@ -93,7 +93,7 @@ def compare(
         _print_sources()
 
 
-def _hand_over(rows: "list[Row]", csv: Path | None, as_json: bool) -> None:
+def _hand_over(rows: "list[Row | NotApplicable]", csv: Path | None, as_json: bool) -> None:
     from planner.studies.compare import comparison_table
 
     table = comparison_table(rows)

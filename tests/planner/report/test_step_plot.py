@@ -46,7 +46,7 @@ def test_what_is_dropped_has_a_row_and_its_ops_a_mark() -> None:
     assert len(figure.axes) == 3
     assert f"dropped\n({len(drops)} of {len(drops)})" in words_of(figure)
     named = {text.get_text() for text in figure.axes[2].texts}
-    assert named == {"pack:2, 50 B"}
+    assert named == {f"{plan.storage(drop.storage).name}, 50 B" for drop in drops}
     assert drawn(figure, RECOMPUTE) == len(plan.rebuilds)
     assert "ops run again" in words_of(figure)
 

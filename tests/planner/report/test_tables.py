@@ -138,7 +138,7 @@ def test_what_is_rebuilt_is_read_at_80_columns(
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     assert re.search(r"dropped and rebuilt +│ +2 \(100 B, by 2 ops\)", printed)
-    assert re.search(r"pack:2 +│ +50 B │ anchor:3 +│ anchor:5 +│ op2 +│ +10 us", printed)
+    assert re.search(r"pack:2 +│ +50 B │ +10 us │ anchor:3 +│ anchor:5 +│ op2 +│", printed)
     print_plan(rebuilt_sandwich(), top=0)
     alone = capsys.readouterr().out
     assert re.search(r"may not use +│ +nothing", alone)

@@ -274,6 +274,7 @@ def test_bad_input_is_no_mismatch(
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_a_profile_of_the_library_goes_by_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
