@@ -1,6 +1,7 @@
 """The picture of a plan's step: what it says in words, and what it draws of what is away."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from matplotlib.colors import to_rgb
@@ -16,13 +17,9 @@ from tests.support.planning.rebuilt import mixed_plan, rebuilt_sandwich
 
 def drawn(figure: Figure, colour: str) -> int:
     """How many bars and stretches of a colour the lanes have."""
-    bars = [
-        part
-        for collection in figure.axes[1].collections
-        for part in collection.get_paths()
-        if tuple(collection.get_facecolor()[0][:3]) == to_rgb(colour)
-    ]
-    return len(bars)
+    collections: Any = figure.axes[1].collections
+    faces = [(tuple(one.get_facecolor()[0][:3]), one) for one in collections]
+    return sum(len(one.get_paths()) for face, one in faces if face == to_rgb(colour))
 
 
 @pytest.mark.parametrize("make", [stalling_plan, periodic_plan, mixed_plan, empty_plan])
