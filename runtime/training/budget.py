@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from profiles.hooks.workload import Training
+from profiles.schema.errors import CapacityError
 from profiles.schema.units import parse_budget_bytes
 from runtime.beyond_capacity.limited_steps import all_there_is_bytes
 
@@ -36,7 +37,13 @@ class Budget:
         """
         text = str(asked).strip()
         if text == FITS:
-            limit_bytes = all_there_is_bytes(training)
+            try:
+                limit_bytes = all_there_is_bytes(training)
+            except CapacityError as error:
+                raise CapacityError(
+                    f"budget {FITS!r} is what the device has free, and the emulated one has no "
+                    "capacity of its own. Say how much is meant, such as budget='300MiB'."
+                ) from error
             return cls(text=text, to_plan=str(limit_bytes), limit_bytes=limit_bytes)
         size_bytes = parse_budget_bytes("budget", text, ANY_PEAK_BYTES)
         is_share = text.endswith("%")

@@ -1,0 +1,312 @@
+"""A loop within a budget: several courses, a budget in bytes from the first step on, mishaps."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import runtime
+from profiles.hooks.named_storages import owned_storages
+from profiles.recording.device import Instruments
+from profiles.schema.errors import CapacityError, FileError, QuantityError
+from runtime.storage.residency import TrackedStorage
+from runtime.training import within as within_module
+from runtime.training.planning import Planning
+from runtime.training.within import PlannedTraining, Way
+from tests.support.commands import ROOT
+from tests.support.loops import plain
+from tests.support.loops.loop import Settings, Trained, layers
+from tests.support.training.fake_time import CountingClock
+
+KIB = 1024
+ROWS, WIDTH = 256, 64
+
+
+@pytest.fixture(autouse=True)
+def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    monkeypatch.setattr(within_module, "instruments_for", lambda device: tools)
+
+
+@pytest.fixture
+def budgeted() -> Iterator[list[str]]:
+    """Fails at any warning that a step took more than its budget, or fell back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", runtime.FallbackWarning)
+        yield []
+
+
+def trained() -> Trained:
+    torch.manual_seed(0)
+    model = layers(4, WIDTH)
+    return Trained(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3))
+
+
+def step(it: Trained, rows: int = ROWS, number: int = 0) -> None:
+    batch = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(number))
+    loss = (it.model(batch) - batch).square().mean()
+    loss.backward()
+    it.optimizer.step()
+    it.optimizer.zero_grad()
+    it.losses.append(loss.item())
+
+
+def resident(rows: list[int]) -> Trained:
+    it = trained()
+    for number, count in enumerate(rows):
+        step(it, count, number)
+    return it
+
+
+def run(
+    it: Trained, rows: list[int], *, budget: str, plans: Path, waits: bool = True, most: int = 4
+) -> PlannedTraining:
+    """Trains within a budget; without waiting, plans come when they come."""
+    memory = runtime.within(
+        it.model, it.optimizer, budget=budget, plans=plans, time_limit_s=5.0, most_plans=most
+    )
+    with memory:
+        for number, count in enumerate(rows):
+            if waits:
+                memory.wait_for_plans()
+            with memory.step():
+                step(it, count, number)
+    return memory
+
+
+def assert_as(found: Trained, expected: Trained) -> None:
+    assert found.losses == expected.losses
+    tensors = found.tensors()
+    for name, value in expected.tensors().items():
+        assert torch.equal(tensors[name], value), name
+
+
+def test_lengths_that_vary_have_a_plan_each_and_keep_to_the_budget(
+    tmp_path: Path, budgeted: list[str]
+) -> None:
+    expected = plain.variable_lengths(None)
+    found = plain.variable_lengths(Settings(budget="700KiB", plans=tmp_path))
+    assert_as(found, expected)
+    memory = found.memory
+    assert memory is not None
+    assert len(memory.courses) == 3
+    assert sum(course.replay is not None for course in memory.courses.values()) <= 3
+    assert sum(memory.tally.values()) == 40
+    assert memory.tally[Way.REPLAYED] > 0
+    assert memory.tally[Way.UNPLANNED] == 0
+
+
+def test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on(
+    tmp_path: Path, budgeted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model and its states alone are larger than the budget; what moves between two steps has
+    to keep to it, too."""
+    it = trained()
+    budget_bytes = 160 * KIB
+    most_bytes = 0
+    swap_in = TrackedStorage.swap_in
+
+    def counted(tracked: TrackedStorage, lane: object) -> None:
+        nonlocal most_bytes
+        swap_in(tracked, lane)  # type: ignore[arg-type]
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            owned = owned_storages(it.model, it.optimizer)
+            sizes = {o.storage._cdata: o.storage.nbytes() for o in owned}
+        most_bytes = max(most_bytes, sum(sizes.values()))
+
+    rows = [16, 16, 24] * 10
+    monkeypatch.setattr(TrackedStorage, "swap_in", counted)
+    with runtime.within(it.model, it.optimizer, budget=budget_bytes, plans=tmp_path) as memory:
+        for number, count in enumerate(rows):
+            memory.wait_for_plans()
+            with memory.step():
+                step(it, count, number)
+        most_bytes_while_training = most_bytes
+    at_the_end = sum(value.nbytes for value in it.tensors().values())
+    assert at_the_end > budget_bytes
+    # Made only now: what the loop's variables reach is on the device, too.
+    assert_as(it, resident(rows))
+    assert memory.tally[Way.REPLAYED] > 0
+    assert memory.tally[Way.UNPLANNED] == 0
+    assert 0 < most_bytes_while_training <= budget_bytes
+    assert most_bytes > budget_bytes, "closing it brings back all there is"
+
+
+def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> None:
+    rows = [ROWS] * 12
+    expected = resident(rows)
+    for run_number in range(2):
+        it = trained()
+        memory = run(it, rows, budget="80%", plans=tmp_path)
+        assert_as(it, expected)
+        assert (memory.tally[Way.RECORDED] == 0) is (run_number == 1)
+    assert memory.tally[Way.REPLAYED] == 12
+
+
+def test_what_fits_is_left_alone(tmp_path: Path, budgeted: list[str]) -> None:
+    it = trained()
+    memory = run(it, [ROWS] * 10, budget="1GiB", plans=tmp_path)
+    (course,) = memory.courses.values()
+    assert course.way is Way.RESIDENT
+    assert not list(tmp_path.glob("*.plan.json"))
+    assert_as(it, resident([ROWS] * 10))
+
+
+def test_training_goes_on_while_another_process_plans(tmp_path: Path, budgeted: list[str]) -> None:
+    it = trained()
+    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    number = 0
+    with memory:
+        while memory.tally[Way.REPLAYED] == 0 and number < 5000:
+            with memory.step():
+                step(it, ROWS, number)
+            number += 1
+    assert memory.tally[Way.PLANNED_FOR] > 0
+    assert_as(it, resident([ROWS] * number))
+
+
+def test_a_planner_that_is_killed_leaves_training_without_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = Planning.__init__
+
+    def killed(self: Planning, *arguments: object) -> None:
+        start(self, *arguments)  # type: ignore[arg-type]
+        self._process.kill()
+
+    monkeypatch.setattr(Planning, "__init__", killed)
+    it = trained()
+    memory = run(it, [ROWS] * 12, budget="80%", plans=tmp_path)
+    assert memory.tally[Way.UNPLANNED] > 0
+    assert_as(it, resident([ROWS] * 12))
+    (line,) = [r.getMessage() for r in caplog.records if "without a plan" in r.getMessage()]
+    assert "exit code -9" in line
+    assert "\n" not in line
+
+
+def test_a_damaged_plan_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(trained(), [ROWS] * 12, budget="80%", plans=tmp_path)
+    (plan,) = tmp_path.glob("*.plan.json")
+    plan.write_text(plan.read_text()[:-100])
+    it = trained()
+    memory = run(it, [ROWS] * 12, budget="80%", plans=tmp_path)
+    assert [r.levelno for r in caplog.records if "passed over" in r.getMessage()] == [
+        logging.WARNING
+    ]
+    assert memory.tally[Way.REPLAYED] > 0
+    assert_as(it, resident([ROWS] * 12))
+
+
+def test_a_model_that_has_changed_gets_a_plan_of_its_own(tmp_path: Path) -> None:
+    run(trained(), [ROWS] * 12, budget="80%", plans=tmp_path)
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers(4, WIDTH), nn.Linear(WIDTH, WIDTH))
+    it = Trained(model=model, optimizer=torch.optim.AdamW(model.parameters()))
+    memory = run(it, [ROWS] * 12, budget="80%", plans=tmp_path)
+    assert memory.tally[Way.RECORDED] > 0
+    assert memory.tally[Way.REPLAYED] > 0
+    assert len(list(tmp_path.glob("*.plan.json"))) == 2
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from tests.runtime.training.test_within import *;"
+        f"it = trained(); plans = Path({str(tmp_path)!r});"
+        "memory = run(it, [ROWS] * 24, budget='80%', plans=plans);"
+        "assert_as(it, resident([ROWS] * 24)); print(memory.tally[Way.REPLAYED])"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(int(words) > 0 for words in said)
+
+
+def test_an_exception_in_a_step_is_the_users_and_training_goes_on(tmp_path: Path) -> None:
+    it = trained()
+    with runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path) as memory:
+        for number in range(20):
+            memory.wait_for_plans()
+            raised = number in (1, 3, 6, 14)
+            expected = pytest.raises(ValueError, match=r"^mine$") if raised else nullcontext()
+            with expected, memory.step():
+                step(it, ROWS, number)
+                if raised:
+                    raise ValueError("mine")
+    assert memory.tally[Way.REPLAYED] > 0
+    assert_as(it, resident([ROWS] * 20))
+
+
+def test_steps_cannot_be_nested_nor_follow_the_end(tmp_path: Path) -> None:
+    it = trained()
+    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    with memory.step(), pytest.raises(RuntimeError, match="cannot be nested"), memory.step():
+        pass
+    memory.close()
+    memory.close()
+    with pytest.raises(RuntimeError, match="closed"), memory.step():
+        pass
+    assert not any(module._forward_pre_hooks for module in it.model.modules())
+
+
+def test_a_step_without_a_forward_is_no_course(tmp_path: Path) -> None:
+    it = trained()
+    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    with memory, memory.step():
+        it.optimizer.zero_grad()
+    assert memory.courses == {}
+    assert "0 steps within 80%: none yet" in memory.summary()
+
+
+def test_no_more_courses_are_planned_than_wanted(tmp_path: Path) -> None:
+    rows = [128] * 10 + [256] * 10
+    it = trained()
+    memory = run(it, rows, budget="80%", plans=tmp_path, most=1)
+    assert [course.way for course in memory.courses.values()] == [Way.REPLAYED, Way.UNPLANNED]
+    assert "1 courses have plans already" in memory.summary()
+    assert_as(it, resident(rows))
+
+
+@pytest.mark.parametrize(
+    ("budget", "error", "words"),
+    [
+        ("lots", QuantityError, "budget is 'lots'"),
+        ("-3", QuantityError, "budget is '-3'"),
+        ("fits", CapacityError, r"no capacity of its own.*budget='300MiB'"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(
+    budget: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    it = trained()
+    with pytest.raises(error, match=words):
+        runtime.within(it.model, it.optimizer, budget=budget, plans=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    it = trained()
+    with pytest.raises(FileError, match=r"folder of plans .* cannot be made"):
+        runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path / "file" / "plans")
+
+
+def test_an_unknown_link_is_refused(tmp_path: Path) -> None:
+    it = trained()
+    with pytest.raises(QuantityError, match="pcie9"):
+        runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path, link="pcie9")
