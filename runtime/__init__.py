@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from runtime.replay.timeline import Ranges
     from runtime.storage.accountant import EmulatedOutOfMemoryError
     from runtime.training.lightning_callback import LightningCallback
+    from runtime.training.planned_training import PlannedTraining
     from runtime.training.transformers_callback import TransformersCallback
-    from runtime.training.within import PlannedTraining, within
+    from runtime.training.within import within
 
 __all__ = [
     "EmulatedOutOfMemoryError",
@@ -51,7 +52,8 @@ __getattr__ = on_first_use(
         "runtime.replay.timeline": ["Ranges"],
         "runtime.training.lightning_callback": ["LightningCallback"],
         "runtime.training.transformers_callback": ["TransformersCallback"],
-        "runtime.training.within": ["PlannedTraining", "within"],
+        "runtime.training.planned_training": ["PlannedTraining"],
+        "runtime.training.within": ["within"],
         "runtime.storage.accountant": ["EmulatedOutOfMemoryError"],
     },
 )

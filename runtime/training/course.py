@@ -1,62 +1,46 @@
-"""The courses of a training loop, told apart by what is known when a step's first module is called.
+"""A course of a training loop, and how its steps are run."""
 
-A loop takes several: the last batch of an epoch is short, batches are padded to different lengths,
-two models take turns. What the first module is handed says which one this step takes. Courses that
-begin alike and part later (the window of accumulation at an epoch's end, an update that a loss
-scaler skips) are one course here; where such a step leaves the plan, it falls back.
-"""
+from dataclasses import dataclass
+from enum import Enum
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
-
-import torch
-
-MOST_WORDS = 6
-"""Of a course's tensors that are named to a user."""
+from profiles.recording.recorder import Recorder
+from runtime.beyond_capacity.record import LimitedRecorder
+from runtime.replay.replay import Replay
+from runtime.training.planning import Planning
 
 
-def course_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
-    """Returns the course of a step whose first module is called with some arguments.
+class Way(Enum):
+    """How the steps of a course are run."""
 
-    Args:
-        module: The module's name.
-        trains: Whether the model is in training mode.
-        args: What the module is called with.
-        kwargs: The same, by name.
+    RECORDED = "recorded"
+    PLANNED_FOR = "run while their plan is made"
+    REPLAYED = "replayed"
+    RESIDENT = "run resident: they fit"
+    UNPLANNED = "run without a plan"
 
-    Returns:
-        A line of text; two steps of one course have the same.
+
+@dataclass(eq=False)
+class Course:
+    """A course of the loop.
+
+    Attributes:
+        key: Its name in the folder of plans.
+        text: What its first module is handed; empty until it is met.
+        way: How its next step is run.
+        why: Why it has no plan, if it is left without.
+        steps: How many there were.
+        recordings: How many recordings of it were given up.
+        recorder: What records it, while it is recorded.
+        planning: The process that plans it, while there is one.
+        replay: Its plan, attached, once there is one.
     """
-    words = list(_words("", (args, kwargs)))
-    return f"{module or 'model'}({', '.join(words)}){'' if trains else ' in evaluation mode'}"
 
-
-def key_of(*facts: str) -> str:
-    """Returns a short name for a file, the same for the same facts only."""
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
-
-def shortened(course: str) -> str:
-    """Returns a course's text with no more than some of its tensors."""
-    words = course.split(", ")
-    if len(words) <= MOST_WORDS:
-        return course
-    return f"{', '.join(words[:MOST_WORDS])}, and {len(words) - MOST_WORDS} more)"
-
-
-def _words(name: str, value: Any) -> Iterator[str]:
-    """Yields a word for each tensor in a value: numbers may change from step to step."""
-    if isinstance(value, torch.Tensor):
-        shape = "x".join(map(str, value.shape)) or "number"
-        yield f"{name}={str(value.dtype).removeprefix('torch.')}[{shape}]".removeprefix("=")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _words(str(key), item)
-    elif isinstance(value, (list, tuple, set)):
-        for item in value:
-            yield from _words(name, item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for part in fields(value):
-            yield from _words(part.name, getattr(value, part.name))
+    key: str
+    text: str
+    way: Way = Way.RECORDED
+    why: str = ""
+    steps: int = 0
+    recordings: int = 0
+    recorder: Recorder | LimitedRecorder | None = None
+    planning: Planning | None = None
+    replay: Replay | None = None

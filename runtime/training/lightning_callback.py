@@ -10,7 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from profiles.schema.errors import WorkloadError
-from runtime.training.within import PlannedTraining, within
+from runtime.training.planned_training import PlannedTraining
+from runtime.training.within import within
 
 
 class LightningCallback(Callback):

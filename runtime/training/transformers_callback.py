@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from runtime.training.within import PlannedTraining, within
+from runtime.training.planned_training import PlannedTraining
+from runtime.training.within import within
 
 
 class TransformersCallback(TrainerCallback):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from profiles.recording.device import Instruments
-from runtime.training import within as within_module
-from runtime.training.within import PlannedTraining, Way
+from runtime.training import planned_training
+from runtime.training.course import Way
+from runtime.training.planned_training import PlannedTraining
 from tests.support.loops import frameworks, plain
 from tests.support.loops.loop import Loop, Settings
 from tests.support.training.fake_time import CountingClock
@@ -39,7 +40,7 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
 @pytest.fixture(autouse=True)
 def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
     tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    monkeypatch.setattr(within_module, "instruments_for", lambda device: tools)
+    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
 
 
 @pytest.mark.parametrize("name", loops(Path()))

@@ -18,9 +18,10 @@ from profiles.hooks.named_storages import owned_storages
 from profiles.recording.device import Instruments
 from profiles.schema.errors import CapacityError, FileError, QuantityError
 from runtime.storage.residency import TrackedStorage
-from runtime.training import within as within_module
+from runtime.training import planned_training
+from runtime.training.course import Way
+from runtime.training.planned_training import PlannedTraining
 from runtime.training.planning import Planning
-from runtime.training.within import PlannedTraining, Way
 from tests.support.commands import ROOT
 from tests.support.loops import plain
 from tests.support.loops.loop import Settings, Trained, layers
@@ -33,7 +34,7 @@ ROWS, WIDTH = 256, 64
 @pytest.fixture(autouse=True)
 def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
     tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    monkeypatch.setattr(within_module, "instruments_for", lambda device: tools)
+    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
 
 
 @pytest.fixture
