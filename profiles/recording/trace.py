@@ -83,6 +83,9 @@ class _Sighting:
             # Replay finds the first storage of a name only.
             name, shown_at = f"{name}@{position}", None
         taken.add(name)
+        if self.exchanged and shown_at:
+            # No anchor says so (`StepTrace.storages`).
+            shown_at = None
         reasons = {
             LeftOut.NOT_RESIZABLE: not self.resizable,
             LeftOut.EXCHANGED: self.exchanged,

@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import profiles
-
 MOST_WORDS = 400
 """Characters of a solver's last words that are passed on."""
 
@@ -28,7 +26,7 @@ class Planning:
             *("--budget", budget, "--time-limit", str(time_limit_s), "-o", str(plan)),
         ]
         # Where this package was found, whatever folder the training runs in.
-        root = str(Path(profiles.__file__).parent.parent)
+        root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._words = plan.with_name(f"{plan.name}.log")
         with self._words.open("wb") as words:

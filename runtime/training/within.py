@@ -13,6 +13,7 @@ from profiles.schema.profile import CPU, Link
 from runtime.lanes.measure import link_from, measure_link
 from runtime.training.budget import Budget
 from runtime.training.course_key import key_of
+from runtime.training.course_plans import CoursePlans
 from runtime.training.plan_folder import PlanFolder
 from runtime.training.planned_training import PlannedTraining
 
@@ -61,7 +62,7 @@ def within(
         describe_device(device).name,
         *(VERSION, torch.__version__, asked.text, link or ""),
     )
-    return PlannedTraining(
+    kept = CoursePlans(
         training,
         asked,
         PlanFolder(Path(plans), key_of(*facts)),
@@ -69,6 +70,7 @@ def within(
         time_limit_s=time_limit_s,
         most_plans=most_plans,
     )
+    return PlannedTraining(training, asked, kept)
 
 
 def link_for(device: torch.device, name: str | None) -> Link:

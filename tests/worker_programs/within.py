@@ -1,4 +1,7 @@
-"""Trains a loop by two workers, without a budget and then within one, and leaves what each saw."""
+"""Trains a loop by two workers, without a budget and then within one, and leaves what each saw.
+
+It takes a folder, and how the workers' model is shared among them.
+"""
 
 import json
 import multiprocessing
@@ -9,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import runtime
@@ -19,9 +25,28 @@ STEPS = 40
 WORKERS = 2
 
 
-def trained(rank: int, settings: dict[str, Any] | None) -> tuple[nn.Module, dict[str, int]]:
+def data_parallel() -> nn.Module:
+    return DistributedDataParallel(layers(4))
+
+
+def fully_sharded() -> nn.Module:
+    model = layers(4)
+    mesh = init_device_mesh("cpu", (WORKERS,))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+SHARED = {"ddp": data_parallel, "fsdp2": fully_sharded}
+
+
+def trained(
+    how: str, rank: int, settings: dict[str, Any] | None
+) -> tuple[nn.Module, dict[str, int]]:
     torch.manual_seed(0)
-    model = DistributedDataParallel(layers(4))
+    model = SHARED[how]()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     memory = None if settings is None else runtime.within(model, optimizer, **settings)
     for number in range(STEPS):
@@ -39,6 +64,15 @@ def trained(rank: int, settings: dict[str, Any] | None) -> tuple[nn.Module, dict
     return model, {way.value: count for way, count in memory.tally.items() if count}
 
 
+def numbers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What this worker has of the parameters."""
+    parameters = dict(model.named_parameters())
+    return {
+        name: value.to_local() if isinstance(value, DTensor) else value.detach()
+        for name, value in parameters.items()
+    }
+
+
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> None:
     optimizer.zero_grad()
     loss = (model(batch) - batch).square().mean()
@@ -46,27 +80,27 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor
     optimizer.step()
 
 
-def work(rank: int, folder: Path) -> None:
+def work(how: str, rank: int, folder: Path) -> None:
     os.environ["RANK"] = str(rank)
     torch.set_num_threads(1)
     store = (folder / "store").as_uri()
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORKERS)
-    plain, _ = trained(rank, None)
-    settings = {"budget": "85%", "plans": folder / "plans", "time_limit_s": 5.0}
+    plain, _ = trained(how, rank, None)
+    settings = {"budget": "85%", "plans": folder / f"plans-{rank}", "time_limit_s": 5.0}
     seen = []
     for _ in range(2):
-        found, tally = trained(rank, settings)
-        assert_same(dict(plain.state_dict()), dict(found.state_dict()))
+        found, tally = trained(how, rank, settings)
+        assert_same(numbers(plain), numbers(found))
         seen.append(tally)
     (folder / f"worker-{rank}.json").write_text(json.dumps(seen))
     distributed.destroy_process_group()
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, how: str) -> None:
     # Forked before torch has done anything: nothing to inherit but loaded modules.
     fork = multiprocessing.get_context("fork")
     workers = [
-        fork.Process(target=work, args=(rank, folder), daemon=True) for rank in range(WORKERS)
+        fork.Process(target=work, args=(how, rank, folder), daemon=True) for rank in range(WORKERS)
     ]
     for worker in workers:
         worker.start()
@@ -76,4 +110,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,26 +1,31 @@
-"""Data-parallel workers within a budget: one plan for all, from the second run on at once."""
+"""Workers of one model within a budget: bit-equal, and in a second run planned from the start."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runtime.training.course import Way
 from tests.support.commands import ROOT
 
 
-def test_workers_replay_the_plan_of_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_workers_train_the_same_within_a_budget(how: str, tmp_path: Path) -> None:
+    """In DistributedDataParallel all replay what the first has had planned; what FSDP owns stays
+    where it is, and each worker has its own plan of the rest."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.worker_programs.within", str(tmp_path)],
+        [sys.executable, "-m", "tests.worker_programs.within", str(tmp_path), how],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    first, second = (json.loads((tmp_path / f"worker-{n}.json").read_text()) for n in range(2))
-    replayed = [run[Way.REPLAYED.value] for run in first]
-    assert [run[Way.REPLAYED.value] for run in second] == replayed
-    assert 0 < replayed[0] < replayed[1]
-    assert first[1] == {Way.REPLAYED.value: replayed[1]}
-    assert len(list((tmp_path / "plans").glob("*.plan.json"))) == 1
+    seen = [json.loads((tmp_path / f"worker-{rank}.json").read_text()) for rank in range(2)]
+    for first, second in seen:
+        assert second == {Way.REPLAYED.value: sum(first.values())}
+        assert first[Way.REPLAYED.value] > 0
+    plans = [len(list((tmp_path / f"plans-{rank}").glob("*.plan.json"))) for rank in range(2)]
+    assert plans == ([1, 0] if how == "ddp" else [1, 1])

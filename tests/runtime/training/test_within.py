@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import runtime
 from profiles.hooks.named_storages import owned_storages
@@ -264,6 +266,78 @@ def test_steps_cannot_be_nested_nor_follow_the_end(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="closed"), memory.step():
         pass
     assert not any(module._forward_pre_hooks for module in it.model.modules())
+
+
+def whole(model: nn.Sequential) -> nn.Module:
+    return cast("nn.Module", torch.compile(model, backend="aot_eager"))
+
+
+def regions(model: nn.Sequential) -> nn.Module:
+    model[0].compile(backend="aot_eager")
+    model[2].compile(backend="aot_eager")
+    return model
+
+
+def checkpointing(model: nn.Sequential) -> nn.Module:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = model
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            for number in range(0, len(model), 4):
+                block = model[number : number + 4]
+                rows = checkpoint(block, rows, use_reentrant=False)
+            return rows
+
+    return Checkpointed()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+@pytest.mark.parametrize("change", [whole, regions, checkpointing])
+def test_what_torch_does_with_a_model_may_be_done_before(
+    change: Callable[[nn.Sequential], nn.Module], tmp_path: Path
+) -> None:
+    found = []
+    for within in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = change(layers(4, WIDTH))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        found.append(Trained(model=model, optimizer=optimizer))
+        if within:
+            memory = run(found[1], [ROWS] * 14, budget="90%", plans=tmp_path)
+            assert memory.tally[Way.REPLAYED] > 0
+        else:
+            for number in range(14):
+                step(found[0], ROWS, number)
+    assert_as(found[1], found[0])
+
+
+def test_a_model_that_no_step_calls_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    it, other = trained(), trained()
+    with runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path) as memory:
+        for number in range(5):
+            with memory.step():
+                step(other, ROWS, number)
+    (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert line.startswith("3 steps called no module")
+
+
+def test_a_folder_that_goes_away_ends_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    it, plans = trained(), tmp_path / "plans"
+    with runtime.within(it.model, it.optimizer, budget="80%", plans=plans) as memory:
+        plans.rmdir()
+        for number in range(12):
+            with memory.step():
+                step(it, ROWS, number)
+    assert memory.tally[Way.UNPLANNED] > 0
+    assert_as(it, resident([ROWS] * 12))
+    assert [r for r in caplog.records if "without a plan" in r.getMessage()]
 
 
 def test_a_step_without_a_forward_is_no_course(tmp_path: Path) -> None:
