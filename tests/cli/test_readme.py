@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from planner.plan.plan_file import read_plan
+from profiles.schema.profile_file import read_profile
 from tests.support.commands import ROOT
 from tests.support.documents import GUIDES, README, TEXTS
 from tests.support.training.fixed_times import give_fixed_times
@@ -32,7 +33,10 @@ def example(name: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("my_training.py", "loop.py", "replay.py", "plan_it.py"):
+    for name in (
+        *("my_training.py", "loop.py", "replay.py", "plan_it.py"),
+        *("within.py", "loop_within.py", "record_in_loop.py"),
+    ):
         (tmp_path / name).write_text(example(name))
     return tmp_path
 
@@ -73,6 +77,23 @@ def test_all_from_python(folder: Path) -> None:
     plan = read_plan(folder / "my.plan.json")
     assert plan.swaps
     assert re.fullmatch(r"loss \d\.\d{4}\n", run(folder, "replay.py"))
+
+
+def test_loops_within_a_budget(folder: Path) -> None:
+    """How many steps are recorded depends on when their times settle on this machine."""
+    first, second = run(folder, "within.py"), run(folder, "within.py")
+    assert first.startswith("swapplan: 20 steps within 60%: ")
+    assert second.startswith("swapplan: 20 steps within 60%: ")
+    two_courses = run(folder, "loop_within.py").splitlines()
+    assert two_courses[0].startswith("swapplan: 30 steps within 2MiB: ")
+    assert len(two_courses) == 3
+
+
+def test_a_loop_that_records(folder: Path) -> None:
+    run(folder, "record_in_loop.py")
+    recorded = read_profile(folder / "loop.profile.json.gz")
+    assert recorded.link.name == "pcie4-x16"
+    assert recorded.workload.reference == ""
 
 
 def test_the_commands_of_the_demo_are_those_of_the_readme() -> None:
