@@ -128,6 +128,12 @@ class _Work:
         """The set of swaps with the most room: always a way out, whatever is found in time."""
         return widest_set(self.problem, self.solver)
 
+    @cached_property
+    def alone(self) -> StallBound:
+        """The relaxation of swaps alone."""
+        deadline = self.deadline.share(SETTINGS.stage_share)
+        return relaxed_bound(self.problem, self.solver, deadline)
+
     @property
     def can_swap_alone(self) -> bool:
         return self.problem.fits(self.widest.chosen)
@@ -162,6 +168,9 @@ def _with_swaps_alone(
     """
     check_budget(work.problem, work.widest, work.profile)
     starts = published_starts(work.profile, work.problem)
+    if loose is not None:
+        # It says less of swaps: some of them dropped, and fewer slots looked at.
+        loose = loose._replace(shares=work.alone.shares or loose.shares)
     return _solution(work.search(), work.solver, work.widest.chosen, starts, offers, loose)
 
 
@@ -189,7 +198,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
-    if not drops.best.dropped and _drops_nothing(work, joint):
+    if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
     if not drops.good:
         drops.round(joint.dropped, solver)
@@ -206,7 +215,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
     if not draft.dropped or not draft.problem.fits(widest):
         return _with_swaps_alone(work, offers, known)
     solution = _solution_of(work, draft, widest, offers, joint)
-    alone = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share))
+    alone = work.alone
     beyond_us = draft.recompute_us + solution.stall_us
     if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
         # Swaps alone might be better yet.

@@ -17,6 +17,7 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from profiles.library.index import profile_path
 from profiles.schema.link import NOTHING_SHARED
+from profiles.schema.memory import slot_memory
 from profiles.schema.profile import LeftOut, Profile
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import rate_text, size_text, time_text
@@ -65,7 +66,7 @@ def solve(
         print_wall(error)
         raise typer.Exit(error.exit_code) from error
     write_plan(plan, path)
-    _print_solved(recorded, sharers, plan)
+    _print_solved(recorded, sharers, plan, is_size_asked=min_size is not None)
     wrote(path)
 
 
@@ -99,17 +100,35 @@ def _solved(
         )
 
 
-def _print_solved(profile: Profile, workers: Workers, plan: Plan) -> None:
+def _print_solved(profile: Profile, workers: Workers, plan: Plan, *, is_size_asked: bool) -> None:
     from planner.cli.show import print_growth, print_plan
     from planner.report.text import step_text
 
     print_plan(plan, top=0)
     print_line(step_text(plan))
+    if plan.swaps or plan.rebuilds:
+        _print_min_size(profile, plan, is_asked=is_size_asked)
     print_growth(profile)
     if plan.swaps:
         _print_costs(plan, workers)
     if workers.count > 1:
         _print_notes(profile, workers)
+
+
+def _print_min_size(profile: Profile, plan: Plan, *, is_asked: bool) -> None:
+    """Says below which size storages stay, and what is left out by that."""
+    from planner.problem.gaps import candidate_gaps
+    from planner.problem.smallest_size import left_out_bytes
+
+    size_bytes, budget_bytes = plan.min_size_bytes, plan.budget_bytes
+    held_bytes = [slot.resident_bytes for slot in slot_memory(profile)]
+    gaps = candidate_gaps(profile, 1, plan.boundary)
+    out_bytes = left_out_bytes(gaps, held_bytes, budget_bytes, size_bytes)
+    whose = "asked for" if is_asked else "by default, --min-size sets another size"
+    print_line(
+        f"Storages below {size_text(size_bytes)} stay ({whose}): while idle they hold at most "
+        f"{size_text(out_bytes)} of the budget at once, {out_bytes / budget_bytes:.2%}."
+    )
 
 
 def _print_costs(plan: Plan, workers: Workers) -> None:

@@ -123,7 +123,7 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
     whole = goal in (Goal.RELAXED, Goal.STALL)
     gaps = problem.whole_gaps if whole else problem.gaps
     kept = kept_slots(problem, gaps)
-    kept = kept.thinned(SETTINGS.max_relaxed_slots) if goal is Goal.RELAXED else kept
+    kept = kept.thinned(_most_slots(gaps, offers)) if goal is Goal.RELAXED else kept
     category = LpContinuous if goal is Goal.RELAXED else LpBinary
     # Those that may find their bytes on the host already.
     sharing = [i for i, gap in enumerate(gaps) if gap.read_only or gap.reuse_index > 0]
@@ -164,6 +164,12 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
         again={o: program.add_variable(f"g_{o}", 0, 1) for o in offers.op_us},
         recomputed=over_slots("U") if offers.options else [],
     )
+
+
+def _most_slots(gaps: Sequence[Gap], offers: Offers) -> int:
+    """How many slots a relaxation counts."""
+    is_large = bool(offers.options) and len(gaps) > SETTINGS.max_ilp_gaps
+    return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
 
 
 def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:

@@ -31,6 +31,9 @@ class SearchSettings:
     time."""
     max_relaxed_slots: int = 1000
     """The loose bound counts no more slots: more make it hardly tighter, and much slower."""
+    max_joint_slots: int = 300
+    """Nor that many where storages may be dropped and there is no ILP to follow: relaxations with
+    rows for ops that are run again are the slowest, and lose less than 0.1% of the step by that."""
     kept_of_run: int = 2
     """Of each run of slots a thinned choice keeps the fullest one and the last one."""
     max_absence_edges: int = 20_000
@@ -79,7 +82,10 @@ class SearchSettings:
     group_share: float = 1 / 4
     """Share of the time left that each of those relaxations may take."""
     min_regrouped: int = 300
-    """With more gaps, runs of them change together first."""
+    """With more gaps, all policies are tried with the best sets alone, and runs of gaps change
+    together before single ones do."""
+    raced_sets: int = 1
+    """So many sets are the best ones then: policies differ less than sets do."""
     run_lengths: tuple[int, ...] = (1, 2, 4, 8, 16)
     """How long a run may be."""
     relief_spread: float = 0.2
@@ -134,7 +140,8 @@ class SearchSettings:
     drop_tries: int = 300
     """The local search over what is dropped stops after so many tries without a gain."""
     drop_policies: int = 3
-    """Policies that judge what is dropped; more hardly change the order of two sets."""
+    """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
+    of two sets."""
     take_out: float = 0.4
     """A move takes out, below this, one that is dropped; else a large one changes sides."""
 

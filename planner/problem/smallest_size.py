@@ -54,6 +54,18 @@ def default_min_size_bytes(
     return smallest
 
 
+def left_out_bytes(
+    gaps: Sequence[Gap], resident_bytes: Sequence[int], budget_bytes: int, min_size_bytes: int
+) -> int:
+    """Returns the most idle bytes below a size in any slot that does not fit with nothing moved.
+
+    The rest is as in `default_min_size_bytes`.
+    """
+    small = [gap for gap in gaps if gap.size_bytes < min_size_bytes]
+    over = np.array(resident_bytes) > budget_bytes
+    return int(max(_idle_bytes(small, len(over))[over], default=0))
+
+
 def _idle_bytes(gaps: Sequence[Gap], slot_count: int) -> NDArray[np.int64]:
     """The bytes of gaps that are open in each slot."""
     change = np.zeros(2 * slot_count + 1, dtype=np.int64)

@@ -83,6 +83,7 @@ class DropSearch:
         self._progress = progress
         self._on_incumbent = on_incumbent
         self._bound_us = 0.0
+        self._shares: dict[Gap, float] = {}
         self._judged: dict[Dropped, Draft | None] = {}
         nothing = self.judge(frozenset())
         assert nothing is not None
@@ -100,8 +101,15 @@ class DropSearch:
         return self.good or self._deadline.over
 
     def bounded(self, bound: StallBound) -> None:
-        """Takes note of a bound on recompute and stall together."""
+        """Takes note of a bound on recompute and stall together, and of what it would swap."""
         self._bound_us = max(self._bound_us, bound.stall_us)
+        if bound.shares:
+            gaps = self._rewriter.problem.whole_gaps
+            self._shares = dict(zip(gaps, bound.shares, strict=True))
+            # What was judged without that is judged anew.
+            self._judged.clear()
+            drafts = [self.judge(dropped) for dropped in (frozenset(), self.best.dropped)]
+            self.best = min((d for d in drafts if d is not None), key=lambda draft: draft.cost)
 
     def take_cheapest(self) -> None:
         """Tries what is cheapest to run again for its bytes, up to some shares of all of them."""
@@ -186,7 +194,7 @@ class DropSearch:
         if found is None:
             return None
         problem = self._rewriter.without(found)
-        stall_us, over_bytes = _quick_stall_us(problem)
+        stall_us, over_bytes = _quick_stall_us(problem, self._shares)
         recompute_us = problem.compute_us - self._rewriter.problem.compute_us
         return Draft(
             dropped=dropped,
@@ -218,20 +226,28 @@ def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> 
     return frozenset(gaps[i] for i, dropped in shares.items() if dropped > share)
 
 
-def _quick_stall_us(problem: Problem) -> tuple[float, int]:
-    """Returns the stall of the best of a few sets of swaps; if none fits, what is missing."""
+def _quick_stall_us(problem: Problem, shares: Mapping[Gap, float]) -> tuple[float, int]:
+    """Returns the stall of the best of a few sets of swaps; if none fits, what is missing.
+
+    Shares are what a relaxation uses of gaps of the step with nothing dropped, if there was one.
+    """
     if problem.fits(()):
         return 0.0, 0
     over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
     if over_bytes > 0:
         return math.inf, over_bytes
+    keys = [problem.free_us, problem.size_times_idle]
+    if shares:
+        keys.append(lambda i: shares.get(problem.gaps[i], 0.0))
+    is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
+    policies = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
     stalls_us = []
-    for key in (problem.free_us, problem.size_times_idle):
+    for key in keys:
         fewest = problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True))
         chosen = without_needless(problem, fewest, copy_sources(problem, fewest))
         if not problem.whole_fits_host(chosen):
             over_bytes = problem.whole_pool_bytes(chosen)
             continue
-        for policy in QUICK_POLICIES[: SETTINGS.drop_policies]:
+        for policy in policies:
             stalls_us.append(schedule_swaps(problem, Candidate(chosen, policy)).stall_us)
     return (min(stalls_us), 0) if stalls_us else (math.inf, over_bytes)

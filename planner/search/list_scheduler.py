@@ -29,6 +29,7 @@ from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.problem.timed_swap import TimedSwap
 from planner.search.candidate import Candidate, OutOrder, Timing
+from planner.search.outlook import Outlook
 from planner.search.walk_parts import Compute, Move, SpareBytes, moves_of
 
 
@@ -110,6 +111,7 @@ def _anchors(problem: Problem, candidate: Candidate) -> list[_Anchor]:
     return anchors
 
 
+# Its attributes are what is under way, and most anchors read and change nearly all of them.
 class _Walk:
     """A walk over the slots of one step after the other.
 
@@ -127,6 +129,9 @@ class _Walk:
         self.waiting: list[Move] = []
         self.leaving: deque[Move] = deque()
         self.away: list[Move] = []
+        self.outlook = Outlook(
+            problem, self.spare, self.compute, self.waiting, self.leaving, self.away
+        )
         self.copied: dict[tuple[int, int], int] = {}
         """For each storage and version on the host, the reuse that copied it there."""
         self.wasted: set[int] = set()
@@ -188,6 +193,7 @@ class _Walk:
         self.end_unused(anchor)
         self.begin(t, anchor)
         self.make_room(t, anchor)
+        self.wait_ahead(t)
         while self.away and self.away[0].end_slot == t:
             self.issue_in(self.away[0], t)
         awaited = [move for move in anchor.ends if move.in_slot is not None]
@@ -219,8 +225,10 @@ class _Walk:
         lane_us = now_us + self.problem.durations_us[t - spare.begin_slot] - SAME_US
         if (waiting and compute.d2h.free_us < lane_us) or (self.shut and self.is_last(t)):
             return False
-        if not away or compute.h2d.free_us >= lane_us:
+        if not away:
             return True
+        if compute.h2d.free_us >= lane_us:
+            return not self.outlook.room_is_short(t)
         may_be_held = self.shut or away[0].i in self.candidate.overrides
         return not may_be_held and self.is_too_early(away[0], t)
 
@@ -286,6 +294,20 @@ class _Walk:
         while self.leaving and self.compute.has_left(self.leaving[0]):
             self.release(t)
 
+    def wait_ahead(self, t: int) -> None:
+        """Gives back what the next copy back needs; see [Note: Waits that are spread]."""
+        while self.away and (self.leaving or self.waiting):
+            back = self.away[0]
+            if back.end_slot == t or self.is_held(back, t) or self.is_too_early(back, t):
+                return
+            if self.spare.has_room(back, t) or not self.outlook.may_wait(t):
+                return
+            if not self.leaving:
+                if self.waiting[0].override.out_slot + self.waiting[0].shift > t:
+                    return
+                self.issue_out(self.waiting[0], t)
+            self.wait_and_release(t)
+
     def send_away(self, move: Move, t: int) -> None:
         if move in self.waiting:
             self.issue_out(move, t)
@@ -347,12 +369,12 @@ class _Walk:
 
     def swap_in_ahead(self, t: int, awaited: Sequence[Move]) -> None:
         """Issues copies back while the lane would fall idle before the next anchor, likewise."""
+        next_slot = (t + 1 - self.spare.begin_slot) % self.problem.slot_count
+        begins = self.anchors[next_slot].begins
         for move in self.away[: SETTINGS.max_overtaken]:
-            if self.compute.h2d.free_us >= self.compute.next_anchor_us(t, awaited) - SAME_US:
+            if self.outlook.back_is_busy(t, awaited, begins):
                 return
-            held = move.release_slot == t or move.override.in_slot + move.shift > t
-            if held or self.is_shut_out(move, t):
-                # Taking again what was given back at this very anchor would free nothing.
+            if self.is_held(move, t):
                 continue
             if self.is_too_early(move, t):
                 return
@@ -361,10 +383,14 @@ class _Walk:
             elif not self.candidate.policy.overtake:
                 return
 
-    def is_shut_out(self, move: Move, t: int) -> bool:
-        """Whether a gap must wait for the next step to come back."""
+    def is_held(self, move: Move, t: int) -> bool:
+        """Whether a gap must not come back yet: as the candidate says, or over a shut boundary.
+
+        Taking again what was given back at this very anchor would free nothing.
+        """
         next_begin_slot = self.spare.begin_slot + self.problem.slot_count
-        return self.shut and move.end_slot >= next_begin_slot > t
+        is_shut_out = self.shut and move.end_slot >= next_begin_slot > t
+        return is_shut_out or move.release_slot == t or move.override.in_slot + move.shift > t
 
     def issue_in(self, move: Move, t: int) -> None:
         self.away.remove(move)

@@ -6,6 +6,7 @@ The search is deterministic: a fixed seed, a fixed number of tries, and the time
 guard.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -169,6 +170,11 @@ class Search:
         return self._best
 
     @property
+    def has_many_gaps(self) -> bool:
+        """Whether one timing takes so long that few can be tried, and one gap hardly matters."""
+        return len(self.problem.whole_gaps) > SETTINGS.min_regrouped
+
+    @property
     def good(self) -> bool:
         """Whether there is nothing left worth looking for."""
         stall_us, compute_us = self.best.timing.stall_us, self.problem.compute_us
@@ -197,12 +203,30 @@ class Search:
 
     def try_sets(self, chosen_sets: Iterable[frozenset[int]], policies: Sequence[Policy]) -> None:
         """Times sets of gaps that fit the budget, each with some policies, and then without what
-        proved needless."""
+        proved needless.
+
+        In steps of many gaps only the best sets are timed with more than the first policy.
+        """
+        first, rest = policies, policies[:0]
+        if self.has_many_gaps:
+            first, rest = policies[:1], policies[1:]
+        costs_us: dict[frozenset[int], float] = {}
         for chosen in chosen_sets:
-            for policy in policies:
-                if self.over:
-                    return
-                self._pare(self._time(Candidate(chosen, policy)))
+            if self.over:
+                return
+            costs_us[chosen] = self._try_set(chosen, first)
+        best = sorted(costs_us, key=costs_us.__getitem__)[: SETTINGS.raced_sets]
+        for chosen in best:
+            self._try_set(chosen, rest)
+
+    def _try_set(self, chosen: frozenset[int], policies: Sequence[Policy]) -> float:
+        """Returns the least cost of a set with some policies; infinite if none is tried."""
+        costs_us = [math.inf]
+        for policy in policies:
+            if self.over:
+                break
+            costs_us.append(self._pare(self._time(Candidate(chosen, policy))))
+        return min(costs_us)
 
     def try_starts(self, starts: Iterable[Start]) -> None:
         """Takes starts that meet the budget, unless the best answer is as good as can be.
@@ -229,7 +253,7 @@ class Search:
 
         Shares are x of the relaxation; empty if it was not solved.
         """
-        if len(self.problem.whole_gaps) <= SETTINGS.min_regrouped:
+        if not self.has_many_gaps:
             return
         regrouping = Regrouping(self.problem, shares)
         deadline = self.deadline.share(SETTINGS.regroup_share)
@@ -280,13 +304,16 @@ class Search:
                     self._best = answer
                     return
 
-    def _pare(self, answer: Answer) -> None:
-        """Times a timed candidate again without what proved needless."""
+    def _pare(self, answer: Answer) -> float:
+        """Times a timed candidate again without what proved needless; returns the least cost."""
         used = [swap.gap for swap in answer.timing.swaps]
+        least_us = answer.cost_us
         for needed in ((), copy_sources(self.problem, used)):
             fewer = without_needless(self.problem, used, needed)
             if fewer != answer.candidate.chosen:
-                self._time(replace(answer.candidate, chosen=fewer))
+                pared = self._time(replace(answer.candidate, chosen=fewer))
+                least_us = min(least_us, pared.cost_us)
+        return least_us
 
     def _time(self, candidate: Candidate) -> Answer:
         """Times a candidate and keeps the answer if it is the best so far."""

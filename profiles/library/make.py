@@ -37,6 +37,7 @@ class Recipe:
 
 
 V100_16, V100_32, A100, H200 = "v100-16gb", "v100-32gb", "a100-80gb", "h200"
+RTX4090 = "rtx4090"
 
 
 def _recipe(step: str, device: str, reference: str, **settings: str) -> Recipe:
@@ -46,7 +47,9 @@ def _recipe(step: str, device: str, reference: str, **settings: str) -> Recipe:
 
 # Each step is as large as makes its device too small, by a few percent or by a factor of two: the
 # sizes are the paper's, the batch is what was left to choose. SGD stands where the states of Adam
-# alone would not leave room for an optimizer step.
+# alone would not leave room for an optimizer step. The last ones are language models that people
+# would train on the card they own. There is no 13b on an RTX 4090: its gradients, 24 GiB, are there
+# as the step ends, and no plan moves them then.
 RECIPES: tuple[Recipe, ...] = (
     _recipe("unet3d-144", V100_16, "unet3d", size="144", batch="4"),
     _recipe("unet3d-144", V100_32, "unet3d", size="144", batch="8"),
@@ -68,6 +71,11 @@ RECIPES: tuple[Recipe, ...] = (
     _recipe("llama-7b", V100_32, "llama", size="7b", sequence="4096", optimizer="sgd"),
     _recipe("llama-7b", A100, "llama", size="7b", sequence="4096", batch="2"),
     _recipe("llama-7b", H200, "llama", size="7b", sequence="4096", batch="5"),
+    _recipe("llama-1b", RTX4090, "llama", size="1b", sequence="2048", batch="4"),
+    _recipe("llama-3b", RTX4090, "llama", size="3b", sequence="2048", batch="2"),
+    _recipe("llama-8b", RTX4090, "llama", size="8b", sequence="2048"),
+    _recipe("llama-8b", A100, "llama", size="8b", sequence="4096", batch="2"),
+    _recipe("llama-13b", A100, "llama", size="13b", sequence="4096"),
 )
 
 

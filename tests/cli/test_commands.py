@@ -78,6 +78,23 @@ def test_an_impossible_budget_names_the_smallest_and_its_op(
     assert not output.exists()
 
 
+def test_solve_says_below_which_size_storages_stay_and_what_that_leaves_out(
+    profile_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A thousandth of the peak is less than a byte: nothing is left out.
+    solved(profile_file, "--budget", "70%")
+    by_default = "Storages below 1 B stay (by default, --min-size sets another size): while idle"
+    assert f"{by_default} they hold at most 0 B of the budget at once, 0.00%." in (
+        capsys.readouterr().out
+    )
+    # One storage of 50 B is idle and can be moved.
+    solved(profile_file, "--budget", "70%", "--min-size", "50")
+    asked = "Storages below 50 B stay (asked for): while idle"
+    assert f"{asked} they hold at most 0 B of the budget at once, 0.00%." in (
+        capsys.readouterr().out
+    )
+
+
 def test_cbc_solves_too(profile_file: Path) -> None:
     plan = solved(profile_file, "--budget", "70%", "--solver", "cbc")
     assert plan.certificate.solver == "cbc"

@@ -7,7 +7,11 @@ from planner.plan.plan import Boundary
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem, problem_of
 from planner.problem.settings import SETTINGS
-from planner.problem.smallest_size import default_min_size_bytes, most_min_size_bytes
+from planner.problem.smallest_size import (
+    default_min_size_bytes,
+    left_out_bytes,
+    most_min_size_bytes,
+)
 from profiles import Profile
 from tests.support.planning.strategies import jobs
 
@@ -37,6 +41,10 @@ def test_many_small_ones_are_not_left_out() -> None:
     # Without those of 40 bytes it could not.
     assert default_min_size_bytes(gaps, (100_000, 100_000, 30_000), 39_600) == 40
     assert default_min_size_bytes(gaps, (100_000, 100_000, 30_000), 39_599) == 1
+    # What the sentence of plan solve says: of slots 0 and 1, which do not fit.
+    assert left_out_bytes(gaps, (100_000, 100_000, 40_000), 50_000, 60) == 10 * 40
+    assert left_out_bytes(gaps, (100_000, 100_000, 40_000), 50_000, 61) == 10 * 40 + 10 * 60
+    assert left_out_bytes(gaps, (100_000, 100_000, 40_000), 100_000, 61) == 0
 
 
 def asked(job: Job, min_size_bytes: int | None, boundary: Boundary) -> Problem:

@@ -46,6 +46,20 @@ def test_gaps_in_no_slots_way_are_left_alone() -> None:
     assert [job.gaps[swap.gap].name for swap in timing.swaps] == ["pack:x"]
 
 
+def test_a_long_wait_for_room_is_spread_over_the_anchors_before() -> None:
+    # From 20 us on a leaves for 3 us, then b for 5 us, and slot 4 has room for neither. What anchor
+    # 3, at 21 us, waits for a lets x, which takes 4 us, come back while b leaves. At anchor 4 alone
+    # compute would wait 6 us for both, and then 3 us for x at anchor 5.
+    x, w = activation("pack:x", 4, 0, 5), fixed("w", 5, 4)
+    a, b = activation("pack:a", 3, 1, 8), activation("pack:b", 5, 2, 7)
+    job = problem_of(toy(10, 10, 1, 1, 1, 50, 10, 1, 1, storages=[x, a, b, w]), 9)
+    timing = schedule_swaps(job, Candidate(job.whole_set, EAGER))
+    swaps = {job.gaps[swap.gap].name: swap for swap in timing.swaps}
+    assert [(wait.slot, wait.wait_us) for wait in timing.waits] == [(3, 2), (4, 4)]
+    assert (swaps["pack:a"].release_slot, swaps["pack:b"].release_slot) == (3, 4)
+    assert swaps["pack:x"].swap_in_slot == 3
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) -> None:
     storages = [
