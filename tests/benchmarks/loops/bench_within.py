@@ -1,6 +1,6 @@
 """From nothing to the first planned step of a `transformers.Trainer`, and of a second run.
 
-    python -m tests.benchmarks.bench_within --budget 60%
+    python -m tests.benchmarks.loops.bench_within --budget 60%
 
 Trains a tiny GPT-2 in one process, imports not counted, until a step has been replayed. Every
 figure is measured.

@@ -1,0 +1,1 @@
+"""What it takes to keep a loop within a budget, measured."""
