@@ -2,7 +2,7 @@
 
 Parameters, buffers, optimizer states and gradients are found by qualified name; they may be
 replaced between steps, so they are looked up anew in every step. Activations are found when their
-anchor shows them (`runtime.replay.replay`).
+anchor shows them (`runtime.replay.stepper`).
 """
 
 from collections.abc import Callable, Collection

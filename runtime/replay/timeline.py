@@ -108,7 +108,7 @@ class StepMarks:
     """The marks of one step.
 
     [Note: slots that are not reported] A replay passes over slots where it has nothing to do (see
-    `runtime.replay.replay`). Such a slot has no marks: its ops count to the last slot that was
+    `runtime.replay.stepper`). Such a slot has no marks: its ops count to the last slot that was
     reported before it, and it begins and ends where that one ends.
 
     Attributes:

@@ -64,7 +64,7 @@ from runtime import Replay
 from runtime.host.host_pool import HostStretch
 from runtime.lanes.cuda import StreamLane
 from runtime.lanes.lane import Piece
-from runtime.replay import replay
+from runtime.replay import stepper
 from runtime.replay.backend import Backend, backend_for
 from runtime.replay.op_guard import OpGuard
 from runtime.storage.accountant import Accountant
@@ -156,7 +156,7 @@ def anchors_us(plan: Plan, *, traced: bool = False) -> float:
 
         def walk() -> None:
             for slot, tensor in zip(heard, shown, strict=True):
-                attached.on_anchor(slot.anchor, tensor)
+                attached._stepper.on_anchor(slot.anchor, tensor)
 
         def step() -> float:
             with attached.unguarded_step() as statistics:
@@ -320,7 +320,7 @@ def main() -> None:
     torch.set_num_threads(1)
     plan = everything_away_plan("gpt2")
     anchors = sum(not is_update(slot.anchor) for slot in plan.slots) - 2
-    setattr(replay, "backend_for", _nothing_is_moved)  # noqa: B010
+    setattr(stepper, "backend_for", _nothing_is_moved)  # noqa: B010
     idle_us = anchors_us(without_swaps(plan))
     owned = {s.id for s in plan.storages if not s.name.startswith("pack:")}
     moving = plan.model_copy(
@@ -328,9 +328,9 @@ def main() -> None:
     )
     moves = sum(action.kind is ActionKind.SWAP_OUT for row in lower(moving) for action in row)
     busy_us = anchors_us(moving)
-    setattr(replay, "backend_for", _on_streams)  # noqa: B010
+    setattr(stepper, "backend_for", _on_streams)  # noqa: B010
     streams_us = anchors_us(moving)
-    setattr(replay, "backend_for", _nothing_is_moved)  # noqa: B010
+    setattr(stepper, "backend_for", _nothing_is_moved)  # noqa: B010
     traced_us = anchors_us(without_swaps(plan), traced=True)
     stock_us, hooked_us = hooks_us()
     print(f"{anchors} anchors from {BEGIN!r} to 'end', {moves} swaps; measured medians")
@@ -342,7 +342,7 @@ def main() -> None:
     op_us, parameter_us = updates_us()
     print(f"finding updates, per optimizer op       {op_us:6.2f} us")
     print(f"finding updates, more per parameter     {parameter_us:6.2f} us")
-    setattr(replay, "backend_for", backend_for)  # noqa: B010
+    setattr(stepper, "backend_for", backend_for)  # noqa: B010
     print_guards(plan)
 
 

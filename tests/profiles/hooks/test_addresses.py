@@ -230,7 +230,7 @@ def test_between_steps_any_thread_finds_the_bytes() -> None:
             with replay.step():
                 workload.step()
         before = replay.boundary_restores
-        replay._guard.enter(frozenset({weight.untyped_storage()._cdata}))
+        replay._stepper.guard.enter(frozenset({weight.untyped_storage()._cdata}))
         thread = threading.Thread(target=lambda: found.extend(weight.detach().reshape(-1).tolist()))
         thread.start()
         thread.join()

@@ -266,10 +266,10 @@ def test_the_peak_in_the_update_is_what_was_planned() -> None:
     planned_peak_bytes = max(planned_bytes(plan)[t] for t in optimizer_slots(plan))
     peaks_bytes: list[int] = []
     workload.optimizer.register_step_post_hook(
-        lambda *_: peaks_bytes.append(replay._accountant.memory.peak_bytes)
+        lambda *_: peaks_bytes.append(replay._stepper.accountant.memory.peak_bytes)
     )
     with Replay(plan, workload.model, workload.optimizer) as replay:
-        accountant = replay._accountant
+        accountant = replay._stepper.accountant
         workload.optimizer.register_step_pre_hook(
             lambda *_: setattr(accountant.memory, "peak_bytes", accountant.memory.live_bytes)
         )
@@ -301,7 +301,7 @@ def test_updates_are_found_only_if_the_plan_acts_there() -> None:
     for swaps, reported in ((outside, Reported.ALL_BUT_UPDATES), (plan.swaps, Reported.EVERYTHING)):
         chosen = plan.model_copy(update={"swaps": swaps, "budget_bytes": 1 << 30})
         with Replay(chosen, workload.model, workload.optimizer) as replay:
-            assert replay._course.reported is reported
+            assert replay._stepper.course.reported is reported
             for _ in range(2):
                 with replay.step() as statistics:
                     workload.step()

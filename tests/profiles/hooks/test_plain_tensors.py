@@ -337,7 +337,7 @@ def test_shards_of_fully_shard_move(group: None) -> None:
     assert moved >= {"parameter:0.weight/_local_tensor", "state:0.weight.exp_avg/_local_tensor"}
     plain, replayed = sharded(), sharded()
     with LoadedPlan(plan).attach(replayed.model, replayed.optimizer) as replay:
-        replay._accountant.budget_bytes = None
+        replay._stepper.accountant.budget_bytes = None
         for _ in range(4):
             with replay.step() as statistics:
                 loss = replayed.step().item()

@@ -93,7 +93,7 @@ class Training:
             self.replay.close()
 
     def _around(self) -> AbstractContextManager[Any]:
-        if self.replay is None or self.replay._history.is_closed:
+        if self.replay is None or self.replay._stepper.history.is_closed:
             return nullcontext()
         return self.replay.step()
 
@@ -144,7 +144,9 @@ def under_plan(training: Training) -> list[torch.Tensor]:
     with Replay(plan(), training.model, training.workload.optimizer) as replay:
         training.replay = replay
         losses = training.run()
-        assert all(t.residency is Residency.RESIDENT for t in replay._executor.tracked.values())
+        assert all(
+            t.residency is Residency.RESIDENT for t in replay._stepper.executor.tracked.values()
+        )
     return losses
 
 

@@ -41,7 +41,7 @@ def test_what_an_address_was_taken_of_stays_until_the_next_anchor() -> None:
     def look(weight: torch.Tensor) -> None:
         weight.add(0)
         weight.data_ptr()
-        swap = replay._first_steps.swap
+        swap = replay._stepper.first_steps.swap
         assert swap is not None
         swap.evict_all_but(set())
         held_bytes.append(weight.untyped_storage().nbytes())
@@ -64,7 +64,7 @@ def test_what_finds_no_room_after_a_first_step_is_brought_back_before_it_is_touc
         raise torch.OutOfMemoryError("the device is full")
 
     def look(_: torch.Tensor) -> None:
-        swap = replay._first_steps.swap
+        swap = replay._stepper.first_steps.swap
         assert swap is not None
         swap.evict_all_but(set())
         monkeypatch.setattr(TrackedStorage, "swap_in", full)

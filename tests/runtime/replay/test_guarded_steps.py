@@ -371,7 +371,7 @@ def in_a_thread(act: Callable[[], object]) -> None:
 
 def residency_of(attached: Replay, parameter: torch.Tensor) -> Residency:
     storage = parameter.untyped_storage()
-    for tracked in attached._executor.tracked.values():
+    for tracked in attached._stepper.executor.tracked.values():
         if tracked.is_held_as(storage):
             return tracked.residency
     return Residency.RESIDENT
@@ -436,7 +436,7 @@ def written_while_waited_for(name: str, place: Place, wanted: Residency) -> Unus
     def write(parameter: torch.Tensor) -> None:
         (copy,) = [
             tracked._state.copy
-            for tracked in attached._executor.tracked.values()
+            for tracked in attached._stepper.executor.tracked.values()
             if tracked.is_held_as(parameter.untyped_storage()) and tracked.residency is wanted
         ]
         assert isinstance(copy, Copy)

@@ -319,7 +319,7 @@ def test_hooks_of_an_attach_that_fails_are_taken_off(monkeypatch: pytest.MonkeyP
 def test_a_closed_replay_has_let_go_of_its_pool() -> None:
     workload = small_training()
     replay = Replay(plan_named("periodic"), workload.model, workload.optimizer)
-    pool = weakref.ref(replay._executor.backend.pool)
+    pool = weakref.ref(replay._stepper.executor.backend.pool)
     with replay:
         for _ in range(2):
             one_step(replay, workload)

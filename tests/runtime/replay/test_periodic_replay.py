@@ -68,7 +68,7 @@ def test_what_nobody_ever_writes_is_copied_once() -> None:
     frozen = next(s.id for s in plan.storages if s.name == "parameter:3.weight")
     assert all(swap.clean for swap in plan.swaps if swap.storage == frozen)
     with pair(steps=3) as both:
-        assert both.replay._executor.tracked[frozen].has_copy
+        assert both.replay._stepper.executor.tracked[frozen].has_copy
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_copies_may_be_under_way_when_a_step_ends(
 ) -> None:
     plan = turned(plan_for(kind))
     with pair(kind, steps=3, plan=plan) as both:
-        found = [tracked.residency for tracked in both.replay._executor.tracked.values()]
+        found = [tracked.residency for tracked in both.replay._stepper.executor.tracked.values()]
         assert found.count(residency) >= 5
         last = both.replay.steps[-1]
         assert (last.peak_bytes, last.prologue_bytes) == (plan.certificate.peak_bytes, 0)
@@ -255,7 +255,7 @@ def test_what_another_thread_is_bringing_back_is_waited_for(
     use: Callable[[torch.Tensor], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pair() as both:
-        guard = both.replay._guard
+        guard = both.replay._stepper.guard
         restore, touch = guard._restore, guard.touch
         begun, asked = threading.Event(), threading.Event()
 

@@ -72,7 +72,7 @@ class Pair:
 
     def away(self) -> int:
         """How many storages are not on the device between two steps."""
-        records = self.replay._executor.tracked.values()
+        records = self.replay._stepper.executor.tracked.values()
         return sum(tracked.residency is not Residency.RESIDENT for tracked in records)
 
     def assert_same(self) -> None:

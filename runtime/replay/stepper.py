@@ -1,0 +1,411 @@
+"""Enters, follows, leaves and recovers the steps of a replay, one after the other.
+
+At every anchor it does what the schedule says. The one judgement is whether the step still is the
+one that was planned: the next anchor has the expected key, and what it shows is the expected
+storage with the expected bytes. If not, the step falls back: every storage comes back, and the rest
+of the step runs resident, with numbers as right as ever and memory as large as ever.
+"""
+
+import time
+from contextlib import AbstractContextManager
+
+import torch
+
+from planner.plan.plan import Plan
+from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.mode_stack import keep_in_view
+from profiles.recording.clocks import EventClock, HostClock, MarkClock
+from profiles.recording.device import device_of
+from profiles.schema.profile import CUDA, Access
+from profiles.schema.units import NS_PER_US
+from runtime.host.host_pool import HostPool
+from runtime.recompute.recipes import Recipes
+from runtime.replay.attached_hooks import AttachedHooks
+from runtime.replay.backend import backend_for
+from runtime.replay.between_steps import BoundaryGuard
+from runtime.replay.executor import SwapExecutor
+from runtime.replay.first_step import FirstSteps
+from runtime.replay.lookup import storage_of
+from runtime.replay.op_guard import OpGuard
+from runtime.replay.running_step import Course, RunningStep, let_go_of_failed_backward
+from runtime.replay.statistics import History, StepStatistics
+from runtime.replay.swap_index import SwapIndex
+from runtime.replay.timeline import Ranges, StepTimes, Tracing
+from runtime.replay.workers import Workers
+from runtime.storage.accountant import Accountant
+from runtime.storage.residency import UnmovableError
+from runtime.storage.write_marks import WriteMarks
+
+
+class Stepper:
+    """The steps of a training under a plan.
+
+    An interrupt may come at any point: whatever it leaves unfinished is brought to an end by what
+    comes next, be it the end of the step, the next step or `close`.
+
+    Attributes:
+        history: All steps so far.
+        guard: Looks at what is done between two steps.
+        tracing: Times the steps, if that is wanted.
+        course: Where in the plan the step is.
+        executor: Moves storages.
+        accountant: Counts the memory of watched steps.
+        first_steps: Steps that make what the plan moves.
+        op_guard: Looks at the ops of steps that are not watched.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        workers: Workers | None,
+        ranges: Ranges,
+        *,
+        traced: bool,
+        pool: HostPool | None,
+    ) -> None:
+        device = device_of(model)
+        self.history = History(plan)
+        self._workers = workers
+        clock: MarkClock = EventClock() if device.type == CUDA else HostClock()
+        self.tracing = Tracing(plan, ranges, StepTimes(clock) if traced else None)
+        backend = backend_for(plan, device, self.tracing.times, pool)
+        index = SwapIndex(plan, model, optimizer)
+        self.accountant = Accountant(device, backend.budget_bytes)
+        self.accountant.guarded.when_forbidden_use(self._on_miss)
+        self.accountant.when_no_room(self._on_no_room)
+        recipes = Recipes(plan.rebuilds, device, self.accountant)
+        recipes.when_divergent(self._on_miss)
+        self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
+        self.course = Course(plan)
+        self.first_steps = FirstSteps(index, backend, self.accountant, plan.budget_bytes)
+        self.guard = BoundaryGuard(self.restore_for_good, self.history.count_restore)
+        self._step: RunningStep | None = None
+        self.op_guard = OpGuard(self.accountant.guarded)
+        self._attached = AttachedHooks(self, self.guard)
+        try:
+            self._attached.attach(model, optimizer)
+            self._anchors = AnchorHooks(model, optimizer, self._attached, self.course.reported)
+            self._anchors.relieve(self.op_guard)
+        except BaseException:
+            self._attached.close()
+            raise
+
+    def statement(
+        self, watch: AbstractContextManager[object], *, watched: bool = False
+    ) -> AbstractContextManager[StepStatistics]:
+        """Returns what runs a step inside a `with` statement.
+
+        Args:
+            watch: What looks at the ops of the step.
+            watched: Whether its memory is counted.
+        """
+        step = RunningStep(watch, watched, self.executor.act)
+        return step.statement(self._enter_step, self._leave_step)
+
+    def close(self) -> None:
+        """Brings everything back and lets go of the model, at any time; may be repeated."""
+        if self._step is not None and not self._step.is_over:
+            now = self._step.statistics
+            now.fallback = now.fallback or "the replay was closed inside the step"
+        self._recover()
+        self._anchors.close()
+        self._attached.close()
+        self.executor.close()
+        if self._workers is not None:
+            self.history.count_fallback_on(self._workers.close())
+            self._workers = None
+        self.history.close()
+
+    def on_anchor(self, key: str, shown: torch.Tensor | None) -> None:
+        """Does what the schedule says for the next anchor; see `profiles.hooks.anchors`."""
+        step, course, times = self._step, self.course, self.tracing.times
+        arrived = None if times is None else times.clock.mark()
+        assert step is not None
+        if step.statistics.fallback is not None:
+            return
+        watching = self.accountant.watching
+        if watching:
+            if self._is_passed_over(key):
+                return
+            self._compare_memory(step)
+        slot = course.slot
+        try:
+            shows = course.check(key)
+            if shows is not None:
+                self.executor.check_shown(key, shows, storage_of(shown))
+            actions = course.moves[slot]
+            for action in actions:
+                step.act(action, slot)
+            if actions:
+                self.executor.flush()
+        except UnmovableError as error:
+            self.fall_back(str(error))
+        except torch.OutOfMemoryError:
+            if not self._on_no_room():
+                raise
+        course.go_on()
+        if watching:
+            storage = storage_of(shown)
+            if storage is not None:
+                self.accountant.memory.count([storage])
+            self.accountant.memory.open_slot()
+        if times is not None:
+            times.pass_anchor(slot, arrived)
+        if step.statistics.fallback is None:
+            self._fill(step, slot)
+
+    def _fill(self, step: RunningStep, slot: int) -> None:
+        """Rebuilds what the plan rebuilds in a slot that has begun; notes its ops from now on."""
+        self.executor.recipes.capture.open_slot(slot)
+        try:
+            for action in self.course.fills[slot]:
+                step.act(action, slot)
+        except UnmovableError as error:
+            self.fall_back(str(error))
+        except torch.OutOfMemoryError:
+            if not self._on_no_room():
+                raise
+
+    def _is_passed_over(self, key: str) -> bool:
+        """Whether an anchor of a watched step is none of the plan's."""
+        streams = self.executor.backend.streams
+        if streams is not None:
+            # A watched step goes first, and the others take the same course.
+            streams.see_stream()
+        self.first_steps.on_anchor(key)
+        return self.first_steps.swap is not None or self.course.is_extra(key)
+
+    def _compare_memory(self, step: RunningStep) -> None:
+        """Compares the slots that have just ended with the plan; see `memory_curve`."""
+        follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
+        # What a real device needs beyond storages is planned for and not counted.
+        counts_as_planned = self.executor.backend.budget_bytes is not None
+        if self.accountant.watching and follows_plan and counts_as_planned:
+            self.course.compare_memory(self.accountant.memory)
+
+    def _enter_step(self, step: RunningStep) -> StepStatistics:
+        self._check_may_begin()
+        if self._workers is not None:
+            self.history.count_fallback_on(self._workers.wait())
+        now = step.statistics = StepStatistics(step=self.history.step_count)
+        try:
+            self._step = step
+            step.start_ns = time.perf_counter_ns()
+            self.guard.leave()
+            if self.first_steps.begin():
+                step.watch, step.watched = self.first_steps, True
+            self._begin_step(step)
+            self._attached.begin_step()
+            step.watch.__enter__()
+            if now.fallback is not None:
+                self.accountant.lift()
+            self._anchors.begin()
+        except BaseException as error:
+            step.is_left = True
+            self._leave_step(step, error)
+            raise
+        return now
+
+    def _check_may_begin(self) -> None:
+        if self.history.is_closed:
+            raise RuntimeError(
+                "This replay is closed, so it has no more steps. Attach the plan again for more."
+            )
+        if self._step is None:
+            return
+        if self._step.is_running:
+            raise RuntimeError("replay.step() is already running; steps cannot be nested.")
+        self._recover()
+
+    def _begin_step(self, step: RunningStep) -> None:
+        now = step.statistics
+        self.course.begin(self.history.step_count)
+        self.history.step_count += 1
+        step.act = self.tracing.begin(self.executor.act)
+        self.executor.begin(now, watched=step.watched)
+        if self.first_steps.swap is None:
+            self._run_prologue(now)
+        self.history.end_prologue(now)
+
+    def _run_prologue(self, now: StepStatistics) -> None:
+        """See [Note: entering the steady state] in `runtime.replay.swap_index`."""
+        start_ns = time.perf_counter_ns()
+        try:
+            if not self.executor.are_held():
+                self.restore_for_good()
+                self.history.count_restore("a tensor that was replaced")
+            self.executor.enter()
+        except UnmovableError as error:
+            self.fall_back(str(error))
+        now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
+        now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
+
+    def _leave_step(self, step: RunningStep, error: BaseException | None) -> None:
+        if self._step is not step or step.is_over:
+            # The replay has been closed meanwhile.
+            return
+        try:
+            if error is None:
+                self._anchors.finish()
+            if error is None or isinstance(error, torch.OutOfMemoryError):
+                self._compare_memory(step)
+        except BaseException as raised:
+            self._end_failed_step(step, raised)
+            raise
+        if error is not None:
+            self._end_failed_step(step, error)
+            return
+        try:
+            self._stand_down(step)
+            if self._workers is not None:
+                self._workers.report(fell_back=step.statistics.fallback is not None)
+            self._end_step(step)
+        except BaseException as raised:
+            self._recover_from(raised)
+            raise
+
+    def _end_failed_step(self, step: RunningStep, error: BaseException) -> None:
+        """Ends a step that has raised; what else may be raised here must not hide that."""
+        now = step.statistics
+        now.fallback = now.fallback or f"the step raised {type(error).__name__}"
+        try:
+            self._stand_down(step)
+            if self._workers is not None:
+                self._workers.withhold()
+            self._end_step(step)
+            let_go_of_failed_backward()
+        except BaseException as fault:
+            self._recover_from(fault)
+            keep_in_view(error, fault)
+
+    def _stand_down(self, step: RunningStep) -> None:
+        """Hears and sees no more of a step."""
+        self._anchors.leave()
+        self._attached.end_step()
+        step.watch.__exit__(None, None, None)
+
+    def _end_step(self, step: RunningStep) -> None:
+        now = step.statistics
+        now.overrun_us = self.executor.take_overrun_us()
+        if now.fallback is None:
+            self._settle(now)
+        if now.fallback is None:
+            step.is_over = True
+            self.guard_between_steps()
+        else:
+            self.restore_for_good()
+            step.is_over = True
+        self._step = None
+        now.duration_us = (time.perf_counter_ns() - step.start_ns) / NS_PER_US
+        if step.watched:
+            now.peak_bytes = self.accountant.memory.peak_bytes
+            now.memory_difference = self.course.memory.difference
+        now.allocated_peak_bytes = self.executor.backend.allocated_peak_bytes()
+        self.history.add(now, left_out=self.executor.left_out)
+
+    def guard_between_steps(self) -> None:
+        """Looks, until the next step, at what touches a storage that is away or has a copy."""
+        self.guard.enter(frozenset(tracked.cdata for tracked in self.executor.tracked.values()))
+
+    def _settle(self, now: StepStatistics) -> None:
+        """Leaves every storage where the plan has it when a step ends."""
+        swap = self.first_steps.swap
+        if swap is None:
+            if self.tracing.times is not None:
+                self.tracing.times.keep()
+            self.executor.settle()
+            return
+        now.on_line = True
+        now.skipped_swaps = self.executor.index.swap_count
+        try:
+            self.executor.take_over(swap)
+        except UnmovableError as error:
+            self.fall_back(str(error))
+            return
+        shortage = self.first_steps.end()
+        if shortage is not None:
+            self.history.warn_once(f"step {now.step} took more than the budget: {shortage}")
+
+    def _recover_from(self, raised: BaseException) -> None:
+        if self._step is None:
+            return
+        try:
+            self._recover()
+        except BaseException as fault:
+            keep_in_view(raised, fault)
+
+    def _recover(self) -> None:
+        """Ends what an interrupt may have left unfinished: all is back, and no mode stays."""
+        self.history.vouches = False
+        if self._step is not None:
+            self._stand_down(self._step)
+        try:
+            self.guard.end(self.restore_for_good)
+        except BaseException:
+            self.guard.enter(self.executor.away() | self.first_steps.away())
+            raise
+        finally:
+            if self._step is not None:
+                self._step.is_over = True
+        self._step = None
+
+    def _is_in_step(self) -> bool:
+        return self._step is not None and not self._step.is_over
+
+    def _on_miss(self, reason: str, cdata: int) -> None:
+        assert self._step is not None
+        if self.first_steps.hold(cdata):
+            return
+        self._step.statistics.misses += 1
+        self.fall_back(reason)
+
+    def _on_no_room(self) -> bool:
+        """Falls back if there is no room for what cannot be moved; whether it did."""
+        why, step = self.executor.lent.why_no_room, self._step
+        if why is None or step is None or step.is_over or step.statistics.fallback is not None:
+            return False
+        self.fall_back(f"{why} the step does not fit within the budget")
+        return True
+
+    def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
+        """Has a storage there before code that is no op of the step gets at its memory."""
+        self.first_steps.hold(storage._cdata)
+        self.accountant.guarded.look("code that is no op", storage, writes=access is Access.WRITE)
+
+    def on_state_dict(self) -> None:
+        """Has everything back before a state_dict is read or loaded."""
+        if self._is_in_step():
+            self.fall_back("a state_dict was read or loaded inside the step")
+        else:
+            self.guard.touch("a state_dict")
+
+    def on_forward(self) -> None:
+        """Has everything back before the model is called between two steps."""
+        if not self._is_in_step():
+            self.guard.touch("a call of the model")
+
+    def fall_back(self, reason: str) -> None:
+        """Brings everything back in a step that is not as planned; it runs on resident."""
+        assert self._step is not None
+        now = self._step.statistics
+        is_new = now.fallback is None
+        if is_new:
+            now.fallback = reason
+        # Even if it is not: an interrupt may have kept some from coming back.
+        self._bring_back()
+        if is_new:
+            self.history.warn_once(f"step {now.step} fell back to resident: {reason}")
+
+    def restore_for_good(self) -> None:
+        """Brings every storage back; the next step looks all of them up anew."""
+        self._bring_back()
+        self.first_steps.swap = None
+        self.executor.forget()
+
+    def _bring_back(self) -> None:
+        """Brings every storage back, whatever was going on; no budget holds until the step ends."""
+        self.accountant.lift()
+        self.first_steps.bring_back()
+        self.executor.restore()
