@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from profiles.hooks.plain_tensors import SPARSE_PARTS, has_storage, storages_behind
 from profiles.schema.profile import OpTrait
@@ -41,6 +40,10 @@ _KEEPS_STATISTICS = _UPDATES_STATISTICS | {
     "aten::_batch_norm_with_update",
 }
 """Ops that write them while training, said or not, and do not read them then."""
+HOLDS_NO_TENSOR = frozenset(
+    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout}
+)
+"""Kinds of argument that are no tensor and hold none."""
 _CALLS_BACK = frozenset({"higher_order", "inductor", "_inductor_test"})
 """Namespaces of ops that run others, which no dispatch mode need see."""
 
@@ -77,6 +80,12 @@ class OpWatcher(OpMode):
     def rewind(self, ops: int) -> None:
         """Forgets all ops but the first so many: they have to run again."""
         del self._noted[ops:]
+
+
+def fixed_traits_of(op: OpOverload) -> tuple[OpTrait, ...] | None:
+    """Returns the traits of an op, if they are the same whatever it is handed."""
+    varies = op._schema.name in _KEEPS_STATISTICS or op is torch.ops.aten.index.Tensor
+    return None if varies else _traits_by_schema(op)
 
 
 def is_bookkeeping(op: OpOverload) -> bool:
@@ -116,10 +125,21 @@ def _traits_by_schema(op: OpOverload) -> tuple[OpTrait, ...]:
 
 def _is_training(op: OpOverload, args: Any, kwargs: Any) -> bool:
     """Whether a normalization uses the batch's own statistics: all but one are told so."""
-    for position, argument in enumerate(op._schema.arguments):
-        if argument.name in ("train", "training"):
-            return bool(args[position] if position < len(args) else kwargs.get(argument.name))
+    for position, name in _arguments_named(op, ("train", "training")):
+        return bool(args[position] if position < len(args) else kwargs.get(name))
     return True
+
+
+@cache
+def _arguments_named(op: OpOverload, names: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
+    """Returns position and name of those arguments of an op that have one of some names."""
+    named = enumerate(argument.name for argument in op._schema.arguments)
+    return tuple((position, name) for position, name in named if name in names)
+
+
+def statistics_arguments(op: OpOverload) -> tuple[tuple[int, str], ...]:
+    """Returns position and name of the running statistics that a normalization is handed."""
+    return _arguments_named(op, _STATISTICS)
 
 
 def _selects(indices: Any) -> bool:
@@ -139,6 +159,13 @@ def _writes_by_argument(op: OpOverload) -> tuple[tuple[str, bool], ...]:
     )
 
 
+@cache
+def written_arguments(op: OpOverload) -> tuple[tuple[int, str], ...]:
+    """Returns position and name of each argument that an op writes."""
+    named = enumerate(_writes_by_argument(op))
+    return tuple((position, name) for position, (name, writes) in named if writes)
+
+
 def storages_in(
     op: OpOverload, args: Any, kwargs: Any, device: torch.device | None = None
 ) -> dict[torch.UntypedStorage, bool]:
@@ -151,21 +178,23 @@ def storages_in(
         return touched
     for value, writes in _arguments(op, args, kwargs):
         for storage in storages_of(value, device):
-            touched[storage] = touched.get(storage, False) or writes
+            touched[storage] = writes or touched.get(storage, False)
     return touched
 
 
-def storages_of(value: Any, device: torch.device | None = None) -> Iterator[torch.UntypedStorage]:
-    """Yields the storages behind every tensor in a nest of lists, tuples and dicts.
+def storages_of(value: Any, device: torch.device | None = None) -> list[torch.UntypedStorage]:
+    """Returns the storages behind every tensor in a nest of lists, tuples and dicts.
 
     With a device, only storages of that device.
     """
+    found: list[torch.UntypedStorage] = []
     for tensor in tensors_of(value):
         if device is None or tensor.device == device:
-            yield from storages_behind(tensor)
+            found += storages_behind(tensor)
     if isinstance(value, torch.UntypedStorage) and (device is None or value.device == device):
         # `set_` is handed one; there is no tensor that could be asked.
-        yield value
+        found.append(value)
+    return found
 
 
 def is_taken_apart(types: Any, args: Any, kwargs: Any) -> bool:
@@ -194,17 +223,27 @@ def tensors_in(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[torch.T
             yield tensor, writes
 
 
-def _arguments(op: OpOverload, args: Any, kwargs: Any) -> Iterator[tuple[Any, bool]]:
-    """Yields an op's arguments, each with whether the op writes it."""
+def _arguments(op: OpOverload, args: Any, kwargs: Any) -> list[tuple[Any, bool]]:
+    """Returns an op's arguments that may hold a tensor, each with whether the op writes it."""
+    found = []
     for position, (name, writes) in enumerate(_writes_by_argument(op)):
-        yield (args[position] if position < len(args) else kwargs.get(name)), writes
+        value = args[position] if position < len(args) else kwargs.get(name)
+        if value.__class__ not in HOLDS_NO_TENSOR:
+            found.append((value, writes))
+    return found
 
 
-def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """Yields every tensor in a nest of lists, tuples and dicts."""
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Returns every tensor in a nest of lists, tuples and dicts."""
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for leaf in tree_leaves(value):
-            if isinstance(leaf, torch.Tensor):
-                yield leaf
+        return [value]
+    found: list[torch.Tensor] = []
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            if isinstance(one, torch.Tensor):
+                found.append(one)
+            elif isinstance(one, (list, tuple, dict)):
+                found += tensors_of(one)
+    return found

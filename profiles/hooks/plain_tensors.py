@@ -7,7 +7,7 @@ behind. A wrapper that neither offers `__tensor_flatten__` nor holds its tensors
 tensor of an opaque layout, has no plain tensors.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
@@ -23,15 +23,24 @@ SPARSE_PARTS: dict[torch.layout, tuple[str, ...]] = {
     torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
 }
 
+# In one call where torch has it, which makes no Python object of the storage.
+storage_id_of: Callable[[torch.Tensor], int] = getattr(
+    torch._C, "_storage_address", lambda tensor: tensor.untyped_storage()._cdata
+)
+"""Returns the `_cdata` of a tensor's storage, by which ops and modes know it."""
+
 _NO_MEMORY = "invalid python storage"
 """What torch says of a wrapper's storage when asked for its address."""
 
 
 def has_storage(tensor: torch.Tensor) -> bool:
     """Whether a tensor keeps its numbers in one storage of its own device."""
+    if type(tensor) in PLAIN:
+        # Asked for each tensor of each op; a device's name takes ten times as long.
+        return torch._C._has_storage(tensor) and not tensor.is_meta
     if not torch._C._has_storage(tensor) or tensor.device.type == "meta":
         return False
-    return type(tensor) in PLAIN or not _is_wrapper(tensor)
+    return not _is_wrapper(tensor)
 
 
 def plain_parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
@@ -62,12 +71,11 @@ def only_plain(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return plain[0] if len(plain) == 1 else None
 
 
-def storages_behind(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
-    """Yields the storages of the plain tensors behind a tensor."""
+def storages_behind(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Returns the storages of the plain tensors behind a tensor."""
     if has_storage(tensor):
-        yield tensor.untyped_storage()
-    else:
-        yield from (plain.untyped_storage() for _, plain in plain_parts(tensor))
+        return [tensor.untyped_storage()]
+    return [plain.untyped_storage() for _, plain in plain_parts(tensor)]
 
 
 def version_of(tensor: torch.Tensor) -> int:

@@ -176,7 +176,7 @@ class LimitedEmulator:
         return known
 
 
-def reached_storages(workload: Workload, device: torch.device) -> Iterator[torch.UntypedStorage]:
+def reached_storages(workload: Workload, device: torch.device) -> list[torch.UntypedStorage]:
     """What the step can reach is on the device, whether an op has touched it or not."""
     return storages_of(reached_tensors(workload.model, workload.optimizer, workload.step), device)
 

@@ -8,16 +8,17 @@ slots in which a recipe has an op; they are counted there as they were when the 
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
 
 from planner.plan.plan import Rebuild
-from profiles.hooks.dispatch import is_bookkeeping
-from runtime.recompute.arguments import UnfitOpError
+from runtime.recompute.arguments import Noting, UnfitOpError
 from runtime.recompute.captured_op import CapturedOp, after_op, before_op
 from runtime.recompute.noted_storage import NotedStorages
+from runtime.recompute.op_kind import kind_of
 from runtime.recompute.recipe import LiveRecipe
 
 
@@ -52,23 +53,35 @@ class Capture:
     ) -> None:
         self.is_on = False
         self.capture_ns = 0
-        self._device = device
-        self._storages = storages
+        self._noting = Noting(storages, device)
         self._places = _places(rebuilds)
         self._recipes: Sequence[LiveRecipe] = ()
         self._here: PlacesOfSlot = {}
+        self._slot = 0
         self._position = 0
+        self._last = 0
+        self._by_name: dict[str, list[Place]] | None = None
 
-    def begin(self, recipes: Sequence[LiveRecipe]) -> None:
-        """Begins a step, for whose recipes ops are noted."""
+    def begin(self, recipes: Sequence[LiveRecipe], *, by_name: bool) -> None:
+        """Begins a step, for whose recipes ops are noted.
+
+        Args:
+            recipes: The recipes.
+            by_name: Whether the step may take another course than the recorded one did, so that
+                ops are known by name and not by where they stand.
+        """
         self.stop()
         self._recipes = recipes
+        self._by_name = {} if by_name else None
         self.capture_ns = 0
 
     def open_slot(self, slot: int) -> None:
         """Begins a slot."""
         self._here = self._places.get(slot, {})
-        self._position = 0
+        self._slot, self._position = slot, 0
+        if self._by_name is not None:
+            self._by_name = _by_name(self._here)
+        self._last = max(self._here, default=0)
         self.is_on = bool(self._here)
 
     def stop(self) -> None:
@@ -79,52 +92,69 @@ class Capture:
     def run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op, and notes it if a recipe has it."""
         places = self._next(func)
-        if not places:
-            return func(*args, **kwargs)
+        # An op's own call adds nothing but a frame.
+        call = func._op if func.__class__ is OpOverload else func
+        if places is None:
+            return call(*args, **kwargs)
         arrived_ns = time.perf_counter_ns()
         before = self._before(places, func, args, kwargs)
         begun_ns = time.perf_counter_ns()
-        result = func(*args, **kwargs)
+        result = call(*args, **kwargs)
         ended_ns = time.perf_counter_ns()
         if before is not None:
             self._after(places, before, result)
         self.capture_ns += begun_ns - arrived_ns + time.perf_counter_ns() - ended_ns
         return result
 
-    def _next(self, func: OpOverload) -> list[Place]:
-        """Counts an op; returns what is planned for it."""
-        if not isinstance(func, OpOverload) or is_bookkeeping(func):
-            return []
+    def _next(self, func: OpOverload) -> list[Place] | None:
+        """Counts an op; returns what is planned for it, if anything is."""
+        if not isinstance(func, OpOverload) or not kind_of(func).does_work:
+            return None
+        if self._by_name is not None:
+            return self._by_name.get(kind_of(func).name)
         position = self._position
         self._position = position + 1
-        return self._here.get(position, [])
+        if position >= self._last:
+            self.is_on = False
+        return self._here.get(position)
 
     def _before(
         self, places: Sequence[Place], func: OpOverload, args: Any, kwargs: Any
     ) -> CapturedOp | None:
-        name = str(func)
+        name = kind_of(func).name
         for place in places:
             if place.name != name:
                 self._fail([place], f"{name} ran where {place.name} was planned")
         try:
-            return before_op(self._storages, self._device, func, args, kwargs)
+            return before_op(self._noting, func, args, kwargs)
         except UnfitOpError as error:
             self._fail(places, f"{name} {error}")
             return None
 
-    def _after(self, places: Sequence[Place], before: CapturedOp, result: Any) -> None:
+    def _after(self, places: Sequence[Place], op: CapturedOp, result: Any) -> None:
         try:
-            op = after_op(before, self._storages, self._device, result)
+            after_op(self._noting, op, result)
         except UnfitOpError as error:
-            self._fail(places, f"{before.name} {error}")
+            self._fail(places, f"{op.kind.name} {error}")
             return
         for place in places:
-            self._recipes[place.recipe].add(place.number, op)
+            if self._by_name is None:
+                self._recipes[place.recipe].add(place.number, op)
+            else:
+                self._recipes[place.recipe].offer(self._slot, op)
 
     def _fail(self, places: Sequence[Place], fault: str) -> None:
-        for place in places:
-            recipe = self._recipes[place.recipe]
-            recipe.fault = recipe.fault or fault
+        # Of ops that only have the name it is not known whether they are those of a recipe.
+        for place in places if self._by_name is None else ():
+            self._recipes[place.recipe].fail(fault)
+
+
+def _by_name(places: PlacesOfSlot) -> dict[str, list[Place]]:
+    """Returns the places of a slot by the op that is planned there, one for each recipe."""
+    found: dict[str, dict[int, Place]] = {}
+    for place in chain.from_iterable(places.values()):
+        found.setdefault(place.name, {})[place.recipe] = place
+    return {name: [*of_name.values()] for name, of_name in found.items()}
 
 
 def _places(rebuilds: Iterable[Rebuild]) -> dict[int, PlacesOfSlot]:

@@ -1,97 +1,110 @@
 """An op of the step under way with all that running it again takes."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import READS_DESCRIPTION, storages_in, tensors_of, traits_of
+from profiles.hooks.dispatch import tensors_of, traits_of
 from profiles.schema.profile import NEVER_AGAIN, OpTrait
-from runtime.recompute.arguments import Noting, Scratch, TensorAt, UnfitOpError, changed
+from runtime.recompute.arguments import (
+    Geometry,
+    Noting,
+    Scratch,
+    TensorAt,
+    UnfitOpError,
+    geometry_of,
+)
 from runtime.recompute.generators import Draw, generator_of
-from runtime.recompute.noted_storage import NotedStorage, NotedStorages
+from runtime.recompute.noted_storage import NotedStorage
+from runtime.recompute.op_kind import OpKind, kind_of
 
 RunOp = Callable[[Any, Any, Any], Any]
 """Runs an op with its arguments and keyword arguments."""
 
-Fresh = dict[NotedStorage, torch.UntypedStorage]
-"""Memory that stands for storages of the step, while ops are run again."""
+Fresh = dict[NotedStorage, tuple[torch.Tensor, Geometry]]
+"""Tensors on memory that stands for storages of the step, while ops are run again."""
 
 
-@dataclass(frozen=True)
 class CapturedOp:
     """An op as it ran: what it was handed, and what it made of that.
 
     Attributes:
-        name: Its name.
+        kind: Its operator.
         func: What runs it.
         args: Its arguments, noted.
         kwargs: Likewise, by keyword.
         draw: What it drew from, if it is random.
         handed: The tensors it was handed.
+        results: The tensors that it returned: what each shows of which storage.
+        used: Storages whose bytes it was handed, as often as it was.
         written: Those that it wrote, running statistics apart.
-        results: The tensors that it returned.
+        made: Storages that it returned without having been handed them.
+        touched: All of these.
+        writes: How often each of them had been written when it had run, as they stand in `touched`.
     """
 
-    name: str
-    func: Any
-    args: Any
-    kwargs: Any
-    draw: Draw | None
-    handed: tuple[TensorAt, ...]
-    written: frozenset[NotedStorage]
-    results: tuple[TensorAt, ...] = ()
+    __slots__ = (
+        *("args", "draw", "func", "handed", "kind", "kwargs", "made", "results", "touched"),
+        *("used", "writes", "written"),
+    )
 
-    @cached_property
-    def used(self) -> frozenset[NotedStorage]:
-        """Storages whose bytes it was handed."""
-        return frozenset([tensor.storage for tensor in self.handed])
+    def __init__(
+        self, kind: OpKind, args: list[Any], kwargs: dict[str, Any], handed: list[TensorAt]
+    ) -> None:
+        self.kind = kind
+        self.func = kind.call
+        self.args = args
+        self.kwargs = kwargs
+        self.draw: Draw | None = None
+        self.handed = handed
+        self.results: list[tuple[NotedStorage, Geometry]] = []
+        self.used = [tensor.storage for tensor in handed]
+        self.written: list[NotedStorage] = []
+        self.made: list[NotedStorage] = []
+        self.touched = self.used
+        self.writes: list[int] = []
 
-    @cached_property
-    def made(self) -> frozenset[NotedStorage]:
-        """Storages that it returned without having been handed them."""
-        return frozenset([result.storage for result in self.results]) - self.used
-
-    @cached_property
-    def touched(self) -> frozenset[NotedStorage]:
-        """All storages it was handed or has made."""
-        return self.used | self.made
-
-    def run_again(self, fresh: Fresh, run: RunOp) -> Fresh:
+    def run_again(self, fresh: Fresh, run: RunOp) -> None:
         """Runs it on fresh memory where there is some for a storage, on the storage where not.
 
-        Returns:
-            The memory of what it has made.
+        What it has made is among the fresh memory then.
 
         Raises:
             UnfitOpError: What it is handed is not there, or it makes something else.
         """
-
-        def tensor_of(noted: TensorAt) -> torch.Tensor:
-            storage = fresh.get(noted.storage)
-            return noted.on(_bytes_of(noted.storage) if storage is None else storage)
-
-        args, kwargs = (
-            changed(changed(nest, TensorAt, tensor_of), Scratch, Scratch.made)
-            for nest in (self.args, self.kwargs)
-        )
-        found = list(tensors_of(run(self.func, args, kwargs)))
-        if len(found) != len(self.results) or not all(map(_is_like, found, self.results)):
-            raise UnfitOpError(f"{self.name} makes other tensors than it did")
-        return {
-            result.storage: tensor.untyped_storage()
-            for tensor, result in zip(found, self.results, strict=True)
-            if result.storage in self.made
-        }
+        args, kwargs = _again(self.args, fresh), self.kwargs
+        if kwargs:
+            kwargs = dict(zip(kwargs, _again(list(kwargs.values()), fresh), strict=True))
+        found = tensors_of(run(self.func, args, kwargs))
+        if [geometry_of(tensor) for tensor in found] != [shown for _, shown in self.results]:
+            raise UnfitOpError(f"{self.kind.name} makes other tensors than it did")
+        for tensor, (storage, shown) in zip(found, self.results, strict=True):
+            if storage in self.made:
+                fresh[storage] = tensor, shown
 
 
-def _is_like(tensor: torch.Tensor, noted: TensorAt) -> bool:
-    """Whether a tensor shows of its storage what another one showed."""
-    places = tensor.stride() == noted.stride and tensor.storage_offset() == noted.offset
-    return places and tensor.shape == noted.size and tensor.dtype == noted.dtype
+def _again(noted: list[Any], fresh: Fresh) -> list[Any]:
+    """Makes arguments again from what was noted of them."""
+    values = list(noted)
+    for position, value in enumerate(noted):
+        kind = value.__class__
+        if kind is TensorAt:
+            values[position] = _tensor_again(value, fresh)
+        elif kind is list:
+            values[position] = _again(value, fresh)
+        elif kind is Scratch:
+            values[position] = value.made()
+    return values
+
+
+def _tensor_again(noted: TensorAt, fresh: Fresh) -> torch.Tensor:
+    found = fresh.get(noted.storage)
+    if found is None:
+        return noted.in_place(_bytes_of(noted.storage))
+    tensor, shown = found
+    return tensor if shown == noted.geometry else noted.on(tensor.untyped_storage())
 
 
 def _bytes_of(noted: NotedStorage) -> torch.UntypedStorage:
@@ -102,73 +115,53 @@ def _bytes_of(noted: NotedStorage) -> torch.UntypedStorage:
     return storage
 
 
-def before_op(
-    storages: NotedStorages, device: torch.device, func: OpOverload, args: Any, kwargs: Any
-) -> CapturedOp:
+def before_op(noting: Noting, func: OpOverload, args: Any, kwargs: Any) -> CapturedOp:
     """Notes an op that is about to run.
 
     Raises:
         UnfitOpError: It cannot be run again.
     """
-    traits = traits_of(func, args, kwargs)
+    kind = kind_of(func)
+    traits = traits_of(func, args, kwargs) if kind.traits is None else kind.traits
     for trait in traits:
         if trait in NEVER_AGAIN:
             raise UnfitOpError(f"is never run again: {trait.value}")
-    if func in READS_DESCRIPTION:
+    if kind.reads_description:
         # What it makes says all there is to know of what it was handed.
-        args, kwargs = _filling(func, args, kwargs), {}
-        return CapturedOp(str(func), func, args, kwargs, None, (), frozenset())
-    noting = Noting(storages, device)
-    statistics = _statistics(func, args, kwargs) if OpTrait.KEEPS_STATISTICS in traits else ()
-
-    def noted(tensor: torch.Tensor) -> Any:
-        is_scratch = id(tensor) in map(id, statistics)
-        return Scratch.like(tensor, 0) if is_scratch else noting.tensor(tensor)
-
-    noted_args, noted_kwargs = (changed(nest, torch.Tensor, noted) for nest in (args, kwargs))
-    return CapturedOp(
-        str(func),
-        func,
-        noted_args,
-        noted_kwargs,
-        Draw(generator_of(args, kwargs)) if OpTrait.RANDOM in traits else None,
-        tuple(_noted_in((noted_args, noted_kwargs))),
-        _written(storages, func, args, kwargs, statistics),
-    )
+        return CapturedOp(kind, [_filling(kind, args, kwargs)], {}, [])
+    if OpTrait.KEEPS_STATISTICS in traits:
+        args, kwargs = _without_statistics(kind, args, kwargs)
+    handed: list[TensorAt] = []
+    noted = noting.arguments(args, handed)
+    by_name = kwargs
+    if kwargs:
+        by_name = dict(zip(kwargs, noting.arguments(kwargs.values(), handed), strict=True))
+    op = CapturedOp(kind, noted, by_name, handed)
+    if OpTrait.RANDOM in traits:
+        op.draw = Draw(generator_of(args, kwargs))
+    if kind.writes:
+        op.written = _written(kind, op)
+    return op
 
 
-def _written(
-    storages: NotedStorages, func: OpOverload, args: Any, kwargs: Any, statistics: Any
-) -> frozenset[NotedStorage]:
-    """Notes what an op writes, running statistics apart."""
-    if not func._schema.is_mutable:
-        # What is written all the same are those statistics.
-        return frozenset()
-    scratch = [tensor.untyped_storage() for tensor in statistics]
-    touched = storages_in(func, args, kwargs).items()
-    return frozenset(
-        [storages.note(storage) for storage, writes in touched if writes and storage not in scratch]
-    )
-
-
-def after_op(
-    before: CapturedOp, storages: NotedStorages, device: torch.device, result: Any
-) -> CapturedOp:
+def after_op(noting: Noting, op: CapturedOp, result: Any) -> None:
     """Adds what an op has returned.
 
     Raises:
         UnfitOpError: That cannot be made again.
     """
-    func, args = before.func, before.args
-    if func in READS_DESCRIPTION:
-        (tensor,) = tensors_of(result)
-        func, args = partial(_made, Scratch.like(tensor, *args)), ()
-    noting = Noting(storages, device)
-    noted = [noting.tensor(tensor) for tensor in tensors_of(result)]
-    results = tuple(tensor for tensor in noted if isinstance(tensor, TensorAt))
-    if len(results) < len(noted):
-        raise UnfitOpError("makes a tensor on another device")
-    return replace(before, func=func, args=args, results=results)
+    found = tensors_of(result)
+    if op.kind.reads_description:
+        op.func, op.args = Scratch.like(found[0], *op.args).made, []
+    for tensor in found:
+        storage = noting.storage_of(tensor)
+        if storage is None:
+            raise UnfitOpError("makes a tensor on another device")
+        op.results.append((storage, geometry_of(tensor)))
+        if storage not in op.used:
+            op.made.append(storage)
+    op.touched = op.used + op.made
+    op.writes = [storage.writes for storage in op.touched]
 
 
 def last_uses(ops: tuple[CapturedOp, ...]) -> Mapping[NotedStorage, int]:
@@ -176,39 +169,35 @@ def last_uses(ops: tuple[CapturedOp, ...]) -> Mapping[NotedStorage, int]:
     return {storage: number for number, op in enumerate(ops) for storage in op.touched}
 
 
-def _made(scratch: Scratch) -> torch.Tensor:
-    return scratch.made()
+def _written(kind: OpKind, op: CapturedOp) -> list[NotedStorage]:
+    """Returns the storages that an op writes, of those among its arguments."""
+    found: list[NotedStorage] = []
+    for position, name in kind.writes:
+        value = op.args[position] if position < len(op.args) else op.kwargs.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, TensorAt):
+                found.append(one.storage)
+    return found
 
 
-_FILLINGS = {"zeros": 0, "ones": 1}
-
-
-def _filling(func: OpOverload, args: Any, kwargs: Any) -> tuple[Any]:
+def _filling(kind: OpKind, args: Any, kwargs: Any) -> Any:
     """Returns what an op that makes a tensor like another fills it with; None for nothing."""
-    name = func._schema.name
-    for word, value in _FILLINGS.items():
-        if word in name:
-            return (value,)
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.name == "fill_value":
-            return (args[position] if position < len(args) else kwargs["fill_value"],)
-    return (None,)
+    if not isinstance(kind.fills, tuple):
+        return kind.fills
+    position, name = kind.fills
+    return args[position] if position < len(args) else kwargs[name]
 
 
-def _statistics(func: OpOverload, args: Any, kwargs: Any) -> tuple[torch.Tensor, ...]:
-    """Returns the running statistics that a normalization is handed."""
-    names = [argument.name for argument in func._schema.arguments]
-    values = dict(zip(names, args, strict=False)) | kwargs
-    found = (values.get(name) for name in ("running_mean", "running_var"))
-    return tuple(value for value in found if isinstance(value, torch.Tensor))
+def _without_statistics(kind: OpKind, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Returns arguments with the running statistics of a normalization described only."""
+    args, kwargs = list(args), dict(kwargs)
+    for position, name in kind.statistics:
+        if position < len(args):
+            args[position] = _described(args[position])
+        elif name in kwargs:
+            kwargs[name] = _described(kwargs[name])
+    return args, kwargs
 
 
-def _noted_in(nest: Any) -> Iterator[TensorAt]:
-    """Yields the tensors that are noted in a nest of arguments."""
-    if isinstance(nest, TensorAt):
-        yield nest
-    elif isinstance(nest, (list, tuple)):
-        for value in nest:
-            yield from _noted_in(value)
-    elif isinstance(nest, dict):
-        yield from _noted_in(list(nest.values()))
+def _described(statistic: torch.Tensor | None) -> Scratch | None:
+    return None if statistic is None else Scratch.like(statistic, 0)

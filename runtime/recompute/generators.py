@@ -39,6 +39,8 @@ class LentGenerators:
 
     def put_back(self) -> None:
         """Puts all of them back; may be called again, wherever an interrupt has ended it."""
+        if not self._before:
+            return
         with unseen():
             # Two objects may be one generator: its first state is put back last.
             for generator in reversed(tuple(self._before)):
@@ -64,6 +66,5 @@ def _device_of(args: Any, kwargs: Any) -> torch.device:
     """Returns the device that an op runs on: it is told, or handed tensors of it."""
     if isinstance(kwargs.get("device"), torch.device):
         return kwargs["device"]
-    # A list: an interrupt inside a generator that ends early would be passed over.
-    tensors = list(tensors_of((args, kwargs)))
+    tensors = tensors_of([args, kwargs])
     return tensors[0].device if tensors else torch.device("cpu")

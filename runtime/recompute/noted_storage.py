@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from profiles.hooks.plain_tensors import storage_id_of
+
 BeforeWrite = Callable[["NotedStorage", object], None]
 """Called with a storage and what is about to write it."""
 
@@ -17,6 +19,8 @@ class NotedStorage:
         size_bytes: Its bytes when it was first noted.
         writes: How many ops have written it since, or were about to.
     """
+
+    __slots__ = ("_before_write", "_storage", "cdata", "size_bytes", "writes")
 
     def __init__(self, storage: torch.UntypedStorage, before_write: BeforeWrite) -> None:
         self.cdata = storage._cdata
@@ -62,6 +66,14 @@ class NotedStorages:
         """Returns what is noted of a storage, if anything is."""
         noted = None if storage is None else self._noted.get(storage._cdata)
         return noted if noted is not None and noted.is_held_as(storage) else None
+
+    def under(self, tensor: torch.Tensor) -> NotedStorage:
+        """Returns the note of a tensor's storage; begins it if there is none."""
+        noted = self._noted.get(storage_id_of(tensor))
+        if noted is not None and noted._storage() is not None:
+            # No other storage is at the address of one that is alive.
+            return noted
+        return self.note(tensor.untyped_storage())
 
     def note(self, storage: torch.UntypedStorage) -> NotedStorage:
         """Returns the note of a storage; begins it if there is none."""

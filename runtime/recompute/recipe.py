@@ -19,6 +19,7 @@ import torch
 
 from planner.plan.plan import Rebuild
 from runtime.recompute.captured_op import CapturedOp
+from runtime.recompute.captured_ops import CapturedOps, SlotOp, found_by_name
 from runtime.recompute.noted_storage import NotedStorage
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 
@@ -28,29 +29,30 @@ class LiveRecipe:
 
     Attributes:
         rebuild: What the plan says.
-        fault: Why it cannot be relied on; None so far.
-        ops: The ops captured, in program order.
+        captured: Its ops that have run.
     """
 
     def __init__(self, rebuild: Rebuild) -> None:
         self.rebuild = rebuild
-        self.fault: str | None = None
-        self.ops: tuple[CapturedOp, ...] = ()
-        # How often each storage had been written when an op of the recipe last touched it.
-        self._writes: dict[NotedStorage, int] = {}
-        self._made: frozenset[NotedStorage] = frozenset()
+        self.captured = CapturedOps()
+        self._offered: list[SlotOp] = []
         self._dropped: dict[NotedStorage, TrackedStorage] = {}
         self._held: dict[NotedStorage, torch.UntypedStorage] = {}
 
     def add(self, number: int, op: CapturedOp) -> None:
         """Adds the op of a number that has just run, unless it does not fit."""
-        self.fault = self.fault or self._misfit(number, op)
-        if self.fault is not None:
-            return
-        self._made |= op.made
-        self._writes |= {storage: storage.writes for storage in op.touched}
-        # Last: what an interrupt leaves half done is an op that was not captured.
-        self.ops = (*self.ops, op)
+        if number == len(self.captured.ops):
+            self.captured.add(op)
+        else:
+            self.fail("an op of its recipe was not captured")
+
+    def offer(self, slot: int, op: CapturedOp) -> None:
+        """Keeps an op that may be one of its own; see `runtime.recompute.captured_ops`."""
+        self._offered.append((slot, op))
+
+    def fail(self, fault: str) -> None:
+        """It cannot be relied on in this step."""
+        self.captured.fault = self.captured.fault or fault
 
     @property
     def holds(self) -> bool:
@@ -67,15 +69,17 @@ class LiveRecipe:
         Raises:
             UnmovableError: It would not be the same then.
         """
-        fault = self.fault or self._lack(slot)
-        if noted is None or noted not in self._made:
+        captured = self._captured_for(noted)
+        fault = captured.fault or self._lack(slot)
+        if noted is None or noted not in captured.made:
             fault = fault or "no captured op has made it"
-        elif self._was_written(noted):
+        elif captured.was_written(noted):
             fault = fault or "an op wrote it that is not in its recipe"
-        held = self._read_in_place(self.ops)
+        held = captured.read_in_place(captured.ops)
         if fault is not None or held is None:
             raise UnmovableError(fault or "what its recipe reads was freed or written")
         assert noted is not None
+        self.captured = captured
         self._held = held
         self._dropped = {**self._dropped, noted: tracked}
 
@@ -85,20 +89,16 @@ class LiveRecipe:
             noted: tracked
             for noted, tracked in self._dropped.items()
             # It may be another recipe by now that is to fill it again, after a write.
-            if not self._was_written(noted)
+            if not self.captured.was_written(noted)
             if tracked.residency is Residency.DROPPED and tracked.storage is not None
         }
 
     def ops_for(self, wanted: Collection[NotedStorage]) -> tuple[CapturedOp, ...]:
         """Returns the ops that fill some storages again: all, if that is all there is to fill."""
-        if len(wanted) == len(self.rebuild.drops) and len(self.ops) == len(self.rebuild.ops):
-            return self.ops
-        needed, found = set(wanted), []
-        for op in reversed(self.ops):
-            if needed & (op.made | op.written):
-                needed |= op.used
-                found.append(op)
-        return tuple(reversed(found))
+        ops = self.captured.ops
+        if len(wanted) == len(self.rebuild.drops) and len(ops) == len(self.rebuild.ops):
+            return ops
+        return self.captured.for_storages(wanted)
 
     def why_not_now(
         self, ops: Iterable[CapturedOp], is_forbidden: Callable[[torch.UntypedStorage], bool]
@@ -109,7 +109,7 @@ class LiveRecipe:
             ops: Some of the recipe's.
             is_forbidden: Whether a storage is not there, or moving.
         """
-        found = self._read_in_place(ops)
+        found = self.captured.read_in_place(ops)
         if found is None:
             return "what its recipe reads was freed or written"
         absent = [storage for storage in found.values() if is_forbidden(storage)]
@@ -122,40 +122,23 @@ class LiveRecipe:
 
     def why_incomplete(self) -> str | None:
         """Says why not all of its ops have been captured; None if they have."""
-        return self.fault or self._lack(self.rebuild.slot)
+        return self.captured.fault or self._lack(self.rebuild.slot)
 
-    def _misfit(self, number: int, op: CapturedOp) -> str | None:
-        if number != len(self.ops):
-            return "an op of its recipe was not captured"
-        for storage in op.touched & self._writes.keys():
-            # An op that is about to write a storage has been counted already.
-            if storage.writes != self._writes[storage] + (storage in op.written):
-                return f"an op that is not in its recipe wrote what {op.name} uses"
-        if op.written - self._made:
-            return f"{op.name} writes what its recipe has not made"
-        return None
+    def _captured_for(self, noted: NotedStorage | None) -> CapturedOps:
+        """Returns its ops, found by what they have made if they were offered."""
+        if not self._offered or noted is None:
+            return self.captured
+        found = found_by_name(self.rebuild.ops, self._offered, {*self._dropped, noted})
+        if not set(self.captured.ops) <= set(found.ops):
+            found.fault = found.fault or "its ops are not those that were found before"
+        return found
 
     def _lack(self, slot: int) -> str | None:
         """Says what of its ops before a slot has not been captured."""
-        for planned in self.rebuild.ops[len(self.ops) :]:
+        if self._offered:
+            # There may be ops for what is dropped later, which are not looked for yet.
+            return None
+        for planned in self.rebuild.ops[len(self.captured.ops) :]:
             if planned.slot < slot:
                 return f"{planned.name} of its recipe did not run as planned"
         return None
-
-    def _was_written(self, storage: NotedStorage) -> bool:
-        return storage.writes != self._writes[storage]
-
-    def _read_in_place(
-        self, ops: Iterable[CapturedOp]
-    ) -> dict[NotedStorage, torch.UntypedStorage] | None:
-        """Returns what ops read where it is; None if one is not as they found it."""
-        found: dict[NotedStorage, torch.UntypedStorage] = {}
-        for tensor in [tensor for op in ops for tensor in op.handed]:
-            noted = tensor.storage
-            if noted in self._made:
-                continue
-            storage = noted.storage
-            if storage is None or self._was_written(noted) or tensor.was_written:
-                return None
-            found[noted] = storage
-        return found

@@ -19,7 +19,7 @@ from runtime.recompute.arguments import UnfitOpError
 from runtime.recompute.capture import Capture
 from runtime.recompute.noted_storage import NotedStorage, NotedStorages
 from runtime.recompute.recipe import LiveRecipe
-from runtime.recompute.running_again import RunningAgain
+from runtime.recompute.running_again import Memory, RunningAgain
 from runtime.storage.accountant import Accountant
 from runtime.storage.guarded_storages import OnForbiddenUse
 from runtime.storage.residency import TrackedStorage, UnmovableError
@@ -58,6 +58,8 @@ class Recipes:
         self._rebuilds = tuple(rebuilds)
         self._running = RunningAgain(accountant.run_again)
         self._live: tuple[LiveRecipe, ...] = ()
+        # Those that may hold something for what they fill: each op that writes asks them.
+        self._holding: set[LiveRecipe] = set()
         self._drops = {
             (drop.storage, drop.slot): number
             for number, rebuild in enumerate(self._rebuilds)
@@ -75,11 +77,16 @@ class Recipes:
         """Sets what happens before an op writes what something dropped is rebuilt from."""
         self._on_divergence = handler
 
-    def begin(self) -> None:
-        """Begins a step; nothing may be dropped."""
+    def begin(self, *, is_first: bool = False) -> None:
+        """Begins a step; nothing may be dropped.
+
+        Args:
+            is_first: Whether it may make what the recorded step has found; see
+                [Note: steps of another course] in `runtime.recompute.captured_ops`.
+        """
         self.end()
         self._live = tuple(map(LiveRecipe, self._rebuilds))
-        self.capture.begin(self._live)
+        self.capture.begin(self._live, by_name=is_first)
         self.rebuilt_bytes = self.ops_run_again = self.rebuild_ns = 0
 
     def end(self) -> None:
@@ -87,6 +94,7 @@ class Recipes:
         self.capture.stop()
         self._guarded.rely_on_nothing()
         self._live = ()
+        self._holding.clear()
         self._storages.clear()
 
     def drop(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
@@ -97,6 +105,7 @@ class Recipes:
         """
         recipe = self._live[self._drops[storage_id, slot]]
         noted = self._storages.find(tracked.storage)
+        self._holding.add(recipe)
         self._running.unasked(lambda: recipe.hold(noted, tracked, slot))
         tracked.discard()
 
@@ -115,6 +124,7 @@ class Recipes:
                 raise UnmovableError(fault)
             self._fill(recipe, wanted)
         recipe.let_go()
+        self._holding.discard(recipe)
 
     def bring_back(self) -> None:
         """Fills again whatever is dropped; what is swapped must be back. It may be called again.
@@ -164,12 +174,15 @@ class Recipes:
     def _fill(self, recipe: LiveRecipe, wanted: dict[NotedStorage, TrackedStorage]) -> None:
         start_ns = time.perf_counter_ns()
         ops = recipe.ops_for(wanted.keys())
-        is_forbidden = self._guarded.is_forbidden
-        fault = self._running.unasked(lambda: recipe.why_not_now(ops, is_forbidden))
-        if fault is not None:
-            raise UnmovableError(fault)
+
+        def run() -> Memory:
+            fault = recipe.why_not_now(ops, self._guarded.is_forbidden)
+            if fault is not None:
+                raise UnfitOpError(fault)
+            return self._running.run(ops, wanted.keys())
+
         try:
-            fresh = self._running.run(ops, wanted.keys())
+            fresh = self._running.unasked(run)
         except UnfitOpError as error:
             raise UnmovableError(str(error)) from error
         for noted, tracked in wanted.items():
@@ -179,6 +192,6 @@ class Recipes:
         self.rebuild_ns += time.perf_counter_ns() - start_ns
 
     def _before_write(self, noted: NotedStorage, user: object) -> None:
-        if [recipe for recipe in self._live if recipe.needs(noted)]:
+        if [recipe for recipe in self._holding if recipe.needs(noted)]:
             reason = f"{user} writes a storage from which the plan rebuilds another"
             self._on_divergence(reason, noted.cdata)

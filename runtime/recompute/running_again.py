@@ -26,6 +26,9 @@ from runtime.recompute.noted_storage import NotedStorage
 
 Done = TypeVar("Done")
 
+Memory = dict[NotedStorage, torch.UntypedStorage]
+"""The memory that holds what ops have left of storages."""
+
 
 class RunningAgain:
     """Runs recipes of one training."""
@@ -48,8 +51,17 @@ class RunningAgain:
             _set_asked(self._asked)
             self._asked = None
 
-    def run(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
-        """Runs ops in order.
+    def unasked(self, do: Callable[[], Done]) -> Done:
+        """Does something while no mode and no subclass is asked for calls of functions."""
+        self._asked = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
+        try:
+            _set_asked(torch._C._TorchFunctionState.ALL_DISABLED)  # type: ignore[attr-defined]
+            return do()
+        finally:
+            insist(self.recover)
+
+    def run(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Memory:
+        """Runs ops in order; inside `unasked`.
 
         Args:
             ops: The ops.
@@ -62,18 +74,6 @@ class RunningAgain:
             UnfitOpError: An op needs a storage that is not there.
             torch.OutOfMemoryError: The device has no room.
         """
-        return self.unasked(lambda: self._run_unseen(ops, wanted))
-
-    def unasked(self, do: Callable[[], Done]) -> Done:
-        """Does something while no mode and no subclass is asked for calls of functions."""
-        self._asked = torch._C._get_torch_function_state()  # type: ignore[attr-defined]
-        try:
-            _set_asked(torch._C._TorchFunctionState.ALL_DISABLED)  # type: ignore[attr-defined]
-            return do()
-        finally:
-            insist(self.recover)
-
-    def _run_unseen(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
         with (
             unseen(),
             torch._C._InferenceMode(False),
@@ -82,17 +82,17 @@ class RunningAgain:
         ):
             return self._run_all(ops, wanted)
 
-    def _run_all(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Fresh:
+    def _run_all(self, ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]) -> Memory:
         last_use = last_uses(ops)
         fresh: Fresh = {}
         for number, op in enumerate(ops):
             if op.draw is not None:
                 self._generators.set(op.draw)
-            fresh |= op.run_again(fresh, self._run)
-            for storage in op.touched & fresh.keys():
+            op.run_again(fresh, self._run)
+            for storage in op.touched:
                 if last_use[storage] == number and storage not in wanted:
-                    del fresh[storage]
-        return fresh
+                    fresh.pop(storage, None)
+        return {storage: fresh[storage][0].untyped_storage() for storage in wanted}
 
 
 def _set_asked(state: Any) -> None:

@@ -70,7 +70,7 @@ class SwapExecutor:
         self._skipped.clear()
         self.left_out = False
         self.lent.take_back()
-        self.recipes.begin()
+        self.recipes.begin(is_first=now.step == 0)
         if watched:
             self._accountant.memory.count_owned(self.index.owned())
 

@@ -30,36 +30,27 @@ whose tensors push all else out of the caches, both take several times as long
 (`tests/benchmarks/bench_replay_overhead.py`). On a GPU that is behind its host it takes no time.
 """
 
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from torch._C._dynamo import eval_frame
 from torch._ops import OpOverload
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import is_bookkeeping, storages_in
+from profiles.hooks.dispatch import HOLDS_NO_TENSOR, is_bookkeeping, storages_in, written_arguments
 from profiles.hooks.mode_stack import enter_ops, leave_ops, op_modes
+from profiles.hooks.plain_tensors import storage_id_of
 from runtime.storage.guarded_storages import GuardedStorages
 
 _CAN_MARK_AS_UNCOMPILED = hasattr(eval_frame, "set_code_exec_strategy") and hasattr(
     eval_frame, "_FrameExecStrategy"
 )
 
-PLAIN = frozenset({int, float, bool, type(None), torch.dtype, torch.device, torch.layout})
-"""Kinds of argument that are no tensor and hold none."""
-
 
 def _runs_its_own_ops(kind: type[Tensor]) -> bool:
     return kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
-
-
-# In one call where torch has it, which makes no Python object of the storage.
-address_of: Callable[[torch.Tensor], int] = getattr(
-    torch._C, "_storage_address", lambda tensor: tensor.untyped_storage()._cdata
-)
 
 
 class OpGuard(TorchDispatchMode):
@@ -72,6 +63,7 @@ class OpGuard(TorchDispatchMode):
         super().__init__()
         self._guarded = guarded
         self._addresses = guarded.addresses
+        self._looked_for: dict[OpOverload, Collection[int]] = {}
         self._depth_aside: int | None = None
 
     def step_aside(self) -> None:
@@ -93,7 +85,7 @@ class OpGuard(TorchDispatchMode):
             return False
         if types and any(map(_runs_its_own_ops, types)):
             return True
-        if self._addresses and self._hits(args, kwargs):
+        if self._addresses and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
         return False
 
@@ -118,7 +110,7 @@ class OpGuard(TorchDispatchMode):
         if types and any(map(_runs_its_own_ops, types)):
             # What the subclass runs for this op passes here.
             return NotImplemented
-        if self._addresses and self._hits(args, kwargs):
+        if self._addresses and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
         if self._guarded.notes.is_on:
             return self._guarded.notes.run(func, args, kwargs or {})
@@ -126,34 +118,46 @@ class OpGuard(TorchDispatchMode):
         call = func._op if func.__class__ is OpOverload else func
         return call(*args, **kwargs) if kwargs else call(*args)
 
-    def _hits(self, args: Any, kwargs: Any) -> bool:
-        """Whether a guarded storage may be among an op's arguments."""
-        addresses = self._addresses
-        try:
-            for value in args:
-                kind = value.__class__
-                if kind is Tensor or kind is Parameter:
-                    if address_of(value) in addresses:
-                        return True
-                elif kind not in PLAIN and self._hits_in(value):
-                    return True
-            return bool(kwargs) and self._hits((*kwargs.values(),), None)
-        except NotImplementedError:
-            # A tensor without a storage of its own (sparse).
-            return True
+    def _hits(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Whether a storage that an op must not do this to may be among its arguments."""
+        looked_for = self._looked_for.get(func)
+        if looked_for is None:
+            looked_for = self._looked_for[func] = self._addresses_for(func)
+        return bool(looked_for) and _are_among(looked_for, args, kwargs)
 
-    def _hits_in(self, value: Any) -> bool:
-        if isinstance(value, Tensor):
-            return address_of(value) in self._addresses
-        if not isinstance(value, (list, tuple)) or (value and value[0].__class__ is int):
-            return False
-        return self._hits(value, None)
+    def _addresses_for(self, func: OpOverload) -> Collection[int]:
+        """Returns where the storages are that an op may not touch or, if it writes, not write."""
+        if not isinstance(func, OpOverload) or is_bookkeeping(func):
+            return ()
+        return self._addresses if written_arguments(func) else self._guarded.forbidden
 
     def _look(self, func: OpOverload, args: Any, kwargs: Any) -> None:
-        if not isinstance(func, OpOverload) or is_bookkeeping(func):
-            return
         for storage, writes in storages_in(func, args, kwargs or {}).items():
             self._guarded.look(func, storage, writes=writes)
+
+
+def _are_among(addresses: Collection[int], args: Any, kwargs: Any) -> bool:
+    """Whether a storage at one of some addresses may be among the arguments of an op."""
+    try:
+        for value in args:
+            kind = value.__class__
+            if kind is Tensor or kind is Parameter:
+                if storage_id_of(value) in addresses:
+                    return True
+            elif kind not in HOLDS_NO_TENSOR and _are_in(addresses, value):
+                return True
+        return bool(kwargs) and _are_among(addresses, (*kwargs.values(),), None)
+    except NotImplementedError:
+        # A tensor without a storage of its own (sparse).
+        return True
+
+
+def _are_in(addresses: Collection[int], value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return storage_id_of(value) in addresses
+    if not isinstance(value, (list, tuple)) or (value and value[0].__class__ is int):
+        return False
+    return _are_among(addresses, value, None)
 
 
 def _mark_as_uncompiled() -> None:

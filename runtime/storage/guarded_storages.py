@@ -146,6 +146,6 @@ class GuardedStorages:
             self._forget(address)
 
     def _forget(self, address: int) -> None:
-        places = self.forbidden, self.copied, self.relied_on
-        if not [place for place in places if address in place]:
+        is_left = address in self.forbidden or address in self.copied or address in self.relied_on
+        if not is_left:
             self.addresses.discard(address)

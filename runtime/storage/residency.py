@@ -82,6 +82,10 @@ class _State:
     held: torch.UntypedStorage | None = None
 
 
+_RESIDENT = _State()
+_DROPPED = _State(residency=Residency.DROPPED)
+
+
 class TrackedStorage:
     """One storage that the plan moves.
 
@@ -109,7 +113,7 @@ class TrackedStorage:
         self._storage = weakref.ref(storage)
         self._accountant = accountant
         self._guarded = accountant.guarded
-        self._state = _State()
+        self._state = _RESIDENT
 
     def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
         """Whether this is the record of that storage, and the storage is alive."""
@@ -186,7 +190,7 @@ class TrackedStorage:
             raise UnmovableError(LENT)
         self.forget_copy()
         self._guarded.forbid(self)
-        self._state = _State(residency=Residency.DROPPED)
+        self._state = _DROPPED
         self._empty(storage)
 
     def refill(self, fresh: torch.UntypedStorage) -> None:
@@ -198,7 +202,7 @@ class TrackedStorage:
         _unseal(storage)
         hand_over(fresh, storage)
         self._accountant.hand_over(fresh, storage)
-        self._state = _State()
+        self._state = _RESIDENT
         self._guarded.allow(self)
 
     def wait(self) -> float:
@@ -217,7 +221,7 @@ class TrackedStorage:
         storage = self._storage()
         fault = _why_it_stays(storage, copy)
         if fault is not None:
-            self._state = _State()
+            self._state = _RESIDENT
             self._guarded.allow(self)
             raise UnmovableError(fault)
         self._state = replace(self._state, residency=Residency.AWAY, copy=None)
@@ -276,7 +280,7 @@ class TrackedStorage:
         """
         if self.residency is Residency.LEAVING:
             self._wait()
-            self._state = _State()
+            self._state = _RESIDENT
         if self.residency is Residency.RETURNING:
             _, copy = self._wait()
             # What failed is tried once more.
@@ -285,7 +289,7 @@ class TrackedStorage:
         if self.residency is Residency.DROPPED:
             if self._storage() is not None:
                 return
-            self._state = _State()
+            self._state = _RESIDENT
         if self.residency is Residency.AWAY and self._storage() is not None:
             self.swap_in(lane)
             try:

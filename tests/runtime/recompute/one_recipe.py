@@ -63,9 +63,9 @@ class OneRecipe:
         self.accountant.guarded.when_forbidden_use(self._on_miss)
 
     @contextmanager
-    def step(self) -> Iterator[None]:
+    def step(self, *, is_first: bool = False) -> Iterator[None]:
         with self.accountant:
-            self.recipes.begin()
+            self.recipes.begin(is_first=is_first)
             self.recipes.capture.open_slot(1)
             yield
         self.recipes.bring_back()

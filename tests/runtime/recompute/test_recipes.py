@@ -294,6 +294,103 @@ def test_what_is_read_in_place_is_held_until_the_rebuild() -> None:
     assert torch.equal(made, expected)
 
 
+@pytest.mark.parametrize("elsewhere", [lambda x: x.data.t(), lambda x: torch.ones(6, 6)])
+def test_what_is_read_in_place_is_read_as_it_was(
+    elsewhere: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """Its tensor shows the bytes in another order by then, or others: autograd counts neither."""
+    x = X[:, :6].clone()
+    training = OneRecipe(recipe_of(lambda: torch.sigmoid(x)))
+    with training.step():
+        made = torch.sigmoid(x)
+        expected = made.clone()
+        training.drop(made)
+        x.data = elsewhere(x)
+        training.rebuild()
+    assert torch.equal(made, expected)
+
+
+def test_what_an_op_of_the_recipe_makes_is_read_as_it_was() -> None:
+    """Through views, whose bytes are in another order than those of what was made."""
+
+    def run() -> torch.Tensor:
+        made = X[:, :6] * 2.0
+        return torch.mm(made.t(), made[1:4].t().contiguous()) + made.view(-1)[3:6]
+
+    training = OneRecipe(recipe_of(run))
+    with training.step():
+        made = run()
+        expected = made.clone()
+        training.drop(made)
+        training.rebuild()
+    assert torch.equal(made, expected)
+
+
+def test_in_a_first_step_ops_are_found_by_what_they_have_made() -> None:
+    """Others of the same name, before and between them, are none of the recipe's."""
+    training = OneRecipe(recipe_of(product))
+    with training.step(is_first=True):
+        torch.sigmoid(X - 1.0).mul_(3.0)
+        doubled = X * 2.0
+        torch.sigmoid(X * 5.0)
+        made = torch.sigmoid(doubled)
+        torch.sigmoid(doubled * 7.0)
+        expected = made.clone()
+        training.drop(made)
+        training.rebuild()
+        assert training.recipes.ops_run_again == 2
+    assert torch.equal(made, expected)
+
+
+def test_in_a_first_step_several_storages_are_found_one_after_the_other() -> None:
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.sigmoid(X * 2.0), torch.sigmoid(X * 3.0)
+
+    training = OneRecipe(recipe_of(run, drops=2))
+    with training.step(is_first=True):
+        torch.sigmoid(X * 4.0)
+        made = run()
+        expected = [tensor.clone() for tensor in made]
+        training.drop(*made)
+        training.rebuild()
+        assert training.recipes.ops_run_again == 4
+    assert [*map(torch.equal, made, expected)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (lambda: product().mul_(2.0), "wrote it that is not in its recipe"),
+        (lambda: torch.tanh(X * 2.0), "no captured op has made it"),
+        (lambda: torch.sigmoid(torch.tanh(X)), "was freed or written"),
+    ],
+)
+def test_in_a_first_step_other_ops_than_planned_are_not_run_again(
+    run: Callable[[], torch.Tensor], why: str
+) -> None:
+    training = OneRecipe(recipe_of(product))
+    with training.step(is_first=True):
+        made = run()
+        with pytest.raises(UnmovableError, match=why):
+            training.drop(made)
+
+
+def test_in_a_first_step_a_write_too_many_is_seen() -> None:
+    """The recipe has one such op of the two: with the wrong one, or with both, numbers differ."""
+
+    def run(times: int) -> torch.Tensor:
+        made = torch.sigmoid(X)
+        for _ in range(times):
+            made.mul_(2.0)
+        return made
+
+    training = OneRecipe(recipe_of(lambda: run(1)))
+    with training.step(is_first=True):
+        made = run(2)
+        with pytest.raises(UnmovableError, match="is not in its recipe wrote what"):
+            training.drop(made)
+
+
 def test_what_is_read_in_place_must_not_be_on_its_way() -> None:
     """Its memory is there already, its bytes are not: the rebuild would find other numbers."""
     x = X.clone()
