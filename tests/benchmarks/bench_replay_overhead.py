@@ -346,12 +346,12 @@ def main() -> None:
     print_guards(plan)
 
 
-def _nothing_is_moved(plan: Plan, device: torch.device, _: object) -> Backend:
+def _nothing_is_moved(plan: Plan, device: torch.device, *_: object) -> Backend:
     """No step is trained, so its bytes are all here at once: there is no budget to hold."""
     return replace(backend_for(plan, device), d2h=NoLane(), h2d=NoLane(), budget_bytes=None)
 
 
-def _on_streams(plan: Plan, device: torch.device, _: object) -> Backend:
+def _on_streams(plan: Plan, device: torch.device, *_: object) -> Backend:
     """As above, with the lanes of a GPU on streams that do nothing."""
     d2h, h2d = (StreamLane(NoStreams(), direction) for direction in Direction)
     return replace(backend_for(plan, device), d2h=d2h, h2d=h2d, budget_bytes=None)

@@ -19,10 +19,9 @@ from profiles.hooks.mode_stack import op_modes
 from profiles.hooks.workload import Workload
 from runtime import FallbackWarning, Replay
 from runtime.lanes.emulated import Copy
-from runtime.replay import replay
+from runtime.replay import stepper
 from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.op_guard import OpGuard
-from runtime.replay.timeline import StepTimes
 from runtime.storage.residency import Residency
 from runtime.storage.write_marks import LostWriteError, WriteMarks
 from tests.support.planning.hardest_plans import (
@@ -289,10 +288,10 @@ def test_where_steps_are_not_counted_they_are_guarded_by_default(
 ) -> None:
     """As on CUDA."""
 
-    def uncounted(plan: Plan, device: torch.device, times: StepTimes | None) -> Backend:
-        return replace(backend_for(plan, device, times), watch=Watch.UNTIL_REPLAYED)
+    def uncounted(*what: Any) -> Backend:
+        return replace(backend_for(*what), watch=Watch.UNTIL_REPLAYED)
 
-    monkeypatch.setattr(replay, "backend_for", uncounted)
+    monkeypatch.setattr(stepper, "backend_for", uncounted)
     losses, numbers = expected(Place.END, "in place")
     unusual = writing(Place.END, WRITES["in place"])
     with (

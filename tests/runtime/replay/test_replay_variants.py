@@ -23,7 +23,7 @@ from runtime import Replay
 from runtime.host.host_pool import PinnedHostPool
 from runtime.lanes.cuda import CudaStreams, StreamLane
 from runtime.lanes.lane import Piece
-from runtime.replay import replay
+from runtime.replay import stepper
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant
 from tests.support.planning.hardest_plans import everything_away, periodic
@@ -137,7 +137,7 @@ def use_streams(
 ) -> None:
     """Has every replay use these streams."""
 
-    def backend(plan: Plan, device: torch.device, _: object) -> Backend:
+    def backend(plan: Plan, device: torch.device, *_: object) -> Backend:
         return Backend(
             d2h=make_lane(streams, Direction.D2H),
             h2d=make_lane(streams, Direction.H2D),
@@ -147,7 +147,7 @@ def use_streams(
             streams=streams,
         )
 
-    monkeypatch.setattr(replay, "backend_for", backend)
+    monkeypatch.setattr(stepper, "backend_for", backend)
 
 
 @pytest.mark.gpu

@@ -24,7 +24,7 @@ from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
 from runtime.lanes.cuda import Launch, StreamCopy, StreamLane
 from runtime.lanes.lane import Piece
-from runtime.replay import replay
+from runtime.replay import stepper
 from runtime.replay.backend import Backend, Watch
 from runtime.storage.accountant import Accountant
 
@@ -182,7 +182,7 @@ def put_on_streams(
         budget_bytes=plan.budget_bytes,
         streams=streams,
     )
-    monkeypatch.setattr(replay, "backend_for", lambda *_: backend)
+    monkeypatch.setattr(stepper, "backend_for", lambda *_: backend)
     log_resizes(monkeypatch, streams)
     return streams
 
