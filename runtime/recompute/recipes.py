@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from planner.plan.plan import Rebuild
+from planner.plan.schedule import ActionKind
 from profiles.schema.errors import SwapplanError
 from runtime.recompute.arguments import UnfitOpError
 from runtime.recompute.capture import Capture
@@ -60,16 +61,12 @@ class Recipes:
         self._live: tuple[LiveRecipe, ...] = ()
         # Those that may hold something for what they fill: each op that writes asks them.
         self._holding: set[LiveRecipe] = set()
-        self._drops = {
-            (drop.storage, drop.slot): number
-            for number, rebuild in enumerate(self._rebuilds)
-            for drop in rebuild.drops
-        }
-        self._fills = {
-            (drop.storage, rebuild.slot): number
-            for number, rebuild in enumerate(self._rebuilds)
-            for drop in rebuild.drops
-        }
+        # The number of the recipe that an action at a slot is of, by its storage.
+        self._recipe_of: dict[tuple[ActionKind, int, int], int] = {}
+        for number, rebuild in enumerate(self._rebuilds):
+            for drop in rebuild.drops:
+                self._recipe_of[ActionKind.DROP, drop.storage, drop.slot] = number
+                self._recipe_of[ActionKind.REBUILD, drop.storage, rebuild.slot] = number
         self._guarded.notes = self.capture
         self._on_divergence: OnForbiddenUse = lambda reason, cdata: None
 
@@ -103,7 +100,7 @@ class Recipes:
         Raises:
             UnmovableError: It would not be rebuilt to the same bytes; it stays.
         """
-        recipe = self._live[self._drops[storage_id, slot]]
+        recipe = self._live[self._recipe_of[ActionKind.DROP, storage_id, slot]]
         noted = self._storages.find(tracked.storage)
         self._holding.add(recipe)
         self._running.unasked(lambda: recipe.hold(noted, tracked, slot))
@@ -116,7 +113,7 @@ class Recipes:
             UnmovableError: The step is not as planned; nothing has changed.
             torch.OutOfMemoryError: The device has no room; likewise.
         """
-        recipe = self._live[self._fills[storage_id, slot]]
+        recipe = self._live[self._recipe_of[ActionKind.REBUILD, storage_id, slot]]
         wanted = recipe.missing()
         if wanted:
             fault = recipe.why_incomplete()
