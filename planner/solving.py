@@ -9,7 +9,7 @@ from itertools import islice
 from planner.build_plan import Solution, build_plan
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName, never
 from planner.ilp.model import build
-from planner.ilp.solver import StallBound, relaxed_bound, solve_model, whole_bound
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, solve_model, whole_bound
 from planner.ilp.variables import Goal
 from planner.plan.lanes import SAME_US
 from planner.plan.plan import Boundary, BoundSource, Plan, Proof, Without
@@ -17,6 +17,7 @@ from planner.problem.problem import Problem, problem_like, problem_of
 from planner.problem.settings import SETTINGS, WITHOUT_BY_DEFAULT
 from planner.problem.timed_swap import TimedSwap
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
+from planner.recompute.places import placed_offers
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
@@ -202,6 +203,8 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         return _with_swaps_alone(work, offers, joint)
     if not drops.good:
         drops.round(joint.dropped, solver)
+    placed = _placed_bound(work, drops)
+    if not drops.good:
         drops.improve()
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
@@ -214,7 +217,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
     known = joint if joint.source is BoundSource.RELAXATION else None
     if not draft.dropped or not draft.problem.fits(widest):
         return _with_swaps_alone(work, offers, known)
-    solution = _solution_of(work, draft, widest, offers, joint)
+    solution = _solution_of(work, draft, widest, offers, joint, placed)
     alone = work.alone
     beyond_us = draft.recompute_us + solution.stall_us
     if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
@@ -223,6 +226,23 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         if other.stall_us < beyond_us:
             return other
     return solution
+
+
+def _placed_bound(work: _Work, drops: DropSearch) -> StallBound:
+    """What the ILP proves that knows what recipes need, in steps of few gaps; tries what it drops.
+
+    It is asked before the search: that cannot tell otherwise whether it may end.
+    """
+    if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
+        return NO_BOUND
+    placed = placed_offers(work.effects, work.problem)
+    if not placed.whole_bytes:
+        return NO_BOUND
+    deadline = work.deadline.share(SETTINGS.placed_share)
+    bound = whole_bound(work.problem, work.solver, deadline, offers=placed)
+    drops.bounded(bound)
+    drops.take(bound.dropped)
+    return bound
 
 
 def _drops_nothing(work: _Work, joint: StallBound) -> bool:
@@ -264,26 +284,31 @@ def _unmet_budget(work: _Work, draft: Draft) -> UnmetBudgetError:
 
 
 def _solution_of(
-    work: _Work, draft: Draft, widest: frozenset[int], offers: Offers, joint: StallBound
+    work: _Work,
+    draft: Draft,
+    widest: frozenset[int],
+    offers: Offers,
+    joint: StallBound,
+    placed: StallBound,
 ) -> Solution:
-    """Plans the swaps of a step that drops what a draft does; the bound is on all plans."""
+    """Plans the swaps of a step that drops what a draft does; the bounds are on all plans."""
+    bound = placed if placed.stall_us > joint.stall_us else joint
     if draft.problem.fits(()):
         chosen: frozenset[int] = frozenset()
         swaps: tuple[TimedSwap, ...] = ()
         stall_us = 0.0
     else:
-        search = work.search_of(draft, joint.stall_us)
-        search.bounded(max(0.0, joint.stall_us - draft.recompute_us))
+        search = work.search_of(draft, bound.stall_us)
+        search.bounded(max(0.0, bound.stall_us - draft.recompute_us))
         found = _solution(search, work.solver, widest, ())
         chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
     beyond_us = draft.recompute_us + stall_us
-    bound = joint
     compute_us = work.problem.compute_us
     few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
-    if few and not SETTINGS.is_good(beyond_us, joint.stall_us, compute_us):
+    if few and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
         deadline = work.deadline.share(SETTINGS.stage_share)
         tight = whole_bound(work.problem, work.solver, deadline, offers=offers)
-        bound = tight if tight.stall_us > joint.stall_us else joint
+        bound = tight if tight.stall_us > bound.stall_us else bound
     good = SETTINGS.is_good(beyond_us, bound.stall_us, compute_us)
     return Solution(
         problem=draft.problem,

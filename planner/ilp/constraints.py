@@ -1,7 +1,6 @@
 """The rows of the ILP: one function per number in `planner.ilp.model`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
@@ -13,7 +12,7 @@ from planner.problem.gaps import Gap
 Terms = list[tuple[LpVariable, float]]
 
 
-def _add(model: Model, name: str, terms: Terms, sense: int, limit: float) -> None:
+def add_row(model: Model, name: str, terms: Terms, sense: int, limit: float) -> None:
     """Adds `terms (sense) limit`; PuLP refuses a name given twice."""
     together: dict[LpVariable, float] = {}
     for variable, factor in terms:
@@ -28,20 +27,20 @@ def _size(model: Model, gap: Gap) -> float:
     return gap.size_bytes / model.units.size_bytes
 
 
-def _step(variables: list[LpVariable], k: int, factor: float = 1.0) -> Terms:
+def growth(variables: list[LpVariable], k: int, factor: float = 1.0) -> Terms:
     """The growth of a variable since the kept slot before; what has index -1 is 0."""
     before = [] if k == 0 else [(variables[k - 1], -factor)]
     return [(variables[k], factor), *before]
 
 
-def _waits(model: Model, first: int, last: int) -> Terms:
+def waits_between(model: Model, first: int, last: int) -> Terms:
     """The waits at anchors first..last, which may be those of the next step.
 
     Where such an anchor is not kept, those up to the next kept one, or since the last.
     """
     count = model.problem.slot_count
     if first >= count:
-        return _waits(model, first - count, last - count)
+        return waits_between(model, first - count, last - count)
     earlier = model.kept.last_until(first - 1)
     before = [] if earlier < 0 else [(model.waited[earlier], -1.0)]
     if last < count:
@@ -60,10 +59,20 @@ def _clean_begun(model: Model, k: int, factor: float) -> Terms:
     return [(model.clean_begun[k], factor)] if model.clean_begun else []
 
 
+def run_at(model: Model, slot: int, factor: float) -> Terms:
+    """The time of what is run again at a slot's anchor, as far as it is known to be there."""
+    unit_us = model.units.time_us / factor
+    return [
+        (again, model.offers.op_us[op] / unit_us)
+        for (op, at), again in model.again.items()
+        if at == slot
+    ]
+
+
 def c0_waits_add_up(model: Model) -> None:
     """(0) Waits only add up."""
     for k, t in enumerate(model.kept.slots):
-        _add(model, f"c0_waits_add_up_{t}", _step(model.waited, k), LpConstraintGE, 0)
+        add_row(model, f"c0_waits_add_up_{t}", growth(model.waited, k), LpConstraintGE, 0)
 
 
 def c1_out_rate(model: Model) -> None:
@@ -71,8 +80,8 @@ def c1_out_rate(model: Model) -> None:
     rate = _out_rate(model)
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
-        terms = _step(model.out, k) + _step(model.waited, k, -rate)
-        _add(model, f"c1_out_rate_{t}", terms, LpConstraintLE, rate * run)
+        terms = growth(model.out, k) + growth(model.waited, k, -rate)
+        add_row(model, f"c1_out_rate_{t}", terms, LpConstraintLE, rate * run)
 
 
 def c3_in_rate(model: Model) -> None:
@@ -82,10 +91,10 @@ def c3_in_rate(model: Model) -> None:
         skipped = model.kept.skipped_us(k) / model.units.time_us
         run = model.problem.durations_us[t] / model.units.time_us
         before = [] if k == 0 else [(model.back_after[k - 1], -1.0)]
-        waiting = [(model.back[k], 1.0), *before, *_step(model.waited, k, -rate)]
+        waiting = [(model.back[k], 1.0), *before, *growth(model.waited, k, -rate)]
         running = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
-        _add(model, f"c3_in_rate_wait_{t}", waiting, LpConstraintLE, rate * skipped)
-        _add(model, f"c3_in_rate_run_{t}", running, LpConstraintLE, rate * run)
+        add_row(model, f"c3_in_rate_wait_{t}", waiting, LpConstraintLE, rate * skipped)
+        add_row(model, f"c3_in_rate_run_{t}", running, LpConstraintLE, rate * run)
 
 
 def _out_rate(model: Model) -> float:
@@ -112,12 +121,12 @@ def c2_out_begun(model: Model) -> None:
     """(2) Only bytes of gaps that have begun can have left."""
     used = zip(model.used, model.gaps, strict=True)
     begun = [(gap.first_slot, x, _size(model, gap)) for x, gap in used]
-    _sum_rows(model, "c2_begun", model.begun, begun)
+    sum_rows(model, "c2_begun", model.begun, begun)
     boundary = [] if model.boundary is None else [(model.boundary.leaving, -1.0)]
     for k, t in enumerate(model.kept.slots):
         copied = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
         terms = [(model.out[k], 1.0), *copied, *boundary]
-        _add(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
+        add_row(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
 
 
 def c4_back_in_time(model: Model) -> None:
@@ -125,16 +134,16 @@ def c4_back_in_time(model: Model) -> None:
     count = model.problem.slot_count
     used = zip(model.used, model.gaps, strict=True)
     ended = [(gap.next_use_slot % count, x, _size(model, gap)) for x, gap in used]
-    _sum_rows(model, "c4_ended", model.ended, ended)
+    sum_rows(model, "c4_ended", model.ended, ended)
     boundary = [] if model.boundary is None else [(model.boundary.early, 1.0)]
     for k, t in enumerate(model.kept.slots):
         terms = [(model.back[k], 1.0), (model.ended[k], -1.0), *boundary]
-        _add(model, f"c4_back_in_time_{t}", terms, LpConstraintGE, 0)
-        growth = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
-        _add(model, f"c4_stays_back_{t}", growth, LpConstraintGE, 0)
+        add_row(model, f"c4_back_in_time_{t}", terms, LpConstraintGE, 0)
+        stays = [(model.back_after[k], 1.0), (model.back[k], -1.0)]
+        add_row(model, f"c4_stays_back_{t}", stays, LpConstraintGE, 0)
 
 
-def _sum_rows(
+def sum_rows(
     model: Model, name: str, total: list[LpVariable], parts: Iterable[tuple[int, LpVariable, float]]
 ) -> None:
     """total_t = total_{t-1} + the amounts of the parts at t, if their variables are 1."""
@@ -142,7 +151,7 @@ def _sum_rows(
     for t, variable, amount in parts:
         added[model.kept.first_from(t)].append((variable, -amount))
     for k, t in enumerate(model.kept.slots):
-        _add(model, f"{name}_{t}", _step(total, k) + added[k], LpConstraintEQ, 0)
+        add_row(model, f"{name}_{t}", growth(total, k) + added[k], LpConstraintEQ, 0)
 
 
 def c5_budget(model: Model) -> None:
@@ -152,14 +161,14 @@ def c5_budget(model: Model) -> None:
         if model.least_away_bytes[k] > 0:
             terms = [*_away(model, k, model.back_after), (model.raised, 1.0), *dropped[k]]
             limit = model.least_away_bytes[k] / model.units.size_bytes
-            _add(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
+            add_row(model, f"c5_budget_{t}", terms, LpConstraintGE, limit)
 
 
 def _dropped(model: Model) -> list[Terms]:
     """By kept slot: the bytes of the gaps open there that are dropped."""
     dropped: list[Terms] = [[] for _ in model.kept.slots]
     for variable, option in zip(model.dropped, model.offers.options, strict=True):
-        gap = replace(model.gaps[option.gap], next_use_slot=option.until_slot)
+        gap = option.open_over(model.gaps[option.gap])
         for k, _ in model.kept.open_over(gap):
             dropped[k].append((variable, _size(model, gap)))
     return dropped
@@ -170,9 +179,9 @@ def c6_host(model: Model) -> None:
     limit = _host_limit(model)
     for k, t in enumerate(model.kept.slots):
         left = _away(model, k, model.back_after)
-        _add(model, f"c6_left_{t}", left, LpConstraintGE, 0)
+        add_row(model, f"c6_left_{t}", left, LpConstraintGE, 0)
         if limit is not None:
-            _add(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
+            add_row(model, f"c6_host_{t}", _away(model, k, model.back), LpConstraintLE, limit)
 
 
 def _host_limit(model: Model) -> float | None:
@@ -196,7 +205,7 @@ def c7_host_reserved(model: Model) -> None:
     for k, t in enumerate(model.kept.slots):
         ended = [] if k == 0 else [(model.ended[k - 1], -1.0)]
         terms = [(model.begun[k], 1.0), *ended, *wrapping]
-        _add(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
+        add_row(model, f"c7_host_reserved_{t}", terms, LpConstraintLE, limit)
 
 
 def c8_swap(model: Model) -> None:
@@ -205,14 +214,19 @@ def c8_swap(model: Model) -> None:
     for i, gap in enumerate(model.gaps):
         a, b = gap.first_slot, gap.next_use_slot
         idle_us = problem.elapsed_us[b] - problem.elapsed_us[a]
-        both = (problem.d2h_us[i] + problem.h2d_us[i] - idle_us) / model.units.time_us
-        back = (problem.h2d_us[i] - idle_us) / model.units.time_us
+        out_us, in_us = problem.d2h_us[model.origins[i]], problem.h2d_us[model.origins[i]]
+        both = (out_us + in_us - idle_us) / model.units.time_us
+        back = (in_us - idle_us) / model.units.time_us
         if both > 0:
             copied = [(model.used[i], -both), *_if_clean(model, i, both)]
-            _add(model, f"c8_swap_{i}", [*_waits(model, a, b), *copied], LpConstraintGE, 0)
+            add_row(
+                model, f"c8_swap_{i}", [*waits_between(model, a, b), *copied], LpConstraintGE, 0
+            )
         if back > 0 and i in model.clean:
             returned = [(model.used[i], -back)]
-            _add(model, f"c8_back_{i}", [*_waits(model, a, b), *returned], LpConstraintGE, 0)
+            add_row(
+                model, f"c8_back_{i}", [*waits_between(model, a, b), *returned], LpConstraintGE, 0
+            )
 
 
 def _if_clean(model: Model, i: int, factor: float) -> Terms:
@@ -232,7 +246,7 @@ def c9_one_part(model: Model) -> None:
             parts.setdefault((gap.storage, at), []).append((used, 1.0))
     for (storage, t), terms in parts.items():
         if len(terms) > 1:
-            _add(model, f"c9_one_part_{storage}_{t}", terms, LpConstraintLE, 1)
+            add_row(model, f"c9_one_part_{storage}_{t}", terms, LpConstraintLE, 1)
 
 
 def c10_away(model: Model) -> None:
@@ -245,32 +259,43 @@ def c10_away(model: Model) -> None:
         for k, t in model.kept.open_over(gap):
             away[k].append((model.absent.get((i, t), model.used[i]), size))
     for k, terms in enumerate(away):
-        if terms and model.least_away_bytes[k] > 0:
+        if terms and model.least_away_bytes[k] > 0 and model.kept.slots[k] in model.pinches:
             limit = model.least_away_bytes[k] / model.units.size_bytes
             name = f"c10_away_{model.kept.slots[k]}"
-            _add(model, name, terms, LpConstraintGE, limit)
+            add_row(model, name, terms, LpConstraintGE, limit)
     for (i, t), absent in model.absent.items():
         terms = [(absent, 1.0), (model.used[i], -1.0)]
-        _add(model, f"c10_used_{i}_{t}", terms, LpConstraintLE, 0)
+        add_row(model, f"c10_used_{i}_{t}", terms, LpConstraintLE, 0)
 
 
 def c11_gone(model: Model) -> None:
     """(11) What is away has left as a whole."""
     for (i, t), absent in model.absent.items():
-        wait = out_wait_us(model.problem, i, t) / model.units.time_us
+        gap = model.gaps[i]
+        wait = out_wait_us(model.problem, model.origins[i], gap, t) / model.units.time_us
         if wait > 0:
-            waits = _waits(model, model.gaps[i].first_slot, t)
+            waits = waits_between(model, gap.first_slot, t)
             terms = [*waits, (absent, -wait), *_if_clean(model, i, wait)]
-            _add(model, f"c11_gone_{i}_{t}", terms, LpConstraintGE, 0)
+            add_row(model, f"c11_gone_{i}_{t}", terms, LpConstraintGE, 0)
 
 
 def c12_return(model: Model) -> None:
     """(12) What is away comes back as a whole."""
-    for (i, t), absent in model.absent.items():
-        wait = in_wait_us(model.problem, i, t) / model.units.time_us
+    for (i, t), absent in absent_of(model).items():
+        end = model.gaps[i].next_use_slot
+        wait = in_wait_us(model.problem, i, t, end) / model.units.time_us
         if wait > 0:
-            waits = _waits(model, t + 1, model.gaps[i].next_use_slot)
-            _add(model, f"c12_return_{i}_{t}", [*waits, (absent, -wait)], LpConstraintGE, 0)
+            waits = [*waits_between(model, t + 1, end), *run_at(model, end, -1.0)]
+            terms = [*waits, *((y, -wait) for y in absent)]
+            add_row(model, f"c12_return_{i}_{t}", terms, LpConstraintGE, 0)
+
+
+def absent_of(model: Model) -> dict[tuple[int, int], list[LpVariable]]:
+    """By gap of the problem and slot: y of that gap and of its late ones, of which one is 1."""
+    absent: dict[tuple[int, int], list[LpVariable]] = {}
+    for (i, t), y in model.absent.items():
+        absent.setdefault((model.origins[i], t), []).append(y)
+    return absent
 
 
 def c13_both_rate(model: Model) -> None:
@@ -286,9 +311,9 @@ def c13_both_rate(model: Model) -> None:
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
         for word, out, back in (("out", 1.0, taken), ("in", taken, 1.0)):
-            moved = _step(model.out, k, out * out_time) + _step(model.back, k, back * back_time)
-            terms = moved + _step(model.waited, k, -1.0)
-            _add(model, f"c13_both_rate_{word}_{t}", terms, LpConstraintLE, run)
+            moved = growth(model.out, k, out * out_time) + growth(model.back, k, back * back_time)
+            terms = moved + growth(model.waited, k, -1.0)
+            add_row(model, f"c13_both_rate_{word}_{t}", terms, LpConstraintLE, run)
 
 
 def c14_boundary(model: Model) -> None:
@@ -302,78 +327,37 @@ def c14_boundary(model: Model) -> None:
         if model.problem.wraps(gap)
     ]
     at_boundary = [(boundary.leaving, 1.0), (boundary.early, 1.0), (boundary.away, 1.0)]
-    _add(model, "c14_crossing", at_boundary + crossing, LpConstraintEQ, 0)
+    add_row(model, "c14_crossing", at_boundary + crossing, LpConstraintEQ, 0)
     rest = [(model.begun[-1], 1.0), *_clean_begun(model, -1, -1.0), (model.out[-1], -1.0)]
-    _add(model, "c14_all_out", rest, LpConstraintGE, 0)
+    add_row(model, "c14_all_out", rest, LpConstraintGE, 0)
     if model.goal is not Goal.BUDGET:
         run = model.problem.durations_us[-1] / model.units.time_us
         limit = _out_rate(model) * run
-        _add(model, "c14_last_out", rest, LpConstraintLE, limit)
+        add_row(model, "c14_last_out", rest, LpConstraintLE, limit)
     returned = [(model.back_after[-1], 1.0), (model.ended[-1], -1.0)]
-    _add(model, "c14_all_back", returned, LpConstraintEQ, 0)
+    add_row(model, "c14_all_back", returned, LpConstraintEQ, 0)
 
 
 def c15_clean(model: Model) -> None:
     """(15) A gap is clean only after one that left a copy of the same bytes."""
     if not model.clean:
         return
+    swapped_later: dict[int, list[LpVariable]] = {}
+    for z, option in zip(model.dropped, model.offers.options, strict=True):
+        if option.is_to_anywhere(model.gaps[option.gap]):
+            swapped_later.setdefault(option.gap, []).append(z)
     same_bytes: dict[tuple[int, int], list[int]] = {}
     for i, gap in enumerate(model.gaps):
         same_bytes.setdefault((gap.storage, gap.version), []).append(i)
     for i, clean in model.clean.items():
         gap = model.gaps[i]
-        _add(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
+        add_row(model, f"c15_used_{i}", [(clean, 1.0), (model.used[i], -1.0)], LpConstraintLE, 0)
         if not gap.read_only:
             alike = same_bytes[gap.storage, gap.version]
             earlier = [j for j in alike if model.gaps[j].reuse_index < gap.reuse_index]
             copied = [term for j in earlier for term in _copied(model, j, -1.0)]
-            _add(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
+            copied += [(z, -1.0) for j in earlier for z in swapped_later.get(j, ())]
+            add_row(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
     clean = ((model.gaps[i], variable) for i, variable in model.clean.items())
     begun = [(gap.first_slot, c, _size(model, gap)) for gap, c in clean]
-    _sum_rows(model, "c15_clean_begun", model.clean_begun, begun)
-
-
-def c16_one_way(model: Model) -> None:
-    """(16) A gap is ended by a copy or by one recipe."""
-    ways: dict[int, Terms] = {}
-    for variable, option in zip(model.dropped, model.offers.options, strict=True):
-        ways.setdefault(option.gap, [(model.used[option.gap], 1.0)]).append((variable, 1.0))
-    for i, terms in ways.items():
-        _add(model, f"c16_one_way_{i}", terms, LpConstraintLE, 1)
-
-
-def c17_runs_again(model: Model) -> None:
-    """(17) Rebuilding runs all ops of a recipe."""
-    for variable, option in zip(model.dropped, model.offers.options, strict=True):
-        for op in sorted(option.ops):
-            terms = [(model.again[op], 1.0), (variable, -1.0)]
-            _add(model, f"c17_runs_again_{variable.name}_{op}", terms, LpConstraintGE, 0)
-
-
-def c18_recomputed(model: Model) -> None:
-    """(18) What is run again takes its time, within the gaps that need it."""
-    earliest: dict[int, int] = {}
-    latest: dict[int, int] = {}
-    for option in model.offers.options:
-        for op in option.ops:
-            earliest[op] = min(option.from_slot, earliest.get(op, option.from_slot))
-            latest[op] = max(option.until_slot, latest.get(op, option.until_slot))
-    bounds = (("due", latest, LpConstraintGE), ("begun", earliest, LpConstraintLE))
-    for word, slot_of, sense in bounds:
-        sums = [model.program.add_variable(f"U{word}_{t}", 0) for t in model.kept.slots]
-        unit_us, op_us = model.units.time_us, model.offers.op_us
-        parts = [(t, model.again[op], op_us[op] / unit_us) for op, t in slot_of.items()]
-        _sum_rows(model, f"c18_{word}_sum", sums, parts)
-        for k, t in enumerate(model.kept.slots):
-            terms = [(model.recomputed[k], 1.0), (sums[k], -1.0)]
-            _add(model, f"c18_{word}_{t}", terms, sense, 0)
-
-
-def c19_extra(model: Model) -> None:
-    """(19) What is run again is part of the time beyond the ops themselves."""
-    for k, _ in enumerate(model.recomputed):
-        t = model.kept.slots[k]
-        terms = _step(model.waited, k) + _step(model.recomputed, k, -1.0)
-        _add(model, f"c19_extra_{t}", terms, LpConstraintGE, 0)
-        grown = _step(model.recomputed, k)
-        _add(model, f"c19_grows_{t}", grown, LpConstraintGE, 0)
+    sum_rows(model, "c15_clean_begun", model.clean_begun, begun)

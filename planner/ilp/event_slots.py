@@ -64,7 +64,9 @@ class KeptSlots:
         return elapsed_us[self.slots[position]] - elapsed_us[before]
 
 
-def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
+def kept_slots(
+    problem: Problem, gaps: Iterable[Gap], most: int = SETTINGS.max_kept_slots
+) -> KeptSlots:
     """Returns the slots where a gap begins or ends, and full ones from each to the next.
 
     Between two of them the same gaps are open, so whole gaps that make the fullest slot fit make
@@ -83,7 +85,7 @@ def kept_slots(problem: Problem, gaps: Iterable[Gap]) -> KeptSlots:
     held = problem.resident_bytes.__getitem__
     fullest = {max(over, key=held) for over in stretches if over}
     records = {t for over in stretches for t in _records(over, held)}
-    full = records if len(events | records) <= SETTINGS.max_kept_slots else fullest
+    full = records if len(events | records) <= most else fullest
     return KeptSlots(problem, tuple(sorted(events | full)))
 
 

@@ -25,7 +25,18 @@ Data
     tau[t, u)      sum of tau over slots t..u-1, on into the next step
     options j      ways to end a gap i_j by a recipe (`planner.recompute.offers`): the storage comes
                    back between slots v_j and u_j <= b_i, and the ops of L_j are run again at least;
-                   op o takes r_o, and runs from slot e_o = least v_j to f_o = greatest u_j
+                   exact ones (`planner.recompute.places`, v_j = u_j) read the storages S_j then;
+                   one with u_j < b_i is there for the recipes of the gaps N_j, as far as known;
+                   it is open from a_i until u_j, or if it is not exact and u_j = b_i - 1, until b_i
+    gaps, further  of each option with u_j < b_i - 1 what is left, from slot v_j + 1 to b_i, is a
+                   gap of its own: a late one, i(j)
+    op o           takes r_o; where options that are not exact run it, from slot e_o = least v_j of
+                   those to f_o = greatest u_j
+    large gaps     with places, those above a size; x, c, y, z of others are between 0 and 1 then,
+                   kept are the slots of large gaps' events and the fullest one between two of
+                   those, and (10) to (12) are asked for at pinches alone: kept slots with less room
+                   than the kept one before and no more than the next, where room N_t is what C
+                   leaves if all open gaps are away
 
 Variables
     x_i in {0, 1}  gap i is used
@@ -41,10 +52,12 @@ Variables
     y_it in {0, 1} gap i is away in slot t, for t with M_t > C; x_i itself unless (11) or (12) asks
                    for a wait (and if more than `max_absence_edges` of them do: all of (10) then
                    follows from (2), (4), (5) and (14), and is left out)
+    Y_it           y_it and those of gap i's late gaps; (12), (20), (21) are not asked of these
     E >= 0         bytes by which the budget is raised (goal BUDGET only; 0 otherwise)
     z_j in {0, 1}  a gap is ended by option j
-    g_o in [0, 1]  op o is run again
-    U_t >= 0       of W_t: ops that are run again
+    g_or, h_o      in [0, 1]: op o is run again at slot r, by an exact option; elsewhere
+    n_kr in [0, 1] a recipe at slot r reads storage k
+    U_t >= 0       of W_t: ops that are run again; V_r = sum of r_o g_or, of those at slot r
     Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. What begins
     or ends at a slot that is not kept does so at the next kept one. W at a_i - 1 or t - 1, if that
     is not kept, is W at the kept one before it; W at b_i or t is W at the next one.
@@ -67,17 +80,30 @@ Model
     (10) sum of s_i (y_it + z_i) over gaps open in t >= R_t
          y_it <= x_i                                                    where M_t > C, not RELAXED
     (11) W_t - W_{a_i - 1} >= (o_i - tau[a_i, t)) (y_it - c_i)          where positive, not RELAXED
-    (12) W_{b_i} - W_t >= (r_i - tau[t+1, b_i)) y_it                    where positive, not RELAXED
+    (12) W_{b_i} - V_{b_i} - W_t >= (r_i - tau[t+1, b_i)) Y_it          where positive, not RELAXED
     (13) (D_t - D_t') / O + k (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
          k (D_t - D_t') / O + (P_t - P_t') / I <= tau[t', t) + W_t - W_t'
     (14) F + Z + G = bytes of used gaps that wrap,        Q_{T-1} = B_{T-1},
          0 <= A_{T-1} - K_{T-1} - D_{T-1} <= O tau_{T-1}                        if any gap wraps
     (15) c_i <= x_i,                 K_t = K_t' + sum of s_i c_i over a_i = t
-         c_i <= sum of x_j - c_j over earlier gaps j with the same bytes, unless never written
-    (16) x_i + sum of z_j over options of gap i <= 1
-    (17) g_o >= z_j                                                               for o in L_j
-    (18) sum of r_o g_o over f_o <= t  <=  U_t  <=  sum of r_o g_o over e_o <= t
+         c_i <= sum of x_j - c_j over earlier gaps j with the same bytes, unless never written, and
+                of z_j that leave a gap open which ends before it does
+    (16) x_i + sum of z_j over options of gap i <= 1,          x_i(j) <= z_j
+    (17) g_or >= z_j                                    for exact j with u_j = r and o in L_j
+         h_o + sum of g_or over r in [v_j, u_j] >= sum of z_j       over options j of one gap that
+                run o; h_o if one of them is not exact
+    (18) sum of r_o h_o over f_o <= t, of r_o g_or over r <= t  <=  U_t
+         U_t  <=  sum of r_o h_o over e_o <= t, of r_o g_or over r <= t
     (19) W_t - W_t' >= U_t - U_t' >= 0
+    (20) n_kr >= z_j                                                  for exact j and k in S_j
+         n_kr + Y_ir + sum of z_m over options m of gap i with v_m > r <= 1
+                for gaps i of k open in r; without the z if a_i = r
+    (21) W_r - V_r - W_t >= (r_i - tau[t+1, r)) (Y_it + n_kr - 1)
+                where positive, for gaps i of k with a_i <= t < r < b_i
+    (22) sum of y_it and of z_j over options of gap i open in t, over gaps i open in t of at least
+         s bytes >= (number of these, late ones aside) - floor(N_t / s)
+                for each size s of large gaps, at pinches t with N_t >= 0
+    (23) z_j <= sum of z_m over options m of gaps in N_j with [v_m, u_m] not apart from [v_j, u_j]
 
     (0) Waits only add up.
     (1) The D2H lane carries at most its rate, while compute runs and while it waits.
@@ -104,10 +130,14 @@ Model
          matter, and the last part of the middle row is missing.
     (15) A gap is clean only after one that left a copy of the same bytes, which one that is clean
          itself does not: so parts of storages are not counted twice in goal RELAXED.
-    (16) A gap is ended by a copy or by one recipe; option j is open from a_i until u_j.
-    (17) A recipe runs all its ops; one that several recipes share is counted once.
+    (16) A gap is ended by a copy or by one recipe. What is left of it then may be swapped.
+    (17) A recipe runs all its ops; one that several recipes of one slot share is counted once.
     (18) An op is run again in a gap that asks for it: by the end of the last, not before the first.
     (19) Ops that are run again and waits follow each other, and lanes work during both.
+    (20) What a recipe reads is on the device in that slot, or made there, if it was dropped.
+    (21) What is away before a recipe reads it comes back as a whole.
+    (22) Where a few large storages do not fit together, as many of them are away.
+    (23) What is rebuilt before its gap ends is rebuilt for another recipe.
 
 [Note: The bound]
 With goal RELAXED (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
@@ -133,16 +163,35 @@ it ends (14). A clean swap follows one that left its copy, in this step or, wher
 written, in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue
 late and await early; the bounds do without.
 
-With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j.
-It may be rebuilt before its gap ends, because another recipe needs it, and be swapped until then:
-set x_i to 0 all the same, and count none of those copies. So what z_j counts as absent is at least
-what is, (5) and (10), and the lanes carry no more than they do. A swap that a recipe's reading cuts
-in two counts as one: of its bytes those of the first copy out and of the last copy back. The ops of
-L_j are run wherever between the two slots the storage is rebuilt, and a plan rebuilds each gap at
-most once (17). What is run again takes its time then, (18) and (19). Hence the bound is one on
-recompute and stall together, for the recipes that are offered, each gap rebuilt at most once; it is
-none on all ways to recompute. It leaves out the inputs that must be there meanwhile, and what
-recipes make on the way.
+With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j,
+g_or to whether op o is run again at slot r, and h_o to whether it is at another slot. The storage
+may be rebuilt before its gap ends, because another recipe needs it, and be swapped until then. If
+something is left of the gap, that is the late gap's swap. Else set x_i to 0 all the same, and count
+none of those copies. So what z_j and late gaps count as absent is at least what is, (5), (10) and
+(22), and the lanes carry no more than they do; a later gap may then be clean by a copy that is not
+counted, (15). A swap that a recipe's reading cuts in two counts as one: of its bytes those of the
+first copy out and of the last copy back; y_it is 0 in the slot that reads. The ops of L_j are run
+wherever between the two slots the storage is rebuilt, and a plan rebuilds each gap at most once
+(17). What is run again takes its time then, (18) and (19); at an anchor awaits come first, so what
+is run again there hides no copy awaited there, (12) and (21).
+S_j are the storages that the recipe of j alone finds in place at slot r, but for those that the
+recipe of another gap at r makes without filling them: these may be made when both are run together.
+The rest is found where nothing else is dropped, and so it is in any plan unless it is dropped
+itself. Then it is absent there, its recipe is part of the same run, and it is filled at r: no
+option with v_m > r. If its gap begins at r it is dropped one anchor later. If it is swapped, its
+copy back has ended by anchor r, and was issued at anchor t+1 or later if it was away in t: (20) and
+(21); of the y of a gap and of its late ones at most one is 1. Of large gaps open in t those that
+are not absent take their bytes, each at least s; all else that must be there leaves N_t for them
+(22). A recipe at r makes a dropped storage only for an op that it runs to make another one. Follow
+those up to one that is large, or whose own gap ends at r, where the run begins: it is filled at r,
+too, and in N_j. Where a storage is made with writers that are not run, and another recipe finds it
+when all have written it, more may be needed: there N_j is not known. Options of
+`planner.recompute.offers` have in N_j all gaps whose recipe needs the storage at their end, where
+it needs most (23).
+
+Hence the bound is one on recompute and stall together, for the recipes that are offered, each gap
+rebuilt at most once; it is none on all ways to recompute. It leaves out what recipes make on the
+way, and what those of smaller storages read.
 
 Slots that are not kept cost nothing in this: a row over kept slots is a sum of rows over all slots
 (D, P, Q and W only grow), W at the kept slot before, or at the next one, only makes (8), (11) and
@@ -163,6 +212,7 @@ slot to slot, which is what D and P are.
 from pulp import LpAffineExpression
 
 from planner.ilp import constraints as rows
+from planner.ilp import recipe_rows
 from planner.ilp.variables import Goal, Model, add_variables
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
@@ -193,10 +243,15 @@ def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
         rows.c11_gone(model)
         rows.c12_return(model)
     if offers.options:
-        rows.c16_one_way(model)
-        rows.c17_runs_again(model)
-        rows.c18_recomputed(model)
-        rows.c19_extra(model)
+        recipe_rows.c16_one_way(model)
+        recipe_rows.c17_runs_again(model)
+        recipe_rows.c18_recomputed(model)
+        recipe_rows.c19_extra(model)
+        recipe_rows.c23_needed(model)
+    if offers.whole_bytes and goal is Goal.STALL:
+        recipe_rows.c20_reads(model)
+        recipe_rows.c21_return_to_be_read(model)
+        recipe_rows.c22_count(model)
     return model
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import highspy
 import pulp
+from pulp.constants import LpInteger
 
 from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.model import build
@@ -154,7 +155,7 @@ def solve_model(
         SolverError: The solver is missing or failed.
     """
     program = model.program
-    run = _run(name, deadline, mip_gap, enough)
+    run = _run(name, deadline, mip_gap, enough, seeks_bound=model.offers.whole_bytes > 0)
     try:
         program.solve(run.solver)
         bound = run.bound(program)
@@ -163,7 +164,8 @@ def solve_model(
     outcome = _outcome(model)
     if outcome in (Outcome.NOTHING, Outcome.INFEASIBLE):
         return Solved(outcome, bound, frozenset(), (), {})
-    shares = tuple(float(used.varValue or 0.0) for used in model.used)
+    own = model.used[: model.whole_count]
+    shares = tuple(float(used.varValue or 0.0) for used in own)
     dropped = _dropped(model)
     if program.isMIP():
         chosen = frozenset(i for i, share in enumerate(shares) if share > 0.5)
@@ -173,7 +175,9 @@ def solve_model(
     return Solved(outcome, bound, frozenset(), shares, dropped)
 
 
-def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) -> Highs | Cbc:
+def _run(
+    name: SolverName, deadline: Deadline, mip_gap: float, enough: float, *, seeks_bound: bool
+) -> Highs | Cbc:
     settings = {
         "msg": False,
         "timeLimit": max(1.0, deadline.left_s),
@@ -183,6 +187,8 @@ def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) ->
         "threads": 1,
     }
     is_highs = name is SolverName.HIGHS
+    if is_highs and seeks_bound:
+        settings["mip_heuristic_effort"] = SETTINGS.bound_effort
     run = Highs(settings, deadline, enough) if is_highs else Cbc(settings)
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
@@ -190,11 +196,10 @@ def _run(name: SolverName, deadline: Deadline, mip_gap: float, enough: float) ->
 
 
 def _dropped(model: Model) -> dict[int, float]:
-    return {
-        option.gap: float(variable.varValue or 0.0)
-        for variable, option in zip(model.dropped, model.offers.options, strict=True)
-        if option.until_slot == model.gaps[option.gap].next_use_slot
-    }
+    shares: dict[int, float] = {}
+    for variable, option in zip(model.dropped, model.offers.options, strict=True):
+        shares[option.gap] = shares.get(option.gap, 0.0) + float(variable.varValue or 0.0)
+    return shares
 
 
 def _outcome(model: Model) -> Outcome:
@@ -216,7 +221,7 @@ def _outcome(model: Model) -> Outcome:
 def _integral(model: Model) -> bool:
     if not model.program.isMIP():
         return True
-    values = [used.varValue for used in model.used]
+    values = [used.varValue for used in model.used if used.cat == LpInteger]
     return all(
         value is not None and min(abs(value), abs(value - 1)) <= INTEGER_TOLERANCE
         for value in values

@@ -62,7 +62,10 @@ class Model:
     Attributes:
         problem: What it was built from.
         goal: What it is solved for.
-        gaps: Those it may use.
+        gaps: Those it may use: the problem's, then what is left of one after each option that ends
+            it early.
+        origins: For each of them, the index of the gap in the problem that it is of.
+        late: By option that ends a gap early, what is left of the gap.
         kept: The slots it counts; variables of slots are in their order.
         program: The PuLP problem.
         units: What its numbers are counted in.
@@ -81,13 +84,15 @@ class Model:
         least_away_bytes: R, by kept slot.
         offers: What can be rebuilt.
         dropped: z, by option.
-        again: g, by op, where one runs again.
+        again: g, by op and the slot where it runs again, None for h.
         recomputed: U, likewise; empty if nothing can be rebuilt.
     """
 
     problem: Problem
     goal: Goal
     gaps: tuple[Gap, ...]
+    origins: tuple[int, ...]
+    late: dict[int, int]
     kept: KeptSlots
     program: LpProblem
     units: Units
@@ -106,8 +111,15 @@ class Model:
     least_away_bytes: tuple[int, ...]
     offers: Offers
     dropped: list[LpVariable]
-    again: dict[int, LpVariable]
+    again: dict[tuple[int, int | None], LpVariable]
     recomputed: list[LpVariable]
+    pinches: frozenset[int]
+    read: dict[tuple[int, int], LpVariable]
+
+    @property
+    def whole_count(self) -> int:
+        """How many of the gaps are the problem's own."""
+        return len(self.gaps) - len(self.late)
 
 
 def units_of(problem: Problem) -> Units:
@@ -121,29 +133,34 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
     """Starts a model: its variables, and no row yet."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
     whole = goal in (Goal.RELAXED, Goal.STALL)
-    gaps = problem.whole_gaps if whole else problem.gaps
-    kept = kept_slots(problem, gaps)
-    kept = kept.thinned(_most_slots(gaps, offers)) if goal is Goal.RELAXED else kept
-    category = LpContinuous if goal is Goal.RELAXED else LpBinary
+    first = problem.whole_gaps if whole else problem.gaps
+    gaps, origins, late = _with_late(first, offers)
+    kept = _kept(problem, goal, gaps, offers)
+    exact = goal in (Goal.STALL, Goal.CHOICE)
+    pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
+    edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
+    reads = read_slots(offers) if exact else {}
     # Those that may find their bytes on the host already.
-    sharing = [i for i, gap in enumerate(gaps) if gap.read_only or gap.reuse_index > 0]
+    sharing = [i for i, gap in enumerate(first) if gap.read_only or gap.reuse_index > 0]
     wraps = any(problem.wraps(gap) for gap in gaps)
-    edges = _edges(kept, gaps) if goal in (Goal.STALL, Goal.CHOICE) else []
 
-    def positive(name: str) -> LpVariable:
-        return program.add_variable(name, 0)
+    def category(i: int) -> str:
+        parts = goal is Goal.RELAXED or gaps[i].size_bytes < offers.whole_bytes
+        return str(LpContinuous if parts else LpBinary)
 
     def over_slots(name: str) -> list[LpVariable]:
-        return [positive(f"{name}_{t}") for t in kept.slots]
+        return [program.add_variable(f"{name}_{t}", 0) for t in kept.slots]
 
     return Model(
         problem=problem,
         goal=goal,
         gaps=gaps,
+        origins=origins,
+        late=late,
         kept=kept,
         program=program,
         units=units_of(problem),
-        used=[program.add_variable(f"x_{i}", 0, 1, category) for i in range(len(gaps))],
+        used=[program.add_variable(f"x_{i}", 0, 1, category(i)) for i in range(len(gaps))],
         waited=over_slots("W"),
         out=over_slots("D"),
         back=over_slots("P"),
@@ -151,18 +168,26 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
         begun=over_slots("A"),
         ended=over_slots("B"),
         raised=program.add_variable("E", 0, None if goal is Goal.BUDGET else 0),
-        clean={i: program.add_variable(f"c_{i}", 0, 1, category) for i in sharing},
+        clean={i: program.add_variable(f"c_{i}", 0, 1, category(i)) for i in sharing},
         clean_begun=over_slots("K") if sharing else [],
-        boundary=BoundaryBytes(*map(positive, ("F", "G", "Z"))) if wraps else None,
-        absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category) for i, t in edges},
+        boundary=_boundary(program) if wraps else None,
+        absent={(i, t): program.add_variable(f"y_{i}_{t}", 0, 1, category(i)) for i, t in edges},
         least_away_bytes=_least_away(kept, goal),
         offers=offers,
         dropped=[
-            program.add_variable(f"z_{option.gap}_{option.until_slot}", 0, 1, category)
+            program.add_variable(f"z_{option.gap}_{option.until_slot}", 0, 1, category(option.gap))
             for option in offers.options
         ],
-        again={o: program.add_variable(f"g_{o}", 0, 1) for o in offers.op_us},
+        again={
+            (op, slot): program.add_variable(f"g_{op}_{slot}", 0, 1) for op, slot in _runs(offers)
+        },
         recomputed=over_slots("U") if offers.options else [],
+        pinches=pinches,
+        read={
+            (storage, slot): program.add_variable(f"n_{storage}_{slot}", 0, 1)
+            for storage, slots in reads.items()
+            for slot in slots
+        },
     )
 
 
@@ -170,6 +195,35 @@ def _most_slots(gaps: Sequence[Gap], offers: Offers) -> int:
     """How many slots a relaxation counts."""
     is_large = bool(offers.options) and len(gaps) > SETTINGS.max_ilp_gaps
     return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
+
+
+def _boundary(program: LpProblem) -> BoundaryBytes:
+    return BoundaryBytes(*(program.add_variable(name, 0) for name in ("F", "G", "Z")))
+
+
+def _with_late(
+    first: tuple[Gap, ...], offers: Offers
+) -> tuple[tuple[Gap, ...], tuple[int, ...], dict[int, int]]:
+    """The gaps of a model, the gap of the problem that each is of, and by option its late one."""
+    ways = {n: way for n, way in enumerate(offers.options) if way.leaves_some(first[way.gap])}
+    gaps = (*first, *(way.left_of(first[way.gap]) for way in ways.values()))
+    origins = (*range(len(first)), *(way.gap for way in ways.values()))
+    return gaps, origins, {n: len(first) + m for m, n in enumerate(ways)}
+
+
+def _kept(problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers) -> KeptSlots:
+    large = [gap for gap in gaps if gap.size_bytes >= offers.whole_bytes]
+    kept = kept_slots(problem, large, 0 if offers.whole_bytes else SETTINGS.max_kept_slots)
+    return kept.thinned(_most_slots(gaps, offers)) if goal is Goal.RELAXED else kept
+
+
+def _runs(offers: Offers) -> dict[tuple[int, int | None], None]:
+    """Which ops are run again, and at which slot; None where that is not known."""
+    return {
+        (op, None if option.reads is None else option.until_slot): None
+        for option in offers.options
+        for op in sorted(option.ops)
+    }
 
 
 def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:
@@ -180,30 +234,78 @@ def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:
     return tuple(max(0, held_bytes - kept.problem.budget_bytes) for held_bytes in held)
 
 
-def _edges(kept: KeptSlots, gaps: Sequence[Gap]) -> list[tuple[int, int]]:
-    """Where being away costs a wait: over-full slots too near a gap's begin or end to copy in.
+def _pinches(problem: Problem, slots: Sequence[int]) -> frozenset[int]:
+    """Slots with less room than those before and after them."""
+    own_bytes = [0] * problem.slot_count
+    for gap in problem.whole_gaps:
+        for part in problem.open_slices(gap):
+            for t in range(part.start, part.stop):
+                own_bytes[t] += gap.size_bytes
+    over = [t for t in slots if problem.resident_bytes[t] > problem.budget_bytes]
+    rooms = [problem.budget_bytes - problem.resident_bytes[t] + own_bytes[t] for t in over]
+    least = [
+        t
+        for k, t in enumerate(over)
+        if (k == 0 or rooms[k - 1] > rooms[k]) and (k + 1 == len(over) or rooms[k + 1] >= rooms[k])
+    ]
+    return frozenset(least)
+
+
+def _edges(
+    kept: KeptSlots,
+    gaps: Sequence[Gap],
+    origins: Sequence[int],
+    offers: Offers,
+    pinches: frozenset[int],
+) -> list[tuple[int, int]]:
+    """Where being away costs a wait: over-full slots too near a gap's begin or end to copy in, or
+    too near a recipe that reads its storage.
 
     Slots count as the gap's do. None at all if they are too many: the rows on them only tighten
     the model.
     """
     problem = kept.problem
     edges: list[tuple[int, int]] = []
+    reads = read_slots(offers)
     for i, gap in enumerate(gaps):
-        for _, t in kept.open_over(gap):
-            if out_wait_us(problem, i, t) > 0 or in_wait_us(problem, i, t) > 0:
+        if gap.size_bytes < offers.whole_bytes:
+            continue
+        ends = reads.get(gap.storage, ())
+        for k, t in kept.open_over(gap):
+            if kept.slots[k] in pinches and (
+                out_wait_us(problem, origins[i], gap, t) > 0
+                or in_wait_us(problem, origins[i], t, gap.next_use_slot) > 0
+                or any(
+                    t == slot or (t < slot and in_wait_us(problem, origins[i], t, slot) > 0)
+                    for slot in ends
+                    if gap.first_slot <= slot < gap.next_use_slot
+                )
+            ):
                 edges.append((i, t))
         if len(edges) > SETTINGS.max_absence_edges:
             return []
     return edges
 
 
-def out_wait_us(problem: Problem, i: int, t: int) -> float:
-    """What compute must wait between the anchors of gap i's begin and t for i to be away in t."""
-    first_us = problem.elapsed_us[problem.gaps[i].first_slot]
+def read_slots(offers: Offers) -> dict[int, tuple[int, ...]]:
+    """Returns, by storage, the slots of options that must find it there."""
+    slots: dict[int, set[int]] = {}
+    for option in offers.options:
+        for storage in option.reads or ():
+            slots.setdefault(storage, set()).add(option.until_slot)
+    return {storage: tuple(sorted(at)) for storage, at in slots.items()}
+
+
+def out_wait_us(problem: Problem, i: int, gap: Gap, t: int) -> float:
+    """What compute must wait between the anchors of a gap's begin and t for it to be away in t.
+
+    Copies take as long as gap i's of the problem.
+    """
+    first_us = problem.elapsed_us[gap.first_slot]
     return problem.d2h_us[i] - (problem.elapsed_us[t] - first_us)
 
 
-def in_wait_us(problem: Problem, i: int, t: int) -> float:
-    """What it must wait from the anchor after t to the next use, for i to be away in t."""
-    next_use_us = problem.elapsed_us[problem.gaps[i].next_use_slot]
+def in_wait_us(problem: Problem, i: int, t: int, next_use_slot: int) -> float:
+    """What it must wait from the anchor after t to a use for gap i to be away in t."""
+    next_use_us = problem.elapsed_us[next_use_slot]
     return problem.h2d_us[i] - (next_use_us - problem.elapsed_us[t + 1])

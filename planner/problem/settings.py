@@ -51,6 +51,15 @@ class SearchSettings:
     mip_gap_units: float = 1e-2
     """Near zero stall a relative gap never closes; this, in the model's units, is the time to copy
     0.01% of the peak."""
+    bound_effort: float = 0.02
+    """Share of HiGHS's time for solutions where a bound is asked for; otherwise it takes most."""
+    max_placed_gaps: int = 40
+    """So many gaps of the largest storages count as a whole where the bound knows what recipes
+    need: each has an option for every slot where it may be rebuilt."""
+    placed_share: float = 1 / 2
+    """Share of the time left that it may take: what is found before has its bound by then."""
+    max_places: int = 30_000
+    """Above this many gaps and slots the bound does not look at where storages may be rebuilt."""
     max_ilp_gaps: int = 1500
     """With more gaps the ILP is not tried: it hardly ever says more in time than the loose bound,
     and HiGHS looks at the clock too seldom while it prepares models so large."""

@@ -1,8 +1,7 @@
 """What recompute offers to a problem: gaps that could be ended by running ops again."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 
 from planner.problem.gaps import Gap
@@ -11,8 +10,7 @@ from planner.recompute.recipes import Recipe, StepEffects, recipe_for
 from planner.recompute.rewriting import MAX_RECIPE_OPS
 from profiles.schema.profile import StorageKind
 
-MAX_OPTIONS = 3
-"""The last option of a gap counts what is run where it begins: less than at its end, at most."""
+Gaps = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,34 @@ class Option:
         from_slot: The storage is rebuilt here at the earliest.
         until_slot: And here at the latest; no later than the gap's end.
         ops: What is run again at least, wherever between the two, whatever else is rebuilt or kept.
+        reads: Storages that must be on the device then, of an option to one slot that says so;
+            None if it may be rebuilt anywhere between the two.
+        needed_by: If it is rebuilt before its gap ends: gaps of which one is ended at the same
+            slot, by a recipe that needs it. None if that is not known.
     """
 
     gap: int
     from_slot: int
     until_slot: int
     ops: frozenset[int]
+    reads: frozenset[int] | None = None
+    needed_by: Gaps | None = None
+
+    def is_to_anywhere(self, gap: Gap) -> bool:
+        """Whether it is not known where in its gap the storage comes back, and may be swapped."""
+        return self.reads is None and self.from_slot < gap.next_use_slot <= self.until_slot + 1
+
+    def leaves_some(self, gap: Gap) -> bool:
+        """Whether something is left of its gap then, in which the storage may be swapped."""
+        return self.until_slot + 1 < gap.next_use_slot
+
+    def open_over(self, gap: Gap) -> Gap:
+        """Returns its gap, up to where the storage is back."""
+        return gap if self.is_to_anywhere(gap) else replace(gap, next_use_slot=self.until_slot)
+
+    def left_of(self, gap: Gap) -> Gap:
+        """Returns what is left of its gap."""
+        return replace(gap, first_slot=self.from_slot + 1)
 
 
 @dataclass(frozen=True)
@@ -45,10 +65,12 @@ class Offers:
     Attributes:
         options: The options, those of one gap in order of their slots, the last one to its end.
         op_us: By op: its time.
+        whole_bytes: Smaller storages may be moved in parts where the others move as a whole.
     """
 
     options: tuple[Option, ...] = ()
     op_us: Mapping[int, float] = field(default_factory=dict)
+    whole_bytes: int = 0
 
     def only(self, gaps: Iterable[int]) -> "Offers":
         """Returns what is offered for some of the gaps."""
@@ -76,50 +98,77 @@ NO_OFFERS = Offers()
 
 def offers_of(effects: StepEffects, problem: Problem) -> Offers:
     """Returns what can be rebuilt: activations that a recipe fills again at the end of a gap."""
+    recipes = recipes_at_ends(effects, problem)
+    needed_by = _needed_by(effects, problem, recipes)
+    return offers_from(
+        effects,
+        (
+            option
+            for i, slot in _earliest_slots(problem, recipes).items()
+            for option in _options_of(effects, problem, i, slot, recipes[i], needed_by[i])
+        ),
+    )
+
+
+def recipes_at_ends(effects: StepEffects, problem: Problem) -> dict[int, Recipe]:
+    """Returns, by gap that a recipe can end, the one that does if nothing else is dropped."""
     recipes: dict[int, Recipe] = {}
     for i, gap in enumerate(problem.whole_gaps):
         kind = effects.profile.storages[gap.storage].kind
         if kind is StorageKind.ACTIVATION and not problem.wraps(gap):
-            recipe = _recipe_alone(effects, gap, gap.next_use_slot)
+            recipe = recipe_alone(effects, gap, gap.next_use_slot)
             if recipe is not None:
                 recipes[i] = recipe
-    options = tuple(
-        option
-        for i, slot in _earliest_slots(problem, recipes).items()
-        for option in _options_of(effects, problem, i, slot, frozenset(recipes[i].ops))
-    )
-    ops = {op for option in options for op in option.ops}
-    op_us = {op: effects.profile.ops[op].duration_us for op in sorted(ops)}
-    return Offers(options, op_us)
+    return recipes
+
+
+def offers_from(effects: StepEffects, options: Iterable[Option]) -> Offers:
+    """Returns options, with the time of what they run."""
+    kept = tuple(options)
+    ops = {op for option in kept for op in option.ops}
+    return Offers(kept, {op: effects.profile.ops[op].duration_us for op in sorted(ops)})
 
 
 def _options_of(
-    effects: StepEffects, problem: Problem, i: int, slot: int, at_end: frozenset[int]
+    effects: StepEffects,
+    problem: Problem,
+    i: int,
+    slot: int,
+    recipe: Recipe,
+    needed_by: Gaps | None,
 ) -> Iterator[Option]:
-    """The options of a gap, from its earliest slot on; `at_end` is what is run at its end."""
+    """The options of a gap: one to anywhere from its earliest slot on, and one to its end."""
     gap = problem.whole_gaps[i]
-
-    def ops_at(slot: int) -> frozenset[int]:
-        recipe = _recipe_alone(effects, gap, slot)
-        assert recipe is not None, "what can be rebuilt late can be rebuilt early"
-        return frozenset(recipe.ops)
-
-    for number in range(MAX_OPTIONS):
-        ops = ops_at(slot)
-        last, end = slot, gap.next_use_slot
-        if ops == at_end or number == MAX_OPTIONS - 1:
-            last = end
-        else:
-            # The last slot where no more is run.
-            last += bisect_left(range(slot + 1, end + 1), True, key=lambda t: ops_at(t) != ops)
-        yield Option(i, slot, last, ops)
-        if last == end:
-            return
-        slot = last + 1
+    if slot < gap.next_use_slot:
+        early = recipe_alone(effects, gap, slot)
+        assert early is not None, "what can be rebuilt late can be rebuilt early"
+        yield Option(i, slot, gap.next_use_slot - 1, frozenset(early.ops), needed_by=needed_by)
+    yield Option(i, gap.next_use_slot, gap.next_use_slot, frozenset(recipe.ops))
 
 
-def _recipe_alone(effects: StepEffects, gap: Gap, slot: int) -> Recipe | None:
-    """The recipe that ends a gap at a slot if nothing else is dropped."""
+def _needed_by(
+    effects: StepEffects, problem: Problem, recipes: Mapping[int, Recipe]
+) -> dict[int, Gaps | None]:
+    """By gap, those whose recipes need its storage, wherever they are run: none needs more than
+    at its end. None if some recipe makes another storage not as it is found later: run together
+    with one that finds it, that may need more."""
+    gaps = problem.whole_gaps
+    by_storage: dict[int, set[int]] = {}
+    for i, recipe in recipes.items():
+        for storage in (recipe.made.keys() | recipe.found.keys()) - {gaps[i].storage}:
+            by_storage.setdefault(storage, set()).add(i)
+    is_known = all(
+        recipe.ops.issuperset(effects.writers[storage])
+        for i, recipe in recipes.items()
+        for storage in recipe.made.keys() - {gaps[i].storage}
+    )
+    return {
+        i: frozenset(by_storage.get(gaps[i].storage, ())) if is_known else None for i in recipes
+    }
+
+
+def recipe_alone(effects: StepEffects, gap: Gap, slot: int) -> Recipe | None:
+    """Returns the recipe that ends a gap at a slot if nothing else is dropped."""
     wanted = [(gap.storage, effects.first_op[gap.first_slot])]
     return recipe_for(effects, slot, wanted, absent={}, max_ops=MAX_RECIPE_OPS)
 

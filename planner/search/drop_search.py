@@ -149,6 +149,14 @@ class DropSearch:
                     break
                 dropped |= more
 
+    def take(self, shares: Mapping[int, float]) -> None:
+        """Tries what a solution of the model drops for the most part, alone and with the best."""
+        gaps = self._rewriter.problem.whole_gaps
+        mostly = _above(0.5, shares, gaps)
+        if mostly:
+            self._take(mostly)
+            self._take(mostly | self.best.dropped)
+
     def improve(self) -> None:
         """Local search: drops more, less or others; walks sideways to sets that cost the same."""
         order = sorted(self._offered, key=lambda gap: (gap.first_slot, gap.name))

@@ -3,12 +3,10 @@
 import random
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.plan.plan import Boundary
-from planner.recompute import offers
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import rebuildings
@@ -50,11 +48,11 @@ def test_what_nothing_else_needs_comes_back_at_the_end_of_its_gap() -> None:
 def test_what_another_recipe_needs_may_come_back_before() -> None:
     # y, which is read in slot 5, is made of x by op 1: if both are dropped, x is back in slot 5.
     profile = step(activation("x", 4, 0, 1, 7), activation("y", 4, 1, 5))
-    assert ways(profile, X, 2) == [(5, 7, {0})]
+    assert ways(profile, X, 2) == [(5, 6, {0}), (7, 7, {0})]
     # a, which is read in slot 4, is made by op 0 together with x: that makes x in slot 4.
     together = replace(activation("a", 4, 0, 4), shown_at=3)
     profile = step(activation("x", 4, 0, 1, 7), together, activation("y", 4, 1, 5))
-    assert ways(profile, X, 2) == [(4, 7, {0})]
+    assert ways(profile, X, 2) == [(4, 6, {0}), (7, 7, {0})]
 
 
 @given(op_steps, st.integers(0, 2**16), st.sampled_from(Boundary))
@@ -92,18 +90,15 @@ def test_the_longer_it_lasts_the_more_is_run() -> None:
     assert ways(profile, X, 4) == [(5, 6, {1, 2}), (7, 7, {0, 1, 2})]
 
 
-def test_the_last_of_a_few_ways_counts_what_is_run_where_it_begins(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    profile = step(
-        activation("x", 4, 2, 3, 7),
-        activation("a", 4, 1, 2, 4),
-        activation("b", 4, 0, 1, 6),
-        activation("y", 4, 3, 5),
-        slots=9,
-    )
-    monkeypatch.setattr(offers, "MAX_OPTIONS", 1)
-    assert ways(profile, X, 4) == [(5, 7, {1, 2})]
+def test_what_comes_back_before_its_end_is_needed_by_another() -> None:
+    profile = step(activation("x", 4, 0, 1, 7), activation("y", 4, 1, 5))
+    gaps = problem_of(profile, 0).whole_gaps
+    needed_by = {
+        (gaps[option.gap].name, option.until_slot): {gaps[i].name for i in option.needed_by}
+        for option in offered(profile).options
+        if option.needed_by is not None
+    }
+    assert needed_by == {("x", 6): {"y"}}
 
 
 def test_some_of_what_is_offered() -> None:
