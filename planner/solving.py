@@ -205,7 +205,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
     if not drops.good:
-        drops.improve()
+        drops.improve(placed.dropped)
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):
@@ -229,7 +229,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
 
 
 def _placed_bound(work: _Work, drops: DropSearch) -> StallBound:
-    """What the ILP proves that knows what recipes need, in steps of few gaps; tries what it drops.
+    """What the ILP proves that knows what recipes need, in steps of few gaps.
 
     It is asked before the search: that cannot tell otherwise whether it may end.
     """
@@ -241,7 +241,6 @@ def _placed_bound(work: _Work, drops: DropSearch) -> StallBound:
     deadline = work.deadline.share(SETTINGS.placed_share)
     bound = whole_bound(work.problem, work.solver, deadline, offers=placed)
     drops.bounded(bound)
-    drops.take(bound.dropped)
     return bound
 
 

@@ -148,6 +148,8 @@ class SearchSettings:
     """So often the relaxation of a rewritten step is asked what more to drop."""
     drop_tries: int = 300
     """The local search over what is dropped stops after so many tries without a gain."""
+    first_start_share: float = 1 / 2
+    """Share of the time left for the search from what a solution of the model drops."""
     drop_policies: int = 3
     """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
     of two sets."""

@@ -149,22 +149,23 @@ class DropSearch:
                     break
                 dropped |= more
 
-    def take(self, shares: Mapping[int, float]) -> None:
-        """Tries what a solution of the model drops for the most part, alone and with the best."""
-        gaps = self._rewriter.problem.whole_gaps
-        mostly = _above(0.5, shares, gaps)
-        if mostly:
-            self._take(mostly)
-            self._take(mostly | self.best.dropped)
+    def improve(self, shares: Mapping[int, float]) -> None:
+        """Local search from what a solution of the model drops for the most part, and from the
+        best."""
+        mostly = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
+        chance = random.Random(SETTINGS.seed)
+        if mostly is not None and mostly.dropped:
+            self._improve(mostly, chance, self._deadline.share(SETTINGS.first_start_share))
+        self._improve(self.best, chance, self._deadline)
 
-    def improve(self) -> None:
-        """Local search: drops more, less or others; walks sideways to sets that cost the same."""
+    def _improve(self, current: Draft, chance: random.Random, deadline: Deadline) -> None:
+        """Drops more, less or others; walks sideways to sets that cost the same."""
         order = sorted(self._offered, key=lambda gap: (gap.first_slot, gap.name))
         sizes = [gap.size_bytes for gap in order]
-        chance = random.Random(SETTINGS.seed)
-        current, tries = self.best, 0
+        worth_us = SETTINGS.worth_having * self._rewriter.problem.compute_us
+        tries, mark_us = 0, current.cost[0]
         max_tries = SETTINGS.drop_tries
-        while order and tries < max_tries and not self.over:
+        while order and tries < max_tries and not (self.over or deadline.over):
             self._progress("choosing what to recompute", tries, max_tries)
             tries += 1
             dropped = set(current.dropped)
@@ -172,13 +173,11 @@ class DropSearch:
                 among = sorted(dropped, key=lambda gap: (gap.first_slot, gap.name))
                 take_out = among and chance.random() < SETTINGS.take_out
                 dropped ^= {chance.choice(among) if take_out else chance.choices(order, sizes)[0]}
-            best_us = self.best.cost[0]
             draft = self._take(frozenset(dropped))
             if draft is not None and draft.cost <= current.cost:
                 current = draft
-            gain_us = best_us - self.best.cost[0]
-            if gain_us > SETTINGS.worth_having * self._rewriter.problem.compute_us:
-                tries = 0
+            if mark_us - current.cost[0] > worth_us:
+                tries, mark_us = 0, current.cost[0]
 
     def judge(self, dropped: Dropped) -> Draft | None:
         """Returns what becomes of a step that drops a set of gaps; None if it cannot."""
