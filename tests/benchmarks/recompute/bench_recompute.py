@@ -2,11 +2,13 @@
 
     python -m tests.benchmarks.recompute.bench_recompute
     python -m tests.benchmarks.recompute.bench_recompute --only 'resnet50*' --csv recompute.csv
+    python -m tests.benchmarks.recompute.bench_recompute --sweep --time-limit 30 --csv sweep.csv
 
 Each case is planned with both, one after the other in this process. The stall that swaps alone
 cannot be below, and the bound on recompute and stall together, are bounds; recompute is the
 profile's estimate of the ops run again, stall is simulated, seconds are measured. The goals: within
 3% of the step above the bound on A100 and H200 for few large storages, within 1% for the others.
+The sweep is over budgets and links for all nets of few large storages; its goal is 3% everywhere.
 """
 
 import argparse
@@ -41,17 +43,20 @@ class Case:
         share: The budget, as a share of the peak with nothing moved.
         min_size_bytes: Smaller storages stay; the default if None.
         goal: At most this share of the step above the bound.
+        other_link: Name of a link; that of the device if None.
     """
 
     name: str
     share: float
     min_size_bytes: int | None
     goal: float
+    other_link: str | None = None
 
     @property
     def link(self) -> str:
-        """Name of the link of the device."""
-        return next(link for device, link in OWN_LINK.items() if f"-{device}" in self.name)
+        """Name of the link."""
+        own = (link for device, link in OWN_LINK.items() if f"-{device}" in self.name)
+        return self.other_link or next(own)
 
     @property
     def label(self) -> str:
@@ -91,14 +96,35 @@ class Figures:
         return self.recompute + self.stall - self.bound
 
 
+COARSE = ("resnet50", "unet3d-144", "unet3d-192")
+SWEPT_LINKS = (
+    *("pcie3-x16", "pcie4-x16", "pcie5-x16", "nvlink2-ac922-4gpu", "nvlink2-ac922-6gpu"),
+    *("nvlink-c2c-gh200", "nvlink-c2c-gb200"),
+)
+
+
+def swept() -> Iterator[Case]:
+    """Nets of few large storages over links and budgets."""
+    for device in ("v100-16gb", "v100-32gb", "a100-80gb", "h200"):
+        for net in COARSE:
+            for link in SWEPT_LINKS:
+                for share in (0.7, 0.5, 0.4, 0.3):
+                    yield Case(
+                        name=f"{net}-{device}",
+                        share=share,
+                        min_size_bytes=None,
+                        goal=0.03,
+                        other_link=link,
+                    )
+
+
 def cases() -> Iterator[Case]:
     """The cases, coarse nets first."""
-    nets = ("resnet50", "unet3d-144", "unet3d-192")
     for device in ("a100-80gb", "h200"):
-        for net in nets:
+        for net in COARSE:
             yield Case(name=f"{net}-{device}", share=0.5, min_size_bytes=None, goal=0.03)
     for device in ("v100-16gb", "v100-32gb"):
-        for net in nets:
+        for net in COARSE:
             for share in (0.5, 0.4):
                 yield Case(name=f"{net}-{device}", share=share, min_size_bytes=None, goal=0.01)
     for device in ("v100-16gb", "a100-80gb", "h200"):
@@ -166,11 +192,13 @@ def main(words: Sequence[str]) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="case labels")
+    parser.add_argument("--sweep", action="store_true", help="over links and budgets")
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     options = parser.parse_args(words)
+    chosen = swept() if options.sweep else cases()
     wanted = [
-        case for case in cases() if any(fnmatch.fnmatch(case.label, only) for only in options.only)
+        case for case in chosen if any(fnmatch.fnmatch(case.label, only) for only in options.only)
     ]
     print_machine()
     print_headings(HEADINGS)

@@ -60,7 +60,7 @@ def test_what_another_recipe_needs_may_come_back_before() -> None:
 def test_whatever_is_dropped_comes_back_in_a_way_that_is_offered(
     profile: Profile, seed: int, boundary: Boundary
 ) -> None:
-    """And what is run there is what that way says at least."""
+    """And what is run there is what that way says at least; if early, for another."""
     effects, found = random_drops(profile, random.Random(seed), boundary)
     problem = every_gap(profile, boundary)
     whole = problem.whole_gaps
@@ -76,6 +76,10 @@ def test_whatever_is_dropped_comes_back_in_a_way_that_is_offered(
                 and option.from_slot <= slot <= option.until_slot
             )
             assert way.ops <= rebuilding.recipe.ops
+            filled = {(gap.storage, gap.next_use_slot) for gap in rebuilding.gaps}
+            if way.needed_by is not None:
+                needing = {(whole[i].storage, whole[i].next_use_slot) for i in way.needed_by}
+                assert needing & filled
 
 
 def test_the_longer_it_lasts_the_more_is_run() -> None:
