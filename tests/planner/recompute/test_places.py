@@ -42,7 +42,7 @@ def test_a_large_gap_may_be_ended_where_another_one_ends_that_needs_it() -> None
     assert {names[i] for i in early.needed_by or ()} == {"y"}
     assert early.reads == frozenset()
     assert found["x", 7, 7].needed_by is None
-    assert found["y", 5, 5].reads == {0}
+    assert found["y", 5, 5].reads == frozenset({0})
 
 
 def test_the_default_is_a_few_of_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
