@@ -20,6 +20,7 @@ from planner.heuristics.evictors import SWAPADVISOR
 from planner.heuristics.heuristic import timeline
 from planner.heuristics.recomputing.catalog import STARTS, published_drops
 from planner.heuristics.recomputing.choice import RecomputeTask
+from planner.heuristics.recomputing.pofo import POFO
 from planner.heuristics.task import StepView, Task, task_of
 from planner.heuristics.teraio import G10, TERAIO
 from planner.problem.gaps import last_reuses
@@ -171,7 +172,7 @@ def published_drops_of(
         task_of(profile, problem.budget_bytes, problem.link, problem.min_size_bytes)
     )
     few = len(profile.ops) <= SETTINGS.max_published_ops
-    for _, dropped in published_drops(task, stop, STARTS if few else STARTS[:1]):
+    for _, dropped in published_drops(task, stop, STARTS if few else (POFO,)):
         yield dropped
 
 

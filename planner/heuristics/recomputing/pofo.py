@@ -36,9 +36,11 @@ def _plan(task: RecomputeTask, stop: Stop) -> Choice:
     found = [Choice(task)]
     if found[0].over_bytes:
         budget_bytes = task.base.problem.budget_bytes
-        by_time = sorted(_chains(task), key=lambda chain: chain.promised(budget_bytes, stop))
-        for chain in by_time[:MAX_CHAINS]:
-            found.append(chain.best(stop))
+        promised = [(chain, chain.solution(budget_bytes, stop)) for chain in _chains(task)]
+        # The least time first; where there is no solution, the most stages, which need the least.
+        promised.sort(key=lambda one: (one[1].us if one[1] else math.inf, -one[0].count))
+        for chain, solution in promised[:MAX_CHAINS]:
+            found.append(chain.best(solution, stop))
             if stop():
                 break
     best = min(found, key=lambda choice: (choice.over_bytes, choice.step_us))
@@ -65,18 +67,29 @@ class _StepChain:
 
     blocks: Blocks
 
-    def promised(self, budget_bytes: int, stop: Stop) -> tuple[float, int]:
-        """Returns the time that the program sees, then fewer for more stages: the least first."""
-        solution = self._solution(budget_bytes, stop)
-        return math.inf if solution is None else solution.us, -len(self.blocks.ranges)
+    @property
+    def count(self) -> int:
+        """How many stages it has."""
+        return len(self.blocks.ranges)
 
-    def best(self, stop: Stop) -> Choice:
-        """Returns the best of a few solutions: by bytes over the budget, then by time."""
+    def solution(self, budget_bytes: int, stop: Stop) -> Solution | None:
+        """Returns the program's solution for a budget; None if there is none, or no time."""
+        link = self.blocks.task.base.problem.link
+        out, back = (rate_bytes_per_us(link, way) for way in (Direction.D2H, Direction.H2D))
+        return Chain(self.rotor, budget_bytes, out, back).solution(stop)
+
+    def best(self, solution: Solution | None, stop: Stop) -> Choice:
+        """Returns the best of a few plans, by bytes over the budget, then by time.
+
+        Args:
+            solution: That for the budget itself.
+            stop: Whether to make do with what there is.
+        """
         problem = self.blocks.task.base.problem
         best, asked = Choice(self.blocks.task), problem.budget_bytes
         low, high = 0, max(problem.resident_bytes)
         for _ in range(ROUNDS):
-            choice = self._solved(asked, stop)
+            choice = None if solution is None else self._planned(solution)
             if choice is not None:
                 best = min(best, choice, key=lambda one: (one.over_bytes, one.step_us))
             if choice is None or choice.over_bytes == 0:
@@ -87,13 +100,11 @@ class _StepChain:
             if free or stop() or high - low <= problem.budget_bytes // 100:
                 break
             asked = (low + high) // 2
+            solution = self.solution(asked, stop)
         return best
 
-    def _solved(self, budget_bytes: int, stop: Stop) -> Choice | None:
-        """The step that a solution makes of it; None if there is no solution."""
-        solution = self._solution(budget_bytes, stop)
-        if solution is None:
-            return None
+    def _planned(self, solution: Solution) -> Choice:
+        """The step that a solution makes of it."""
         again = [stretch for stretch in solution.stretches if stretch.runs_again]
         blocks = self.blocks.ranges
         merged = replace(
@@ -109,11 +120,6 @@ class _StepChain:
         }
         choice = merged.dropping(split, (), keeps_what_it_makes=False)
         return choice.moving(partial(_swaps, offloaded=self._offloaded(solution.stretches)))
-
-    def _solution(self, budget_bytes: int, stop: Stop) -> Solution | None:
-        link = self.blocks.task.base.problem.link
-        out, back = (rate_bytes_per_us(link, way) for way in (Direction.D2H, Direction.H2D))
-        return Chain(self.rotor, budget_bytes, out, back).solution(stop)
 
     def _groups(self, stretch: Stretch, inside: tuple[Gap, ...]) -> list[list[Gap]]:
         """What each pass over a stretch rebuilds."""
@@ -146,13 +152,13 @@ class _StepChain:
 
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
-        task, count = self.blocks.task, len(self.blocks.ranges)
+        task = self.blocks.task
         ops, storages = task.base.step.profile.ops, task.base.step.profile.storages
         starts, elapsed_us = self._backward_starts, task.base.problem.elapsed_us
         saved = {gap.storage: gap for gap in task.saved}
         forward = [range(ops[r[0]].slot, ops[r[-1]].slot + 1) for r in self.blocks.ranges]
         stages = []
-        for b in range(count):
+        for b in range(self.count):
             entering = self._entering[b]
             stages.append(
                 Stage(
