@@ -193,10 +193,10 @@ MEMORY_COLUMNS: tuple[Column, ...] = (
 )
 FIRST_WIDTH = 28
 """A longer name has a line of its own."""
-BASELINES_S = 35.0
+BASELINES_S = 30.0
 """Seconds for all that swap together, and for all that also run ops again; those that are stopped
 say so."""
-REFERENCES_S = 15.0
+REFERENCES_S = 10.0
 """And for what is no plan."""
 
 

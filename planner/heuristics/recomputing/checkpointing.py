@@ -16,6 +16,7 @@
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 
 from planner.heuristics.heuristic import KnownFrom, Swaps
@@ -144,7 +145,9 @@ def with_small_gaps(task: RecomputeTask, min_bytes: int) -> RecomputeTask:
 
 
 def _offloading(task: RecomputeTask, stop: Stop, *, on_compute_stream: bool) -> Choice:
-    choice = full(with_small_gaps(task, MIN_BYTES), stop)
+    blocks, chosen, _ = best_depth(task)
+    # What can be moved besides makes no other depth the best.
+    choice = replace(blocks, task=with_small_gaps(task, MIN_BYTES)).checkpointed(chosen)
     entering = {storage for one in choice.found for storage in one.recipe.found}
 
     def gaps(left: Task) -> list[tuple[int, int]]:

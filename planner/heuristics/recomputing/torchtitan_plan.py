@@ -12,10 +12,10 @@ recompute, the least that fits. What costs least to recompute for its bytes is f
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.heuristics.heuristic import KnownFrom
-from planner.heuristics.recomputing.blocks import maker
+from planner.heuristics.recomputing.blocks import Blocks, maker
 from planner.heuristics.recomputing.checkpointing import layers_of, with_small_gaps
 from planner.heuristics.recomputing.choice import Choice, RecomputeTask, Recomputing, Stop
 from planner.heuristics.recomputing.memory_budget import knapsack
@@ -32,7 +32,7 @@ ROUNDS = 8
 def _plan(task: RecomputeTask, stop: Stop) -> Choice:
     if task.base.problem.fits(()):
         return Choice(task)
-    layers = _Layers(with_small_gaps(task, MIN_BYTES))
+    layers = _Layers(replace(layers_of(task), task=with_small_gaps(task, MIN_BYTES)))
     best = layers.choice(0.0)
     if best.over_bytes == 0:
         return best
@@ -60,9 +60,9 @@ class _Window:
 class _Layers:
     """The layers of a step, with what of each is offloaded."""
 
-    def __init__(self, task: RecomputeTask) -> None:
-        self._blocks = layers_of(task)
-        self._task = task
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._task = task = blocks.task
         ops = task.base.step.profile.ops
         turn, ranges = task.base.step.turn_slot, self._blocks.ranges
         backs = [min((g.next_use_slot for g in gaps), default=turn) for gaps in self._blocks.inside]
