@@ -21,7 +21,7 @@ from planner.recompute.places import placed_offers
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
-from planner.search.candidate import POLICIES, QUICK_POLICIES
+from planner.search.candidate import POLICIES, QUICK_POLICIES, Candidate
 from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
@@ -194,13 +194,13 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         work.on_incumbent,
     )
     drops.take_cheapest()
-    published = work.deadline.share(SETTINGS.published_share)
-    if not drops.over:
-        drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
     if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
+    published = work.deadline.share(SETTINGS.published_share)
+    if not drops.over:
+        drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     if not drops.good:
         drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
@@ -299,7 +299,7 @@ def _solution_of(
     else:
         search = work.search_of(draft, bound.stall_us)
         search.bounded(max(0.0, bound.stall_us - draft.recompute_us))
-        found = _solution(search, work.solver, widest, ())
+        found = _solution(search, work.solver, widest, (), known=draft.candidate)
         chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
     beyond_us = draft.recompute_us + stall_us
     compute_us = work.problem.compute_us
@@ -329,11 +329,17 @@ def _solution(
     starts: Iterable[Start],
     offers: Offers = NO_OFFERS,
     loose: StallBound | None = None,
+    known: Candidate | None = None,
 ) -> Solution:
-    """Goes through the stages: each has a plan to fall back on, and a bound once there is one."""
+    """Goes through the stages: each has a plan to fall back on, and a bound once there is one.
+
+    A candidate that is `known` is timed first: what is found is no worse.
+    """
     problem = search.problem
     search.progress("bounding the stall", 0, STAGES)
     search.start(widest)
+    if known is not None:
+        search.take(known)
     if loose is None:
         loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share), offers)
     search.bounded(loose.stall_us)

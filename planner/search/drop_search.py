@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
 from planner.ilp.solver import StallBound, relaxed_bound
@@ -42,6 +43,7 @@ class Draft:
         stall_us: What compute waits, as far as that was looked into; infinite if no set of swaps
             makes that step fit.
         over_bytes: What is missing then, on the device or on the host; 0 if nothing is.
+        candidate: The swaps that wait so long; None if none fit, or none are needed.
     """
 
     dropped: Dropped
@@ -50,6 +52,7 @@ class Draft:
     recompute_us: float
     stall_us: float
     over_bytes: int
+    candidate: Candidate | None
 
     @property
     def cost(self) -> tuple[float, int]:
@@ -201,15 +204,16 @@ class DropSearch:
         if found is None:
             return None
         problem = self._rewriter.without(found)
-        stall_us, over_bytes = _quick_stall_us(problem, self._shares)
+        quick = _quick_swaps(problem, self._shares)
         recompute_us = problem.compute_us - self._rewriter.problem.compute_us
         return Draft(
             dropped=dropped,
             found=found,
             problem=problem,
             recompute_us=recompute_us,
-            stall_us=stall_us,
-            over_bytes=over_bytes,
+            stall_us=quick.stall_us,
+            over_bytes=quick.over_bytes,
+            candidate=quick.candidate,
         )
 
     def _missing(self, draft: Draft, share: float, solver: SolverName) -> Dropped:
@@ -233,22 +237,30 @@ def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> 
     return frozenset(gaps[i] for i, dropped in shares.items() if dropped > share)
 
 
-def _quick_stall_us(problem: Problem, shares: Mapping[Gap, float]) -> tuple[float, int]:
-    """Returns the stall of the best of a few sets of swaps; if none fits, what is missing.
+class _Quick(NamedTuple):
+    """What a few sets of swaps come to; see `Draft`."""
+
+    stall_us: float
+    over_bytes: int
+    candidate: Candidate | None = None
+
+
+def _quick_swaps(problem: Problem, shares: Mapping[Gap, float]) -> _Quick:
+    """Returns the best of a few sets of swaps; if none fits, what is missing.
 
     Shares are what a relaxation uses of gaps of the step with nothing dropped, if there was one.
     """
     if problem.fits(()):
-        return 0.0, 0
+        return _Quick(0.0, 0)
     over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
     if over_bytes > 0:
-        return math.inf, over_bytes
+        return _Quick(math.inf, over_bytes)
     keys = [problem.free_us, problem.size_times_idle]
     if shares:
         keys.append(lambda i: shares.get(problem.gaps[i], 0.0))
     is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
     policies = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
-    stalls_us = []
+    found: list[_Quick] = []
     for key in keys:
         fewest = problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True))
         chosen = without_needless(problem, fewest, copy_sources(problem, fewest))
@@ -256,5 +268,6 @@ def _quick_stall_us(problem: Problem, shares: Mapping[Gap, float]) -> tuple[floa
             over_bytes = problem.whole_pool_bytes(chosen)
             continue
         for policy in policies:
-            stalls_us.append(schedule_swaps(problem, Candidate(chosen, policy)).stall_us)
-    return (min(stalls_us), 0) if stalls_us else (math.inf, over_bytes)
+            candidate = Candidate(chosen, policy)
+            found.append(_Quick(schedule_swaps(problem, candidate).stall_us, 0, candidate))
+    return min(found, key=lambda quick: quick.stall_us, default=_Quick(math.inf, over_bytes))

@@ -201,6 +201,10 @@ class Search:
                 if self._best is not None:
                     return
 
+    def take(self, candidate: Candidate) -> None:
+        """Times a candidate that was found before, however little time is left."""
+        self._time(candidate)
+
     def try_sets(self, chosen_sets: Iterable[frozenset[int]], policies: Sequence[Policy]) -> None:
         """Times sets of gaps that fit the budget, each with some policies, and then without what
         proved needless.
