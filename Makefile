@@ -5,7 +5,7 @@ DEMO_BUDGET ?= 40%
 DEMO_LINK ?= 250MB/s
 DEMO_STEPS ?= 6
 
-.PHONY: demo test gpu-check gpu-bench library paper notebooks pictures setup clean
+.PHONY: demo test gpu-check gpu-bench library paper notebooks outputs pictures setup clean
 
 demo: .venv/demo.stamp
 	mkdir -p demo
@@ -33,13 +33,17 @@ gpu-bench: .venv/test.stamp
 library: .venv/demo.stamp
 	$(BIN)/python -m profiles.library.make
 
-# Plans the experiments of notebooks/paper again; takes half an hour.
+# Plans the experiments of notebooks/paper again; takes an hour.
 paper: .venv/demo.stamp
 	cd notebooks && ../$(BIN)/python -m paper.make
 
 # Opens the notebooks in a browser.
 notebooks: .venv/notebooks.stamp
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# Runs the notebooks and keeps in them what they show; some minutes.
+outputs: .venv/notebooks.stamp
+	PYTHONPATH=notebooks $(BIN)/python -m analysis.store_outputs
 
 # Draws the pictures of README.md again; less than two minutes.
 pictures: .venv/demo.stamp

@@ -3,7 +3,8 @@
 The paper (arXiv:1811.12174) and its family trained 3D U-Net and ResNet-50 beyond the memory of a
 V100, over NVLink in an AC922 and over PCIe elsewhere. What the family published stands in
 `published.csv`, each figure with the place it was read. What these commands print stands in
-`limits.csv`; `python -m paper.make` makes it again.
+`limits.csv`: plans that copy alone, as that family did. `recompute.csv` has the largest step again,
+with plans that may also drop storages and make them again. `python -m paper.make` makes both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,7 @@ class Experiment:
 VOLUME = "plan limits unet3d --grow size"
 RESOLUTION = "plan limits resnet50 --grow resolution --set batch=1 --multiple-of 64"
 BATCH = "plan limits resnet50 --grow batch --multiple-of 8"
+COPIES_ALONE = "--without recompute"
 PAPERS_LINKS = "--links pcie3-x16,nvlink2-ac922-4gpu"
 X86_SHARE = "switch=2,socket=4,memory=76.8GB/s"
 """Two GPUs behind each PCIe switch, four to a socket; the rate is that of the x86 machine in IBM's
@@ -56,7 +58,7 @@ def _on_each(
     devices: Mapping[str, str], question: Question, command: str, more: str
 ) -> Iterator[Experiment]:
     for device, links in devices.items():
-        words = (command, f"--device {device}", links, more)
+        words = (command, f"--device {device}", links, more, COPIES_ALONE)
         name = f"{question.name.lower()}-{device}"
         yield Experiment(name=name, question=question, command=" ".join(filter(None, words)))
 
@@ -71,12 +73,12 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         name="workers-pcie3",
         question=Question.WORKERS,
         command=f"{VOLUME} --device v100-16gb --links pcie3-x16 --workers 1,2,4 "
-        f"--share {X86_SHARE} --all-reduce-on-link --time-limit 20",
+        f"--share {X86_SHARE} --all-reduce-on-link --time-limit 20 {COPIES_ALONE}",
     ),
     Experiment(
         name="workers-nvlink2",
         question=Question.WORKERS,
         command=f"{VOLUME} --device v100-16gb --links nvlink2-ac922-4gpu --workers 1,2,4 "
-        "--time-limit 20",
+        f"--time-limit 20 {COPIES_ALONE}",
     ),
 )

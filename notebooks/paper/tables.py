@@ -15,14 +15,23 @@ POWERS = {1: "", 2: "²", 3: "³"}
 
 
 def limits_found() -> pd.DataFrame:
-    """Returns the plans of all experiments, one row each.
+    """Returns the plans of all experiments, one row each: copies alone.
 
     Columns: `experiment`, `computed_on` (a day), those of `planner.studies.limits.limits_table`,
     `question`, `slower` (step under the plan over the step with nothing moved, less 1; simulated),
     `slower_bound` (what no plan can be below) and `oversubscribed` (peak with nothing moved over
     the budget).
     """
-    table = pd.read_csv(StringIO(_part("limits.csv")))
+    return _found("limits.csv")
+
+
+def recompute_found() -> pd.DataFrame:
+    """Returns the plans of the largest steps that may run ops again, as `limits_found` does."""
+    return _found("recompute.csv")
+
+
+def _found(name: str) -> pd.DataFrame:
+    table = pd.read_csv(StringIO(_part(name)))
     return table.assign(
         question=table["experiment"].map(QUESTIONS),
         slower=table["step_us"] / table["compute_us"] - 1,
@@ -41,19 +50,23 @@ def published() -> pd.DataFrame:
     return pd.read_csv(StringIO(_part("published.csv")), keep_default_na=False)
 
 
-def largest_table(limits: pd.DataFrame) -> pd.DataFrame:
+def largest_table(limits: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
     """Returns one row per experiment: how far its setting grows, and how slow that is.
 
     Columns: `experiment` (index), `question`, `device`, `without` and `planned` (the largest
     settings), `factor` (voxels, pixels or samples, with a plan over without), `slower` (how
-    much, in words, at the largest), `host_pool_bytes` (the most that one worker needs).
+    much, in words, at the largest, with copies alone), `host_pool_bytes` (the most that one worker
+    needs for that), `slower_with_recompute` (the same where ops may run again; "" if that was not
+    planned).
 
     Args:
         limits: From `limits_found`.
+        both: From `recompute_found`.
     """
     largest = limits[limits["setting"] == limits["planned_setting"]]
     largest = largest.assign(text=_slower_text(largest))
     rows = largest.groupby("experiment", sort=False)
+    again = both.assign(text=_slower_text(both)).groupby("experiment")["text"].agg(", ".join)
     first = rows.first()
     axes = first.index.map(AXES)
     return pd.DataFrame(
@@ -65,21 +78,25 @@ def largest_table(limits: pd.DataFrame) -> pd.DataFrame:
             "factor": (first["planned_setting"] / first["without_setting"]) ** axes,
             "slower": rows["text"].agg(", ".join),
             "host_pool_bytes": rows["host_pool_bytes"].max(),
+            "slower_with_recompute": again.reindex(first.index, fill_value=""),
         }
     )
 
 
-def comparison_markdown(limits: pd.DataFrame, theirs: pd.DataFrame) -> str:
+def comparison_markdown(limits: pd.DataFrame, both: pd.DataFrame, theirs: pd.DataFrame) -> str:
     """Returns the one table: published figures beside ours, and under each of ours its command.
 
     Args:
         limits: From `limits_found`.
+        both: From `recompute_found`.
         theirs: From `published`.
     """
     theirs = theirs.assign(text=_published_text(theirs))
     said = theirs.groupby("experiment")["text"].agg("<br>".join)
     why = theirs.groupby("experiment")["why"].agg(lambda texts: " ".join(filter(None, texts)))
-    table = largest_table(limits)
+    table = largest_table(limits, both)
+    again = table["slower_with_recompute"]
+    again = ("<br>with recompute: step " + again).where(again != "", "")
     power = table.index.map(AXES).map(POWERS)
     grown = table["without"].astype(str) + power + " → " + table["planned"].astype(str) + power
     cells = pd.DataFrame(
@@ -91,6 +108,7 @@ def comparison_markdown(limits: pd.DataFrame, theirs: pd.DataFrame) -> str:
                 + grown
                 + table["factor"].map(" ({:.1f}x)**, step ".format)
                 + table["slower"]
+                + again
                 + "<br>`"
                 + table.index.map(COMMANDS)
                 + "`"

@@ -72,10 +72,12 @@ def storage_text(storage: PlannedStorage) -> str:
 
 
 def anchor_text(plan: Plan, slot: int) -> str:
-    """Names an anchor by the module whose tensor it packs or unpacks, if it does, then its key."""
+    """Names an anchor by its key, after the module whose tensor it packs or unpacks, if it does."""
     key = plan.slots[slot].anchor
     name = PACK + key.removeprefix(UNPACK) if key.startswith(UNPACK) else key
-    module = next((storage.module for storage in plan.storages if storage.name == name), "")
+    # All other keys have a module's name in them.
+    packed = (s.module for s in plan.storages if s.name == name and name.startswith(PACK))
+    module = next(packed, "")
     return f"{module} ({key})" if module else key
 
 

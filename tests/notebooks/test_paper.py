@@ -17,6 +17,7 @@ from paper.tables import (
     largest_table,
     limits_found,
     published,
+    recompute_found,
 )
 from planner.ilp.deadline import SolverName
 from planner.report.plots import png_bytes
@@ -50,6 +51,19 @@ def test_the_shipped_rows_are_within_what_they_claim() -> None:
     assert (limits["setting"] > limits["without_setting"]).all()
 
 
+def test_plans_that_run_ops_again_are_of_the_same_steps_and_no_slower() -> None:
+    keys = ["experiment", "link", "workers", "all_reduce_on_link", "setting"]
+    both, alone = recompute_found().set_index(keys), limits_found().set_index(keys)
+    assert (both["outcome"] == "planned").all()
+    assert (both["peak_bytes"] <= both["budget_bytes"]).all()
+    beside = alone.loc[both.index]
+    same = ["budget_bytes", "peak_without_bytes", "d2h_bytes_per_us", "h2d_bytes_per_us"]
+    assert both[same].equals(beside[same])
+    assert both["compute_us"].to_list() == pytest.approx(beside["compute_us"].to_list())
+    assert (both["step_us"] <= beside["step_us"]).all()
+    assert (both["slower"] >= both["slower_bound"] - 1e-9).all()
+
+
 def test_the_limits_shipped_are_those_of_the_estimates() -> None:
     """Estimated anew: both limits fit and the next larger sizes do not."""
     row = limits_found().set_index("experiment").loc["volume-v100-16gb"].iloc[0]
@@ -76,7 +90,7 @@ def test_the_limits_shipped_are_those_of_the_estimates() -> None:
 
 def test_the_largest_of_each_experiment() -> None:
     limits = limits_found()
-    table = largest_table(limits)
+    table = largest_table(limits, recompute_found())
     assert table.index.to_list() == NAMES
     volume = table.loc["volume-v100-16gb"]
     assert volume["factor"] == pytest.approx((volume["planned"] / volume["without"]) ** 3)
@@ -89,7 +103,7 @@ def test_each_of_our_figures_has_its_command_and_each_of_theirs_its_source() -> 
     assert set(theirs["read"]) == {"source", "abstract"}
     assert (theirs[["published", "by", "source"]] != "").all(axis=None)
     assert set(theirs["experiment"]) <= set(NAMES)
-    lines = comparison_markdown(limits_found(), theirs).splitlines()
+    lines = comparison_markdown(limits_found(), recompute_found(), theirs).splitlines()
     assert len(lines) == 2 + len(NAMES)
     for line, name in zip(lines[2:], NAMES, strict=True):
         assert line.count("|") == 5
@@ -122,14 +136,24 @@ def test_an_experiment_made_again_takes_the_place_of_its_rows(
     def run(experiment: Experiment) -> pd.DataFrame:
         return pd.DataFrame({"experiment": [experiment.name], "setting": [len(made)]})
 
+    def again(experiment: Experiment, found: pd.DataFrame) -> pd.DataFrame:
+        assert set(found["experiment"]) == {experiment.name}
+        return found
+
     made: list[str] = []
     monkeypatch.setattr(make, "TABLE", tmp_path / "limits.csv")
+    monkeypatch.setattr(make, "RECOMPUTE_TABLE", tmp_path / "recompute.csv")
     monkeypatch.setattr(make, "run", run)
+    monkeypatch.setattr(make, "with_recompute", again)
     for name in (NAMES[1], NAMES[0], NAMES[1]):
         assert make.main([name]) == 0
         made.append(name)
     table = pd.read_csv(tmp_path / "limits.csv")
     assert table.to_numpy().tolist() == [[NAMES[0], 1], [NAMES[1], 2]]
+    assert pd.read_csv(tmp_path / "recompute.csv").equals(table)
+    made.append("not run")
+    assert make.main(["--recompute", NAMES[0]]) == 0
+    assert pd.read_csv(tmp_path / "limits.csv").equals(table)
     capsys.readouterr()
     assert make.main(["nope"]) == 2
     assert capsys.readouterr().out.startswith("There is no experiment nope; there are volume-")
