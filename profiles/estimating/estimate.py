@@ -82,10 +82,12 @@ def estimate(
     trace = EstimateTrace(device, target.roofline, step.fakes, step.view_writes)
     traced = TracePass(workload, trace, most_steps=WARMUP_STEPS + MOST_TRACED_STEPS)
     hooks = AnchorHooks(workload.model, workload.optimizer)
-    while not traced.is_over:
-        with traced.around(hooks, lambda: workload.step):
-            step.run(trace)
-    hooks.close()
+    try:
+        while not traced.is_over:
+            with traced.around(hooks, lambda: workload.step):
+                step.run(trace)
+    finally:
+        hooks.close()
     progress("tracing", 1, 1)
     recording = Recording(
         ops=tuple(trace.ops),

@@ -6,6 +6,7 @@ and either is a plan for that course. What cannot be read is passed over with a 
 """
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from planner.plan.plan import Plan
@@ -59,6 +60,7 @@ class PlanFolder:
             return read_plan(path) if path.exists() else None
         except SwapplanError as error:
             LOG.warning("A plan is passed over and made again: %s", error)
+            _remove(path)
             return None
 
     def profile(self, course: str) -> Profile | None:
@@ -68,6 +70,7 @@ class PlanFolder:
             return read_profile(path) if path.exists() else None
         except SwapplanError as error:
             LOG.warning("A profile is passed over and recorded again: %s", error)
+            _remove(path)
             return None
 
     def keep_profile(self, course: str, profile: Profile) -> None:
@@ -77,6 +80,12 @@ class PlanFolder:
             FileError: It cannot be written.
         """
         write_profile(profile, self.profile_path(course))
+
+
+def _remove(path: Path) -> None:
+    """What cannot be read is taken away: commands replace only what they know for their own."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _age(path: Path) -> float:

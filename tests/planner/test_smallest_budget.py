@@ -190,6 +190,7 @@ def test_a_solver_stopped_with_a_set_has_proven_nothing(monkeypatch: pytest.Monk
 # The command
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_solve_explains_on_stdout_what_it_says_in_one_line_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +233,7 @@ def wall(op: str, anchor: str, *reasons: Stays) -> BudgetWall:
     )
 
 
+@pytest.mark.usefixtures("wide_tables")
 @pytest.mark.parametrize(
     ("op", "anchor", "expected"),
     [

@@ -226,6 +226,7 @@ def test_a_rate_of_memory_needs_the_gpus_that_share_it() -> None:
         parse_sharing("memory=200GB/s")
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_solve_plans_for_workers(profile_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = profile_file.with_name("toy.plan.json")
     asked = ("--workers", "2", "--share", "switch=2", "--host-budget", "101")
@@ -282,6 +283,7 @@ def test_the_profile_says_what_is_shared_of_its_own_link() -> None:
         PlanRequest().workers_on(profile, custom, 2)
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_a_profile_carries_what_the_table_says_of_its_link(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

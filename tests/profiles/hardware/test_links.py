@@ -54,6 +54,7 @@ def test_the_gpus_of_one_power9_ask_for_more_than_its_memory_has() -> None:
     assert 2 * each_way * sharing.gpus_per_memory > sharing.memory.bytes_per_us
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_links_are_printed_with_their_marks_and_sources(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

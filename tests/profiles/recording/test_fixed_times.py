@@ -113,5 +113,7 @@ def imported_names(path: Path) -> set[str]:
 def test_what_plans_records_at_fixed_times() -> None:
     names_of = {str(path.relative_to(TESTS)): imported_names(path) for path in TESTS.rglob("*.py")}
     planning = {name for name, names in names_of.items() if RECORDER in names and names & PLANNERS}
-    # On a GPU, comparing methods is about this machine.
-    assert planning == {"gpu/methods.py"}, "plan from record_at_fixed_times"
+    # What is measured on this machine is what these are about; neither asserts on a plan.
+    assert planning == {"gpu/methods.py", "benchmarks/recompute/bench_measured.py"}, (
+        "plan from record_at_fixed_times"
+    )

@@ -94,6 +94,7 @@ def with_fault(plan_file: Path, fault: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("wide_tables")
 def test_two_workers_prove_a_plan(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["run", str(plan_file), "--workers", "2", "--steps", "6"])
     printed = capsys.readouterr()

@@ -78,7 +78,10 @@ def assert_as_planned(plan: Plan, trained: Trained, *, memory: bool = True) -> N
         assert now.fallback is None
         if not now.on_line:
             assert now.rebuilt_bytes == sum(plan.sizes_bytes[drop.storage] for drop in drops)
-            assert now.ops_run_again == sum(len(rebuild.ops) for rebuild in plan.rebuilds)
+            planned_ops = sum(len(rebuild.ops) for rebuild in plan.rebuilds)
+            # The first step's ops are found by what they have made: none of another's is among
+            # them, and none whose result nothing reads.
+            assert 0 <= planned_ops - now.ops_run_again <= (planned_ops if now.step == 0 else 0)
         if memory and now.compares_memory and now.step > 1:
             assert now.memory_difference is None, str(now.memory_difference)
 
