@@ -205,7 +205,8 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
     if not drops.good:
-        drops.improve(placed.dropped)
+        # What a stopped solver has found is far from what it looks for.
+        drops.improve(placed.dropped if placed.proven else {})
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):

@@ -81,6 +81,8 @@ def c1_out_rate(model: Model) -> None:
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
         terms = growth(model.out, k) + growth(model.waited, k, -rate)
+        if model.later_out:
+            terms += growth(model.later_out, k)
         add_row(model, f"c1_out_rate_{t}", terms, LpConstraintLE, rate * run)
 
 
@@ -342,10 +344,9 @@ def c15_clean(model: Model) -> None:
     """(15) A gap is clean only after one that left a copy of the same bytes."""
     if not model.clean:
         return
-    swapped_later: dict[int, list[LpVariable]] = {}
-    for z, option in zip(model.dropped, model.offers.options, strict=True):
-        if option.is_to_anywhere(model.gaps[option.gap]):
-            swapped_later.setdefault(option.gap, []).append(z)
+    later: dict[int, list[LpVariable]] = {}
+    for n, q in model.swapped_later.items():
+        later.setdefault(model.offers.options[n].gap, []).append(q)
     same_bytes: dict[tuple[int, int], list[int]] = {}
     for i, gap in enumerate(model.gaps):
         same_bytes.setdefault((gap.storage, gap.version), []).append(i)
@@ -356,7 +357,7 @@ def c15_clean(model: Model) -> None:
             alike = same_bytes[gap.storage, gap.version]
             earlier = [j for j in alike if model.gaps[j].reuse_index < gap.reuse_index]
             copied = [term for j in earlier for term in _copied(model, j, -1.0)]
-            copied += [(z, -1.0) for j in earlier for z in swapped_later.get(j, ())]
+            copied += [(q, -1.0) for j in earlier for q in later.get(j, ())]
             add_row(model, f"c15_copied_{i}", [(clean, 1.0), *copied], LpConstraintLE, 0)
     clean = ((model.gaps[i], variable) for i, variable in model.clean.items())
     begun = [(gap.first_slot, c, _size(model, gap)) for gap, c in clean]

@@ -57,6 +57,9 @@ Variables
     z_j in {0, 1}  a gap is ended by option j
     g_or, h_o      in [0, 1]: op o is run again at slot r, by an exact option; elsewhere
     n_kr in [0, 1] a recipe at slot r reads storage k
+    q_j in [0, 1]  of options open until b_i that are not exact and end the gap before a clean one
+                   of the same bytes: the storage is swapped between being rebuilt and b_i
+    L_t >= 0       bytes of those copied to the host
     U_t >= 0       of W_t: ops that are run again; V_r = sum of r_o g_or, of those at slot r
     Anything at index t' of the first kept slot is 0. W at slot T + t is W_{T-1} + W_t. What begins
     or ends at a slot that is not kept does so at the next kept one. W at a_i - 1 or t - 1, if that
@@ -67,7 +70,7 @@ Model
     min W_{T-1} + eps * (bytes of used gaps)        goal CHOICE
     min E                                           goal BUDGET: (2), (4)-(7), (9), (14), (15)
     (0) W_t >= W_t'
-    (1) D_t - D_t' <= O (tau[t', t) + W_t - W_t')
+    (1) D_t + L_t - D_t' - L_t' <= O (tau[t', t) + W_t - W_t')
     (2) D_t <= F + A_t - K_t,        A_t = A_t' + sum of s_i x_i over a_i = t
     (3) P_t - Q_t' <= I (tau[t'+1, t) + W_t - W_t'),          Q_t - P_t <= I tau_t
     (4) Q_t >= P_t >= B_t - G,       B_t = B_t' + sum of s_i x_i over b_i = t (mod T)
@@ -87,8 +90,9 @@ Model
          0 <= A_{T-1} - K_{T-1} - D_{T-1} <= O tau_{T-1}                        if any gap wraps
     (15) c_i <= x_i,                 K_t = K_t' + sum of s_i c_i over a_i = t
          c_i <= sum of x_j - c_j over earlier gaps j with the same bytes, unless never written, and
-                of z_j that leave a gap open which ends before it does
-    (16) x_i + sum of z_j over options of gap i <= 1,          x_i(j) <= z_j
+                of q_j of those
+    (16) x_i + sum of z_j over options of gap i <= 1,          x_i(j) <= z_j,         q_j <= z_j
+         sum of s q_j over b_i <= t  <=  L_t  <=  sum of s q_j over v_j <= t
     (17) g_or >= z_j                                    for exact j with u_j = r and o in L_j
          h_o + sum of g_or over r in [v_j, u_j] >= sum of z_j       over options j of one gap that
                 run o; h_o if one of them is not exact
@@ -166,14 +170,15 @@ late and await early; the bounds do without.
 With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j,
 g_or to whether op o is run again at slot r, and h_o to whether it is at another slot. The storage
 may be rebuilt before its gap ends, because another recipe needs it, and be swapped until then. If
-something is left of the gap, that is the late gap's swap. Else set x_i to 0 all the same, and count
-none of those copies. So what z_j and late gaps count as absent is at least what is, (5), (10) and
-(22), and the lanes carry no more than they do; a later gap may then be clean by a copy that is not
-counted, (15). A swap that a recipe's reading cuts in two counts as one: of its bytes those of the
-first copy out and of the last copy back; y_it is 0 in the slot that reads. The ops of L_j are run
-wherever between the two slots the storage is rebuilt, and a plan rebuilds each gap at most once
-(17). What is run again takes its time then, (18) and (19); at an anchor awaits come first, so what
-is run again there hides no copy awaited there, (12) and (21).
+something is left of the gap, that is the late gap's swap. Else set x_i to 0 all the same, q_j to 1,
+and count of those copies the first one to the host in L_t, and none back. So what z_j and late gaps
+count as absent is at least what is, (5), (10) and (22), and the lanes carry no more than they do,
+(1) and (16); a later gap may then be clean by that copy, (15). A swap that a recipe's reading cuts
+in two counts as one: of its bytes those of the first copy out and of the last copy back; y_it is 0
+in the slot that reads. The ops of L_j are run wherever between the two slots the storage is
+rebuilt, and a plan rebuilds each gap at most once (17). What is run again takes its time then, (18)
+and (19); at an anchor awaits come first, so what is run again there hides no copy awaited there,
+(12) and (21).
 S_j are the storages that the recipe of j alone finds in place at slot r, but for those that the
 recipe of another gap at r makes without filling them: these may be made when both are run together.
 The rest is found where nothing else is dropped, and so it is in any plan unless it is dropped
@@ -244,6 +249,7 @@ def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
         rows.c12_return(model)
     if offers.options:
         recipe_rows.c16_one_way(model)
+        recipe_rows.c16_swapped_later(model)
         recipe_rows.c17_runs_again(model)
         recipe_rows.c18_recomputed(model)
         recipe_rows.c19_extra(model)

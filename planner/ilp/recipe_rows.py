@@ -37,6 +37,27 @@ def c16_one_way(model: Model) -> None:
         add_row(model, f"c16_one_way_{i}", terms, LpConstraintLE, 1)
 
 
+def c16_swapped_later(model: Model) -> None:
+    """(16) What is swapped after it was rebuilt is copied to the host before its gap ends."""
+    if not model.later_out:
+        return
+    parts: dict[str, list[tuple[int, LpVariable, float]]] = {"begun": [], "due": []}
+    for n, q in model.swapped_later.items():
+        option = model.offers.options[n]
+        gap = model.gaps[option.gap]
+        size = gap.size_bytes / model.units.size_bytes
+        parts["begun"].append((option.from_slot, q, size))
+        parts["due"].append((gap.next_use_slot, q, size))
+        terms = [(q, 1.0), (model.dropped[n], -1.0)]
+        add_row(model, f"c16_swapped_later_{n}", terms, LpConstraintLE, 0)
+    for word, sense in (("begun", LpConstraintLE), ("due", LpConstraintGE)):
+        sums = [model.program.add_variable(f"L{word}_{t}", 0) for t in model.kept.slots]
+        sum_rows(model, f"c16_{word}_sum", sums, parts[word])
+        for k, t in enumerate(model.kept.slots):
+            terms = [(model.later_out[k], 1.0), (sums[k], -1.0)]
+            add_row(model, f"c16_{word}_{t}", terms, sense, 0)
+
+
 def c17_runs_again(model: Model) -> None:
     """(17) Rebuilding runs all ops of a recipe."""
     ways: dict[tuple[int, int], list[tuple[LpVariable, Option]]] = {}

@@ -8,7 +8,7 @@ from pulp import LpProblem, LpVariable
 from pulp.constants import LpBinary, LpContinuous
 
 from planner.ilp.event_slots import KeptSlots, kept_slots, least_away_bytes
-from planner.problem.gaps import Gap
+from planner.problem.gaps import Gap, last_reuses
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers
@@ -86,6 +86,10 @@ class Model:
         dropped: z, by option.
         again: g, by op and the slot where it runs again, None for h.
         recomputed: U, likewise; empty if nothing can be rebuilt.
+        swapped_later: q, by option.
+        later_out: L; empty if there is no q.
+        pinches: Slots for which (10) to (12) and (22) are asked.
+        read: n, by storage and slot.
     """
 
     problem: Problem
@@ -113,6 +117,8 @@ class Model:
     dropped: list[LpVariable]
     again: dict[tuple[int, int | None], LpVariable]
     recomputed: list[LpVariable]
+    swapped_later: dict[int, LpVariable]
+    later_out: list[LpVariable]
     pinches: frozenset[int]
     read: dict[tuple[int, int], LpVariable]
 
@@ -140,6 +146,7 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
     pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
     edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
     reads = read_slots(offers) if exact else {}
+    later = _swapped_later(first, offers)
     # Those that may find their bytes on the host already.
     sharing = [i for i, gap in enumerate(first) if gap.read_only or gap.reuse_index > 0]
     wraps = any(problem.wraps(gap) for gap in gaps)
@@ -182,6 +189,8 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
             (op, slot): program.add_variable(f"g_{op}_{slot}", 0, 1) for op, slot in _runs(offers)
         },
         recomputed=over_slots("U") if offers.options else [],
+        swapped_later={n: program.add_variable(f"q_{n}", 0, 1) for n in later},
+        later_out=over_slots("L") if later else [],
         pinches=pinches,
         read={
             (storage, slot): program.add_variable(f"n_{storage}_{slot}", 0, 1)
@@ -195,6 +204,17 @@ def _most_slots(gaps: Sequence[Gap], offers: Offers) -> int:
     """How many slots a relaxation counts."""
     is_large = bool(offers.options) and len(gaps) > SETTINGS.max_ilp_gaps
     return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
+
+
+def _swapped_later(gaps: Sequence[Gap], offers: Offers) -> list[int]:
+    """Options after which a storage may leave a copy on the host that makes a later gap clean."""
+    last = last_reuses(gaps)
+    ways = ((n, way, gaps[way.gap]) for n, way in enumerate(offers.options))
+    return [
+        n
+        for n, way, gap in ways
+        if way.is_to_anywhere(gap) and gap.reuse_index < last[gap.storage, gap.version]
+    ]
 
 
 def _boundary(program: LpProblem) -> BoundaryBytes:

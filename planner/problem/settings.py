@@ -56,7 +56,7 @@ class SearchSettings:
     max_placed_gaps: int = 40
     """So many gaps of the largest storages count as a whole where the bound knows what recipes
     need: each has an option for every slot where it may be rebuilt."""
-    placed_share: float = 1 / 2
+    placed_share: float = 1 / 3
     """Share of the time left that it may take: what is found before has its bound by then."""
     max_places: int = 30_000
     """Above this many gaps and slots the bound does not look at where storages may be rebuilt."""
@@ -146,6 +146,8 @@ class SearchSettings:
     for seconds, and rarely drop what the relaxation does not."""
     drop_rounds: int = 6
     """So often the relaxation of a rewritten step is asked what more to drop."""
+    round_share: float = 1 / 4
+    """Share of the time left for that; each relaxation of a ResNet takes seconds."""
     drop_tries: int = 300
     """The local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2

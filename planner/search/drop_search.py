@@ -141,11 +141,12 @@ class DropSearch:
             SolverError: The solver is missing or failed.
         """
         gaps = self._rewriter.problem.whole_gaps
+        deadline = self._deadline.share(SETTINGS.round_share)
         for share in SETTINGS.drop_shares:
             dropped = _above(share, shares, gaps)
             for _ in range(SETTINGS.drop_rounds):
                 draft = self._take(dropped)
-                if draft is None or self.over:
+                if draft is None or self.over or deadline.over:
                     break
                 more = self._missing(draft, share, solver)
                 if not more:
