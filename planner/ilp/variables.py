@@ -145,7 +145,6 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
     exact = goal in (Goal.STALL, Goal.CHOICE)
     pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
     edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
-    reads = read_slots(offers) if exact else {}
     later = _swapped_later(first, offers)
     # Those that may find their bytes on the host already.
     sharing = [i for i, gap in enumerate(first) if gap.read_only or gap.reuse_index > 0]
@@ -192,12 +191,16 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> M
         swapped_later={n: program.add_variable(f"q_{n}", 0, 1) for n in later},
         later_out=over_slots("L") if later else [],
         pinches=pinches,
-        read={
-            (storage, slot): program.add_variable(f"n_{storage}_{slot}", 0, 1)
-            for storage, slots in reads.items()
-            for slot in slots
-        },
+        read=_reads(program, offers) if exact else {},
     )
+
+
+def _reads(program: LpProblem, offers: Offers) -> dict[tuple[int, int], LpVariable]:
+    return {
+        (storage, slot): program.add_variable(f"n_{storage}_{slot}", 0, 1)
+        for storage, slots in read_slots(offers).items()
+        for slot in slots
+    }
 
 
 def _most_slots(gaps: Sequence[Gap], offers: Offers) -> int:
