@@ -30,7 +30,6 @@ from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.mode_stack import Hooks, leave_saved_hooks
 from profiles.hooks.optimizer_updates import Relieved, UpdateMode
 from profiles.hooks.plain_tensors import only_plain, version_of
-from profiles.hooks.workload import Training
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import (
     BEGIN,
@@ -68,21 +67,6 @@ class AnchorListener(Protocol):
             shown: The tensor this anchor shows, if any: of a tensor that wraps one other, that
                 other. Borrowed: a listener that keeps it changes how long it lives.
         """
-
-
-@contextmanager
-def reporting_anchors(training: Training, listener: AnchorListener) -> Iterator[None]:
-    """Reports the anchors of the step that is run inside to a listener.
-
-    Raises:
-        WorkloadError: The step forbids hooks on saved tensors.
-    """
-    hooks = AnchorHooks(training.model, training.optimizer, listener)
-    try:
-        with hooks.step():
-            yield
-    finally:
-        hooks.close()
 
 
 REFUSAL = (

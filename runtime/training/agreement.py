@@ -35,9 +35,9 @@ class Agreement:
         ranks = distributed.get_process_group_ranks(group)
         self.is_first = distributed.get_rank() == ranks[0]
         self._first = ranks[0]
-        self._is_whole_world = len(ranks) == distributed.get_world_size()
+        is_whole_world = len(ranks) == distributed.get_world_size()
         self._group = distributed.new_group(
-            ranks, backend="gloo", use_local_synchronization=not self._is_whole_world
+            ranks, backend="gloo", use_local_synchronization=not is_whole_world
         )
 
     def hear(self, said: Word | None) -> Word | None:
