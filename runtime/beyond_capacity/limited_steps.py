@@ -165,7 +165,6 @@ class LimitedSteps:
 
     def _begin(self) -> None:
         self.swap.begin_step(self._owned())
-        self._accountant.memory.count_owned(self._owned())
         self.swap.make_fit()
 
     def _enter(

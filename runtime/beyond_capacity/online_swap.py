@@ -204,11 +204,12 @@ class OnlineSwap(OpMode):
         self._op = 0
 
     def begin_step(self, owned: tuple[Owned, ...]) -> None:
-        """Starts counting ops, and gets to know what lives already."""
+        """Starts counting ops, and gets to know and counts what lives already."""
         self._op = 0
         self.largest_need = NO_NEED
         self.fell_short = False
         self._addressed.clear()
+        self._accountant.memory.count_owned(owned)
         for owner in owned:
             if owner.device == self._device:
                 self._places.use(owner.storage)

@@ -127,14 +127,23 @@ class SwapExecutor:
     def hand_over(self, to_swap: OnlineSwap) -> None:
         """Brings everything back, one after the other, to what makes room for each on line.
 
-        The reverse of `take_over`; an interrupt may end it at any point, and `restore` go on.
+        What is under way has its device bytes already, and arrives before `to_swap` hears of it:
+        that would take it for resident, and move out bytes that are not there yet.
+
+        The reverse of `take_over`; an interrupt may end it at any point. It may then be called
+        again, and so may `restore`.
         """
+        self.flush()
+        for tracked in tuple(self.tracked.values()):
+            if tracked.residency is not Residency.AWAY:
+                tracked.restore(self.backend.h2d)
         to_swap.begin_step(self.index.owned())
         for tracked in tuple(self.tracked.values()):
-            to_swap.make_fit(tracked.size_bytes)
-            tracked.restore(self.backend.h2d)
-            if tracked.storage is not None:
-                to_swap.take_in(tracked.storage)
+            if tracked.residency is Residency.AWAY:
+                to_swap.make_fit(tracked.size_bytes)
+                tracked.restore(self.backend.h2d)
+                if tracked.storage is not None:
+                    to_swap.take_in(tracked.storage)
         self.forget()
 
     def flush(self) -> None:

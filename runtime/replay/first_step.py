@@ -18,8 +18,7 @@ from profiles.schema.profile import OPTIMIZER_POST
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
-from runtime.replay.backend import Backend
-from runtime.replay.swap_index import SwapIndex
+from runtime.replay.executor import SwapExecutor
 from runtime.storage.accountant import Accountant
 
 MOST_STEPS_WITHOUT_UPDATE = 8
@@ -34,12 +33,11 @@ class FirstSteps(AbstractContextManager[None]):
         swap: What swaps on line in the one under way, or has not brought all back; else None.
     """
 
-    def __init__(
-        self, index: SwapIndex, backend: Backend, accountant: Accountant, budget_bytes: int
-    ) -> None:
+    def __init__(self, executor: SwapExecutor, accountant: Accountant, budget_bytes: int) -> None:
+        """Prepares for steps in which what `executor` moves is swapped on line."""
         self.swap: OnlineSwap | None = None
-        self._index = index
-        self._lanes = backend.d2h, backend.h2d
+        self._executor = executor
+        self._index = executor.index
         self._accountant = accountant
         self._budgets_bytes = budget_bytes, accountant.budget_bytes
         self._modes: tuple[TorchDispatchMode, ...] = ()
@@ -51,9 +49,11 @@ class FirstSteps(AbstractContextManager[None]):
         """Whether a step that begins now is one: some of what the plan moves is not made yet."""
         if not self._index.missing() - self._never_made:
             return False
-        device, (d2h, h2d) = self._index.device, self._lanes
+        device, lanes = self._index.device, self._executor.backend
         free_list = HostFreeList(copy_device(device).host_pool)
-        swap = OnlineSwap(device, self._accountant, d2h=d2h, h2d=h2d, free_list=free_list)
+        swap = OnlineSwap(
+            device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=free_list
+        )
         # The mode that swaps is entered last, so it is asked first.
         self._modes = SecondTry(swap.evict_all_but, ()), swap
         self._has_updated = False
@@ -61,9 +61,10 @@ class FirstSteps(AbstractContextManager[None]):
         return True
 
     def __enter__(self) -> None:
+        """Has everything that the step before has left away, if it was one of these, too."""
         assert self.swap is not None
-        self.swap.begin_step(self._index.owned())
         self._accountant.budget_bytes = self._budgets_bytes[0]
+        self._executor.hand_over(self.swap)
         self.swap.make_fit()
         self._accountant.__enter__()
         for mode in self._modes:

@@ -140,16 +140,16 @@ class Replay:
             # The next step says what is not as planned.
             swap.close()
             self._stepper.restore_for_good()
-        self._stepper.guard_between_steps()
+        finally:
+            self._stepper.guard_between_steps()
 
     def hand_over(self, swap: OnlineSwap) -> None:
         """Has everything back, between two steps, with what swaps on line making room for it."""
-        guard, executor = self._stepper.guard, self._stepper.executor
-        guard.leave()
+        self._stepper.guard.leave()
         try:
-            executor.hand_over(swap)
+            self._stepper.executor.hand_over(swap)
         except BaseException:
-            guard.enter(executor.away())
+            self._stepper.guard_between_steps()
             raise
 
     def use_pool(self, pool: HostPool) -> None:

@@ -79,7 +79,7 @@ class Stepper:
         recipes.when_divergent(self._on_miss)
         self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
         self.course = Course(plan)
-        self.first_steps = FirstSteps(index, backend, self.accountant, plan.budget_bytes)
+        self.first_steps = FirstSteps(self.executor, self.accountant, plan.budget_bytes)
         self.guard = BoundaryGuard(self.restore_for_good, self.history.count_restore)
         self._step: RunningStep | None = None
         self.op_guard = OpGuard(self.accountant.guarded)

@@ -180,18 +180,22 @@ class PlannedTraining:
         self._hand_to(None)
 
     def _hand_to(self, replay: Replay | None) -> None:
-        """See [Note: who has what is away]."""
-        holder, self._holder = self._holder, replay
-        if holder is replay:
-            return
-        self._on_line.release()
+        """See [Note: who has what is away]; what an interrupt ends goes on the next time."""
         swap = self._on_line.limited.swap
-        if holder is not None:
-            holder.hand_over(swap)
+        if self._holder is not replay:
+            self._on_line.release()
+            try:
+                if self._holder is not None:
+                    self._holder.hand_over(swap)
+                self._holder = replay
+            finally:
+                self._on_line.guard()
         if replay is not None and swap.moving():
-            replay.take_over(swap)
-        elif replay is None:
-            self._on_line.guard()
+            self._on_line.release()
+            try:
+                replay.take_over(swap)
+            finally:
+                self._on_line.guard()
 
     def _leave(self, step: LoopStep, error: BaseException | None) -> None:
         self._step = None
