@@ -46,8 +46,9 @@ for variable in (
     os.environ.pop(variable, None)
 
 # Threads of one op that wait for each other make small ops slow wherever cores are shared, and
-# the lanes need a core of their own.
+# the lanes need a core of their own. So it is in the processes that tests start.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
