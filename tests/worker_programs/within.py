@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import runtime
-from tests.support.loops.loop import layers
+from tests.support.loops.loop import TIME_LIMIT_S, layers
 from tests.support.training.recorded import assert_same
 
 STEPS = 40
@@ -86,7 +86,7 @@ def work(how: str, rank: int, folder: Path) -> None:
     store = (folder / "store").as_uri()
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORKERS)
     plain, _ = trained(how, rank, None)
-    settings = {"budget": "85%", "plans": folder / f"plans-{rank}", "time_limit_s": 5.0}
+    settings = {"budget": "85%", "plans": folder / f"plans-{rank}", "time_limit_s": TIME_LIMIT_S}
     seen = []
     for _ in range(2):
         found, tally = trained(how, rank, settings)

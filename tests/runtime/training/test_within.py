@@ -26,7 +26,7 @@ from runtime.training.planned_training import PlannedTraining
 from runtime.training.planning import Planning
 from tests.support.commands import ROOT
 from tests.support.loops import plain
-from tests.support.loops.loop import Settings, Trained, layers
+from tests.support.loops.loop import TIME_LIMIT_S, Settings, Trained, layers
 from tests.support.training.fake_time import CountingClock
 
 KIB = 1024
@@ -69,14 +69,21 @@ def resident(rows: list[int]) -> Trained:
     return it
 
 
+def within(it: Trained, budget: str | int, plans: Path, most: int = 4) -> PlannedTraining:
+    return runtime.within(
+        *(it.model, it.optimizer),
+        budget=budget,
+        plans=plans,
+        time_limit_s=TIME_LIMIT_S,
+        most_plans=most,
+    )
+
+
 def run(
     it: Trained, rows: list[int], *, budget: str, plans: Path, waits: bool = True, most: int = 4
 ) -> PlannedTraining:
     """Trains within a budget; without waiting, plans come when they come."""
-    memory = runtime.within(
-        it.model, it.optimizer, budget=budget, plans=plans, time_limit_s=5.0, most_plans=most
-    )
-    with memory:
+    with within(it, budget, plans, most) as memory:
         for number, count in enumerate(rows):
             if waits:
                 memory.wait_for_plans()
@@ -127,7 +134,7 @@ def test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on(
 
     rows = [16, 16, 24] * 10
     monkeypatch.setattr(TrackedStorage, "swap_in", counted)
-    with runtime.within(it.model, it.optimizer, budget=budget_bytes, plans=tmp_path) as memory:
+    with within(it, budget_bytes, tmp_path) as memory:
         for number, count in enumerate(rows):
             memory.wait_for_plans()
             with memory.step():
@@ -165,7 +172,7 @@ def test_what_fits_is_left_alone(tmp_path: Path, budgeted: list[str]) -> None:
 
 def test_training_goes_on_while_another_process_plans(tmp_path: Path, budgeted: list[str]) -> None:
     it = trained()
-    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    memory = within(it, "80%", tmp_path)
     number = 0
     with memory:
         while memory.tally[Way.REPLAYED] == 0 and number < 5000:
@@ -243,7 +250,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
 
 def test_an_exception_in_a_step_is_the_users_and_training_goes_on(tmp_path: Path) -> None:
     it = trained()
-    with runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path) as memory:
+    with within(it, "80%", tmp_path) as memory:
         for number in range(20):
             memory.wait_for_plans()
             raised = number in (1, 3, 6, 14)
@@ -258,7 +265,7 @@ def test_an_exception_in_a_step_is_the_users_and_training_goes_on(tmp_path: Path
 
 def test_steps_cannot_be_nested_nor_follow_the_end(tmp_path: Path) -> None:
     it = trained()
-    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    memory = within(it, "80%", tmp_path)
     with memory.step(), pytest.raises(RuntimeError, match="cannot be nested"), memory.step():
         pass
     memory.close()
@@ -318,7 +325,7 @@ def test_a_model_that_no_step_calls_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     it, other = trained(), trained()
-    with runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path) as memory:
+    with within(it, "80%", tmp_path) as memory:
         for number in range(5):
             with memory.step():
                 step(other, ROWS, number)
@@ -330,7 +337,7 @@ def test_a_folder_that_goes_away_ends_no_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     it, plans = trained(), tmp_path / "plans"
-    with runtime.within(it.model, it.optimizer, budget="80%", plans=plans) as memory:
+    with within(it, "80%", plans) as memory:
         plans.rmdir()
         for number in range(12):
             with memory.step():
@@ -342,7 +349,7 @@ def test_a_folder_that_goes_away_ends_no_training(
 
 def test_a_step_without_a_forward_is_no_course(tmp_path: Path) -> None:
     it = trained()
-    memory = runtime.within(it.model, it.optimizer, budget="80%", plans=tmp_path)
+    memory = within(it, "80%", tmp_path)
     with memory, memory.step():
         it.optimizer.zero_grad()
     assert memory.courses == {}

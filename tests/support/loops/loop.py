@@ -11,6 +11,9 @@ from torch import nn
 
 import runtime
 
+TIME_LIMIT_S = 0.5
+"""No plan here need be good, and finding any at all may take longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -21,7 +24,7 @@ class Settings:
 
     def arguments(self) -> dict[str, Any]:
         """Returns what `runtime.within` and the callbacks take."""
-        return {"budget": self.budget, "plans": self.plans, "time_limit_s": 5.0}
+        return {"budget": self.budget, "plans": self.plans, "time_limit_s": TIME_LIMIT_S}
 
 
 @dataclass(kw_only=True)
