@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import distributed
 
 import runtime
@@ -63,7 +64,8 @@ def work(rank: int, count: int, names: list[str], folder: Path) -> None:
 
 
 def main(folder: Path, names_by_count: dict[str, list[str]]) -> None:
-    # Forked before torch has done anything: nothing to inherit but loaded modules.
+    # Forked before torch has done anything: nothing to inherit but loaded modules, among them the
+    # one that each worker's first optimizer would load.
     fork = multiprocessing.get_context("fork")
     for count, names in names_by_count.items():
         workers = [

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -97,7 +98,8 @@ def work(how: str, rank: int, folder: Path) -> None:
 
 
 def main(folder: Path, how: str) -> None:
-    # Forked before torch has done anything: nothing to inherit but loaded modules.
+    # Forked before torch has done anything: nothing to inherit but loaded modules, among them the
+    # one that each worker's first optimizer would load.
     fork = multiprocessing.get_context("fork")
     workers = [
         fork.Process(target=work, args=(how, rank, folder), daemon=True) for rank in range(WORKERS)
