@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,9 @@ def test_it_runs_and_shows_tables_and_pictures(
         os.pathsep.join([str(ROOT), str(ROOT / "notebooks"), os.getenv("PYTHONPATH", "")]),
     )
     notebook = read(path)
+    for cell in code_cells(notebook):
+        # Any plan shows something.
+        cell.source = re.sub(r"time_limit_s=\d+", "time_limit_s=0.5", cell.source)
     NotebookClient(
         notebook,
         timeout=PATIENCE_S,
