@@ -83,7 +83,8 @@ def test_a_sweep_and_a_comparison(profile_file: Path, capsys: pytest.CaptureFixt
 
 def test_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.py").write_text(TRAINING)
-    words = ("--grow", "width", "--device", "v100-16gb", "--budget", "120KiB", "--processes", "1")
+    words = ["--grow", "width", "--device", "v100-16gb", "--budget", "120KiB", "--processes", "1"]
+    words += ["--multiple-of", "8", "--time-limit", "1"]
     found = printed(capsys, "limits", f"{tmp_path}/mine.py:train", *words)
     [limits] = found["limits"]
     assert limits["budget_bytes"] == 120 * 1024

@@ -167,7 +167,7 @@ def test_a_users_own_step_grows(
 ) -> None:
     csv, png = tmp_path / "limits.csv", tmp_path / "limits.png"
     words = ["--grow", "batch", "--multiple-of", "128", "--device", "v100-16gb"]
-    links = ["--budget", "2MiB", "--links", "pcie3-x16,nvlink2-ac922-4gpu"]
+    links = ["--budget", "2MiB", "--links", "pcie3-x16,nvlink2-ac922-4gpu", "--time-limit", "1"]
     assert main(["limits", training, *words, *links, "-o", str(csv), "--png", str(png)]) == 0
     table = pd.read_csv(csv)
     largest = int(table["planned_setting"][0])
@@ -193,7 +193,7 @@ def test_host_memory_is_a_limit_too(training: str, tmp_path: Path) -> None:
     csv = tmp_path / "limits.csv"
     words = ["--grow", "batch", "--multiple-of", "128", "--device", "v100-16gb", "--budget", "1MiB"]
     host = ["--host-budget", "600KiB", "--workers", "1,2", "--share", "nothing"]
-    host += ["--without", "recompute"]
+    host += ["--without", "recompute", "--time-limit", "1"]
     assert main(["limits", training, *words, *host, "-o", str(csv)]) == 0
     table = pd.read_csv(csv)
     assert table["workers"].to_list() == [1, 2]

@@ -150,7 +150,7 @@ def test_overhead_is_recorded_beyond_capacity() -> None:
 def test_a_plan_made_beyond_capacity_is_proved() -> None:
     """The profile of a step that did not fit is as good as any other to plan for."""
     profile = recorded_beyond("unet3d")
-    plan = solve(profile, budget_bytes=limit_bytes("unet3d"))
+    plan = solve(profile, budget_bytes=limit_bytes("unet3d"), time_limit_s=1.0)
     report = prove(plan, build=BUILDERS["unet3d"], steps=2, timed_steps=1)
     assert report.passed
     assert report.out_of_memory_without_plan

@@ -178,7 +178,7 @@ def test_a_plan_that_was_solved_for_a_budget_is_kept(name: str, without: Without
         link=SLOW_LINK,
         without=without,
         # Whichever plan is found by then: what is asserted holds of each.
-        time_limit_s=3.0,
+        time_limit_s=1.0,
     )
     assert plan.rebuilds or without is not Without.SWAP
     trained = planned(BUILDS[name], plan)
