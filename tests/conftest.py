@@ -81,6 +81,8 @@ LONGEST_FIRST = (
     "profiles/estimating/test_estimate.py",
     "runtime/recompute/test_trainings.py",
     "runtime/storage/test_memory_curve.py",
+    "runtime/training/test_loops.py",
+    "runtime/training/test_within.py",
     "profiles/hooks/test_optimizer_updates.py",
     "gpu/test_on_cpu.py",
     "planner/test_properties.py",
@@ -96,6 +98,9 @@ LONGEST_FIRST = (
     "runtime/replay/test_workers.py",
     "runtime/proof/test_workers.py",
     "notebooks/test_paper.py",
+    "cli/test_broken_input.py",
+    "planner/test_recompute.py",
+    "runtime/training/test_agreement.py",
 )
 """Files of 20 s and more: begun last, one of them would keep one process busy alone."""
 
