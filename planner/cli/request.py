@@ -16,7 +16,7 @@ from profiles.hardware.links import (
 )
 from profiles.schema.errors import QuantityError
 from profiles.schema.link import NOTHING_SHARED, Figure, Sharing
-from profiles.schema.profile import CUDA, Link, Profile
+from profiles.schema.profile import CPU, Link, Profile
 from profiles.schema.units import (
     parse_budget_bytes,
     parse_rate_bytes_per_us,
@@ -178,7 +178,7 @@ def link_names(links: str | None) -> tuple[str | None, ...]:
 def is_to_be_measured(device: str, name: str | None, d2h: str | None, h2d: str | None) -> bool:
     """Whether the options ask for the rates of the link at hand; the emulated device has none."""
     is_named = d2h is not None or h2d is not None
-    return not is_named and (name == MEASURED or (name is None and device == CUDA))
+    return not is_named and (name == MEASURED or (name is None and device != CPU))
 
 
 def choose_link(default: Link, name: str | None, d2h: str | None, h2d: str | None) -> Link:

@@ -44,8 +44,8 @@ class MemoryMeter(Protocol):
         """Returns the most bytes allocated at once since the last reset."""
 
 
-class CudaMeter:
-    """The count of torch's caching allocator.
+class AllocatorMeter:
+    """The count of a caching allocator of torch's; other accelerators have taken over CUDA's.
 
     The allocator works in program order, on the host: its peaks need no wait for the device.
     """
@@ -54,9 +54,9 @@ class CudaMeter:
     unsplit_bytes = 1 << 20  # kSmallSize there; none is left over with expandable segments
 
     def __init__(self, device: torch.device) -> None:
-        self.allocated_bytes = partial(torch.cuda.memory_allocated, device)
-        self.reset_peak = partial(torch.cuda.reset_peak_memory_stats, device)
-        self.peak_bytes = partial(torch.cuda.max_memory_allocated, device)
+        self.allocated_bytes = partial(torch.accelerator.memory_allocated, device)
+        self.reset_peak = partial(torch.accelerator.reset_peak_memory_stats, device)
+        self.peak_bytes = partial(torch.accelerator.max_memory_allocated, device)
 
 
 class SlotPeaks:

@@ -30,7 +30,7 @@ class Clock(Protocol):
         """Returns the times from each stamp to the next, once the device is done."""
 
 
-_timed_event = partial(torch.cuda.Event, enable_timing=True)
+_timed_event = partial(torch.Event, enable_timing=True)
 
 
 class CpuClock:
@@ -52,7 +52,7 @@ class CpuClock:
         return [(b - a) / NS_PER_US for a, b in pairwise(self._times_ns)]
 
 
-class CudaClock:
+class DeviceClock:
     """Events on a device's current stream, one per stamp.
 
     [Note: host-bound time] An event is stamped when the stream gets to it. Where the device is
@@ -73,8 +73,8 @@ class CudaClock:
         device: torch.device,
         *,
         new_event: Callable[[], Any] = _timed_event,
-        current_stream: Callable[[torch.device], Any] = torch.cuda.current_stream,
-        synchronize: Callable[[torch.device], None] = torch.cuda.synchronize,
+        current_stream: Callable[[torch.device], Any] = torch.accelerator.current_stream,
+        synchronize: Callable[[torch.device], None] = torch.accelerator.synchronize,
     ) -> None:
         self._device = device
         self._new_event = new_event

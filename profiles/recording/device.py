@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from profiles.hooks.workload import Workload
-from profiles.recording.allocator_peaks import CudaMeter, MemoryMeter
-from profiles.recording.clocks import Clock, CpuClock, CudaClock
+from profiles.recording.allocator_peaks import AllocatorMeter, MemoryMeter
+from profiles.recording.clocks import Clock, CpuClock, DeviceClock
 from profiles.recording.kernel_times import KernelTimer, cuda_kernels
 from profiles.schema.errors import CapacityError, WorkloadError
 from profiles.schema.profile import CPU, CUDA, Device
@@ -34,22 +34,28 @@ class Instruments:
 
 
 def instruments_for(device: torch.device) -> Instruments:
-    """Returns what steps on a device are measured with."""
-    if device.type == CUDA:
-        kernels = partial(cuda_kernels, device=device)
-        return Instruments(clock=CudaClock(device), memory=CudaMeter(device), kernels=kernels)
-    return Instruments(clock=CpuClock(), memory=None, kernels=None)
+    """Returns what steps on a device are measured with; only CUDA says what kernels take."""
+    if device.type == CPU:
+        return Instruments(clock=CpuClock(), memory=None, kernels=None)
+    kernels = partial(cuda_kernels, device=device) if device.type == CUDA else None
+    return Instruments(clock=DeviceClock(device), memory=AllocatorMeter(device), kernels=kernels)
 
 
 def describe_device(device: torch.device) -> Device:
     """Returns what a profile says of the device at hand."""
-    if device.type == CUDA:
-        about = torch.cuda.get_device_properties(device)
-        name, memory_bytes, threads = about.name, about.total_memory, 0
-    else:
+    if device.type == CPU:
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         name, threads = _processor_name(), torch.get_num_threads()
+    else:
+        name, threads = device_name(device), 0
+        _, memory_bytes = torch.accelerator.get_memory_info(device)
     return Device(kind=device.type, name=name, memory_bytes=memory_bytes, compute_threads=threads)
+
+
+def device_name(device: torch.device) -> str:
+    """Returns the name of an accelerator, as its maker has it if torch knows."""
+    names = getattr(torch.get_device_module(device), "get_device_name", None)
+    return device.type if names is None else str(names(device))
 
 
 def _processor_name() -> str:
@@ -87,25 +93,35 @@ def device_of(model: torch.nn.Module) -> torch.device:
 
 
 def device_at_hand(kind: str) -> torch.device:
-    """Returns this machine's device of a kind, `cpu` or `cuda`.
+    """Returns this machine's device of a kind: `cpu`, or its accelerator's as torch names it.
 
     Raises:
         WorkloadError: There is none.
     """
     if kind == CPU:
         return torch.device(kind)
-    if kind != CUDA:
-        raise WorkloadError(
-            f"--device {kind} is no device of this machine, expected 'cpu' or 'cuda' (the GPU that "
-            "torch takes by default; CUDA_VISIBLE_DEVICES chooses another)."
-        )
-    if not torch.cuda.is_available():
+    if is_at_hand(kind):
+        return torch.device(kind, torch.accelerator.current_device_index())
+    if kind == CUDA:
         build = "has CUDA but sees no GPU" if torch.version.cuda else "was built without CUDA"
         raise WorkloadError(
             f"--device cuda needs a GPU: torch {torch.__version__} here {build}. Record on 'cpu', "
             "or name a device to estimate for."
         )
-    return torch.device(CUDA, torch.cuda.current_device())
+    found = torch.accelerator.current_accelerator(check_available=True)
+    known = "'cpu' or 'cuda'" if found is None else f"'cpu' or {found.type!r}"
+    raise WorkloadError(
+        f"--device {kind} is no device of this machine, expected {known} (what torch takes by "
+        "default; CUDA_VISIBLE_DEVICES chooses another GPU)."
+    )
+
+
+def is_at_hand(kind: str) -> bool:
+    """Whether this machine has a device of a kind."""
+    if kind == CPU:
+        return True
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found is not None and found.type == kind
 
 
 def build_on(device: torch.device, build: Callable[[], Workload]) -> Workload:

@@ -6,10 +6,13 @@ A pass is entered around each step by `step`; `is_over` says after a step whethe
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from statistics import median
-from typing import Protocol
+from typing import Any, Protocol
+
+from torch._ops import OpOverload
 
 from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.dispatch import OpMode
 from profiles.hooks.workload import Training
 from profiles.recording.allocator_peaks import MemoryMeter, SlotPeaks
 from profiles.recording.clocks import AnchorStamps, Clock
@@ -199,8 +202,22 @@ class KernelPass:
         self.done, self.is_over = 1, True
 
 
+class _Bystander(OpMode):
+    """Looks at every op and does nothing, as what guards a replayed step does to most."""
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op."""
+        return func(*args, **kwargs)
+
+
 class MemoryPass:
-    """On a GPU, a step whose slots' peaks the allocator is asked for."""
+    """On an accelerator, a step whose slots' peaks the allocator is asked for.
+
+    [Note: memory under a mode] While a mode sees ops, each tensor that an op makes has a Python
+    object, and autograd takes it for one that others hold: it adds up gradients into a new tensor
+    rather than in place. The trace saw the step so, and a replay's guards have it so; without a
+    mode its peaks would be lower than those of any replayed step.
+    """
 
     doing, wanted = "measuring memory", 1
 
@@ -214,7 +231,7 @@ class MemoryPass:
     def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
         """Asks for the peaks of a step."""
         peaks = SlotPeaks(self._meter)
-        with hooks.step(peaks):
+        with hooks.step(peaks), _Bystander():
             yield
         check_same_course(self._traced.trace.anchors, peaks.keys, "anchor")
         self.peaks_bytes = peaks.peaks_bytes()

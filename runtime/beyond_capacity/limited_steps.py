@@ -222,12 +222,11 @@ class _TraceThenSwap(NamedTuple):
 
 
 def all_there_is_bytes(training: Training) -> int:
-    """Returns what the model and the optimizer have of the device, and what that has free.
+    """Returns what this process has of the device, and what that has free.
 
     Raises:
         CapacityError: The device has no capacity of its own.
     """
     device = device_of(training.model)
-    owned = owned_storages(training.model, training.optimizer)
-    held = {o.storage._cdata: o.storage.nbytes() for o in owned if o.device == device}
-    return sum(held.values()) + copy_device(device).free_bytes()
+    free_bytes = copy_device(device).free_bytes()
+    return torch.accelerator.memory_allocated(device) + free_bytes

@@ -18,7 +18,7 @@ from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Access
-from runtime.beyond_capacity.output_bytes import output_bytes
+from runtime.beyond_capacity.output_bytes import output_sizes_bytes
 from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
@@ -284,7 +284,7 @@ class OnlineSwap(OpMode):
         """Runs an op with its arguments on the device."""
         self._places.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
-        self._prepare(inputs, output_bytes(self._device, func, args, kwargs))
+        self._prepare(inputs, output_sizes_bytes(self._device, func, args, kwargs))
         result = func(*args, **kwargs)
         touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
         if is_collective(func):
@@ -295,17 +295,21 @@ class OnlineSwap(OpMode):
         self._op += 1
         return result
 
-    def _prepare(self, inputs: dict[int, torch.UntypedStorage], made_bytes: int | None) -> None:
+    def _prepare(
+        self, inputs: dict[int, torch.UntypedStorage], made_bytes: tuple[int, ...] | None
+    ) -> None:
         """Makes room for what an op is about to bring in and to make, then brings it in."""
         away = self._places.away
         missing = [cdata for cdata in inputs if cdata in away]
-        wanted_bytes = sum(away[cdata].tracked.size_bytes for cdata in missing)
-        # A batch that no op has touched yet: the accountant will count it with this one.
-        wanted_bytes += sum(s.nbytes() for c, s in inputs.items() if not self._places.knows(c))
+        wanted_bytes = [away[cdata].tracked.size_bytes for cdata in missing]
+        if not self._accountant.counts_all:
+            # A batch that no op has touched yet: the accountant will count it with this one.
+            wanted_bytes += [s.nbytes() for c, s in inputs.items() if not self._places.knows(c)]
         if made_bytes is None:
             self.evict_all_but(set(inputs))
         else:
-            self._make_room(wanted_bytes + made_bytes, set(inputs))
+            rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
+            self._make_room(sum(rounded), set(inputs))
         for cdata in missing:
             self._places.bring_in(cdata)
 
@@ -368,9 +372,9 @@ class SecondTry(OpMode):
             self._evict_all_but({storage._cdata for storage in inputs})
         for watcher, ops in zip(self._watchers, noted, strict=True):
             watcher.rewind(ops)
-        if torch.cuda.is_initialized():
+        if torch.accelerator.is_available():
             # Free memory that lies in pieces of other sizes goes back to the device.
-            torch.cuda.empty_cache()
+            torch.accelerator.empty_cache()
         try:
             return func(*args, **kwargs)
         except torch.OutOfMemoryError as error:

@@ -16,15 +16,17 @@ RESIZES_ITS_ARGUMENT = frozenset(
 )
 
 
-def output_bytes(device: torch.device, func: OpOverload, args: Any, kwargs: Any) -> int | None:
-    """Returns the bytes an op allocates on a device; None if they depend on its data.
+def output_sizes_bytes(
+    device: torch.device, func: OpOverload, args: Any, kwargs: Any
+) -> tuple[int, ...] | None:
+    """Returns the sizes of what an op allocates on a device; None if they depend on its data.
 
     The op is run on meta tensors, which have shapes and no bytes. They are made from the arguments'
     descriptions alone: the arguments themselves may be in host memory just now, and nothing here
     may keep them alive. And no mode is entered for it, which an interrupt could leave behind.
     """
     if _allocates_nothing(func) or _is_made_elsewhere(device, func, args, kwargs):
-        return 0
+        return ()
     # The modes that watch the step must not see this run.
     with unseen():
         try:
@@ -48,12 +50,13 @@ def _is_made_elsewhere(device: torch.device, func: OpOverload, args: Any, kwargs
     return _takes_device(func) and not _tensors(leaves) and device.type != "cpu"
 
 
-def _run(func: OpOverload, args: Any, kwargs: Any) -> int:
+def _run(func: OpOverload, args: Any, kwargs: Any) -> tuple[int, ...]:
     inputs = [tensor.untyped_storage() for tensor in _tensors((args, kwargs))]
     before = {storage: storage.nbytes() for storage in inputs}
     made = [tensor.untyped_storage() for tensor in _tensors(func(*args, **kwargs))]
     after = {storage: storage.nbytes() for storage in (*made, *inputs)}
-    return sum(max(0, size_bytes - before.get(storage, 0)) for storage, size_bytes in after.items())
+    grown = [size_bytes - before.get(storage, 0) for storage, size_bytes in after.items()]
+    return tuple([size_bytes for size_bytes in grown if size_bytes > 0])
 
 
 def _described(leaf: Any) -> Any:

@@ -22,7 +22,7 @@ from profiles.hardware.accelerators import Accelerator, accelerator_named
 from profiles.schema.errors import QuantityError, WorkloadError
 from profiles.schema.profile import Profile, WorkloadSource
 from profiles.schema.progress import Progress, silent
-from runtime.cli.profile import RECORDED, estimate_step, usual_link
+from runtime.cli.profile import estimate_step, is_run_on, usual_link
 
 if TYPE_CHECKING:
     from profiles.workloads.catalog import Builtin
@@ -101,7 +101,7 @@ def choose_growing(
     from profiles.workloads.build import check
     from profiles.workloads.catalog import WORKLOADS
 
-    if device in RECORDED:
+    if is_run_on(device):
         raise QuantityError(
             f"--device is {device!r}, but nothing is run here: steps are estimated. Name an "
             "accelerator such as v100-16gb or h200."

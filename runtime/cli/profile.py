@@ -13,7 +13,7 @@ from planner.cli import options
 from planner.cli.output import progress_bars, wrote
 from planner.cli.output_file import check_output, of_workload
 from planner.cli.request import choose_link, is_to_be_measured
-from profiles.hardware.accelerators import accelerator_named
+from profiles.hardware.accelerators import ACCELERATORS, accelerator_named
 from profiles.hardware.links import EMULATED, link_named
 from profiles.schema.errors import QuantityError
 from profiles.schema.profile import CPU, CUDA, Link, Profile, WorkloadSource
@@ -26,16 +26,13 @@ if TYPE_CHECKING:
 
     from profiles.hooks import workload as hooks
 
-RECORDED = (CPU, CUDA)
-"""The devices of this machine; every other name is an accelerator to estimate for."""
-
 Device = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Where to run the step: 'cpu' (the emulated accelerator) or 'cuda' (the GPU); or "
-        "an accelerator to estimate it for, with nothing run, such as h200 (see 'plan "
-        "devices').",
+        help="Where to run the step: 'cpu' (the emulated accelerator), 'cuda' (the GPU), or "
+        "another accelerator of this machine as torch names it; or one to estimate the step "
+        "for, with nothing run, such as h200 (see 'plan devices').",
     ),
 ]
 WarmupSteps = Annotated[
@@ -109,7 +106,7 @@ def profile(
         timed_steps=steps,
         data_parallel=data_parallel,
     )
-    is_estimated = device not in RECORDED
+    is_estimated = not is_run_on(device)
     if is_estimated:
         _check_estimates(how)
     chosen = None
@@ -129,6 +126,17 @@ def profile(
 
     print_profile(recorded, top=0)
     wrote(path)
+
+
+def is_run_on(device: str) -> bool:
+    """Whether steps are run on a device: on this machine's; for others they are estimated."""
+    if device in (CPU, CUDA):
+        return True
+    if device in ACCELERATORS:
+        return False
+    from profiles.recording.device import is_at_hand
+
+    return is_at_hand(device)
 
 
 def usual_link(device: str) -> Link:

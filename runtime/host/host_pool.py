@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 
+from profiles.hooks.mode_stack import unseen
 from profiles.schema.errors import CapacityError, SwapplanError
 from profiles.schema.units import size_text
 from runtime.host.host_memory import check_pools_fit, locked_limit_text
@@ -136,6 +137,37 @@ class PinnedHostPool(HostPool):
                 "with a link of the table, whose kernels were not measured."
             )
         return int(pointer)
+
+
+class AllocatedHostPool(HostPool):
+    """A host pool that any accelerator of torch can copy from and to: torch has pinned it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Allocates the slab.
+
+        Raises:
+            SwapplanError: The host has not enough free memory, or may not lock that much.
+        """
+        super().__init__(0)
+        self.size_bytes = size_bytes
+        if size_bytes == 0:
+            return
+        check_pools_fit(size_bytes)
+        try:
+            # No op of the step that may be running.
+            with unseen():
+                self._bytes = torch.zeros(size_bytes, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:
+            raise SwapplanError(
+                f"The host pool of {size_text(size_bytes)} could not be pinned ({error})"
+                f"{locked_limit_text(size_bytes)}. Raise what limits it, or plan for less with "
+                "'plan solve --host-budget'."
+            ) from error
+        self.address = self._bytes.data_ptr()
+
+    def tensor(self, offset_bytes: int, size_bytes: int) -> torch.Tensor:
+        """A byte tensor over a stretch of the slab."""
+        return self._bytes[offset_bytes : offset_bytes + size_bytes]
 
 
 class HostFreeList:

@@ -39,7 +39,7 @@ class KernelLauncher:
     """Launches the copy kernels, at the cost of a dictionary look-up and a driver call.
 
     Nothing is compiled or loaded at a launch, so it can be captured in a CUDA graph; the graph
-    keeps the addresses. A stream is given as `torch.cuda.Stream.cuda_stream` has it.
+    keeps the addresses. A stream is given by the handle that its driver knows it by.
     """
 
     def __init__(self, configure: Callable[[Kernel, Grid, int], Launch]) -> None:
@@ -117,7 +117,7 @@ class KernelCarrier:
         Raises:
             ValueError: The engine is none of these kernels.
         """
-        handle = 0 if stream is None else stream.cuda_stream
+        handle = 0 if stream is None else stream.native_handle
         match engine:
             case CopyMethod.BATCH_KERNEL:
                 table = self._tables.write(batch_words(jobs, CHUNK_BYTES))

@@ -10,12 +10,12 @@ import torch
 
 from planner.plan.lanes import Direction
 from profiles.schema.errors import CapacityError, SwapplanError
-from runtime.host.host_pool import HostPool, PinnedHostPool
+from runtime.host.host_pool import AllocatedHostPool, HostPool, PinnedHostPool
 from runtime.kernels.carrier import INSTALL, KernelCarrier
 from runtime.kernels.cuda_carrier import cuda_carrier
-from runtime.lanes.cuda import CudaStreams, StreamLane
 from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.lane import CopyLane
+from runtime.lanes.streams import DeviceStreams, StreamLane
 
 Carriers = dict[Direction, KernelCarrier]
 
@@ -62,15 +62,40 @@ class EmulatedDevice:
         )
 
 
-class CudaDevice:
-    """A GPU, with the same methods: lanes are streams, host memory is pinned."""
+class StreamingDevice:
+    """An accelerator of torch, with the same methods: lanes are streams, host memory is pinned."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def lane(self, direction: Direction, carrier: KernelCarrier | None = None) -> CopyLane:
         """Returns a lane that is a stream."""
-        return StreamLane(CudaStreams(self._device, carrier), direction)
+        return StreamLane(DeviceStreams(self._device, carrier), direction)
+
+    def host_pool(self, size_bytes: int) -> HostPool:
+        """Returns pinned host memory, by torch's allocator of it."""
+        return AllocatedHostPool(size_bytes)
+
+    def carriers(self) -> Carriers:
+        """Returns what carries by kernel.
+
+        Raises:
+            SwapplanError: There is nothing: copy kernels are for CUDA.
+        """
+        raise SwapplanError(
+            f"Copy kernels are for CUDA, and the {self._device.type!r} device has none. Solve with "
+            "a link whose kernels were not measured."
+        )
+
+    def free_bytes(self) -> int:
+        """Returns what the driver and the allocator have left."""
+        free_bytes, _ = torch.accelerator.get_memory_info(self._device)
+        reserved_bytes = torch.accelerator.memory_reserved(self._device)
+        return free_bytes + reserved_bytes - torch.accelerator.memory_allocated(self._device)
+
+
+class CudaDevice(StreamingDevice):
+    """A GPU of CUDA: host memory is registered rather than allocated, and kernels copy, too."""
 
     def host_pool(self, size_bytes: int) -> HostPool:
         """Returns pinned host memory."""
@@ -80,13 +105,12 @@ class CudaDevice:
         """Returns one carrier for both lanes: its tables are in use until an event."""
         return dict.fromkeys(Direction, cuda_carrier(self._device))
 
-    def free_bytes(self) -> int:
-        """Returns what the driver and the allocator have left."""
-        free_bytes, _ = torch.cuda.mem_get_info(self._device)
-        reserved_bytes = torch.cuda.memory_reserved(self._device)
-        return free_bytes + reserved_bytes - torch.cuda.memory_allocated(self._device)
 
-
-def copy_device(device: torch.device) -> EmulatedDevice | CudaDevice:
+def copy_device(device: torch.device) -> EmulatedDevice | StreamingDevice:
     """Returns what copies on a device."""
-    return CudaDevice(device) if device.type == "cuda" else EmulatedDevice(device)
+    match device.type:
+        case "cpu":
+            return EmulatedDevice(device)
+        case "cuda":
+            return CudaDevice(device)
+    return StreamingDevice(device)

@@ -1,6 +1,6 @@
 """Devices that trainings are measured on: how memory is counted and limited there.
 
-On a GPU the allocator counts, and a budget is enforced as a share of the device's memory. On the
+On an accelerator the allocator counts, and a budget is enforced as a share of its memory. On the
 CPU the emulated device's accountant does both.
 """
 
@@ -70,8 +70,8 @@ class LimitedDevice(Protocol):
         """Gives back what is no longer held."""
 
 
-class LimitedGpu:
-    """A GPU, which counts its memory at no cost: every step is watched."""
+class LimitedAccelerator:
+    """An accelerator, which counts its memory at no cost: every step is watched."""
 
     in_host_memory = False
     advice = (
@@ -80,41 +80,42 @@ class LimitedGpu:
         "it was recorded, record it again with 'plan profile'."
     )
 
-    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
+    def __init__(self, device: torch.device, module: Any = None) -> None:
+        """`module` is what torch offers for the device's kind, unless it is a stand-in for that."""
         self.device = device
-        self._cuda = cuda
+        self._module = module or torch.get_device_module(device)
 
     @contextmanager
     def limit(self, budget_bytes: int) -> Iterator[None]:
         """Caps what the allocator may reserve, which is a little more than what is allocated."""
         self.tidy()
-        total_bytes = self._cuda.get_device_properties(self.device).total_memory
+        total_bytes = self._module.get_device_properties(self.device).total_memory
         share = min(1.0, budget_bytes / total_bytes)
-        self._cuda.set_per_process_memory_fraction(share, self.device)
+        self._module.set_per_process_memory_fraction(share, self.device)
         try:
             yield
         finally:
-            self._cuda.set_per_process_memory_fraction(1.0, self.device)
+            self._module.set_per_process_memory_fraction(1.0, self.device)
 
     def measure(self, workload: Workload, around: Around, *, watched: bool = True) -> StepFigures:
         """Times between two synchronisations, and asks the allocator."""
-        self._cuda.synchronize(self.device)
-        self._cuda.reset_peak_memory_stats(self.device)
+        self._module.synchronize(self.device)
+        self._module.reset_peak_memory_stats(self.device)
         start_ns = time.perf_counter_ns()
         with around():
             workload.step()
-        self._cuda.synchronize(self.device)
+        self._module.synchronize(self.device)
         return StepFigures(
             step_us=(time.perf_counter_ns() - start_ns) / NS_PER_US,
-            peak_bytes=self._cuda.max_memory_allocated(self.device),
-            reserved_bytes=self._cuda.max_memory_reserved(self.device),
+            peak_bytes=self._module.max_memory_allocated(self.device),
+            reserved_bytes=self._module.max_memory_reserved(self.device),
         )
 
     def tidy(self) -> None:
         """Returns the allocator's free blocks to the device, too."""
         gc.collect()
-        self._cuda.synchronize(self.device)
-        self._cuda.empty_cache()
+        self._module.synchronize(self.device)
+        self._module.empty_cache()
 
 
 class LimitedEmulator:

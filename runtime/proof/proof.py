@@ -19,16 +19,16 @@ import torch
 
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
-from profiles.recording.device import device_of
+from profiles.recording.device import device_at_hand, device_of
 from profiles.schema.errors import PlanMismatchError, WorkloadError
-from profiles.schema.profile import CPU, CUDA
+from profiles.schema.profile import CPU
 from profiles.schema.progress import Progress, silent
 from runtime.host.host_memory import check_pools_fit
 from runtime.proof.limited_device import (
     Around,
+    LimitedAccelerator,
     LimitedDevice,
     LimitedEmulator,
-    LimitedGpu,
     reached_storages,
 )
 from runtime.proof.report import ProofReport
@@ -114,9 +114,9 @@ def _check(plan: Plan, steps: int, timed_steps: int) -> None:
 
 
 def _device_of(plan: Plan) -> LimitedDevice:
-    if plan.device.kind == CUDA:
-        return LimitedGpu(torch.device("cuda", torch.cuda.current_device()))
-    return LimitedEmulator()
+    if plan.device.kind == CPU:
+        return LimitedEmulator()
+    return LimitedAccelerator(device_at_hand(plan.device.kind))
 
 
 @dataclass(frozen=True)

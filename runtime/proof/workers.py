@@ -30,7 +30,7 @@ from profiles.hooks.data_parallel import backend_of, data_parallel
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on, device_at_hand
 from profiles.schema.errors import PlanMismatchError, SwapplanError, WorkerError
-from profiles.schema.profile import CUDA
+from profiles.schema.profile import CPU
 from profiles.schema.progress import Progress, silent
 from profiles.workloads.build import LARGEST_SEED, build
 from runtime.host.host_memory import check_pools_fit
@@ -103,10 +103,10 @@ def prove_with_workers(
     fault = device_fault(plan)
     if fault is not None:
         raise PlanMismatchError(fault)
-    if plan.device.kind == CUDA and count > torch.cuda.device_count():
+    if plan.device.kind != CPU and count > torch.accelerator.device_count():
         raise PlanMismatchError(
             f"--workers {count} needs a GPU for each, this machine shows "
-            f"{torch.cuda.device_count()}. Ask for no more workers than that."
+            f"{torch.accelerator.device_count()}. Ask for no more workers than that."
         )
     check_pools_fit(plan.host_pool_bytes, count)
     with tempfile.TemporaryDirectory() as folder:
@@ -239,8 +239,8 @@ def build_for(plan: Plan, rank: int = 0) -> Workload:
 
 def _prove(assignment: Assignment, parent: Connection) -> ProofReport:
     plan, rank = assignment.plan, assignment.rank
-    if plan.device.kind == CUDA:
-        torch.cuda.set_device(rank)
+    if plan.device.kind != CPU:
+        torch.accelerator.set_device_index(rank)
     distributed.init_process_group(
         backend_of(plan.device.kind),
         init_method=assignment.store,

@@ -11,12 +11,14 @@ import torch
 from planner.plan.copy_times import launch_us
 from planner.plan.lanes import Direction
 from planner.plan.plan import Plan
+from profiles.recording.device import device_name, is_at_hand
 from profiles.schema.errors import PlanMismatchError
-from runtime.host.host_pool import HostPool, PinnedHostPool
+from profiles.schema.profile import CUDA
+from runtime.host.host_pool import HostPool
 from runtime.lanes.copy_device import copy_device
-from runtime.lanes.cuda import CudaStreams, StreamDevice, StreamLane
 from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.lane import CopyLane, TimedLane
+from runtime.lanes.streams import DeviceStreams, StreamDevice, StreamLane
 from runtime.replay.timeline import StepTimes
 
 LOG = logging.getLogger("swapplan")
@@ -36,7 +38,7 @@ class Watch(Enum):
     EVERY_STEP = "every step"
     """On the emulated device: nothing else enforces the budget."""
     UNTIL_REPLAYED = "until a step was replayed"
-    """On CUDA: the device counts by itself, and counting costs microseconds an op."""
+    """On accelerators: the device counts by itself, and counting costs microseconds an op."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,10 @@ def backend_for(
     match plan.device.kind:
         case "cpu":
             backend = _emulated(plan, device, pool)
-        case "cuda" if torch.cuda.is_available():
-            _warn_untried()
-            backend = _cuda(plan, device, times, pool)
+        case kind if is_at_hand(kind):
+            if kind == CUDA:
+                _warn_untried()
+            backend = _streaming(plan, device, times, pool)
         case kind:
             raise PlanMismatchError(
                 f"The plan is for device {kind!r}, which this machine does not have. Replay it "
@@ -119,10 +122,10 @@ def _warn_untried() -> None:
     LOG.warning("%s", NOTICE)
 
 
-def _cuda(
+def _streaming(
     plan: Plan, device: torch.device, times: StepTimes | None, pool: HostPool | None
 ) -> Backend:
-    at_hand = torch.cuda.get_device_name(device)
+    at_hand = device_name(device)
     if at_hand != plan.device.name:
         LOG.warning(
             "The plan's times are those of %s, this is %s: the budget holds, the stall may be "
@@ -130,15 +133,16 @@ def _cuda(
             plan.device.name,
             at_hand,
         )
-    carriers = copy_device(device).carriers() if plan.engines else {}
-    streams = CudaStreams(device, carriers.get(Direction.D2H))
+    copies_on = copy_device(device)
+    carriers = copies_on.carriers() if plan.engines else {}
+    streams = DeviceStreams(device, carriers.get(Direction.D2H))
     clock = None if times is None else times.clock
     return Backend(
         d2h=StreamLane(streams, Direction.D2H, clock),
         h2d=StreamLane(streams, Direction.H2D, clock),
-        pool=pool or PinnedHostPool(plan.host_pool_bytes, device),
+        pool=pool or copies_on.host_pool(plan.host_pool_bytes),
         watch=Watch.UNTIL_REPLAYED,
         budget_bytes=None,
-        allocated_peak_bytes=lambda: torch.cuda.max_memory_allocated(device),
+        allocated_peak_bytes=lambda: torch.accelerator.max_memory_allocated(device),
         streams=streams,
     )

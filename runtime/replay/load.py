@@ -11,9 +11,9 @@ from planner.plan.plan_file import read_plan
 from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import bare_module, bare_optimizer, foreign_optimizer_fault
+from profiles.recording.device import is_at_hand
 from profiles.schema.errors import FileError, PlanMismatchError
 from profiles.schema.model_description import ModelDescription, first_difference
-from profiles.schema.profile import CPU, CUDA
 from runtime.host.host_pool import HostPool
 from runtime.replay.lookup import unheld_name
 from runtime.replay.replay import Replay
@@ -105,7 +105,7 @@ def load_on_first(path: Path | str) -> LoadedPlan:
 
 def device_fault(plan: Plan) -> str | None:
     """Says why a plan cannot be replayed whatever the model; None if its device can be had."""
-    if plan.device.kind == CPU or (plan.device.kind == CUDA and torch.cuda.is_available()):
+    if is_at_hand(plan.device.kind):
         return None
     return (
         f"The plan is for device {plan.device.kind!r} ({plan.device.name}), which this machine "

@@ -16,7 +16,7 @@ from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.mode_stack import keep_in_view
 from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
-from profiles.schema.profile import CUDA, Access
+from profiles.schema.profile import CPU, Access
 from profiles.schema.units import NS_PER_US
 from runtime.host.host_pool import HostPool
 from runtime.recompute.recipes import Recipes
@@ -68,7 +68,7 @@ class Stepper:
         device = device_of(model)
         self.history = History(plan)
         self._workers = workers
-        clock: MarkClock = EventClock() if device.type == CUDA else HostClock()
+        clock: MarkClock = HostClock() if device.type == CPU else EventClock()
         self.tracing = Tracing(plan, ranges, StepTimes(clock) if traced else None)
         backend = backend_for(plan, device, self.tracing.times, pool)
         index = SwapIndex(plan, model, optimizer)

@@ -15,6 +15,8 @@ from profiles.hooks.dispatch import OpMode, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
+from profiles.recording.allocator_peaks import AllocatorMeter
+from profiles.schema.profile import CPU
 from runtime.storage.guarded_storages import GuardedStorages
 
 MIB = 1 << 20
@@ -152,6 +154,8 @@ class Accountant(OpMode):
         self.memory = DeviceBytes(device, self.guarded.forbidden)
         self.watching = False
         self._device = device
+        # None where storages are all there is to the device's memory.
+        self._meter = None if device.type == CPU else AllocatorMeter(device)
         self._lifted = False
         self._on_no_room: Callable[[], bool] = lambda: False
 
@@ -180,10 +184,27 @@ class Accountant(OpMode):
         self._lifted = True
 
     def has_room(self, wanted_bytes: int) -> bool:
-        """Whether so many bytes more are within the budget."""
+        """Whether so many bytes more are within the budget.
+
+        Where the device has an allocator, what that has handed out is counted: all of the process.
+        """
         if self.budget_bytes is None or self._lifted:
             return True
-        return self.memory.live_bytes + wanted_bytes <= self.budget_bytes
+        return self._taken_bytes() + wanted_bytes <= self.budget_bytes
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether storages count that no op has touched yet."""
+        return self._meter is not None
+
+    def rounded_bytes(self, size_bytes: int) -> int:
+        """Returns what an allocation of some size takes of the device."""
+        if self._meter is None:
+            return size_bytes
+        return -(-size_bytes // self._meter.granule_bytes) * self._meter.granule_bytes
+
+    def _taken_bytes(self) -> int:
+        return self.memory.live_bytes if self._meter is None else self._meter.allocated_bytes()
 
     def give_back(self, storage: torch.UntypedStorage) -> None:
         """Counts the bytes of a storage that has just been emptied as free."""
@@ -249,6 +270,6 @@ class Accountant(OpMode):
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):
             raise EmulatedOutOfMemoryError(
                 f"Emulated {self._device} device out of memory: "
-                f"{(self.memory.live_bytes + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
+                f"{(self._taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )

@@ -62,8 +62,8 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import BEGIN
 from runtime import Replay
 from runtime.host.host_pool import HostStretch
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.lane import Piece
+from runtime.lanes.streams import StreamLane
 from runtime.replay import stepper
 from runtime.replay.backend import Backend, backend_for
 from runtime.replay.op_guard import OpGuard

@@ -16,7 +16,7 @@ from profiles.recording.device import build_on, compute_threads_of_emulator
 from profiles.schema.profile import Link, WorkloadSource
 from profiles.workloads.build import build
 from runtime.lanes.measure import link_from, measure_link, measure_methods
-from runtime.proof.limited_device import LimitedDevice, LimitedEmulator, LimitedGpu
+from runtime.proof.limited_device import LimitedAccelerator, LimitedDevice, LimitedEmulator
 
 
 class BenchDevice(LimitedDevice, Protocol):
@@ -32,7 +32,7 @@ class BenchDevice(LimitedDevice, Protocol):
         """Says what this is, for the head of a result."""
 
 
-class BenchGpu(LimitedGpu):
+class BenchGpu(LimitedAccelerator):
     """The GPU at hand."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import SlotPeaks
-from profiles.recording.clocks import CpuClock, CudaClock
+from profiles.recording.clocks import CpuClock, DeviceClock
 from profiles.recording.device import Instruments, build_on, device_at_hand
 from profiles.recording.kernel_times import (
     MARK,
@@ -56,8 +56,8 @@ class FakeEvents:
         self.made = 0
         self.stream = "main"
 
-    def clock(self) -> CudaClock:
-        return CudaClock(
+    def clock(self) -> DeviceClock:
+        return DeviceClock(
             SECOND_GPU,
             new_event=self.new,
             current_stream=self.current_stream,

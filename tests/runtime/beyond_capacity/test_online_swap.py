@@ -14,9 +14,9 @@ from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
 from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, carry
 from runtime.lanes.lane import Piece
+from runtime.lanes.streams import StreamLane
 from runtime.storage.accountant import Accountant
 from tests.support.training.fake_streams import ComputeLog, FakeStreams, log_resizes
 from tests.support.training.models import BUILDERS

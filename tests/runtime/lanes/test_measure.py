@@ -19,7 +19,6 @@ from runtime.cli import main
 from runtime.host.host_pool import HostStretch, PinnedHostPool
 from runtime.lanes import measure as link_measure
 from runtime.lanes.copy_device import copy_device
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, EmulatedLane
 from runtime.lanes.measure import (
     FOOTPRINT_BYTES,
@@ -33,6 +32,7 @@ from runtime.lanes.measure import (
     measure_link,
     measure_methods,
 )
+from runtime.lanes.streams import StreamLane
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.fake_time import HeldTime, held_time
 

@@ -11,7 +11,7 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError
 from runtime.cli.proof_report import failures
-from runtime.proof.limited_device import LimitedEmulator, LimitedGpu
+from runtime.proof.limited_device import LimitedAccelerator, LimitedEmulator
 from runtime.proof.proof import prove
 from runtime.proof.report import ProofReport
 from tests.support.training.models import BUILDERS
@@ -24,7 +24,7 @@ class LikeAGpu(LimitedEmulator):
     """Is measured as a GPU is, one training after the other; notes how it is limited."""
 
     in_host_memory = False
-    advice = LimitedGpu.advice
+    advice = LimitedAccelerator.advice
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_a_gpu_is_measured_at_rest_and_limited_by_its_share() -> None:
         set_per_process_memory_fraction=logged("fraction"),
         get_device_properties=lambda device: SimpleNamespace(total_memory=400),
     )
-    device = LimitedGpu(gpu, cuda)
+    device = LimitedAccelerator(gpu, cuda)
     workload = BUILDERS["unet3d"]()
 
     @contextmanager

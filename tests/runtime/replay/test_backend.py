@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import StreamDevice, StreamLane
+from runtime.lanes.streams import StreamDevice, StreamLane
 from runtime.replay import backend
 from runtime.replay.backend import Watch, backend_for
 from tests.support.training.fake_streams import FakeStreams
@@ -43,7 +43,7 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: plan.device.name)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 17)
-    monkeypatch.setattr(backend, "CudaStreams", lambda *_: streams)
+    monkeypatch.setattr(backend, "DeviceStreams", lambda *_: streams)
     monkeypatch.setattr(backend, "PinnedHostPool", pool)
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         made = [backend_for(plan, GPU) for _ in range(2)]

@@ -32,9 +32,9 @@ from runtime.kernels.cuda_carrier import LEAST_WORDS, PinnedTables
 from runtime.kernels.host_carrier import host_carrier
 from runtime.kernels.job import ROW_WORDS, CopyJob
 from runtime.lanes import emulated as lanes
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import Copy, EmulatedLane
 from runtime.lanes.measure import measure_methods
+from runtime.lanes.streams import StreamLane
 from runtime.proof.proof import prove
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.planning.oracle import smallest_budget_bytes

@@ -27,8 +27,8 @@ from profiles.hooks.workload import Workload
 from profiles.schema.link import CopyMethod
 from runtime import Replay
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.emulated import EmulatedLane
+from runtime.lanes.streams import StreamLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage
 from tests.support.training.fake_streams import FakeStreams

@@ -21,8 +21,8 @@ from profiles.schema.link import CopyMethod
 from profiles.schema.profile import WorkloadSource
 from runtime import Replay
 from runtime.host.host_pool import PinnedHostPool
-from runtime.lanes.cuda import CudaStreams, StreamLane
 from runtime.lanes.lane import Piece
+from runtime.lanes.streams import DeviceStreams, StreamLane
 from runtime.replay import stepper
 from runtime.replay.backend import Backend, Watch
 from tests.gpu.variants import VARIANTS, build_variant
@@ -94,7 +94,7 @@ def gpu() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-class SlowCopies(CudaStreams):
+class SlowCopies(DeviceStreams):
     """Streams on which every copy begins late and ends late."""
 
     def copy(
@@ -127,12 +127,12 @@ class SlowCompute(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-LaneMaker = Callable[[CudaStreams, Direction], StreamLane]
+LaneMaker = Callable[[DeviceStreams, Direction], StreamLane]
 
 
 def use_streams(
     monkeypatch: pytest.MonkeyPatch,
-    streams: CudaStreams,
+    streams: DeviceStreams,
     make_lane: LaneMaker = StreamLane,
 ) -> None:
     """Has every replay use these streams."""
@@ -194,7 +194,7 @@ def test_a_missing_wait_of_compute_shows(monkeypatch: pytest.MonkeyPatch) -> Non
     """Planted: compute does not wait for copies back, which are late."""
     plan = hardest_plan("plain", gpu(), Boundary.RESIDENT)
 
-    def make_lane(streams: CudaStreams, direction: Direction) -> StreamLane:
+    def make_lane(streams: DeviceStreams, direction: Direction) -> StreamLane:
         faulty = direction is Direction.H2D
         return (ComputeNeverWaits if faulty else StreamLane)(streams, direction)
 
@@ -207,11 +207,11 @@ def test_a_missing_wait_of_a_lane_shows(monkeypatch: pytest.MonkeyPatch) -> None
     """Planted: copies to the host do not wait for compute, which is late."""
     plan = hardest_plan("plain", gpu(), Boundary.RESIDENT)
 
-    def make_lane(streams: CudaStreams, direction: Direction) -> StreamLane:
+    def make_lane(streams: DeviceStreams, direction: Direction) -> StreamLane:
         faulty = direction is Direction.D2H
         return (NeverWaitsForCompute if faulty else StreamLane)(streams, direction)
 
-    use_streams(monkeypatch, CudaStreams(gpu()), make_lane)
+    use_streams(monkeypatch, DeviceStreams(gpu()), make_lane)
     with SlowCompute():
         assert_numbers_differ(plan)
 

@@ -16,8 +16,8 @@ from profiles.recording.clocks import EventClock, HostClock
 from profiles.schema.link import CopyMethod
 from runtime import FallbackWarning, LoadedPlan
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import StreamLane
 from runtime.lanes.lane import Span, TimedLane
+from runtime.lanes.streams import StreamLane
 from runtime.replay.timeline import MarkedCopy, StepMarks
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.models import BUILDERS

@@ -22,8 +22,8 @@ from profiles.schema.link import CopyMethod
 from runtime.host.host_pool import HostPool
 from runtime.kernels.carrier import KernelCarrier
 from runtime.kernels.host_carrier import host_carrier
-from runtime.lanes.cuda import Launch, StreamCopy, StreamLane
 from runtime.lanes.lane import Piece
+from runtime.lanes.streams import Launch, StreamCopy, StreamLane
 from runtime.replay import stepper
 from runtime.replay.backend import Backend, Watch
 from runtime.storage.accountant import Accountant
@@ -51,7 +51,7 @@ class Access:
 
 @dataclass
 class FakeStreams:
-    """`runtime.lanes.cuda.StreamDevice` on the CPU.
+    """`runtime.lanes.streams.StreamDevice` on the CPU.
 
     Attributes:
         log: What was asked for, in order.

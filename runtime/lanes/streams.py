@@ -59,8 +59,8 @@ class StreamDevice(Protocol):
         """Blocks the host until a stream has done all it was given."""
 
 
-class CudaStreams:
-    """`StreamDevice` on CUDA.
+class DeviceStreams:
+    """`StreamDevice` on any accelerator of torch that has streams.
 
     Events are reused: a wait refers to the event as it was recorded last before the wait was
     called, so an event may be recorded anew as soon as no further wait will be called on it.
@@ -78,35 +78,35 @@ class CudaStreams:
         """Begins with the default stream; `carrier` is what carries by kernel, if anything is."""
         self._device = device
         self._carrier = carrier
-        self._spare: list[torch.cuda.Event] = []
-        self._compute: tuple[torch.cuda.Stream, ...] = (torch.cuda.default_stream(device),)
+        self._spare: list[torch.Event] = []
+        self._compute: tuple[torch.Stream, ...] = (default_stream(device),)
 
-    def compute_streams(self) -> Sequence[torch.cuda.Stream]:
+    def compute_streams(self) -> Sequence[torch.Stream]:
         """Those seen so far, the current one included."""
         self.see_stream()
         return self._compute
 
     def see_stream(self) -> None:
         """Gets to know the current stream."""
-        stream = torch.cuda.current_stream(self._device)
+        stream = torch.accelerator.current_stream(self._device)
         if stream not in self._compute:
             self._compute = (*self._compute, stream)
 
-    def new_stream(self) -> torch.cuda.Stream:
+    def new_stream(self) -> torch.Stream:
         """A stream from torch's pool."""
-        return torch.cuda.Stream(self._device)
+        return torch.Stream(device=self._device)
 
-    def record(self, stream: torch.cuda.Stream) -> torch.cuda.Event:
+    def record(self, stream: torch.Stream) -> torch.Event:
         """Records an event without timing, which is the cheaper kind."""
-        event = self._spare.pop() if self._spare else torch.cuda.Event()
+        event = self._spare.pop() if self._spare else torch.Event(device=self._device)
         event.record(stream)
         return event
 
-    def wait(self, stream: torch.cuda.Stream, event: torch.cuda.Event) -> None:
+    def wait(self, stream: torch.Stream, event: torch.Event) -> None:
         """A wait on the device; the host goes on."""
         stream.wait_event(event)
 
-    def recycle(self, event: torch.cuda.Event) -> None:
+    def recycle(self, event: torch.Event) -> None:
         """Keeps the event for the next `record`."""
         self._spare.append(event)
 
@@ -117,13 +117,13 @@ class CudaStreams:
         to_host = direction is Direction.D2H
         if engine is not CopyMethod.DMA:
             assert self._carrier is not None, "a plan with kernels comes with what carries by them"
-            # numba launches in the context of the thread's current device.
-            with torch.cuda.device(self._device):
-                jobs = [piece.job(direction) for piece in pieces]
+            jobs = [piece.job(direction) for piece in pieces]
+            # Kernels are launched in the context of the thread's current device.
+            with stream:
                 self._carrier.carry(engine, jobs, to_host=to_host, stream=stream)
             return
         ((storage, host, _),) = pieces
-        with unseen(), torch.cuda.stream(stream):
+        with unseen(), stream:
             device_bytes = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage)
             host_bytes = host.tensor()
             if to_host:
@@ -131,9 +131,17 @@ class CudaStreams:
             else:
                 device_bytes.copy_(host_bytes, non_blocking=True)
 
-    def finish(self, stream: torch.cuda.Stream) -> None:
+    def finish(self, stream: torch.Stream) -> None:
         """Synchronises the stream."""
         stream.synchronize()
+
+
+def default_stream(device: torch.device) -> torch.Stream:
+    """Returns the stream that ops go to unless another is made current: torch numbers it 0."""
+    current = torch.accelerator.current_stream(device)
+    return torch.Stream(
+        stream_id=0, device_index=current.device_index, device_type=current.device_type
+    )
 
 
 class Launch:

@@ -15,7 +15,7 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from runtime import Replay
 from runtime.host.host_pool import HostPool
-from runtime.lanes.cuda import Launch, StreamLane
+from runtime.lanes.streams import Launch, StreamLane
 from tests.support.planning.hardest_plans import with_swaps
 from tests.support.training.fake_streams import (
     COMPUTE,

@@ -1,0 +1,5 @@
+"""An asynchronous accelerator that is always at hand: its memory is the host's, its work is late.
+
+See `tests.device.accelerator`. What runs on it is run in a process of its own: torch counts its
+accelerators when the first backward begins, and asks the one there is for all that is pinned.
+"""

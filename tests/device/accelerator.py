@@ -1,0 +1,76 @@
+"""The asynchronous device as torch has its accelerators: `torch.device("asyncdev")`.
+
+The device ([Note: what is late]): an op returns at once with results of the right shape, and runs
+when its stream, a thread, gets there. Copies between pinned host memory and the device keep the
+rate and latency of a link. Freed memory is filled with a pattern in stream order, and can be had
+again at once. Capacity is enforced. Random delays try orders that a quiet machine never shows, and
+a log has every piece of work with the memory that it touches (`tests.device.races`).
+"""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from tests.device.build import NAME, built
+
+TOTAL_BYTES = 8 << 30
+
+
+@cache
+def accelerator() -> Any:
+    """Has torch know the device; returns the extension, which sets and logs it.
+
+    To be called before the first backward of the process.
+    """
+    torch.utils.rename_privateuse1_backend(NAME)
+    extension = built()
+    torch._register_device_module(NAME, _module(extension))
+    torch.utils.generate_methods_for_privateuse1_backend()
+    extension.set_total(TOTAL_BYTES)
+    return extension
+
+
+def device() -> torch.device:
+    """Returns the device."""
+    accelerator()
+    return torch.device(NAME, 0)
+
+
+def _module(extension: Any) -> Any:
+    """Returns what `torch.asyncdev` is: what torch and its users ask of a device's module."""
+
+    def limit(share: float, device: object = None) -> None:
+        extension.set_capacity(int(extension.total_bytes() * share))
+
+    generators = (extension.default_generator(),)
+    memory = torch.accelerator
+    return SimpleNamespace(
+        __name__=f"torch.{NAME}",
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        device_count=lambda: 1,
+        current_device=lambda: 0,
+        set_device=lambda device: None,
+        current_stream=memory.current_stream,
+        synchronize=memory.synchronize,
+        get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
+        _is_in_bad_fork=lambda: False,
+        default_generators=generators,
+        manual_seed=lambda seed: generators[0].manual_seed(seed),
+        manual_seed_all=lambda seed: generators[0].manual_seed(seed),
+        get_rng_state=lambda device=None: generators[0].get_state(),
+        set_rng_state=lambda state, device=None: generators[0].set_state(state),
+        get_device_name=lambda device=None: "asynchronous device",
+        get_device_properties=lambda device=None: SimpleNamespace(
+            name="asynchronous device", total_memory=extension.total_bytes()
+        ),
+        set_per_process_memory_fraction=limit,
+        memory_allocated=memory.memory_allocated,
+        memory_reserved=memory.memory_reserved,
+        max_memory_allocated=memory.max_memory_allocated,
+        max_memory_reserved=memory.max_memory_reserved,
+        reset_peak_memory_stats=memory.reset_peak_memory_stats,
+        empty_cache=memory.empty_cache,
+    )

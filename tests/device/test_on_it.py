@@ -1,0 +1,26 @@
+"""What runs on the asynchronous device runs in processes of its own; see `tests.device`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import ROOT
+
+FILES = sorted(p.name for p in (Path(__file__).parent / "on_it").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "conftest.py"])
+def test_on_the_device(name: str) -> None:
+    path = Path(__file__).parent / "on_it" / name
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
