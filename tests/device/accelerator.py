@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.utils import backend_registration
 
 from tests.device.build import NAME, built
 
@@ -24,10 +25,10 @@ def accelerator() -> Any:
 
     To be called before the first backward of the process.
     """
-    torch.utils.rename_privateuse1_backend(NAME)
+    backend_registration.rename_privateuse1_backend(NAME)
     extension = built()
     torch._register_device_module(NAME, _module(extension))
-    torch.utils.generate_methods_for_privateuse1_backend()
+    backend_registration.generate_methods_for_privateuse1_backend()
     extension.set_total(TOTAL_BYTES)
     return extension
 

@@ -123,7 +123,7 @@ def _what_returns_is_not_waited_for_at_the_end(patch: Patch) -> None:
     real = TrackedStorage.restore
 
     def restore(tracked: TrackedStorage, lane: Any) -> None:
-        copy = tracked._state.copy
+        copy: Any = tracked._state.copy
         if copy is not None and tracked.residency.value == "returning":
             copy._held = None
         real(tracked, lane)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from runtime.host.host_pool import HostPool
+from runtime.lanes import copy_device
 from runtime.lanes.streams import StreamDevice, StreamLane
 from runtime.replay import backend
 from runtime.replay.backend import Watch, backend_for
@@ -40,15 +41,15 @@ def test_a_plan_for_cuda_gets_streams_and_one_notice(
         pinned.append((size_bytes, device))
         return HostPool(size_bytes)
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: plan.device.name)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 17)
+    monkeypatch.setattr(backend, "is_at_hand", lambda kind: kind == "cuda")
+    monkeypatch.setattr(backend, "device_name", lambda device: plan.device.name)
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda device: 17)
     monkeypatch.setattr(backend, "DeviceStreams", lambda *_: streams)
-    monkeypatch.setattr(backend, "PinnedHostPool", pool)
+    monkeypatch.setattr(copy_device, "PinnedHostPool", pool)
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         made = [backend_for(plan, GPU) for _ in range(2)]
     assert caplog.messages == [backend.NOTICE], "once"
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another GPU")
+    monkeypatch.setattr(backend, "device_name", lambda device: "another GPU")
     with caplog.at_level(logging.WARNING, logger="swapplan"):
         backend_for(plan, GPU)
     assert "this is another GPU" in caplog.messages[-1]
