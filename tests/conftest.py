@@ -78,6 +78,7 @@ def _scaled_times(request: pytest.FixtureRequest) -> Iterator[None]:
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (
+    "device/test_on_it.py",
     "profiles/estimating/test_estimate.py",
     "runtime/recompute/test_trainings.py",
     "runtime/storage/test_memory_curve.py",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from profiles.schema.errors import SwapplanError
+from profiles.schema.profile import CUDA
 from runtime.kernels.carrier import INSTALL, KernelCarrier, KernelLauncher, Launch
 from runtime.kernels.job import MAX_BLOCK_THREADS, WORD_BYTES, BatchTable, Grid, Kernel, write_batch
 
@@ -116,4 +117,5 @@ class PinnedTables:
         return torch.empty(words, dtype=torch.int64, pin_memory=True)
 
     def _new_event(self) -> Any:
-        return torch.cuda.Event()
+        # One of any kind: the lanes' streams are of any, too.
+        return torch.Event(device=CUDA)

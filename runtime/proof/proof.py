@@ -11,7 +11,7 @@ meanwhile does to step times is not seen.
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from statistics import median
 
@@ -162,17 +162,18 @@ class _Trial:
         what = "with the plan" if self.turns else "with the plan, under its budget"
         replay: Replay | None = None
         try:
-            with self.device.limit(self.plan.budget_bytes):
+            # It is closed where no limit holds: that brings back all there is.
+            with ExitStack() as attached, self.device.limit(self.plan.budget_bytes):
                 training = Training(self.build(), self.device)
                 workload = training.workload
-                with attach(self.plan, workload) as replay:
-                    replay.count(reached_storages(workload, device_of(workload.model)))
-                    self._train(training, replay.step, what)
-                    for done in range(self.turns):
-                        self.progress("timing both in turns", done, self.turns)
-                        with replay.unguarded():
-                            without.step(watched=False)
-                        training.step(replay.unwatched_step, watched=False)
+                replay = attached.enter_context(attach(self.plan, workload))
+                replay.count(reached_storages(workload, device_of(workload.model)))
+                self._train(training, replay.step, what)
+                for done in range(self.turns):
+                    self.progress("timing both in turns", done, self.turns)
+                    with replay.unguarded():
+                        without.step(watched=False)
+                    training.step(replay.unwatched_step, watched=False)
         except torch.OutOfMemoryError as error:
             raise PlanMismatchError(self._out_of_memory_text(replay, error)) from error
         return training, replay

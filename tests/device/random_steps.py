@@ -1,0 +1,187 @@
+"""Random trainings on the device, under random plans, over random links, with random delays."""
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from planner.plan.plan import Boundary, Plan
+from planner.solving import solve
+from profiles.hardware.links import nominal_link
+from profiles.hooks.workload import Workload
+from profiles.recording.device import build_on
+from profiles.schema.errors import BudgetError
+from profiles.schema.memory import slot_memory
+from profiles.schema.profile import Link, Profile
+from runtime.replay.statistics import FallbackWarning
+from tests.device.accelerator import accelerator, device
+from tests.device.races import Entry, races
+from tests.device.scenarios import overlapping
+from tests.device.trainings import replayed, resident
+from tests.support.planning.hardest_plans import (
+    everything_away,
+    leaving_at_boundary,
+    periodic,
+    returning_at_boundary,
+)
+from tests.support.planning.recipes import with_rebuilds
+from tests.support.training.fixed_times import record_at_fixed_times
+
+STEPS = 4
+SOLVE_SECONDS = 0.5
+
+
+def _periodic(profile: Profile) -> Plan:
+    return everything_away(profile, boundary=Boundary.PERIODIC)
+
+
+PLANS: dict[str, Callable[[Profile], Plan]] = {
+    "everything away": everything_away,
+    "periodic": periodic,
+    "leaving": lambda profile: leaving_at_boundary(_periodic(profile)),
+    "returning": lambda profile: returning_at_boundary(_periodic(profile)),
+    "overlapping": lambda profile: overlapping(everything_away(profile)),
+    "rebuilt": lambda profile: with_rebuilds(profile, swapping=True),
+}
+LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "linear": lambda width: nn.Linear(width, width),
+    "norm": nn.LayerNorm,
+    "batch norm": nn.BatchNorm1d,
+    "gelu": lambda _: nn.GELU(),
+    "relu in place": lambda _: nn.ReLU(inplace=True),
+    "dropout": lambda _: nn.Dropout(0.3),
+}
+
+
+class Block(nn.Module):
+    """Some layers, perhaps with a shortcut, perhaps checkpointed."""
+
+    def __init__(self, body: nn.Sequential, *, shortcut: bool, checkpointed: bool) -> None:
+        super().__init__()
+        self.body = body
+        self._shortcut, self._checkpointed = shortcut, checkpointed
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if self._checkpointed:
+            found = checkpoint(self.body, rows, use_reentrant=False)
+        else:
+            found = self.body(rows)
+        return rows + found if self._shortcut else found
+
+
+OPTIMIZERS: tuple[Callable[[list[nn.Parameter]], torch.optim.Optimizer], ...] = (
+    lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+    lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, foreach=False),
+    lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
+    lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3, momentum=0.5),
+)
+
+
+@dataclass(frozen=True)
+class RandomStep:
+    """A training, drawn from a seed."""
+
+    seed: int
+
+    def make(self) -> Workload:
+        """Builds it on the device."""
+        return build_on(device(), self._build)
+
+    def _build(self) -> Workload:
+        dice = random.Random(self.seed)
+        torch.manual_seed(self.seed)
+        width, rows = dice.choice((16, 48, 64)), dice.choice((32, 96, 160))
+        model = nn.Sequential(*(_block(dice, width) for _ in range(dice.randint(2, 4))))
+        optimizer = dice.choice(OPTIMIZERS)(list(model.parameters()))
+        batches = [torch.randn(rows, width) for _ in range(dice.choice((1, 1, 2)))]
+        clears_first = dice.random() < 0.5
+
+        def step() -> torch.Tensor:
+            if clears_first:
+                optimizer.zero_grad()
+            total = torch.zeros((), device=device())
+            for batch in batches:
+                loss = (model(batch) - batch).square().mean()
+                loss.backward()
+                total += loss.detach()
+            optimizer.step()
+            if not clears_first:
+                optimizer.zero_grad()
+            return total
+
+        return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def _block(dice: random.Random, width: int) -> Block:
+    names = ["linear", *dice.choices(list(LAYERS), k=dice.randint(1, 3))]
+    body = nn.Sequential(*(LAYERS[name](width) for name in names))
+    is_checkpointed = dice.random() < 0.2
+    return Block(body, shortcut=dice.random() < 0.5, checkpointed=is_checkpointed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one random training under a random plan; nothing is wrong if `faults` is empty.
+
+    Attributes:
+        over_bytes: By how much a step took more than the plan's budget, at most; 0 if none did.
+    """
+
+    seed: int
+    plan: str
+    link: str
+    swaps: int
+    rebuilds: int
+    over_bytes: int
+    faults: tuple[str, ...]
+
+
+def try_random_step(seed: int) -> Outcome:
+    """Trains a random step without a plan and under a random one."""
+    dice = random.Random(-1 - seed)
+    step = RandomStep(seed)
+    link = nominal_link("random", dice.uniform(20, 4000), dice.uniform(20, 4000), latency_us=20.0)
+    name = dice.choice(("solved", *PLANS))
+    profile = record_at_fixed_times(step.make(), link=link)
+    plan = _solved(profile, dice.uniform(0.0, 0.9)) if name == "solved" else PLANS[name](profile)
+    expected = resident(step.make, STEPS)
+    extension = _disturbed(seed, link, dice.choice((0.0, 100.0, 1000.0)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            found = replayed(plan, step.make, STEPS)
+        torch.accelerator.synchronize()
+        log = [Entry(*entry) for entry in extension.entries()]
+    finally:
+        extension.log(False)
+        extension.set_delays(0, 0.0)
+    faults = [] if found.same_as(expected) else ["the numbers are others"]
+    faults += [f"fell back: {why}" for why in found.fallbacks]
+    faults += [f"race: {race}" for race in races(log)]
+    over_bytes = max(0, max(found.peaks_bytes) - plan.budget_bytes)
+    rates = f"{link.d2h_bytes_per_us:.0f} / {link.h2d_bytes_per_us:.0f} MB/s"
+    return Outcome(
+        seed, name, rates, len(plan.swaps), len(plan.rebuilds), over_bytes, tuple(faults)
+    )
+
+
+def _disturbed(seed: int, link: Link, most_delay_us: float) -> Any:
+    extension = accelerator()
+    extension.set_link(link.d2h_bytes_per_us, link.h2d_bytes_per_us, link.latency_us)
+    extension.set_delays(seed, most_delay_us)
+    extension.log(True)
+    return extension
+
+
+def _solved(profile: Profile, share: float) -> Plan:
+    budget_bytes = int(share * max(slot.resident_bytes for slot in slot_memory(profile)))
+    try:
+        return solve(profile, budget_bytes=budget_bytes, time_limit_s=SOLVE_SECONDS)
+    except BudgetError as error:
+        smallest_bytes = error.smallest_budget_bytes
+        return solve(profile, budget_bytes=smallest_bytes, time_limit_s=SOLVE_SECONDS)
