@@ -118,7 +118,11 @@ class RandomStep:
 
 
 def _block(dice: random.Random, width: int) -> Block:
-    names = ["linear", *dice.choices(list(LAYERS), k=dice.randint(1, 3))]
+    names = ["linear"]
+    for name in dice.choices(list(LAYERS), k=dice.randint(1, 3)):
+        # In place only of what nothing saves.
+        saved = name == "relu in place" and names[-1] in ("gelu", "relu in place", "dropout")
+        names.append("norm" if saved else name)
     body = nn.Sequential(*(LAYERS[name](width) for name in names))
     is_checkpointed = dice.random() < 0.2
     return Block(body, shortcut=dice.random() < 0.5, checkpointed=is_checkpointed)

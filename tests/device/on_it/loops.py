@@ -10,7 +10,7 @@ from tests.device.accelerator import device
 from tests.device.scenarios import layers
 
 ROWS = (256, 256, 160)
-STEPS = 30
+STEPS = 21
 
 
 def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.device.built_in import replay_built_in
 
-SHARES = {"vit": (0.0,), "gpt2": (0.6,), "llama": (0.4,), "unet3d": (0.4,)}
+SHARES = {"vit": (0.0,), "gpt2": (0.6,), "llama": (0.4,)}
 """Of the peak; with 0 the smallest budget. `tests.device.acceptance` has all of them."""
 
 

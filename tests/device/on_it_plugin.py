@@ -1,4 +1,7 @@
-"""Has torch know the device before anything else is done, and leaves it as a test found it."""
+"""For the processes of `tests.device.test_on_it`: has torch know the device from the start.
+
+It is no conftest: any process that collects tests would import that, and have an accelerator.
+"""
 
 import gc
 from collections.abc import Iterator
