@@ -13,7 +13,9 @@ from itertools import accumulate
 from planner.plan.plan import Drop, Rebuild, RecipeOp
 from planner.problem.gaps import Gap
 from planner.recompute.recipes import Recipe, StepEffects, recipe_for
+from profiles.schema.memory import rounded_bytes
 from profiles.schema.profile import (
+    CPU,
     Access,
     LeftOut,
     Op,
@@ -121,7 +123,8 @@ def recompute_us(profile: Profile, found: Iterable[Rebuilding]) -> list[float]:
 def overhead_bytes(profile: Profile, found: Iterable[Rebuilding]) -> list[int]:
     """Returns what each slot needs beyond storages when some recipes are run.
 
-    An op's own workspace is not known, only the most that the slot took in which it ran.
+    An op's own workspace is not known, only the most that the slot took in which it ran. On top
+    comes what an allocator rounds up of all that a recipe makes: little, and none of it is there.
     """
     by_slot_bytes = [slot.overhead_bytes for slot in profile.slots]
     for rebuilding in found:
@@ -129,6 +132,11 @@ def overhead_bytes(profile: Profile, found: Iterable[Rebuilding]) -> list[int]:
         most_bytes = max(profile.slots[t].overhead_bytes for t in ran_in)
         t = rebuilding.recipe.slot
         by_slot_bytes[t] = max(by_slot_bytes[t], most_bytes)
+    if profile.device.kind != CPU:
+        for rebuilding in found:
+            sizes_bytes = (profile.storages[s].size_bytes for s in rebuilding.recipe.made)
+            rounding_bytes = sum(rounded_bytes(size) - size for size in sizes_bytes)
+            by_slot_bytes[rebuilding.recipe.slot] += rounding_bytes
     return by_slot_bytes
 
 

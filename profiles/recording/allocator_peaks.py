@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import OpWatcher
 from profiles.hooks.named_storages import Owned
-from profiles.schema.memory import slot_memory
+from profiles.schema.memory import GRANULE_BYTES, slot_memory
 from profiles.schema.profile import Profile
 
 
@@ -50,7 +50,7 @@ class AllocatorMeter:
     The allocator works in program order, on the host: its peaks need no wait for the device.
     """
 
-    granule_bytes = 512  # kMinBlockSize, c10/core/AllocatorConfig.h
+    granule_bytes = GRANULE_BYTES
     unsplit_bytes = 1 << 20  # kSmallSize there; none is left over with expandable segments
 
     def __init__(self, device: torch.device) -> None:

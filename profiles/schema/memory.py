@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from profiles.schema.profile import Profile, Storage, StorageKind
 
 
+GRANULE_BYTES = 512
+"""Accelerators' allocators round every block up to a multiple of this (kMinBlockSize, PyTorch
+c10/core/AllocatorConfig.h)."""
+
+
 class Moment(NamedTuple):
     """A point of the event line (see [Note: the event line] in `profiles.schema.profile`).
 
@@ -45,6 +50,11 @@ def slot_memory(profile: "Profile") -> tuple[SlotMemory, ...]:
             profile.slots, moments, bytes_at(profile, moments), strict=True
         )
     )
+
+
+def rounded_bytes(size_bytes: int) -> int:
+    """Returns what an accelerator's allocator hands out for a block of some size."""
+    return -(-size_bytes // GRANULE_BYTES) * GRANULE_BYTES
 
 
 def neediest_moments(profile: "Profile") -> tuple[Moment, ...]:
