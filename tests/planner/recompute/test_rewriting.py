@@ -11,7 +11,7 @@ from planner.recompute.rewriting import Rebuilding, RecomputedStep, overhead_byt
 from profiles import Profile
 from profiles.schema.checks import first_fault
 from profiles.schema.memory import Moment, bytes_at, lifetime, ops_of_slots, slot_memory
-from profiles.schema.profile import Access, StorageKind
+from profiles.schema.profile import CPU, Access, StorageKind
 from tests.support.recompute.drops import network_step, offered_gaps, random_drops, rebuilt
 from tests.support.recompute.op_steps import op_step, op_steps
 from tests.support.recompute.replayed import Replay, check_replay
@@ -33,7 +33,7 @@ def check_rewritten(
     step = recomputed(effects, found)
     replayed = check_replay(profile, step.rebuilds)
     check_lives(step, replayed)
-    check_memory(profile, step, replayed)
+    check_memory(profile, step, replayed, rounding_bytes(profile, found))
     check_times(profile, step)
     assert first_fault(step.profile) is None
     return step
@@ -61,7 +61,19 @@ def check_lives(step: RecomputedStep, replayed: Replay) -> None:
     assert sorted(expected, key=repr) == sorted(seen, key=repr)
 
 
-def check_memory(profile: Profile, step: RecomputedStep, replayed: Replay) -> None:
+def rounding_bytes(profile: Profile, found: tuple[Rebuilding, ...]) -> list[int]:
+    """What an accelerator's allocator rounds up of all that recipes make, by slot."""
+    by_slot_bytes = [0] * len(profile.slots)
+    if profile.device.kind != CPU:
+        for rebuilding in found:
+            for storage in rebuilding.recipe.made:
+                by_slot_bytes[rebuilding.recipe.slot] += -profile.storages[storage].size_bytes % 512
+    return by_slot_bytes
+
+
+def check_memory(
+    profile: Profile, step: RecomputedStep, replayed: Replay, rounding_bytes: list[int]
+) -> None:
     """Op by op and anchor by anchor, to the byte; slots have room for the ops' own needs."""
     rewritten = step.profile
     at_ops, at_anchors = [0] * len(rewritten.ops), [0] * len(rewritten.slots)
@@ -79,7 +91,7 @@ def check_memory(profile: Profile, step: RecomputedStep, replayed: Replay) -> No
         of_ops = [held for op, held in zip(rewritten.ops, at_ops, strict=True) if op.slot == t]
         again = [op.slot for r in step.rebuilds if r.slot == t for op in r.ops]
         own_bytes = max(profile.slots[u].overhead_bytes for u in (t, *again))
-        assert need_bytes == max(at_anchors[t], *of_ops, 0) + own_bytes
+        assert need_bytes == max(at_anchors[t], *of_ops, 0) + own_bytes + rounding_bytes[t]
 
 
 def check_times(profile: Profile, step: RecomputedStep) -> None:
@@ -107,11 +119,8 @@ def test_what_an_allocator_rounds_up_comes_on_top() -> None:
         _, found = random_drops(profile, random.Random(seed))
         gpu = profile.device.model_copy(update={"kind": "cuda"})
         on_gpu = profile.model_copy(update={"device": gpu})
-        expected = overhead_bytes(profile, found)
-        for rebuilding in found:
-            for storage in rebuilding.recipe.made:
-                expected[rebuilding.recipe.slot] += -profile.storages[storage].size_bytes % 512
-        assert overhead_bytes(on_gpu, found) == expected
+        pairs = zip(overhead_bytes(profile, found), rounding_bytes(on_gpu, found), strict=True)
+        assert overhead_bytes(on_gpu, found) == [own + rounding for own, rounding in pairs]
 
 
 def test_the_random_steps_have_something_of_everything() -> None:
