@@ -1,5 +1,6 @@
 """Waits, events and orders of the runtime, each taken out by a mutation that must be noticed."""
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -7,12 +8,14 @@ import pytest
 import torch
 
 from planner.plan.lanes import Direction
+from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
 from runtime.host.host_pool import HostPool
 from runtime.lanes import copy_device
 from runtime.lanes.streams import DeviceStreams, StreamCopy, StreamLane
 from runtime.recompute.generators import LentGenerators
 from runtime.replay.executor import SwapExecutor
 from runtime.storage.residency import TrackedStorage
+from tests.device.scenarios import faults
 
 Patch = pytest.MonkeyPatch
 TakeOut = Callable[[Patch], None]
@@ -201,3 +204,25 @@ MUTATIONS: dict[str, Mutation] = {
     "random ops draw anew": Mutation(_random_ops_draw_anew, "rebuilt"),
     "generators stay as lent": Mutation(_generators_stay_as_lent, "rebuilt"),
 }
+
+
+def noticed_faults(mutation: Mutation, seed: int) -> list[str]:
+    """Takes something out, and returns what its scenario then finds wrong."""
+    with pytest.MonkeyPatch.context() as patch:
+        mutation.take_out(patch)
+        try:
+            # What was broken before may still hold memory.
+            return faults(mutation.seen_in, seed, limited=False)
+        except Exception as error:
+            return [f"it raised {type(error).__name__}: {error}"]
+        finally:
+            _tidy()
+
+
+def _tidy() -> None:
+    """What has been broken may leave anything behind."""
+    for mode in op_modes():
+        leave_ops(mode)
+    for call_mode in call_modes():
+        leave_calls(call_mode)
+    gc.collect()

@@ -1,0 +1,115 @@
+"""All that is to be seen on the asynchronous device: `python -m tests.device.acceptance`.
+
+1. Every built-in workload at 60%, 40% and the smallest budget, over 6 steps.
+2. 200 random steps under random plans, over random links, with random delays.
+3. What notices each mutation of `tests.device.mutations`.
+4. Steps that stall over slow links: their time against the simulated one, and for how much of the
+   copies' time compute is busy, by the device's log. On a machine that does nothing else.
+
+`--workloads` and `--random` choose some of it. Tables go to the terminal, as Markdown; bytes,
+counts and times are measured unless they say otherwise. Exit code 1 if 1 to 3 were not all right.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from runtime.replay.statistics import FallbackWarning
+from tests.device.accelerator import accelerator
+from tests.device.built_in import WORKLOADS, Row, replay_built_in
+from tests.device.mutations import MUTATIONS, noticed_faults
+from tests.device.random_steps import Outcome, try_random_step
+from tests.device.stalls import stalling_step
+
+SHARES = (0.6, 0.4, 0.0)
+STEPS = 6
+SOLVE_SECONDS = 3.0
+RANDOM_STEPS = 200
+SEED = 2
+STALLING_BYTES_PER_US = (1000.0, 300.0, 100.0)
+
+
+def workloads(names: Iterable[str]) -> bool:
+    """Trains built-in workloads; returns whether all was right."""
+    _print("workload", "share", "budget", "peak", "reserved", "swaps", "rebuilds", "bit-equal")
+    rights = []
+    for name in names:
+        for row in replay_built_in(name, SHARES, steps=STEPS, time_limit_s=SOLVE_SECONDS):
+            share = f"{row.share:.0%}" if row.share else "smallest"
+            sizes = (f"{b:,}" for b in (row.budget_bytes, row.peak_bytes, row.reserved_bytes))
+            _print(name, share, *sizes, row.swaps, row.rebuilds, row.is_bit_equal)
+            rights.append(_is_right(row))
+    return all(rights)
+
+
+def _is_right(row: Row) -> bool:
+    return row.is_bit_equal and row.fallbacks == 0 and row.peak_bytes <= row.budget_bytes
+
+
+def random_steps(count: int) -> bool:
+    """Trains random steps; returns whether all was right."""
+    outcomes = [try_random_step(seed) for seed in range(count)]
+    wrong = [outcome for outcome in outcomes if outcome.faults or outcome.over_bytes]
+    print(f"\n{count} random steps, {len(wrong)} with a fault:", *wrong, sep="\n", flush=True)
+    _print("plan", "steps", "swaps", "rebuilds")
+    for name in sorted({outcome.plan for outcome in outcomes}):
+        of_it = [outcome for outcome in outcomes if outcome.plan == name]
+        _print(name, len(of_it), *_sums(of_it))
+    return not wrong
+
+
+def _sums(outcomes: Sequence[Outcome]) -> tuple[int, int]:
+    return sum(o.swaps for o in outcomes), sum(o.rebuilds for o in outcomes)
+
+
+def mutations() -> bool:
+    """Takes each wait out in turn; returns whether all were noticed."""
+    _print("taken out", "scenario", "noticed by")
+    noticed = []
+    for name, mutation in MUTATIONS.items():
+        found = noticed_faults(mutation, SEED)
+        _print(name, mutation.seen_in, found[-1] if found else "nothing")
+        noticed.append(bool(found))
+    return all(noticed)
+
+
+def stalls() -> None:
+    """Compares steps that stall with the simulation of their plans."""
+    _print("link", "step", "simulated", "ratio", "stall (simulated)", "copies beside compute")
+    for bytes_per_us in STALLING_BYTES_PER_US:
+        row = stalling_step(bytes_per_us)
+        _print(
+            f"{bytes_per_us:.0f} MB/s",
+            f"{row.step_us / 1000:.1f} ms",
+            f"{row.simulated_us / 1000:.1f} ms",
+            f"{row.step_us / row.simulated_us:.3f}",
+            f"{row.stall_us / 1000:.1f} ms",
+            f"{row.beside_compute:.0%}",
+        )
+
+
+def _print(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+def main(words: Sequence[str]) -> int:
+    """Does all or some of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--random", type=int, default=RANDOM_STEPS)
+    asked = parser.parse_args(words)
+    accelerator()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        rights = [workloads(filter(None, asked.workloads.split(","))), random_steps(asked.random)]
+    rights.append(mutations())
+    stalls()
+    return 0 if all(rights) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""Steps that stall: how long they take, and what their copies run beside."""
+
+import time
+from collections.abc import Iterable
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from planner.solving import solve
+from profiles.hardware.links import nominal_link
+from profiles.recording.record import record
+from profiles.schema.memory import slot_memory
+from profiles.schema.units import NS_PER_US
+from runtime import LoadedPlan
+from tests.device.accelerator import accelerator
+from tests.device.races import Entry
+from tests.device.trainings import built_in, source_of
+
+SOURCE = source_of("unet3d", size="32", features="16")
+SHARE, SOLVE_SECONDS, STEPS = 0.5, 5.0, 9
+
+Span = tuple[float, float]
+
+
+class StallingStep(NamedTuple):
+    """The median step of some under a plan; times are measured but for two.
+
+    Attributes:
+        simulated_us: What the plan says of the step.
+        stall_us: What the plan says of its stalls.
+        beside_compute: The share of the copies' time in which an op ran.
+    """
+
+    step_us: float
+    simulated_us: float
+    stall_us: float
+    beside_compute: float
+
+
+def stalling_step(bytes_per_us: float) -> StallingStep:
+    """Plans a 3D U-Net at half its peak over a link of some rate, and trains it."""
+    make = built_in(SOURCE)
+    link = nominal_link("slow", bytes_per_us, bytes_per_us, latency_us=10.0)
+    profile = record(make(), source=SOURCE, link=link)
+    budget_bytes = int(SHARE * max(slot.resident_bytes for slot in slot_memory(profile)))
+    plan = solve(profile, budget_bytes=budget_bytes, time_limit_s=SOLVE_SECONDS)
+    workload, extension = make(), accelerator()
+    extension.set_link(bytes_per_us, bytes_per_us, link.latency_us)
+    times_us = []
+    with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
+        for number in range(STEPS):
+            if number == STEPS - 1:
+                extension.log(True)
+            torch.accelerator.synchronize()
+            start_ns = time.perf_counter_ns()
+            with replay.step():
+                workload.step()
+            torch.accelerator.synchronize()
+            times_us.append((time.perf_counter_ns() - start_ns) / NS_PER_US)
+    entries, spans = [Entry(*entry) for entry in extension.entries()], extension.spans()
+    extension.log(False)
+    certificate = plan.certificate
+    return StallingStep(
+        step_us=median(times_us[STEPS // 2 :]),
+        simulated_us=certificate.simulated_step_us,
+        stall_us=certificate.simulated_stall_us,
+        beside_compute=_share_beside(entries, spans),
+    )
+
+
+def _share_beside(entries: list[Entry], spans: list[tuple[int, float, float]]) -> float:
+    copies, ops = [], []
+    for number, began_us, ended_us in spans:
+        entry = entries[number]
+        if entry.name.startswith("copy to"):
+            copies.append((began_us, ended_us))
+        elif entry.name != "free":
+            ops.append((began_us, ended_us))
+    total_us = sum(ended - began for began, ended in copies)
+    return _overlap_us(copies, ops) / total_us if total_us else 0.0
+
+
+def _overlap_us(some: Iterable[Span], others: Iterable[Span]) -> float:
+    """The time of some in which one of the others runs; the others run one after the other."""
+    found = list(others)
+    return sum(
+        max(0.0, min(end, other_end) - max(begin, other_begin))
+        for begin, end in some
+        for other_begin, other_end in found
+    )
