@@ -1,16 +1,21 @@
 """A loop within a budget, on the device: recorded, planned and replayed while it trains."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 import runtime
+from profiles.recording.device import instruments_for
+from runtime.training import planned_training
 from runtime.training.course import Way
 from tests.device.accelerator import device
 from tests.device.scenarios import layers
+from tests.support.training.fake_time import CountingClock
 
 ROWS = (256, 256, 160)
-STEPS = 21
+STEPS = 30
 
 
 def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -29,7 +34,11 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, number: int) 
     return float(loss.detach())
 
 
-def test_lengths_that_vary_train_the_same_within_the_budget(tmp_path: Path) -> None:
+def test_lengths_that_vary_train_the_same_within_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = replace(instruments_for(device()), clock=CountingClock())
+    monkeypatch.setattr(planned_training, "instruments_for", lambda _: tools)
     model, optimizer = training()
     expected = [step(model, optimizer, number) for number in range(STEPS)]
     model, optimizer = training()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.device.built_in import replay_built_in
 
-SHARES = {"vit": (0.0,), "gpt2": (0.6,), "llama": (0.4,)}
+SHARES = {"gpt2": (0.6,), "llama": (0.0,)}
 """Of the peak; with 0 the smallest budget. `tests.device.acceptance` has all of them."""
 
 

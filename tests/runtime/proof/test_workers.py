@@ -151,8 +151,9 @@ def test_each_worker_needs_a_gpu_of_its_own(
     device = plan.device.model_copy(update={"kind": "cuda", "compute_threads": 0})
     path = plan_file.with_name("cuda.plan.json")
     write_plan(plan.model_copy(update={"device": device}), path)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: gpu)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     assert main(["run", str(path), "--workers", "2"]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("plan: --workers 2 needs a GPU for each, this machine shows 1.")
