@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
-
 from planner.plan.plan import Plan
 from planner.solving import solve
 from profiles.schema.errors import BudgetError
@@ -24,12 +22,7 @@ WORKLOADS = {
 
 
 class Row(NamedTuple):
-    """What came of one training under a plan, measured.
-
-    Attributes:
-        peak_bytes: Most bytes allocated at once, in all steps.
-        reserved_bytes: With the pieces between them.
-    """
+    """What came of one training under a plan, measured; its peak is that of all steps."""
 
     name: str
     share: float
@@ -39,7 +32,6 @@ class Row(NamedTuple):
     is_bit_equal: bool
     fallbacks: int
     peak_bytes: int
-    reserved_bytes: int
 
 
 def replay_built_in(
@@ -67,7 +59,6 @@ def replay_built_in(
             is_bit_equal=found.same_as(expected),
             fallbacks=len(found.fallbacks),
             peak_bytes=max(found.peaks_bytes),
-            reserved_bytes=torch.accelerator.max_memory_reserved(),
         )
 
 
