@@ -13,7 +13,7 @@ from itertools import accumulate
 from planner.plan.plan import Drop, Rebuild, RecipeOp
 from planner.problem.gaps import Gap
 from planner.recompute.recipes import Recipe, StepEffects, recipe_for
-from profiles.schema.memory import rounded_bytes
+from profiles.schema.memory import GRANULE_BYTES
 from profiles.schema.profile import (
     CPU,
     Access,
@@ -135,8 +135,9 @@ def overhead_bytes(profile: Profile, found: Iterable[Rebuilding]) -> list[int]:
     if profile.device.kind != CPU:
         for rebuilding in found:
             sizes_bytes = (profile.storages[s].size_bytes for s in rebuilding.recipe.made)
-            rounding_bytes = sum(rounded_bytes(size) - size for size in sizes_bytes)
-            by_slot_bytes[rebuilding.recipe.slot] += rounding_bytes
+            by_slot_bytes[rebuilding.recipe.slot] += sum(
+                -size % GRANULE_BYTES for size in sizes_bytes
+            )
     return by_slot_bytes
 
 

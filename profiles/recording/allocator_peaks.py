@@ -119,7 +119,7 @@ def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
     Libraries keep workspace for good, and there may be tensors of others. A batch that waits for
     the step is counted here, and as a storage once the step uses it: too much, never too little.
     """
-    owned_bytes = sum(_rounded(owner.storage.nbytes(), meter.granule_bytes) for owner in owned)
+    owned_bytes = sum(rounded_bytes(owner.storage.nbytes(), meter.granule_bytes) for owner in owned)
     return max(0, meter.allocated_bytes() - owned_bytes)
 
 
@@ -146,7 +146,7 @@ def with_op_overhead(
 
     def block_bytes(size_bytes: int) -> int:
         unused_bytes = unsplit_bytes if size_bytes > unsplit_bytes else 0
-        return _rounded(size_bytes, granule_bytes) + unused_bytes
+        return rounded_bytes(size_bytes, granule_bytes) + unused_bytes
 
     blocks = tuple(
         storage.model_copy(update={"size_bytes": block_bytes(storage.size_bytes)})
@@ -174,5 +174,6 @@ def _with_overheads(profile: Profile, overheads_bytes: Iterable[int]) -> Profile
     return profile.model_copy(update={"slots": slots})
 
 
-def _rounded(size_bytes: int, granule_bytes: int) -> int:
+def rounded_bytes(size_bytes: int, granule_bytes: int) -> int:
+    """Returns what an allocator hands out for a block of some size."""
     return -(-size_bytes // granule_bytes) * granule_bytes

@@ -100,7 +100,8 @@ def device_at_hand(kind: str) -> torch.device:
     """
     if kind == CPU:
         return torch.device(kind)
-    if is_at_hand(kind):
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is not None and found.type == kind:
         return torch.device(kind, torch.accelerator.current_device_index())
     if kind == CUDA:
         build = "has CUDA but sees no GPU" if torch.version.cuda else "was built without CUDA"
@@ -108,7 +109,6 @@ def device_at_hand(kind: str) -> torch.device:
             f"--device cuda needs a GPU: torch {torch.__version__} here {build}. Record on 'cpu', "
             "or name a device to estimate for."
         )
-    found = torch.accelerator.current_accelerator(check_available=True)
     known = "'cpu' or 'cuda'" if found is None else f"'cpu' or {found.type!r}"
     raise WorkloadError(
         f"--device {kind} is no device of this machine, expected {known} (what torch takes by "

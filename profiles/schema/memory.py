@@ -52,11 +52,6 @@ def slot_memory(profile: "Profile") -> tuple[SlotMemory, ...]:
     )
 
 
-def rounded_bytes(size_bytes: int) -> int:
-    """Returns what an accelerator's allocator hands out for a block of some size."""
-    return -(-size_bytes // GRANULE_BYTES) * GRANULE_BYTES
-
-
 def neediest_moments(profile: "Profile") -> tuple[Moment, ...]:
     """Returns where each slot needs the most: the first such op, or else its anchor."""
     at_anchors, at_ops = _bytes_at_anchors_and_ops(profile)

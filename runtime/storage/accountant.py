@@ -15,7 +15,7 @@ from profiles.hooks.dispatch import OpMode, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
-from profiles.recording.allocator_peaks import AllocatorMeter
+from profiles.recording.allocator_peaks import AllocatorMeter, rounded_bytes
 from profiles.schema.profile import CPU
 from runtime.storage.guarded_storages import GuardedStorages
 
@@ -201,7 +201,7 @@ class Accountant(OpMode):
         """Returns what an allocation of some size takes of the device."""
         if self._meter is None:
             return size_bytes
-        return -(-size_bytes // self._meter.granule_bytes) * self._meter.granule_bytes
+        return rounded_bytes(size_bytes, self._meter.granule_bytes)
 
     def _taken_bytes(self) -> int:
         return self.memory.live_bytes if self._meter is None else self._meter.allocated_bytes()

@@ -182,20 +182,17 @@ class PlannedTraining:
     def _hand_to(self, replay: Replay | None) -> None:
         """See [Note: who has what is away]; what an interrupt ends goes on the next time."""
         swap = self._on_line.limited.swap
-        if self._holder is not replay:
-            self._on_line.release()
-            try:
-                if self._holder is not None:
-                    self._holder.hand_over(swap)
-                self._holder = replay
-            finally:
-                self._on_line.guard()
-        if replay is not None and swap.moving():
-            self._on_line.release()
-            try:
+        if self._holder is replay and (replay is None or not swap.moving()):
+            return
+        self._on_line.release()
+        try:
+            if self._holder is not None and self._holder is not replay:
+                self._holder.hand_over(swap)
+            self._holder = replay
+            if replay is not None and swap.moving():
                 replay.take_over(swap)
-            finally:
-                self._on_line.guard()
+        finally:
+            self._on_line.guard()
 
     def _leave(self, step: LoopStep, error: BaseException | None) -> None:
         self._step = None
