@@ -24,11 +24,12 @@ from statistics import median
 
 import torch
 
+from profiles.recording.device import device_at_hand
 from profiles.schema.errors import BudgetError
-from profiles.schema.profile import Link
+from profiles.schema.profile import CUDA, Link
 from profiles.schema.units import size_text, time_text
 from runtime.proof.limited_device import StepFigures
-from tests.gpu.bench_device import BenchDevice, BenchEmulator, BenchGpu
+from tests.gpu.bench_device import BenchAccelerator, BenchDevice, BenchEmulator
 from tests.gpu.cases import COMPARED, TINY, Case
 from tests.gpu.methods import Method, Task, Trainee, trained_by
 from tests.gpu.results import ROOT, Results, Table
@@ -227,7 +228,7 @@ def main() -> None:
     if wanted.device == "cpu":
         bench(BenchEmulator(), SMALL)
     elif torch.cuda.is_available():
-        bench(BenchGpu(), FULL)
+        bench(BenchAccelerator(device_at_hand(CUDA)), FULL)
     else:
         print("There is no GPU here: nothing was compared. Try --device cpu for the code paths.")
 

@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from planner.plan.plan import Plan, Without
-from planner.solving import solve
-from profiles.schema.errors import BudgetError
-from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Profile
-from tests.device.accelerator import accelerator
-from tests.device.trainings import LINK, built_in, recorded, replayed, resident, source_of
+from planner.plan.plan import Without
+from tests.device.trainings import (
+    LINK,
+    built_in,
+    keep_to,
+    plan_within,
+    recorded,
+    replayed,
+    resident,
+    source_of,
+)
 
 WORKLOADS = {
     "unet3d": source_of("unet3d", size="32", features="8"),
@@ -43,12 +47,12 @@ def replay_built_in(
     """
     source = WORKLOADS[name]
     make = built_in(source)
-    profile = recorded(make, source)
+    profile = recorded(make, LINK, source)
     expected = resident(make, steps)
-    peak_bytes = max(slot.resident_bytes for slot in slot_memory(profile))
     for share in shares:
-        plan = _plan(profile, int(peak_bytes * share), time_limit_s)
-        accelerator().set_link(LINK.d2h_bytes_per_us, LINK.h2d_bytes_per_us, LINK.latency_us)
+        # How much of a step is run again would depend on what is found in time.
+        plan = plan_within(profile, share, time_limit_s, Without.RECOMPUTE)
+        keep_to(LINK)
         found = replayed(plan, make, steps)
         yield Row(
             name=name,
@@ -60,13 +64,3 @@ def replay_built_in(
             fallbacks=len(found.fallbacks),
             peak_bytes=max(found.peaks_bytes),
         )
-
-
-def _plan(profile: Profile, budget_bytes: int, time_limit_s: float) -> Plan:
-    """Plans swaps alone: how much of a step is run again would depend on the machine."""
-    alone = Without.RECOMPUTE
-    try:
-        return solve(profile, budget_bytes=budget_bytes, time_limit_s=time_limit_s, without=alone)
-    except BudgetError as error:
-        smallest_bytes = error.smallest_budget_bytes
-        return solve(profile, budget_bytes=smallest_bytes, time_limit_s=time_limit_s, without=alone)

@@ -14,7 +14,7 @@ from runtime.lanes import copy_device
 from runtime.lanes.streams import DeviceStreams, StreamCopy, StreamLane
 from runtime.recompute.generators import LentGenerators
 from runtime.replay.executor import SwapExecutor
-from runtime.storage.residency import TrackedStorage
+from runtime.storage.residency import Residency, TrackedStorage
 from tests.device.scenarios import faults
 
 Patch = pytest.MonkeyPatch
@@ -78,27 +78,16 @@ def _only_the_current_stream_counts(patch: Patch) -> None:
     patch.setattr(DeviceStreams, "compute_streams", current)
 
 
-def _bytes_go_before_they_have_left(patch: Patch) -> None:
-    """Device bytes are given back without a wait for their copy to the host."""
-    real = TrackedStorage._wait
+def _no_wait_for_what_is(residency: Residency) -> TakeOut:
+    """A storage in that state is taken for one whose copy has ended."""
 
     def wait(tracked: TrackedStorage) -> Any:
-        if tracked.residency.value == "leaving":
+        if tracked.residency is residency:
             return 0.0, tracked._state.copy
         return real(tracked)
 
-    patch.setattr(TrackedStorage, "_wait", wait)
-
-
-def _bytes_are_used_before_they_have_arrived(patch: Patch) -> None:
     real = TrackedStorage._wait
-
-    def wait(tracked: TrackedStorage) -> Any:
-        if tracked.residency.value == "returning":
-            return 0.0, tracked._state.copy
-        return real(tracked)
-
-    patch.setattr(TrackedStorage, "_wait", wait)
+    return lambda patch: patch.setattr(TrackedStorage, "_wait", wait)
 
 
 def _a_copy_holds_no_storage(patch: Patch) -> None:
@@ -127,7 +116,7 @@ def _what_returns_is_not_waited_for_at_the_end(patch: Patch) -> None:
 
     def restore(tracked: TrackedStorage, lane: Any) -> None:
         copy: Any = tracked._state.copy
-        if copy is not None and tracked.residency.value == "returning":
+        if copy is not None and tracked.residency is Residency.RETURNING:
             copy._held = None
         real(tracked, lane)
 
@@ -188,9 +177,11 @@ MUTATIONS: dict[str, Mutation] = {
     "only the current stream counts": Mutation(
         _only_the_current_stream_counts, "a stream of its own"
     ),
-    "bytes go before they have left": Mutation(_bytes_go_before_they_have_left, "overlapping"),
+    "bytes go before they have left": Mutation(
+        _no_wait_for_what_is(Residency.LEAVING), "overlapping"
+    ),
     "bytes are used before they have arrived": Mutation(
-        _bytes_are_used_before_they_have_arrived, "overlapping"
+        _no_wait_for_what_is(Residency.RETURNING), "overlapping"
     ),
     "a copy holds no storage": Mutation(_a_copy_holds_no_storage, "a branch that dies"),
     "lanes end without a wait": Mutation(_lanes_end_without_a_wait, "round the boundary"),

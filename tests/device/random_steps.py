@@ -1,37 +1,31 @@
 """Random trainings on the device, under random plans, over random links, with random delays."""
 
-import gc
 import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from planner.plan.plan import Boundary, Plan
-from planner.solving import solve
 from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
-from profiles.schema.errors import BudgetError
-from profiles.schema.memory import slot_memory
-from profiles.schema.profile import Link, Profile
+from profiles.schema.profile import Profile
 from runtime.replay.statistics import FallbackWarning
-from tests.device.accelerator import accelerator, device
-from tests.device.races import Entry, races
-from tests.device.scenarios import overlapping
-from tests.device.trainings import replayed, resident
+from tests.device.accelerator import device
+from tests.device.races import races
+from tests.device.trainings import disturbed, plan_within, recorded, replayed, resident
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
+    overlapping,
     periodic,
     returning_at_boundary,
 )
 from tests.support.planning.recipes import with_rebuilds
-from tests.support.training.fixed_times import record_at_fixed_times
 
 STEPS = 4
 SOLVE_SECONDS = 0.5
@@ -152,21 +146,16 @@ def try_random_step(seed: int) -> Outcome:
     step = RandomStep(seed)
     link = nominal_link("random", dice.uniform(20, 4000), dice.uniform(20, 4000), latency_us=20.0)
     name = dice.choice(("solved", *PLANS))
-    # What other trainings have left in circles would count as taken, and go later.
-    gc.collect()
-    profile = record_at_fixed_times(step.make(), link=link)
-    plan = _solved(profile, dice.uniform(0.0, 0.9)) if name == "solved" else PLANS[name](profile)
+    profile = recorded(step.make, link)
+    if name == "solved":
+        plan = plan_within(profile, dice.uniform(0.0, 0.9), SOLVE_SECONDS)
+    else:
+        plan = PLANS[name](profile)
     expected = resident(step.make, STEPS)
-    extension = _disturbed(seed, link, dice.choice((0.0, 100.0, 1000.0)))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FallbackWarning)
-            found = replayed(plan, step.make, STEPS)
-        torch.accelerator.synchronize()
-        log = [Entry(*entry) for entry in extension.entries()]
-    finally:
-        extension.log(False)
-        extension.set_delays(0, 0.0)
+    delay_us = dice.choice((0.0, 100.0, 1000.0))
+    with warnings.catch_warnings(), disturbed(seed, link, delay_us) as log:
+        warnings.simplefilter("ignore", FallbackWarning)
+        found = replayed(plan, step.make, STEPS)
     faults = [] if found.same_as(expected) else ["the numbers are others"]
     faults += [f"fell back: {why}" for why in found.fallbacks]
     faults += [f"race: {race}" for race in races(log)]
@@ -175,20 +164,3 @@ def try_random_step(seed: int) -> Outcome:
     return Outcome(
         seed, name, rates, len(plan.swaps), len(plan.rebuilds), over_bytes, tuple(faults)
     )
-
-
-def _disturbed(seed: int, link: Link, most_delay_us: float) -> Any:
-    extension = accelerator()
-    extension.set_link(link.d2h_bytes_per_us, link.h2d_bytes_per_us, link.latency_us)
-    extension.set_delays(seed, most_delay_us)
-    extension.log(True)
-    return extension
-
-
-def _solved(profile: Profile, share: float) -> Plan:
-    budget_bytes = int(share * max(slot.resident_bytes for slot in slot_memory(profile)))
-    try:
-        return solve(profile, budget_bytes=budget_bytes, time_limit_s=SOLVE_SECONDS)
-    except BudgetError as error:
-        smallest_bytes = error.smallest_budget_bytes
-        return solve(profile, budget_bytes=smallest_bytes, time_limit_s=SOLVE_SECONDS)

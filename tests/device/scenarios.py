@@ -9,43 +9,42 @@ from functools import cache
 import torch
 from torch import nn
 
-from planner.plan.plan import Boundary, Plan, Swap
+from planner.plan.plan import Boundary, Plan
 from profiles.hardware.links import nominal_link
-from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.workload import Training, Workload
 from profiles.recording.device import build_on, instruments_for
 from profiles.schema.profile import Profile
 from runtime import LoadedPlan
 from runtime.beyond_capacity.limited_steps import LimitedSteps
 from runtime.replay.statistics import FallbackWarning
-from tests.device.accelerator import accelerator, device
+from tests.device.accelerator import device
 from tests.device.races import Entry, races
 from tests.device.trainings import (
     Build,
     Numbers,
     begun,
+    disturbed,
     fallbacks_of,
     keep,
+    recorded,
     replayed,
     resident,
 )
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
+    overlapping,
     periodic,
     returning_at_boundary,
-    with_swaps,
 )
 from tests.support.planning.recipes import with_rebuilds
-from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.plain_steps import skipping_updates
 
 ROWS, WIDTH = 64, 32
 STEPS = 4
 MOST_DELAY_US = 400.0
 LINK = nominal_link("slow", 200.0, 200.0, latency_us=300.0)
 """So that copies are under way when something goes that they need."""
-LEAST_SLOTS = 4
-"""Of a swap that can be away for less than from its first anchor to its last."""
 Train = Callable[..., Numbers]
 WAITS_FOR_A_LANE = 3
 """When it is closed, and before and after a training, when all streams are waited for."""
@@ -154,22 +153,8 @@ def dropping() -> Workload:
 
 
 def scaled() -> Workload:
-    """A scaler skips the first updates, so the optimizer's states are made some steps late."""
     torch.manual_seed(0)
-    model = layers()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    scaler = torch.amp.GradScaler(device().type, init_scale=2.0**126, growth_interval=1000)
-    rows = torch.randn(ROWS, WIDTH)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = (model(rows) - rows).square().mean()
-        scaler.scale(loss * 50).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        return loss.detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
+    return skipping_updates(layers(), torch.randn(ROWS, WIDTH), device().type, 50)
 
 
 def scaled_for_a_while() -> Workload:
@@ -194,29 +179,15 @@ class Scenario:
         return build_on(device(), self.build)
 
     def profile(self) -> Profile:
-        workload = build_on(device(), self.record or self.build)
-        return record_at_fixed_times(workload, link=LINK)
-
-
-def overlapping(plan: Plan) -> Plan:
-    """Has bytes given back late and taken again early, where there is time."""
-    return with_swaps(plan, map(_overlapping, plan.swaps))
-
-
-def _overlapping(swap: Swap) -> Swap:
-    if swap.clean or swap.await_slot - swap.swap_out_slot < LEAST_SLOTS:
-        return swap
-    middle = (swap.swap_out_slot + swap.await_slot) // 2
-    return swap.model_copy(update={"release_slot": middle, "swap_in_slot": middle + 1})
+        return recorded(lambda: build_on(device(), self.record or self.build), LINK)
 
 
 def in_turns(plan: Plan, make: Build, steps: int, *, limited: bool) -> Numbers:
     """Every other step is swapped on line, as a loop's are that have no plan."""
     workload, found = begun(make), Numbers()
     belongs = Training(model=workload.model, optimizer=workload.optimizer)
-    hooks, tools = AnchorHooks(belongs.model, belongs.optimizer), instruments_for(device())
     with (
-        LimitedSteps(belongs, plan.budget_bytes, tools, hooks) as online,
+        LimitedSteps(belongs, plan.budget_bytes, instruments_for(device())) as online,
         LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
     ):
         for number in range(steps):
@@ -276,20 +247,10 @@ def faults(name: str, seed: int, *, limited: bool = True) -> list[str]:
     Unless it is not `limited` the device has no more than the plan's budget.
     """
     scenario, plan, expected = SCENARIOS[name], plan_of(name), expected_of(name)
-    extension = accelerator()
-    extension.set_link(LINK.d2h_bytes_per_us, LINK.h2d_bytes_per_us, LINK.latency_us)
-    extension.set_delays(seed, MOST_DELAY_US)
-    extension.log(True)
-    try:
-        with warnings.catch_warnings():
-            limited = limited and not scenario.falls_back
-            warnings.simplefilter("error" if limited else "ignore", FallbackWarning)
-            found = scenario.train(plan, scenario.make, STEPS, limited=limited)
-        torch.accelerator.synchronize()
-        log = [Entry(*entry) for entry in extension.entries()]
-    finally:
-        extension.log(False)
-        extension.set_delays(0, 0.0)
+    limited = limited and not scenario.falls_back
+    with warnings.catch_warnings(), disturbed(seed, LINK, MOST_DELAY_US) as log:
+        warnings.simplefilter("error" if limited else "ignore", FallbackWarning)
+        found = scenario.train(plan, scenario.make, STEPS, limited=limited)
     said = [] if found.same_as(expected) else ["the numbers are others"]
     if not scenario.falls_back:
         said += [f"it fell back: {why}" for why in found.fallbacks]

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import torch
 
-from planner.solving import solve
 from profiles.hardware.links import nominal_link
-from profiles.recording.record import record
-from profiles.schema.memory import slot_memory
 from profiles.schema.units import NS_PER_US
 from runtime import LoadedPlan
-from tests.device.accelerator import accelerator
+from runtime.proof.proof import STEPS_TO_FILL
+from tests.device.accelerator import accelerator, device
 from tests.device.races import Entry
-from tests.device.trainings import built_in, source_of
+from tests.device.trainings import built_in, keep_to, resident, source_of
+from tests.gpu.bench_device import BenchAccelerator
+from tests.gpu.methods import Task, planned
 
 SOURCE = source_of("unet3d", size="32", features="16")
-SHARE, SOLVE_SECONDS, STEPS = 0.5, 5.0, 9
+SHARE, TIMED_STEPS, STEPS = 0.5, 3, 9
 
 Span = tuple[float, float]
 
@@ -40,13 +40,15 @@ class StallingStep(NamedTuple):
 
 def stalling_step(bytes_per_us: float) -> StallingStep:
     """Plans a 3D U-Net at half its peak over a link of some rate, and trains it."""
-    make = built_in(SOURCE)
     link = nominal_link("slow", bytes_per_us, bytes_per_us, latency_us=10.0)
-    profile = record(make(), source=SOURCE, link=link)
-    budget_bytes = int(SHARE * max(slot.resident_bytes for slot in slot_memory(profile)))
-    plan = solve(profile, budget_bytes=budget_bytes, time_limit_s=SOLVE_SECONDS)
+    make, bench = built_in(SOURCE), BenchAccelerator(device())
+    torch.accelerator.reset_peak_memory_stats()
+    resident(make, STEPS_TO_FILL)
+    budget_bytes = int(SHARE * torch.accelerator.max_memory_allocated())
+    task = Task(source=SOURCE, budget_bytes=budget_bytes, link=link, timed_steps=TIMED_STEPS)
+    plan = planned(task, bench)
     workload, extension = make(), accelerator()
-    extension.set_link(bytes_per_us, bytes_per_us, link.latency_us)
+    keep_to(link)
     times_us = []
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         for number in range(STEPS):

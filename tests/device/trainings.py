@@ -4,18 +4,23 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
-from planner.plan.plan import Plan
+from planner.plan.plan import Plan, Without
+from planner.solving import solve
 from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
-from profiles.recording.record import record
-from profiles.schema.profile import Profile, WorkloadSource
+from profiles.schema.errors import BudgetError
+from profiles.schema.profile import Link, Profile, WorkloadSource
 from profiles.workloads.build import build
 from runtime import LoadedPlan, Replay
 from tests.device.accelerator import accelerator, device
+from tests.device.races import Entry
+from tests.support.training.fixed_times import UNNAMED, record_at_fixed_times
+from tests.support.training.recorded import differing, snapshot
 
 LINK = nominal_link("test", 2_000.0, 2_000.0, latency_us=5.0)
 STEPS = 6
@@ -28,26 +33,19 @@ class Numbers:
 
     Attributes:
         losses: Of each step.
-        tensors: Parameters, buffers and optimizer states, in order.
+        tensors: Parameters, buffers and optimizer states, by name.
         peaks_bytes: Of each step, as the allocator counts.
         fallbacks: Why steps fell back.
     """
 
     losses: list[float] = field(default_factory=list)
-    tensors: list[torch.Tensor] = field(default_factory=list)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     peaks_bytes: list[int] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
 
     def same_as(self, other: "Numbers") -> bool:
         """Whether every number is the same, bit by bit."""
-        pairs = zip(self.tensors, other.tensors, strict=True)
-        return self.losses == other.losses and all(_same_bits(a, b) for a, b in pairs)
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(
-        one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8)
-    )
+        return self.losses == other.losses and not differing(self.tensors, other.tensors)
 
 
 def source_of(name: str, **settings: str) -> WorkloadSource:
@@ -60,11 +58,22 @@ def built_in(source: WorkloadSource) -> Build:
     return lambda: build_on(device(), lambda: build(source))
 
 
-def recorded(make: Build, source: WorkloadSource | None = None) -> Profile:
-    """Records the step of a training."""
+def recorded(make: Build, link: Link, source: WorkloadSource = UNNAMED) -> Profile:
+    """Records the step of a training, which then has fixed times."""
     # What other trainings have left in circles would count as taken.
     gc.collect()
-    return record(make(), source=source or source_of(""), link=LINK)
+    return record_at_fixed_times(make(), source=source, link=link)
+
+
+def plan_within(
+    profile: Profile, share: float, time_limit_s: float, without: Without = Without.NOTHING
+) -> Plan:
+    """Returns a plan for a share of the peak, or for the smallest budget if that is more."""
+    plan = partial(solve, profile, time_limit_s=time_limit_s, without=without)
+    try:
+        return plan(budget_bytes=int(share * profile.peak_bytes))
+    except BudgetError as error:
+        return plan(budget_bytes=error.smallest_budget_bytes)
 
 
 def resident(make: Build, steps: int = STEPS) -> Numbers:
@@ -115,9 +124,7 @@ def begun(make: Build) -> Workload:
 
 def keep(workload: Workload, found: Numbers) -> None:
     """Keeps what a training leaves."""
-    states = workload.optimizer.state.values()
-    held = [v for state in states for v in state.values() if isinstance(v, torch.Tensor)]
-    found.tensors = [v.cpu() for v in (*workload.model.state_dict().values(), *held)]
+    found.tensors = {name: tensor.cpu() for name, tensor in snapshot(workload).items()}
 
 
 @contextmanager
@@ -129,3 +136,24 @@ def capacity(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         accelerator().set_capacity(accelerator().total_bytes())
+
+
+def keep_to(link: Link) -> None:
+    """Has the device's copies keep the rates of a link."""
+    accelerator().set_link(link.d2h_bytes_per_us, link.h2d_bytes_per_us, link.latency_us)
+
+
+@contextmanager
+def disturbed(seed: int, link: Link, most_delay_us: float) -> Iterator[list[Entry]]:
+    """Delays work at random over a link; the list has the device's log when the block has ended."""
+    extension, log = accelerator(), list[Entry]()
+    keep_to(link)
+    extension.set_delays(seed, most_delay_us)
+    extension.log(True)
+    try:
+        yield log
+        torch.accelerator.synchronize()
+        log.extend(Entry(*entry) for entry in extension.entries())
+    finally:
+        extension.log(False)
+        extension.set_delays(0, 0.0)

@@ -32,14 +32,11 @@ class BenchDevice(LimitedDevice, Protocol):
         """Says what this is, for the head of a result."""
 
 
-class BenchGpu(LimitedAccelerator):
-    """The GPU at hand."""
-
-    def __init__(self) -> None:
-        super().__init__(torch.device("cuda", torch.cuda.current_device()))
+class BenchAccelerator(LimitedAccelerator):
+    """An accelerator of this machine."""
 
     def build(self, source: WorkloadSource) -> Workload:
-        """Builds on the GPU."""
+        """Builds on the accelerator."""
         return build_on(self.device, lambda: build(source))
 
     def link(self) -> Link:
@@ -47,8 +44,8 @@ class BenchGpu(LimitedAccelerator):
         return link_from(measure_link(self.device), measure_methods(self.device))
 
     def describe(self) -> dict[str, str]:
-        """The GPU, its driver's CUDA, torch and Python."""
-        about = torch.cuda.get_device_properties(self.device)
+        """The accelerator, its driver's CUDA, torch and Python."""
+        about = self._module.get_device_properties(self.device)
         return {
             "device": about.name,
             "memory_bytes": str(about.total_memory),

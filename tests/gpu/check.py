@@ -18,9 +18,11 @@ from pathlib import Path
 
 import torch
 
+from profiles.recording.device import device_at_hand
+from profiles.schema.profile import CUDA
 from profiles.schema.units import size_text, time_text
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
-from tests.gpu.bench_device import BenchDevice, BenchGpu
+from tests.gpu.bench_device import BenchAccelerator, BenchDevice
 from tests.gpu.cases import CHECKED, Case
 from tests.gpu.results import ROOT, Results, Table
 from tests.gpu.training_check import TrainingCheck, check_training
@@ -129,7 +131,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("There is no GPU here: nothing was checked.")
         return 0
-    limited = BenchGpu()
+    limited = BenchAccelerator(device_at_hand(CUDA))
     results = Results(limited, ROOT)
     passed = run_tests(results.folder)
     rates = device_rates()

@@ -11,7 +11,6 @@ from torch import nn
 
 from planner.plan.plan import Boundary, Plan
 from profiles.hardware.links import nominal_link
-from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.workload import Training, Workload
 from profiles.recording.device import device_of, instruments_for
 from profiles.schema.profile import Profile
@@ -26,14 +25,13 @@ from tests.support.planning.hardest_plans import (
 )
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.interrupting import Tracer, tensors_of, training
+from tests.support.training.plain_steps import skipping_updates
 
 SLOW_LINK = nominal_link("slow", 10_000.0, 10_000.0, latency_us=100.0)
 """So that what is on its way when a step ends is so for a while."""
 LATE_S = 0.005
 """How late each copy starts while storages are handed over."""
 LIMIT_BYTES = 8 * 1024
-INFINITE = 2.0**126
-"""A loss scale at which the gradients of the first updates are no numbers."""
 
 PLANS: dict[str, Callable[[Profile], Plan]] = {
     "away": periodic,
@@ -51,12 +49,14 @@ def recorded() -> Profile:
 
 
 @contextmanager
-def on_line(workload: Workload, limit_bytes: int) -> Iterator[LimitedSteps]:
-    tools = instruments_for(device_of(workload.model))
-    hooks = AnchorHooks(workload.model, workload.optimizer)
+def both(plan: Plan, workload: Workload) -> Iterator[tuple[LimitedSteps, Replay]]:
+    """What swaps on line, and what replays."""
     belongs = Training(model=workload.model, optimizer=workload.optimizer)
-    with LimitedSteps(belongs, limit_bytes, tools, hooks) as limited:
-        yield limited
+    with (
+        LimitedSteps(belongs, LIMIT_BYTES, instruments_for(device_of(belongs.model))) as limited,
+        LoadedPlan(plan).attach(belongs.model, belongs.optimizer) as replay,
+    ):
+        yield limited, replay
 
 
 def assert_same(workload: Workload, plain: Workload) -> None:
@@ -80,10 +80,7 @@ def test_what_is_on_its_way_arrives_before_anything_makes_room(
     monkeypatch.setattr(emulated, "carry", carry_late)
     plan = PLANS[name](recorded())
     workload, plain = training(), training()
-    with (
-        on_line(workload, LIMIT_BYTES) as limited,
-        LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
-    ):
+    with both(plan, workload) as (limited, replay):
         for _ in range(4):
             with replay.step():
                 workload.step()
@@ -111,10 +108,7 @@ def test_an_interrupt_of_a_hand_over_loses_nothing(name: str) -> None:
     was_raised = True
     for at in (40, 400, 1000, 2000, 4000, 10**9):
         workload = training()
-        with (
-            on_line(workload, LIMIT_BYTES) as limited,
-            LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
-        ):
+        with both(plan, workload) as (limited, replay):
             for _ in range(2):
                 with replay.step():
                     workload.step()
@@ -139,22 +133,9 @@ def _interrupted(at: int, move: Callable[[], None]) -> bool:
 
 
 def scaled() -> Workload:
-    """A scaler skips the first updates, so the optimizer's states are made some steps late."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
-    optimizer = torch.optim.AdamW(model.parameters())
-    scaler = torch.amp.GradScaler("cpu", init_scale=INFINITE, growth_interval=1000)
-    rows = torch.randn(256, 64)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = model(rows).square().mean()
-        scaler.scale(loss * 200).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        return loss.detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
+    return skipping_updates(model, torch.randn(256, 64), "cpu", 200)
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -15,6 +15,9 @@ from planner.problem.problem import problem_of
 from planner.problem.timed_swap import TimedSwap
 from profiles.schema.profile import Profile
 
+LEAST_SLOTS = 4
+"""Of a swap that can be away for less than from its first anchor to its last."""
+
 
 def everything_away(
     profile: Profile,
@@ -119,6 +122,18 @@ def returning_at_boundary(plan: Plan) -> Plan:
             for swap in plan.swaps
         ),
     )
+
+
+def overlapping(plan: Plan) -> Plan:
+    """Has bytes given back late and taken again early, where there is time."""
+    return with_swaps(plan, map(_overlapping, plan.swaps))
+
+
+def _overlapping(swap: Swap) -> Swap:
+    if swap.clean or swap.await_slot - swap.swap_out_slot < LEAST_SLOTS:
+        return swap
+    middle = (swap.swap_out_slot + swap.await_slot) // 2
+    return swap.model_copy(update={"release_slot": middle, "swap_in_slot": middle + 1})
 
 
 def clean_swaps_late(plan: Plan) -> Plan:

@@ -52,3 +52,20 @@ def layers_on_device() -> Workload:
         return error.square().mean()
 
     return plain_steps(model, optimizer, loss, detached=True)
+
+
+def skipping_updates(model: nn.Module, rows: torch.Tensor, device: str, factor: float) -> Workload:
+    """A scaler begins too high and skips updates, the more the larger the factor of the loss: the
+    optimizer's states are made some steps late."""
+    optimizer = torch.optim.AdamW(model.parameters())
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**126, growth_interval=1000)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = model(rows).square().mean()
+        scaler.scale(loss * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
