@@ -12,10 +12,9 @@ from itertools import accumulate
 
 from planner.plan.plan import Drop, Rebuild, RecipeOp
 from planner.problem.gaps import Gap
+from planner.recompute.overhead import Overhead
 from planner.recompute.recipes import Recipe, StepEffects, recipe_for
-from profiles.schema.memory import GRANULE_BYTES
 from profiles.schema.profile import (
-    CPU,
     Access,
     LeftOut,
     Op,
@@ -118,27 +117,6 @@ def recompute_us(profile: Profile, found: Iterable[Rebuilding]) -> list[float]:
         for op in rebuilding.recipe.ops:
             by_slot_us[rebuilding.recipe.slot] += profile.ops[op].duration_us
     return by_slot_us
-
-
-def overhead_bytes(profile: Profile, found: Iterable[Rebuilding]) -> list[int]:
-    """Returns what each slot needs beyond storages when some recipes are run.
-
-    An op's own workspace is not known, only the most that the slot took in which it ran. On top
-    comes what an allocator rounds up of all that a recipe makes: little, and none of it is there.
-    """
-    by_slot_bytes = [slot.overhead_bytes for slot in profile.slots]
-    for rebuilding in found:
-        ran_in = {profile.ops[op].slot for op in rebuilding.recipe.ops}
-        most_bytes = max(profile.slots[t].overhead_bytes for t in ran_in)
-        t = rebuilding.recipe.slot
-        by_slot_bytes[t] = max(by_slot_bytes[t], most_bytes)
-    if profile.device.kind != CPU:
-        for rebuilding in found:
-            sizes_bytes = (profile.storages[s].size_bytes for s in rebuilding.recipe.made)
-            by_slot_bytes[rebuilding.recipe.slot] += sum(
-                -size % GRANULE_BYTES for size in sizes_bytes
-            )
-    return by_slot_bytes
 
 
 def recomputed(effects: StepEffects, found: tuple[Rebuilding, ...]) -> RecomputedStep:
@@ -249,7 +227,7 @@ class _Rewriting:
 
     def _slots(self, again_us: list[float]) -> tuple[Slot, ...]:
         """The slots, longer by what is run again, and with room for what that takes besides."""
-        needs_bytes = overhead_bytes(self._old, self._found)
+        needs_bytes = Overhead(self._old).with_recipes(found.recipe for found in self._found)
         return tuple(
             slot.model_copy(
                 update={"duration_us": slot.duration_us + us, "overhead_bytes": size_bytes}

@@ -19,8 +19,9 @@ from planner.problem.gaps import (
     useful_gaps,
 )
 from planner.problem.problem import Problem, with_parts
+from planner.recompute.overhead import Overhead
 from planner.recompute.recipes import StepEffects
-from planner.recompute.rewriting import Rebuilding, overhead_bytes, recompute_us
+from planner.recompute.rewriting import Rebuilding, recompute_us
 from profiles.schema.memory import Moment, bytes_at
 from profiles.schema.profile import Storage
 
@@ -44,6 +45,7 @@ class ProblemRewriter:
         at_ops = bytes_at(profile, [Moment(op.slot, k) for k, op in enumerate(profile.ops)])
         first_op = (*effects.first_op, len(profile.ops))
         self._op_bytes = [max(at_ops[first_op[t] : first_op[t + 1]], default=0) for t in slots]
+        self._overhead = Overhead(profile)
         self._uses: dict[int, list[UseSlot]] = {}
 
     def without(self, found: Sequence[Rebuilding]) -> Problem:
@@ -83,7 +85,7 @@ class ProblemRewriter:
             t = rebuilding.recipe.slot
             anchors[t], peak_bytes = self._run(rebuilding, anchors[t])
             most[t] = max(most[t], peak_bytes)
-        beyond = overhead_bytes(self.effects.profile, found)
+        beyond = self._overhead.with_recipes(rebuilding.recipe for rebuilding in found)
         return tuple(a + b for a, b in zip(most, beyond, strict=True))
 
     def _run(self, rebuilding: Rebuilding, held_bytes: int) -> tuple[int, int]:

@@ -84,11 +84,21 @@ class SlotPeaks:
 
 
 class OpWorkspaces(OpWatcher):
-    """Reads the allocator's peak around each op."""
+    """Reads the allocator's peak around each op.
+
+    Attributes:
+        names: The ops.
+    """
 
     def __init__(self, meter: MemoryMeter) -> None:
         super().__init__()
+        self.names: list[str] = []
         self._meter = meter
+
+    def rewind(self, ops: int) -> None:
+        """Forgets all ops but the first so many: they have to run again."""
+        super().rewind(ops)
+        del self.names[ops:]
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Notes what an op took meanwhile: the peak above what there is before and after it."""
@@ -97,6 +107,7 @@ class OpWorkspaces(OpWatcher):
         result = func(*args, **kwargs)
         kept_bytes = max(before_bytes, self._meter.allocated_bytes())
         self._noted.append(self._meter.peak_bytes() - kept_bytes)
+        self.names.append(str(func))
         return result
 
     def sizes_bytes(self) -> tuple[int, ...]:
@@ -152,6 +163,7 @@ def with_op_overhead(
         storage.model_copy(update={"size_bytes": block_bytes(storage.size_bytes)})
         for storage in profile.storages
     )
+    profile = with_workspaces(profile, workspaces_bytes)
     rounded = profile.model_copy(update={"storages": blocks})
     workspace_bytes = [0] * len(profile.slots)
     for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
@@ -164,6 +176,15 @@ def with_op_overhead(
             for before, after, own in slots
         ),
     )
+
+
+def with_workspaces(profile: Profile, workspaces_bytes: tuple[int, ...]) -> Profile:
+    """Returns a profile whose ops say what each takes while it runs."""
+    ops = tuple(
+        op.model_copy(update={"workspace_bytes": size_bytes})
+        for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True)
+    )
+    return profile.model_copy(update={"ops": ops})
 
 
 def _with_overheads(profile: Profile, overheads_bytes: Iterable[int]) -> Profile:

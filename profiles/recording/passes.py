@@ -14,7 +14,7 @@ from profiles.hooks.addresses import Listening, in_threads_of_this_step
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.dispatch import OpMode
 from profiles.hooks.workload import Training
-from profiles.recording.allocator_peaks import MemoryMeter, SlotPeaks
+from profiles.recording.allocator_peaks import MemoryMeter, OpWorkspaces, SlotPeaks
 from profiles.recording.clocks import AnchorStamps, Clock
 from profiles.recording.kernel_times import KernelTimer
 from profiles.recording.recording import WarmUp, check_same_course, check_trains
@@ -199,6 +199,28 @@ class KernelPass:
             else op.model_copy(update={"kernel_us": us, "duration_us": us})
             for op, found in zip(ops, timed, strict=True)
         )
+        self.done, self.is_over = 1, True
+
+
+class WorkspacePass:
+    """On an accelerator, a step around each of whose ops the allocator is asked."""
+
+    doing, wanted = "measuring workspace", 1
+
+    def __init__(self, traced: TracePass, meter: MemoryMeter) -> None:
+        self.done, self.is_over = 0, False
+        self.sizes_bytes: tuple[int, ...] = ()
+        self._traced = traced
+        self._meter = meter
+
+    @contextmanager
+    def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
+        """Asks what each op of a step takes while it runs."""
+        workspaces = OpWorkspaces(self._meter)
+        with workspaces:
+            yield
+        check_same_course([op.name for op in self._traced.trace.ops], workspaces.names, "op")
+        self.sizes_bytes = workspaces.sizes_bytes()
         self.done, self.is_over = 1, True
 
 

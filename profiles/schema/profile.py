@@ -124,6 +124,8 @@ class Op(Record):
             there is none.
         module: The leaf module entered last, for readers; empty before the first one.
         traits: What running it again has to know; None in older files, where nothing is known.
+        workspace_bytes: What it takes while it runs and gives back, by the allocator's count; None
+            where that was not counted: in older files, in estimates, on the emulated device.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Op(Record):
     kernel_us: Microseconds | None
     module: str
     traits: tuple[OpTrait, ...] | None = None
+    workspace_bytes: Count | None = None
 
 
 class Storage(Record):
@@ -325,6 +328,8 @@ class Profile(FileRecord):
         """Digest of the whole content; a plan carries its profile's."""
         # Without what older files do not have, so that theirs stay what they were.
         left_out: dict[str, Any] = {"model": True} if self.model is None else {}
-        if all(op.traits is None for op in self.ops):
-            left_out["ops"] = {"__all__": {"traits"}}
+        of_ops = {"traits", "workspace_bytes"}
+        unknown = {name for name in of_ops if all(getattr(op, name) is None for op in self.ops)}
+        if unknown:
+            left_out["ops"] = {"__all__": unknown}
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()
