@@ -21,7 +21,7 @@ test: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What only a GPU can show, into results/gpu; without one both say so and do nothing.
+# What only a GPU can show, with gpu-bench at its end; without a GPU both say so and do nothing.
 gpu-check: .venv/test.stamp
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(BIN)/python -m tests.gpu.check
 

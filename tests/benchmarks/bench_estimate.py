@@ -47,21 +47,21 @@ import platform
 import resource
 import sys
 import time
-from collections import defaultdict
 from datetime import UTC, datetime
 
 import torch
 
 from profiles.estimating.estimate import estimate
-from profiles.estimating.roofline import Target, class_and_name, target_of
+from profiles.estimating.roofline import Target, target_of
 from profiles.hardware.accelerators import accelerator_named
 from profiles.hardware.links import EMULATED
-from profiles.hardware.op_class import OpClass
 from profiles.recording.device import compute_threads_of_emulator, describe_device
 from profiles.recording.record import record
-from profiles.schema.profile import Op, Profile, WorkloadSource
+from profiles.schema.profile import Profile, WorkloadSource
 from profiles.workloads.build import build
+from tests.benchmarks.class_times import class_times
 from tests.benchmarks.cpu_roofline import measure_cpu_roofline
+from tests.gpu.estimates import classes_table
 
 STEPS: tuple[tuple[str, dict[str, str]], ...] = (
     ("unet3d", {"size": "64", "features": "16"}),
@@ -85,17 +85,14 @@ def accuracy() -> None:
     for op_class, rate in roofline.bytes_per_us.items():
         print(f"  {op_class.value}: {rate / 1e3:.2f} GB/s (measured)")
     print(f"  launch {roofline.launch_us:.1f} us, view {roofline.describe_us:.1f} us (measured)")
-    everything: dict[OpClass, list[Op]] = defaultdict(list)
-    found: dict[OpClass, list[Op]] = defaultdict(list)
+    pairs = []
     for reference, settings in STEPS:
         source = WorkloadSource(reference=reference, settings=tuple(settings.items()), seed=0)
         recording = record(build(source), source=source, link=EMULATED)
         guess = _estimated(source, Target(device=device, roofline=roofline))
         _print_step(source, guess, recording)
-        for estimated, recorded in zip(guess.ops, recording.ops, strict=True):
-            everything[_class(recorded)].append(recorded)
-            found[_class(recorded)].append(estimated)
-    _print_classes(found, everything)
+        pairs.append((recording, guess))
+    print(classes_table(class_times(pairs)).markdown())
 
 
 def _estimated(source: WorkloadSource, target: Target) -> Profile:
@@ -109,30 +106,6 @@ def _print_step(source: WorkloadSource, guess: Profile, recording: Profile) -> N
         f"| {source.reference} {settings} | {recording.step_us / 1e3:.1f} ms measured "
         f"| {guess.step_us / 1e3:.1f} ms estimated | x{ratio:.2f} |"
     )
-
-
-def _class(op: Op) -> OpClass:
-    packet, overload = op.name.split(".")[1:]
-    return class_and_name(getattr(getattr(torch.ops.aten, packet), overload))[0]
-
-
-def _print_classes(found: dict[OpClass, list[Op]], recorded: dict[OpClass, list[Op]]) -> None:
-    print("| class | ops | measured ms | estimated ms | estimated / measured | median op |")
-    print("|---|---|---|---|---|---|")
-    for op_class, ops in sorted(recorded.items(), key=lambda entry: -_sum_us(entry[1])):
-        ratios = sorted(
-            guess.duration_us / op.duration_us
-            for guess, op in zip(found[op_class], ops, strict=True)
-        )
-        measured_us, estimated_us = _sum_us(ops), _sum_us(found[op_class])
-        print(
-            f"| {op_class.value} | {len(ops)} | {measured_us / 1e3:.1f} | {estimated_us / 1e3:.1f} "
-            f"| x{estimated_us / measured_us:.2f} | x{ratios[len(ratios) // 2]:.2f} |"
-        )
-
-
-def _sum_us(ops: list[Op]) -> float:
-    return sum(op.duration_us for op in ops)
 
 
 def llama() -> None:

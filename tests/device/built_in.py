@@ -7,13 +7,13 @@ from planner.plan.plan import Without
 from tests.device.trainings import (
     LINK,
     built_in,
-    keep_to,
     plan_within,
     recorded,
     replayed,
     resident,
     source_of,
 )
+from tests.device.trial_device import trial_device
 
 WORKLOADS = {
     "unet3d": source_of("unet3d", size="32", features="8"),
@@ -52,7 +52,7 @@ def replay_built_in(
     for share in shares:
         # How much of a step is run again would depend on what is found in time.
         plan = plan_within(profile, share, time_limit_s, Without.RECOMPUTE)
-        keep_to(LINK)
+        trial_device().keep_to(LINK)
         found = replayed(plan, make, steps)
         yield Row(
             name=name,

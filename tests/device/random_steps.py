@@ -15,9 +15,9 @@ from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
 from profiles.schema.profile import Profile
 from runtime.replay.statistics import FallbackWarning
-from tests.device.accelerator import device
 from tests.device.races import races
-from tests.device.trainings import disturbed, plan_within, recorded, replayed, resident
+from tests.device.trainings import plan_within, recorded, replayed, resident
+from tests.device.trial_device import trial_device
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -85,7 +85,7 @@ class RandomStep:
 
     def make(self) -> Workload:
         """Builds it on the device."""
-        return build_on(device(), self._build)
+        return build_on(trial_device().device, self._build)
 
     def _build(self) -> Workload:
         dice = random.Random(self.seed)
@@ -99,7 +99,7 @@ class RandomStep:
         def step() -> torch.Tensor:
             if clears_first:
                 optimizer.zero_grad()
-            total = torch.zeros((), device=device())
+            total = torch.zeros((), device=trial_device().device)
             for batch in batches:
                 loss = (model(batch) - batch).square().mean()
                 loss.backward()
@@ -125,10 +125,10 @@ def _block(dice: random.Random, width: int) -> Block:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one random training under a random plan; nothing is wrong if `faults` is empty.
+    """What came of one random training under a random plan.
 
     Attributes:
-        over_bytes: By how much a step took more than the plan's budget, at most; 0 if none did.
+        faults: What was wrong; nothing if all was right.
     """
 
     seed: int
@@ -136,7 +136,6 @@ class Outcome:
     link: str
     swaps: int
     rebuilds: int
-    over_bytes: int
     faults: tuple[str, ...]
 
 
@@ -153,14 +152,20 @@ def try_random_step(seed: int) -> Outcome:
         plan = PLANS[name](profile)
     expected = resident(step.make, STEPS)
     delay_us = dice.choice((0.0, 100.0, 1000.0))
-    with warnings.catch_warnings(), disturbed(seed, link, delay_us) as log:
+    with warnings.catch_warnings(), trial_device().disturbed(seed, link, delay_us) as log:
         warnings.simplefilter("ignore", FallbackWarning)
         found = replayed(plan, step.make, STEPS)
     faults = [] if found.same_as(expected) else ["the numbers are others"]
     faults += [f"fell back: {why}" for why in found.fallbacks]
     faults += [f"race: {race}" for race in races(log)]
-    over_bytes = max(0, max(found.peaks_bytes) - plan.budget_bytes)
+    over_bytes = max(found.peaks_bytes) - plan.budget_bytes
+    faults += [f"{over_bytes} bytes over the budget"] if over_bytes > 0 else []
     rates = f"{link.d2h_bytes_per_us:.0f} / {link.h2d_bytes_per_us:.0f} MB/s"
     return Outcome(
-        seed, name, rates, len(plan.swaps), len(plan.rebuilds), over_bytes, tuple(faults)
+        seed=seed,
+        plan=name,
+        link=rates,
+        swaps=len(plan.swaps),
+        rebuilds=len(plan.rebuilds),
+        faults=tuple(faults),
     )

@@ -17,19 +17,18 @@ from profiles.schema.profile import Profile
 from runtime import LoadedPlan
 from runtime.beyond_capacity.limited_steps import LimitedSteps
 from runtime.replay.statistics import FallbackWarning
-from tests.device.accelerator import device
 from tests.device.races import Entry, races
 from tests.device.trainings import (
     Build,
     Numbers,
     begun,
-    disturbed,
     fallbacks_of,
     keep,
     recorded,
     replayed,
     resident,
 )
+from tests.device.trial_device import trial_device
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -78,7 +77,7 @@ def plain() -> Workload:
 def on_a_stream_of_its_own() -> Workload:
     """Made on the default stream, trained on another, as CUDA graphs and some trainers do."""
     workload = plain()
-    own = torch.Stream(device=device())
+    own = torch.Stream(device=trial_device().device)
 
     def step() -> torch.Tensor:
         before = torch.accelerator.current_stream()
@@ -106,7 +105,7 @@ def failing() -> Workload:
         try:
             return workload.step()
         except EarlyEndError:
-            return torch.zeros((), device=device())
+            return torch.zeros((), device=trial_device().device)
         finally:
             handle.remove()
 
@@ -154,7 +153,7 @@ def dropping() -> Workload:
 
 def scaled() -> Workload:
     torch.manual_seed(0)
-    return skipping_updates(layers(), torch.randn(ROWS, WIDTH), device().type, 50)
+    return skipping_updates(layers(), torch.randn(ROWS, WIDTH), trial_device().device.type, 50)
 
 
 def scaled_for_a_while() -> Workload:
@@ -176,10 +175,10 @@ class Scenario:
     train: Train = replayed
 
     def make(self) -> Workload:
-        return build_on(device(), self.build)
+        return build_on(trial_device().device, self.build)
 
     def profile(self) -> Profile:
-        return recorded(lambda: build_on(device(), self.record or self.build), LINK)
+        return recorded(lambda: build_on(trial_device().device, self.record or self.build), LINK)
 
 
 def in_turns(plan: Plan, make: Build, steps: int, *, limited: bool) -> Numbers:
@@ -187,7 +186,7 @@ def in_turns(plan: Plan, make: Build, steps: int, *, limited: bool) -> Numbers:
     workload, found = begun(make), Numbers()
     belongs = Training(model=workload.model, optimizer=workload.optimizer)
     with (
-        LimitedSteps(belongs, plan.budget_bytes, instruments_for(device())) as online,
+        LimitedSteps(belongs, plan.budget_bytes, instruments_for(trial_device().device)) as online,
         LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
     ):
         for number in range(steps):
@@ -248,7 +247,7 @@ def faults(name: str, seed: int, *, limited: bool = True) -> list[str]:
     """
     scenario, plan, expected = SCENARIOS[name], plan_of(name), expected_of(name)
     limited = limited and not scenario.falls_back
-    with warnings.catch_warnings(), disturbed(seed, LINK, MOST_DELAY_US) as log:
+    with warnings.catch_warnings(), trial_device().disturbed(seed, LINK, MOST_DELAY_US) as log:
         warnings.simplefilter("error" if limited else "ignore", FallbackWarning)
         found = scenario.train(plan, scenario.make, STEPS, limited=limited)
     said = [] if found.same_as(expected) else ["the numbers are others"]

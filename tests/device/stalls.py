@@ -11,9 +11,10 @@ from profiles.hardware.links import nominal_link
 from profiles.schema.units import NS_PER_US
 from runtime import LoadedPlan
 from runtime.proof.proof import STEPS_TO_FILL
-from tests.device.accelerator import accelerator, device
+from tests.device.accelerator import accelerator
 from tests.device.races import Entry
-from tests.device.trainings import built_in, keep_to, resident, source_of
+from tests.device.trainings import built_in, resident, source_of
+from tests.device.trial_device import trial_device
 from tests.gpu.bench_device import BenchAccelerator
 from tests.gpu.methods import Task, planned
 
@@ -41,14 +42,14 @@ class StallingStep(NamedTuple):
 def stalling_step(bytes_per_us: float) -> StallingStep:
     """Plans a 3D U-Net at half its peak over a link of some rate, and trains it."""
     link = nominal_link("slow", bytes_per_us, bytes_per_us, latency_us=10.0)
-    make, bench = built_in(SOURCE), BenchAccelerator(device())
+    make, bench = built_in(SOURCE), BenchAccelerator(trial_device().device)
     torch.accelerator.reset_peak_memory_stats()
     resident(make, STEPS_TO_FILL)
     budget_bytes = int(SHARE * torch.accelerator.max_memory_allocated())
     task = Task(source=SOURCE, budget_bytes=budget_bytes, link=link, timed_steps=TIMED_STEPS)
     plan = planned(task, bench)
     workload, extension = make(), accelerator()
-    keep_to(link)
+    trial_device().keep_to(link)
     times_us = []
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
         for number in range(STEPS):

@@ -1,8 +1,8 @@
-"""Trainings on the asynchronous device: without a plan, and under one."""
+"""Trainings on the accelerator under test: without a plan, and under one."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,8 +17,7 @@ from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link, Profile, WorkloadSource
 from profiles.workloads.build import build
 from runtime import LoadedPlan, Replay
-from tests.device.accelerator import accelerator, device
-from tests.device.races import Entry
+from tests.device.trial_device import trial_device
 from tests.support.training.fixed_times import UNNAMED, record_at_fixed_times
 from tests.support.training.recorded import differing, snapshot
 
@@ -55,7 +54,7 @@ def source_of(name: str, **settings: str) -> WorkloadSource:
 
 def built_in(source: WorkloadSource) -> Build:
     """Returns what builds a workload on the device, from the same seed each time."""
-    return lambda: build_on(device(), lambda: build(source))
+    return lambda: build_on(trial_device().device, lambda: build(source))
 
 
 def recorded(make: Build, link: Link, source: WorkloadSource = UNNAMED) -> Profile:
@@ -93,7 +92,7 @@ def replayed(plan: Plan, make: Build, steps: int = STEPS, *, limited: bool = Tru
     workload, found = begun(make), Numbers()
     with (
         LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
-        capacity(plan.budget_bytes) if limited else nullcontext(),
+        trial_device().capacity(plan.budget_bytes) if limited else nullcontext(),
     ):
         for _ in range(steps):
             with replay.step():
@@ -125,35 +124,3 @@ def begun(make: Build) -> Workload:
 def keep(workload: Workload, found: Numbers) -> None:
     """Keeps what a training leaves."""
     found.tensors = {name: tensor.cpu() for name, tensor in snapshot(workload).items()}
-
-
-@contextmanager
-def capacity(size_bytes: int) -> Iterator[None]:
-    """Has the device refuse more memory than that."""
-    torch.accelerator.empty_cache()
-    accelerator().set_capacity(size_bytes)
-    try:
-        yield
-    finally:
-        accelerator().set_capacity(accelerator().total_bytes())
-
-
-def keep_to(link: Link) -> None:
-    """Has the device's copies keep the rates of a link."""
-    accelerator().set_link(link.d2h_bytes_per_us, link.h2d_bytes_per_us, link.latency_us)
-
-
-@contextmanager
-def disturbed(seed: int, link: Link, most_delay_us: float) -> Iterator[list[Entry]]:
-    """Delays work at random over a link; the list has the device's log when the block has ended."""
-    extension, log = accelerator(), list[Entry]()
-    keep_to(link)
-    extension.set_delays(seed, most_delay_us)
-    extension.log(True)
-    try:
-        yield log
-        torch.accelerator.synchronize()
-        log.extend(Entry(*entry) for entry in extension.entries())
-    finally:
-        extension.log(False)
-        extension.set_delays(0, 0.0)

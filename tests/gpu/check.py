@@ -1,19 +1,29 @@
 """What only a GPU can show, in one command and one folder: `make gpu-check`.
 
-    python -m tests.gpu.check
+    python -m tests.gpu.check [--minutes 8]
 
-1. `tests.xml`: the tests marked `gpu`: kernels exact, streams in order with widened races, the
+1. `small.json`: what the tests try on the asynchronous device at every run (`tests.device`).
+2. `tests.xml`: the tests marked `gpu`: kernels exact, streams in order with widened races, the
    recorder and the link on the device.
-2. `kernels.json` and `kernels.md`: rates of the kernels against the copy engine, by size and grid.
-3. `training.json` and `training.md`: built-in workloads, bit-equal with and without a plan, peaks
-   against the budget that the device enforces, and the simulated against the measured step.
+3. `kernels.json`: rates of the kernels against the copy engine, by size and grid.
+4. `estimates.json`: estimated against measured times, by class of op.
+5. `training.json`: built-in workloads, bit-equal with and without a plan, peaks against the budget
+   that the device enforces, and the simulated against the measured step.
+6. `bench.json`: the same budget for a plan, for three baselines and for nothing
+   (`tests.benchmarks.bench_gpu`).
+
+Each has a table beside it (`.md`). What is not begun after the given minutes is left out, with a
+word; what is written by then stays.
 
 Exit code 0 if all passed, 1 if not, 0 with one line where there is no GPU.
 """
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,13 +31,17 @@ import torch
 from profiles.recording.device import device_at_hand
 from profiles.schema.profile import CUDA
 from profiles.schema.units import size_text, time_text
+from tests.benchmarks.bench_gpu import FULL, bench
 from tests.benchmarks.bench_kernels import DeviceRate, device_rates
 from tests.gpu.bench_device import BenchAccelerator, BenchDevice
 from tests.gpu.cases import CHECKED, Case
+from tests.gpu.estimates import accelerator_at_hand, compare_estimates
 from tests.gpu.results import ROOT, Results, Table
+from tests.gpu.small_trainings import try_small_trainings
 from tests.gpu.training_check import TrainingCheck, check_training
 
 TIMED_STEPS = 5
+MINUTES = 8.0
 COLUMNS = (
     "workload",
     "numbers",
@@ -126,21 +140,76 @@ def repeatable() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Part:
+    """One part of the check.
+
+    Attributes:
+        name: What it checks, for readers.
+        run: Runs it; returns whether all was right.
+    """
+
+    name: str
+    run: Callable[[], bool]
+
+
+def parts_on(limited: BenchDevice, results: Results) -> tuple[Part, ...]:
+    """Returns all parts, in the order in which they are worth having."""
+    return (
+        Part("small trainings", lambda: try_small_trainings(results)),
+        Part("tests", lambda: run_tests(results.folder)),
+        Part("kernels", lambda: _rates(results)),
+        Part("estimates", lambda: _estimates(limited, results)),
+        Part("training", lambda: check_all(limited, CHECKED, results)),
+        Part("comparison", lambda: bool(bench(limited, FULL))),
+    )
+
+
+def _rates(results: Results) -> bool:
+    rates = device_rates()
+    results.write("kernels", rates, [rates_table(rates)])
+    return True
+
+
+def _estimates(limited: BenchDevice, results: Results) -> bool:
+    accelerator = accelerator_at_hand(limited)
+    if accelerator is None:
+        print(f"No figures of {limited.describe()['device']} are known to estimate from.")
+        return True
+    compare_estimates(limited, CHECKED, accelerator, results)
+    return True
+
+
+def run_parts(parts: Sequence[Part], limit_s: float, clock: Callable[[], float]) -> bool:
+    """Runs parts until a time is over; returns whether all were run and right."""
+    begun_s, passed = clock(), True
+    for part in parts:
+        if clock() - begun_s > limit_s:
+            print(f"Left out for want of time: {part.name}.")
+            passed = False
+            continue
+        part_passed = part.run()
+        verdict = "passed" if part_passed else "FAILED"
+        print(f"{part.name}: {verdict}, after {clock() - begun_s:.0f} s (measured).", flush=True)
+        passed = passed and part_passed
+    return passed
+
+
+def main(words: Sequence[str] = ()) -> int:
     """Checks everything on the GPU at hand."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    asked = parser.parse_args(words)
     if not torch.cuda.is_available():
         print("There is no GPU here: nothing was checked.")
         return 0
+    repeatable()
     limited = BenchAccelerator(device_at_hand(CUDA))
     results = Results(limited, ROOT)
-    passed = run_tests(results.folder)
-    rates = device_rates()
-    results.write("kernels", rates, [rates_table(rates)])
-    repeatable()
-    passed = check_all(limited, CHECKED, results) and passed
+    passed = run_parts(parts_on(limited, results), asked.minutes * 60, time.monotonic)
     print(f"GPU check: {'passed' if passed else 'FAILED'}; results in {results.folder}")
     return 0 if passed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from profiles.hardware.accelerators import accelerator_named
 from profiles.hooks.workload import Workload
 from profiles.workloads.build import check as check_source
 from profiles.workloads.catalog import WORKLOADS
@@ -20,6 +21,7 @@ from tests.gpu import check
 from tests.gpu.bench_device import BenchEmulator
 from tests.gpu.cases import CHECKED, COMPARED, TINY
 from tests.gpu.checkpointing import BLOCKS, checkpoint_blocks
+from tests.gpu.estimates import accelerator_at_hand, compare_estimates
 from tests.gpu.fixed_window import SMALLEST_BYTES, WINDOW, FixedWindow
 from tests.gpu.methods import Method
 from tests.gpu.results import Results
@@ -104,6 +106,39 @@ def test_without_a_gpu_nothing_is_claimed(
     bench_gpu.main()
     assert capsys.readouterr().out.startswith("There is no GPU here: nothing was compared.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_begun_in_time_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    now_s, ran = [0.0], []
+
+    def part(name: str, takes_s: float, right: bool) -> check.Part:
+        def run() -> bool:
+            now_s[0] += takes_s
+            ran.append(name)
+            return right
+
+        return check.Part(name, run)
+
+    parts = (part("first", 5.0, True), part("second", 6.0, True), part("third", 1.0, True))
+    assert check.run_parts(parts, 20.0, lambda: now_s[0])
+    assert not check.run_parts(parts, 10.0, lambda: now_s[0])
+    assert ran == ["first", "second", "third", "first", "second"]
+    assert capsys.readouterr().out.splitlines()[-1] == "Left out for want of time: third."
+    assert not check.run_parts((part("wrong", 1.0, False),), 10.0, lambda: now_s[0])
+
+
+def test_estimates_are_compared_with_recordings(tmp_path: Path) -> None:
+    limited = BenchEmulator()
+    results = Results(limited, tmp_path)
+    assert accelerator_at_hand(limited) is None
+    compare_estimates(limited, (SMALLEST,), accelerator_named("h200"), results)
+    _, [step, *classes] = read(results.folder, "estimates.json")
+    assert step["workload"] == SMALLEST.title
+    assert {"matmul", "normalization"} <= {row["op_class"] for row in classes}
+    assert sum(float(str(row["measured_us"])) for row in classes) > 0
+    markdown = (results.folder / "estimates.md").read_text()
+    assert "### Steps, estimated and measured" in markdown
+    assert "| matmul |" in markdown
 
 
 def test_the_kernels_table_has_the_best_grid() -> None:
