@@ -60,6 +60,16 @@ OPEN = {
     "runtime.cli": {"planner": set(FLOORS["planner"])},
 }
 """What each floor, or one room of it, sees of the floors below."""
+OF_CUDA_ALONE = {
+    "profiles/estimating/build_without_memory.py": "a GPU is pretended that may not be there",
+    "profiles/estimating/pretend_cuda.py": "a GPU is pretended that may not be there",
+    "profiles/recording/kernel_times.py": "torch's profiler times kernels of CUDA",
+    "runtime/host/host_pool.py": "memory that torch did not allocate is pinned by CUDA's runtime",
+    "runtime/host/numa.py": "a GPU's place among the sockets is found by its PCI address",
+    "runtime/kernels/cuda_carrier.py": "Numba's kernels run in torch's CUDA context",
+    "runtime/replay/timeline.py": "NVTX ranges are for CUDA's own tools",
+}
+"""Files that ask `torch.cuda`, and why; all else asks `torch.accelerator` or a device's module."""
 TORCH_FREE = ("profiles.schema", "profiles.hardware", "planner")
 SOLVERS = ("pulp", "highspy")
 
@@ -241,6 +251,18 @@ def test_the_table_tells_right_from_wrong() -> None:
     assert may_import("planner.problem.gaps", "profiles.schema.profile")
 
 
+def asks_cuda(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.cuda"
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_what_is_of_cuda_alone_stands_in_a_few_files() -> None:
+    found = [path for floor in FLOORS for path in sources(floor) if asks_cuda(path)]
+    assert {str(path.relative_to(ROOT)) for path in found} == OF_CUDA_ALONE.keys()
+
+
 def test_there_are_no_other_packages() -> None:
     found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert found == {*FLOORS, "tests"}
@@ -255,9 +277,8 @@ def test_there_are_no_other_packages() -> None:
         ("import profiles.schema.profile", ("torch", "pulp", "numpy")),
         ("import profiles.workloads.catalog", ("torch", "monai", "nilearn")),
         *(
-            (f"import {module_name(path)}", ("torch", "pulp"))
+            (f"import {', '.join(map(module_name, sources(folder)))}", ("torch", "pulp"))
             for folder in ("profiles/schema", "profiles/hardware", "planner/plan")
-            for path in sources(folder)
         ),
         ("import planner.studies.limits, planner.studies.shared_link", ("torch", "pandas")),
         ("import runtime.cli.app", ("torch", "pulp", "pandas", "matplotlib")),

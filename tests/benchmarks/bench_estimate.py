@@ -59,8 +59,8 @@ from profiles.recording.device import compute_threads_of_emulator, describe_devi
 from profiles.recording.record import record
 from profiles.schema.profile import Profile, WorkloadSource
 from profiles.workloads.build import build
-from tests.benchmarks.class_times import class_times
 from tests.benchmarks.cpu_roofline import measure_cpu_roofline
+from tests.gpu.class_times import class_times
 from tests.gpu.estimates import classes_table
 
 STEPS: tuple[tuple[str, dict[str, str]], ...] = (

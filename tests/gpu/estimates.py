@@ -12,9 +12,9 @@ from profiles.recording.record import record
 from profiles.schema.profile import Profile
 from profiles.schema.units import time_text
 from profiles.workloads.build import build
-from tests.benchmarks.class_times import ClassTime, class_times
 from tests.gpu.bench_device import BenchDevice
 from tests.gpu.cases import Case
+from tests.gpu.class_times import ClassTime, class_times
 from tests.gpu.results import Results, Table
 
 

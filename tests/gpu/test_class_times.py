@@ -5,7 +5,7 @@ import pytest
 from profiles import Profile
 from profiles.hardware.op_class import OpClass
 from profiles.schema.profile import Op
-from tests.benchmarks.class_times import class_times
+from tests.gpu.class_times import class_times
 from tests.support.planning.toys import toy
 
 
