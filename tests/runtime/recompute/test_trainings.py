@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from planner.plan.plan import Without
+from planner.plan.plan import Plan, Without
 from planner.solving import solve
 from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
@@ -118,13 +118,23 @@ def untouched(name: str) -> Trained:
     return alone(BUILDS[name])
 
 
+@cache
+def untouched_for(name: str, steps: int) -> Trained:
+    return alone(BUILDS[name], steps=steps)
+
+
+@cache
+def everything_rebuilt(name: str, *, swapping: bool = True) -> Plan:
+    return with_rebuilds(profiled(name), swapping=swapping)
+
+
 @pytest.mark.parametrize(
     ("name", "swapping"),
     [*((name, True) for name in PLAIN), *((name, False) for name in WITHOUT_SWAPS)],
 )
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_a_training_that_rebuilds_everything_is_the_same(name: str, swapping: bool) -> None:
-    plan = with_rebuilds(profiled(name), swapping=swapping)
+    plan = everything_rebuilt(name, swapping=swapping)
     if name in KEEPS_MORE:
         plan = plan.model_copy(update={"budget_bytes": 2 * plan.budget_bytes})
     trained = planned(BUILDS[name], plan)
@@ -135,7 +145,7 @@ def test_a_training_that_rebuilds_everything_is_the_same(name: str, swapping: bo
 @pytest.mark.parametrize("swapping", [True, False])
 @pytest.mark.parametrize("name", UNWATCHED)
 def test_a_training_that_is_not_watched_is_the_same(name: str, swapping: bool) -> None:
-    plan = with_rebuilds(profiled(name), swapping=swapping)
+    plan = everything_rebuilt(name, swapping=swapping)
     trained = planned(BUILDS[name], plan, watched=False)
     assert_alike(trained, untouched(name))
     assert_as_planned(plan, trained)
@@ -143,7 +153,7 @@ def test_a_training_that_is_not_watched_is_the_same(name: str, swapping: bool) -
 
 
 def test_most_steps_have_something_to_rebuild() -> None:
-    assert [name for name in PLAIN if not with_rebuilds(profiled(name)).rebuilds] == []
+    assert [name for name in PLAIN if not everything_rebuilt(name).rebuilds] == []
 
 
 @pytest.mark.parametrize("name", ["normalized, dropout", "gradient penalty", "resnet"])
@@ -160,7 +170,7 @@ def test_a_training_that_rebuilds_something_is_the_same(name: str, data: st.Data
         longest=data.draw(st.sampled_from([1, 3, 100])),
     )
     trained = planned(BUILDS[name], plan, steps=3)
-    assert_alike(trained, alone(BUILDS[name], steps=3))
+    assert_alike(trained, untouched_for(name, 3))
     assert_as_planned(plan, trained)
 
 
