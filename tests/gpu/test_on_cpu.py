@@ -32,6 +32,12 @@ from tests.support.training.recorded import assert_same, snapshot
 SMALLEST = replace(GPT2, values=GPT2.values[:1])
 
 
+@pytest.fixture(autouse=True)
+def _quick_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here depends on how good a plan is."""
+    monkeypatch.setattr("tests.gpu.methods.SOLVE_SECONDS", 1.0)
+
+
 def read(folder: Path, name: str) -> tuple[dict[str, str], list[dict[str, object]]]:
     content = json.loads((folder / name).read_text())
     return content, content["records"]

@@ -183,7 +183,7 @@ def test_a_users_own_step_grows(
     assert "whatever moves: aten." in printed
     # From its own profile the largest can be planned; the next larger cannot.
     grown = choose_growing(training, key="batch", device="v100-16gb", settings=(), seed=0)
-    assert solve(grown.profile(largest), budget_bytes=2 << 20).swaps
+    assert solve(grown.profile(largest), budget_bytes=2 << 20, time_limit_s=1.0).swaps
     with pytest.raises(BudgetError):
         solve(grown.profile(largest + 128), budget_bytes=2 << 20)
 
