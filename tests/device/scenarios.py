@@ -142,6 +142,26 @@ def scaled_for_a_while() -> Workload:
     return workload
 
 
+def cast(dtype: torch.dtype, *, scaled: bool) -> Workload:
+    """Under autocast, with a scaler or without."""
+    torch.manual_seed(0)
+    model = layers()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    scaler = torch.amp.GradScaler(NAME, enabled=scaled)
+    rows = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(NAME, dtype=dtype):
+            loss = (model(rows) - rows).square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A training and a plan for it."""
@@ -208,6 +228,12 @@ SCENARIOS = {
     "updates that are skipped": Scenario(
         scaled, _round_the_boundary(returning_at_boundary), scaled_for_a_while
     ),
+    "cast": Scenario(partial(cast, torch.bfloat16, scaled=False), periodic),
+    "cast and rebuilt": Scenario(
+        partial(cast, torch.bfloat16, scaled=False),
+        lambda profile: with_rebuilds(profile, swapping=True),
+    ),
+    "cast and scaled": Scenario(partial(cast, torch.float16, scaled=True), periodic),
     "a worker": Scenario(
         lambda: data_parallel(plain()), periodic, around=partial(group_of_one, NAME)
     ),
