@@ -33,7 +33,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
-from profiles.schema.profile import CUDA
 
 WRAPPER_SETTINGS = (
     *("gradient_as_bucket_view", "broadcast_buffers", "bucket_bytes_cap"),
@@ -104,8 +103,18 @@ def data_parallel(workload: Workload, **settings: Any) -> Workload:
 
 
 def backend_of(device: str) -> str:
-    """Returns what carries the gradients of workers on devices of a torch device type."""
-    return "nccl" if device == CUDA else "gloo"
+    """Returns what carries the gradients of workers on devices of a torch device type.
+
+    Raises:
+        WorkloadError: torch knows of nothing that does.
+    """
+    try:
+        return distributed.get_default_backend_for_device(device)
+    except ValueError as error:
+        raise WorkloadError(
+            f"torch has no collectives for workers on {device!r}, expected a backend that is "
+            "registered for it by torch.distributed.Backend.register_backend."
+        ) from error
 
 
 @contextmanager

@@ -87,10 +87,11 @@ Message = Reached | Failed | ProofReport
 def prove_with_workers(
     plan: Plan, *, count: int, steps: int, timed_steps: int, progress: Progress | None = None
 ) -> tuple[ProofReport, ...]:
-    """Proves a plan with workers on this machine: over gloo, or over NCCL with a GPU for each.
+    """Proves a plan with workers on this machine, on an accelerator with a device for each.
 
-    The plan is one of a step in DistributedDataParallel. Steps are as in `prove`, and `progress` is
-    called at each of the first worker's.
+    Gradients go over what torch has for the device: gloo on 'cpu', NCCL on CUDA. The plan is one
+    of a step in DistributedDataParallel. Steps are as in `prove`, and `progress` is called at each
+    of the first worker's.
 
     Returns:
         Each worker's report, by rank.

@@ -5,6 +5,9 @@ when its stream, a thread, gets there. Copies between pinned host memory and the
 rate and latency of a link. Freed memory is filled with a pattern in stream order, and can be had
 again at once. Capacity is enforced. Random delays try orders that a quiet machine never shows, and
 a log has every piece of work with the memory that it touches (`tests.device.races`).
+
+There are two devices, and a process uses one of them, as workers do. Their memory is counted
+together. Collectives have a stream of their own (`tests.device.collectives`).
 """
 
 from functools import cache
@@ -14,6 +17,7 @@ from typing import Any
 import torch
 from torch.utils import backend_registration
 
+from tests.device import collectives
 from tests.device.build import NAME, built
 
 TOTAL_BYTES = 8 << 30
@@ -29,6 +33,7 @@ def accelerator() -> Any:
     extension = built()
     torch._register_device_module(NAME, _module(extension))
     backend_registration.generate_methods_for_privateuse1_backend()
+    collectives.register(extension)
     extension.set_total(TOTAL_BYTES)
     return extension
 
@@ -45,24 +50,30 @@ def _module(extension: Any) -> Any:
     def limit(share: float, device: object = None) -> None:
         extension.set_capacity(int(extension.total_bytes() * share))
 
-    generators = (extension.default_generator(),)
     memory = torch.accelerator
+    current = memory.current_device_index
+    generators = tuple(map(extension.default_generator, range(extension.DEVICES)))
+
+    def generator(device: Any = None) -> torch.Generator:
+        index = device if device is None or isinstance(device, int) else torch.device(device).index
+        return generators[current() if index is None else index]
+
     return SimpleNamespace(
         __name__=f"torch.{NAME}",
         is_available=lambda: True,
         is_initialized=lambda: True,
-        device_count=lambda: 1,
-        current_device=lambda: 0,
-        set_device=lambda device: None,
+        device_count=lambda: extension.DEVICES,
+        current_device=current,
+        set_device=memory.set_device_index,
         current_stream=memory.current_stream,
         synchronize=memory.synchronize,
         get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
         _is_in_bad_fork=lambda: False,
         default_generators=generators,
-        manual_seed=lambda seed: generators[0].manual_seed(seed),
-        manual_seed_all=lambda seed: generators[0].manual_seed(seed),
-        get_rng_state=lambda device=None: generators[0].get_state(),
-        set_rng_state=lambda state, device=None: generators[0].set_state(state),
+        manual_seed=lambda seed: generator().manual_seed(seed),
+        manual_seed_all=lambda seed: [one.manual_seed(seed) for one in generators],
+        get_rng_state=lambda device=None: generator(device).get_state(),
+        set_rng_state=lambda state, device=None: generator(device).set_state(state),
         get_device_name=lambda device=None: "asynchronous device",
         get_device_properties=lambda device=None: SimpleNamespace(
             name="asynchronous device", total_memory=extension.total_bytes()

@@ -78,6 +78,22 @@ def races(log: Iterable[Entry]) -> list[Race]:
     return list(found.values())
 
 
+def beside(log: Iterable[Entry]) -> list[tuple[Entry, Entry]]:
+    """Returns the copies across the link, each with an op that nothing orders: that may run beside
+    it."""
+    clocks = _Clocks()
+    works = [(e, dict(clock)) for e in log if (clock := clocks.after(e)) and e.kind == "work"]
+    ops = [(op, clock) for op, clock in works if op.name.startswith("aten::")]
+    return [
+        (copy, op)
+        for copy, at_copy in works
+        for op, at_op in ops
+        if copy.name.startswith("copy to")
+        and at_op.get(copy.stream, 0) < at_copy[copy.stream]
+        and at_copy.get(op.stream, 0) < at_op[op.stream]
+    ]
+
+
 class _Clocks:
     """What each stream, and the host, comes after."""
 

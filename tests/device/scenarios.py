@@ -3,20 +3,24 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import nn
 
 from planner.plan.plan import Boundary, Plan
 from profiles.hardware.links import nominal_link
+from profiles.hooks.data_parallel import data_parallel, group_of_one
 from profiles.hooks.workload import Training, Workload
 from profiles.recording.device import build_on, instruments_for
 from profiles.schema.profile import Profile
 from runtime import LoadedPlan
 from runtime.beyond_capacity.limited_steps import LimitedSteps
 from runtime.replay.statistics import FallbackWarning
+from tests.device.build import NAME
+from tests.device.layers import ROWS, WIDTH, layers, plain
 from tests.device.races import Entry, races
 from tests.device.trainings import (
     Build,
@@ -39,7 +43,6 @@ from tests.support.planning.hardest_plans import (
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.plain_steps import skipping_updates
 
-ROWS, WIDTH = 64, 32
 STEPS = 4
 MOST_DELAY_US = 400.0
 LINK = nominal_link("slow", 200.0, 200.0, latency_us=300.0)
@@ -47,31 +50,6 @@ LINK = nominal_link("slow", 200.0, 200.0, latency_us=300.0)
 Train = Callable[..., Numbers]
 WAITS_FOR_A_LANE = 3
 """When it is closed, and before and after a training, when all streams are waited for."""
-
-
-def layers(count: int = 3) -> nn.Sequential:
-    blocks = ((nn.Linear(WIDTH, WIDTH), nn.GELU(), nn.Dropout(0.2)) for _ in range(count))
-    return nn.Sequential(*(layer for block in blocks for layer in block))
-
-
-def training(loss: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> Workload:
-    torch.manual_seed(0)
-    model = layers()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    rows = torch.randn(ROWS, WIDTH)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        found = loss(model, rows)
-        found.backward()
-        optimizer.step()
-        return found.detach()
-
-    return Workload(model=model, optimizer=optimizer, step=step)
-
-
-def plain() -> Workload:
-    return training(lambda model, rows: (model(rows) - rows).square().mean())
 
 
 def on_a_stream_of_its_own() -> Workload:
@@ -163,6 +141,26 @@ def scaled_for_a_while() -> Workload:
     return workload
 
 
+def cast(dtype: torch.dtype, *, scaled: bool) -> Workload:
+    """Under autocast, with a scaler or without."""
+    torch.manual_seed(0)
+    model = layers()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    scaler = torch.amp.GradScaler(NAME, enabled=scaled)
+    rows = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(NAME, dtype=dtype):
+            loss = (model(rows) - rows).square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A training and a plan for it."""
@@ -173,6 +171,8 @@ class Scenario:
     """What is recorded, if it is not what is trained."""
     falls_back: bool = False
     train: Train = replayed
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What its trainings need about them."""
 
     def make(self) -> Workload:
         return build_on(trial_device().device, self.build)
@@ -227,6 +227,15 @@ SCENARIOS = {
     "updates that are skipped": Scenario(
         scaled, _round_the_boundary(returning_at_boundary), scaled_for_a_while
     ),
+    "cast": Scenario(partial(cast, torch.bfloat16, scaled=False), periodic),
+    "cast and rebuilt": Scenario(
+        partial(cast, torch.bfloat16, scaled=False),
+        lambda profile: with_rebuilds(profile, swapping=True),
+    ),
+    "cast and scaled": Scenario(partial(cast, torch.float16, scaled=True), periodic),
+    "a worker": Scenario(
+        lambda: data_parallel(plain()), periodic, around=partial(group_of_one, NAME)
+    ),
 }
 
 
@@ -245,8 +254,13 @@ def faults(name: str, seed: int, *, limited: bool = True) -> list[str]:
 
     Unless it is not `limited` the device has no more than the plan's budget.
     """
-    scenario, plan, expected = SCENARIOS[name], plan_of(name), expected_of(name)
-    limited = limited and not scenario.falls_back
+    scenario = SCENARIOS[name]
+    with scenario.around():
+        return _faults(name, scenario, seed, limited=limited and not scenario.falls_back)
+
+
+def _faults(name: str, scenario: Scenario, seed: int, *, limited: bool) -> list[str]:
+    plan, expected = plan_of(name), expected_of(name)
     with warnings.catch_warnings(), trial_device().disturbed(seed, LINK, MOST_DELAY_US) as log:
         warnings.simplefilter("error" if limited else "ignore", FallbackWarning)
         found = scenario.train(plan, scenario.make, STEPS, limited=limited)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.device.races import HOST, Entry, races
+from tests.device.races import HOST, Entry, beside, races
 
 COMPUTE, LANE = 0, 1
 BYTES = (1000, 64)
@@ -87,3 +87,15 @@ def test_what_nothing_orders_is_named(name: str) -> None:
     (race,) = races(log)
     assert (race.first.name, race.second.name) == (first, second)
     assert f"{first} on stream" in str(race)
+
+
+def test_an_op_is_beside_a_copy_that_nothing_orders_with_it() -> None:
+    before, meanwhile, after = (
+        work(COMPUTE, f"aten::{name}", writes=False, at=(2000, 64))
+        for name in ("add", "mul", "div")
+    )
+    log = [
+        *(before, record(COMPUTE, 7), wait(LANE, 7), COPIED, record(LANE, 8), meanwhile),
+        *(wait(COMPUTE, 8), after),
+    ]
+    assert beside(log) == [(COPIED, meanwhile)]

@@ -1,9 +1,12 @@
 """The commands on the device, as on any accelerator that torch finds."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from planner.plan.plan_file import read_plan
+from planner.report.perfetto import Lane, Process
 from runtime.cli import main
 from tests.device.build import NAME
 
@@ -18,12 +21,18 @@ def planned(folder: Path, *options: str, budget: str) -> Path:
     return plan
 
 
-def test_a_step_is_recorded_planned_and_proved(
+def test_a_step_is_recorded_planned_proved_and_traced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = planned(tmp_path, "--link", "pcie3-x16", budget="60%")
-    assert main(["run", str(plan), "--steps", "4"]) == 0
+    trace, slots = tmp_path / "gpt2.trace.json", tmp_path / "gpt2.slots.csv"
+    measured = ("--trace", str(trace), "--slots", str(slots))
+    assert main(["run", str(plan), "--steps", "4", *measured]) == 0
     assert "Proof: passed" in capsys.readouterr().out
+    events = json.loads(trace.read_bytes())["traceEvents"]
+    rows = {e["tid"] for e in events if e["pid"] == Process.MEASURED and e["ph"] == "X"}
+    assert rows >= {Lane.COMPUTE, Lane.D2H, Lane.H2D}
+    assert len(slots.read_text().splitlines()) == 1 + len(read_plan(plan).slots)
 
 
 def test_one_that_does_not_fit_is_recorded_beyond_capacity(

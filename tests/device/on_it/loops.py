@@ -11,7 +11,7 @@ from profiles.recording.device import instruments_for
 from runtime.training import planned_training
 from runtime.training.course import Way
 from tests.device.accelerator import device
-from tests.device.scenarios import layers
+from tests.device.layers import layers
 from tests.support.training.fake_time import CountingClock
 
 ROWS = (256, 256, 160)

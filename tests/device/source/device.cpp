@@ -3,7 +3,6 @@
 // An op gives the shapes of its results at once, from its meta kernel, and itself runs on the CPU
 // kernels when its stream gets there. Ops without a meta kernel wait for the stream and run at
 // once, as a GPU's do that look at their data.
-#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/TensorBody.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -24,17 +23,27 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Generator.h>
+#include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
+#include "autocast.h"
+#include "collectives.h"
 #include "memory.h"
 #include "streams.h"
+#include "tensors.h"
 
 namespace {
 
 using at::IValue;
 using at::Tensor;
 using asyncdev::Access;
+using asyncdev::access_to;
+using asyncdev::as_cpu;
+using asyncdev::as_meta;
+using asyncdev::bytes_of;
 using asyncdev::kType;
+using asyncdev::number_of;
+using asyncdev::numbered;
 using BelowAutograd = at::AutoDispatchBelowADInplaceOrView;
 using Sizes = at::IntArrayRef;
 using Dtype = std::optional<at::ScalarType>;
@@ -45,7 +54,8 @@ using Dtype = std::optional<at::ScalarType>;
 
 class Generator final : public c10::GeneratorImpl {
  public:
-  Generator() : GeneratorImpl(c10::Device(kType, 0), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
+  explicit Generator(c10::DeviceIndex index)
+      : GeneratorImpl(c10::Device(kType, index), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)) {}
   void set_current_seed(std::uint64_t seed) override { seed_ = seed, drawn_ = 0; }
   void set_offset(std::uint64_t offset) override { drawn_ = offset; }
   std::uint64_t get_offset() const override { return drawn_; }
@@ -80,7 +90,7 @@ class Generator final : public c10::GeneratorImpl {
     std::uint64_t seed, drawn;
   };
   Generator* clone_impl() const override {
-    auto* made = new Generator;
+    auto* made = new Generator(device().index());
     made->seed_ = seed_, made->drawn_ = drawn_;
     return made;
   }
@@ -88,13 +98,17 @@ class Generator final : public c10::GeneratorImpl {
   std::uint64_t drawn_ = 0;
 };
 
-at::Generator& default_generator() {
-  static auto* it = new at::Generator(at::make_generator<Generator>());
-  return *it;
+c10::DeviceIndex current_index() { return static_cast<c10::DeviceIndex>(asyncdev::current_device()); }
+
+at::Generator& default_generator(c10::DeviceIndex index) {
+  static auto* made = new std::map<c10::DeviceIndex, at::Generator>;
+  static std::mutex mutex;
+  std::lock_guard<std::mutex> hold(mutex);
+  return made->try_emplace(index, at::make_generator<Generator>(index)).first->second;
 }
 
 at::Generator seeded_for_op(const std::optional<at::Generator>& asked) {
-  auto from = asked && asked->defined() ? *asked : default_generator();
+  auto from = asked && asked->defined() ? *asked : default_generator(current_index());
   if (from.device().is_cpu()) return from;
   std::lock_guard<std::mutex> hold(from.mutex());
   return at::detail::createCPUGenerator(from.get<Generator>()->draw());
@@ -108,37 +122,50 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   using Held = std::shared_ptr<asyncdev::Event>;
   Guard() = default;
   explicit Guard(c10::DeviceType) {}
-  static c10::Stream of(int id) { return c10::Stream(c10::Stream::UNSAFE, c10::Device(kType, 0), id); }
-  static int id(const c10::Stream& s) { return static_cast<int>(s.id()); }
   static Held& held(void* event) { return *static_cast<Held*>(event); }
 
   c10::DeviceType type() const override { return kType; }
-  c10::Device exchangeDevice(c10::Device) const override { return {kType, 0}; }
-  c10::Device getDevice() const override { return {kType, 0}; }
-  void setDevice(c10::Device) const override {}
-  void uncheckedSetDevice(c10::Device) const noexcept override {}
-  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
-  c10::Stream getStream(c10::Device) const override { return of(asyncdev::current_stream()); }
-  c10::Stream getDefaultStream(c10::Device) const override { return of(0); }
-  c10::Stream getNewStream(c10::Device, int) const override {
+  c10::Device exchangeDevice(c10::Device device) const override {
+    auto before = getDevice();
+    uncheckedSetDevice(device);
+    return before;
+  }
+  c10::Device getDevice() const override { return {kType, current_index()}; }
+  void setDevice(c10::Device device) const override { uncheckedSetDevice(device); }
+  void uncheckedSetDevice(c10::Device device) const noexcept override {
+    if (device.has_index()) asyncdev::current_device() = device.index();
+  }
+  c10::DeviceIndex deviceCount() const noexcept override { return asyncdev::kDevices; }
+  static int index(c10::Device device) {
+    return device.has_index() ? device.index() : asyncdev::current_device();
+  }
+  c10::Stream getStream(c10::Device device) const override {
+    return numbered(asyncdev::current_stream(index(device)));
+  }
+  c10::Stream getDefaultStream(c10::Device device) const override {
+    return numbered(index(device) * asyncdev::kStreams);
+  }
+  c10::Stream getNewStream(c10::Device device, int) const override {
     static std::atomic<int> next{0};
-    return of(1 + next++ % (asyncdev::kStreams - 1));
+    return numbered(index(device) * asyncdev::kStreams + 1 + next++ % (asyncdev::kStreams - 1));
   }
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
     return getNewStream(device, 0);
   }
   c10::Stream exchangeStream(c10::Stream stream) const override {
-    return of(std::exchange(asyncdev::current_stream(), id(stream)));
+    auto& current = asyncdev::current_stream(stream.device_index());
+    return numbered(std::exchange(current, number_of(stream)));
   }
   void* getStreamNativeHandle(const c10::Stream stream) const override {
-    return &asyncdev::stream(id(stream));
+    return &asyncdev::stream(number_of(stream));
   }
-  bool queryStream(const c10::Stream& s) const override { return asyncdev::stream(id(s)).idle(); }
+  bool queryStream(const c10::Stream& s) const override { return asyncdev::stream(number_of(s)).idle(); }
   void synchronizeStream(const c10::Stream& s) const override {
-    asyncdev::host_waits_for_stream(id(s));
+    asyncdev::host_waits_for_stream(number_of(s));
   }
-  void synchronizeDevice(const c10::DeviceIndex) const override {
-    for (int k = 0; k < asyncdev::kStreams; ++k) asyncdev::host_waits_for_stream(k);
+  void synchronizeDevice(const c10::DeviceIndex device) const override {
+    auto first = device * asyncdev::kStreams;
+    for (int k = 0; k < asyncdev::kStreams; ++k) asyncdev::host_waits_for_stream(first + k);
   }
   void recordDataPtrOnStream(const c10::DataPtr& ptr, const c10::Stream& s) const override {
     asyncdev::memory().recordStream(ptr, s);
@@ -148,10 +175,10 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
               const c10::EventFlag) const override {
     if (*event == nullptr)
       *event = new Held(std::make_shared<asyncdev::Event>(asyncdev::DeviceMemory::next_event()));
-    asyncdev::Event::record(held(*event), id(s));
+    asyncdev::Event::record(held(*event), number_of(s));
   }
   void block(void* event, const c10::Stream& s) const override {
-    if (event != nullptr) asyncdev::Event::block(held(event), id(s));
+    if (event != nullptr) asyncdev::Event::block(held(event), number_of(s));
   }
   bool queryEvent(void* event) const override { return event == nullptr || held(event)->reached(); }
   void synchronizeEvent(void* event) const override {
@@ -177,19 +204,23 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
   bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  c10::DeviceIndex deviceCount() const override { return 1; }
-  void setCurrentDevice(c10::DeviceIndex) const override {}
-  c10::DeviceIndex getCurrentDevice() const override { return 0; }
-  c10::DeviceIndex exchangeDevice(c10::DeviceIndex) const override { return 0; }
-  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex) const override { return 0; }
+  c10::DeviceIndex deviceCount() const override { return asyncdev::kDevices; }
+  void setCurrentDevice(c10::DeviceIndex index) const override { exchangeDevice(index); }
+  c10::DeviceIndex getCurrentDevice() const override { return current_index(); }
+  c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override {
+    return Guard().exchangeDevice({kType, index}).index();
+  }
+  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override {
+    return exchangeDevice(index);
+  }
   bool isPinnedPtr(const void* data) const override { return asyncdev::pinned().has(data); }
   c10::Allocator* getPinnedMemoryAllocator() const override { return &asyncdev::pinned(); }
-  c10::Device getDeviceFromPtr(void*) const override { return {kType, 0}; }
-  const at::Generator& getDefaultGenerator(c10::DeviceIndex) const override {
-    return default_generator();
+  c10::Device getDeviceFromPtr(void*) const override { return {kType, current_index()}; }
+  const at::Generator& getDefaultGenerator(c10::DeviceIndex index) const override {
+    return default_generator(Guard::index({kType, index}));
   }
-  at::Generator getNewGenerator(c10::DeviceIndex) const override {
-    return at::make_generator<Generator>();
+  at::Generator getNewGenerator(c10::DeviceIndex index) const override {
+    return at::make_generator<Generator>(Guard::index({kType, index}));
   }
   void resizePrivateUse1Bytes(const c10::Storage& storage, std::size_t size) const override {
     auto* impl = storage.unsafeGetStorageImpl();
@@ -203,43 +234,24 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 };
 
 // ---------------------------------------------------------------------------------------------
-// Tensors of the device as CPU kernels see them, and as meta kernels do.
+// Tensors of the device.
 
-// Holds no memory: a device's copy engine keeps none alive either, of the host's as little.
-Tensor bytes_of(const Tensor& t) {
-  auto* at = const_cast<void*>(t.storage().data());
-  c10::Storage bytes(c10::Storage::use_byte_size_t(), t.storage().nbytes(),
-                     c10::DataPtr(at, c10::Device(c10::kCPU)), c10::GetAllocator(c10::kCPU), true);
-  auto made = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(bytes), c10::DispatchKeySet(c10::DispatchKey::CPU), t.dtype());
-  made.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
-  return made;
-}
-
-Tensor as_cpu(const Tensor& t) { return !t.defined() || t.is_cpu() ? t : bytes_of(t); }
-
-Tensor as_meta(const Tensor& t) {
-  return at::detail::empty_strided_meta(t.sizes(), t.strides(), t.scalar_type());
-}
-
-Access access_to(const Tensor& t, bool writes) {
-  if (t.numel() == 0) return {0, 0, writes};
-  auto at = reinterpret_cast<std::uintptr_t>(t.storage().data());
-  std::int64_t last = 0;
-  for (std::int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
-  auto item = t.dtype().itemsize();
-  return {at + static_cast<std::size_t>(t.storage_offset()) * item, static_cast<std::size_t>(last + 1) * item, writes};
+void check_current(const std::optional<at::Device>& asked) {
+  TORCH_CHECK(!asked || Guard::index(*asked) == current_index(), "a process uses one device: make ",
+              *asked, " the current one");
 }
 
 Tensor empty_strided(Sizes size, Sizes stride, Dtype dtype, std::optional<at::Layout>,
-                     std::optional<at::Device>, std::optional<bool>) {
+                     std::optional<at::Device> device, std::optional<bool>) {
+  check_current(device);
   c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
   return at::detail::empty_strided_generic(size, stride, &asyncdev::memory(), keys,
                                            c10::dtype_or_default(dtype));
 }
 
-Tensor empty(Sizes size, Dtype dtype, std::optional<at::Layout>, std::optional<at::Device>,
+Tensor empty(Sizes size, Dtype dtype, std::optional<at::Layout>, std::optional<at::Device> device,
              std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  check_current(device);
   c10::DispatchKeySet keys(c10::DispatchKey::PrivateUse1);
   return at::detail::empty_generic(size, &asyncdev::memory(), keys, c10::dtype_or_default(dtype),
                                    format);
@@ -724,6 +736,8 @@ PYBIND11_MODULE(asyncdev, m) {
   c10::SetAllocator(kType, &asyncdev::memory());
   at::RegisterPrivateUse1HooksInterface(new Hooks);
   using Unlocked = pybind11::call_guard<pybind11::gil_scoped_release>;
+  m.attr("DEVICES") = asyncdev::kDevices;
+  m.def("collectives", &asyncdev::collectives);
   m.def("set_link", &set_link);
   m.def("set_delays", [](std::uint64_t seed, double most_us) { asyncdev::delays().set(seed, most_us); });
   m.def("set_total", [](std::size_t bytes) { asyncdev::memory().set_total(bytes); });
@@ -736,7 +750,7 @@ PYBIND11_MODULE(asyncdev, m) {
     std::lock_guard<std::mutex> hold(counts().mutex);
     return std::make_tuple(counts().ahead.load(), counts().waited.load(), counts().waited_by_name);
   });
-  m.def("default_generator", [] {
-    return pybind11::reinterpret_steal<pybind11::object>(THPGenerator_initDefaultGenerator(default_generator()));
+  m.def("default_generator", [](c10::DeviceIndex index) {
+    return pybind11::reinterpret_steal<pybind11::object>(THPGenerator_initDefaultGenerator(default_generator(index)));
   });
 }

@@ -22,6 +22,15 @@ constexpr std::size_t kGranule = 512;
 constexpr std::size_t kArenaBytes = std::size_t{16} << 30;  // of addresses, not of memory
 constexpr int kPattern = 0xFF;                              // no number in any format of floats
 
+inline int number_of(const c10::Stream& stream) {
+  return stream.device_index() * kStreams + static_cast<int>(stream.id());
+}
+
+inline c10::Stream numbered(int number) {
+  c10::Device device(kType, static_cast<c10::DeviceIndex>(number / kStreams));
+  return c10::Stream(c10::Stream::UNSAFE, device, number % kStreams);
+}
+
 struct Block {
   std::size_t offset, size;
   bool free;
@@ -103,7 +112,7 @@ class Arena {
 class DeviceMemory final : public c10::DeviceAllocator {
  public:
   c10::DataPtr allocate(std::size_t n) override {
-    c10::Device device(kType, 0);
+    c10::Device device(kType, static_cast<c10::DeviceIndex>(current_device()));
     if (n == 0) return {nullptr, nullptr, &nothing, device};
     auto size = (n + kGranule - 1) / kGranule * kGranule;
     auto on = current_stream();
@@ -134,8 +143,8 @@ class DeviceMemory final : public c10::DeviceAllocator {
   void recordStream(const c10::DataPtr& ptr, c10::Stream stream) override {
     std::lock_guard<std::mutex> hold(mutex_);
     auto found = owners_.find(static_cast<char*>(ptr.get()));
-    if (found != owners_.end() && found->second.stream != stream.id())
-      found->second.used_on.insert(static_cast<int>(stream.id()));
+    if (found != owners_.end() && found->second.stream != number_of(stream))
+      found->second.used_on.insert(number_of(stream));
   }
   static std::int64_t next_event() {
     static std::atomic<std::int64_t> next{0};

@@ -25,8 +25,9 @@ namespace asyncdev {
 
 using Clock = std::chrono::steady_clock;
 using Work = std::function<void()>;
-constexpr int kStreams = 32;
-constexpr int kHost = -1;  // in the log, where a stream would stand
+constexpr int kDevices = 2;   // a process may use one, as workers do that have one each
+constexpr int kStreams = 32;  // of each device, numbered in one row; a device's first is its default
+constexpr int kHost = -1;     // in the log, where a stream would stand
 
 // One stretch of memory that a piece of work reads or writes.
 struct Access {
@@ -196,9 +197,14 @@ inline Stream& stream(int id) {
   return *found;
 }
 
-inline int& current_stream() {
+inline int& current_device() {
   thread_local int current = 0;
   return current;
+}
+
+inline int& current_stream(int device = current_device()) {
+  thread_local int current[kDevices] = {0, kStreams};
+  return current[device];
 }
 
 // Puts named work on a stream, and logs what it reads and writes.

@@ -1,7 +1,6 @@
 """Measured steps: every anchor and every copy of the plan, each copy within its own trip."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from planner.plan.lanes import Direction
 from planner.plan.plan import Plan
-from planner.plan.schedule import ActionKind, lower
 from planner.plan.simulate import Copy, Timeline
 from profiles.hooks.anchors import is_update
 from profiles.recording.clocks import EventClock, HostClock
@@ -22,6 +20,11 @@ from runtime.replay.timeline import MarkedCopy, StepMarks
 from tests.support.training.fake_streams import FakeStreams
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import everything_away_plan
+from tests.support.training.timelines import (
+    assert_all_is_there,
+    assert_copies_keep_to_their_trips,
+    assert_time_goes_on,
+)
 
 STEPS = 3
 
@@ -43,54 +46,20 @@ def _timelines(plan: Plan) -> tuple[Timeline, ...]:
         return replay.timelines()
 
 
-def moved(plan: Plan, kind: ActionKind) -> list[int]:
-    return [action.storage for row in lower(plan) for action in row if action.kind is kind]
-
-
 def test_every_anchor_and_every_copy_is_there(plan: Plan, timelines: tuple[Timeline, ...]) -> None:
     assert len(timelines) == STEPS
     for timeline in timelines:
-        assert len(timeline.start_us) == len(timeline.stall_us) == len(plan.slots)
-        assert [copy.storage for copy in timeline.d2h] == moved(plan, ActionKind.SWAP_OUT)
-        assert [copy.storage for copy in timeline.h2d] == moved(plan, ActionKind.SWAP_IN)
+        assert_all_is_there(plan, timeline)
 
 
 def test_time_goes_on_and_lanes_carry_one_copy_at_a_time(timelines: tuple[Timeline, ...]) -> None:
     for timeline in timelines:
-        assert list(timeline.start_us) == sorted(timeline.start_us)
-        assert timeline.step_us == timeline.start_us[-1]
-        assert all(stall_us >= 0 for stall_us in timeline.stall_us)
-        assert timeline.total_stall_us == sum(timeline.stall_us) <= timeline.step_us
-        for lane in (timeline.d2h, timeline.h2d):
-            assert all(0 <= copy.start_us <= copy.end_us for copy in lane)
-            assert all(one.end_us <= other.start_us for one, other in pairwise(lane))
+        assert_time_goes_on(timeline)
 
 
-@pytest.mark.parametrize(
-    ("issue", "wait"),
-    [
-        (ActionKind.SWAP_OUT, ActionKind.RELEASE),
-        (ActionKind.SWAP_IN, ActionKind.AWAIT),
-    ],
-)
-def test_a_copy_runs_between_its_two_anchors(
-    plan: Plan, timelines: tuple[Timeline, ...], issue: ActionKind, wait: ActionKind
-) -> None:
-    """Compute gets to the first before the copy begins, and leaves the second when it has ended."""
-    once = {storage for storage in moved(plan, issue) if moved(plan, issue).count(storage) == 1}
-    slot_of = {
-        (action.kind, action.storage): slot
-        for slot, row in enumerate(lower(plan))
-        for action in row
-    }
-    within = [s for s in once if slot_of[issue, s] <= slot_of[wait, s]]
-    assert within
+def test_a_copy_runs_between_its_two_anchors(plan: Plan, timelines: tuple[Timeline, ...]) -> None:
     for timeline in timelines:
-        lane = timeline.d2h if issue is ActionKind.SWAP_OUT else timeline.h2d
-        for copy in (copy for copy in lane if copy.storage in within):
-            first, last = slot_of[issue, copy.storage], slot_of[wait, copy.storage]
-            assert timeline.start_us[first] - timeline.stall_us[first] <= copy.start_us
-            assert copy.end_us <= timeline.start_us[last]
+        assert_copies_keep_to_their_trips(plan, timeline)
 
 
 def test_a_step_that_nobody_watches_has_every_slot_too(plan: Plan) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from profiles.hooks.data_parallel import data_parallel, group_of_one, unwrapped
+from profiles.hooks.data_parallel import backend_of, data_parallel, group_of_one, unwrapped
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError, WorkloadError
@@ -31,6 +31,12 @@ def _alone() -> Iterator[None]:
 
 def exchanged(storages: tuple[Storage, ...]) -> list[Storage]:
     return [storage for storage in storages if storage.left_out is LeftOut.EXCHANGED]
+
+
+def test_gradients_go_over_what_torch_has_for_the_device() -> None:
+    assert [backend_of(kind) for kind in ("cpu", "cuda")] == ["gloo", "nccl"]
+    with pytest.raises(WorkloadError, match="torch has no collectives for workers on 'meta'"):
+        backend_of("meta")
 
 
 def test_the_anchors_are_those_of_the_plain_step() -> None:
