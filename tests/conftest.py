@@ -141,14 +141,16 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_mode_is_left() -> Iterator[None]:
     """A mode that stays on torch's stacks would make another test fail, or pass."""
+    before = {*map(id, (*op_modes(), *call_modes()))}
     yield
     asked = torch._C._is_torch_function_enabled()
     states: Any = torch._C
     states._set_torch_function_state(states._TorchFunctionState.ENABLED)
     assert asked, "no mode and no subclass is asked any more"
-    left = [*op_modes(), *call_modes()]
-    for mode in op_modes():
+    ops = [mode for mode in op_modes() if id(mode) not in before]
+    calls = [mode for mode in call_modes() if id(mode) not in before]
+    for mode in ops:
         leave_ops(mode)
-    for call_mode in call_modes():
+    for call_mode in calls:
         leave_calls(call_mode)
-    assert left == []
+    assert [*ops, *calls] == []

@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from planner.plan.plan import Plan
-from profiles.hooks.mode_stack import call_modes, op_modes
+from profiles.hooks.mode_stack import op_modes
 from profiles.hooks.workload import Workload
 from runtime import Replay
 from runtime.storage.residency import Residency
 from tests.support.planning.hardest_plans import periodic
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.modes import modes_on
 from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
 
 
@@ -36,7 +37,7 @@ def training(kind: str = "adam", *, rows: int = 64) -> Workload:
         "sgd": lambda: torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9),
     }
     optimizer = makers[kind]()
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
@@ -91,7 +92,7 @@ def pair(kind: str = "adam", steps: int = 2, plan: Plan | None = None) -> Iterat
         assert both.away() > 10
         assert op_modes()
         yield both
-    assert (*call_modes(), *op_modes()) == ()
+    assert modes_on() == ()
     assert_all_resident(planned)
     both.assert_same()
 
