@@ -9,6 +9,8 @@ import gc
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from profiles.hardware.links import nominal_link
 from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.hooks.workload import Workload
@@ -40,6 +42,7 @@ def record_at_fixed_times(
     So which step is recorded depends on no time either: it is the one after the warm-up.
     """
     device = device_of(workload.model)
+    _collect(device)
     profile = record(
         workload,
         source=source,
@@ -49,10 +52,14 @@ def record_at_fixed_times(
         instruments=replace(instruments_for(device), clock=CountingClock()),
     )
     del workload
-    if device.type != CPU:
-        # What it has left in circles an allocator would count beside the next training.
-        gc.collect()
+    _collect(device)
     return with_fixed_times(profile)
+
+
+def _collect(device: torch.device) -> None:
+    """What trainings leave in circles an allocator would count beside the next one."""
+    if device.type != CPU:
+        gc.collect()
 
 
 def with_fixed_times(profile: Profile) -> Profile:

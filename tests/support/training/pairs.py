@@ -14,6 +14,7 @@ from profiles.hooks.workload import Workload
 from runtime import Replay
 from runtime.storage.residency import Residency
 from tests.support.planning.hardest_plans import periodic
+from tests.support.training.beside import beside_another
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.modes import modes_on
 from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
@@ -41,7 +42,7 @@ def training(kind: str = "adam", *, rows: int = 64) -> Workload:
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        inputs = torch.rand(rows, 48, generator=generator)
+        inputs = torch.rand(rows, 48, generator=generator, device=generator.device)
         loss = functional.mse_loss(model(inputs), inputs.mean(dim=1, keepdim=True))
         loss.backward()
         optimizer.step()
@@ -83,8 +84,9 @@ class Pair:
 @contextmanager
 def pair(kind: str = "adam", steps: int = 2, plan: Plan | None = None) -> Iterator[Pair]:
     """Both trainings after some steps, everything the plan has away being away."""
+    plan = beside_another(plan or plan_for(kind))
     plain, planned = training(kind), training(kind)
-    replay = Replay(plan or plan_for(kind), planned.model, planned.optimizer)
+    replay = Replay(plan, planned.model, planned.optimizer)
     with replay:
         both = Pair(replay, plain, planned)
         for _ in range(steps):
