@@ -20,6 +20,7 @@ from hypothesis.internal.conjecture import providers
 from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
 from profiles.schema.profile_file import write_profile
 from tests.support.planning.toys import sandwich
+from tests.support.training.modes import modes_on
 from tests.support.training.scaled_times import scale_times
 
 # However slow the machine is, neither an example nor drawing one is too slow.
@@ -141,14 +142,16 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_mode_is_left() -> Iterator[None]:
     """A mode that stays on torch's stacks would make another test fail, or pass."""
+    defaults = len(call_modes()) - len(modes_on())
     yield
     asked = torch._C._is_torch_function_enabled()
     states: Any = torch._C
     states._set_torch_function_state(states._TorchFunctionState.ENABLED)
     assert asked, "no mode and no subclass is asked any more"
-    left = [*op_modes(), *call_modes()]
+    left = modes_on()
     for mode in op_modes():
         leave_ops(mode)
-    for call_mode in call_modes():
+    for call_mode in call_modes()[defaults:]:
         leave_calls(call_mode)
-    assert left == []
+    assert left == ()
+    assert len(call_modes()) == defaults, "a default device stays or is gone"

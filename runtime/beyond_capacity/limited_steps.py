@@ -180,7 +180,8 @@ class LimitedSteps:
         for watcher in watchers:
             watched.enter_context(watcher)
         watched.enter_context(self._accountant)
-        for mode in (SecondTry(self.swap.evict_all_but, watchers), *traces, self.swap):
+        again = SecondTry(self.swap.evict_all_but, watchers, records=bool(traces))
+        for mode in (again, *traces, self.swap):
             watched.enter_context(mode)
 
     def _owned(self) -> tuple[Owned, ...]:

@@ -348,14 +348,25 @@ class SecondTry(OpMode):
     """
 
     def __init__(
-        self, evict_all_but: Callable[[set[int]], None], watchers: Sequence[OpWatcher]
+        self,
+        evict_all_but: Callable[[set[int]], None],
+        watchers: Sequence[OpWatcher],
+        *,
+        records: bool,
     ) -> None:
+        """Unless the step `records`, what fails again is left to raise what torch raises."""
         super().__init__()
         self._evict_all_but = evict_all_but
         self._watchers = watchers
+        self._records = records
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op, twice if it has to."""
+        """Runs an op, twice if it has to.
+
+        Raises:
+            CapacityError: It has no room in a step that is recorded.
+            torch.OutOfMemoryError: It has none in another step; trainings know that error.
+        """
         noted = [len(watcher) for watcher in self._watchers]
         try:
             return func(*args, **kwargs)
@@ -363,6 +374,8 @@ class SecondTry(OpMode):
             inputs = storages_in(func, args, kwargs)
             if any(inputs.values()) or torch.Tag.nondeterministic_seeded in func.tags:
                 # It may have written part of its argument, or drawn random numbers.
+                if not self._records:
+                    raise
                 raise _no_room(
                     func,
                     "beside what else is there, and cannot be run twice",
@@ -378,6 +391,8 @@ class SecondTry(OpMode):
         try:
             return func(*args, **kwargs)
         except torch.OutOfMemoryError as error:
+            if not self._records:
+                raise
             raise _no_room(
                 func,
                 "even with everything else on the host",

@@ -55,7 +55,7 @@ class FirstSteps(AbstractContextManager[None]):
             device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=free_list
         )
         # The mode that swaps is entered last, so it is asked first.
-        self._modes = SecondTry(swap.evict_all_but, ()), swap
+        self._modes = SecondTry(swap.evict_all_but, (), records=False), swap
         self._has_updated = False
         self.swap = swap
         return True

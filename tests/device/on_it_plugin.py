@@ -1,17 +1,40 @@
-"""For the processes of `tests.device.test_on_it`: has torch know the device from the start.
+"""Runs tests on the asynchronous device: `-p tests.device.on_it_plugin`.
+
+Those of `tests/device/on_it` name the device themselves. For all others it is torch's default, as
+`torch.set_default_device` makes it for a user: the models and batches that they build are on it,
+and what they train on the emulated accelerator otherwise is trained there. What is marked
+`cpu_only` is left out.
 
 It is no conftest: any process that collects tests would import that, and have an accelerator.
 """
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.device.accelerator import TOTAL_BYTES, accelerator
+from tests.device.accelerator import TOTAL_BYTES, accelerator, device
+
+ON_IT = Path(__file__).parent / "on_it"
 
 accelerator()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what says something of the emulated accelerator, or of host memory."""
+    left_out = [item for item in items if item.get_closest_marker("cpu_only")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _is_default(request: pytest.FixtureRequest) -> Iterator[None]:
+    names_it = request.path.is_relative_to(ON_IT)
+    torch.set_default_device(None if names_it else device())
+    yield
+    torch.set_default_device(None)
 
 
 @pytest.fixture(autouse=True)

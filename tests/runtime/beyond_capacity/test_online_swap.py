@@ -46,7 +46,7 @@ def test_the_limit_holds(name: str) -> None:
         accountant.memory.count_owned(owned)
         del owned
         times = OpTimes(CpuClock())
-        with accountant, SecondTry(swap.evict_all_but, [times]), swap:
+        with accountant, SecondTry(swap.evict_all_but, [times], records=True), swap:
             workload.step()
         assert not swap.fell_short
         assert accountant.memory.live_bytes <= budget
@@ -124,7 +124,7 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
     for _ in range(2):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         times = OpTimes(CpuClock())
-        with accountant, SecondTry(swap.evict_all_but, [times]), ComputeLog(streams), swap:
+        with accountant, SecondTry(swap.evict_all_but, [times], records=True), ComputeLog(streams), swap:
             workload.step()
     swap.close()
     assert streams.races == []
@@ -232,7 +232,7 @@ def test_an_op_without_room_for_its_workspace_runs_again_alone() -> None:
     evicted: list[set[int]] = []
     failing, times = Failing(every=2), OpTimes(CpuClock())
     left = torch.arange(6.0)
-    with times, failing, SecondTry(evicted.append, [times]):
+    with times, failing, SecondTry(evicted.append, [times], records=True):
         product = left * 2
         total = product + left
     assert total.tolist() == [0.0, 3.0, 6.0, 9.0, 12.0, 15.0]
@@ -247,12 +247,22 @@ def test_an_op_without_room_for_its_workspace_runs_again_alone() -> None:
 def test_an_op_that_cannot_run_twice_is_named(op: Callable[[torch.Tensor], object]) -> None:
     values = torch.ones(3)
     told = pytest.raises(CapacityError, match=r"aten\.\w+.* cannot be run twice")
-    with told, Failing(every=1), SecondTry(lambda kept: None, []):
+    with told, Failing(every=1), SecondTry(lambda kept: None, [], records=True):
         op(values)
 
 
 def test_an_op_that_fails_again_is_named() -> None:
     values = torch.ones(3)
     told = pytest.raises(CapacityError, match=r"aten\.mul\.Tensor does not fit .* on the host")
-    with told, Failing(every=1), SecondTry(lambda kept: None, []):
+    with told, Failing(every=1), SecondTry(lambda kept: None, [], records=True):
         values * 2
+
+
+@pytest.mark.parametrize("op", [lambda values: values.add_(1), lambda values: values * 2])
+def test_where_nothing_is_recorded_trainings_see_the_error_they_know(
+    op: Callable[[torch.Tensor], object],
+) -> None:
+    values = torch.ones(3)
+    told = pytest.raises(torch.OutOfMemoryError, match="no workspace")
+    with told, Failing(every=1), SecondTry(lambda kept: None, [], records=False):
+        op(values)

@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from planner.plan.plan import Plan
 from profiles.hooks.mode_stack import call_modes, op_modes
 from profiles.hooks.workload import Workload
+from profiles.recording.device import device_of
+from profiles.schema.profile import CPU
 from runtime import FallbackWarning, Replay
 from runtime.proof.proof import prove
 from runtime.storage.residency import Residency
@@ -29,7 +31,9 @@ from tests.support.planning.hardest_plans import (
     leaving_at_boundary,
     returning_at_boundary,
 )
+from tests.support.training.beside import beside_another
 from tests.support.training.models import BUILDERS
+from tests.support.training.modes import modes_on
 from tests.support.training.pairs import Pair, first_parameter, pair, plan_for, training
 from tests.support.training.recorded import (
     assert_same,
@@ -47,7 +51,10 @@ def test_training_is_bit_equal_and_steady_to_the_byte(name: str) -> None:
     assert report.losses_equal
     assert report.tensors_equal
     assert (report.misses, report.fallbacks, report.warnings) == (0, 0, ())
-    assert report.peak_with_bytes == plan.certificate.peak_bytes == plan.budget_bytes
+    assert plan.certificate.peak_bytes == plan.budget_bytes
+    assert report.peak_with_bytes <= plan.budget_bytes
+    if plan.device.kind == CPU:
+        assert report.peak_with_bytes == plan.budget_bytes
     assert report.d2h_bytes == plan.certificate.d2h_bytes < report.h2d_bytes
     assert report.h2d_bytes == plan.certificate.h2d_bytes
 
@@ -56,11 +63,12 @@ def test_steps_repeat_without_another_prologue() -> None:
     with pair(steps=4) as both:
         first, *others = both.replay.steps
         assert first.on_line
-        assert (first.peak_bytes or 0) <= plan_for("adam").budget_bytes
+        assert (first.peak_bytes or 0) <= beside_another(plan_for("adam")).budget_bytes
         for step in others:
             assert (step.prologue_bytes, step.skipped_swaps, step.boundary_restores) == (0, 0, 0)
             assert step.d2h_bytes == plan_for("adam").certificate.d2h_bytes
-            assert step.peak_bytes == plan_for("adam").certificate.peak_bytes
+            if plan_for("adam").device.kind == CPU:
+                assert step.peak_bytes == plan_for("adam").certificate.peak_bytes
 
 
 def test_what_nobody_ever_writes_is_copied_once() -> None:
@@ -87,7 +95,9 @@ def test_copies_may_be_under_way_when_a_step_ends(
         found = [tracked.residency for tracked in both.replay._stepper.executor.tracked.values()]
         assert found.count(residency) >= 5
         last = both.replay.steps[-1]
-        assert (last.peak_bytes, last.prologue_bytes) == (plan.certificate.peak_bytes, 0)
+        assert last.prologue_bytes == 0
+        if plan.device.kind == CPU:
+            assert last.peak_bytes == plan.certificate.peak_bytes
         assert last.d2h_bytes == plan.certificate.d2h_bytes
         evaluate(both.planned)
         both.planned.model.train()
@@ -117,7 +127,9 @@ def in_thread(act: Callable[[], object]) -> object:
 
 def evaluate(workload: Workload) -> torch.Tensor:
     with torch.no_grad():
-        return workload.model.eval()(torch.ones(3, 48))
+        # Another thread's default device is another one.
+        inputs = torch.ones(3, 48, device=device_of(workload.model))
+        return workload.model.eval()(inputs)
 
 
 def reload(workload: Workload) -> None:
@@ -214,7 +226,18 @@ def equal(one: object, other: object) -> bool:
             return one == other
 
 
-@pytest.mark.parametrize("touch", TOUCHES)
+HOST_TOUCHES = "dlpack", "share"
+"""Not to be had of an accelerator: no other library knows the one of the tests, and no process that
+is forked has the one of its parent."""
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        pytest.param(name, marks=pytest.mark.cpu_only) if name in HOST_TOUCHES else name
+        for name in TOUCHES
+    ],
+)
 def test_whoever_touches_between_steps_finds_everything(touch: str) -> None:
     with pair() as both:
         expected = TOUCHES[touch](both.plain)
@@ -228,6 +251,7 @@ def test_whoever_touches_between_steps_finds_everything(touch: str) -> None:
         assert (second.boundary_restores, second.prologue_bytes) == (0, 0)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("as_array", [lambda p: p.numpy(), np.asarray], ids=["numpy", "array"])
 def test_memory_lent_to_numpy_is_whole_and_stays(
     as_array: Callable[[torch.Tensor], np.ndarray],
@@ -250,7 +274,13 @@ def as_array_elsewhere(parameter: torch.Tensor) -> np.ndarray:
     return found[0]
 
 
-@pytest.mark.parametrize("use", [as_array_elsewhere, lambda p: p.detach().clone().numpy()])
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(as_array_elsewhere, marks=pytest.mark.cpu_only),
+        lambda p: p.detach().clone().cpu().numpy(),
+    ],
+)
 def test_what_another_thread_is_bringing_back_is_waited_for(
     use: Callable[[torch.Tensor], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,7 +309,7 @@ def test_what_another_thread_is_bringing_back_is_waited_for(
         finally:
             asked.set()
             saving.join()
-        assert np.array_equal(found, first_parameter(both.plain).detach().numpy())
+        assert np.array_equal(found, first_parameter(both.plain).detach().cpu().numpy())
 
 
 def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
@@ -290,7 +320,7 @@ def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
             assert parameter.dim() == parameter.ndim == len(parameter.size())
             assert parameter.is_leaf
             assert parameter.requires_grad in (True, False)
-            assert (parameter.device.type, parameter.is_cuda) == ("cpu", False)
+            assert (parameter.device, parameter.is_cuda) == (torch.get_default_device(), False)
             assert parameter.is_floating_point()
             assert parameter.dtype.itemsize == parameter.element_size()
             assert hash(parameter) == id(parameter)
@@ -308,11 +338,11 @@ def test_what_a_tensor_is_may_be_asked_without_its_bytes() -> None:
 
 def test_code_that_touches_nothing_may_go_without_guard() -> None:
     with pair() as both:
-        guarded = (*call_modes(), *op_modes())
+        guarded = modes_on()
         with both.replay.unguarded():
-            assert (*call_modes(), *op_modes()) == ()
+            assert modes_on() == ()
             torch.rand(3).sum()
-        assert len(guarded) == len((*call_modes(), *op_modes())) == 2
+        assert len(guarded) == len(modes_on()) == 2
         assert both.away() > 10
         first_parameter(both.planned).norm()
         assert both.away() == 0
@@ -323,7 +353,7 @@ def test_code_that_touches_nothing_may_go_without_guard() -> None:
             assert torch.equal(evaluate(both.planned), evaluate(both.plain))
         both.planned.model.train()
         both.plain.model.train()
-        assert (*call_modes(), *op_modes()) == ()
+        assert modes_on() == ()
 
 
 def test_compiled_functions_find_everything() -> None:
@@ -445,15 +475,16 @@ def test_modes_around_steps_stay_those_of_their_users() -> None:
 
 def test_a_default_device_may_change_between_steps() -> None:
     with pair() as both:
-        torch.set_default_device("cpu")
+        kind = torch.get_default_device()
+        torch.set_default_device(kind)
         try:
             both.step()
             with torch.device("meta"):
                 assert torch.ones(1).is_meta
-            assert torch.ones(1).device.type == "cpu"
+            assert torch.ones(1).device == kind
             both.step()
         finally:
-            torch.set_default_device(None)
+            torch.set_default_device(None if kind.type == CPU else kind)
         assert both.away() > 10
         assert first_parameter(both.planned).norm() == first_parameter(both.plain).norm()
         both.step()
@@ -501,7 +532,7 @@ def test_an_unplanned_write_makes_a_clean_trip_copy(
     plan = clean_swaps_late(plan_for("adam"))
     third = [False, False, True, False, False]
     plain, planned = shrinking(iter(third), write), shrinking(iter(third), write)
-    with Replay(plan, planned.model, planned.optimizer) as replay:
+    with Replay(beside_another(plan), planned.model, planned.optimizer) as replay:
         both = Pair(replay, plain, planned)
         for _ in third:
             both.step()
@@ -517,7 +548,7 @@ def test_an_unplanned_write_in_a_step_that_nobody_watches_is_counted() -> None:
     halve = nn.Parameter.mul_
     plain = shrinking(iter(fifth), lambda p: halve(p, 0.5))
     planned = shrinking(iter(fifth), lambda p: halve(p, 0.5))
-    with Replay(plan, planned.model, planned.optimizer) as replay:
+    with Replay(beside_another(plan), planned.model, planned.optimizer) as replay:
         for _ in fifth:
             plain.step()
             with replay.unwatched_step():

@@ -17,12 +17,14 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import PlanMismatchError, WorkloadError
+from profiles.schema.profile import CPU
 from runtime import EmulatedOutOfMemoryError, FallbackWarning, LoadedPlan, Replay, load
 from runtime.lanes import emulated as lanes
 from runtime.proof.proof import prove
 from runtime.storage.residency import TrackedStorage
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training import models
+from tests.support.training.beside import beside_another
 from tests.support.training.failing_copy import FailingCopy
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import BUILDERS
@@ -45,9 +47,12 @@ def test_training_is_bit_equal_within_the_budget(name: str) -> None:
     assert (report.misses, report.fallbacks, report.warnings) == (0, 0, ())
     assert report.out_of_memory_without_plan
     assert "out of memory" in report.out_of_memory_message
-    # Memory is a fact of program order: it is predicted to the byte.
+    # Memory is a fact of program order: it is predicted to the byte, where storages are all of it.
     assert report.peak_without_bytes == plan.certificate.peak_without_bytes
-    assert report.peak_with_bytes == plan.certificate.peak_bytes == plan.budget_bytes
+    assert plan.certificate.peak_bytes == plan.budget_bytes
+    assert report.peak_with_bytes <= plan.budget_bytes
+    if plan.device.kind == CPU:
+        assert report.peak_with_bytes == plan.budget_bytes
     assert report.d2h_bytes == report.h2d_bytes == plan.certificate.d2h_bytes
     assert report.passed
 
@@ -65,7 +70,8 @@ def test_every_class_of_storage_moves() -> None:
 def attached(name: str) -> Iterator[tuple[Workload, Replay]]:
     """A workload under the hardest plan."""
     workload = BUILDERS[name]()
-    replay = Replay(everything_away_plan(name), workload.model, workload.optimizer)
+    plan = beside_another(everything_away_plan(name))
+    replay = Replay(plan, workload.model, workload.optimizer)
     with replay:
         yield workload, replay
 
@@ -165,7 +171,8 @@ def test_a_fallback_before_anything_is_away_lifts_the_budget(plan: Plan) -> None
                     one.step()
     first, second, third = replay.steps
     assert (first.fallback is None, second.fallback, third.fallback is None) == (False, None, False)
-    assert (third.peak_bytes or 0) > plan.budget_bytes
+    if plan.device.kind == CPU:
+        assert (third.peak_bytes or 0) > plan.budget_bytes
     assert_same(snapshot(plain), snapshot(workload))
 
 
@@ -196,6 +203,7 @@ def test_a_replay_may_be_closed_inside_a_step(plan: Plan) -> None:
         pass
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("direction", list(Direction))
 def test_a_lane_that_fails_makes_the_step_fall_back(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, direction: Direction
@@ -215,6 +223,7 @@ def test_a_lane_that_fails_makes_the_step_fall_back(
     assert_same(snapshot(plain), snapshot(workload))
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("direction", list(Direction))
 def test_a_lane_that_fails_in_the_first_step_costs_no_numbers(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, direction: Direction
@@ -261,7 +270,7 @@ def perceptron_training(rows: list[int], *, seed: int = 1) -> Workload:
     torch.manual_seed(0)
     model = models.perceptron()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
     sizes = iter(rows)
 
     def step() -> torch.Tensor:
@@ -281,7 +290,7 @@ SAME = [512] * 40
 
 def perceptron_plan() -> Plan:
     profile = record_at_fixed_times(perceptron_training(SAME))
-    return everything_away(profile)
+    return beside_another(everything_away(profile))
 
 
 @pytest.fixture(scope="module", name="plan")
@@ -458,6 +467,7 @@ def test_after_close_the_model_is_stock(plan: Plan) -> None:
     assert_same(snapshot(plain), snapshot(workload))
 
 
+@pytest.mark.cpu_only
 def test_the_budget_is_enforced_under_the_plan(plan: Plan) -> None:
     tighter = plan.model_copy(update={"budget_bytes": plan.budget_bytes - 1})
     plain, workload = perceptron_training(SAME), perceptron_training(SAME)
@@ -511,7 +521,8 @@ def test_an_in_place_write_to_a_saved_tensor_is_still_an_error() -> None:
         training([True]).step()
     profile = record_at_fixed_times(training([False] * 40))
     workload = training([False, True])
-    with Replay(everything_away(profile), workload.model, workload.optimizer) as replay:
+    plan = beside_another(everything_away(profile))
+    with Replay(plan, workload.model, workload.optimizer) as replay:
         with replay.step():
             workload.step()
         with warnings.catch_warnings():
@@ -524,7 +535,7 @@ def test_an_in_place_write_to_a_saved_tensor_is_still_an_error() -> None:
 
 def test_a_plan_for_another_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "unet.plan.json"
-    write_plan(everything_away_plan("unet3d"), path)
+    write_plan(beside_another(everything_away_plan("unet3d")), path)
     other = BUILDERS["resnet"]()
     with pytest.raises(PlanMismatchError, match="The plan is for another model: the optimizer is"):
         load(path).attach(other.model, other.optimizer)
@@ -561,7 +572,8 @@ def test_same_shapes_but_another_program_falls_back_with_right_numbers() -> None
 
     profile = record_at_fixed_times(training(nn.Sequential))
     plain, workload = training(Swapped), training(Swapped)
-    replay = Replay(everything_away(profile), workload.model, workload.optimizer)
+    plan = beside_another(everything_away(profile))
+    replay = Replay(plan, workload.model, workload.optimizer)
     with replay, pytest.warns(FallbackWarning):
         for _ in range(2):
             plain.step()
@@ -625,6 +637,7 @@ def test_a_step_is_left_unwatched_only_after_a_watched_one_passed(plan: Plan) ->
         assert statistics.fallback is None
 
 
+@pytest.mark.cpu_only
 def test_a_proof_of_another_step_fails(plan: Plan) -> None:
     report = prove(plan, build=lambda: perceptron_training([2048] * 40), steps=3, timed_steps=1)
     assert report.losses_equal
@@ -645,7 +658,10 @@ def test_a_proof_of_a_step_that_takes_more_says_so(plan: Plan) -> None:
 
         return Workload(model=workload.model, optimizer=workload.optimizer, step=step)
 
-    with pytest.raises(PlanMismatchError, match=r"bytes more than planned at .* 'begin'"):
+    # Where memory is more than storages, it is not compared with the plan's.
+    on_cpu = plan.device.kind == CPU
+    told = r"bytes more than planned at .* 'begin'" if on_cpu else "training ran out of memory"
+    with pytest.raises(PlanMismatchError, match=told):
         prove(plan, build=build, steps=3, timed_steps=1)
 
 

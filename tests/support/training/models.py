@@ -28,7 +28,8 @@ def training(
     set_to_none: bool = True,
 ) -> Workload:
     """The usual step: clear gradients, backward over every micro-batch, update."""
-    generator = torch.Generator().manual_seed(int(os.environ.get("RANK", "0")) + 1)
+    generator = torch.Generator(torch.get_default_device())
+    generator.manual_seed(int(os.environ.get("RANK", "0")) + 1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=set_to_none)

@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from planner.plan.plan import Plan
-from profiles.hooks.mode_stack import call_modes, op_modes
+from profiles.hooks.mode_stack import op_modes
 from profiles.hooks.workload import Workload
 from runtime import Replay
 from runtime.storage.residency import Residency
 from tests.support.planning.hardest_plans import periodic
+from tests.support.training.beside import beside_another
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.modes import modes_on
 from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
 
 
@@ -36,11 +38,11 @@ def training(kind: str = "adam", *, rows: int = 64) -> Workload:
         "sgd": lambda: torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9),
     }
     optimizer = makers[kind]()
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        inputs = torch.rand(rows, 48, generator=generator)
+        inputs = torch.rand(rows, 48, generator=generator, device=generator.device)
         loss = functional.mse_loss(model(inputs), inputs.mean(dim=1, keepdim=True))
         loss.backward()
         optimizer.step()
@@ -82,8 +84,9 @@ class Pair:
 @contextmanager
 def pair(kind: str = "adam", steps: int = 2, plan: Plan | None = None) -> Iterator[Pair]:
     """Both trainings after some steps, everything the plan has away being away."""
+    plan = beside_another(plan or plan_for(kind))
     plain, planned = training(kind), training(kind)
-    replay = Replay(plan or plan_for(kind), planned.model, planned.optimizer)
+    replay = Replay(plan, planned.model, planned.optimizer)
     with replay:
         both = Pair(replay, plain, planned)
         for _ in range(steps):
@@ -91,7 +94,7 @@ def pair(kind: str = "adam", steps: int = 2, plan: Plan | None = None) -> Iterat
         assert both.away() > 10
         assert op_modes()
         yield both
-    assert (*call_modes(), *op_modes()) == ()
+    assert modes_on() == ()
     assert_all_resident(planned)
     both.assert_same()
 
