@@ -156,7 +156,9 @@ class AllocatedHostPool(HostPool):
         try:
             # No op of the step that may be running.
             with unseen():
-                self._bytes = torch.zeros(size_bytes, dtype=torch.uint8, pin_memory=True)
+                self._bytes = torch.zeros(
+                    size_bytes, dtype=torch.uint8, device="cpu", pin_memory=True
+                )
         except RuntimeError as error:
             raise SwapplanError(
                 f"The host pool of {size_text(size_bytes)} could not be pinned ({error})"

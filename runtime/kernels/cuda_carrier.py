@@ -114,7 +114,7 @@ class PinnedTables:
         return self._new_table(max(LEAST_WORDS, words))
 
     def _new_table(self, words: int) -> torch.Tensor:
-        return torch.empty(words, dtype=torch.int64, pin_memory=True)
+        return torch.empty(words, dtype=torch.int64, device="cpu", pin_memory=True)
 
     def _new_event(self) -> Any:
         # One of any kind: the lanes' streams are of any, too.

@@ -83,7 +83,7 @@ class Workers:
             ranks, backend="gloo", use_local_synchronization=not self._is_whole_world
         )
         # One more than the rank of a worker that fell back; 0 if none did.
-        self._report = torch.zeros(1, dtype=torch.int32)
+        self._report = torch.zeros(1, dtype=torch.int32, device="cpu")
         self._sending: distributed.Work | None = None
         self._withheld = False
 

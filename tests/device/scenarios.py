@@ -172,8 +172,8 @@ class Scenario:
     """What is recorded, if it is not what is trained."""
     falls_back: bool = False
     train: Train = replayed
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
-    """What its trainings need about them."""
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    """What its trainings run in."""
 
     def make(self) -> Workload:
         return build_on(device(), self.build)
@@ -228,6 +228,7 @@ SCENARIOS = {
     "updates that are skipped": Scenario(
         scaled, _round_the_boundary(returning_at_boundary), scaled_for_a_while
     ),
+    "a default device": Scenario(plain, everything_away, around=device),
     "cast": Scenario(partial(cast, torch.bfloat16, scaled=False), periodic),
     "cast and rebuilt": Scenario(
         partial(cast, torch.bfloat16, scaled=False),
