@@ -171,8 +171,8 @@ class Scenario:
     """What is recorded, if it is not what is trained."""
     falls_back: bool = False
     train: Train = replayed
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
-    """What its trainings need about them."""
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    """What its trainings run in."""
 
     def make(self) -> Workload:
         return build_on(trial_device().device, self.build)
@@ -201,6 +201,10 @@ def in_turns(plan: Plan, make: Build, steps: int, *, limited: bool) -> Numbers:
     return found
 
 
+def default_device() -> AbstractContextManager[object]:
+    return trial_device().device
+
+
 def _round_the_boundary(late: Callable[[Plan], Plan]) -> Callable[[Profile], Plan]:
     return lambda profile: late(everything_away(profile, boundary=Boundary.PERIODIC))
 
@@ -227,6 +231,7 @@ SCENARIOS = {
     "updates that are skipped": Scenario(
         scaled, _round_the_boundary(returning_at_boundary), scaled_for_a_while
     ),
+    "a default device": Scenario(plain, everything_away, around=default_device),
     "cast": Scenario(partial(cast, torch.bfloat16, scaled=False), periodic),
     "cast and rebuilt": Scenario(
         partial(cast, torch.bfloat16, scaled=False),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from profiles.hooks.data_parallel import backend_of, data_parallel, group_of_one, unwrapped
@@ -15,7 +16,7 @@ from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.profile import LeftOut, Link, Storage, StorageKind
 from runtime import LoadedPlan
 from runtime.host.host_memory import MIB
-from runtime.replay.workers import Vote, first_disagreement, slowest_link
+from runtime.replay.workers import Vote, Workers, first_disagreement, slowest_link
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import FAST_LINK
 from tests.support.training.models import BUILDERS
@@ -37,6 +38,17 @@ def test_gradients_go_over_what_torch_has_for_the_device() -> None:
     assert [backend_of(kind) for kind in ("cpu", "cuda")] == ["gloo", "nccl"]
     with pytest.raises(WorkloadError, match="torch has no collectives for workers on 'meta'"):
         backend_of("meta")
+
+
+@pytest.mark.usefixtures("alone")
+def test_workers_report_from_host_memory_whatever_device_tensors_are_made_on() -> None:
+    group = distributed.group.WORLD
+    assert group is not None
+    with torch.device("meta"):
+        workers = Workers(group)
+        workers.report(fell_back=True)
+        assert workers.wait() == 0
+        workers.close()
 
 
 def test_the_anchors_are_those_of_the_plain_step() -> None:

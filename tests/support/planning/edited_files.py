@@ -91,7 +91,10 @@ FREE_SIGN = frozenset({"seed"})
 MAY_BE_ANY_NUMBER = frozenset({"both_bytes_per_us", "kernel_us"})
 """Fields that are a number or nothing, and may be any number from 0 up."""
 MAY_BE_ABSENT = frozenset(
-    {"model", "rebuilds", "recompute_us", "traits", "without", "without_bytes"}
+    {
+        *("model", "rebuilds", "recompute_us", "traits", "without", "without_bytes"),
+        "workspace_bytes",
+    }
 )
 """Fields that older files do not have."""
 
