@@ -29,4 +29,3 @@ def beside_another(plan: Plan) -> Plan:
     # Whole MiB, for its batch and its loss.
     room_bytes = rounded_bytes(held_bytes, MIB)
     return plan.model_copy(update={"budget_bytes": plan.budget_bytes + room_bytes})
-
