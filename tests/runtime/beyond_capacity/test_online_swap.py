@@ -124,8 +124,12 @@ def test_on_streams_no_copy_races_an_op(monkeypatch: pytest.MonkeyPatch, name: s
     for _ in range(2):
         accountant.memory.count_owned(owned_storages(workload.model, workload.optimizer))
         times = OpTimes(CpuClock())
-        again = SecondTry(swap.evict_all_but, [times], records=True)
-        with accountant, again, ComputeLog(streams), swap:
+        with (
+            accountant,
+            SecondTry(swap.evict_all_but, [times], records=True),
+            ComputeLog(streams),
+            swap,
+        ):
             workload.step()
     swap.close()
     assert streams.races == []

@@ -57,6 +57,8 @@ from tests.support.training.kernel_plans import (
 )
 from tests.support.training.recorded import assert_same, snapshot
 
+pytestmark = pytest.mark.cpu_only
+
 CPU = torch.device("cpu")
 COPY_ENGINE = CopyMethod.DMA
 VECTOR = CopyMethod.VECTOR_KERNEL

@@ -23,6 +23,7 @@ from tests.support.planning.hardest_plans import (
     periodic,
     returning_at_boundary,
 )
+from tests.support.training.beside import beside_another
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.interrupting import Tracer, tensors_of, training
 from tests.support.training.plain_steps import skipping_updates
@@ -54,7 +55,7 @@ def both(plan: Plan, workload: Workload) -> Iterator[tuple[LimitedSteps, Replay]
     belongs = Training(model=workload.model, optimizer=workload.optimizer)
     with (
         LimitedSteps(belongs, LIMIT_BYTES, instruments_for(device_of(belongs.model))) as limited,
-        LoadedPlan(plan).attach(belongs.model, belongs.optimizer) as replay,
+        LoadedPlan(beside_another(plan)).attach(belongs.model, belongs.optimizer) as replay,
     ):
         yield limited, replay
 
@@ -135,14 +136,14 @@ def _interrupted(at: int, move: Callable[[], None]) -> bool:
 def scaled() -> Workload:
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
-    return skipping_updates(model, torch.randn(256, 64), "cpu", 200)
+    return skipping_updates(model, torch.randn(256, 64), torch.get_default_device().type, 200)
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_first_steps_without_an_update_keep_to_the_budget(name: str) -> None:
     plan = PLANS[name](_with_states())
     workload, plain = scaled(), scaled()
-    with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
+    with LoadedPlan(beside_another(plan)).attach(workload.model, workload.optimizer) as replay:
         on_line_steps = _train(replay, workload, plain)
     assert on_line_steps == [True] * 7 + [False] * 5
     assert_same(workload, plain)

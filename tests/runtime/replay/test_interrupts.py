@@ -27,6 +27,7 @@ from profiles.hooks.workload import Workload
 from profiles.schema.link import CopyMethod
 from runtime import Replay
 from runtime.host.host_pool import HostPool
+from runtime.lanes.copy_device import copy_device
 from runtime.lanes.emulated import EmulatedLane
 from runtime.lanes.streams import StreamLane
 from runtime.storage.accountant import Accountant
@@ -41,6 +42,7 @@ from tests.support.training.interrupting import (
     tracer_near_an_op,
 )
 from tests.support.training.interrupting import training as small_training
+from tests.support.training.modes import modes_on
 from tests.support.training.recorded import assert_all_resident
 
 A_PLAN = 25
@@ -91,9 +93,10 @@ def test_every_instruction_of_a_move_can_be_the_last(move: str) -> None:
 
 
 def _tracked_before(move: str, values: torch.Tensor):  # type: ignore[no-untyped-def]
-    lanes = tuple(EmulatedLane(direction, 1e6, 0.0) for direction in Direction)
-    tracked = TrackedStorage(values.untyped_storage(), Accountant(torch.device("cpu"), None))
-    host = HostPool(512).stretch(0, 512)
+    copies_on = copy_device(values.device)
+    lanes = tuple(map(copies_on.lane, Direction))
+    tracked = TrackedStorage(values.untyped_storage(), Accountant(values.device, None))
+    host = copies_on.host_pool(512).stretch(0, 512)
     row = [
         ("swap_out", lambda: tracked.swap_out(lanes[0], host)),
         ("release", tracked.release),
@@ -198,7 +201,7 @@ def test_no_mode_of_anybody_is_lost_or_left() -> None:
             leave_ops(top_ops)
             assert (call_modes()[-1], op_modes()[-1]) == (theirs, others)
         over = not tracer.raised
-    assert (*call_modes(), *op_modes()) == ()
+    assert modes_on() == ()
     assert not torch.utils._python_dispatch._is_in_torch_dispatch_mode
     assert at > 100
 
@@ -242,7 +245,7 @@ def test_a_step_that_nobody_left_is_ended_by_the_next() -> None:
             workload.step()
         assert statistics.fallback is None
         plain.step()
-    assert (*call_modes(), *op_modes()) == ()
+    assert modes_on() == ()
     assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
     found, expected = workload.model.state_dict(), plain.model.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)

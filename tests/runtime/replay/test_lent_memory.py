@@ -26,6 +26,7 @@ def roomy(plan: Plan) -> Plan:
     return plan.model_copy(update={"budget_bytes": plan.certificate.peak_without_bytes * 2})
 
 
+@pytest.mark.cpu_only
 def test_a_weight_logged_between_two_steps_costs_the_plan_nothing() -> None:
     with pair() as both:
         for _ in range(3):
@@ -37,6 +38,7 @@ def test_a_weight_logged_between_two_steps_costs_the_plan_nothing() -> None:
         assert is_movable(first_parameter(both.planned).untyped_storage())
 
 
+@pytest.mark.cpu_only
 def test_an_array_that_is_alive_keeps_only_its_own_storage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -58,6 +60,7 @@ def test_an_array_that_is_alive_keeps_only_its_own_storage(
         assert (both.replay.steps[-1].skipped_swaps, both.away()) == (0, usual)
 
 
+@pytest.mark.cpu_only
 def test_without_room_for_it_the_step_falls_back() -> None:
     with pair() as both:
         arrays = [state["exp_avg"].numpy() for state in both.planned.optimizer.state.values()]
@@ -79,6 +82,7 @@ def from_arrays(workload: Workload) -> None:
         parameter.data = torch.from_numpy(parameter.detach().numpy().copy())
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("lend", [shared, from_arrays])
 def test_what_others_may_write_is_never_moved_elsewhere(lend: Callable[[Workload], None]) -> None:
     with pair(plan=roomy(plan_for("adam"))) as both:

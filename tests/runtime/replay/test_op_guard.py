@@ -10,6 +10,8 @@ from runtime.replay.op_guard import OpGuard
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage
 
+pytestmark = pytest.mark.cpu_only
+
 Op = Callable[[torch.Tensor], object]
 
 

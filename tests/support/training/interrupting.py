@@ -27,7 +27,7 @@ import profiles
 import runtime
 from planner.plan.plan import Plan
 from profiles.hooks.dispatch import is_bookkeeping
-from profiles.hooks.mode_stack import call_modes, enter_ops, leave_ops, op_modes
+from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile
 from runtime import Replay
@@ -38,7 +38,9 @@ from tests.support.planning.hardest_plans import (
     returning_at_boundary,
 )
 from tests.support.planning.recipes import with_rebuilds
+from tests.support.training.beside import beside_another
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.modes import modes_on
 
 STEPS = 3
 WATCHED = tuple(str(Path(p.__file__ or "").parent) + "/" for p in (runtime, profiles))
@@ -87,7 +89,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
 
 @cache
 def plan_named(name: str) -> Plan:
-    return PLANS[name]()
+    return beside_another(PLANS[name]())
 
 
 def tensors_of(workload: Workload) -> Tensors:
@@ -141,7 +143,8 @@ def course() -> list[list[Tensors]]:
 
     def note() -> None:
         with torch._C._DisableTorchDispatch():
-            now = {name: tensor.clone() for name, tensor in tensors_of(workload).items()}
+            # In host memory, or they would count beside the trainings.
+            now = {name: tensor.clone().cpu() for name, tensor in tensors_of(workload).items()}
         if len(held) <= count.done:
             held.append([])
         held[count.done].append(now)
@@ -297,13 +300,13 @@ class Session:
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     if one is None or other is None:
         return one is other
-    return torch.equal(one, other)
+    return torch.equal(one.cpu(), other.cpu())
 
 
 def _faults_of_stacks() -> list[str]:
     faults = []
-    if op_modes() or call_modes():
-        faults.append(f"modes stay: {[*op_modes(), *call_modes()]}")
+    if modes_on():
+        faults.append(f"modes stay: {modes_on()}")
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         faults.append("hooks for saved tensors stay")
     if torch.utils._python_dispatch._is_in_torch_dispatch_mode:
