@@ -14,8 +14,8 @@ from tests.device.accelerator import device
 from tests.device.layers import layers
 from tests.support.training.fake_time import CountingClock
 
-ROWS = (256, 256, 160)
-STEPS = 30
+ROWS = (256, 160)
+STEPS = 24
 
 
 def training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
