@@ -7,6 +7,7 @@ itself moves (`tests.support.training.fake_time`). Limits of time end what would
 room for a machine many times slower. `--scale-times` records as such machines would.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,12 @@ LONGEST_FIRST = (
 def pytest_configure(config: pytest.Config) -> None:
     # With `--dist loadfile` xdist would begin with files of many tests, and long tests are few.
     config.option.loadscopereorder = False
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Has collecting garbage look at what tests make, and not at all the libraries they use."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
