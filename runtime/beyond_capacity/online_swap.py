@@ -146,6 +146,7 @@ class _Places:
                     failed = failed or error
                     continue
                 del place[cdata]
+                self._give_back_host(seen)
         if failed is not None:
             raise failed
 

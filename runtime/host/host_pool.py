@@ -177,10 +177,17 @@ class HostFreeList:
 
     The sizes of a training step repeat, and fresh host memory is slow: every page is touched, and
     for a GPU pinned.
+
+    [Note: host memory outlives its copies] An accelerator gets to a copy long after the host has
+    gone on. Whoever takes host memory anew issues its copy behind those that it was given back
+    after, so it may change hands; but nothing orders the host's unmapping it. So the list keeps all
+    that it has ever handed out, whatever becomes of that, and is itself kept until the lanes that
+    copy have been waited for.
     """
 
     def __init__(self, new_pool: Callable[[int], HostPool] = HostPool) -> None:
         self._new_pool = new_pool
+        self._pools: list[HostPool] = []
         self._spare: defaultdict[int, list[HostStretch]] = defaultdict(list)
 
     def take(self, size_bytes: int) -> HostStretch:
@@ -192,12 +199,14 @@ class HostFreeList:
         if self._spare[size_bytes]:
             return self._spare[size_bytes].pop()
         try:
-            return self._new_pool(size_bytes).stretch(0, size_bytes)
+            pool = self._new_pool(size_bytes)
         except SwapplanError as error:
             raise CapacityError(
                 f"The host has no {size_bytes} bytes left for what does not fit on the device. "
                 "Record a smaller step, or on a host with more memory."
             ) from error
+        self._pools.append(pool)
+        return pool.stretch(0, size_bytes)
 
     def give(self, stretch: HostStretch) -> None:
         """Takes host memory back, once nothing in it is needed."""

@@ -294,14 +294,18 @@ class SwapExecutor:
         host = tracked.host
         # Looked at only then: another thread may write while this one waits.
         waited_us = tracked.wait()
-        if tracked.residency is Residency.LEAVING and (
-            self._counted_writes(storage_id) != self._versions[storage_id]
-            or self._marks.shows_write(storage_id, tracked.storage)
+        if tracked.residency is Residency.LEAVING and self._was_written_meanwhile(
+            storage_id, tracked
         ):
             assert host is not None
             tracked.restore(self.backend.h2d)
             self._send(storage_id, tracked, host)
         return waited_us + tracked.release()
+
+    def _was_written_meanwhile(self, storage_id: int, tracked: TrackedStorage) -> bool:
+        """Whether a storage may have been written since its copy was issued, either way."""
+        is_counted = self._counted_writes(storage_id) != self._versions[storage_id]
+        return is_counted or self._marks.shows_write(storage_id, tracked.storage)
 
     def _was_written(self, storage_id: int, tracked: TrackedStorage) -> bool:
         """Whether a storage may have been written since its host copy was kept."""
@@ -311,13 +315,14 @@ class SwapExecutor:
 
     def _swap_in(self, storage_id: int, tracked: TrackedStorage) -> None:
         tracked.swap_in(self.backend.h2d)
+        self._versions[storage_id] = self._counted_writes(storage_id)
         self._marks.put_on(storage_id, tracked.storage)
         self._now.h2d_bytes += self.index.storages[storage_id].host_bytes
         self._note_host(tracked)
 
     def _arrive(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         self._now.stall_us += tracked.arrive()
-        if self._marks.shows_write(storage_id, tracked.storage):
+        if self._was_written_meanwhile(storage_id, tracked):
             raise LostWriteError(self.index.storages[storage_id].name)
         if self.index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()

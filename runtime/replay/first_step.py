@@ -41,6 +41,8 @@ class FirstSteps(AbstractContextManager[None]):
         self._accountant = accountant
         self._budgets_bytes = budget_bytes, accountant.budget_bytes
         self._modes: tuple[TorchDispatchMode, ...] = ()
+        # Of all these steps: see [Note: host memory outlives its copies].
+        self._free_list = HostFreeList(copy_device(self._index.device).host_pool)
         self._has_updated = False
         self._never_made: frozenset[int] = frozenset()
         self._steps_without_update = 0
@@ -50,9 +52,8 @@ class FirstSteps(AbstractContextManager[None]):
         if not self._index.missing() - self._never_made:
             return False
         device, lanes = self._index.device, self._executor.backend
-        free_list = HostFreeList(copy_device(device).host_pool)
         swap = OnlineSwap(
-            device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=free_list
+            device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
         )
         # The mode that swaps is entered last, so it is asked first.
         self._modes = SecondTry(swap.evict_all_but, (), records=False), swap

@@ -271,3 +271,23 @@ def test_where_nothing_is_recorded_trainings_see_the_error_they_know(
     told = pytest.raises(torch.OutOfMemoryError, match="no workspace")
     with told, Failing(every=1), SecondTry(lambda kept: None, [], records=False):
         op(values)
+
+
+def test_what_is_brought_back_for_good_gives_its_host_memory_to_the_next() -> None:
+    made: list[int] = []
+
+    def new_pool(size_bytes: int) -> HostPool:
+        made.append(size_bytes)
+        return HostPool(size_bytes)
+
+    d2h, h2d = (LoggingLane(direction, []) for direction in Direction)
+    free_list = HostFreeList(new_pool)
+    swap = OnlineSwap(CPU, Accountant(CPU, None), d2h=d2h, h2d=h2d, free_list=free_list)
+    values = torch.arange(6.0)
+    for _ in range(3):
+        swap.take_in(values.untyped_storage())
+        swap.evict_all_but(set())
+        assert values.untyped_storage().nbytes() == 0
+        swap.close()
+    assert made == [values.nbytes]
+    assert values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]

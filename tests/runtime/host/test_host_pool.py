@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from profiles.schema.errors import SwapplanError
 from runtime.host import host_pool
-from runtime.host.host_pool import HostPool, PinnedHostPool
+from runtime.host.host_pool import HostFreeList, HostPool, PinnedHostPool
 
 MIB = 1 << 20
 GPU = torch.device("cuda", 0)
@@ -101,3 +102,14 @@ def test_kernels_ask_the_driver_for_the_pools_address(monkeypatch: pytest.Monkey
     driver.cuMemHostGetDevicePointer = lambda *_: (1, 0)
     with pytest.raises(SwapplanError, match="Solve again"):
         _ = PinnedHostPool(MIB, GPU).device_address
+
+
+def test_what_a_free_list_has_handed_out_lives_as_long_as_it() -> None:
+    """A copy may still use it when all who held it have gone."""
+    free_list = HostFreeList()
+    stretch = free_list.take(64)
+    pool = weakref.ref(stretch.pool)
+    del stretch
+    assert pool() is not None
+    del free_list
+    assert pool() is None

@@ -435,14 +435,17 @@ def test_without_marks_as_on_a_gpu_what_autograd_counts_is_found(
     )
     assert [step.fallback for step in attached.steps] == [None] * STEPS
     assert_same(expected(place, kind)[1], snapshot(unusual.workload))
+    with pytest.raises(LostWriteError, match="was written while its bytes were on their way back"):
+        written_unseen(
+            "returning at the boundary", Place.BEGIN, Residency.RETURNING, "unguarded_step", kind
+        )
 
 
 @pytest.mark.parametrize("around", ["unwatched_step", "unguarded_step"])
-def test_a_write_that_cannot_be_kept_is_an_error(around: str) -> None:
+@pytest.mark.parametrize("kind", [pytest.param("data", marks=pytest.mark.cpu_only), "in place"])
+def test_a_write_that_cannot_be_kept_is_an_error(around: str, kind: str) -> None:
     with pytest.raises(LostWriteError, match="was written while its bytes were on their way back"):
-        written_unseen(
-            "returning at the boundary", Place.BEGIN, Residency.RETURNING, around, "in place"
-        )
+        written_unseen("returning at the boundary", Place.BEGIN, Residency.RETURNING, around, kind)
 
 
 def written_while_waited_for(name: str, place: Place, wanted: Residency) -> Unusual:

@@ -5,6 +5,7 @@ import gc
 import random
 import sys
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,7 @@ from runtime import Replay
 from runtime.host.host_pool import HostPool
 from runtime.lanes.copy_device import copy_device
 from runtime.lanes.emulated import EmulatedLane
+from runtime.lanes.lane import CopyLane
 from runtime.lanes.streams import StreamLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import TrackedStorage
@@ -76,7 +78,9 @@ def test_every_instruction_of_a_move_can_be_the_last(move: str) -> None:
     while True:
         at += 1
         values = torch.arange(64)
-        tracked, lanes, path = _tracked_before(move, values)
+        copies_on = copy_device(values.device)
+        lanes, pool = tuple(map(copies_on.lane, Direction)), copies_on.host_pool(512)
+        tracked, path = _tracked_before(move, values, lanes, pool)
         tracer = Tracer([at])
         try:
             with tracer.on():
@@ -92,12 +96,12 @@ def test_every_instruction_of_a_move_can_be_the_last(move: str) -> None:
     assert at > 20
 
 
-def _tracked_before(move: str, values: torch.Tensor):  # type: ignore[no-untyped-def]
-    copies_on = copy_device(values.device)
-    lanes = tuple(map(copies_on.lane, Direction))
+def _tracked_before(
+    move: str, values: torch.Tensor, lanes: tuple[CopyLane, ...], pool: HostPool
+) -> tuple[TrackedStorage, Callable[[], object]]:
     tracked = TrackedStorage(values.untyped_storage(), Accountant(values.device, None))
-    host = copies_on.host_pool(512).stretch(0, 512)
-    row = [
+    host = pool.stretch(0, 512)
+    row: list[tuple[str, Callable[[], object]]] = [
         ("swap_out", lambda: tracked.swap_out(lanes[0], host)),
         ("release", tracked.release),
         ("swap_in", lambda: tracked.swap_in(lanes[1])),
@@ -108,7 +112,7 @@ def _tracked_before(move: str, values: torch.Tensor):  # type: ignore[no-untyped
     ]
     for name, act in row:
         if name == move:
-            return tracked, lanes, act
+            return tracked, act
         act()
     raise AssertionError(move)
 

@@ -31,6 +31,7 @@ from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile
 from runtime import Replay
+from runtime.lanes.streams import DeviceStreams
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -49,6 +50,9 @@ SWALLOWED_IN = (weakref.__file__, weakref.WeakSet.__init__.__code__.co_filename)
 
 One set of Python's knows every thread. Callbacks of the product's are not left out.
 """
+HEARD_BEHIND_CALLS = (DeviceStreams.copy.__code__,)
+"""Functions that trust in Python's hearing signals behind calls, and not before: what they enter is
+left by calls of C."""
 SOON_S = 0.0001
 
 Tensors = dict[str, torch.Tensor]
@@ -197,7 +201,7 @@ class Tracer:
             return self._within
         self.seen += 1
         due = len(self.raised) < len(self.at) and self.seen >= self.at[len(self.raised)]
-        if due and not _is_swallowed(frame):
+        if due and frame.f_code not in HEARD_BEHIND_CALLS and not _is_swallowed(frame):
             self.raised.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
             # What a function returns is handed to its tracer, and the traceback would keep it here:
             # of torch's guards, which are in force as long as they live, one too long.
