@@ -9,7 +9,7 @@ from profiles.hardware.links import nominal_link
 from profiles.recording.device import build_on
 from tests.device.accelerator import device
 from tests.device.races import races
-from tests.device.trainings import disturbed
+from tests.device.trial_device import trial_device
 from tests.runtime.replay.test_hand_over import PLANS, assert_same, both, recorded
 from tests.support.training.interrupting import training
 
@@ -23,7 +23,7 @@ def test_no_copy_loses_its_host_memory(name: str) -> None:
     plain = build_on(device(), training)
     for _ in range(2):
         plain.step()
-    with disturbed(1, LINK, 400.0) as log:
+    with trial_device().disturbed(1, LINK, 400.0) as log:
         workload = build_on(device(), training)
         with both(plan, workload) as (limited, replay):
             for _ in range(2):
