@@ -28,6 +28,7 @@ from profiles.schema.profile import (
     Access,
     LeftOut,
     Op,
+    OpTrait,
     Storage,
     StorageKind,
     Touch,
@@ -250,10 +251,23 @@ class StepTrace(OpMode):
                 duration_us=duration_us,
                 kernel_us=None,
                 module=self._module,
-                traits=traits_of(func, args, kwargs),
+                traits=self._traits_of(func, args, kwargs),
             )
         )
         return result
+
+    def _traits_of(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[OpTrait, ...]:
+        """Returns the traits of an op; one that reads another device's memory is not run again.
+
+        No storage of the profile says how long a batch of the host is there that an op brings in,
+        or when it is written. A single number is kept when the op is noted.
+        """
+        traits = traits_of(func, args, kwargs)
+        read = (tensor for tensor in tensors_of((args, kwargs)) if tensor.numel() > 1)
+        is_known = all(tensor.device.type == self._device.type for tensor in read)
+        if is_known or OpTrait.UNKNOWN_EFFECTS in traits:
+            return traits
+        return (*traits, OpTrait.UNKNOWN_EFFECTS)
 
     def storages(self, training: Training) -> tuple[Storage, ...]:
         """Returns what the step that has just ended was seen to do, in order of first sight.

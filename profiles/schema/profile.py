@@ -85,7 +85,8 @@ class OpTrait(StrEnum):
     KEEPS_STATISTICS = "keeps statistics"
     """It writes buffers, the running statistics of what it normalizes, and does not read them."""
     UNKNOWN_EFFECTS = "unknown effects"
-    """Its schema does not show whether it does more than make its results."""
+    """Its schema does not show whether it does more than make its results, or it reads memory of
+    another device, of which a profile knows nothing."""
 
 
 NEVER_AGAIN = frozenset(

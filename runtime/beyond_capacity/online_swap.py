@@ -332,8 +332,9 @@ class OnlineSwap(OpMode):
 
     def _note_need(self, func: OpOverload, touched: dict[int, torch.UntypedStorage]) -> None:
         fixed = self._places.fixed.items()
-        need_bytes = sum(storage.nbytes() for storage in touched.values())
-        need_bytes += sum(s.tracked.size_bytes for cdata, s in fixed if cdata not in touched)
+        sizes_bytes = [storage.nbytes() for storage in touched.values()]
+        sizes_bytes += [s.tracked.size_bytes for cdata, s in fixed if cdata not in touched]
+        need_bytes = sum(map(self._accountant.rounded_bytes, sizes_bytes))
         if need_bytes > self.largest_need.size_bytes:
             self.largest_need = Need(self._op, str(func), need_bytes)
 

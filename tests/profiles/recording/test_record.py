@@ -16,7 +16,7 @@ from profiles.recording import trace
 from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
-from profiles.schema.profile import Access, LeftOut, Profile, Storage, StorageKind
+from profiles.schema.profile import Access, LeftOut, OpTrait, Profile, Storage, StorageKind
 from runtime.storage.accountant import Accountant
 from tests.support.training.fake_time import CountingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
@@ -276,3 +276,14 @@ def test_anchors_that_ask_for_bytes_touch_them() -> None:
     assert f"un{packed}" in {anchor for anchors in touched.values() for anchor in anchors}
     linear = next(s for s in profile.storages if s.name == "parameter:0.weight")
     assert profile.slots[linear.touches[0].slot].anchor == "pre:0"
+
+
+def test_an_op_that_reads_memory_of_another_device_is_not_run_again() -> None:
+    """The host's batch may be gone by then; a single number is kept."""
+    seen = trace.StepTrace(torch.device("meta"))
+    with seen:
+        batch = torch.ones(3, device="cpu").to("meta")
+        _ = batch * torch.tensor(2.0, device="cpu")
+    traits = {op.name: op.traits for op in seen.ops}
+    assert traits["aten._to_copy.default"] == (OpTrait.UNKNOWN_EFFECTS,)
+    assert traits["aten.mul.Tensor"] == ()

@@ -1,5 +1,6 @@
 """Steps that do not fit: recorded while storages are swapped on line, with nothing changed."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,9 +11,9 @@ from planner.solving import solve
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload
 from profiles.recording.clocks import CpuClock
-from profiles.recording.device import Instruments, build_on, device_at_hand
+from profiles.recording.device import Instruments, build_on, device_at_hand, instruments_for
 from profiles.schema.errors import CapacityError
-from profiles.schema.profile import Profile, SlotTimes
+from profiles.schema.profile import CPU, Profile, SlotTimes
 from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.proof.proof import prove
@@ -38,7 +39,7 @@ def beyond(workload: Workload, limit: int, **options: Any) -> Profile:
 
 @cache
 def recorded_beyond(name: str) -> Profile:
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = replace(instruments_for(torch.get_default_device()), clock=CountingClock())
     return beyond(BUILDERS[name](), limit_bytes(name), instruments=tools)
 
 
@@ -53,7 +54,10 @@ def test_the_trace_is_that_of_the_resident_step(name: str) -> None:
     assert [(op.name, op.slot, op.module) for op in swapped.ops] == [
         (op.name, op.slot, op.module) for op in resident.ops
     ]
-    assert swapped.peak_bytes == resident.peak_bytes
+    # Of an allocator's blocks too much is counted, never too little.
+    assert swapped.peak_bytes >= resident.peak_bytes
+    if swapped.device.kind == CPU:
+        assert swapped.peak_bytes == resident.peak_bytes
     assert swapped.model_fingerprint == resident.model_fingerprint
 
 
@@ -93,6 +97,8 @@ def test_recording_changes_no_number(name: str) -> None:
         assert torch.equal(one.grad, other.grad)
 
 
+# What others hold of an accelerator's allocator is not in what an op is said to need.
+@pytest.mark.cpu_only
 def test_an_op_too_large_is_named_with_what_it_needs() -> None:
     name = "resnet"
     with pytest.raises(CapacityError, match=r"limit is 1\.00 MiB\. Give --limit") as caught:
@@ -105,6 +111,7 @@ def test_an_op_too_large_is_named_with_what_it_needs() -> None:
     assert message.startswith("aten.")
 
 
+@pytest.mark.cpu_only
 def test_the_emulated_device_has_no_capacity_of_its_own() -> None:
     with pytest.raises(CapacityError, match="--limit 300MiB"):
         record_beyond_capacity(two_layers(), source=UNNAMED, link=FAST_LINK, limit_bytes=None)

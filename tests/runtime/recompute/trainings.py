@@ -7,9 +7,10 @@ import torch
 
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
-from profiles.schema.profile import Profile
+from profiles.schema.profile import CPU, Profile
 from runtime import Replay
 from runtime.replay.statistics import StepStatistics
+from tests.support.training.beside import collect_circles
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.recorded import differing, snapshot
 
@@ -48,7 +49,7 @@ def alone(build: Build, steps: int = STEPS) -> Trained:
         # The last loss is held, as it is while a step is recorded.
         kept = workload.step()
         losses.append(float(kept.detach().sum()))
-    return Trained(losses, snapshot(workload), torch.get_rng_state())
+    return Trained(losses, _kept(workload), _generator_state())
 
 
 def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = True) -> Trained:
@@ -60,8 +61,8 @@ def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = Tru
             with replay.step() if watched else replay.unwatched_step():
                 kept = workload.step()
             losses.append(float(kept.detach().sum()))
-        generator = torch.get_rng_state()
-    return Trained(losses, snapshot(workload), generator, list(replay.steps))
+        generator = _generator_state()
+    return Trained(losses, _kept(workload), generator, list(replay.steps))
 
 
 def assert_alike(one: Trained, other: Trained) -> None:
@@ -86,7 +87,18 @@ def assert_as_planned(plan: Plan, trained: Trained, *, memory: bool = True) -> N
             assert now.memory_difference is None, str(now.memory_difference)
 
 
+def _kept(workload: Workload) -> dict[str, torch.Tensor]:
+    """All that it keeps, in host memory: an allocator would count it beside the next training."""
+    return {name: tensor.cpu() for name, tensor in snapshot(workload).items()}
+
+
+def _generator_state() -> torch.Tensor:
+    kind = torch.get_default_device().type
+    return (torch if kind == CPU else torch.get_device_module(kind)).get_rng_state()
+
+
 def _begin(build: Build) -> Workload:
+    collect_circles(torch.get_default_device())
     torch.manual_seed(7)
     workload = build()
     torch.manual_seed(3)

@@ -6,6 +6,10 @@ process, and steps that are swapped on line make room by its count: beside anoth
 would find none within the plan's budget.
 """
 
+import gc
+
+import torch
+
 from planner.plan.plan import Plan
 from profiles.recording.allocator_peaks import rounded_bytes
 from profiles.schema.memory import GRANULE_BYTES
@@ -29,3 +33,9 @@ def beside_another(plan: Plan) -> Plan:
     # Whole MiB, for its batch and its loss.
     room_bytes = rounded_bytes(held_bytes, MIB)
     return plan.model_copy(update={"budget_bytes": plan.budget_bytes + room_bytes})
+
+
+def collect_circles(device: torch.device) -> None:
+    """Collects what trainings have left in circles, where an allocator would count it."""
+    if device.type != CPU:
+        gc.collect()

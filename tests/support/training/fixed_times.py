@@ -5,19 +5,17 @@ the machine at hand. What is worth moving depends on that; so a test that plans 
 asserts anything about the plan gives the recording these times first.
 """
 
-import gc
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from profiles.hardware.links import nominal_link
 from profiles.hardware.op_class import COMPUTE_CLASSES, class_of
 from profiles.hooks.workload import Workload
 from profiles.recording.device import device_of, instruments_for
 from profiles.recording.record import record
-from profiles.schema.profile import CPU, Link, Op, Profile, WorkloadSource
+from profiles.schema.profile import Link, Op, Profile, WorkloadSource
 from profiles.schema.profile_file import read_profile, write_profile
+from tests.support.training.beside import collect_circles
 from tests.support.training.fake_time import CountingClock
 
 LAUNCH_US = 1.0
@@ -42,7 +40,7 @@ def record_at_fixed_times(
     So which step is recorded depends on no time either: it is the one after the warm-up.
     """
     device = device_of(workload.model)
-    _collect(device)
+    collect_circles(device)
     profile = record(
         workload,
         source=source,
@@ -52,14 +50,8 @@ def record_at_fixed_times(
         instruments=replace(instruments_for(device), clock=CountingClock()),
     )
     del workload
-    _collect(device)
+    collect_circles(device)
     return with_fixed_times(profile)
-
-
-def _collect(device: torch.device) -> None:
-    """What trainings leave in circles an allocator would count beside the next one."""
-    if device.type != CPU:
-        gc.collect()
 
 
 def with_fixed_times(profile: Profile) -> Profile:

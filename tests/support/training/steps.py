@@ -105,12 +105,13 @@ def scaled() -> Workload:
     """Mixed precision with a loss scaler."""
     model = perceptron()
     optimizer = adamw(model.parameters())
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    kind = torch.get_default_device().type
+    scaler = torch.amp.GradScaler(kind, init_scale=4.0)
     inputs = torch.randn(ROWS, WIDTH)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(kind, torch.bfloat16):
             loss = error(model, inputs)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -224,9 +225,10 @@ def unseen_batches() -> Workload:
     """Batches made by no op: NumPy's memory, and numbers from Python."""
     model = perceptron()
     optimizer = adamw(model.parameters())
+    device = torch.get_default_device()
 
     def step() -> torch.Tensor:
-        batch = torch.from_numpy(torch.randn(ROWS, WIDTH).numpy().copy())
+        batch = torch.from_numpy(torch.randn(ROWS, WIDTH, device="cpu").numpy().copy()).to(device)
         weights = torch.tensor([float(n) for n in range(WIDTH)])
         optimizer.zero_grad()
         loss = (error(model, batch) * weights).mean()
