@@ -10,13 +10,28 @@ from tests.support.commands import ROOT
 PLUGINS = ("-p", "no:cacheprovider", "-p", "tests.device.on_it_plugin")
 LAST = "mutations.py"
 """What has been broken may leave anything behind."""
+RUNTIME = Path(__file__).parents[1] / "runtime"
+ALSO = (
+    "replay/test_replay.py::test_ctrl_c_leaves_everything_resident_and_hangs_nothing",
+    "replay/test_replay.py::test_an_op_that_asks_for_an_absent_storage_gets_it",
+    "replay/test_replay.py::test_a_proof_of_a_step_that_takes_more_says_so",
+    "replay/test_periodic_replay.py::test_steps_repeat_without_another_prologue",
+    "replay/test_guarded_steps.py::test_a_write_that_cannot_be_kept_is_an_error",
+    "replay/test_guarded_steps.py::test_without_marks_as_on_a_gpu_what_autograd_counts_is_found",
+    "replay/test_interrupts.py::test_every_instruction_of_a_move_can_be_the_last[swap_in]",
+    "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
+    "[unseen batches-True]",
+)
+"""Of the tests of the emulated accelerator; see `tests.device` for all that run there."""
 
 
 def test_on_the_device() -> None:
     folder = Path(__file__).parent / "on_it"
     files = sorted(folder.glob("[!_]*.py"), key=lambda path: (path.name == LAST, path.name))
+    # Those of broken waits come last.
+    tests = [*(str(RUNTIME / name) for name in ALSO), *map(str, files)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", *PLUGINS, *map(str, files)],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", *PLUGINS, *tests],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
