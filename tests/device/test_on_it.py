@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.support.commands import ROOT
@@ -25,11 +26,7 @@ ALSO = (
 """Of the tests of the emulated accelerator; see `tests.device` for all that run there."""
 
 
-def test_on_the_device() -> None:
-    folder = Path(__file__).parent / "on_it"
-    files = sorted(folder.glob("[!_]*.py"), key=lambda path: (path.name == LAST, path.name))
-    # Those of broken waits come last.
-    tests = [*(str(RUNTIME / name) for name in ALSO), *map(str, files)]
+def run(tests: Iterable[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", *PLUGINS, *tests],
         cwd=ROOT,
@@ -39,3 +36,14 @@ def test_on_the_device() -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
+
+
+def test_on_the_device() -> None:
+    folder = Path(__file__).parent / "on_it"
+    files = sorted(folder.glob("[!_]*.py"), key=lambda path: (path.name == LAST, path.name))
+    run(map(str, files))
+
+
+def test_what_the_emulated_accelerator_is_tested_by() -> None:
+    """Not beside what counts bytes: an interrupted training may leave some behind."""
+    run(str(RUNTIME / name) for name in ALSO)
