@@ -12,16 +12,22 @@ from planner.ilp.solver import Outcome, solve_model
 from planner.ilp.variables import Goal
 from profiles.schema.errors import SolverError
 from profiles.schema.profile import Profile
+from tests.support.commands import PATIENCE_S
 from tests.support.planning.one_swap import one_swap, problem_of
 from tests.support.planning.toys import activation, fixed, toy
 
-PATIENCE = Deadline.within(3600.0)
+
+def patience() -> Deadline:
+    """From now on: the suite itself may take longer."""
+    return Deadline.within(PATIENCE_S)
+
+
 """More than any of these models takes, however slow the machine."""
 
 
 def bound_us(profile: Profile, budget_bytes: int, solver: SolverName) -> float:
     model = build(problem_of(profile, budget_bytes), Goal.STALL)
-    solved = solve_model(model, solver, PATIENCE)
+    solved = solve_model(model, solver, patience())
     assert solved.outcome is Outcome.OPTIMAL
     return float(pulp.value(model.program.objective)) * model.units.time_us
 
@@ -56,7 +62,7 @@ def test_every_row_bears_its_number_and_no_other() -> None:
 @pytest.mark.parametrize("solver", SolverName)
 def test_an_impossible_model_differs_from_an_unsolved_one(solver: SolverName) -> None:
     model = build(problem_of(one_swap(), 5), Goal.CHOICE)
-    assert solve_model(model, solver, PATIENCE).outcome is Outcome.INFEASIBLE
+    assert solve_model(model, solver, patience()).outcome is Outcome.INFEASIBLE
 
 
 def test_fractions_in_binaries_are_never_taken_for_a_solution(
@@ -74,8 +80,8 @@ def test_fractions_in_binaries_are_never_taken_for_a_solution(
         return give_back
 
     monkeypatch.setattr(model.program, "solve", stop(pulp.LpSolutionIntegerFeasible))
-    stopped = solve_model(model, SolverName.HIGHS, PATIENCE)
+    stopped = solve_model(model, SolverName.HIGHS, patience())
     assert (stopped.outcome, stopped.chosen) == (Outcome.NOTHING, frozenset())
     monkeypatch.setattr(model.program, "solve", stop(pulp.LpSolutionOptimal))
     with pytest.raises(SolverError, match="fractions"):
-        solve_model(model, SolverName.HIGHS, PATIENCE)
+        solve_model(model, SolverName.HIGHS, patience())
