@@ -18,11 +18,8 @@ from tests.support.planning.toys import activation, fixed, toy
 
 
 def patience() -> Deadline:
-    """From now on: the suite itself may take longer."""
+    """More than any of these models takes; from now on, as the suite itself may take longer."""
     return Deadline.within(PATIENCE_S)
-
-
-"""More than any of these models takes, however slow the machine."""
 
 
 def bound_us(profile: Profile, budget_bytes: int, solver: SolverName) -> float:
