@@ -81,10 +81,11 @@ def test_recording_changes_no_number(name: str) -> None:
         losses.append(workload.step().detach())
         return losses[-1]
 
+    limit = limit_bytes(name)
     # Dropout draws from the generator that both trainings share.
     torch.manual_seed(5)
     told = Workload(model=workload.model, optimizer=workload.optimizer, step=step)
-    profile = beyond(told, limit_bytes(name))
+    profile = beyond(told, limit)
     assert len(losses) == profile.warmup_steps + profile.timed_steps
     torch.manual_seed(5)
     plain_losses = [plain.step().detach() for _ in losses]
