@@ -8,7 +8,7 @@ themselves take more meanwhile; what they make is rounded up as well.
 from collections.abc import Iterable
 
 from planner.recompute.recipes import Recipe
-from profiles.schema.memory import GRANULE_BYTES, Moment, bytes_at, neediest_moments
+from profiles.schema.memory import GRANULE_BYTES, Moment, bytes_at, neediest_moments, with_sizes
 from profiles.schema.profile import CPU, Profile
 
 
@@ -25,7 +25,7 @@ class Overhead:
             0 if profile.device.kind == CPU else -storage.size_bytes % GRANULE_BYTES
             for storage in profile.storages
         )
-        self._taken_bytes = self._workspaces_known()
+        self._beyond_bytes = self._beyond_neediest()
 
     def with_recipes(self, recipes: Iterable[Recipe]) -> list[int]:
         """Returns the overhead of each slot."""
@@ -41,12 +41,12 @@ class Overhead:
     def _needed_by_ops_of(self, recipe: Recipe) -> int:
         """Returns what is needed while a recipe's ops run, but for what they make."""
         slots, ops = self._profile.slots, self._profile.ops
-        if self._taken_bytes is None:
+        if self._beyond_bytes is None:
             return max(slots[ops[op].slot].overhead_bytes for op in recipe.ops)
-        most_bytes = max(ops[op].workspace_bytes or 0 for op in recipe.ops)
-        return slots[recipe.slot].overhead_bytes + most_bytes + self._taken_bytes[recipe.slot]
+        most_bytes = max(map(self._workspace_bytes, recipe.ops))
+        return slots[recipe.slot].overhead_bytes + most_bytes + self._beyond_bytes[recipe.slot]
 
-    def _workspaces_known(self) -> tuple[int, ...] | None:
+    def _beyond_neediest(self) -> tuple[int, ...] | None:
         """Returns by how much each slot's anchor needs more than where the slot's overhead is from.
 
         That is what is rounded up of the storages it finds, less that and the workspace there: a
@@ -56,21 +56,12 @@ class Overhead:
         profile = self._profile
         if any(op.workspace_bytes is None for op in profile.ops):
             return None
-        excess = profile.model_copy(
-            update={
-                "storages": tuple(
-                    storage.model_copy(update={"size_bytes": size_bytes})
-                    for storage, size_bytes in zip(
-                        profile.storages, self._excess_bytes, strict=True
-                    )
-                )
-            }
-        )
+        excess = with_sizes(profile, self._excess_bytes)
         neediest = neediest_moments(profile)
-        at_anchors = bytes_at(excess, [Moment(t, None) for t in range(len(profile.slots))])
-        return tuple(
-            at_anchor - there - (0 if op is None else profile.ops[op].workspace_bytes or 0)
-            for at_anchor, there, (_, op) in zip(
-                at_anchors, bytes_at(excess, neediest), neediest, strict=True
-            )
-        )
+        workspaces = (0 if op is None else self._workspace_bytes(op) for _, op in neediest)
+        anchors = [Moment(t, None) for t in range(len(profile.slots))]
+        rows = zip(bytes_at(excess, anchors), bytes_at(excess, neediest), workspaces, strict=True)
+        return tuple(at_anchor - there - taken for at_anchor, there, taken in rows)
+
+    def _workspace_bytes(self, op: int) -> int:
+        return self._profile.ops[op].workspace_bytes or 0

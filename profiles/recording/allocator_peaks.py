@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import OpWatcher
 from profiles.hooks.named_storages import Owned
-from profiles.schema.memory import GRANULE_BYTES, slot_memory
+from profiles.schema.memory import GRANULE_BYTES, slot_memory, with_sizes
 from profiles.schema.profile import Profile
 
 
@@ -61,19 +61,22 @@ class AllocatorMeter:
         self.reset_peak = partial(torch.accelerator.reset_peak_memory_stats, device)
         self._counts = getattr(torch._C, "_accelerator_getDeviceStats", None)
         self._device = device
-        self._index = device.index or 0
 
     def allocated_bytes(self) -> int:
         """Returns what is allocated now."""
-        if self._counts is None:
-            return torch.accelerator.memory_allocated(self._device)
-        return int(self._counts(self._index)["allocated_bytes"]["all"]["current"])
+        return self._count("current")
 
     def peak_bytes(self) -> int:
         """Returns the most bytes allocated at once since the last reset."""
+        return self._count("peak")
+
+    def _count(self, which: str) -> int:
         if self._counts is None:
-            return torch.accelerator.max_memory_allocated(self._device)
-        return int(self._counts(self._index)["allocated_bytes"]["all"]["peak"])
+            counts = torch.accelerator.memory_stats(self._device)
+            return int(counts[f"allocated_bytes.all.{which}"])
+        index = self._device.index
+        here = torch.accelerator.current_device_index() if index is None else index
+        return int(self._counts(here)["allocated_bytes"]["all"][which])
 
 
 class SlotPeaks:
@@ -176,12 +179,8 @@ def with_op_overhead(
         unused_bytes = unsplit_bytes if size_bytes > unsplit_bytes else 0
         return rounded_bytes(size_bytes, granule_bytes) + unused_bytes
 
-    blocks = tuple(
-        storage.model_copy(update={"size_bytes": block_bytes(storage.size_bytes)})
-        for storage in profile.storages
-    )
     profile = with_workspaces(profile, workspaces_bytes)
-    rounded = profile.model_copy(update={"storages": blocks})
+    rounded = with_sizes(profile, (block_bytes(s.size_bytes) for s in profile.storages))
     workspace_bytes = [0] * len(profile.slots)
     for op, size_bytes in zip(profile.ops, workspaces_bytes, strict=True):
         workspace_bytes[op.slot] = max(workspace_bytes[op.slot], size_bytes)

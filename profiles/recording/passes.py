@@ -202,28 +202,6 @@ class KernelPass:
         self.done, self.is_over = 1, True
 
 
-class WorkspacePass:
-    """On an accelerator, a step around each of whose ops the allocator is asked."""
-
-    doing, wanted = "measuring workspace", 1
-
-    def __init__(self, traced: TracePass, meter: MemoryMeter) -> None:
-        self.done, self.is_over = 0, False
-        self.sizes_bytes: tuple[int, ...] = ()
-        self._traced = traced
-        self._meter = meter
-
-    @contextmanager
-    def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
-        """Asks what each op of a step takes while it runs."""
-        workspaces = OpWorkspaces(self._meter)
-        with workspaces:
-            yield
-        check_same_course([op.name for op in self._traced.trace.ops], workspaces.names, "op")
-        self.sizes_bytes = workspaces.sizes_bytes()
-        self.done, self.is_over = 1, True
-
-
 class _Bystander(OpMode):
     """Looks at every op and does nothing, as what guards a replayed step does to most."""
 
@@ -233,7 +211,8 @@ class _Bystander(OpMode):
 
 
 class MemoryPass:
-    """On an accelerator, a step whose slots' peaks the allocator is asked for.
+    """On an accelerator, a step whose slots' peaks the allocator is asked for, and one around each
+    of whose ops it is asked.
 
     [Note: memory under a mode] While a mode sees ops, each tensor that an op makes has a Python
     object, and autograd takes it for one that others hold: it adds up gradients into a new tensor
@@ -241,20 +220,35 @@ class MemoryPass:
     mode its peaks would be lower than those of any replayed step.
     """
 
-    doing, wanted = "measuring memory", 1
+    doing, wanted = "measuring memory", 2
 
     def __init__(self, traced: TracePass, meter: MemoryMeter) -> None:
         self.done, self.is_over = 0, False
         self.peaks_bytes: tuple[int, ...] = ()
+        self.workspaces_bytes: tuple[int, ...] = ()
         self._traced = traced
         self._meter = meter
 
     @contextmanager
     def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
-        """Asks for the peaks of a step."""
+        """Asks for the peaks of a step, or for what each of its ops takes while it runs."""
+        with self._workspaces() if self.done else self._peaks(hooks):
+            yield
+        self.done += 1
+        self.is_over = self.done == self.wanted
+
+    @contextmanager
+    def _peaks(self, hooks: AnchorHooks) -> Iterator[None]:
         peaks = SlotPeaks(self._meter)
         with hooks.step(peaks), _Bystander():
             yield
         check_same_course(self._traced.trace.anchors, peaks.keys, "anchor")
         self.peaks_bytes = peaks.peaks_bytes()
-        self.done, self.is_over = 1, True
+
+    @contextmanager
+    def _workspaces(self) -> Iterator[None]:
+        workspaces = OpWorkspaces(self._meter)
+        with workspaces:
+            yield
+        check_same_course([op.name for op in self._traced.trace.ops], workspaces.names, "op")
+        self.workspaces_bytes = workspaces.sizes_bytes()

@@ -6,8 +6,8 @@ Each pass watches steps of its own by one instrument, so that none disturbs anot
 2. the trace: ops, storages, anchors (`trace`), of a step that finds what the one before left;
 3. the time from each anchor to the next, a few times, with nothing else watching (`clocks`);
 4. on a GPU, the time of each op's kernels (`kernel_times`);
-5. on an accelerator, the allocator's own peak in each slot (`allocator_peaks`);
-6. on an accelerator, what each op takes while it runs (`allocator_peaks`).
+5. on an accelerator, the allocator's own peak in each slot, and then what each op takes while it
+   runs (`allocator_peaks`).
 """
 
 import sys
@@ -28,7 +28,6 @@ from profiles.recording.passes import (
     TimingPass,
     TracePass,
     WarmUpPass,
-    WorkspacePass,
 )
 from profiles.recording.recording import Recording, profile_of
 from profiles.recording.trace import StepTrace
@@ -81,15 +80,13 @@ class Recorder:
         self._warm_up = WarmUpPass(tools.clock, warmup_steps)
         self._traced = TracePass(self._training, StepTrace(device))
         self._timing = TimingPass(self._traced, tools.clock, timed_steps)
-        self._kernels, self._memory, self._workspaces = None, None, None
+        self._kernels, self._memory = None, None
         if tools.kernels is not None:
             self._kernels = KernelPass(self._traced, tools.kernels)
         if tools.memory is not None:
             self._memory = MemoryPass(self._traced, tools.memory)
-            self._workspaces = WorkspacePass(self._traced, tools.memory)
-        always: tuple[Pass, ...] = (self._warm_up, self._traced, self._timing)
-        of_the_device = (self._kernels, self._memory, self._workspaces)
-        self._passes: list[Pass] = [*always, *(one for one in of_the_device if one is not None)]
+        wanted = (self._warm_up, self._traced, self._timing, self._kernels, self._memory)
+        self._passes: list[Pass] = [one for one in wanted if one is not None]
 
     @property
     def is_done(self) -> bool:
@@ -157,7 +154,7 @@ class Recorder:
             timed_steps=self._timing.done,
         )
         profile = profile_of(self._training, recording, source=source, link=link)
-        if self._memory is None or self._workspaces is None:
+        if self._memory is None:
             return profile
-        profile = with_workspaces(profile, self._workspaces.sizes_bytes)
+        profile = with_workspaces(profile, self._memory.workspaces_bytes)
         return with_overhead(profile, self._memory.peaks_bytes)

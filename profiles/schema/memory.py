@@ -104,6 +104,15 @@ def bytes_at(
     return tuple(at_anchors[slot] if op is None else at_ops[op] for slot, op in moments)
 
 
+def with_sizes(profile: "Profile", sizes_bytes: Iterable[int]) -> "Profile":
+    """Returns a profile whose storages have other sizes, in order: to count those."""
+    storages = tuple(
+        storage.model_copy(update={"size_bytes": size_bytes})
+        for storage, size_bytes in zip(profile.storages, sizes_bytes, strict=True)
+    )
+    return profile.model_copy(update={"storages": storages})
+
+
 def _bytes_at_anchors_and_ops(
     profile: "Profile", kind: "StorageKind | None" = None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -61,7 +61,7 @@ from profiles.schema.profile import Profile, WorkloadSource
 from profiles.workloads.build import build
 from tests.benchmarks.cpu_roofline import measure_cpu_roofline
 from tests.gpu.class_times import class_times
-from tests.gpu.estimates import classes_table
+from tests.gpu.estimates import classes_table, estimated_step, steps_table
 
 STEPS: tuple[tuple[str, dict[str, str]], ...] = (
     ("unet3d", {"size": "64", "features": "16"}),
@@ -85,27 +85,19 @@ def accuracy() -> None:
     for op_class, rate in roofline.bytes_per_us.items():
         print(f"  {op_class.value}: {rate / 1e3:.2f} GB/s (measured)")
     print(f"  launch {roofline.launch_us:.1f} us, view {roofline.describe_us:.1f} us (measured)")
-    pairs = []
+    pairs, steps = [], []
     for reference, settings in STEPS:
         source = WorkloadSource(reference=reference, settings=tuple(settings.items()), seed=0)
         recording = record(build(source), source=source, link=EMULATED)
         guess = _estimated(source, Target(device=device, roofline=roofline))
-        _print_step(source, guess, recording)
+        title = " ".join([reference, *(f"{key}={value}" for key, value in settings.items())])
+        steps.append(estimated_step(title, recording, guess))
         pairs.append((recording, guess))
-    print(classes_table(class_times(pairs)).markdown())
+    print(steps_table(steps).markdown(), classes_table(class_times(pairs)).markdown(), sep="\n\n")
 
 
 def _estimated(source: WorkloadSource, target: Target) -> Profile:
     return estimate(lambda: build(source), target=target, source=source, link=EMULATED)
-
-
-def _print_step(source: WorkloadSource, guess: Profile, recording: Profile) -> None:
-    ratio = guess.step_us / recording.step_us
-    settings = " ".join(f"{key}={value}" for key, value in source.settings)
-    print(
-        f"| {source.reference} {settings} | {recording.step_us / 1e3:.1f} ms measured "
-        f"| {guess.step_us / 1e3:.1f} ms estimated | x{ratio:.2f} |"
-    )
 
 
 def llama() -> None:

@@ -19,7 +19,7 @@ import torch
 
 from runtime.replay.statistics import FallbackWarning
 from tests.device.accelerator import accelerator
-from tests.device.built_in import WORKLOADS, Row, replay_built_in
+from tests.device.built_in import WORKLOADS, replay_built_in
 from tests.device.mutations import MUTATIONS, noticed_faults
 from tests.device.random_steps import Outcome, try_random_step
 from tests.device.stalls import stalling_step
@@ -34,19 +34,16 @@ STALLING_BYTES_PER_US = (1000.0, 300.0, 100.0)
 
 def workloads(names: Iterable[str]) -> bool:
     """Trains built-in workloads; returns whether all was right."""
-    _print("workload", "share", "budget", "peak", "swaps", "rebuilds", "bit-equal")
+    _print("workload", "share", "budget", "peak", "swaps", "rebuilds", "what is wrong")
     rights = []
     for name in names:
         for row in replay_built_in(name, SHARES, steps=STEPS, time_limit_s=SOLVE_SECONDS):
             share = f"{row.share:.0%}" if row.share else "smallest"
             sizes = (f"{size_bytes:,}" for size_bytes in (row.budget_bytes, row.peak_bytes))
-            _print(name, share, *sizes, row.swaps, row.rebuilds, row.is_bit_equal)
-            rights.append(_is_right(row))
+            wrong = "; ".join(row.faults) or "nothing"
+            _print(name, share, *sizes, row.swaps, row.rebuilds, wrong)
+            rights.append(not row.faults)
     return all(rights)
-
-
-def _is_right(row: Row) -> bool:
-    return row.is_bit_equal and row.fallbacks == 0 and row.peak_bytes <= row.budget_bytes
 
 
 def random_steps(count: int) -> bool:

@@ -155,11 +155,8 @@ def try_random_step(seed: int) -> Outcome:
     with warnings.catch_warnings(), trial_device().disturbed(seed, link, delay_us) as log:
         warnings.simplefilter("ignore", FallbackWarning)
         found = replayed(plan, step.make, STEPS)
-    faults = [] if found.same_as(expected) else ["the numbers are others"]
-    faults += [f"fell back: {why}" for why in found.fallbacks]
+    faults = found.faults(expected, plan.budget_bytes)
     faults += [f"race: {race}" for race in races(log)]
-    over_bytes = max(found.peaks_bytes) - plan.budget_bytes
-    faults += [f"{over_bytes} bytes over the budget"] if over_bytes > 0 else []
     rates = f"{link.d2h_bytes_per_us:.0f} / {link.h2d_bytes_per_us:.0f} MB/s"
     return Outcome(
         seed=seed,

@@ -46,6 +46,13 @@ class Numbers:
         """Whether every number is the same, bit by bit."""
         return self.losses == other.losses and not differing(self.tensors, other.tensors)
 
+    def faults(self, expected: "Numbers", budget_bytes: int) -> list[str]:
+        """Returns what is wrong beside the training without a plan, and beyond a budget."""
+        found = [] if self.same_as(expected) else ["the numbers are others"]
+        found += [f"fell back: {why}" for why in self.fallbacks]
+        over_bytes = max(self.peaks_bytes) - budget_bytes
+        return found + ([f"{over_bytes} bytes over the budget"] if over_bytes > 0 else [])
+
 
 def source_of(name: str, **settings: str) -> WorkloadSource:
     """Returns a built-in workload with settings."""

@@ -54,17 +54,9 @@ def compare_estimates(
         recording, guess = _profiles(limited, case, accelerator)
         limited.tidy()
         pairs.append((recording, guess))
-        steps.append(
-            EstimatedStep(
-                workload=case.title,
-                measured_us=recording.step_us,
-                estimated_us=guess.step_us,
-                measured_peak_bytes=recording.peak_bytes,
-                estimated_peak_bytes=guess.peak_bytes,
-            )
-        )
+        steps.append(estimated_step(case.title, recording, guess))
         classes = class_times(pairs)
-        results.write("estimates", [*steps, *classes], [_steps(steps), classes_table(classes)])
+        results.write("estimates", [*steps, *classes], [steps_table(steps), classes_table(classes)])
 
 
 def _profiles(
@@ -76,7 +68,19 @@ def _profiles(
     return recording, estimate(lambda: build(source), target=target, source=source, link=link)
 
 
-def _steps(steps: Sequence[EstimatedStep]) -> Table:
+def estimated_step(workload: str, recording: Profile, guess: Profile) -> EstimatedStep:
+    """Compares a step as it was measured with what was estimated of it."""
+    return EstimatedStep(
+        workload=workload,
+        measured_us=recording.step_us,
+        estimated_us=guess.step_us,
+        measured_peak_bytes=recording.peak_bytes,
+        estimated_peak_bytes=guess.peak_bytes,
+    )
+
+
+def steps_table(steps: Sequence[EstimatedStep]) -> Table:
+    """Returns the steps for readers."""
     columns = ("workload", "measured", "estimated", "estimated / measured", "peaks, likewise")
     rows = [
         (

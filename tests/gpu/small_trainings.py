@@ -60,10 +60,6 @@ def try_small_trainings(
 
 
 def _of_built_in(row: Row) -> SmallTraining:
-    over_bytes = row.peak_bytes - row.budget_bytes
-    faults = [] if row.is_bit_equal else ["the numbers are others"]
-    faults += [f"{row.fallbacks} steps fell back"] if row.fallbacks else []
-    faults += [f"{over_bytes} bytes over the budget"] if over_bytes > 0 else []
     return SmallTraining(
         name=row.name,
         plan=f"{row.share:.0%} of the peak" if row.share else "the smallest budget",
@@ -71,7 +67,7 @@ def _of_built_in(row: Row) -> SmallTraining:
         peak_bytes=row.peak_bytes,
         swaps=row.swaps,
         rebuilds=row.rebuilds,
-        faults=tuple(faults),
+        faults=row.faults,
     )
 
 

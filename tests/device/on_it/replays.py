@@ -11,6 +11,4 @@ SHARES = {"gpt2": (0.6,), "llama": (0.0,)}
 @pytest.mark.parametrize("name", SHARES)
 def test_a_built_in_workload(name: str) -> None:
     for row in replay_built_in(name, SHARES[name], steps=4, time_limit_s=1.0):
-        assert row.is_bit_equal
-        assert row.fallbacks == 0
-        assert row.peak_bytes <= row.budget_bytes
+        assert row.faults == ()

@@ -103,11 +103,14 @@ BUILDS: dict[str, Build] = {
 PLAIN = [name for name in BUILDS if ", f" not in name and name != "SparseAdam"]
 """Without those that differ by a fused or grouped update alone, and one that saves nothing."""
 WITHOUT_SWAPS = [*BUILDERS, "normalized, dropout", "scaler", "reentrant checkpoint"]
-RECURRENT = pytest.param("recurrent", marks=pytest.mark.cpu_only)
-"""Torch runs its cells in one piece on every accelerator, which the one of the tests cannot."""
-UNWATCHED = ("normalized, dropout", "scaler", "closure", "gradient penalty", RECURRENT, "resnet")
+UNWATCHED = ("normalized, dropout", "scaler", "closure", "gradient penalty", "recurrent", "resnet")
 KEEPS_MORE = ("batches in a list", "LBFGS", "batches from a generator", "unseen batches")
 """Steps that find more or less memory when they begin, whatever the plan."""
+
+
+def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """Accelerators run recurrent cells in one piece, which the one of the tests cannot."""
+    return (pytest.mark.cpu_only,) if name == "recurrent" else ()
 
 
 @cache
@@ -116,13 +119,8 @@ def profiled(name: str) -> Profile:
 
 
 @cache
-def untouched(name: str) -> Trained:
-    return alone(BUILDS[name])
-
-
-@cache
-def untouched_for(name: str, steps: int) -> Trained:
-    return alone(BUILDS[name], steps=steps)
+def untouched(name: str, **how: int) -> Trained:
+    return alone(BUILDS[name], **how)
 
 
 @cache
@@ -133,9 +131,8 @@ def everything_rebuilt(name: str, *, swapping: bool = True) -> Plan:
 @pytest.mark.parametrize(
     ("name", "swapping"),
     [
-        *((name, True) for name in PLAIN if name != "recurrent"),
+        *(pytest.param(name, True, marks=marks_of(name)) for name in PLAIN),
         *((name, False) for name in WITHOUT_SWAPS),
-        pytest.param("recurrent", True, marks=pytest.mark.cpu_only),
     ],
 )
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
@@ -149,7 +146,7 @@ def test_a_training_that_rebuilds_everything_is_the_same(name: str, swapping: bo
 
 
 @pytest.mark.parametrize("swapping", [True, False])
-@pytest.mark.parametrize("name", UNWATCHED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks_of(name)) for name in UNWATCHED])
 def test_a_training_that_is_not_watched_is_the_same(name: str, swapping: bool) -> None:
     plan = everything_rebuilt(name, swapping=swapping)
     trained = planned(BUILDS[name], plan, watched=False)
@@ -177,7 +174,7 @@ def test_a_training_that_rebuilds_something_is_the_same(name: str, data: st.Data
         longest=data.draw(st.sampled_from([1, 3, 100])),
     )
     trained = planned(BUILDS[name], plan, steps=3)
-    assert_alike(trained, untouched_for(name, 3))
+    assert_alike(trained, untouched(name, steps=3))
     assert_as_planned(plan, trained)
 
 
