@@ -144,13 +144,19 @@ def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:
     )
 
 
-def held_bytes(meter: MemoryMeter, owned: tuple[Owned, ...]) -> int:
+def held_bytes(meter: MemoryMeter, device: torch.device, owned: tuple[Owned, ...]) -> int:
     """Returns what is allocated between steps beyond the storages a model and optimizer hold.
+
+    Those on other devices take nothing of this one: optimizers keep their counters on the host.
 
     Libraries keep workspace for good, and there may be tensors of others. A batch that waits for
     the step is counted here, and as a storage once the step uses it: too much, never too little.
     """
-    owned_bytes = sum(rounded_bytes(owner.storage.nbytes(), meter.granule_bytes) for owner in owned)
+    owned_bytes = sum(
+        rounded_bytes(owner.storage.nbytes(), meter.granule_bytes)
+        for owner in owned
+        if owner.device == device
+    )
     return max(0, meter.allocated_bytes() - owned_bytes)
 
 

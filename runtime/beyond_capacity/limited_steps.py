@@ -108,7 +108,8 @@ class LimitedSteps:
         shapes = ShapesSeen(_TraceThenSwap(trace, self.swap), self.swap.size_of)
         self._begin()
         meter = self._tools.memory
-        held_all_the_time = 0 if meter is None else held_bytes(meter, self._owned())
+        device = device_of(self._training.model)
+        held_all_the_time = 0 if meter is None else held_bytes(meter, device, self._owned())
         times = OpTimes(self._tools.clock)
         workspaces = [] if meter is None else [OpWorkspaces(meter)]
         seen: list[SeenStep] = []

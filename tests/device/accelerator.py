@@ -54,15 +54,19 @@ def _module(extension: Any) -> Any:
     current = memory.current_device_index
     generators = tuple(map(extension.default_generator, range(extension.DEVICES)))
 
-    def generator(device: Any = None) -> torch.Generator:
+    def index_of(device: Any) -> int:
         index = device if device is None or isinstance(device, int) else torch.device(device).index
-        return generators[current() if index is None else index]
+        return current() if index is None else index
+
+    def generator(device: Any = None) -> torch.Generator:
+        return generators[index_of(device)]
 
     return SimpleNamespace(
         __name__=f"torch.{NAME}",
         is_available=lambda: True,
         is_initialized=lambda: True,
         device_count=lambda: extension.DEVICES,
+        device=lambda device: memory.device_index(index_of(device)),
         current_device=current,
         set_device=memory.set_device_index,
         current_stream=memory.current_stream,

@@ -417,7 +417,8 @@ class Call {
                     for (auto it = stack->end() - count; it != stack->end(); ++it)
                       map_tensors(*it, [&](const Tensor& t) {
                         auto& into = fresh[at++];
-                        if (into.defined()) into.copy_(t);
+                        // What batch norm keeps for its backward, the CPU's leaves out in evaluation.
+                        if (into.defined() && t.numel() > 0) into.copy_(t);
                         return t;
                       });
                     stack->clear();
