@@ -7,8 +7,9 @@ speak of the same points as long as the step runs the same program:
 - `pre:enc.conv`: before the forward of a leaf module;
 - `pack:17`, `unpack:17`: autograd saves its 17th tensor, and asks for it back;
 - `grad:enc.conv.weight`: a gradient has been accumulated;
-- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`; if that is given a closure, which
-  runs forward and backward, the first of them comes when the closure has run;
+- `optimizer:pre`, `optimizer:post`: around `optimizer.step()`, of each optimizer if there are
+  several; if that is given a closure, which runs forward and backward, the first of them comes when
+  the closure has run;
 - `update:enc.conv.weight`: inside it, before the first op that touches a parameter, its gradient or
   its optimizer states (`profiles.hooks.optimizer_updates`).
 
@@ -254,15 +255,15 @@ class AnchorHooks:
             return value is not optimizer and callable(value)
 
         if not list(filter(is_closure, (*args, *kwargs.values()))):
-            self._begin_updates()
+            self._begin_updates(optimizer)
             return None
 
         def around(value: Any) -> Any:
-            return self._around(value) if is_closure(value) else value
+            return self._around(optimizer, value) if is_closure(value) else value
 
         return tuple(map(around, args)), {name: around(value) for name, value in kwargs.items()}
 
-    def _around(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(self, optimizer: Any, closure: Callable[..., Any]) -> Callable[..., Any]:
         """Returns a closure after which updates begin, or go on; it may begin the step itself."""
 
         @wraps(closure)
@@ -272,16 +273,16 @@ class AnchorHooks:
             if self._updating:
                 self._updates.resume()
             else:
-                self._begin_updates()
+                self._begin_updates(optimizer)
             return result
 
         return watched
 
-    def _begin_updates(self) -> None:
+    def _begin_updates(self, optimizer: torch.optim.Optimizer) -> None:
         self._updating = True
         self._reach(OPTIMIZER_PRE, None)
         if self._active and self._reported is Reported.EVERYTHING:
-            self._updates.begin()
+            self._updates.begin(optimizer)
 
     def _after_optimizer(self, *_: Any) -> None:
         self._updates.end()

@@ -7,6 +7,7 @@ import torch
 
 from profiles.hooks.data_parallel import unwrapped, wrapper_words
 from profiles.hooks.plain_tensors import plain_parts
+from profiles.hooks.several_optimizers import optimizer_words
 from profiles.schema.model_description import DescribedTensor, ModelDescription
 from profiles.schema.profile import GRAD, StorageKind
 
@@ -69,7 +70,7 @@ def describe_model(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> 
     """Returns what a plan depends on: names, shapes, dtypes, the optimizer's class, wrapping."""
     bare = unwrapped(model)
     return ModelDescription(
-        optimizer=type(optimizer).__name__,
+        optimizer=optimizer_words(optimizer),
         wrapper=wrapper_words(model),
         tensors=tuple(
             described

@@ -17,7 +17,7 @@ op's own time holds the mode's; slots inside the optimizer step do, see
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -28,6 +28,7 @@ from profiles.hooks.addresses import in_thread_of_step
 from profiles.hooks.dispatch import READS_DESCRIPTION, is_bookkeeping, is_taken_apart, tensors_of
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.plain_tensors import storages_behind
+from profiles.hooks.several_optimizers import SeveralOptimizers
 from profiles.schema.profile import Access
 
 SHARED = ""
@@ -78,6 +79,7 @@ class UpdateMode(TorchDispatchMode):
         """
         super().__init__()
         self._parameters = dict(model.named_parameters())
+        self._names = {parameter: name for name, parameter in self._parameters.items()}
         self._optimizer = optimizer
         self._on_reached = on_reached
         self._unreached: dict[int, _Member] = {}
@@ -91,10 +93,10 @@ class UpdateMode(TorchDispatchMode):
         """Has a mode step aside whenever this one is active."""
         self._relieved = mode
 
-    def begin(self) -> None:
-        """Starts where an optimizer begins to update."""
+    def begin(self, optimizer: torch.optim.Optimizer) -> None:
+        """Starts where an optimizer, or one of several, begins to update."""
         self._forget()
-        for family in self._parameters:
+        for family in self._families_of(optimizer):
             self._look_up(family)
         self._thread = threading.get_ident()
         self._is_paused = False
@@ -128,6 +130,7 @@ class UpdateMode(TorchDispatchMode):
         """Ends for good, and lets go of the model."""
         self.end()
         self._parameters.clear()
+        self._names.clear()
 
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
@@ -174,6 +177,13 @@ class UpdateMode(TorchDispatchMode):
     def _family_of(self, storage: torch.UntypedStorage) -> str:
         member = self._unreached.get(storage._cdata)
         return member.family if member is not None and member.storage() is storage else SHARED
+
+    def _families_of(self, optimizer: torch.optim.Optimizer) -> Iterable[str]:
+        """Of several each reaches its own, and may be one of hundreds; one may reach any."""
+        if not isinstance(self._optimizer, SeveralOptimizers):
+            return self._parameters
+        groups = optimizer.param_groups
+        return [self._names[p] for group in groups for p in group["params"] if p in self._names]
 
     def _look_up(self, family: str) -> None:
         """Finds the storages of a family as they are now."""

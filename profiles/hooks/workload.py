@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from profiles.hooks.several_optimizers import SeveralOptimizers, each_optimizer
 from profiles.schema.errors import WorkloadError
 
 MOST_OBJECTS = 2_000_000
@@ -29,7 +30,8 @@ class Training:
 
     Attributes:
         model: The model, with its parameters on the device already.
-        optimizer: The optimizer over the model's parameters, taken out of any wrapper.
+        optimizer: The optimizer over the model's parameters, taken out of any wrapper; several in
+            a list are made one (`profiles.hooks.several_optimizers`).
 
     Raises:
         WorkloadError: The model or the optimizer is none, or they do not belong together.
@@ -96,9 +98,17 @@ def bare_module(given: Any) -> torch.nn.Module:
 def bare_optimizer(given: Any) -> torch.optim.Optimizer:
     """Returns the optimizer inside any wrappers: the one whose `step` calls hooks.
 
+    Several, in a list, a tuple or the values of a dictionary, are followed as one.
+
     Raises:
         WorkloadError: It is none, or one that no hook can be registered on.
     """
+    if isinstance(given, SeveralOptimizers):
+        return given
+    if isinstance(given, (list, tuple, dict)) and given:
+        several = given.values() if isinstance(given, dict) else given
+        bare = tuple(dict.fromkeys(map(bare_optimizer, several)))
+        return bare[0] if len(bare) == 1 else SeveralOptimizers(bare)
     seen: set[int] = set()
     found = given
     while id(found) not in seen:
@@ -119,15 +129,22 @@ def bare_optimizer(given: Any) -> torch.optim.Optimizer:
 
 
 def foreign_optimizer_fault(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
-    """Says that an optimizer trains no parameter of a model; None if it trains some."""
+    """Says that an optimizer trains no parameter of a model; None if each trains some."""
     owned = {id(parameter) for parameter in model.parameters()}
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if not owned or any(id(parameter) in owned for parameter in trained):
-        return None
-    return (
-        f"None of the optimizer's {len(trained)} parameters is the model's. Hand in the optimizer "
-        "that was made from model.parameters() of this very model."
-    )
+    several = each_optimizer(optimizer)
+    for number, one in enumerate(several):
+        trained = [parameter for group in one.param_groups for parameter in group["params"]]
+        if not owned or any(id(parameter) in owned for parameter in trained):
+            continue
+        which = (
+            "the optimizer" if len(several) == 1 else f"optimizer {number}, {type(one).__name__},"
+        )
+        return (
+            f"None of {which}'s {len(trained)} parameters is the model's. Hand in the optimizer "
+            "that was made from model.parameters() of this very model, and of several models a "
+            "torch.nn.ModuleList."
+        )
+    return None
 
 
 def _inner_optimizer(wrapper: Any) -> torch.optim.Optimizer | None:
@@ -142,10 +159,7 @@ def _inner_optimizer(wrapper: Any) -> torch.optim.Optimizer | None:
 
 def _advice(given: Any) -> str:
     if isinstance(given, (list, tuple, dict, set)):
-        return (
-            "A plan follows one optimizer: make a single one with a parameter group for each, or "
-            "hand in the one whose step() ends the training step."
-        )
+        return "Hand in one, or a list of those that the step calls."
     if isinstance(given, type):
         return "Hand in the optimizer that was made from the class."
     scheduled = getattr(given, "optimizer", None)

@@ -17,7 +17,8 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from profiles.hooks.anchors import AnchorHooks
-from profiles.hooks.workload import Training, variables_of
+from profiles.hooks.several_optimizers import OneOrSeveral
+from profiles.hooks.workload import Training, bare_optimizer, variables_of
 from profiles.recording.allocator_peaks import with_overhead, with_workspaces
 from profiles.recording.device import Instruments, device_of, instruments_for
 from profiles.recording.passes import (
@@ -49,7 +50,7 @@ class Recorder:
     def __init__(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: OneOrSeveral,
         *,
         warmup_steps: int = 2,
         timed_steps: int = 3,
@@ -61,7 +62,8 @@ class Recorder:
 
         Args:
             model: The model, on the device to record on.
-            optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
+            optimizer: Its optimizer, or a list of those that the step calls; one that a library has
+                wrapped is taken out of its wrapper.
             warmup_steps: Steps before recording, at least; more until their times settle.
             timed_steps: Steps whose median gives each slot's duration; at least one.
             progress: Called at every step.
@@ -72,7 +74,7 @@ class Recorder:
             WorkloadError: What is given is no model or no optimizer, or they do not belong
                 together.
         """
-        self._training = Training(model=model, optimizer=optimizer)
+        self._training = Training(model=model, optimizer=bare_optimizer(optimizer))
         self._hooks, self._own_hooks = hooks, hooks is None
         device = device_of(model)
         tools = instruments or instruments_for(device)

@@ -10,6 +10,7 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
 from profiles.hooks.data_parallel import unwrapped
 from profiles.hooks.named_storages import describe_model
+from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import bare_module, bare_optimizer, foreign_optimizer_fault
 from profiles.recording.device import is_at_hand
 from profiles.schema.errors import FileError, PlanMismatchError
@@ -33,7 +34,7 @@ class LoadedPlan:
     def attach(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: OneOrSeveral,
         *,
         ranges: Ranges = Ranges.TORCH_PROFILER,
         traced: bool = False,
@@ -46,7 +47,8 @@ class LoadedPlan:
 
         Args:
             model: The model the plan was made for, on the plan's device.
-            optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
+            optimizer: Its optimizer, or a list of those that the step calls; one that a library has
+                wrapped is taken out of its wrapper.
             ranges: Whose timeline shows what is done at each anchor, named by storage.
             traced: Whether the replay times its own steps; see `Replay.timelines`.
             pool: The host pool to use; one of its own if None.
@@ -59,15 +61,15 @@ class LoadedPlan:
             WorkloadError: What is given is no model or no optimizer.
         """
         bare_module(model)
-        optimizer = bare_optimizer(optimizer)
+        bare = bare_optimizer(optimizer)
         workers = workers_of(model)
-        fault = first_fault(self.plan, model, optimizer)
+        fault = first_fault(self.plan, model, bare)
         if fault is not None and workers is None:
             raise PlanMismatchError(fault)
         plan = self.plan if workers is None else workers.agree(self.plan, fault)
-        return Replay(plan, model, optimizer, workers, ranges, traced=traced, pool=pool)
+        return Replay(plan, model, bare, workers, ranges, traced=traced, pool=pool)
 
-    def attach_traced(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Replay:
+    def attach_traced(self, model: torch.nn.Module, optimizer: OneOrSeveral) -> Replay:
         """Does what `attach` does, for a replay that times its own steps."""
         return self.attach(model, optimizer, traced=True)
 

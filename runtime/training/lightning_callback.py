@@ -2,14 +2,14 @@
 
 [Note: steps of Lightning] With automatic optimization forward, `zero_grad` and backward run inside
 `optimizer.step(closure)`, and batches that only accumulate run the closure alone. A step here is
-all the batches of one update: from the first of them until the update that follows.
+all the batches of one update: from the first of them until the update that follows. With manual
+optimization it is one batch, whatever optimizers that calls.
 """
 
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from profiles.schema.errors import WorkloadError
 from runtime.training.planned_training import PlannedTraining
 from runtime.training.within import within
 
@@ -30,18 +30,9 @@ class LightningCallback(Callback):
         self._is_open = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attaches to the module and its optimizer.
-
-        Raises:
-            WorkloadError: It has several optimizers.
-        """
-        if len(trainer.optimizers) != 1:
-            raise WorkloadError(
-                f"The module has {len(trainer.optimizers)} optimizers, and a plan follows one. "
-                "Give configure_optimizers one with a parameter group for each."
-            )
+        """Attaches to the module and its optimizers."""
         self._close()
-        self.memory = within(pl_module, trainer.optimizers[0], **self._settings)
+        self.memory = within(pl_module, trainer.optimizers, **self._settings)
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Begins a step, unless the last update is still to come."""

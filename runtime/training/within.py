@@ -6,7 +6,8 @@ import torch
 
 from profiles.hardware.links import EMULATED, link_named
 from profiles.hooks.named_storages import describe_model
-from profiles.hooks.workload import Training
+from profiles.hooks.several_optimizers import OneOrSeveral
+from profiles.hooks.workload import Training, bare_optimizer
 from profiles.recording.device import describe_device, device_of
 from profiles.schema.files import VERSION
 from profiles.schema.profile import CPU, Link
@@ -20,7 +21,7 @@ from runtime.training.planned_training import PlannedTraining
 
 def within(
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: OneOrSeveral,
     *,
     budget: str | int,
     plans: Path | str,
@@ -41,7 +42,8 @@ def within(
 
     Args:
         model: The model, on its device.
-        optimizer: Its optimizer; one that a library has wrapped is taken out of its wrapper.
+        optimizer: Its optimizer, or a list of those that the step calls; one that a library has
+            wrapped is taken out of its wrapper.
         budget: Device bytes: a number, `"14GiB"`, `"fits"` for what the device has free, or a
             share of what a step needs without a plan, `"60%"`; until there is a plan for a share,
             steps run resident.
@@ -54,7 +56,7 @@ def within(
     Raises:
         SwapplanError: The model, the optimizer, the budget, the link or the folder is not as said.
     """
-    training = Training(model=model, optimizer=optimizer)
+    training = Training(model=model, optimizer=bare_optimizer(optimizer))
     device = device_of(model)
     asked = Budget.of(budget, training)
     facts = (

@@ -218,7 +218,7 @@ def updates_us() -> tuple[float, float]:
     everything = UpdateMode(workload.model, optimizer, lambda name: None)
 
     def under(mode: UpdateMode) -> None:
-        mode.begin()
+        mode.begin(optimizer)
         optimizer.step()
         mode.end()
 

@@ -24,6 +24,8 @@ ALSO = (
     "replay/test_interrupts.py::test_every_instruction_of_a_move_can_be_the_last[swap_in]",
     "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
     "[unseen batches-True]",
+    "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
+    "[updated in backward-True]",
 )
 """Of the tests of the emulated accelerator; see `tests.device` for all that run there."""
 

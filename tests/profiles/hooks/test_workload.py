@@ -145,10 +145,12 @@ def test_a_step_of_a_wrapped_optimizer_is_recorded_and_replayed(wrap: Any) -> No
     ("wrap", "message"),
     [
         (
-            lambda o: [o],
-            r"optimizer is a list, expected a torch\.optim\.Opt.* A plan follows",
+            lambda o: [],
+            r"optimizer is a list, expected a torch\.optim\.Opt.* a list of those that the step",
         ),
-        (lambda o: {"a": o}, r"optimizer is a dict, .*hand in the one whose step\(\)"),
+        (lambda o: {o}, r"optimizer is a set, .*Hand in one, or a list of those"),
+        (lambda o: [o, "another"], r"optimizer is a str, expected a torch\.optim\.Opt"),
+        (lambda o: [o, torch.optim.SGD(o.param_groups[0]["params"])], "train one parameter"),
         (
             torch.optim.lr_scheduler.ConstantLR,
             "is a ConstantLR, .* the optimizer it schedules",

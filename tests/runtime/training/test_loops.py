@@ -26,6 +26,8 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
         "plain": (plain.with_all_the_trimmings, "80%", 2),
         "scaler": (plain.scaled, "90%", 2),
         "recipe": (plain.recipe, "80%", 3),
+        "adversarial": (plain.adversarial, "80%", 2),
+        "updated in backward": (plain.updated_in_backward, "85%", 2),
         "accelerate": (frameworks.accelerate, "80%", 3),
         "peft": (frameworks.lora, "80%", 2),
         "trainer": (trainer, "80%", 1),
@@ -34,6 +36,7 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
         "lightning": (frameworks.lightning, "80%", 1),
         "lightning, clipping": (partial(frameworks.lightning, clips=True), "80%", 1),
         "lightning, accumulation": (partial(frameworks.lightning, accumulation=2), "80%", 1),
+        "lightning by hand": (frameworks.lightning_by_hand, "80%", 1),
     }
 
 

@@ -174,32 +174,80 @@ def lightning(settings: Settings | None, *, accumulation: int = 1, clips: bool =
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
+    torch.manual_seed(0)
+    return _fit(
+        Net(),
+        settings,
+        STEPS * accumulation,
+        accumulate_grad_batches=accumulation,
+        gradient_clip_val=1.0 if clips else None,
+    )
+
+
+def lightning_by_hand(settings: Settings | None) -> Trained:
+    """`lightning.Trainer` with manual optimization of two networks that train each other."""
+    import lightning as L
+
+    class Pair(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.maker, self.judge = layers(3), layers(3)
+            self.seen: list[float] = []
+
+        def training_step(self, batch: Any, number: int) -> None:
+            (rows,) = batch
+            for_maker, for_judge = self.optimizers()
+            self.toggle_optimizer(for_judge)
+            judged = self.judge(self.maker(rows).detach()).mean() - self.judge(rows).mean()
+            for_judge.zero_grad()
+            self.manual_backward(judged)
+            for_judge.step()
+            self.untoggle_optimizer(for_judge)
+            self.toggle_optimizer(for_maker)
+            loss = -self.judge(self.maker(rows)).mean()
+            for_maker.zero_grad()
+            self.manual_backward(loss)
+            for_maker.step()
+            self.untoggle_optimizer(for_maker)
+            self.seen.append(loss.item())
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [
+                torch.optim.AdamW(self.maker.parameters(), lr=1e-3),
+                torch.optim.AdamW(self.judge.parameters(), lr=1e-3),
+            ]
+
+    torch.manual_seed(0)
+    # Each update counts as a step there.
+    return _fit(Pair(), settings, STEPS, max_steps=2 * STEPS)
+
+
+def _fit(net: Any, settings: Settings | None, count: int, **how: Any) -> Trained:
+    import lightning as L
+
     class Waiting(runtime.LightningCallback):
         def on_train_batch_start(self, *arguments: Any) -> None:
             if self.memory is not None:
                 self.memory.wait_for_plans()
             super().on_train_batch_start(*arguments)
 
-    torch.manual_seed(0)
-    net = Net()
     callback = None if settings is None else Waiting(**settings.arguments())
     trainer = L.Trainer(
-        max_steps=STEPS,
+        **{"max_steps": STEPS, **how},
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        accumulate_grad_batches=accumulation,
-        gradient_clip_val=1.0 if clips else None,
         callbacks=[] if callback is None else [callback],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(net, batches(STEPS * accumulation))
+        trainer.fit(net, batches(count))
     return Trained(
         model=net,
-        optimizer=trainer.optimizers[0],
+        optimizer=trainer.optimizers,
         losses=net.seen,
         memory=None if callback is None else callback.memory,
     )

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import runtime
+from profiles.hooks.several_optimizers import OneOrSeveral, each_optimizer
+from profiles.hooks.workload import bare_optimizer
 
 TIME_LIMIT_S = 0.5
 """No plan here need be good, and finding any at all may take longer."""
@@ -37,17 +39,19 @@ class Trained:
     """
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: OneOrSeveral
     losses: list[float] = field(default_factory=list)
     memory: runtime.PlannedTraining | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Returns all that training changes, by name."""
         found = {f"model {name}": value for name, value in self.model.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    found[f"state {number}.{name}"] = value
+        optimizers = each_optimizer(bare_optimizer(self.optimizer))
+        for which, optimizer in enumerate(optimizers):
+            for number, state in optimizer.state_dict()["state"].items():
+                for name, value in state.items():
+                    if isinstance(value, torch.Tensor):
+                        found[f"state {which}.{number}.{name}"] = value
         return found
 
 

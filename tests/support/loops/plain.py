@@ -109,6 +109,53 @@ def recipe(settings: Settings | None) -> Trained:
     return trained
 
 
+def adversarial(settings: Settings | None) -> Trained:
+    """Two networks that train each other, each with its optimizer."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"maker": layers(3), "judge": layers(3)})
+    maker, judge = model["maker"], model["judge"]
+    for_maker = torch.optim.AdamW(maker.parameters(), lr=1e-3)
+    for_judge = torch.optim.SGD(judge.parameters(), lr=1e-2, momentum=0.9)
+    trained = Trained(model=model, optimizer=[for_maker, for_judge])
+    around = Around(trained, settings)
+    for (batch,) in batches(STEPS):
+        with around.step():
+            made = maker(batch)
+            for_judge.zero_grad()
+            (judge(made.detach()).mean() - judge(batch).mean()).backward()
+            for_judge.step()
+            for_maker.zero_grad()
+            loss = -judge(made).mean()
+            loss.backward()
+            for_maker.step()
+        trained.losses.append(loss.item())
+    around.close()
+    return trained
+
+
+def updated_in_backward(settings: Settings | None) -> Trained:
+    """As torchtune's `optimizer_in_bwd`: each parameter updated once its gradient is there."""
+    torch.manual_seed(0)
+    model = layers()
+    optimizers = {p: torch.optim.AdamW([p], lr=1e-3, fused=True) for p in model.parameters()}
+
+    def update(parameter: nn.Parameter) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(update)  # type: ignore[arg-type]
+    trained = Trained(model=model, optimizer=optimizers)
+    around = Around(trained, settings)
+    for (batch,) in batches(STEPS):
+        with around.step():
+            loss = (model(batch) - batch).square().mean()
+            loss.backward()
+        trained.losses.append(loss.item())
+    around.close()
+    return trained
+
+
 def _tokens(count: int) -> Iterator[torch.Tensor]:
     dice = torch.Generator().manual_seed(1)
     for _ in range(count):

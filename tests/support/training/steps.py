@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from profiles.hooks.workload import Workload
+from profiles.hooks.workload import Workload, bare_optimizer
 
 WIDTH = 48
 ROWS = 32
@@ -152,6 +152,67 @@ def adversarial() -> Workload:
         return loss.detach()
 
     return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def adversarial_as_one() -> Workload:
+    """Two networks in one model, and an optimizer of each."""
+    model = nn.ModuleDict({"maker": perceptron(), "judge": perceptron()})
+    maker, judge = adamw(model["maker"].parameters()), adamw(model["judge"].parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        made = model["maker"](inputs)
+        judge.zero_grad()
+        (model["judge"](made.detach()).mean() - model["judge"](inputs).mean()).backward()
+        judge.step()
+        maker.zero_grad()
+        loss: torch.Tensor = -model["judge"](made).mean()
+        loss.backward()
+        maker.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=bare_optimizer([maker, judge]), step=step)
+
+
+def updated_in_backward() -> Workload:
+    """Each parameter has an optimizer, which steps once the gradient is there and drops it."""
+    model = perceptron()
+    optimizers: dict[torch.Tensor, torch.optim.Optimizer] = {
+        parameter: adamw([parameter]) for parameter in model.parameters()
+    }
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def update(parameter: torch.Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(update)
+
+    def step() -> torch.Tensor:
+        loss = error(model, inputs)
+        loss.backward()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=bare_optimizer(optimizers), step=step)
+
+
+def two_kinds_of_optimizer() -> Workload:
+    """Matrices are updated by Muon, the rest by AdamW."""
+    model = perceptron()
+    matrices = torch.optim.Muon([p for p in model.parameters() if p.dim() == 2], lr=1e-3)
+    others = adamw([p for p in model.parameters() if p.dim() != 2])
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        loss = error(model, inputs)
+        loss.backward()
+        for optimizer in (matrices, others):
+            optimizer.step()
+            optimizer.zero_grad()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=bare_optimizer((matrices, others)), step=step)
 
 
 def twice_backward() -> Workload:
@@ -427,6 +488,9 @@ STEPS: dict[str, Build] = {
     "checkpoint": partial(plain, model=partial(Checkpointed, reentrant=False)),
     "reentrant checkpoint": partial(plain, model=partial(Checkpointed, reentrant=True)),
     "adversarial": adversarial,
+    "adversarial as one": adversarial_as_one,
+    "updated in backward": updated_in_backward,
+    "two kinds of optimizer": two_kinds_of_optimizer,
     "backward twice": twice_backward,
     "carried state": carried,
     **{f"prefetch {place}": partial(prefetching, place) for place in ("start", "middle", "end")},
