@@ -2,13 +2,14 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
 import runtime
+from profiles.hooks.workload import bare_optimizer
 from tests.support.loops.loop import Around, Settings, Trained, layers
 from tests.support.loops.plain import STEPS, batches
 
@@ -197,7 +198,7 @@ def lightning_by_hand(settings: Settings | None) -> Trained:
 
         def training_step(self, batch: Any, number: int) -> None:
             (rows,) = batch
-            for_maker, for_judge = self.optimizers()
+            for_maker, for_judge = cast(Any, self.optimizers())
             self.toggle_optimizer(for_judge)
             judged = self.judge(self.maker(rows).detach()).mean() - self.judge(rows).mean()
             for_judge.zero_grad()
@@ -247,7 +248,7 @@ def _fit(net: Any, settings: Settings | None, count: int, **how: Any) -> Trained
         trainer.fit(net, batches(count))
     return Trained(
         model=net,
-        optimizer=trainer.optimizers,
+        optimizer=bare_optimizer(trainer.optimizers),
         losses=net.seen,
         memory=None if callback is None else callback.memory,
     )

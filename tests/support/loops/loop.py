@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 import runtime
-from profiles.hooks.several_optimizers import OneOrSeveral, each_optimizer
-from profiles.hooks.workload import bare_optimizer
+from profiles.hooks.several_optimizers import each_optimizer
 
 TIME_LIMIT_S = 0.5
 """No plan here need be good, and finding any at all may take longer."""
@@ -39,15 +38,14 @@ class Trained:
     """
 
     model: nn.Module
-    optimizer: OneOrSeveral
+    optimizer: torch.optim.Optimizer
     losses: list[float] = field(default_factory=list)
     memory: runtime.PlannedTraining | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Returns all that training changes, by name."""
         found = {f"model {name}": value for name, value in self.model.state_dict().items()}
-        optimizers = each_optimizer(bare_optimizer(self.optimizer))
-        for which, optimizer in enumerate(optimizers):
+        for which, optimizer in enumerate(each_optimizer(self.optimizer)):
             for number, state in optimizer.state_dict()["state"].items():
                 for name, value in state.items():
                     if isinstance(value, torch.Tensor):

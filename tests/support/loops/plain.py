@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from profiles.hooks.workload import bare_optimizer
 from tests.support.loops.loop import Around, Settings, Trained, layers
 
 STEPS = 12
@@ -116,7 +117,7 @@ def adversarial(settings: Settings | None) -> Trained:
     maker, judge = model["maker"], model["judge"]
     for_maker = torch.optim.AdamW(maker.parameters(), lr=1e-3)
     for_judge = torch.optim.SGD(judge.parameters(), lr=1e-2, momentum=0.9)
-    trained = Trained(model=model, optimizer=[for_maker, for_judge])
+    trained = Trained(model=model, optimizer=bare_optimizer([for_maker, for_judge]))
     around = Around(trained, settings)
     for (batch,) in batches(STEPS):
         with around.step():
@@ -144,8 +145,8 @@ def updated_in_backward(settings: Settings | None) -> Trained:
         optimizers[parameter].zero_grad()
 
     for parameter in model.parameters():
-        parameter.register_post_accumulate_grad_hook(update)  # type: ignore[arg-type]
-    trained = Trained(model=model, optimizer=optimizers)
+        parameter.register_post_accumulate_grad_hook(update)
+    trained = Trained(model=model, optimizer=bare_optimizer(optimizers))
     around = Around(trained, settings)
     for (batch,) in batches(STEPS):
         with around.step():
