@@ -16,6 +16,7 @@ from profiles.schema.public_names import on_first_use
 
 if TYPE_CHECKING:
     from profiles.hooks.addresses import touch
+    from runtime.replay.first_step import OffPlan
     from runtime.replay.load import LoadedPlan, load, load_on_first
     from runtime.replay.replay import Replay
     from runtime.replay.statistics import FallbackWarning, StepStatistics
@@ -31,6 +32,7 @@ __all__ = [
     "FallbackWarning",
     "LightningCallback",
     "LoadedPlan",
+    "OffPlan",
     "PlannedTraining",
     "Ranges",
     "Replay",
@@ -46,6 +48,7 @@ __getattr__ = on_first_use(
     __name__,
     {
         "profiles.hooks.addresses": ["touch"],
+        "runtime.replay.first_step": ["OffPlan"],
         "runtime.replay.load": ["LoadedPlan", "load", "load_on_first"],
         "runtime.replay.replay": ["Replay"],
         "runtime.replay.statistics": ["FallbackWarning", "StepStatistics"],

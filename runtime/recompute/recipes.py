@@ -94,6 +94,11 @@ class Recipes:
         self._holding.clear()
         self._storages.clear()
 
+    def is_anything_dropped(self) -> bool:
+        """Whether something that is alive would have to be rebuilt before it is used."""
+        self._let_go_of_dead()
+        return bool([recipe for recipe in self._live if recipe.missing()])
+
     def drop(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         """Gives a storage's bytes back, to be rebuilt.
 

@@ -18,6 +18,7 @@ from runtime.recompute.recipes import Recipes
 from runtime.replay.backend import Backend
 from runtime.replay.lent_memory import LentMemory
 from runtime.replay.lookup import storage_of
+from runtime.replay.running_step import OtherCourseError
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.swap_index import SwapIndex
 from runtime.storage.accountant import Accountant
@@ -127,6 +128,8 @@ class SwapExecutor:
     def hand_over(self, to_swap: OnlineSwap) -> None:
         """Brings everything back, one after the other, to what makes room for each on line.
 
+        In a step nothing that is alive may be dropped.
+
         What is under way has its device bytes already, and arrives before `to_swap` hears of it:
         that would take it for resident, and move out bytes that are not there yet.
 
@@ -138,12 +141,15 @@ class SwapExecutor:
             if tracked.residency is not Residency.AWAY:
                 tracked.restore(self.backend.h2d)
         to_swap.begin_step(self.index.owned())
-        for tracked in tuple(self.tracked.values()):
+        # Those that are here first: they make room for the others.
+        for tracked in sorted(
+            self.tracked.values(), key=lambda one: one.residency is Residency.AWAY
+        ):
             if tracked.residency is Residency.AWAY:
                 to_swap.make_fit(tracked.size_bytes)
                 tracked.restore(self.backend.h2d)
-                if tracked.storage is not None:
-                    to_swap.take_in(tracked.storage)
+            if tracked.residency is Residency.RESIDENT and tracked.storage is not None:
+                to_swap.take_in(tracked.storage)
         self.forget()
 
     def flush(self) -> None:
@@ -211,18 +217,19 @@ class SwapExecutor:
         """Checks that an anchor shows the planned storage, and begins its record if it moves.
 
         Raises:
-            UnmovableError: It is not the planned one.
+            OtherCourseError: It is not the planned one.
+            UnmovableError: It has a record under another name.
         """
         planned = self.index.storages[storage_id]
         if storage is None:
-            raise UnmovableError(f"{key} shows nothing, planned {planned.name!r}")
+            raise OtherCourseError(f"{key} shows nothing, planned {planned.name!r}")
         tracked = self.tracked.get(storage_id)
         if tracked is not None:
             if not tracked.is_held_as(storage):
-                raise UnmovableError(f"{key} shows another storage than {planned.name}")
+                raise OtherCourseError(f"{key} shows another storage than {planned.name}")
             return
         if storage.nbytes() != planned.size_bytes:
-            raise UnmovableError(
+            raise OtherCourseError(
                 f"{key} shows {storage.nbytes()} bytes, planned {planned.size_bytes}"
             )
         if storage_id in self.index.moved:

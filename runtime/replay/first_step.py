@@ -1,4 +1,4 @@
-"""Steps in which not all is there yet that the plan moves, as in the first of a training.
+"""Steps without the plan, but within its budget: the first of a training, and those that leave it.
 
 [Note: the step that makes the states] Most optimizers make their states in the first step, many
 buffers and gradients come to life in it, too. A plan that has them wait on the host has no room for
@@ -7,10 +7,19 @@ plan. It is swapped on line (`runtime.beyond_capacity.online_swap`): before each
 needs is brought in, and what has lain idle longest makes room. So it stays within the budget
 wherever the plan can: no op needs more then. It is slow, since nothing is known ahead. At its end
 everything goes where the plan has it when a step begins, and the next step follows the plan.
+
+[Note: steps that leave the plan] A step may begin as planned and then take another course: the last
+update of an epoch adds up fewer batches, a loss scaler skips an update. From there on it can be
+swapped on line likewise. What the plan has away comes back storage by storage, and what lies idle
+makes room for it. That can be done where the thread that runs the step has the say: not inside
+backward, whose modes are those of its beginning, and not while anything is dropped, whose recipe
+may read what has to make room. There it falls back to resident.
 """
 
 from contextlib import AbstractContextManager
+from enum import Enum
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.mode_stack import enter_ops, leave_ops
@@ -26,16 +35,30 @@ MOST_STEPS_WITHOUT_UPDATE = 8
 are not the steps of the plan, and following it says so."""
 
 
+class OffPlan(Enum):
+    """What becomes of a step that takes another course than the plan's."""
+
+    RESIDENT = "it runs on resident"
+    ON_LINE = "it is swapped on line, within the budget, wherever that can be"
+
+
 class FirstSteps(AbstractContextManager[None]):
-    """Keeps first steps within a plan's budget without the plan, one after the other.
+    """Keeps steps within a plan's budget without the plan, one after the other.
 
     Attributes:
         swap: What swaps on line in the one under way, or has not brought all back; else None.
     """
 
-    def __init__(self, executor: SwapExecutor, accountant: Accountant, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        executor: SwapExecutor,
+        accountant: Accountant,
+        budget_bytes: int,
+        off_plan: OffPlan,
+    ) -> None:
         """Prepares for steps in which what `executor` moves is swapped on line."""
         self.swap: OnlineSwap | None = None
+        self._off_plan = off_plan
         self._executor = executor
         self._index = executor.index
         self._accountant = accountant
@@ -43,7 +66,7 @@ class FirstSteps(AbstractContextManager[None]):
         self._modes: tuple[TorchDispatchMode, ...] = ()
         # Of all these steps: see [Note: host memory outlives its copies].
         self._free_list = HostFreeList(copy_device(self._index.device).host_pool)
-        self._has_updated = False
+        self._has_joined = self._has_updated = False
         self._never_made: frozenset[int] = frozenset()
         self._steps_without_update = 0
 
@@ -51,15 +74,30 @@ class FirstSteps(AbstractContextManager[None]):
         """Whether a step that begins now is one: some of what the plan moves is not made yet."""
         if not self._index.missing() - self._never_made:
             return False
-        device, lanes = self._index.device, self._executor.backend
-        swap = OnlineSwap(
-            device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
-        )
-        # The mode that swaps is entered last, so it is asked first.
-        self._modes = SecondTry(swap.evict_all_but, (), records=False), swap
-        self._has_updated = False
-        self.swap = swap
+        self._has_joined = False
+        self._prepare()
         return True
+
+    def can_join(self) -> bool:
+        """Whether a step is to be swapped on line from here, and can be.
+
+        See [Note: steps that leave the plan].
+        """
+        if self._off_plan is OffPlan.RESIDENT or torch._C._current_graph_task_id() != -1:
+            return False
+        return not self._executor.recipes.is_anything_dropped()
+
+    def join(self) -> None:
+        """Swaps on line from here on a step that has followed the plan so far.
+
+        What watched it must have been left; to be left as if it had been entered.
+        """
+        self._has_joined = True
+        self._prepare()
+        peak_bytes = self._accountant.memory.peak_bytes
+        self.__enter__()
+        memory = self._accountant.memory
+        memory.peak_bytes = max(memory.peak_bytes, peak_bytes)
 
     def __enter__(self) -> None:
         """Has everything that the step before has left away, if it was one of these, too."""
@@ -105,14 +143,26 @@ class FirstSteps(AbstractContextManager[None]):
         """
         swap, self.swap = self.swap, None
         assert swap is not None
+        if not self._has_joined:
+            self._note_what_is_made()
+        if not swap.fell_short:
+            return None
+        need = swap.largest_need
+        which = "has left the plan" if self._has_joined else "makes what the plan moves"
+        return f"{need.name} of the step that {which} needs {need.size_bytes:,} bytes at once"
+
+    def _prepare(self) -> None:
+        device, lanes = self._index.device, self._executor.backend
+        swap = OnlineSwap(
+            device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
+        )
+        # The mode that swaps is entered last, so it is asked first.
+        self._modes = SecondTry(swap.evict_all_but, (), records=False), swap
+        self._has_updated = False
+        self.swap = swap
+
+    def _note_what_is_made(self) -> None:
         self._steps_without_update = 0 if self._has_updated else self._steps_without_update + 1
         if self._has_updated or self._steps_without_update == MOST_STEPS_WITHOUT_UPDATE:
             # What an update has not made the next one is not expected to make either.
             self._never_made = self._index.missing()
-        if not swap.fell_short:
-            return None
-        need = swap.largest_need
-        return (
-            f"{need.name} of the step that makes what the plan moves needs {need.size_bytes:,} "
-            "bytes at once"
-        )

@@ -16,6 +16,7 @@ from profiles.recording.device import is_at_hand
 from profiles.schema.errors import FileError, PlanMismatchError
 from profiles.schema.model_description import ModelDescription, first_difference
 from runtime.host.host_pool import HostPool
+from runtime.replay.first_step import OffPlan
 from runtime.replay.lookup import unheld_name
 from runtime.replay.replay import Replay
 from runtime.replay.timeline import Ranges
@@ -39,6 +40,7 @@ class LoadedPlan:
         ranges: Ranges = Ranges.TORCH_PROFILER,
         traced: bool = False,
         pool: HostPool | None = None,
+        off_plan: OffPlan = OffPlan.RESIDENT,
     ) -> Replay:
         """Prepares lanes, host pool and hooks for a model.
 
@@ -52,6 +54,7 @@ class LoadedPlan:
             ranges: Whose timeline shows what is done at each anchor, named by storage.
             traced: Whether the replay times its own steps; see `Replay.timelines`.
             pool: The host pool to use; one of its own if None.
+            off_plan: What becomes of a step that takes another course than the plan's.
 
         Returns:
             The replay; close it, or use it as a context manager.
@@ -67,7 +70,9 @@ class LoadedPlan:
         if fault is not None and workers is None:
             raise PlanMismatchError(fault)
         plan = self.plan if workers is None else workers.agree(self.plan, fault)
-        return Replay(plan, model, bare, workers, ranges, traced=traced, pool=pool)
+        return Replay(
+            plan, model, bare, workers, ranges, traced=traced, pool=pool, off_plan=off_plan
+        )
 
     def attach_traced(self, model: torch.nn.Module, optimizer: OneOrSeveral) -> Replay:
         """Does what `attach` does, for a replay that times its own steps."""

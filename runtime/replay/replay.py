@@ -18,6 +18,7 @@ from profiles.hooks.mode_stack import insist, keep_in_view
 from runtime.beyond_capacity.online_swap import OnlineSwap
 from runtime.host.host_pool import HostPool
 from runtime.replay.backend import Watch
+from runtime.replay.first_step import OffPlan
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.stepper import Stepper
 from runtime.replay.timeline import Ranges
@@ -48,8 +49,11 @@ class Replay:
         *,
         traced: bool = False,
         pool: HostPool | None = None,
+        off_plan: OffPlan = OffPlan.RESIDENT,
     ) -> None:
-        self._stepper = Stepper(plan, model, optimizer, workers, ranges, traced=traced, pool=pool)
+        self._stepper = Stepper(
+            plan, model, optimizer, workers, ranges, traced=traced, pool=pool, off_plan=off_plan
+        )
 
     @property
     def steps(self) -> deque[StepStatistics]:
@@ -60,6 +64,11 @@ class Replay:
     def fallbacks(self) -> int:
         """How many steps fell back to resident, of all."""
         return self._stepper.history.fallbacks
+
+    @property
+    def left_plan(self) -> int:
+        """How many steps left the plan and were swapped on line from there, of all."""
+        return self._stepper.history.left_plan
 
     @property
     def boundary_restores(self) -> int:

@@ -25,6 +25,10 @@ from runtime.storage.memory_curve import MemoryCurve
 from runtime.storage.residency import UnmovableError
 
 
+class OtherCourseError(UnmovableError):
+    """The step is not the one that was planned: another anchor comes, or shows something else."""
+
+
 @dataclass(eq=False)
 class RunningStep:
     """The state of one step of a replay.
@@ -35,6 +39,7 @@ class RunningStep:
         act: Does an action of the schedule, in a range on a profiler's timeline if one is wanted.
         statistics: Its figures.
         start_ns: When it began, on the performance counter.
+        thread: The thread that runs it.
         is_left: Whether it is being left, or has been.
         is_over: Whether code that runs now runs between two steps.
     """
@@ -44,6 +49,7 @@ class RunningStep:
     act: Act
     statistics: StepStatistics = field(default_factory=lambda: StepStatistics(step=0))
     start_ns: int = 0
+    thread: int = 0
     is_left: bool = False
     is_over: bool = False
     _statement: "weakref.ref[StepStatement] | None" = None
@@ -130,13 +136,13 @@ class Course:
         """Returns the storage that the next anchor shows.
 
         Raises:
-            UnmovableError: This anchor is not the next of the plan.
+            OtherCourseError: This anchor is not the next of the plan.
         """
         if self.slot >= len(self._slots):
-            raise UnmovableError(f"anchor {self.slot} is {key!r}, the plan has ended")
+            raise OtherCourseError(f"anchor {self.slot} is {key!r}, the plan has ended")
         expected = self._slots[self.slot]
         if key != expected.anchor:
-            raise UnmovableError(f"anchor {self.slot} is {key!r}, planned {expected.anchor!r}")
+            raise OtherCourseError(f"anchor {self.slot} is {key!r}, planned {expected.anchor!r}")
         return expected.shows
 
     def go_on(self) -> None:

@@ -5,6 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from statistics import median
 
 from planner.plan.plan import Plan
@@ -18,7 +19,7 @@ LOG = logging.getLogger("swapplan")
 
 
 class FallbackWarning(RuntimeWarning):
-    """A step did not run as planned and was run resident; warned of once for each replay."""
+    """A step did not run as planned; warned of once for each replay and kind of event."""
 
 
 @dataclass(kw_only=True)
@@ -33,14 +34,16 @@ class StepStatistics:
         step: Number of the step since `attach`, from 0.
         fallback: Why the step fell back to resident; None if it was replayed to the end. That
             another worker fell back is known when the next step begins.
+        left_plan: Why the step left the plan and was swapped on line from there, within the budget
+            (`runtime.replay.first_step`); None if it did not.
         d2h_bytes: Bytes copied to the host; 0 in a step that is swapped on line.
         h2d_bytes: Bytes copied back, likewise.
         stall_us: Time the host waited for copies; on the emulated device the host computes, so
             this is the time compute waited.
         overrun_us: How much longer copies took on this machine than on the planned link.
         skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
-        on_line: Whether the step made what the plan moves, and so was kept within the budget
-            without the plan (see `runtime.replay.first_step`).
+        on_line: Whether the step made what the plan moves, or has left the plan, and so was kept
+            within the budget without it (see `runtime.replay.first_step`).
         rebuilt_bytes: Bytes of dropped storages filled by running ops again.
         ops_run_again: How many ops that took.
         rebuild_us: Time of the host for that.
@@ -62,6 +65,7 @@ class StepStatistics:
 
     step: int
     fallback: str | None = None
+    left_plan: str | None = None
     d2h_bytes: int = 0
     h2d_bytes: int = 0
     stall_us: float = 0.0
@@ -93,6 +97,14 @@ class StepStatistics:
         return followed and self.peak_bytes is not None and self.step > 0
 
 
+class Event(Enum):
+    """What a step may do that is not as planned; each is warned of once."""
+
+    FELL_BACK = "it fell back to resident"
+    LEFT_PLAN = "it left the plan and was swapped on line"
+    EXCEEDED = "it took more than the budget while swapped on line"
+
+
 class History:
     """All steps of a replay so far.
 
@@ -100,6 +112,7 @@ class History:
         steps: Statistics of the last ones, in order; at most `KEPT_STEPS`.
         step_count: How many have begun.
         fallbacks: How many fell back to resident.
+        left_plan: How many left the plan and were swapped on line.
         boundary_restores: How many times everything was brought back between two steps.
         vouches: Whether the next step may go uncounted; see [Note: unwatched steps] in
             `runtime.replay.replay`.
@@ -110,12 +123,13 @@ class History:
         self.steps: deque[StepStatistics] = deque(maxlen=KEPT_STEPS)
         self.step_count = 0
         self.fallbacks = 0
+        self.left_plan = 0
         self.boundary_restores = 0
         self.vouches = False
         self.is_closed = False
         self._plan = plan
         self._counted_restores = 0
-        self._has_warned = False
+        self._warned: set[Event] = set()
 
     def end_prologue(self, now: StepStatistics) -> None:
         """Counts what was brought back before a step to that step."""
@@ -126,6 +140,7 @@ class History:
         """Adds a step that has ended; `left_out` if the rest of a swap was left out of it."""
         self.steps.append(now)
         self.fallbacks += now.fallback is not None
+        self.left_plan += now.left_plan is not None and now.fallback is None
         vouches = self.vouches or not left_out
         self.vouches = vouches and now.fallback is None and now.skipped_swaps == 0
 
@@ -146,12 +161,13 @@ class History:
         last = self.steps[-1]
         last.fallback = f"worker {rank} fell back to resident"
         self.fallbacks += 1
-        self.warn_once(f"step {last.step} fell back to resident on worker {rank}")
+        event = f"step {last.step} fell back to resident on worker {rank}"
+        self.warn_once(event, Event.FELL_BACK)
 
-    def warn_once(self, event: str) -> None:
-        """Warns that a step did not run as planned, the first time."""
-        if not self._has_warned:
-            self._has_warned = True
+    def warn_once(self, event: str, kind: "Event") -> None:
+        """Warns that a step did not run as planned, the first time of each kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
             warnings.warn(
                 f"{event}. Its numbers are right, its memory is not planned. Record this step "
                 "again with 'plan profile' if it is the usual one.",
@@ -179,7 +195,11 @@ class History:
         replayed = [step for step in kept if step.fallback is None and not step.on_line]
         if replayed:
             parts += [_per_step_text(self._plan, replayed), *_peak_texts(self._plan, replayed)]
-        on_line = sum(step.on_line for step in kept)
+        left = [step for step in kept if step.left_plan is not None]
+        if left:
+            last = f"last: step {left[-1].step}, {left[-1].left_plan}"
+            parts.append(f"{self.left_plan} left the plan and were swapped on line ({last})")
+        on_line = sum(step.on_line and step.left_plan is None for step in kept)
         if on_line:
             parts.append(f"{on_line} made what the plan moves, swapped on line")
         return f"swapplan: {'; '.join(parts)}."

@@ -3,9 +3,11 @@
 At every anchor it does what the schedule says. The one judgement is whether the step still is the
 one that was planned: the next anchor has the expected key, and what it shows is the expected
 storage with the expected bytes. If not, the step falls back: every storage comes back, and the rest
-of the step runs resident, with numbers as right as ever and memory as large as ever.
+of the step runs resident, with numbers as right as ever and memory as large as ever; or it is
+swapped on line from there, if that is wanted and can be.
 """
 
+import threading
 import time
 from contextlib import AbstractContextManager
 
@@ -24,11 +26,16 @@ from runtime.replay.attached_hooks import AttachedHooks
 from runtime.replay.backend import backend_for
 from runtime.replay.between_steps import BoundaryGuard
 from runtime.replay.executor import SwapExecutor
-from runtime.replay.first_step import FirstSteps
+from runtime.replay.first_step import FirstSteps, OffPlan
 from runtime.replay.lookup import storage_of
 from runtime.replay.op_guard import OpGuard
-from runtime.replay.running_step import Course, RunningStep, let_go_of_failed_backward
-from runtime.replay.statistics import History, StepStatistics
+from runtime.replay.running_step import (
+    Course,
+    OtherCourseError,
+    RunningStep,
+    let_go_of_failed_backward,
+)
+from runtime.replay.statistics import Event, History, StepStatistics
 from runtime.replay.swap_index import SwapIndex
 from runtime.replay.timeline import Ranges, StepTimes, Tracing
 from runtime.replay.workers import Workers
@@ -64,6 +71,7 @@ class Stepper:
         *,
         traced: bool,
         pool: HostPool | None,
+        off_plan: OffPlan,
     ) -> None:
         device = device_of(model)
         self.history = History(plan)
@@ -79,7 +87,8 @@ class Stepper:
         recipes.when_divergent(self._on_miss)
         self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
         self.course = Course(plan)
-        self.first_steps = FirstSteps(self.executor, self.accountant, plan.budget_bytes)
+        budget_bytes = plan.budget_bytes
+        self.first_steps = FirstSteps(self.executor, self.accountant, budget_bytes, off_plan)
         self.guard = BoundaryGuard(self.restore_for_good, self.history.count_restore)
         self._step: RunningStep | None = None
         self.op_guard = OpGuard(self.accountant.guarded)
@@ -140,6 +149,9 @@ class Stepper:
                 step.act(action, slot)
             if actions:
                 self.executor.flush()
+        except OtherCourseError as error:
+            if self._leave_plan(step, str(error)):
+                return
         except UnmovableError as error:
             self.fall_back(str(error))
         except torch.OutOfMemoryError:
@@ -192,6 +204,7 @@ class Stepper:
         now = step.statistics = StepStatistics(step=self.history.step_count)
         try:
             self._step = step
+            step.thread = threading.get_ident()
             step.start_ns = time.perf_counter_ns()
             self.guard.leave()
             if self.first_steps.begin():
@@ -285,6 +298,8 @@ class Stepper:
         self._anchors.leave()
         self._attached.end_step()
         step.watch.__exit__(None, None, None)
+        # An interrupt may have come while another watch took its place.
+        self.op_guard.__exit__()
 
     def _end_step(self, step: RunningStep) -> None:
         now = step.statistics
@@ -326,7 +341,8 @@ class Stepper:
             return
         shortage = self.first_steps.end()
         if shortage is not None:
-            self.history.warn_once(f"step {now.step} took more than the budget: {shortage}")
+            event = f"step {now.step} took more than the budget: {shortage}"
+            self.history.warn_once(event, Event.EXCEEDED)
 
     def _recover_from(self, raised: BaseException) -> None:
         if self._step is None:
@@ -386,6 +402,33 @@ class Stepper:
         if not self._is_in_step():
             self.guard.touch("a call of the model")
 
+    def _leave_plan(self, step: RunningStep, reason: str) -> bool:
+        """Has a step of another course swapped on line from here, or fall back; whether on line.
+
+        See [Note: steps that leave the plan] in `runtime.replay.first_step`.
+        """
+        is_alone = self._workers is None and step.thread == threading.get_ident()
+        if is_alone and self.first_steps.can_join():
+            watch, step.watch = step.watch, self.first_steps
+            watch.__exit__(None, None, None)
+            try:
+                self.first_steps.join()
+            except (UnmovableError, torch.OutOfMemoryError) as error:
+                reason = f"{reason}, and it could not be swapped on line ({error})"
+                self.first_steps.__exit__()
+                step.watch = watch
+                watch.__enter__()
+            else:
+                step.statistics.left_plan = reason
+                self.history.warn_once(
+                    f"step {step.statistics.step} left the plan and was swapped on line, within "
+                    f"the budget: {reason}",
+                    Event.LEFT_PLAN,
+                )
+                return True
+        self.fall_back(reason)
+        return False
+
     def fall_back(self, reason: str) -> None:
         """Brings everything back in a step that is not as planned; it runs on resident."""
         assert self._step is not None
@@ -396,7 +439,8 @@ class Stepper:
         # Even if it is not: an interrupt may have kept some from coming back.
         self._bring_back()
         if is_new:
-            self.history.warn_once(f"step {now.step} fell back to resident: {reason}")
+            event = f"step {now.step} fell back to resident: {reason}"
+            self.history.warn_once(event, Event.FELL_BACK)
 
     def restore_for_good(self) -> None:
         """Brings every storage back; the next step looks all of them up anew."""

@@ -13,6 +13,7 @@ from profiles.schema.profile import Link, Profile
 from runtime.beyond_capacity.record import LimitedRecorder
 from runtime.host.host_pool import HostPool
 from runtime.lanes.copy_device import copy_device
+from runtime.replay.first_step import OffPlan
 from runtime.replay.load import LoadedPlan
 from runtime.training.agreement import Agreement, Word, agreement_of
 from runtime.training.budget import Budget
@@ -202,7 +203,10 @@ class CoursePlans:
         try:
             self._grow_pool(plan, idle)
             course.replay = LoadedPlan(plan).attach(
-                self._training.model, self._training.optimizer, pool=self._pool
+                self._training.model,
+                self._training.optimizer,
+                pool=self._pool,
+                off_plan=OffPlan.ON_LINE,
             )
         except SwapplanError as error:
             if self._workers is not None:

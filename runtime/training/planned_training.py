@@ -102,10 +102,12 @@ class PlannedTraining:
         """Says what happened so far: a line in all, and one for each course."""
         courses = self.courses.values()
         fallbacks = sum(c.replay.fallbacks for c in courses if c.replay is not None)
+        left = sum(c.replay.left_plan for c in courses if c.replay is not None)
         counts = ", ".join(f"{n} {way.value}" for way, n in self.tally.items() if n)
         lines = [
             f"swapplan: {sum(self.tally.values())} steps within {self._budget.text}: "
-            f"{counts or 'none yet'}; {fallbacks} fell back to resident."
+            f"{counts or 'none yet'}; {fallbacks} fell back to resident"
+            f"{f', {left} left their plan and were swapped on line' if left else ''}."
         ]
         for course in courses:
             if course.steps:

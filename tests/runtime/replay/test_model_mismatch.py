@@ -99,7 +99,7 @@ def test_what_is_no_optimizer_or_no_model() -> None:
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     plan = plan_for(model, optimizer)
     for given, updated, word in (
-        (model, [optimizer], "optimizer is a list"),
+        (model, [], "optimizer is a list"),
         (model, schedule, "ConstantLR"),
         ([model], optimizer, "model is a list"),
     ):

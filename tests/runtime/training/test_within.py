@@ -150,6 +150,43 @@ def test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on(
     assert most_bytes > budget_bytes, "closing it brings back all there is"
 
 
+def accumulated(it: Trained, batches: int, number: int, *, updates: bool = True) -> None:
+    for batch in torch.randn(batches, ROWS, WIDTH, generator=torch.Generator().manual_seed(number)):
+        loss = (it.model(batch) - batch).square().mean()
+        loss.backward()
+    if updates:
+        it.optimizer.step()
+    it.optimizer.zero_grad()
+    it.losses.append(loss.item())
+
+
+@pytest.mark.parametrize("what", ["fewer batches", "no update"])
+def test_a_step_that_leaves_its_course_keeps_to_the_budget(what: str, tmp_path: Path) -> None:
+    """The last update of an epoch has what is left; a scaler skips one. They begin as others do."""
+    it, plainly = trained(), trained()
+    how = [(2, True)] * 11
+    how += [(1, True) if what == "fewer batches" else (2, False), (2, True)] * 2
+    for number, (batches, updates) in enumerate(how):
+        accumulated(plainly, batches, number, updates=updates)
+    with (
+        pytest.warns(
+            runtime.FallbackWarning, match="left the plan and was swapped on line"
+        ) as said,
+        within(it, 560 * KIB, tmp_path) as memory,
+    ):
+        for number, (batches, updates) in enumerate(how):
+            memory.wait_for_plans()
+            with memory.step():
+                accumulated(it, batches, number, updates=updates)
+        (course,) = memory.courses.values()
+        assert course.replay is not None
+        assert (course.replay.fallbacks, course.replay.left_plan) == (0, 2)
+        assert max(step.peak_bytes or 0 for step in course.replay.steps) <= 560 * KIB
+        assert "0 fell back to resident, 2 left their plan" in memory.summary()
+    assert len([one for one in said if one.category is runtime.FallbackWarning]) == 1
+    assert_as(it, plainly)
+
+
 def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> None:
     rows = [ROWS] * 12
     expected = resident(rows)

@@ -32,6 +32,7 @@ from profiles.hooks.workload import Workload
 from profiles.schema.profile import Profile
 from runtime import Replay
 from runtime.lanes.streams import DeviceStreams
+from runtime.replay.first_step import OffPlan
 from tests.support.planning.hardest_plans import (
     everything_away,
     leaving_at_boundary,
@@ -58,7 +59,7 @@ SOON_S = 0.0001
 Tensors = dict[str, torch.Tensor]
 
 
-def training() -> Workload:
+def training(batches: int = 1) -> Workload:
     """A small training with every class of storage that a plan moves."""
     torch.manual_seed(0)
     layers = [m for _ in range(2) for m in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.GELU())]
@@ -68,8 +69,9 @@ def training() -> Workload:
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = (model(inputs) - inputs).square().mean()
-        loss.backward()
+        for _ in range(batches):
+            loss = (model(inputs) - inputs).square().mean()
+            loss.backward()
         optimizer.step()
         return loss.detach()
 
@@ -77,8 +79,8 @@ def training() -> Workload:
 
 
 @cache
-def _recorded() -> Profile:
-    return record_at_fixed_times(training())
+def _recorded(batches: int = 1) -> Profile:
+    return record_at_fixed_times(training(batches))
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
@@ -88,6 +90,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "returning": lambda: returning_at_boundary(periodic(_recorded())),
     "rebuilt": lambda: with_rebuilds(_recorded()),
     "rebuilt, swapped": lambda: with_rebuilds(_recorded(), swapping=True),
+    "left": lambda: periodic(_recorded(2)),
 }
 
 
@@ -266,7 +269,8 @@ class Session:
     replay: Replay | None = None
 
     def run(self, *, closes: bool) -> None:
-        self.replay = Replay(self.plan, self.workload.model, self.workload.optimizer)
+        model, optimizer = self.workload.model, self.workload.optimizer
+        self.replay = Replay(self.plan, model, optimizer, off_plan=OffPlan.ON_LINE)
         if not closes:
             self._train()
             return

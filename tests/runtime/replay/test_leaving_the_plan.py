@@ -1,0 +1,205 @@
+"""Steps that begin as planned and take another course: swapped on line from there on."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from planner.plan.plan import Plan, Without
+from planner.solving import solve
+from profiles.hooks.workload import Workload
+from profiles.schema.errors import BudgetError
+from profiles.schema.profile import CPU, Profile
+from runtime import FallbackWarning, LoadedPlan
+from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.replay.first_step import OffPlan
+from runtime.replay.replay import Replay
+from tests.support.planning.hardest_plans import everything_away, periodic
+from tests.support.planning.recipes import with_rebuilds
+from tests.support.training.beside import beside_another
+from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
+
+WIDTH = 32
+PLANNED = "as planned"
+
+
+class Training:
+    """A training whose steps take the course that they are told to."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU()) for _ in range(3)]
+        self.model = nn.Sequential(*blocks, nn.Linear(WIDTH, WIDTH))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, foreach=False)
+        self.rows = torch.randn(48, WIDTH)
+        self.course = PLANNED
+
+    def workload(self) -> Workload:
+        return Workload(model=self.model, optimizer=self.optimizer, step=self.step)
+
+    def step(self) -> torch.Tensor:
+        self.optimizer.zero_grad()
+        for _ in range({"fewer batches": 1, "more batches": 3}.get(self.course, 2)):
+            loss = self._loss()
+            loss.backward()
+        if self.course != "no update":
+            self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self) -> torch.Tensor:
+        rows = self.rows[:31] if self.course == "fewer rows" else self.rows
+        hidden = self.model[:2](rows)
+        if self.course == "another layer":
+            hidden = self.model[0](hidden)
+        if self.course == "in backward":
+            hidden.register_hook(lambda slope: self.model[1](slope.detach()).detach() * 0.5)
+        loss: torch.Tensor = (self.model[2:](hidden) - rows).square().mean()
+        return loss
+
+
+COURSES = ("fewer batches", "more batches", "no update", "fewer rows", "another layer")
+
+
+@cache
+def recorded() -> Profile:
+    return record_at_fixed_times(Training().workload())
+
+
+def within(share: float) -> Plan:
+    """A plan for a share of the peak, or for the smallest budget."""
+    budget = max(1, int(share * recorded().peak_bytes))
+    try:
+        return solve(recorded(), budget_bytes=budget, without=Without.RECOMPUTE, time_limit_s=0.5)
+    except BudgetError as error:
+        smallest = error.smallest_budget_bytes
+        return solve(recorded(), budget_bytes=smallest, without=Without.RECOMPUTE, time_limit_s=0.5)
+
+
+PLANS: dict[str, Callable[[], Plan]] = {
+    "60%": lambda: within(0.6),
+    "smallest": lambda: within(0.0),
+    "everything away": lambda: everything_away(recorded()),
+    "periodic": lambda: periodic(recorded()),
+}
+
+
+@cache
+def plan_named(name: str) -> Plan:
+    return beside_another(PLANS[name]())
+
+
+def attached(plan: Plan, training: Training, off_plan: OffPlan = OffPlan.ON_LINE) -> Replay:
+    return LoadedPlan(plan).attach(training.model, training.optimizer, off_plan=off_plan)
+
+
+def trained_beside(
+    plan: Plan, courses: tuple[str, ...], off_plan: OffPlan = OffPlan.ON_LINE
+) -> Replay:
+    """Trains with the plan and without in turns, bit-equal after each step."""
+    plain, training = Training(), Training()
+    with attached(plan, training, off_plan) as replay:
+        for course in courses:
+            plain.course = training.course = course
+            expected = plain.step()
+            with replay.step():
+                loss = training.step()
+            assert torch.equal(loss, expected)
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+    assert_all_resident(training.workload())
+    return replay
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) -> None:
+    plan = plan_named(name)
+    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED, course, course, PLANNED))
+    steps = list(replay.steps)
+    assert [step.fallback for step in steps] == [None] * len(steps)
+    assert [step.left_plan is not None for step in steps] == [
+        *(False, False, True, False, True, True, False)
+    ]
+    assert replay.left_plan == 3
+    assert "3 left the plan and were swapped on line (last: step 5, " in replay.summary()
+    if plan.device.kind == CPU:
+        assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
+        assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
+
+
+def test_it_is_said_once() -> None:
+    with pytest.warns(FallbackWarning, match="left the plan and was swapped on line") as seen:
+        trained_beside(plan_named("60%"), (PLANNED, PLANNED, "no update", "fewer batches"))
+    assert len([one for one in seen if one.category is FallbackWarning]) == 1
+
+
+def test_unless_it_is_wanted_the_step_falls_back() -> None:
+    with pytest.warns(FallbackWarning, match="fell back to resident"):
+        replay = trained_beside(
+            plan_named("60%"), (PLANNED, PLANNED, "no update"), OffPlan.RESIDENT
+        )
+    assert (replay.fallbacks, replay.left_plan) == (1, 0)
+
+
+def test_inside_backward_it_falls_back() -> None:
+    """The modes of a backward are those of its beginning."""
+    with pytest.warns(FallbackWarning, match="fell back to resident: anchor"):
+        replay = trained_beside(plan_named("60%"), (PLANNED, PLANNED, "in backward", PLANNED))
+    assert (replay.fallbacks, replay.left_plan) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+@pytest.mark.parametrize(("course", "goes_on"), [("another layer", False), ("no update", True)])
+def test_with_something_dropped_it_falls_back(course: str, goes_on: bool) -> None:
+    """A recipe may read what would have to make room."""
+    plan = beside_another(with_rebuilds(recorded(), swapping=True))
+    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED))
+    assert (replay.fallbacks, replay.left_plan) == ((0, 1) if goes_on else (1, 0))
+
+
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_without_room_on_line_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    plain, training = Training(), Training()
+    with attached(plan_named("60%"), training) as replay:
+        for course in (PLANNED, PLANNED, "fewer batches", PLANNED):
+            plain.course = training.course = course
+            with monkeypatch.context() as patch:
+                if course != PLANNED:
+                    patch.setattr(OnlineSwap, "begin_step", no_room)
+                plain.step()
+                with replay.step() as statistics:
+                    training.step()
+            if course != PLANNED:
+                assert "it could not be swapped on line (no room" in str(statistics.fallback)
+    assert (replay.fallbacks, replay.left_plan) == (1, 0)
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+
+
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_an_exception_after_it_is_the_users_and_training_goes_on() -> None:
+    plain, training = Training(), Training()
+    with attached(plan_named("60%"), training) as replay:
+        for _ in range(2):
+            plain.step()
+            with replay.step():
+                training.step()
+        training.course = plain.course = "fewer batches"
+        plain.step()
+        with pytest.raises(ValueError, match="mine"), replay.step():  # noqa: PT012
+            training.step()
+            raise ValueError("mine")
+        assert "the step raised ValueError" in str(replay.steps[-1].fallback)
+        assert_all_resident(training.workload())
+        training.course = plain.course = PLANNED
+        plain.step()
+        with replay.step() as statistics:
+            training.step()
+        assert statistics.fallback is None
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
