@@ -24,6 +24,8 @@ from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
 
+RunOp = Callable[[OpOverload, Any, Any], Any]
+
 
 class Need(NamedTuple):
     """What one op of a step needs on the device while it runs."""
@@ -283,10 +285,14 @@ class OnlineSwap(OpMode):
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op with its arguments on the device."""
+        return self.run_op_by(_call, func, args, kwargs)
+
+    def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Has an op run with its arguments on the device."""
         self._places.drain()
         inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
         self._prepare(inputs, output_sizes_bytes(self._device, func, args, kwargs))
-        result = func(*args, **kwargs)
+        result = run(func, args, kwargs)
         touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
         if is_collective(func):
             self._places.exchange(touched)
@@ -363,7 +369,11 @@ class SecondTry(OpMode):
         self._records = records
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op, twice if it has to.
+        """Runs an op, twice if it has to; see `run_op_by`."""
+        return self.run_op_by(_call, func, args, kwargs)
+
+    def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Has an op run, twice if it has to.
 
         Raises:
             CapacityError: It has no room in a step that is recorded.
@@ -371,7 +381,7 @@ class SecondTry(OpMode):
         """
         noted = [len(watcher) for watcher in self._watchers]
         try:
-            return func(*args, **kwargs)
+            return run(func, args, kwargs)
         except torch.OutOfMemoryError as error:
             inputs = storages_in(func, args, kwargs)
             if any(inputs.values()) or torch.Tag.nondeterministic_seeded in func.tags:
@@ -391,7 +401,7 @@ class SecondTry(OpMode):
             # Free memory that lies in pieces of other sizes goes back to the device.
             torch.accelerator.empty_cache()
         try:
-            return func(*args, **kwargs)
+            return run(func, args, kwargs)
         except torch.OutOfMemoryError as error:
             if not self._records:
                 raise
@@ -400,6 +410,10 @@ class SecondTry(OpMode):
                 "even with everything else on the host",
                 "Record a smaller step, or on a device with more memory.",
             ) from error
+
+
+def _call(func: OpOverload, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)
 
 
 def _no_room(func: OpOverload, how: str, instead: str) -> CapacityError:

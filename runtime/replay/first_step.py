@@ -11,20 +11,23 @@ everything goes where the plan has it when a step begins, and the next step foll
 [Note: steps that leave the plan] A step may begin as planned and then take another course: the last
 update of an epoch adds up fewer batches, a loss scaler skips an update. From there on it can be
 swapped on line likewise. What the plan has away comes back storage by storage, and what lies idle
-makes room for it. That can be done where the thread that runs the step has the say: not inside
-backward, whose modes are those of its beginning, and not while anything is dropped, whose recipe
-may read what has to make room. There it falls back to resident.
+makes room for it. No mode is entered for that, since a backward that is under way has those of its
+beginning: the one that looks at the ops of the step hands them over (`GuardedStorages.detour`). It
+cannot be done while anything is dropped, whose recipe may read what has to make room: there the
+step falls back to resident.
 """
 
 from contextlib import AbstractContextManager
 from enum import Enum
+from functools import partial
+from typing import Any
 
-import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.schema.profile import OPTIMIZER_POST
-from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap, RunOp, SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.replay.executor import SwapExecutor
@@ -83,21 +86,22 @@ class FirstSteps(AbstractContextManager[None]):
 
         See [Note: steps that leave the plan].
         """
-        if self._off_plan is OffPlan.RESIDENT or torch._C._current_graph_task_id() != -1:
-            return False
-        return not self._executor.recipes.is_anything_dropped()
+        is_wanted = self._off_plan is OffPlan.ON_LINE
+        return is_wanted and not self._executor.recipes.is_anything_dropped()
 
     def join(self) -> None:
-        """Swaps on line from here on a step that has followed the plan so far.
-
-        What watched it must have been left; to be left as if it had been entered.
-        """
+        """Swaps on line from here on a step that has followed the plan so far."""
         self._has_joined = True
-        self._prepare()
-        peak_bytes = self._accountant.memory.peak_bytes
-        self.__enter__()
-        memory = self._accountant.memory
-        memory.peak_bytes = max(memory.peak_bytes, peak_bytes)
+        swap, second_try = self._prepare()
+        self._accountant.budget_bytes = self._budgets_bytes[0]
+        self._executor.hand_over(swap)
+        swap.make_fit()
+
+        def run(func: OpOverload, args: Any, kwargs: Any, and_count: RunOp) -> Any:
+            again = partial(second_try.run_op_by, and_count)
+            return swap.run_op_by(again, func, args, kwargs)
+
+        self._accountant.guarded.detour = run
 
     def __enter__(self) -> None:
         """Has everything that the step before has left away, if it was one of these, too."""
@@ -111,6 +115,7 @@ class FirstSteps(AbstractContextManager[None]):
 
     def __exit__(self, *_: object) -> None:
         """Ends the step, wherever an interrupt has left it; may be repeated."""
+        self._accountant.guarded.detour = None
         for mode in reversed(self._modes):
             leave_ops(mode)
         self._accountant.__exit__()
@@ -151,15 +156,17 @@ class FirstSteps(AbstractContextManager[None]):
         which = "has left the plan" if self._has_joined else "makes what the plan moves"
         return f"{need.name} of the step that {which} needs {need.size_bytes:,} bytes at once"
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> tuple[OnlineSwap, SecondTry]:
         device, lanes = self._index.device, self._executor.backend
         swap = OnlineSwap(
             device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
         )
+        second_try = SecondTry(swap.evict_all_but, (), records=False)
         # The mode that swaps is entered last, so it is asked first.
-        self._modes = SecondTry(swap.evict_all_but, (), records=False), swap
+        self._modes = second_try, swap
         self._has_updated = False
         self.swap = swap
+        return swap, second_try
 
     def _note_what_is_made(self) -> None:
         self._steps_without_update = 0 if self._has_updated else self._steps_without_update + 1

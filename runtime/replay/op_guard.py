@@ -68,10 +68,18 @@ class OpGuard(TorchDispatchMode):
         self._looked_for: dict[OpOverload, Collection[int]] = {}
         self._depth_aside: int | None = None
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether another mode looks in its place."""
+        return self._depth_aside is not None
+
     def step_aside(self) -> None:
-        """Leaves this thread's stack; see `profiles.hooks.optimizer_updates.Relieved`."""
+        """Leaves this thread's stack; see `profiles.hooks.optimizer_updates.Relieved`.
+
+        On a detour it stays: whoever looks in its place would not take it.
+        """
         stack = op_modes()
-        if self in stack:
+        if self in stack and self._guarded.detour is None:
             self._depth_aside = stack.index(self)
             leave_ops(self)
 
@@ -112,8 +120,11 @@ class OpGuard(TorchDispatchMode):
         if types and any(map(_runs_its_own_ops, types)):
             # What the subclass runs for this op passes here.
             return NotImplemented
-        if self._addresses and self._hits(func, args, kwargs):
+        if self._addresses and self._guarded.detour is None and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
+        # Looking may have set it.
+        if self._guarded.detour is not None and not is_bookkeeping(func):
+            return self._guarded.detour(func, args, kwargs or {}, _run)
         if self._guarded.notes.is_on:
             return self._guarded.notes.run(func, args, kwargs or {})
         # An op's own call adds nothing but a frame.
@@ -136,6 +147,10 @@ class OpGuard(TorchDispatchMode):
     def _look(self, func: OpOverload, args: Any, kwargs: Any) -> None:
         for storage, writes in storages_in(func, args, kwargs or {}).items():
             self._guarded.look(func, storage, writes=writes)
+
+
+def _run(func: OpOverload, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)
 
 
 def _are_among(addresses: Collection[int], args: Any, kwargs: Any) -> bool:

@@ -39,7 +39,6 @@ class RunningStep:
         act: Does an action of the schedule, in a range on a profiler's timeline if one is wanted.
         statistics: Its figures.
         start_ns: When it began, on the performance counter.
-        thread: The thread that runs it.
         is_left: Whether it is being left, or has been.
         is_over: Whether code that runs now runs between two steps.
     """
@@ -49,7 +48,6 @@ class RunningStep:
     act: Act
     statistics: StepStatistics = field(default_factory=lambda: StepStatistics(step=0))
     start_ns: int = 0
-    thread: int = 0
     is_left: bool = False
     is_over: bool = False
     _statement: "weakref.ref[StepStatement] | None" = None

@@ -7,7 +7,6 @@ of the step runs resident, with numbers as right as ever and memory as large as 
 swapped on line from there, if that is wanted and can be.
 """
 
-import threading
 import time
 from contextlib import AbstractContextManager
 
@@ -135,9 +134,9 @@ class Stepper:
         if step.statistics.fallback is not None:
             return
         watching = self.accountant.watching
+        if (watching or self.first_steps.swap is not None) and self._is_passed_over(key):
+            return
         if watching:
-            if self._is_passed_over(key):
-                return
             self._compare_memory(step)
         slot = course.slot
         try:
@@ -181,7 +180,7 @@ class Stepper:
                 raise
 
     def _is_passed_over(self, key: str) -> bool:
-        """Whether an anchor of a watched step is none of the plan's."""
+        """Whether an anchor of a step that is watched or swapped on line is none of the plan's."""
         streams = self.executor.backend.streams
         if streams is not None:
             # A watched step goes first, and the others take the same course.
@@ -204,7 +203,6 @@ class Stepper:
         now = step.statistics = StepStatistics(step=self.history.step_count)
         try:
             self._step = step
-            step.thread = threading.get_ident()
             step.start_ns = time.perf_counter_ns()
             self.guard.leave()
             if self.first_steps.begin():
@@ -298,8 +296,7 @@ class Stepper:
         self._anchors.leave()
         self._attached.end_step()
         step.watch.__exit__(None, None, None)
-        # An interrupt may have come while another watch took its place.
-        self.op_guard.__exit__()
+        self.first_steps.__exit__()
 
     def _end_step(self, step: RunningStep) -> None:
         now = step.statistics
@@ -375,7 +372,8 @@ class Stepper:
         if self.first_steps.hold(cdata):
             return
         self._step.statistics.misses += 1
-        self.fall_back(reason)
+        if self._leave_plan(self._step, reason):
+            self.first_steps.hold(cdata)
 
     def _on_no_room(self) -> bool:
         """Falls back if there is no room for what cannot be moved; whether it did."""
@@ -407,17 +405,12 @@ class Stepper:
 
         See [Note: steps that leave the plan] in `runtime.replay.first_step`.
         """
-        is_alone = self._workers is None and step.thread == threading.get_ident()
-        if is_alone and self.first_steps.can_join():
-            watch, step.watch = step.watch, self.first_steps
-            watch.__exit__(None, None, None)
+        hands_over = step.watched or (step.watch is self.op_guard and not self.op_guard.is_aside)
+        if hands_over and self._workers is None and self.first_steps.can_join():
             try:
                 self.first_steps.join()
             except (UnmovableError, torch.OutOfMemoryError) as error:
                 reason = f"{reason}, and it could not be swapped on line ({error})"
-                self.first_steps.__exit__()
-                step.watch = watch
-                watch.__enter__()
             else:
                 step.statistics.left_plan = reason
                 self.history.warn_once(

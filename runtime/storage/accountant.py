@@ -224,10 +224,20 @@ class Accountant(OpMode):
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op, counts what it makes and frees, and raises above the budget."""
+        if self.guarded.detour is None:
+            for storage, writes in storages_in(func, args, kwargs).items():
+                self.guarded.look(func, storage, writes=writes)
+        # Looking may have set it.
+        detour = self.guarded.detour
+        return (
+            self._run(func, args, kwargs)
+            if detour is None
+            else detour(func, args, kwargs, self._run)
+        )
+
+    def _run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         inputs = storages_in(func, args, kwargs)
-        for storage, writes in inputs.items():
-            self.guarded.look(func, storage, writes=writes)
-            self.memory.see(storage)
+        self.memory.count(inputs)
         notes = self.guarded.notes
         self.memory.begin_op(func)
         try:

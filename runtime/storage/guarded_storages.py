@@ -58,10 +58,16 @@ class NoNotes:
         return func(*args, **kwargs)
 
 
+Detour = Callable[[OpOverload, Any, Any, Callable[[OpOverload, Any, Any], Any]], Any]
+"""Is given an op, its arguments, and what would have run it."""
+
+
 class GuardedStorages:
     """What of a plan's storages is away or moving, and on whose bytes something relies.
 
     Attributes:
+        detour: Runs ops in place of the mode that looks at them, if it is set: what is away is its
+            business then.
         forbidden: Storages that no op may touch, by address.
         copied: Storages with a host copy that is true until an op writes them, by address.
         relied_on: Storages that recipes touch, by address.
@@ -76,6 +82,7 @@ class GuardedStorages:
         self.relied_on: dict[int, ReliedOn] = {}
         self.addresses: set[int] = set()
         self.notes: OpNotes = NoNotes()
+        self.detour: Detour | None = None
         self._on_forbidden_use: OnForbiddenUse | None = None
 
     def when_forbidden_use(self, handler: OnForbiddenUse) -> None:
