@@ -78,11 +78,11 @@ class LimitedRecorder:
         if not warm_up.is_over:
             warm_up.add(sum(seen.durations_us))
             return
+        for first in self._steps[:1]:
+            check_same_course(first.anchors, seen.anchors, "anchor")
+            check_same_sizes(first.shapes, seen.shapes)
+            check_same_course([op.name for op in first.ops], [op.name for op in seen.ops], "op")
         self._steps.append(seen)
-        first = self._steps[0]
-        check_same_course(first.anchors, seen.anchors, "anchor")
-        check_same_sizes(first.shapes, seen.shapes)
-        check_same_course([op.name for op in first.ops], [op.name for op in seen.ops], "op")
 
     def profile(self, *, link: Link, source: WorkloadSource = IN_A_LOOP) -> Profile:
         """Returns what one step does; see `profiles.Recorder.profile`."""

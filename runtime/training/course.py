@@ -29,6 +29,7 @@ class Course:
         way: How its next step is run.
         why: Why it has no plan, if it is left without.
         steps: How many there were.
+        unlike_steps: How many steps in a row were not the one that is being recorded.
         recordings: How many recordings of it were given up.
         recorder: What records it, while it is recorded.
         planning: The process that plans it, while there is one.
@@ -40,6 +41,7 @@ class Course:
     way: Way = Way.RECORDED
     why: str = ""
     steps: int = 0
+    unlike_steps: int = 0
     recordings: int = 0
     recorder: Recorder | LimitedRecorder | None = None
     planning: Planning | None = None

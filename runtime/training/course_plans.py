@@ -7,7 +7,7 @@ from planner.plan.plan import Plan
 from profiles.hooks.workload import Training
 from profiles.recording.device import device_of
 from profiles.recording.recorder import Recorder
-from profiles.schema.errors import SwapplanError
+from profiles.schema.errors import SwapplanError, WorkloadError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 from runtime.beyond_capacity.record import LimitedRecorder
@@ -26,6 +26,8 @@ LOG = logging.getLogger("swapplan")
 
 OF_WORKERS = "the step of all workers"
 """The course of a loop that data-parallel workers run; see `runtime.training.agreement`."""
+MOST_UNLIKE_STEPS = 3
+"""In a row; then it is the recorded step that was the odd one out, and recording begins anew."""
 MOST_RECORDINGS = 3
 """A course whose steps differ is recorded anew so many times before it is left without a plan."""
 
@@ -89,8 +91,17 @@ class CoursePlans:
         else:
             self._decide(course, profile)
 
-    def record_again(self, course: Course, fault: SwapplanError) -> None:
-        """Gives a recording up for a fault, and the course after several."""
+    def pass_over(self, course: Course, fault: SwapplanError) -> None:
+        """Passes over a step that cannot be recorded.
+
+        One that begins as those before and goes on otherwise does no harm to a recording: what it
+        was to show is asked of the next. After several in a row recording begins anew, and after
+        several of those the course is given up.
+        """
+        course.unlike_steps += 1
+        if isinstance(fault, WorkloadError) and course.unlike_steps < MOST_UNLIKE_STEPS:
+            return
+        course.unlike_steps = 0
         course.recorder = None
         course.recordings += 1
         if course.recordings == MOST_RECORDINGS:

@@ -211,8 +211,9 @@ class PlannedTraining:
         except SwapplanError as fault:
             if error is not None or step.way is not Way.RECORDED:
                 raise
-            self.plans.record_again(course, fault)
+            self.plans.pass_over(course, fault)
             return
+        course.unlike_steps = 0
         if course.way is Way.RECORDED and course.recorder is not None and course.recorder.is_done:
             self.plans.end_recording(course, course.recorder)
         elif step.way in (Way.UNPLANNED, Way.PLANNED_FOR):

@@ -1,0 +1,147 @@
+"""`transformers.Trainer` as people run it: padded batches, resumed runs, the end of an epoch."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+import runtime
+from profiles.recording.device import Instruments
+from runtime.training import planned_training
+from runtime.training.course import Way
+from runtime.training.planned_training import PlannedTraining
+from tests.support.loops.frameworks import WaitingTransformersCallback, tiny_gpt2
+from tests.support.loops.loop import TIME_LIMIT_S, Trained
+from tests.support.training.fake_time import CountingClock
+
+STEPS = 24
+Settings = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
+
+
+class Sentences(Dataset[dict[str, Any]]):
+    """Rows of tokens, each of its own length."""
+
+    def __init__(self, count: int) -> None:
+        dice = torch.Generator().manual_seed(0)
+        lengths = torch.randint(4, 33, (count,), generator=dice).tolist()
+        self._rows = [torch.randint(3, 250, (n,), generator=dice).tolist() for n in lengths]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self._rows[index]}
+
+
+def padded(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """`DataCollatorWithPadding`, to one of two lengths, and labels, which it knows nothing of."""
+    from tokenizers import Tokenizer, models
+    from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
+
+    words: Any = Tokenizer(models.WordLevel({"[PAD]": 0}, unk_token="[PAD]"))
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]")
+    batch = dict(DataCollatorWithPadding(tokenizer, pad_to_multiple_of=16)(rows))
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    return batch | {"labels": labels}
+
+
+def train(
+    folder: Path,
+    rows: int,
+    *,
+    plans: Path | None = None,
+    resume: bool = False,
+    steps: int = STEPS,
+    **settings: Any,
+) -> Trained:
+    """Trains tiny GPT-2, within 80% if there is a folder for plans."""
+    from transformers import Trainer, TrainingArguments
+
+    callback = None
+    if plans is not None:
+        callback = WaitingTransformersCallback(budget="80%", plans=plans, time_limit_s=TIME_LIMIT_S)
+    model: Any = tiny_gpt2()
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            max_steps=steps,
+            logging_steps=1,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=0,
+            **{"save_strategy": "no", "per_device_train_batch_size": 8, **settings},
+        ),
+        train_dataset=Sentences(rows),
+        data_collator=padded,
+        callbacks=[] if callback is None else [callback],
+    )
+    trainer.train(resume_from_checkpoint=resume or None)
+    assert trainer.optimizer is not None
+    return Trained(
+        model=model,
+        optimizer=trainer.optimizer,
+        losses=[row["loss"] for row in trainer.state.log_history if "loss" in row],
+        memory=None if callback is None else callback.memory,
+    )
+
+
+def assert_same(found: Trained, expected: Trained) -> PlannedTraining:
+    assert found.losses == expected.losses
+    tensors = found.tensors()
+    for name, value in expected.tensors().items():
+        assert torch.equal(tensors[name], value), name
+    assert found.memory is not None
+    return found.memory
+
+
+def test_padded_batches_have_a_plan_for_each_length(tmp_path: Path) -> None:
+    how: Settings = {"per_device_train_batch_size": 2}
+    expected = train(tmp_path, 8 * STEPS, **how)
+    memory = assert_same(train(tmp_path, 8 * STEPS, plans=tmp_path / "plans", **how), expected)
+    assert len(memory.courses) == 2
+    assert memory.tally[Way.REPLAYED] > 0
+    assert "0 fell back" in memory.summary()
+
+
+def test_a_run_is_resumed_with_its_plans(tmp_path: Path) -> None:
+    """From a checkpoint that was saved while a plan had part of the model away."""
+    saved: Settings = {"save_strategy": "steps", "save_steps": 12}
+    expected = train(tmp_path / "plain", 8 * STEPS, **saved)
+    first = train(tmp_path / "out", 8 * STEPS, plans=tmp_path / "plans", **saved)
+    assert_same(first, expected)
+    shutil.rmtree(tmp_path / "out" / f"checkpoint-{STEPS}")
+    again = train(tmp_path / "out", 8 * STEPS, plans=tmp_path / "plans", resume=True, **saved)
+    memory = assert_same(again, expected)
+    assert memory.tally[Way.RECORDED] == 0
+    assert memory.tally[Way.REPLAYED] == 12
+
+
+@pytest.fixture
+def warned() -> Iterator[Any]:
+    with pytest.warns(runtime.FallbackWarning, match="left the plan and was swapped") as seen:
+        yield seen
+
+
+def test_an_epoch_that_ends_with_fewer_batches_keeps_to_the_budget(
+    tmp_path: Path, warned: Any
+) -> None:
+    """Of each 9 batches the last is alone; clipping asks for gradients that the plan has away."""
+    how: Settings = {"gradient_accumulation_steps": 2, "steps": 30}
+    expected = train(tmp_path, 8 * 9, **how)
+    first = train(tmp_path, 8 * 9, plans=tmp_path / "plans", **how)
+    memory = assert_same(first, expected)
+    assert memory.tally[Way.REPLAYED] > 0
+    assert "0 fell back to resident" in memory.summary()
+    assert "left their plan" in memory.summary()
