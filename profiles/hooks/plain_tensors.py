@@ -29,6 +29,11 @@ storage_id_of: Callable[[torch.Tensor], int] = getattr(
 )
 """Returns the `_cdata` of a tensor's storage, by which ops and modes know it."""
 
+is_copy_on_write: Callable[[torch.Tensor], bool] = getattr(
+    torch._C, "_is_cow_tensor", lambda tensor: False
+)
+"""Whether a tensor's memory is to be copied before it is written."""
+
 _NO_MEMORY = "invalid python storage"
 """What torch says of a wrapper's storage when asked for its address."""
 
@@ -94,8 +99,14 @@ def address_of(storage: torch.UntypedStorage) -> int:
 
 
 def _is_wrapper(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has a storage without memory behind it, whatever its class."""
-    if isinstance(tensor, FakeTensor):
+    """Whether a tensor has a storage without memory behind it, whatever its class.
+
+    Asking for an address says so, but takes off what marks a storage to see whether it is written
+    (`runtime.storage.write_marks`). So it is asked only of a class that may be a wrapper, and not
+    of a storage that shows by its mark that it has memory.
+    """
+    may_be = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    if not may_be or isinstance(tensor, FakeTensor) or is_copy_on_write(tensor):
         return False
     try:
         address_of(tensor.untyped_storage())
