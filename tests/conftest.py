@@ -20,6 +20,7 @@ from hypothesis.internal.conjecture import providers
 
 from profiles.hooks.mode_stack import call_modes, leave_calls, leave_ops, op_modes
 from profiles.schema.profile_file import write_profile
+from tests.support.loops.table import table_of
 from tests.support.planning.toys import sandwich
 from tests.support.training.modes import modes_on
 from tests.support.training.scaled_times import scale_times
@@ -111,6 +112,14 @@ LONGEST_FIRST = (
 def pytest_configure(config: pytest.Config) -> None:
     # With `--dist loadfile` xdist would begin with files of many tests, and long tests are few.
     config.option.loadscopereorder = False
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what came of the training loops of real packages."""
+    lines = table_of(terminalreporter.stats.get("passed", ()))
+    if lines:
+        terminalreporter.section("training loops within a budget, two runs each, measured")
+        terminalreporter.write("\n".join((*lines, "")))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def fully_sharded() -> nn.Module:
     return model
 
 
-SHARED = {"ddp": data_parallel, "fsdp2": fully_sharded}
+SHARED = {"ddp": data_parallel, "ddp, no_sync": data_parallel, "fsdp2": fully_sharded}
 
 
 def trained(
@@ -53,16 +54,20 @@ def trained(
     for number in range(STEPS):
         dice = torch.Generator().manual_seed(WORKERS * number + rank)
         batch = torch.randn(256, 64, generator=dice)
+        parts = batch.chunk(2) if how.endswith("no_sync") else (batch,)
         if memory is None:
-            step(model, optimizer, batch)
+            step(model, optimizer, parts)
             continue
         memory.wait_for_plans()
         with memory.step():
-            step(model, optimizer, batch)
+            step(model, optimizer, parts)
     if memory is None:
         return model, {}
     memory.close()
-    return model, {way.value: count for way, count in memory.tally.items() if count}
+    replays = [course.replay for course in memory.courses.values()]
+    fell_back = sum(replay.fallbacks for replay in replays if replay is not None)
+    tally = {way.value: count for way, count in memory.tally.items() if count}
+    return model, tally | ({"fell back": fell_back} if fell_back else {})
 
 
 def numbers(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -74,10 +79,16 @@ def numbers(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> None:
+def step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, parts: tuple[torch.Tensor, ...]
+) -> None:
+    """Gradients of all parts but the last are added up here, and sent with those of the last."""
     optimizer.zero_grad()
-    loss = (model(batch) - batch).square().mean()
-    loss.backward()
+    for part in parts:
+        is_last = part is parts[-1]
+        with nullcontext() if is_last else model.no_sync():  # type: ignore[operator]
+            loss = (model(part) - part).square().mean()
+            loss.backward()
     optimizer.step()
 
 
