@@ -23,6 +23,7 @@ RECORDED_STEPS = (7, 8)
 def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
     """The loops, the budget of each, and how many lines a user adds to it."""
     trainer = partial(frameworks.transformers_trainer, folder=folder)
+    integers = partial(frameworks.lora_on_integers, folder=folder)
     return {
         "plain": (plain.with_all_the_trimmings, "80%", 2),
         "scaler": (plain.scaled, "90%", 2),
@@ -31,6 +32,8 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
         "updated in backward": (plain.updated_in_backward, "85%", 2),
         "accelerate": (frameworks.accelerate, "80%", 3),
         "peft": (frameworks.lora, "80%", 2),
+        "peft, 8 bits": (partial(integers, bits=8), "80%", 2),
+        "peft, 4 bits": (partial(integers, bits=4), "80%", 2),
         "trainer": (trainer, "80%", 1),
         "trainer, accumulation": (partial(trainer, accumulation=2), "80%", 1),
         "trainer, evaluation": (partial(trainer, evaluates=True), "80%", 1),
@@ -51,6 +54,8 @@ def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loop_within_a_budget_trains_the_same(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    if name.endswith("bits"):
+        pytest.importorskip("bitsandbytes", exc_type=ImportError)
     loop, budget, lines = loops(tmp_path / "out")[name]
     expected = loop(None)
     settings = Settings(budget=budget, plans=tmp_path / "plans")

@@ -70,17 +70,31 @@ def accelerate(settings: Settings | None) -> Trained:
 
 def lora(settings: Settings | None) -> Trained:
     """PEFT: the base is frozen, adapters train, with dropout."""
+    return _adapted(tiny_gpt2(), settings, target_modules=["c_attn"], fan_in_fan_out=True)
+
+
+def lora_on_integers(settings: Settings | None, folder: Path, *, bits: int) -> Trained:
+    """The same on a base whose frozen weights have 8 or 4 bits, by bitsandbytes."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128}
+    heads = {"num_hidden_layers": 3, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, **heads)).save_pretrained(folder)
+    how = BitsAndBytesConfig(
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_compute_dtype=torch.float32
+    )
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=how, device_map="cpu", dtype=torch.float32
+    )
+    return _adapted(base, settings, target_modules=["q_proj", "v_proj"])
+
+
+def _adapted(base: Any, settings: Settings | None, **how: Any) -> Trained:
     from peft import LoraConfig, get_peft_model
 
-    adapters = LoraConfig(
-        r=4,
-        lora_alpha=8,
-        target_modules=["c_attn"],
-        task_type="CAUSAL_LM",
-        lora_dropout=0.1,
-        fan_in_fan_out=True,
-    )
-    base: Any = tiny_gpt2()
+    adapters = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", lora_dropout=0.1, **how)
+    torch.manual_seed(1)
     with warnings.catch_warnings():
         # It asks for what transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
