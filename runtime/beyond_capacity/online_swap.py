@@ -77,12 +77,10 @@ class _Places:
         """Whether a storage is in any place."""
         return cdata in self.here or cdata in self.fixed or cdata in self.away
 
-    def moving(self) -> frozenset[int]:
+    def moving(self) -> tuple[TrackedStorage, ...]:
         """Returns those that are not resident, wherever an interrupt may have left them."""
-        seen = [seen for place in self._all() for seen in place.values()]
-        return frozenset(
-            one.tracked.cdata for one in seen if one.tracked.residency is not Residency.RESIDENT
-        )
+        tracked = [seen.tracked for place in self._all() for seen in place.values()]
+        return tuple(one for one in tracked if one.residency is not Residency.RESIDENT)
 
     def use(self, storage: torch.UntypedStorage) -> None:
         """Puts a storage that is there at the end of the queue of those that leave."""
@@ -223,8 +221,8 @@ class OnlineSwap(OpMode):
         seen = self._places.away.get(storage._cdata)
         return storage.nbytes() if seen is None else seen.tracked.size_bytes
 
-    def moving(self) -> frozenset[int]:
-        """Returns those that must not be touched before they are back, by `_cdata`."""
+    def moving(self) -> tuple[TrackedStorage, ...]:
+        """Returns those that must not be touched before they are back."""
         return self._places.moving()
 
     def evict_all_but(self, kept: set[int]) -> None:

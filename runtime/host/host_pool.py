@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 
 from profiles.hooks.mode_stack import unseen
+from profiles.hooks.plain_tensors import address_of
 from profiles.schema.errors import CapacityError, SwapplanError
 from profiles.schema.units import size_text
 from runtime.host.host_memory import check_pools_fit, locked_limit_text
@@ -165,7 +166,7 @@ class AllocatedHostPool(HostPool):
                 f"{locked_limit_text(size_bytes)}. Raise what limits it, or plan for less with "
                 "'plan solve --host-budget'."
             ) from error
-        self.address = self._bytes.data_ptr()
+        self.address = address_of(self._bytes.untyped_storage())
 
     def tensor(self, offset_bytes: int, size_bytes: int) -> torch.Tensor:
         """A byte tensor over a stretch of the slab."""

@@ -21,7 +21,7 @@ left with modes that are gone.
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,7 @@ from profiles.hooks.mode_stack import (
     leave_ops,
     op_modes,
 )
+from runtime.storage.guarded_storages import MovedStorage
 
 _READ = (
     *("_backward_hooks", "_base", "_cdata", "_grad_fn", "_has_symbolic_sizes_strides"),
@@ -72,6 +73,9 @@ DESCRIBING = frozenset(_functions())
 """Functions that say what a tensor is and never reach its memory."""
 
 
+Guarded = dict[int, MovedStorage]
+
+
 class BoundaryGuard:
     """Calls back before a guarded storage is touched."""
 
@@ -83,15 +87,16 @@ class BoundaryGuard:
             restored: Called when that is done, with what asked for it, and with no lock held.
         """
         self._restore, self._restored = restore, restored
-        self._guarded: frozenset[int] = frozenset()
+        self._guarded: Guarded = {}
         # As long as not all are back: another thread may be bringing what was guarded back.
-        self._away: frozenset[int] = frozenset()
+        self._away: Guarded = {}
         self._lock = threading.RLock()
         self._calls, self._ops = _CallGuard(self), _OpGuard(self)
         _guards[:] = [*(guard for guard in _guards if guard() is not None), weakref.ref(self)]
 
-    def enter(self, guarded: frozenset[int]) -> None:
-        """Begins a stretch between two steps; those `guarded`, by `_cdata`, must not be touched."""
+    def enter(self, moved: Iterable[MovedStorage]) -> None:
+        """Begins a stretch between two steps; these storages must not be touched."""
+        guarded = {one.cdata: one for one in moved}
         self._away = guarded
         self._guarded = guarded
         if guarded:
@@ -100,7 +105,7 @@ class BoundaryGuard:
     def leave(self) -> None:
         """Ends the stretch: nothing is guarded."""
         with self._lock:
-            self._guarded = self._away = frozenset()
+            self._guarded = self._away = {}
             self.leave_modes()
 
     def end(self, restore: Callable[[], None]) -> None:
@@ -117,23 +122,23 @@ class BoundaryGuard:
         with self._lock:
             if not self._guarded:
                 return
-            guarded, self._guarded = self._guarded, frozenset()
+            guarded, self._guarded = self._guarded, {}
             try:
                 self._restore()
             except BaseException:
                 self._guarded = guarded
                 raise
-            self._away = frozenset()
+            self._away = {}
         self._restored(what)
 
     def look(self, what: object, arguments: Any) -> None:
         """Brings everything back if a tensor among the arguments is guarded."""
-        if self._away and [s for s in storages_of(arguments) if s._cdata in self._away]:
+        if self._away and list(filter(self._is_away, storages_of(arguments))):
             self.touch(str(getattr(what, "__name__", what)))
 
     def look_at(self, storage: torch.UntypedStorage) -> None:
         """Brings everything back if a storage is guarded whose address is taken."""
-        if storage._cdata in self._away:
+        if self._is_away(storage):
             self.touch("code that is no op")
 
     @contextmanager
@@ -150,6 +155,11 @@ class BoundaryGuard:
                 # What is touched unseen must not be away.
                 self.touch("an interrupt")
                 raise
+
+    def _is_away(self, storage: torch.UntypedStorage) -> bool:
+        """Whether it is guarded, and not another one at the address of one that has died."""
+        moved = self._away.get(storage._cdata)
+        return moved is not None and moved.is_held_as(storage)
 
     def _enter_modes(self) -> None:
         if self._ops not in op_modes():

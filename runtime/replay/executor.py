@@ -75,13 +75,10 @@ class SwapExecutor:
         if watched:
             self._accountant.memory.count_owned(self.index.owned())
 
-    def away(self) -> frozenset[int]:
-        """Returns those that must not be touched before they are back, by `_cdata`."""
-        return frozenset(
-            tracked.cdata
-            for tracked in self.tracked.values()
-            if tracked.residency is not Residency.RESIDENT
-        )
+    def away(self) -> tuple[TrackedStorage, ...]:
+        """Returns those that must not be touched before they are back."""
+        tracked = tuple(self.tracked.values())
+        return tuple(one for one in tracked if one.residency is not Residency.RESIDENT)
 
     def are_held(self) -> bool:
         """Whether the model and optimizer still hold what they held when the last step ended."""

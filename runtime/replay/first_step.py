@@ -32,6 +32,7 @@ from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.replay.executor import SwapExecutor
 from runtime.storage.accountant import Accountant
+from runtime.storage.residency import TrackedStorage
 
 MOST_STEPS_WITHOUT_UPDATE = 8
 """A loss scaler may skip the first updates while it finds its scale. Steps that go on without one
@@ -131,9 +132,9 @@ class FirstSteps(AbstractContextManager[None]):
         """Brings a storage in and keeps it until the next anchor; returns whether it was away."""
         return self.swap is not None and self.swap.hold(cdata)
 
-    def away(self) -> frozenset[int]:
-        """Returns those that must not be touched before they are back, by `_cdata`."""
-        return frozenset() if self.swap is None else self.swap.moving()
+    def away(self) -> tuple[TrackedStorage, ...]:
+        """Returns those that must not be touched before they are back."""
+        return () if self.swap is None else self.swap.moving()
 
     def bring_back(self) -> None:
         """Brings back what is still away; may be called at any time, and again."""

@@ -319,7 +319,7 @@ class Stepper:
 
     def guard_between_steps(self) -> None:
         """Looks, until the next step, at what touches a storage that is away or has a copy."""
-        self.guard.enter(frozenset(tracked.cdata for tracked in self.executor.tracked.values()))
+        self.guard.enter(self.executor.tracked.values())
 
     def _settle(self, now: StepStatistics) -> None:
         """Leaves every storage where the plan has it when a step ends."""
@@ -357,7 +357,7 @@ class Stepper:
         try:
             self.guard.end(self.restore_for_good)
         except BaseException:
-            self.guard.enter(self.executor.away() | self.first_steps.away())
+            self.guard.enter((*self.executor.away(), *self.first_steps.away()))
             raise
         finally:
             if self._step is not None:

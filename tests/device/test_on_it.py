@@ -26,6 +26,8 @@ ALSO = (
     "[unseen batches-True]",
     "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
     "[updated in backward-True]",
+    "training/test_within.py::test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on",
+    "training/test_within.py::test_a_step_that_leaves_its_course_keeps_to_the_budget[no update]",
 )
 """Of the tests of the emulated accelerator; see `tests.device` for all that run there."""
 
