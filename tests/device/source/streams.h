@@ -5,6 +5,8 @@
 // order of the program; who may have run beside whom follows from it (tests/device/races.py).
 #pragma once
 
+#include <Python.h>
+
 #include <ATen/Parallel.h>
 
 #include <chrono>
@@ -218,9 +220,25 @@ inline void put(int id, std::string name, std::vector<Access> accesses, Work wor
   });
 }
 
+// Lets others have Python meanwhile, if this thread has it: torch reads a 0-dim tensor for a number
+// with it held, and what a stream lets go of may be Python's.
+class WithoutPython {
+ public:
+  WithoutPython() : state_(Py_IsInitialized() && PyGILState_Check() ? PyEval_SaveThread() : nullptr) {}
+  ~WithoutPython() {
+    if (state_ != nullptr) PyEval_RestoreThread(state_);
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
 inline void host_waits_for_stream(int id) {
   log().note({"host waits for stream", id, "", {}, -1, -1});
-  stream(id).drain();
+  {
+    WithoutPython without;
+    stream(id).drain();
+  }
   if (auto fault = stream(id).take_fault()) std::rethrow_exception(fault);
 }
 
