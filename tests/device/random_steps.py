@@ -1,5 +1,6 @@
 """Random trainings on the device, under random plans, over random links, with random delays."""
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
 from profiles.recording.device import build_on
 from profiles.schema.profile import Profile
+from runtime import OffPlan
 from runtime.replay.statistics import FallbackWarning
 from tests.device.races import races
 from tests.device.trainings import plan_within, recorded, replayed, resident
@@ -27,7 +29,7 @@ from tests.support.planning.hardest_plans import (
 )
 from tests.support.planning.recipes import with_rebuilds
 
-STEPS = 4
+STEPS = 5
 SOLVE_SECONDS = 0.5
 
 
@@ -79,9 +81,14 @@ OPTIMIZERS: tuple[Callable[[list[nn.Parameter]], torch.optim.Optimizer], ...] = 
 
 @dataclass(frozen=True)
 class RandomStep:
-    """A training, drawn from a seed."""
+    """A training, drawn from a seed.
+
+    Attributes:
+        leaves: Whether its last step but one takes another course than the others.
+    """
 
     seed: int
+    leaves: bool = False
 
     def make(self) -> Workload:
         """Builds it on the device."""
@@ -95,16 +102,20 @@ class RandomStep:
         optimizer = dice.choice(OPTIMIZERS)(list(model.parameters()))
         batches = [torch.randn(rows, width) for _ in range(dice.choice((1, 1, 2)))]
         clears_first = dice.random() < 0.5
+        fewer, skips = dice.choice(((True, False), (False, True), (True, True)))
+        steps = itertools.count()
 
         def step() -> torch.Tensor:
+            odd = self.leaves and next(steps) == STEPS - 2
             if clears_first:
                 optimizer.zero_grad()
             total = torch.zeros((), device=trial_device().device)
-            for batch in batches:
+            for batch in batches[:1] if odd and fewer else batches:
                 loss = (model(batch) - batch).square().mean()
                 loss.backward()
                 total += loss.detach()
-            optimizer.step()
+            if not (odd and (skips or len(batches) == 1)):
+                optimizer.step()
             if not clears_first:
                 optimizer.zero_grad()
             return total
@@ -140,9 +151,12 @@ class Outcome:
 
 
 def try_random_step(seed: int) -> Outcome:
-    """Trains a random step without a plan and under a random one."""
+    """Trains a random step without a plan and under a random one.
+
+    With odd seeds one of the steps leaves the plan, and is swapped on line from there.
+    """
     dice = random.Random(-1 - seed)
-    step = RandomStep(seed)
+    step, leaves = RandomStep(seed), RandomStep(seed, leaves=seed % 2 == 1)
     link = nominal_link("random", dice.uniform(20, 4000), dice.uniform(20, 4000), latency_us=20.0)
     name = dice.choice(("solved", *PLANS))
     profile = recorded(step.make, link)
@@ -150,12 +164,14 @@ def try_random_step(seed: int) -> Outcome:
         plan = plan_within(profile, dice.uniform(0.0, 0.9), SOLVE_SECONDS)
     else:
         plan = PLANS[name](profile)
-    expected = resident(step.make, STEPS)
+    expected = resident(leaves.make, STEPS)
     delay_us = dice.choice((0.0, 100.0, 1000.0))
     with warnings.catch_warnings(), trial_device().disturbed(seed, link, delay_us) as log:
         warnings.simplefilter("ignore", FallbackWarning)
-        found = replayed(plan, step.make, STEPS)
+        found = replayed(plan, leaves.make, STEPS, off_plan=OffPlan.ON_LINE)
     faults = found.faults(expected, plan.budget_bytes)
+    if found.left_plan != leaves.leaves:
+        faults.append(f"{found.left_plan} steps left the plan")
     faults += [f"race: {race}" for race in races(log)]
     rates = f"{link.d2h_bytes_per_us:.0f} / {link.h2d_bytes_per_us:.0f} MB/s"
     return Outcome(

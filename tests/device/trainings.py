@@ -16,7 +16,7 @@ from profiles.recording.device import build_on
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link, Profile, WorkloadSource
 from profiles.workloads.build import build
-from runtime import LoadedPlan, Replay
+from runtime import LoadedPlan, OffPlan, Replay
 from tests.device.trial_device import trial_device
 from tests.support.training.fixed_times import UNNAMED, record_at_fixed_times
 from tests.support.training.recorded import differing, snapshot
@@ -35,12 +35,14 @@ class Numbers:
         tensors: Parameters, buffers and optimizer states, by name.
         peaks_bytes: Of each step, as the allocator counts.
         fallbacks: Why steps fell back.
+        left_plan: How many were swapped on line from some point on.
     """
 
     losses: list[float] = field(default_factory=list)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     peaks_bytes: list[int] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
+    left_plan: int = 0
 
     def same_as(self, other: "Numbers") -> bool:
         """Whether every number is the same, bit by bit."""
@@ -91,14 +93,22 @@ def resident(make: Build, steps: int = STEPS) -> Numbers:
     return found
 
 
-def replayed(plan: Plan, make: Build, steps: int = STEPS, *, limited: bool = True) -> Numbers:
+def replayed(
+    plan: Plan,
+    make: Build,
+    steps: int = STEPS,
+    *,
+    limited: bool = True,
+    off_plan: OffPlan = OffPlan.RESIDENT,
+) -> Numbers:
     """Trains under a plan, as users get it by default.
 
     Unless it is not `limited` the device has no more than the plan's budget.
     """
     workload, found = begun(make), Numbers()
+    loaded = LoadedPlan(plan)
     with (
-        LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay,
+        loaded.attach(workload.model, workload.optimizer, off_plan=off_plan) as replay,
         trial_device().capacity(plan.budget_bytes) if limited else nullcontext(),
     ):
         for _ in range(steps):
@@ -110,6 +120,7 @@ def replayed(plan: Plan, make: Build, steps: int = STEPS, *, limited: bool = Tru
             found.losses.append(float(loss))
             del loss
         found.fallbacks = fallbacks_of(replay)
+        found.left_plan = replay.left_plan
     keep(workload, found)
     return found
 

@@ -50,7 +50,14 @@ def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
 
 
-@pytest.mark.parametrize("name", loops(Path()))
+def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    """`accelerate` is told to stay on the CPU."""
+    return (pytest.mark.cpu_only,) if name == "accelerate" else ()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=marks_of(name)) for name in loops(Path())]
+)
 def test_a_loop_within_a_budget_trains_the_same(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
