@@ -128,10 +128,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the longest files, and skips what needs a GPU where there is none."""
-    order = {TESTS / name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path, len(order)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Has processes that share tests begin with the longest files; skips what needs a GPU that is
+    not there."""
+    if hasattr(config, "workerinput"):
+        order = {TESTS / name: number for number, name in enumerate(LONGEST_FIRST)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="there is no GPU")

@@ -15,6 +15,8 @@ LAST = "mutations.py"
 """What has been broken may leave anything behind."""
 RUNTIME = Path(__file__).parents[1] / "runtime"
 ALSO = (
+    "training/test_within.py::test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on",
+    "training/test_within.py::test_a_step_that_leaves_its_course_keeps_to_the_budget[no update]",
     "replay/test_replay.py::test_ctrl_c_leaves_everything_resident_and_hangs_nothing",
     "replay/test_replay.py::test_an_op_that_asks_for_an_absent_storage_gets_it",
     "replay/test_replay.py::test_a_proof_of_a_step_that_takes_more_says_so",
@@ -26,10 +28,9 @@ ALSO = (
     "[unseen batches-True]",
     "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
     "[updated in backward-True]",
-    "training/test_within.py::test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on",
-    "training/test_within.py::test_a_step_that_leaves_its_course_keeps_to_the_budget[no update]",
 )
-"""Of the tests of the emulated accelerator; see `tests.device` for all that run there."""
+"""Of the tests of the emulated accelerator; see `tests.device` for all that run there. The first
+two keep to a budget for all that the process has on the device: others must not have left any."""
 
 
 def run(tests: Iterable[str]) -> None:
