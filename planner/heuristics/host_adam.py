@@ -82,6 +82,8 @@ class _Rule:
         anchors = [slot.anchor for slot in profile.slots]
         if OPTIMIZER_PRE not in anchors or OPTIMIZER_POST not in anchors:
             return "the step has no optimizer step of its own"
+        if f"{OPTIMIZER_PRE}#1" in anchors:
+            return "the step calls several optimizers, or one more than once"
         ran = range(anchors.index(OPTIMIZER_PRE), anchors.index(OPTIMIZER_POST))
         updates = sorted(_updates(profile, ran), key=lambda update: update.made_slot)
         if not updates:

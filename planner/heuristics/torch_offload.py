@@ -27,8 +27,11 @@ def _compiler_pass(task: Task, *, sink_wait: bool) -> Swaps:
     reload_slots = _reload_slots(task)
     for i in task.activations():
         release_slot = task.step.turn_slot if sink_wait else task.gaps[i].first_slot
-        if release_slot < task.gaps[i].next_use_slot:
-            yield task.swap(i, release_slot, max(reload_slots[i], release_slot + 1))
+        # The op that reads it may come some anchors after the one at which it has to be there.
+        next_use_slot = task.gaps[i].next_use_slot
+        if release_slot < next_use_slot:
+            in_slot = min(max(reload_slots[i], release_slot + 1), next_use_slot)
+            yield task.swap(i, release_slot, in_slot)
 
 
 def _reload_slots(task: Task) -> dict[int, int]:
