@@ -164,9 +164,10 @@ class _Places:
         return self.here, self.fixed, self.away
 
     def _give_back_host(self, seen: _Seen) -> None:
-        if seen.host is not None:
-            self._free_list.give(seen.host)
-            seen.host = None
+        # Let go of first: an interrupt in between must not have it given back twice, to two others.
+        host, seen.host = seen.host, None
+        if host is not None:
+            self._free_list.give(host)
 
 
 class OnlineSwap(OpMode):

@@ -1,6 +1,7 @@
 """Swapping on line: what leaves, what comes back, and in which order."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from runtime.lanes.lane import Piece
 from runtime.lanes.streams import StreamLane
 from runtime.storage.accountant import Accountant
 from tests.support.training.fake_streams import ComputeLog, FakeStreams, log_resizes
+from tests.support.training.interrupting import Tracer
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import (
     assert_all_resident,
@@ -291,3 +293,26 @@ def test_what_is_brought_back_for_good_gives_its_host_memory_to_the_next() -> No
         swap.close()
     assert made == [values.nbytes]
     assert values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_an_interrupt_never_has_host_memory_given_back_twice() -> None:
+    """Before each instruction, one by one: two storages that share it would overwrite each other."""
+    at = 0
+    while True:
+        at += 1
+        d2h, h2d = (LoggingLane(direction, []) for direction in Direction)
+        free_list = HostFreeList(HostPool)
+        swap = OnlineSwap(CPU, Accountant(CPU, None), d2h=d2h, h2d=h2d, free_list=free_list)
+        values = torch.arange(6.0)
+        swap.take_in(values.untyped_storage())
+        swap.evict_all_but(set())
+        tracer = Tracer([at])
+        with suppress(KeyboardInterrupt), tracer.on():
+            swap.close()
+        swap.close()
+        assert values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], tracer.raised
+        first, second = (free_list.take(values.nbytes) for _ in range(2))
+        assert first.pool is not second.pool or first.offset_bytes != second.offset_bytes
+        if not tracer.raised:
+            break
+    assert at > 20
