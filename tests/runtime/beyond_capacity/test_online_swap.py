@@ -296,7 +296,7 @@ def test_what_is_brought_back_for_good_gives_its_host_memory_to_the_next() -> No
 
 
 def test_an_interrupt_never_has_host_memory_given_back_twice() -> None:
-    """Before each instruction, one by one: two storages that share it would overwrite each other."""
+    """Before each instruction, one by one. Two storages that share it overwrite each other."""
     at = 0
     while True:
         at += 1
@@ -308,7 +308,7 @@ def test_an_interrupt_never_has_host_memory_given_back_twice() -> None:
         swap.evict_all_but(set())
         tracer = Tracer([at])
         with suppress(KeyboardInterrupt), tracer.on():
-            swap.close()
+            swap.hold(values.untyped_storage()._cdata)
         swap.close()
         assert values.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], tracer.raised
         first, second = (free_list.take(values.nbytes) for _ in range(2))
