@@ -115,8 +115,13 @@ def test_padded_batches_have_a_plan_for_each_length(tmp_path: Path) -> None:
     assert "0 fell back" in memory.summary()
 
 
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_a_run_is_resumed_with_its_plans(tmp_path: Path) -> None:
-    """From a checkpoint that was saved while a plan had part of the model away."""
+    """From a checkpoint that was saved while a plan had part of the model away.
+
+    What torch reads from a file into host memory cannot be resized: states of the emulated device
+    stay there, and a plan that moves them all says that its steps are over the budget.
+    """
     saved: Settings = {"save_strategy": "steps", "save_steps": 12}
     expected = train(tmp_path / "plain", 8 * STEPS, **saved)
     first = train(tmp_path / "out", 8 * STEPS, plans=tmp_path / "plans", **saved)
