@@ -1,6 +1,6 @@
 """Dispatched ops: the storages each touches, and a mode that sees one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -46,6 +46,15 @@ HOLDS_NO_TENSOR = frozenset(
 """Kinds of argument that are no tensor and hold none."""
 _CALLS_BACK = frozenset({"higher_order", "inductor", "_inductor_test"})
 """Namespaces of ops that run others, which no dispatch mode need see."""
+
+
+RunOp = Callable[[Any, Any, Any], Any]
+"""Runs an op with its arguments and keyword arguments."""
+
+
+def run_itself(func: OpOverload, args: Any, kwargs: Any) -> Any:
+    """Runs an op, and nothing else."""
+    return func(*args, **kwargs)
 
 
 class OpMode(TorchDispatchMode):

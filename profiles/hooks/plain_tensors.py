@@ -29,10 +29,8 @@ storage_id_of: Callable[[torch.Tensor], int] = getattr(
 )
 """Returns the `_cdata` of a tensor's storage, by which ops and modes know it."""
 
-is_copy_on_write: Callable[[torch.Tensor], bool] = getattr(
-    torch._C, "_is_cow_tensor", lambda tensor: False
-)
-"""Whether a tensor's memory is to be copied before it is written."""
+is_copy_on_write: Callable[[torch.Tensor], bool] | None = getattr(torch._C, "_is_cow_tensor", None)
+"""Whether a tensor's memory is to be copied before it is written; None if torch does not say."""
 
 _NO_MEMORY = "invalid python storage"
 """What torch says of a wrapper's storage when asked for its address."""
@@ -106,7 +104,9 @@ def _is_wrapper(tensor: torch.Tensor) -> bool:
     of a storage that shows by its mark that it has memory.
     """
     may_be = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
-    if not may_be or isinstance(tensor, FakeTensor) or is_copy_on_write(tensor):
+    if not may_be or isinstance(tensor, FakeTensor):
+        return False
+    if is_copy_on_write is not None and is_copy_on_write(tensor):
         return False
     try:
         address_of(tensor.untyped_storage())

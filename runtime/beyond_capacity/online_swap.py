@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import OpMode, OpWatcher, is_collective, storages_in, storages_of
+from profiles.hooks.dispatch import (
+    OpMode,
+    OpWatcher,
+    RunOp,
+    is_collective,
+    run_itself,
+    storages_in,
+    storages_of,
+)
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned
 from profiles.schema.errors import CapacityError
@@ -23,8 +31,6 @@ from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
-
-RunOp = Callable[[OpOverload, Any, Any], Any]
 
 
 class Need(NamedTuple):
@@ -284,7 +290,7 @@ class OnlineSwap(OpMode):
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op with its arguments on the device."""
-        return self.run_op_by(_call, func, args, kwargs)
+        return self.run_op_by(run_itself, func, args, kwargs)
 
     def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Has an op run with its arguments on the device."""
@@ -369,7 +375,7 @@ class SecondTry(OpMode):
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op, twice if it has to; see `run_op_by`."""
-        return self.run_op_by(_call, func, args, kwargs)
+        return self.run_op_by(run_itself, func, args, kwargs)
 
     def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Has an op run, twice if it has to.
@@ -409,10 +415,6 @@ class SecondTry(OpMode):
                 "even with everything else on the host",
                 "Record a smaller step, or on a device with more memory.",
             ) from error
-
-
-def _call(func: OpOverload, args: Any, kwargs: Any) -> Any:
-    return func(*args, **kwargs)
 
 
 def _no_room(func: OpOverload, how: str, instead: str) -> CapacityError:

@@ -1,12 +1,12 @@
 """An op of the step under way with all that running it again takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import tensors_of, traits_of
+from profiles.hooks.dispatch import RunOp, tensors_of, traits_of
 from profiles.schema.profile import NEVER_AGAIN, OpTrait
 from runtime.recompute.arguments import (
     Geometry,
@@ -19,9 +19,6 @@ from runtime.recompute.arguments import (
 from runtime.recompute.generators import Draw, generator_of
 from runtime.recompute.noted_storage import NotedStorage
 from runtime.recompute.op_kind import OpKind, kind_of
-
-RunOp = Callable[[Any, Any, Any], Any]
-"""Runs an op with its arguments and keyword arguments."""
 
 Fresh = dict[NotedStorage, tuple[torch.Tensor, Geometry]]
 """Tensors on memory that stands for storages of the step, while ops are run again."""

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from profiles.hooks.dispatch import RunOp
 from profiles.hooks.mode_stack import insist, unseen
-from runtime.recompute.captured_op import CapturedOp, Fresh, RunOp, last_uses
+from runtime.recompute.captured_op import CapturedOp, Fresh, last_uses
 from runtime.recompute.generators import LentGenerators
 from runtime.recompute.noted_storage import NotedStorage
 

@@ -25,9 +25,10 @@ from typing import Any
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from profiles.hooks.dispatch import RunOp
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.schema.profile import OPTIMIZER_POST
-from runtime.beyond_capacity.online_swap import OnlineSwap, RunOp, SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.replay.executor import SwapExecutor
@@ -94,9 +95,7 @@ class FirstSteps(AbstractContextManager[None]):
         """Swaps on line from here on a step that has followed the plan so far."""
         self._has_joined = True
         swap, second_try = self._prepare()
-        self._accountant.budget_bytes = self._budgets_bytes[0]
-        self._executor.hand_over(swap)
-        swap.make_fit()
+        self._take_over(swap)
 
         def run(func: OpOverload, args: Any, kwargs: Any, and_count: RunOp) -> Any:
             again = partial(second_try.run_op_by, and_count)
@@ -107,9 +106,7 @@ class FirstSteps(AbstractContextManager[None]):
     def __enter__(self) -> None:
         """Has everything that the step before has left away, if it was one of these, too."""
         assert self.swap is not None
-        self._accountant.budget_bytes = self._budgets_bytes[0]
-        self._executor.hand_over(self.swap)
-        self.swap.make_fit()
+        self._take_over(self.swap)
         self._accountant.__enter__()
         for mode in self._modes:
             enter_ops(mode)
@@ -168,6 +165,11 @@ class FirstSteps(AbstractContextManager[None]):
         self._has_updated = False
         self.swap = swap
         return swap, second_try
+
+    def _take_over(self, swap: OnlineSwap) -> None:
+        self._accountant.budget_bytes = self._budgets_bytes[0]
+        self._executor.hand_over(swap)
+        swap.make_fit()
 
     def _note_what_is_made(self) -> None:
         self._steps_without_update = 0 if self._has_updated else self._steps_without_update + 1

@@ -41,7 +41,13 @@ from torch._ops import OpOverload
 from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiles.hooks.dispatch import HOLDS_NO_TENSOR, is_bookkeeping, storages_in, written_arguments
+from profiles.hooks.dispatch import (
+    HOLDS_NO_TENSOR,
+    is_bookkeeping,
+    run_itself,
+    storages_in,
+    written_arguments,
+)
 from profiles.hooks.mode_stack import enter_ops, leave_ops, op_modes
 from profiles.hooks.plain_tensors import storage_id_of
 from runtime.storage.guarded_storages import GuardedStorages
@@ -124,7 +130,7 @@ class OpGuard(TorchDispatchMode):
             self._look(func, args, kwargs)
         # Looking may have set it.
         if self._guarded.detour is not None and not is_bookkeeping(func):
-            return self._guarded.detour(func, args, kwargs or {}, _run)
+            return self._guarded.detour(func, args, kwargs or {}, run_itself)
         if self._guarded.notes.is_on:
             return self._guarded.notes.run(func, args, kwargs or {})
         # An op's own call adds nothing but a frame.
@@ -147,10 +153,6 @@ class OpGuard(TorchDispatchMode):
     def _look(self, func: OpOverload, args: Any, kwargs: Any) -> None:
         for storage, writes in storages_in(func, args, kwargs or {}).items():
             self._guarded.look(func, storage, writes=writes)
-
-
-def _run(func: OpOverload, args: Any, kwargs: Any) -> Any:
-    return func(*args, **kwargs)
 
 
 def _are_among(addresses: Collection[int], args: Any, kwargs: Any) -> bool:

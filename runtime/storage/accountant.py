@@ -6,6 +6,7 @@ frees within one op.
 """
 
 from collections.abc import Callable, Container, Iterable
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -224,19 +225,18 @@ class Accountant(OpMode):
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op, counts what it makes and frees, and raises above the budget."""
+        inputs = storages_in(func, args, kwargs)
         if self.guarded.detour is None:
-            for storage, writes in storages_in(func, args, kwargs).items():
+            for storage, writes in inputs.items():
                 self.guarded.look(func, storage, writes=writes)
         # Looking may have set it.
-        detour = self.guarded.detour
-        return (
-            self._run(func, args, kwargs)
-            if detour is None
-            else detour(func, args, kwargs, self._run)
-        )
+        if self.guarded.detour is not None:
+            return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))
+        return self._run(inputs, func, args, kwargs)
 
-    def _run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        inputs = storages_in(func, args, kwargs)
+    def _run(
+        self, inputs: dict[torch.UntypedStorage, bool], func: OpOverload, args: Any, kwargs: Any
+    ) -> Any:
         self.memory.count(inputs)
         notes = self.guarded.notes
         self.memory.begin_op(func)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch._ops import OpOverload
 
+from profiles.hooks.dispatch import RunOp, run_itself
+
 OnForbiddenUse = Callable[[str, int], None]
 """Is given what uses the storage, and the storage's `_cdata`."""
 
@@ -55,10 +57,10 @@ class NoNotes:
 
     def run(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Runs an op."""
-        return func(*args, **kwargs)
+        return run_itself(func, args, kwargs)
 
 
-Detour = Callable[[OpOverload, Any, Any, Callable[[OpOverload, Any, Any], Any]], Any]
+Detour = Callable[[OpOverload, Any, Any, RunOp], Any]
 """Is given an op, its arguments, and what would have run it."""
 
 

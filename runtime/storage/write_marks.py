@@ -17,14 +17,10 @@ emulated device only: on CUDA some of torch's ops choose another kernel for such
 `record_stream` passes them over.
 """
 
-from collections.abc import Callable
-
 import torch
 
 from profiles.hooks.mode_stack import unseen
-from profiles.hooks.plain_tensors import address_of
-
-_is_marked: Callable[[torch.Tensor], bool] | None = getattr(torch._C, "_is_cow_tensor", None)
+from profiles.hooks.plain_tensors import address_of, is_copy_on_write
 
 
 class LostWriteError(RuntimeError):
@@ -43,7 +39,7 @@ class WriteMarks:
 
     def __init__(self, device: torch.device) -> None:
         """Makes marks for storages of one device; elsewhere than on the CPU nothing is marked."""
-        self._can_mark = _is_marked is not None and device.type == "cpu"
+        self._can_mark = is_copy_on_write is not None and device.type == "cpu"
         self._marked: dict[int, int] = {}
 
     def put_on(self, storage_id: int, storage: torch.UntypedStorage | None) -> None:
@@ -59,9 +55,9 @@ class WriteMarks:
         """Whether a storage was marked and may have been written since."""
         if storage is None or self._marked.get(storage_id) != storage._cdata:
             return False
-        assert _is_marked is not None
+        assert is_copy_on_write is not None
         with unseen():
-            return not _is_marked(_bytes_of(storage))
+            return not is_copy_on_write(_bytes_of(storage))
 
 
 def take_off(storage: torch.UntypedStorage | None) -> None:

@@ -25,6 +25,7 @@ from profiles.recording.trace import StepTrace
 from profiles.schema.profile import Access
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity.record import record_beyond_capacity
+from runtime.storage.residency import TrackedStorage
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.recorded import assert_same, snapshot
@@ -220,20 +221,6 @@ def test_a_kernel_that_the_recording_did_not_see_falls_back() -> None:
     assert_same(snapshot(workload), snapshot(plain))
 
 
-class Held:
-    """A storage that is guarded, as its record."""
-
-    def __init__(self, storage: torch.UntypedStorage) -> None:
-        self.cdata = storage._cdata
-        self._storage = storage
-
-    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
-        return storage is self._storage
-
-    def forget_copy(self) -> None:
-        """There is none."""
-
-
 def test_between_steps_any_thread_finds_the_bytes() -> None:
     workload = by_address(torch.clone)
     profile = record_at_fixed_times(by_address(torch.clone))
@@ -244,7 +231,9 @@ def test_between_steps_any_thread_finds_the_bytes() -> None:
             with replay.step():
                 workload.step()
         before = replay.boundary_restores
-        replay._stepper.guard.enter([Held(weight.untyped_storage())])
+        replay._stepper.guard.enter(
+            [TrackedStorage(weight.untyped_storage(), replay._stepper.accountant)]
+        )
         thread = threading.Thread(target=lambda: found.extend(weight.detach().reshape(-1).tolist()))
         thread.start()
         thread.join()

@@ -15,6 +15,7 @@ from profiles.recording.allocator_peaks import OpWorkspaces, held_bytes, with_op
 from profiles.recording.kernel_times import MARK, OpMarks
 from profiles.schema.profile import StorageKind
 from tests.support.planning.toys import activation, resident, toy
+from tests.support.steady_meter import SteadyMeter
 from tests.support.training.models import BUILDERS
 from tests.support.training.recorded import recorded
 
@@ -115,25 +116,6 @@ def test_a_large_storage_may_get_a_block_that_is_not_split() -> None:
     assert [slot.overhead_bytes for slot in with_it.slots] == [0, 424 + 599, 0, 0]
 
 
-class Holding:
-    """An allocator that holds so much."""
-
-    granule_bytes = 512
-    unsplit_bytes = 1 << 20
-
-    def __init__(self, allocated: int) -> None:
-        self._allocated = allocated
-
-    def allocated_bytes(self) -> int:
-        return self._allocated
-
-    def reset_peak(self) -> None:
-        """Nothing comes and goes."""
-
-    def peak_bytes(self) -> int:
-        return self._allocated
-
-
 def test_what_an_optimizer_keeps_on_the_host_takes_nothing_of_the_device() -> None:
     """A weight of 400 bytes on the device, a counter of 4 on the host: 1,000 - 512 are others'."""
 
@@ -143,7 +125,7 @@ def test_what_an_optimizer_keeps_on_the_host_takes_nothing_of_the_device() -> No
         return Owned(name="state:w", kind=kind, storage=storage, device=device)
 
     device, host = torch.device("meta", 0), torch.device("cpu")
-    assert held_bytes(Holding(1000), device, (on(device, 400), on(host, 4))) == 488
+    assert held_bytes(SteadyMeter(1000), device, (on(device, 400), on(host, 4))) == 488
 
 
 class Meter:

@@ -17,6 +17,7 @@ from profiles.schema.profile import CPU, Profile, SlotTimes
 from profiles.schema.units import parse_size_bytes
 from runtime.beyond_capacity.record import record_beyond_capacity
 from runtime.proof.proof import prove
+from tests.support.steady_meter import SteadyMeter
 from tests.support.training.fake_time import CountingClock, DoublingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 from tests.support.training.models import BUILDERS
@@ -124,27 +125,8 @@ def test_a_step_that_never_settles_says_so() -> None:
     assert not profile.settled
 
 
-class Scripted:
-    """An allocator that takes 300 bytes during each op and gives them back."""
-
-    granule_bytes = 512
-    unsplit_bytes = 1 << 20
-
-    def __init__(self, allocated: int) -> None:
-        self._allocated = allocated
-
-    def allocated_bytes(self) -> int:
-        return self._allocated
-
-    def reset_peak(self) -> None:
-        """Its peaks are the same in every op."""
-
-    def peak_bytes(self) -> int:
-        return self._allocated + 300
-
-
 def test_overhead_is_recorded_beyond_capacity() -> None:
-    tools = Instruments(clock=CpuClock(), memory=Scripted(10**6), kernels=None)
+    tools = Instruments(clock=CpuClock(), memory=SteadyMeter(10**6, taken_bytes=300), kernels=None)
     workload = two_layers()
     profile = beyond(workload, 10**5, instruments=tools)
     owned = owned_storages(workload.model, workload.optimizer)

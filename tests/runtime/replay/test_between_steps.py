@@ -6,26 +6,15 @@ import pytest
 import torch
 
 from runtime.replay.between_steps import BoundaryGuard
+from runtime.storage.accountant import Accountant
+from runtime.storage.residency import TrackedStorage
 
+CPU = torch.device("cpu")
 USES: dict[str, Callable[[torch.Tensor], object]] = {
     "an op": torch.sum,
     "a method": torch.Tensor.tolist,
     "its address": lambda values: values.data_ptr(),
 }
-
-
-class Moved:
-    """The record of a storage; of one that has died, nothing is held as it."""
-
-    def __init__(self, storage: torch.UntypedStorage, *, lives: bool) -> None:
-        self.cdata = storage._cdata
-        self._storage = storage if lives else None
-
-    def is_held_as(self, storage: torch.UntypedStorage | None) -> bool:
-        return storage is not None and storage is self._storage
-
-    def forget_copy(self) -> None:
-        """There is none."""
 
 
 @pytest.mark.parametrize("lives", [True, False])
@@ -35,7 +24,10 @@ def test_a_storage_at_the_address_of_one_that_died_is_not_guarded(use: str, live
     restored: list[str] = []
     guard = BoundaryGuard(lambda: None, restored.append)
     values = torch.arange(4.0)
-    guard.enter([Moved(values.untyped_storage(), lives=lives)])
+    storage = values.untyped_storage()
+    moved = TrackedStorage(storage if lives else torch.UntypedStorage(4), Accountant(CPU, None))
+    moved.cdata = storage._cdata
+    guard.enter([moved])
     try:
         USES[use](values)
         guard.look_at(values.untyped_storage())
