@@ -5,16 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-from profiles.recording.device import Instruments
-from runtime.training import planned_training
 from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.support.loops import frameworks, plain
-from tests.support.loops.loop import Loop, Settings
+from tests.support.loops.loop import Loop, Settings, assert_same_training
 from tests.support.loops.table import LOOP
-from tests.support.training.fake_time import CountingClock
 
 RECORDED_STEPS = (7, 8)
 """Two to warm up, two or three that are traced, three that are timed; times settle at once here."""
@@ -44,12 +40,6 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
     }
 
 
-@pytest.fixture(autouse=True)
-def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
-
-
 def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
     """`accelerate` is told to stay on the CPU."""
     return (pytest.mark.cpu_only,) if name == "accelerate" else ()
@@ -68,10 +58,7 @@ def test_a_loop_within_a_budget_trains_the_same(
     settings = Settings(budget=budget, plans=tmp_path / "plans")
     first, second = loop(settings), loop(settings)
     for trained in (first, second):
-        assert trained.losses == expected.losses
-        found = trained.tensors()
-        for key, value in expected.tensors().items():
-            assert torch.equal(found[key], value), key
+        assert_same_training(trained, expected)
     assert first.memory is not None
     assert second.memory is not None
     recorded = first.memory.tally[Way.RECORDED]

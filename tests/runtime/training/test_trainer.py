@@ -1,7 +1,6 @@
 """`transformers.Trainer` as people run it: padded batches, resumed runs, the end of an epoch."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,13 @@ import torch
 from torch.utils.data import Dataset
 
 import runtime
-from profiles.recording.device import Instruments
-from runtime.training import planned_training
 from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.support.loops.frameworks import WaitingTransformersCallback, tiny_gpt2
-from tests.support.loops.loop import TIME_LIMIT_S, Trained
-from tests.support.training.fake_time import CountingClock
+from tests.support.loops.loop import TIME_LIMIT_S, Trained, assert_same_training
 
 STEPS = 24
 Settings = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
 
 
 class Sentences(Dataset[dict[str, Any]]):
@@ -98,10 +88,7 @@ def train(
 
 
 def assert_same(found: Trained, expected: Trained) -> PlannedTraining:
-    assert found.losses == expected.losses
-    tensors = found.tensors()
-    for name, value in expected.tensors().items():
-        assert torch.equal(tensors[name], value), name
+    assert_same_training(found, expected)
     assert found.memory is not None
     return found.memory
 
@@ -133,19 +120,12 @@ def test_a_run_is_resumed_with_its_plans(tmp_path: Path) -> None:
     assert memory.tally[Way.REPLAYED] == 12
 
 
-@pytest.fixture
-def warned() -> Iterator[Any]:
-    with pytest.warns(runtime.FallbackWarning, match="left the plan and was swapped") as seen:
-        yield seen
-
-
-def test_an_epoch_that_ends_with_fewer_batches_keeps_to_the_budget(
-    tmp_path: Path, warned: Any
-) -> None:
+def test_an_epoch_that_ends_with_fewer_batches_keeps_to_the_budget(tmp_path: Path) -> None:
     """Of each 9 batches the last is alone; clipping asks for gradients that the plan has away."""
     how: Settings = {"gradient_accumulation_steps": 2, "steps": 30}
     expected = train(tmp_path, 8 * 9, **how)
-    first = train(tmp_path, 8 * 9, plans=tmp_path / "plans", **how)
+    with pytest.warns(runtime.FallbackWarning, match="left the plan and was swapped"):
+        first = train(tmp_path, 8 * 9, plans=tmp_path / "plans", **how)
     memory = assert_same(first, expected)
     assert memory.tally[Way.REPLAYED] > 0
     assert "0 fell back to resident" in memory.summary()

@@ -17,26 +17,17 @@ from torch.utils.checkpoint import checkpoint
 
 import runtime
 from profiles.hooks.named_storages import owned_storages
-from profiles.recording.device import Instruments
 from profiles.schema.errors import CapacityError, FileError, QuantityError
 from runtime.storage.residency import TrackedStorage
-from runtime.training import planned_training
 from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from runtime.training.planning import Planning
 from tests.support.commands import ROOT
 from tests.support.loops import plain
-from tests.support.loops.loop import TIME_LIMIT_S, Settings, Trained, layers
-from tests.support.training.fake_time import CountingClock
+from tests.support.loops.loop import TIME_LIMIT_S, Settings, Trained, assert_same_training, layers
 
 KIB = 1024
 ROWS, WIDTH = 256, 64
-
-
-@pytest.fixture(autouse=True)
-def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
-    monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)
 
 
 @pytest.fixture
@@ -93,19 +84,12 @@ def run(
     return memory
 
 
-def assert_as(found: Trained, expected: Trained) -> None:
-    assert found.losses == expected.losses
-    tensors = found.tensors()
-    for name, value in expected.tensors().items():
-        assert torch.equal(tensors[name], value), name
-
-
 def test_lengths_that_vary_have_a_plan_each_and_keep_to_the_budget(
     tmp_path: Path, budgeted: list[str]
 ) -> None:
     expected = plain.variable_lengths(None)
     found = plain.variable_lengths(Settings(budget="700KiB", plans=tmp_path))
-    assert_as(found, expected)
+    assert_same_training(found, expected)
     memory = found.memory
     assert memory is not None
     assert len(memory.courses) == 3
@@ -144,7 +128,7 @@ def test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on(
     at_the_end = sum(value.nbytes for value in it.tensors().values())
     assert at_the_end > budget_bytes
     # Made only now: what the loop's variables reach is on the device, too.
-    assert_as(it, resident(rows))
+    assert_same_training(it, resident(rows))
     assert memory.tally[Way.REPLAYED] > 0
     assert memory.tally[Way.UNPLANNED] == 0
     assert 0 < most_bytes_while_training <= budget_bytes
@@ -187,7 +171,7 @@ def test_a_step_that_leaves_its_course_keeps_to_the_budget(what: str, tmp_path: 
     plainly = trained()
     for number, (batches, updates) in enumerate(how):
         accumulated(plainly, batches, number, updates=updates)
-    assert_as(it, plainly)
+    assert_same_training(it, plainly)
 
 
 @pytest.mark.parametrize("budget", [560 * KIB, "80%"])
@@ -211,7 +195,7 @@ def test_steps_of_two_courses_that_begin_alike_are_planned(
     plainly = trained()
     for number, batches in enumerate(how):
         accumulated(plainly, batches, number)
-    assert_as(it, plainly)
+    assert_same_training(it, plainly)
 
 
 def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> None:
@@ -220,7 +204,7 @@ def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> N
     for run_number in range(2):
         it = trained()
         memory = run(it, rows, budget="80%", plans=tmp_path)
-        assert_as(it, expected)
+        assert_same_training(it, expected)
         assert (memory.tally[Way.RECORDED] == 0) is (run_number == 1)
     assert memory.tally[Way.REPLAYED] == 12
 
@@ -231,7 +215,7 @@ def test_what_fits_is_left_alone(tmp_path: Path, budgeted: list[str]) -> None:
     (course,) = memory.courses.values()
     assert course.way is Way.RESIDENT
     assert not list(tmp_path.glob("*.plan.json"))
-    assert_as(it, resident([ROWS] * 10))
+    assert_same_training(it, resident([ROWS] * 10))
 
 
 def test_training_goes_on_while_another_process_plans(tmp_path: Path, budgeted: list[str]) -> None:
@@ -244,7 +228,7 @@ def test_training_goes_on_while_another_process_plans(tmp_path: Path, budgeted: 
                 step(it, ROWS, number)
             number += 1
     assert memory.tally[Way.PLANNED_FOR] > 0
-    assert_as(it, resident([ROWS] * number))
+    assert_same_training(it, resident([ROWS] * number))
 
 
 def test_a_planner_that_is_killed_leaves_training_without_a_plan(
@@ -260,7 +244,7 @@ def test_a_planner_that_is_killed_leaves_training_without_a_plan(
     it = trained()
     memory = run(it, [ROWS] * 12, budget="80%", plans=tmp_path)
     assert memory.tally[Way.UNPLANNED] > 0
-    assert_as(it, resident([ROWS] * 12))
+    assert_same_training(it, resident([ROWS] * 12))
     (line,) = [r.getMessage() for r in caplog.records if "without a plan" in r.getMessage()]
     assert "exit code -9" in line
     assert "\n" not in line
@@ -276,7 +260,7 @@ def test_a_damaged_plan_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureF
         logging.WARNING
     ]
     assert memory.tally[Way.REPLAYED] > 0
-    assert_as(it, resident([ROWS] * 12))
+    assert_same_training(it, resident([ROWS] * 12))
 
 
 def test_a_model_that_has_changed_gets_a_plan_of_its_own(tmp_path: Path) -> None:
@@ -295,7 +279,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         "from pathlib import Path; from tests.runtime.training.test_within import *;"
         f"it = trained(); plans = Path({str(tmp_path)!r});"
         "memory = run(it, [ROWS] * 24, budget='80%', plans=plans);"
-        "assert_as(it, resident([ROWS] * 24)); print(memory.tally[Way.REPLAYED])"
+        "assert_same_training(it, resident([ROWS] * 24)); print(memory.tally[Way.REPLAYED])"
     )
     both = [
         subprocess.Popen(
@@ -324,7 +308,7 @@ def test_an_exception_in_a_step_is_the_users_and_training_goes_on(tmp_path: Path
                 if raised:
                     raise ValueError("mine")
     assert memory.tally[Way.REPLAYED] > 0
-    assert_as(it, resident([ROWS] * 20))
+    assert_same_training(it, resident([ROWS] * 20))
 
 
 def test_steps_cannot_be_nested_nor_follow_the_end(tmp_path: Path) -> None:
@@ -382,7 +366,7 @@ def test_what_torch_does_with_a_model_may_be_done_before(
         else:
             for number in range(14):
                 step(found[0], ROWS, number)
-    assert_as(found[1], found[0])
+    assert_same_training(found[1], found[0])
 
 
 def test_a_model_that_no_step_calls_is_said_once(
@@ -407,7 +391,7 @@ def test_a_folder_that_goes_away_ends_no_training(
             with memory.step():
                 step(it, ROWS, number)
     assert memory.tally[Way.UNPLANNED] > 0
-    assert_as(it, resident([ROWS] * 12))
+    assert_same_training(it, resident([ROWS] * 12))
     assert [r for r in caplog.records if "without a plan" in r.getMessage()]
 
 
@@ -426,7 +410,7 @@ def test_no_more_courses_are_planned_than_wanted(tmp_path: Path) -> None:
     memory = run(it, rows, budget="80%", plans=tmp_path, most=1)
     assert [course.way for course in memory.courses.values()] == [Way.REPLAYED, Way.UNPLANNED]
     assert "1 courses have plans already" in memory.summary()
-    assert_as(it, resident(rows))
+    assert_same_training(it, resident(rows))
 
 
 @pytest.mark.parametrize(

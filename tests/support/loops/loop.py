@@ -53,6 +53,14 @@ class Trained:
         return found
 
 
+def assert_same_training(found: Trained, expected: Trained) -> None:
+    """Asserts that every loss and all that training changes is the same, bit by bit."""
+    assert found.losses == expected.losses
+    tensors = found.tensors()
+    for name, value in expected.tensors().items():
+        assert torch.equal(tensors[name], value), name
+
+
 Loop = Callable[[Settings | None], Trained]
 
 
