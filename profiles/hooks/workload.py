@@ -194,14 +194,29 @@ def reached_tensors(*roots: object) -> tuple[torch.Tensor, ...]:
     return tuple(found.values())
 
 
-def variables_of(frame: types.FrameType) -> tuple[object, ...]:
-    """Returns what the variables of a running function, or of a module, hold now."""
-    variables = frame.f_locals
-    held = tuple(variables.values())
-    if frame.f_code.co_flags & inspect.CO_OPTIMIZED and isinstance(variables, dict):
-        # A copy that the frame would keep, and with it all that the function drops from now on.
-        variables.clear()
-    return held
+class CallersVariables:
+    """What the function that begins a step can reach, until it is asked for it.
+
+    [Note: frames of callers] The function may return before the step ends, as a callback does that
+    enters a `with` statement by hand. Whoever keeps its frame then keeps all of its variables, the
+    batch that it was handed among them, and with them memory that the step would have given back.
+    So a frame is let go of when what it holds has been looked at, at the begin of the step.
+    """
+
+    def __init__(self, frame: types.FrameType) -> None:
+        self._frame: types.FrameType | None = frame
+
+    def __call__(self) -> tuple[object, ...]:
+        """Returns what the variables hold now, the first time; nothing later."""
+        frame, self._frame = self._frame, None
+        if frame is None:
+            return ()
+        variables = frame.f_locals
+        held = tuple(variables.values())
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED and isinstance(variables, dict):
+            # A copy that the frame would keep, and with it all that the function drops from now on.
+            variables.clear()
+        return held
 
 
 def _referents(thing: Any) -> Iterator[Any]:

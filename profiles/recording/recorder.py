@@ -18,7 +18,7 @@ import torch
 
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.several_optimizers import OneOrSeveral
-from profiles.hooks.workload import Training, bare_optimizer, variables_of
+from profiles.hooks.workload import CallersVariables, Training, bare_optimizer
 from profiles.recording.allocator_peaks import with_overhead, with_workspaces
 from profiles.recording.device import Instruments, device_of, instruments_for
 from profiles.recording.passes import (
@@ -102,8 +102,7 @@ class Recorder:
             WorkloadError: It takes another course than the steps before, or never calls the
                 optimizer.
         """
-        frame = sys._getframe(1)
-        return self.step_of(lambda: variables_of(frame))
+        return self.step_of(CallersVariables(sys._getframe(1)))
 
     @contextmanager
     def step_of(self, held: Held) -> Iterator[None]:
@@ -116,6 +115,8 @@ class Recorder:
         if self._hooks is None:
             self._hooks = AnchorHooks(self._training.model, self._training.optimizer)
         with now.step(self._hooks, held):
+            # Most passes do not ask; see [Note: frames of callers] in `profiles.hooks.workload`.
+            held()
             yield
         if now.is_over:
             self._progress(now.doing, now.done, now.done)

@@ -161,7 +161,8 @@ class SwapExecutor:
             storage = self.index.storages[storage_id]
             if storage.lookup is None or tracked.residency is not storage.at_boundary:
                 tracked.restore(self.backend.h2d)
-            if tracked.residency is Residency.RESIDENT and not tracked.has_copy:
+            is_back = tracked.residency is Residency.RESIDENT and not tracked.has_copy
+            if is_back or tracked.storage is None:
                 del self.tracked[storage_id]
 
     def restore(self) -> None:
@@ -240,7 +241,10 @@ class SwapExecutor:
         """
         storage_id = action.storage
         swap = self.index.swap_from(action, slot)
-        if swap is not None:
+        if self._is_freed_early(storage_id):
+            self._now.skipped_swaps += storage_id not in self._skipped
+            self._skipped.add(storage_id)
+        elif swap is not None:
             self._begin_swap(swap)
         elif storage_id not in self._skipped:
             tracked = self.tracked[storage_id]
@@ -255,6 +259,16 @@ class SwapExecutor:
                     self._swap_in(storage_id, tracked)
                 case ActionKind.AWAIT:
                     self._arrive(storage_id, tracked, slot)
+
+    def _is_freed_early(self, storage_id: int) -> bool:
+        """Whether a storage that the step made, or was given, is gone with all that led to it.
+
+        Nobody can use it again, and the plan has had room for it: there is nothing to move. One
+        that the model owns has been replaced instead, and what stands in its place is not known.
+        """
+        tracked = self.tracked.get(storage_id)
+        is_gone = tracked is not None and tracked.storage is None
+        return is_gone and self.index.storages[storage_id].lookup is None
 
     def _end_recipes(self) -> None:
         """Ends the recipes of a step, with their figures in its statistics."""
@@ -404,7 +418,8 @@ class SwapExecutor:
             one, two = self.index.storages[storage_id].name, self.index.storages[other_id].name
             raise UnmovableError(f"{one} and {two} are one storage here, planned two")
         self._ids[storage._cdata] = storage_id
-        tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant)
+        name = self.index.storages[storage_id].name
+        tracked = self.tracked[storage_id] = TrackedStorage(storage, self._accountant, name)
         return tracked
 
 

@@ -41,7 +41,8 @@ class StepStatistics:
         stall_us: Time the host waited for copies; on the emulated device the host computes, so
             this is the time compute waited.
         overrun_us: How much longer copies took on this machine than on the planned link.
-        skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states.
+        skipped_swaps: Swaps of storages that do not exist yet, such as lazy optimizer states, and
+            storages that were freed before the plan was done with them.
         on_line: Whether the step made what the plan moves, or has left the plan, and so was kept
             within the budget without it (see `runtime.replay.first_step`).
         rebuilt_bytes: Bytes of dropped storages filled by running ops again.

@@ -39,7 +39,7 @@ SEALED = (
     "read where swapplan could not see it. Read it inside the step that was recorded, or from the "
     "thread that trains, or close the replay first."
 )
-LENT = "its memory can no longer be resized"
+LENT = "the memory of {} can no longer be resized"
 
 
 class UnmovableError(Exception):
@@ -101,12 +101,19 @@ class TrackedStorage:
     copied once more, on a lane that keeps the order.
 
     Attributes:
+        name: What it is called where something is said about it.
         size_bytes: How many bytes it has.
         cdata: Its address, by which ops and modes know it.
         overrun_us: How much longer its copies took than the link would have.
     """
 
-    def __init__(self, storage: torch.UntypedStorage, accountant: Accountant) -> None:
+    def __init__(
+        self,
+        storage: torch.UntypedStorage,
+        accountant: Accountant,
+        name: str = "a storage",
+    ) -> None:
+        self.name = name
         self.size_bytes = storage.nbytes()
         self.overrun_us = 0.0
         self.cdata = storage._cdata
@@ -187,7 +194,7 @@ class TrackedStorage:
         self._expect(Residency.RESIDENT)
         storage = self._alive()
         if not is_movable(storage):
-            raise UnmovableError(LENT)
+            raise UnmovableError(LENT.format(self.name))
         self.forget_copy()
         self._guarded.forbid(self)
         self._state = _DROPPED
@@ -198,7 +205,9 @@ class TrackedStorage:
         self._expect(Residency.DROPPED)
         storage = self._alive()
         if fresh.nbytes() != self.size_bytes:
-            raise UnmovableError(f"its recipe makes {fresh.nbytes()} bytes of {self.size_bytes}")
+            raise UnmovableError(
+                f"the recipe of {self.name} makes {fresh.nbytes()} bytes of {self.size_bytes}"
+            )
         _unseal(storage)
         hand_over(fresh, storage)
         self._accountant.hand_over(fresh, storage)
@@ -219,7 +228,7 @@ class TrackedStorage:
         self._expect(Residency.LEAVING)
         waited_us, copy = self._wait()
         storage = self._storage()
-        fault = _why_it_stays(storage, copy)
+        fault = self._why_it_stays(storage, copy)
         if fault is not None:
             self._state = _RESIDENT
             self._guarded.allow(self)
@@ -263,7 +272,7 @@ class TrackedStorage:
         waited_us, copy = self._wait()
         if copy.fault is not None:
             self._state = replace(self._state, residency=Residency.AWAY, copy=None)
-            raise UnmovableError(f"its copy back failed ({_in_words(copy.fault)})")
+            raise UnmovableError(f"the copy back of {self.name} failed ({_in_words(copy.fault)})")
         self._state = replace(self._state, residency=Residency.RESIDENT, copy=None)
         self._guarded.allow(self)
         return waited_us
@@ -320,8 +329,16 @@ class TrackedStorage:
         storage = self._alive()
         host_bytes = host_size_bytes(engine, storage.nbytes())
         if not is_movable(storage) or host_bytes != host.size_bytes:
-            raise UnmovableError(LENT)
+            raise UnmovableError(LENT.format(self.name))
         return storage
+
+    def _why_it_stays(self, storage: torch.UntypedStorage | None, copy: CopyInFlight) -> str | None:
+        """Says why it cannot be emptied though its copy to the host has ended; None if it can."""
+        if copy.fault is not None:
+            return f"the copy of {self.name} to the host failed ({_in_words(copy.fault)})"
+        if copy.inexact:
+            return f"{self.name} holds bytes that are no bools, so it cannot wait as bits"
+        return None if storage is None or is_movable(storage) else LENT.format(self.name)
 
     def _empty(self, storage: torch.UntypedStorage) -> None:
         take_off(storage)
@@ -332,12 +349,14 @@ class TrackedStorage:
     def _alive(self) -> torch.UntypedStorage:
         storage = self._storage()
         if storage is None:
-            raise UnmovableError("it was freed before the plan was done with it")
+            raise UnmovableError(f"{self.name} was freed before the plan was done with it")
         return storage
 
     def _expect(self, residency: Residency) -> None:
         if self.residency is not residency:
-            raise UnmovableError(f"it is {self.residency.value}, not {residency.value}")
+            raise UnmovableError(
+                f"{self.name} is {self.residency.value}, expected {residency.value}"
+            )
 
 
 def is_movable(storage: torch.UntypedStorage) -> bool:
@@ -347,15 +366,6 @@ def is_movable(storage: torch.UntypedStorage) -> bool:
     with other processes, which would then be shared no more.
     """
     return storage.resizable() and not (storage.device.type == "cpu" and storage.is_shared())
-
-
-def _why_it_stays(storage: torch.UntypedStorage | None, copy: CopyInFlight) -> str | None:
-    """Says why a storage whose copy to the host has ended cannot be emptied; None if it can."""
-    if copy.fault is not None:
-        return f"its copy to the host failed ({_in_words(copy.fault)})"
-    if copy.inexact:
-        return "it holds bytes that are no bools, so it cannot wait as bits"
-    return None if storage is None or is_movable(storage) else LENT
 
 
 def _in_words(fault: BaseException) -> str:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Self
 
 from profiles.hooks.anchors import AnchorHooks, OwnHook
-from profiles.hooks.workload import Training, variables_of
+from profiles.hooks.workload import CallersVariables, Training
 from profiles.recording.device import device_of, instruments_for
 from profiles.recording.passes import Held
 from profiles.recording.recorder import Recorder
@@ -77,8 +77,7 @@ class PlannedTraining:
         Raises:
             RuntimeError: It is closed, or another step is running.
         """
-        frame = sys._getframe(1)
-        return LoopStep(self._arm, self._leave, lambda: variables_of(frame))
+        return LoopStep(self._arm, self._leave, CallersVariables(sys._getframe(1)))
 
     def begin(self) -> None:
         """Begins a step where there is no `with` statement: in frameworks that call back.
@@ -151,6 +150,8 @@ class PlannedTraining:
         course = self.plans.of(course_of(name, self._training.model.training, args, kwargs))
         step.course, step.way = course, course.way
         step.running = self._running(course, step.held)
+        # See [Note: frames of callers] in `profiles.hooks.workload`.
+        step.held = tuple
         step.running.__enter__()
 
     def _running(self, course: Course, held: Held) -> AbstractContextManager[object]:

@@ -1,6 +1,8 @@
 """A step recorded in the loop that runs it: what `record` finds, and no number changed."""
 
+import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -112,3 +114,27 @@ def test_a_step_of_another_course_ends_the_recording() -> None:
     with pytest.raises(WorkloadError, match="another course each time"):
         train()
     recorder.close()
+
+
+def test_a_step_begun_by_a_callback_keeps_none_of_its_variables() -> None:
+    """A function that has returned holds nothing; nor does what looked at its variables."""
+    workload = two_layers()
+    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    lives_on = []
+    while not recorder.is_done:
+        batch = torch.ones(12_345)
+        is_dropped = weakref.ref(batch)
+        running = entered(recorder, batch)
+        del batch
+        lives_on.append(is_dropped() is not None)
+        workload.step()
+        running.__exit__(None, None, None)
+    assert not any(lives_on)
+
+
+def entered(recorder: Recorder, batch: torch.Tensor) -> AbstractContextManager[None]:
+    """Begins a step as a callback does that is handed the batch."""
+    running = recorder.step()
+    assert batch.sum() > 0
+    running.__enter__()
+    return running

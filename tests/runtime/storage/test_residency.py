@@ -49,7 +49,7 @@ def test_a_copy_that_fails_ends_and_the_lane_goes_on(
     pool = HostPool(MIB)
     values, tracked = tracked_storage()
     tracked.swap_out(d2h, pool.stretch(0, MIB))
-    with pytest.raises(UnmovableError, match="copy to the host failed"):
+    with pytest.raises(UnmovableError, match="the copy of a storage to the host failed"):
         tracked.release()
     assert tracked.residency is Residency.RESIDENT
     tracked.swap_out(d2h, pool.stretch(0, MIB))
@@ -67,7 +67,7 @@ def test_a_copy_back_that_fails_may_be_tried_again(
     tracked.swap_out(d2h, HostPool(MIB).stretch(0, MIB))
     tracked.release()
     tracked.swap_in(h2d)
-    with pytest.raises(UnmovableError, match="copy back failed"):
+    with pytest.raises(UnmovableError, match="the copy back of a storage failed"):
         tracked.arrive()
     if times == 2:
         with pytest.raises(CopyFailedError, match="still in host memory"):
@@ -233,10 +233,10 @@ def test_moves_out_of_order_are_refused(d2h: EmulatedLane, h2d: EmulatedLane) ->
     pool = HostPool(MIB)
     _values, tracked = tracked_storage()
     for move in (tracked.release, tracked.arrive, lambda: tracked.swap_in(h2d)):
-        with pytest.raises(UnmovableError, match="it is resident"):
+        with pytest.raises(UnmovableError, match="a storage is resident, expected"):
             move()
     tracked.swap_out(d2h, pool.stretch(0, MIB))
-    with pytest.raises(UnmovableError, match="it is leaving"):
+    with pytest.raises(UnmovableError, match="a storage is leaving, expected"):
         tracked.swap_out(d2h, pool.stretch(0, MIB))
 
 

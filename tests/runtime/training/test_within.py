@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -143,6 +144,38 @@ def accumulated(it: Trained, batches: int, number: int, *, updates: bool = True)
         it.optimizer.step()
     it.optimizer.zero_grad()
     it.losses.append(loss.item())
+
+
+def test_a_step_begun_by_a_callback_keeps_none_of_its_variables(
+    tmp_path: Path, budgeted: list[str]
+) -> None:
+    """While it is recorded, replayed, swapped on line or resident."""
+    it, ways, lives_on = trained(), set(), []
+    with within(it, 400 * KIB, tmp_path) as memory:
+        for number in range(14):
+            if number > 10:
+                memory.wait_for_plans()
+            batch = torch.randn(ROWS if number % 5 else ROWS // 2, WIDTH)
+            dropped = weakref.ref(batch)
+            running = entered(memory, batch)
+            loss = it.model(batch).square().mean()
+            del batch
+            loss.backward()
+            lives_on.append(dropped() is not None)
+            it.optimizer.step()
+            it.optimizer.zero_grad()
+            running.__exit__(None, None, None)
+            ways |= {way for way, count in memory.tally.items() if count}
+        assert {Way.RECORDED, Way.REPLAYED} <= ways
+    assert not any(lives_on)
+
+
+def entered(memory: PlannedTraining, batch: torch.Tensor) -> AbstractContextManager[None]:
+    """Begins a step as a callback does that is handed the batch."""
+    running = memory.step()
+    assert len(batch)
+    running.__enter__()
+    return running
 
 
 @pytest.mark.parametrize("what", ["fewer batches", "no update"])
