@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.replay.timeline import Ranges
     from runtime.storage.accountant import EmulatedOutOfMemoryError
     from runtime.training.lightning_callback import LightningCallback
+    from runtime.training.load_courses import LoadedCourses, load_courses
     from runtime.training.planned_training import PlannedTraining
     from runtime.training.transformers_callback import TransformersCallback
     from runtime.training.within import within
@@ -31,6 +32,7 @@ __all__ = [
     "EmulatedOutOfMemoryError",
     "FallbackWarning",
     "LightningCallback",
+    "LoadedCourses",
     "LoadedPlan",
     "OffPlan",
     "PlannedTraining",
@@ -39,6 +41,7 @@ __all__ = [
     "StepStatistics",
     "TransformersCallback",
     "load",
+    "load_courses",
     "load_on_first",
     "touch",
     "within",
@@ -53,6 +56,7 @@ __getattr__ = on_first_use(
         "runtime.replay.replay": ["Replay"],
         "runtime.replay.statistics": ["FallbackWarning", "StepStatistics"],
         "runtime.replay.timeline": ["Ranges"],
+        "runtime.training.load_courses": ["LoadedCourses", "load_courses"],
         "runtime.training.lightning_callback": ["LightningCallback"],
         "runtime.training.transformers_callback": ["TransformersCallback"],
         "runtime.training.planned_training": ["PlannedTraining"],

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.course_sets import holds_courses
 from planner.cli.json_output import print_json
 from planner.cli.options import AsJson, PlanFile, TimeLimit
 from planner.cli.output import print_line, print_rows, progress_bars
 from planner.ilp.deadline import SolverName
 from planner.plan.plan_file import read_unverified_plan
+from planner.plan.plan_set import PlanSet, read_unverified_plan_set
 from profiles.library.index import profile_path
+from profiles.schema.course_set import MARK, shortened
 from profiles.schema.profile_file import read_profile
 from profiles.schema.units import size_text
 
@@ -46,6 +49,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Derives peak, stall and bound again from the files alone; exit code 1 if any differs."""
+    if not as_json and holds_courses(plan, PlanSet):
+        _check_courses(plan, profile, solver, time_limit)
+        return
     from planner.studies.check import check_plan
 
     stored = read_unverified_plan(plan)
@@ -64,6 +70,16 @@ def check(
     if not as_json:
         print("Checked: every figure is what the files say." + ("" if profile else _UNCHECKED))
         print(_SAID)
+
+
+def _check_courses(
+    plans: Path, profiles: Path | None, solver: SolverName | None, time_limit_s: float
+) -> None:
+    """Checks each plan of a file, with the profile of the same number if there are profiles."""
+    for number, entry in enumerate(read_unverified_plan_set(plans).courses, 1):
+        print_line(f"Course {number}: {shortened(entry.course)}")
+        one = None if profiles is None else Path(f"{profiles}{MARK}{number}")
+        check(Path(f"{plans}{MARK}{number}"), one, solver, time_limit_s)
 
 
 def _check_against(

@@ -4,6 +4,7 @@ EXAMPLES = {
     "profile": (
         "plan profile unet3d --set size=96",
         "plan profile my_training.py:train --set batch=2048 -o my.profile.json.gz",
+        "plan profile varying.py:train --courses 3",
     ),
     "solve": (
         "plan solve unet3d.profile.json.gz --budget 40%",
@@ -26,6 +27,7 @@ EXAMPLES = {
     "run": (
         "plan run unet3d.plan.json",
         "plan run my.plan.json --workload my_training.py:train --steps 10",
+        "plan run varying.plans.json",
     ),
     "workloads": ("plan workloads",),
     "devices": ("plan devices --sources",),

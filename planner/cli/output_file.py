@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from profiles.library.index import PREFIX
+from profiles.schema.course_set import course_in
 from profiles.schema.errors import FileError
 from profiles.schema.files import FileRecord, check_writable, format_of
 
 OURS = "swapplan-"
 """How the magic word of each of our files begins."""
-KINDS = ("profile", "plan")
+KINDS = ("profile", "profiles", "plan", "plans")
 
 
 def beside(file: Path, ending: str) -> Path:
@@ -16,10 +17,11 @@ def beside(file: Path, ending: str) -> Path:
     ending, in its folder; what is made from the library goes into the folder at hand."""
     is_library = str(file).startswith(PREFIX)
     path = Path(str(file).removeprefix(PREFIX)) if is_library else file
+    path, number = course_in(path)
     name = path.name.removesuffix(".gz").removesuffix(".json")
     for kind in KINDS:
         name = name.removesuffix(f".{kind}")
-    return path.with_name(name + ending)
+    return path.with_name(name + ("" if number is None else f"-{number}") + ending)
 
 
 def of_workload(reference: str, ending: str) -> Path:

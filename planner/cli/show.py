@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.course_sets import holds_courses, print_plan_set, print_profile_set
 from planner.cli.json_output import print_json
 from planner.cli.options import AnyFile, AsJson, PlanFile, output_option
 from planner.cli.output import Column, print_line, print_rows, print_table, wrote
 from planner.cli.output_file import beside, check_output
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
+from planner.plan.plan_set import PlanSet, read_plan_set
 from planner.report.text import (
     OFFERED,
     certificate_rows,
@@ -22,10 +24,12 @@ from planner.report.text import (
     workload_text,
 )
 from profiles.library.index import profile_path
+from profiles.schema.course_set import course_in
 from profiles.schema.files import format_of, write_atomically
 from profiles.schema.link import CopyMethod
 from profiles.schema.profile import Profile, Provenance
 from profiles.schema.profile_file import read_profile
+from profiles.schema.profile_set import ProfileSet, read_profile_set
 from profiles.schema.units import size_text, time_text
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ def show(
     """Shows a profile or a plan: figures, storages or swaps, and memory over the step."""
     if png is not None:
         check_output(png, keep=file)
+    if png is None and not as_json and _shows_courses(file):
+        return
     content = read_any(file)
     if as_json:
         _print_as_json(content)
@@ -62,6 +68,17 @@ def show(
     if png is not None:
         _draw(content, profile_path(file).name, png)
         wrote(png, error=as_json)
+
+
+def _shows_courses(file: Path) -> bool:
+    """Lists the courses of a file that holds several."""
+    if holds_courses(file, ProfileSet):
+        print_profile_set(read_profile_set(file))
+    elif holds_courses(file, PlanSet):
+        print_plan_set(read_plan_set(file))
+    else:
+        return False
+    return True
 
 
 def report(
@@ -100,7 +117,8 @@ def read_any(file: Path) -> Plan | Profile:
         FileError: It is neither.
     """
     path = profile_path(file)
-    return read_plan(path) if format_of(path) == Plan.FORMAT else read_profile(path)
+    found = format_of(course_in(path)[0])
+    return read_plan(path) if found in (Plan.FORMAT, PlanSet.FORMAT) else read_profile(path)
 
 
 def _print_as_json(content: Plan | Profile) -> None:

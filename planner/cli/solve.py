@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from planner.cli import options
+from planner.cli.course_sets import holds_courses
 from planner.cli.early_end import early_end
 from planner.cli.output import print_line, print_rows, progress_bars, wrote
 from planner.cli.output_file import beside, check_output
 from planner.cli.request import SHARE, PlanRequest, Workers, print_other_way
+from planner.cli.solve_courses import solve_courses
 from planner.ilp.deadline import SolverName
 from planner.plan.plan import Plan
 from planner.plan.plan_file import write_plan
@@ -20,6 +22,7 @@ from profiles.schema.link import NOTHING_SHARED
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import LeftOut, Profile
 from profiles.schema.profile_file import read_profile
+from profiles.schema.profile_set import ProfileSet
 from profiles.schema.units import rate_text, size_text, time_text
 
 
@@ -57,11 +60,14 @@ def solve(
         min_size=min_size,
         asked_without=without,
     )
+    if holds_courses(profile, ProfileSet):
+        solve_courses(profile, request, output, solver, time_limit)
+        return
     recorded = read_profile(profile_path(profile))
     (sharers,) = request.workers_of(recorded)
     path = check_output(output or beside(profile, ".plan.json"), Plan, keep=profile)
     try:
-        plan = _solved(recorded, request, sharers, solver, time_limit)
+        plan = solved(recorded, request, sharers, solver, time_limit)
     except UnmetBudgetError as error:
         print_wall(error)
         raise typer.Exit(error.exit_code) from error
@@ -70,13 +76,18 @@ def solve(
     wrote(path)
 
 
-def _solved(
+def solved(
     profile: Profile,
     request: PlanRequest,
     workers: Workers,
     solver: SolverName,
     time_limit_s: float,
 ) -> Plan:
+    """Plans one profile as the options ask; Ctrl-C ends the search with the best plan so far.
+
+    Raises:
+        UnmetBudgetError: No plan keeps to the budget.
+    """
     from planner.studies.shared_link import host_budget_each_bytes
 
     budget_bytes, host_bytes = request.budget_bytes(profile), request.host_budget_bytes

@@ -56,7 +56,8 @@ def check_same_sizes(one: ShapesSeen, other: ShapesSeen) -> None:
                 f"The step takes another size each time: {what} had {_words(*first)} in one "
                 f"step and {_words(*second)} in another. A plan needs a step that repeats: pad "
                 "batches to one length, drop a smaller last one (drop_last=True), or sort them "
-                "into buckets and record each for a plan of its own."
+                "into a few buckets and record each, with --courses or in a loop with "
+                "runtime.within."
             )
 
 

@@ -91,6 +91,13 @@ class FileRecord(Record):
     version: int
     created_by: str
 
+    def header_fault(self) -> str | None:
+        """Says what is wrong with the head of a record that came within another file."""
+        if (self.format, self.version) == (self.FORMAT, self.VERSION):
+            return None
+        found, expected = _short(self.format), f"{self.FORMAT!r} version {self.VERSION}"
+        return f"it is {found} version {self.version}, expected {expected}"
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Returns a copy with some fields changed."""
         copied = super().model_copy(update=update, deep=deep)
@@ -280,6 +287,11 @@ def _read(kind: type[FileRecord], path: Path) -> InputText:
 def _checked(kind: type[FileRecord], path: Path, read: InputText, upgrades: Upgrades) -> int:
     """The version of a file, if it is one that can be read."""
     found = (read.top or {}).get("format")
+    if found == f"{kind.FORMAT}s":
+        raise FileError(
+            f"{path}: it holds several courses, expected one. Name one by its number, as in "
+            f"'{path}#1'; 'plan show {path}' lists them."
+        )
     if found != kind.FORMAT:
         raise FileError(
             f"{path}: format is {_short(found)}, expected {kind.FORMAT!r}. "

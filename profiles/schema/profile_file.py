@@ -11,16 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 from profiles.schema.checks import first_fault
+from profiles.schema.course_set import chosen, course_in
 from profiles.schema.files import Content, read_file, write_file
 from profiles.schema.profile import Profile
+from profiles.schema.profile_set import read_profile_set
 
 
 def read_profile(path: Path | str) -> Profile:
-    """Reads a profile file and verifies it.
+    """Reads a profile file and verifies it; of a file of several, the one that the path names.
 
     Raises:
         FileError: The file is missing, damaged, foreign or of another version.
     """
+    file, number = course_in(Path(path))
+    if number is not None:
+        return chosen(read_profile_set(file).courses, number, file).profile
     return read_file(Profile, Path(path), first_fault=first_fault, upgrades=UPGRADES)
 
 

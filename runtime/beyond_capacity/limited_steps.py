@@ -77,6 +77,11 @@ class LimitedSteps:
         self._is_own = hooks is None
         self._hooks = hooks or AnchorHooks(training.model, training.optimizer)
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most device bytes in storages that the last step has shown."""
+        return self._accountant.memory.peak_bytes
+
     def new_trace(self) -> StepTrace:
         """Returns a trace that knows the sizes of storages that are out, too."""
         return StepTrace(device_of(self._training.model), self.swap.size_of)

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli import options
+from planner.cli.course_sets import PROFILES, print_profile_set
 from planner.cli.output import progress_bars, wrote
 from planner.cli.output_file import check_output, of_workload
 from planner.cli.request import choose_link, is_to_be_measured
 from profiles.hardware.accelerators import ACCELERATORS, accelerator_named
 from profiles.hardware.links import EMULATED, link_named
+from profiles.schema.course_set import MOST_COURSES
 from profiles.schema.errors import QuantityError
+from profiles.schema.link import Sharing
 from profiles.schema.profile import CPU, CUDA, Link, Profile, WorkloadSource
 from profiles.schema.profile_file import write_profile
+from profiles.schema.profile_set import ProfileSet, write_profile_set
 from profiles.schema.progress import Progress
 from profiles.schema.units import parse_size_bytes
+from runtime.cli.profile_courses import check_courses, record_courses
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +62,15 @@ DataParallel = Annotated[
         "it: for plans that 'plan run --workers' and torchrun replay.",
     ),
 ]
+Courses = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=MOST_COURSES,
+        help="The step takes so many courses, by what its first module is handed: batches of "
+        "several shapes. Record each, in one file of profiles.",
+    ),
+]
 Limit = Annotated[
     str | None,
     typer.Option(
@@ -77,6 +91,7 @@ class HowToRecord:
     warmup_steps: int
     timed_steps: int
     data_parallel: bool
+    courses: int
 
 
 def profile(
@@ -93,6 +108,7 @@ def profile(
     beyond_capacity: BeyondCapacity = False,
     data_parallel: DataParallel = False,
     limit: Limit = None,
+    courses: Courses = 1,
 ) -> None:
     """Records one training step, or estimates it: ops, storages, anchors, times."""
     from profiles.workloads.build import check
@@ -105,8 +121,15 @@ def profile(
         warmup_steps=warmup,
         timed_steps=steps,
         data_parallel=data_parallel,
+        courses=courses,
     )
     is_estimated = not is_run_on(device)
+    check_courses(
+        courses,
+        is_estimated=is_estimated,
+        beyond_capacity=beyond_capacity,
+        data_parallel=data_parallel,
+    )
     if is_estimated:
         _check_estimates(how)
     chosen = None
@@ -114,18 +137,29 @@ def profile(
         default = usual_link(device) if is_estimated else EMULATED
         chosen = choose_link(default, link, d2h_bandwidth, h2d_bandwidth)
     check(source)
-    path = check_output(output or of_workload(workload, ".profile.json.gz"), Profile)
+    kind, ending = (Profile, ".profile.json.gz") if courses == 1 else (ProfileSet, PROFILES)
+    path = check_output(output or of_workload(workload, ending), kind)
+    recorded: Profile | ProfileSet
     with progress_bars() as progress:
         if is_estimated and chosen is not None:
             recorded = estimate_step(source, chosen, device, progress)
         else:
             recorded = _record_step(source, chosen, how, progress)
+    _write(recorded, path)
+    wrote(path)
+
+
+def _write(recorded: Profile | ProfileSet, path: Path) -> None:
+    """Writes what was recorded, and shows it."""
+    if isinstance(recorded, ProfileSet):
+        write_profile_set(recorded, path)
+        print_profile_set(recorded)
+        return
     write_profile(recorded, path)
 
     from planner.cli.show import print_profile
 
     print_profile(recorded, top=0)
-    wrote(path)
 
 
 def is_run_on(device: str) -> bool:
@@ -215,7 +249,7 @@ def _check_estimates(how: HowToRecord) -> None:
 
 def _record_step(
     source: WorkloadSource, link: Link | None, how: HowToRecord, progress: Progress
-) -> Profile:
+) -> Profile | ProfileSet:
     """Builds a workload on its device and records its step; measures the link if there is none.
 
     Raises:
@@ -247,7 +281,17 @@ def _record_step(
         measured = link_from(rows, measure_methods(device, progress=progress))
         recorded = _recorded(workload, source, measured, how, progress)
         sharing = sharing_at_hand(device) if how.device == CUDA else None
+        return _with_sharing(recorded, sharing)
+
+
+def _with_sharing(recorded: Profile | ProfileSet, sharing: Sharing | None) -> Profile | ProfileSet:
+    if isinstance(recorded, Profile):
         return recorded.model_copy(update={"sharing": sharing})
+    courses = tuple(
+        one.model_copy(update={"profile": one.profile.model_copy(update={"sharing": sharing})})
+        for one in recorded.courses
+    )
+    return recorded.model_copy(update={"courses": courses})
 
 
 def _recorded(
@@ -256,7 +300,10 @@ def _recorded(
     link: Link,
     how: HowToRecord,
     progress: Progress,
-) -> Profile:
+) -> Profile | ProfileSet:
+    if how.courses > 1:
+        steps = (how.warmup_steps, how.timed_steps)
+        return record_courses(workload, source, link, how.courses, steps, progress)
     recording: Callable[..., Profile]
     if how.beyond_capacity:
         from runtime.beyond_capacity.record import record_beyond_capacity

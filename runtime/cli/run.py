@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from planner.cli.course_sets import holds_courses
 from planner.cli.options import PlanFile
 from planner.cli.output import print_line, progress_bars, wrote
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
+from planner.plan.plan_set import PlanSet, read_plan_set
 from profiles.schema.errors import QuantityError, WorkloadError
 from profiles.schema.files import check_writable, write_atomically
 from profiles.schema.progress import Progress
 from runtime.cli.proof_report import failures, print_proofs
+from runtime.cli.run_courses import run_courses
 
 if TYPE_CHECKING:
     from profiles.hooks.workload import Workload
@@ -64,8 +67,11 @@ def run(
     only of those whose code you would run. A relative path is looked for here, and then beside the
     plan.
     """
-    loaded = _with_workload(read_plan(plan), plan, workload)
     files = _MeasuredFiles(trace, slots)
+    if holds_courses(plan, PlanSet):
+        _run_courses(plan, workload, steps, is_alone=workers is None and not files.asked_for)
+        return
+    loaded = _with_workload(read_plan(plan), plan, workload)
     files.check(workers)
     with progress_bars() as progress:
         if workers is not None:
@@ -78,6 +84,16 @@ def run(
     files.write(loaded, steps // 2)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+
+
+def _run_courses(plans: Path, workload: str | None, steps: int, *, is_alone: bool) -> None:
+    """Proves the plans of several courses."""
+    if not is_alone:
+        raise QuantityError(
+            f"{plans}: plans of several courses are proved by one process, without --workers, "
+            f"--trace or --slots. Leave those out, or name one course, as in '{plans}#1'."
+        )
+    run_courses(_courses_with_workload(read_plan_set(plans), plans, workload), steps)
 
 
 @dataclass
@@ -147,6 +163,14 @@ def _with_workload(plan: Plan, path: Path, reference: str | None) -> Plan:
     plan = plan.model_copy(update={"workload": source.model_copy(update={"reference": reference})})
     check(plan.workload)
     return plan
+
+
+def _courses_with_workload(plans: PlanSet, path: Path, reference: str | None) -> PlanSet:
+    courses = tuple(
+        entry.model_copy(update={"plan": _with_workload(entry.plan, path, reference)})
+        for entry in plans.courses
+    )
+    return plans.model_copy(update={"courses": courses})
 
 
 def _found(reference: str, plan: Path) -> str:

@@ -4,21 +4,18 @@ import logging
 from collections.abc import Callable
 
 from planner.plan.plan import Plan
+from profiles.hooks.course_key import key_of
 from profiles.hooks.workload import Training
-from profiles.recording.device import device_of
 from profiles.recording.recorder import Recorder
+from profiles.schema.course_set import shortened
 from profiles.schema.errors import SwapplanError, WorkloadError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 from runtime.beyond_capacity.record import LimitedRecorder
-from runtime.host.host_pool import HostPool
-from runtime.lanes.copy_device import copy_device
-from runtime.replay.first_step import OffPlan
-from runtime.replay.load import LoadedPlan
 from runtime.training.agreement import Agreement, Word, agreement_of
 from runtime.training.budget import Budget
 from runtime.training.course import Course, Way
-from runtime.training.course_key import key_of, shortened
+from runtime.training.course_replays import CourseReplays
 from runtime.training.plan_folder import PlanFolder
 from runtime.training.planning import Planning
 
@@ -53,7 +50,7 @@ class CoursePlans:
         self.courses: dict[str, Course] = {}
         self._training, self._budget, self._folder, self._link = training, budget, folder, link
         self._time_limit_s, self._most_plans = time_limit_s, most_plans
-        self._pool = HostPool(0)
+        self._replays = CourseReplays(training)
         self._workers = agreement_of(training)
         self._have_agreed = self._workers is None
 
@@ -147,9 +144,8 @@ class CoursePlans:
 
     def close(self) -> None:
         """Ends what plans, and all replays."""
+        self._replays.close()
         for course in self.courses.values():
-            if course.replay is not None:
-                course.replay.close()
             if course.planning is not None:
                 course.planning.close()
 
@@ -212,28 +208,9 @@ class CoursePlans:
         if plan is None or (limit_bytes is not None and plan.budget_bytes > limit_bytes):
             return
         try:
-            self._grow_pool(plan, idle)
-            course.replay = LoadedPlan(plan).attach(
-                self._training.model,
-                self._training.optimizer,
-                pool=self._pool,
-                off_plan=OffPlan.ON_LINE,
-            )
+            self._replays.attach(course, plan, idle)
         except SwapplanError as error:
             if self._workers is not None:
                 self.leave_unplanned(course, str(error))
             else:
                 LOG.warning("A plan is passed over and made again: %s", error)
-            return
-        course.way = Way.REPLAYED
-
-    def _grow_pool(self, plan: Plan, idle: Callable[[], None]) -> None:
-        """Makes the host pool that all replays share large enough; one at a time uses it."""
-        if plan.host_pool_bytes <= self._pool.size_bytes:
-            return
-        idle()
-        device = device_of(self._training.model)
-        self._pool = copy_device(device).host_pool(plan.host_pool_bytes)
-        for course in self.courses.values():
-            if course.replay is not None:
-                course.replay.use_pool(self._pool)

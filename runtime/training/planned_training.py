@@ -11,17 +11,17 @@ storages away. Before another one begins, it hands them over, one by one and wit
 
 import logging
 import sys
-import threading
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, Self
+from typing import Self
 
-from profiles.hooks.anchors import AnchorHooks, OwnHook
+from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.first_call import FirstCall
 from profiles.hooks.workload import CallersVariables, Training
 from profiles.recording.device import device_of, instruments_for
 from profiles.recording.passes import Held
 from profiles.recording.recorder import Recorder
+from profiles.schema.course_set import shortened
 from profiles.schema.errors import SwapplanError
 from profiles.schema.units import size_text
 from runtime.beyond_capacity.record import LimitedRecorder
@@ -29,8 +29,8 @@ from runtime.replay.replay import Replay
 from runtime.replay.statistics import FallbackWarning
 from runtime.training.budget import Budget
 from runtime.training.course import Course, Way
-from runtime.training.course_key import course_of, shortened
 from runtime.training.course_plans import CoursePlans
+from runtime.training.fixed_plans import FixedPlans
 from runtime.training.on_line import OnLine
 from runtime.training.step import LoopStep, UnfinishedStep
 
@@ -46,25 +46,34 @@ class PlannedTraining:
     Attributes:
         plans: The courses of the loop, and their plans.
         tally: How many steps were run in each way.
+        last_peak_bytes: Most device bytes in storages in the step before; None if that ran
+            resident, or was not watched.
     """
 
-    def __init__(self, training: Training, budget: Budget, plans: CoursePlans) -> None:
-        """Attaches the plans that are there."""
+    def __init__(self, training: Training, budget: Budget, plans: CoursePlans | FixedPlans) -> None:
+        """Attaches the plans that are there.
+
+        Raises:
+            SwapplanError: One of them must be attached, and is for another training.
+        """
         self.plans = plans
         self.tally: dict[Way, int] = dict.fromkeys(Way, 0)
         self._training = training
         self._budget = budget
-        self._tools = instruments_for(device_of(training.model))
+        self.last_peak_bytes: int | None = None
         self._step: LoopStep | None = None
         self._holder: Replay | None = None
         self._without_forward = 0
-        self._handles: list[Any] | None = []
-        for name, module in training.model.named_modules():
-            hook = OwnHook(partial(self._on_forward, name))
-            self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        self._is_closed = False
+        self._first = FirstCall(training.model, self._on_course)
         self._hooks = AnchorHooks(training.model, training.optimizer)
-        self._on_line = OnLine(training, budget.limit_bytes, self._tools, self._hooks)
-        plans.attach_kept()
+        tools = instruments_for(device_of(training.model))
+        self._on_line = OnLine(training, budget.limit_bytes, tools, self._hooks)
+        try:
+            plans.attach_kept()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def courses(self) -> dict[str, Course]:
@@ -117,15 +126,14 @@ class PlannedTraining:
 
     def close(self) -> None:
         """Brings everything back, removes all hooks and ends what plans; it may be called again."""
-        if self._handles is None:
+        if self._is_closed:
             return
         self._step = None
         self.plans.close()
         self._on_line.close()
         self._hooks.close()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = None
+        self._first.close()
+        self._is_closed = True
         LOG.info("%s", self.summary())
 
     def __enter__(self) -> Self:
@@ -135,19 +143,20 @@ class PlannedTraining:
         self.close()
 
     def _arm(self, step: LoopStep) -> None:
-        if self._handles is None:
+        if self._is_closed:
             raise RuntimeError("This training is closed, so it has no more steps.")
         if self._step is not None:
             raise RuntimeError("A step is already running; steps cannot be nested.")
         self.plans.look_for_plans(self._idle)
         self._step = step
+        self._first.begin()
 
-    def _on_forward(self, name: str, _: object, args: Any, kwargs: Any) -> None:
+    def _on_course(self, text: str) -> None:
         """See [Note: when a step begins]."""
         step = self._step
-        if step is None or step.course is not None or step.thread != threading.get_ident():
+        if step is None:
             return
-        course = self.plans.of(course_of(name, self._training.model.training, args, kwargs))
+        course = self.plans.of(text)
         step.course, step.way = course, course.way
         step.running = self._running(course, step.held)
         # See [Note: frames of callers] in `profiles.hooks.workload`.
@@ -173,11 +182,12 @@ class PlannedTraining:
 
     def _new_recorder(self) -> Recorder | LimitedRecorder:
         training = self._training
+        tools = instruments_for(device_of(training.model))
         if self._budget.limit_bytes is None:
             return Recorder(
-                training.model, training.optimizer, instruments=self._tools, hooks=self._hooks
+                training.model, training.optimizer, instruments=tools, hooks=self._hooks
             )
-        return LimitedRecorder(training, self._on_line.limited, self._tools)
+        return LimitedRecorder(training, self._on_line.limited, tools)
 
     def _idle(self) -> None:
         self._hand_to(None)
@@ -199,6 +209,7 @@ class PlannedTraining:
 
     def _leave(self, step: LoopStep, error: BaseException | None) -> None:
         self._step = None
+        self._first.end()
         course, running = step.course, step.running
         if course is None or running is None:
             self._count_without_forward()
@@ -215,10 +226,17 @@ class PlannedTraining:
             self.plans.pass_over(course, fault)
             return
         course.unlike_steps = 0
+        self.last_peak_bytes = self._peak_bytes_of(course, step.way)
         if course.way is Way.RECORDED and course.recorder is not None and course.recorder.is_done:
             self.plans.end_recording(course, course.recorder)
         elif step.way in (Way.UNPLANNED, Way.PLANNED_FOR):
             self._warn_if_over(course)
+
+    def _peak_bytes_of(self, course: Course, way: Way) -> int | None:
+        if way is Way.REPLAYED and course.replay is not None:
+            return course.replay.steps[-1].peak_bytes
+        is_on_line = way is not Way.RESIDENT and self._budget.limit_bytes is not None
+        return self._on_line.limited.peak_bytes if is_on_line else None
 
     def _count_without_forward(self) -> None:
         self._without_forward += 1

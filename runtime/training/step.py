@@ -1,6 +1,5 @@
 """One step of a training loop: a `with` statement, inside which what runs it is entered later."""
 
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -22,7 +21,6 @@ class LoopStep(AbstractContextManager[None]):
         held: Held,
     ) -> None:
         self.held = held
-        self.thread = threading.get_ident()
         self.course: Course | None = None
         self.way = Way.UNPLANNED
         self.running: AbstractContextManager[object] | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from profiles.hardware.links import EMULATED, link_named
+from profiles.hooks.course_key import key_of
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import Training, bare_optimizer
@@ -13,7 +14,6 @@ from profiles.schema.files import VERSION
 from profiles.schema.profile import CPU, Link
 from runtime.lanes.measure import link_from, measure_link
 from runtime.training.budget import Budget
-from runtime.training.course_key import key_of
 from runtime.training.course_plans import CoursePlans
 from runtime.training.plan_folder import PlanFolder
 from runtime.training.planned_training import PlannedTraining

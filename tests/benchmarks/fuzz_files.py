@@ -26,13 +26,18 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple
 
-from planner.plan.plan_file import read_plan
 from planner.solving import solve
 from profiles.schema.errors import FileError
-from profiles.schema.profile_file import read_profile
 from runtime.cli.app import main as run_command
 from tests.benchmarks.processes import CrashError, HangError, messages_of
-from tests.support.planning.edited_files import PROFILE, content_of, plan_of_it
+from tests.support.planning.edited_files import (
+    PROFILE,
+    READ,
+    SETS,
+    content_of,
+    plan_of_it,
+    record,
+)
 from tests.support.planning.file_fuzz import Broken, broken_files
 
 BATCH = 250
@@ -49,7 +54,7 @@ class Source(NamedTuple):
 
     Attributes:
         name: For the report.
-        kind: Profile or plan.
+        kind: Profile or plan, or several of either.
         content: What it holds.
     """
 
@@ -101,11 +106,19 @@ def sources() -> list[Source]:
         Source("toy", "plan", content_of(plan_of_it())),
         Source("recorded", "profile", content_of(step)),
         Source("recorded", "plan", content_of(plan)),
+        *(Source("toy", kind, content_of(record(kind))) for kind in SETS),
     ]
 
 
 def commands(kind: str, path: Path, sound: Path, folder: Path, *, solves: bool) -> list[list[str]]:
     """Every command that reads a file of a kind and takes no training."""
+    if kind == "plans":
+        one = f"{path}#2"
+        return [
+            ["show", str(path)],
+            ["check", str(path)],
+            ["report", one, "-o", f"{folder}/x.html"],
+        ]
     if kind == "plan":
         return [
             ["show", str(path)],
@@ -114,14 +127,11 @@ def commands(kind: str, path: Path, sound: Path, folder: Path, *, solves: bool) 
             ["report", str(path), "-o", str(folder / "x.html")],
             ["trace", str(path), "-o", str(folder / "x.trace.json")],
         ]
-    plan = str(folder / "x.plan.json")
+    plan = str(folder / f"x.{kind}.plan.json")
     small = ["--time-limit", "0.5", "--min-size", "1"]
     solved = ["solve", str(path), "--budget", "80%", "-o", plan, *small]
-    return [
-        ["show", str(path)],
-        ["diff", str(path), str(sound)],
-        *([solved] if solves else []),
-    ]
+    differs = [] if kind == "profiles" else [["diff", str(path), str(sound)]]
+    return [["show", str(path)], *differs, *([solved] if solves else [])]
 
 
 def tried(source: Source, broken: Broken, folder: Path, number: int) -> tuple[str, str | None]:
@@ -130,7 +140,7 @@ def tried(source: Source, broken: Broken, folder: Path, number: int) -> tuple[st
     every = commands(source.kind, path, sound, folder, solves=number % SOLVED == 0)
     path.write_bytes(broken.data)
     try:
-        (read_plan if source.kind == "plan" else read_profile)(path)
+        READ[source.kind](path)
     except FileError as error:
         if "\n" in str(error) or not str(error).startswith(f"{path}: ") or "\x1b" in str(error):
             return "refused", f"not one line: {error!r}"

@@ -20,6 +20,7 @@ from tests.support.planning.edited_files import (
     KINDS,
     PROFILE,
     READ,
+    SETS,
     Edit,
     content_of,
     plan_of_it,
@@ -408,7 +409,7 @@ def test_every_field_of_rebuilds(tmp_path: Path) -> None:
     assert accepted == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SETS])
 def test_every_field(tmp_path: Path, kind: str) -> None:
     content, path = content_of(record(kind)), tmp_path / "x.json"
     tried = 0

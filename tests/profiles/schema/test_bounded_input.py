@@ -18,6 +18,7 @@ from tests.support.planning.edited_files import (
     KINDS,
     PROFILE,
     READ,
+    SETS,
     content_of,
     record,
     refused,
@@ -119,7 +120,7 @@ ESCAPE = "\x1b[31mred"
 @pytest.mark.parametrize(
     "text", [ESCAPE, "a\nb", "a\rb", "a\x07", "a\x9b31m", "a\u202eb", "a\u2028b", "\x7f"]
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *SETS])
 def test_control_characters_in_names(tmp_path: Path, kind: str, text: str) -> None:
     path = tmp_path / "x.json"
     for place in places_of_names(content_of(record(kind))):
@@ -135,6 +136,10 @@ def test_control_characters_in_names(tmp_path: Path, kind: str, text: str) -> No
 
 
 def places_of_names(content: Any) -> list[tuple[str | int, ...]]:
+    if "courses" in content:
+        (within,) = content["courses"][1].keys() - {"course"}
+        each = places_of_names(content["courses"][1][within])
+        return [("courses", 1, "course"), *(("courses", 1, within, *place) for place in each)]
     places: list[tuple[str | int, ...]] = [
         ("created_by",),
         ("device", "name"),

@@ -1,4 +1,4 @@
-"""Steps that begin as planned and take another course: swapped on line from there on."""
+"""Steps that begin as planned and go on otherwise: swapped on line from there, or still planned."""
 
 from collections.abc import Callable
 from functools import cache
@@ -202,3 +202,77 @@ def test_an_exception_after_it_is_the_users_and_training_goes_on() -> None:
             training.step()
         assert statistics.fallback is None
     assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+
+
+# Storages that are freed sooner
+
+KEEPING_PLANS = {
+    "everything away": everything_away,
+    "periodic": periodic,
+    "rebuilt": with_rebuilds,
+    "rebuilt and swapped": lambda profile: with_rebuilds(profile, swapping=True),
+}
+
+
+class KeepingTraining:
+    """A training of two batches a step, which may keep what the first one made until the end."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        blocks = [nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU()) for _ in range(3)]
+        self.model = nn.Sequential(*blocks)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, foreach=False)
+        self.drops_early = False
+
+    def workload(self) -> Workload:
+        return Workload(model=self.model, optimizer=self.optimizer, step=self.step)
+
+    def step(self) -> torch.Tensor:
+        self.optimizer.zero_grad()
+        kept = []
+        for _ in range(2):
+            rows = torch.randn(48, WIDTH)
+            hidden = self.model[:2](rows)
+            loss = (self.model[2](hidden) - rows).square().mean()
+            loss.backward()
+            if not self.drops_early:
+                kept += [rows, hidden.detach()]
+            del rows, hidden
+        self.optimizer.step()
+        assert all(tensor.isfinite().all() for tensor in kept)
+        return loss.detach()
+
+
+@cache
+def recorded_keeping() -> Profile:
+    return record_at_fixed_times(KeepingTraining().workload())
+
+
+@cache
+def keeping_plan(name: str) -> Plan:
+    return beside_another(KEEPING_PLANS[name](recorded_keeping()))
+
+
+def step_of(training: KeepingTraining, number: int) -> torch.Tensor:
+    torch.manual_seed(number)
+    return training.step()
+
+
+@pytest.mark.parametrize("name", KEEPING_PLANS)
+@pytest.mark.filterwarnings("error::runtime.FallbackWarning")
+def test_what_is_freed_early_stays_away_and_the_plan_goes_on(name: str) -> None:
+    plain, training = KeepingTraining(), KeepingTraining()
+    plan = keeping_plan(name)
+    with LoadedPlan(plan).attach(training.model, training.optimizer) as replay:
+        for number, drops_early in enumerate((False, False, True, False, True, True, False)):
+            training.drops_early = drops_early
+            with replay.step():
+                loss = step_of(training, number)
+            assert torch.equal(loss, step_of(plain, number))
+    steps = list(replay.steps)
+    assert [step.fallback or step.left_plan for step in steps] == [None] * len(steps)
+    as_planned = [step.skipped_swaps == 0 for step in steps[1:]]
+    assert as_planned == [True, name == "rebuilt", True, *[name == "rebuilt"] * 2, True]
+    assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+    assert_all_resident(training.workload())

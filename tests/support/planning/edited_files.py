@@ -10,17 +10,26 @@ from typing import Any
 
 from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
+from planner.plan.plan_set import CoursePlan, PlanSet, read_plan_set
 from planner.solving import solve
 from profiles.schema.errors import FileError
-from profiles.schema.files import FileRecord
+from profiles.schema.files import CREATED_BY, FileRecord
 from profiles.schema.profile import StorageKind
 from profiles.schema.profile_file import read_profile
+from profiles.schema.profile_set import CourseProfile, ProfileSet, read_profile_set
 from tests.support.planning.toys import activation, fixed, resident, toy
 
 Read = Callable[[Path], FileRecord]
 
 KINDS = ["profile", "plan"]
-READ: dict[str, Read] = {"profile": read_profile, "plan": read_plan}
+SETS = ["profiles", "plans"]
+"""Files of several courses."""
+READ: dict[str, Read] = {
+    "profile": read_profile,
+    "plan": read_plan,
+    "profiles": read_profile_set,
+    "plans": read_plan_set,
+}
 PROFILE = toy(
     10,
     20,
@@ -45,8 +54,31 @@ def plan_of_it() -> Plan:
     return plan
 
 
+COURSES = ("model(float32[8x4])", "model(float32[6x4])")
+
+
+def profiles_of_it() -> ProfileSet:
+    courses = tuple(CourseProfile(course=course, profile=PROFILE) for course in COURSES)
+    return ProfileSet(
+        format=ProfileSet.FORMAT, version=ProfileSet.VERSION, created_by=CREATED_BY, courses=courses
+    )
+
+
+def plans_of_it() -> PlanSet:
+    courses = tuple(CoursePlan(course=course, plan=plan_of_it()) for course in COURSES)
+    return PlanSet(
+        format=PlanSet.FORMAT, version=PlanSet.VERSION, created_by=CREATED_BY, courses=courses
+    )
+
+
 def record(kind: str) -> FileRecord:
-    return PROFILE if kind == "profile" else plan_of_it()
+    makers: dict[str, Callable[[], FileRecord]] = {
+        "profile": lambda: PROFILE,
+        "plan": plan_of_it,
+        "profiles": profiles_of_it,
+        "plans": plans_of_it,
+    }
+    return makers[kind]()
 
 
 def content_of(whole: FileRecord) -> Any:

@@ -15,6 +15,7 @@ from profiles.recording.device import device_of, instruments_for
 from profiles.recording.record import record
 from profiles.schema.profile import Link, Op, Profile, WorkloadSource
 from profiles.schema.profile_file import read_profile, write_profile
+from profiles.schema.profile_set import ProfileSet
 from tests.support.training.beside import collect_circles
 from tests.support.training.fake_time import CountingClock
 
@@ -80,6 +81,15 @@ def give_fixed_times(path: Path) -> Profile:
     profile = with_fixed_times(read_profile(path))
     write_profile(profile, path)
     return profile
+
+
+def courses_with_fixed_times(profiles: ProfileSet) -> ProfileSet:
+    """Gives them to the profile of every course."""
+    courses = tuple(
+        entry.model_copy(update={"profile": with_fixed_times(entry.profile)})
+        for entry in profiles.courses
+    )
+    return profiles.model_copy(update={"courses": courses})
 
 
 def op_durations_us(profile: Profile) -> list[float]:

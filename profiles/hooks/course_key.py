@@ -3,7 +3,7 @@
 A loop takes several: the last batch of an epoch is short, batches are padded to different lengths,
 two models take turns. What the first module is handed says which one this step takes. Courses that
 begin alike and part later (the window of accumulation at an epoch's end, an update that a loss
-scaler skips) are one course here; where such a step leaves the plan, it falls back.
+scaler skips) are one course here.
 """
 
 import hashlib
@@ -12,9 +12,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-
-MOST_WORDS = 6
-"""Of a course's tensors that are named to a user."""
 
 
 def course_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
@@ -36,14 +33,6 @@ def course_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
 def key_of(*facts: str) -> str:
     """Returns a short name for a file, the same for the same facts only."""
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
-
-
-def shortened(course: str) -> str:
-    """Returns a course's text with no more than some of its tensors."""
-    words = course.split(", ")
-    if len(words) <= MOST_WORDS:
-        return course
-    return f"{', '.join(words[:MOST_WORDS])}, and {len(words) - MOST_WORDS} more)"
 
 
 def _words(name: str, value: Any) -> Iterator[str]:
