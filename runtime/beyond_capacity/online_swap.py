@@ -43,6 +43,8 @@ class Need(NamedTuple):
 
 
 NO_NEED = Need(0, "", 0)
+RUN_AGAIN = "a recipe that was run again"
+"""What ops it does not see are called."""
 
 
 @dataclass(eq=False)
@@ -253,6 +255,22 @@ class OnlineSwap(OpMode):
         """Gets to know a storage that something else has brought back, outside any step."""
         self._accountant.memory.see(storage)
         self._places.use(storage)
+
+    def make_ready(
+        self, storages: Sequence[torch.UntypedStorage], made_bytes: Sequence[int]
+    ) -> None:
+        """Brings in storages for ops that it does not see, with room for what those make."""
+        self._places.drain()
+        kept = {storage._cdata for storage in storages}
+        away = [cdata for cdata in kept if cdata in self._places.away]
+        wanted_bytes = [self._places.away[cdata].tracked.size_bytes for cdata in away]
+        rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
+        self._make_room(sum(rounded), kept)
+        for cdata in away:
+            self._places.bring_in(cdata)
+        need_bytes = sum(made_bytes) + sum(storage.nbytes() for storage in storages)
+        if need_bytes > self.largest_need.size_bytes:
+            self.largest_need = Need(self._op, RUN_AGAIN, need_bytes)
 
     def hold(self, cdata: int) -> bool:
         """Brings a storage in until the next anchor, for code that is no op; whether it was out."""

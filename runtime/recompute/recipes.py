@@ -10,6 +10,7 @@ may be tried again.
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -20,7 +21,7 @@ from runtime.recompute.arguments import UnfitOpError
 from runtime.recompute.capture import Capture
 from runtime.recompute.noted_storage import NotedStorage, NotedStorages
 from runtime.recompute.recipe import LiveRecipe
-from runtime.recompute.running_again import Memory, RunningAgain
+from runtime.recompute.running_again import Memory, RunningAgain, most_bytes_at_once
 from runtime.storage.accountant import Accountant
 from runtime.storage.guarded_storages import OnForbiddenUse
 from runtime.storage.residency import TrackedStorage, UnmovableError
@@ -28,6 +29,18 @@ from runtime.storage.residency import TrackedStorage, UnmovableError
 
 class LostStorageError(SwapplanError):
     """A storage was dropped, and cannot be rebuilt to the bytes it had."""
+
+
+class MakesRoom(Protocol):
+    """What swaps on line, as far as recipes know it."""
+
+    def make_ready(
+        self, storages: Sequence[torch.UntypedStorage], made_bytes: Sequence[int]
+    ) -> None:
+        """Brings in storages, with room for more of some sizes."""
+
+    def take_in(self, storage: torch.UntypedStorage) -> None:
+        """Gets to know a storage that is there."""
 
 
 class Recipes:
@@ -94,11 +107,6 @@ class Recipes:
         self._holding.clear()
         self._storages.clear()
 
-    def is_anything_dropped(self) -> bool:
-        """Whether something that is alive would have to be rebuilt before it is used."""
-        self._let_go_of_dead()
-        return bool([recipe for recipe in self._live if recipe.missing()])
-
     def drop(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         """Gives a storage's bytes back, to be rebuilt.
 
@@ -150,6 +158,27 @@ class Recipes:
             finally:
                 # Its traceback holds this frame.
                 faults.clear()
+
+    def bring_back_on_line(self, swap: MakesRoom) -> None:
+        """Fills again whatever is dropped, one recipe after the other, with room made for each.
+
+        What is swapped need not be back: `swap` has it, and brings in what each recipe reads.
+
+        Raises:
+            LostStorageError: One cannot be rebuilt.
+            torch.OutOfMemoryError: The device has no room for one even so.
+        """
+        self._running.recover()
+        self._let_go_of_dead()
+        for recipe in self._live:
+            wanted = recipe.missing()
+            ops = recipe.ops_for(wanted.keys()) if wanted else ()
+            reads = recipe.captured.read_in_place(ops) or {}
+            swap.make_ready(tuple(reads.values()), most_bytes_at_once(ops, wanted.keys()))
+            self._bring_back(recipe)
+            for tracked in wanted.values():
+                if tracked.storage is not None:
+                    swap.take_in(tracked.storage)
 
     def _let_go_of_dead(self) -> None:
         """Holds nothing for what has been freed; that may free what another recipe fills."""

@@ -96,6 +96,22 @@ class RunningAgain:
         return {storage: fresh[storage][0].untyped_storage() for storage in wanted}
 
 
+def most_bytes_at_once(
+    ops: tuple[CapturedOp, ...], wanted: Collection[NotedStorage]
+) -> tuple[int, ...]:
+    """Returns the sizes of all that ops hold where what they make takes the most memory."""
+    last_use = last_uses(ops)
+    alive: dict[NotedStorage, int] = {}
+    most: tuple[int, ...] = ()
+    for number, op in enumerate(ops):
+        alive.update((storage, storage.size_bytes) for storage in op.made)
+        most = max(most, tuple(alive.values()), key=sum)
+        for storage in op.touched:
+            if last_use[storage] == number and storage not in wanted:
+                alive.pop(storage, None)
+    return most
+
+
 def _set_asked(state: Any) -> None:
     """Sets who is asked for calls of functions."""
     torch._C._set_torch_function_state(state)  # type: ignore[attr-defined]

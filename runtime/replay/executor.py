@@ -125,7 +125,7 @@ class SwapExecutor:
     def hand_over(self, to_swap: OnlineSwap) -> None:
         """Brings everything back, one after the other, to what makes room for each on line.
 
-        In a step nothing that is alive may be dropped.
+        What is dropped comes last: recipes read the others.
 
         What is under way has its device bytes already, and arrives before `to_swap` hears of it:
         that would take it for resident, and move out bytes that are not there yet.
@@ -134,6 +134,7 @@ class SwapExecutor:
         again, and so may `restore`.
         """
         self.flush()
+        self.recipes.capture.stop()
         for tracked in tuple(self.tracked.values()):
             if tracked.residency is not Residency.AWAY:
                 tracked.restore(self.backend.h2d)
@@ -147,6 +148,7 @@ class SwapExecutor:
                 tracked.restore(self.backend.h2d)
             if tracked.residency is Residency.RESIDENT and tracked.storage is not None:
                 to_swap.take_in(tracked.storage)
+        self.recipes.bring_back_on_line(to_swap)
         self.forget()
 
     def flush(self) -> None:

@@ -12,9 +12,9 @@ everything goes where the plan has it when a step begins, and the next step foll
 update of an epoch adds up fewer batches, a loss scaler skips an update. From there on it can be
 swapped on line likewise. What the plan has away comes back storage by storage, and what lies idle
 makes room for it. No mode is entered for that, since a backward that is under way has those of its
-beginning: the one that looks at the ops of the step hands them over (`GuardedStorages.detour`). It
-cannot be done while anything is dropped, whose recipe may read what has to make room: there the
-step falls back to resident.
+beginning: the one that looks at the ops of the step hands them over (`GuardedStorages.detour`).
+What is dropped is filled again last, one recipe after the other: what each of them reads is brought
+in, and what lies idle makes room for what it makes.
 """
 
 from contextlib import AbstractContextManager
@@ -83,13 +83,10 @@ class FirstSteps(AbstractContextManager[None]):
         self._prepare()
         return True
 
-    def can_join(self) -> bool:
-        """Whether a step is to be swapped on line from here, and can be.
-
-        See [Note: steps that leave the plan].
-        """
-        is_wanted = self._off_plan is OffPlan.ON_LINE
-        return is_wanted and not self._executor.recipes.is_anything_dropped()
+    @property
+    def are_on_line(self) -> bool:
+        """Whether a step that leaves the plan is to be swapped on line from there."""
+        return self._off_plan is OffPlan.ON_LINE
 
     def join(self) -> None:
         """Swaps on line from here on a step that has followed the plan so far."""

@@ -406,7 +406,7 @@ class Stepper:
         See [Note: steps that leave the plan] in `runtime.replay.first_step`.
         """
         hands_over = step.watched or (step.watch is self.op_guard and not self.op_guard.is_aside)
-        if hands_over and self._workers is None and self.first_steps.can_join():
+        if hands_over and self._workers is None and self.first_steps.are_on_line:
             try:
                 self.first_steps.join()
             except (UnmovableError, torch.OutOfMemoryError) as error:

@@ -90,6 +90,8 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "smallest": lambda: within(0.0),
     "everything away": lambda: everything_away(recorded()),
     "periodic": lambda: periodic(recorded()),
+    "rebuilt": lambda: with_rebuilds(recorded()),
+    "rebuilt and swapped": lambda: with_rebuilds(recorded(), swapping=True),
 }
 
 
@@ -149,15 +151,6 @@ def test_unless_it_is_wanted_the_step_falls_back() -> None:
             plan_named("60%"), (PLANNED, PLANNED, "no update"), OffPlan.RESIDENT
         )
     assert (replay.fallbacks, replay.left_plan) == (1, 0)
-
-
-@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
-@pytest.mark.parametrize(("course", "goes_on"), [("another layer", False), ("no update", True)])
-def test_with_something_dropped_it_falls_back(course: str, goes_on: bool) -> None:
-    """A recipe may read what would have to make room."""
-    plan = beside_another(with_rebuilds(recorded(), swapping=True))
-    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED))
-    assert (replay.fallbacks, replay.left_plan) == ((0, 1) if goes_on else (1, 0))
 
 
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
