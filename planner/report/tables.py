@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
+from operator import sub
 from statistics import median
 
 import pandas as pd
@@ -183,18 +184,23 @@ def slot_times_table(plan: Plan, measured: Sequence[Timeline]) -> pd.DataFrame:
     """Returns one row per slot, in order, as it was simulated and as it was measured.
 
     Columns: `slot` (index), `anchor`; when the slot's ops start, counted from the begin of the
-    step, and how long compute stands still at its anchor before: simulated, and as the median of
-    the steps measured, of which there is one at least. A measured stall holds what the runtime
-    itself takes at the anchor, too.
+    step, and how long compute stands still at its anchor before: simulated, and measured in one
+    step at least. Of several steps the measured start is the median; the measured stall is the time
+    up to there from the median arrival at the anchor, so no slot ends before it begins. It holds
+    what the runtime itself takes at the anchor, too.
     """
     simulated = simulate_plan(plan)
+    starts_us = _medians([timeline.start_us for timeline in measured])
+    arrivals_us = _medians(
+        [tuple(map(sub, timeline.start_us, timeline.stall_us)) for timeline in measured]
+    )
     return pd.DataFrame(
         {
             "anchor": [slot.anchor for slot in plan.slots],
             "simulated_start_us": simulated.start_us,
-            "measured_start_us": _medians([timeline.start_us for timeline in measured]),
+            "measured_start_us": starts_us,
             "simulated_stall_us": simulated.stall_us,
-            "measured_stall_us": _medians([timeline.stall_us for timeline in measured]),
+            "measured_stall_us": list(map(sub, starts_us, arrivals_us)),
         }
     ).rename_axis("slot")
 

@@ -49,6 +49,33 @@ def test_a_slot_that_is_passed_over_counts_to_the_one_before() -> None:
     assert "anchor:3" not in slot_durations_table(times)["anchor"].to_list()
 
 
+def later(slot_1_us: float, slot_2_us: float) -> Timeline:
+    """The step where slots 1 and 2 begin that much later than after a slot 0 of 11 ms."""
+    begins_us = (16_210.0, 18_210.0, 22_220.0, 23_260.0)
+    starts_us = (10.0, 11_110.0 + slot_1_us, *(begin_us + slot_2_us for begin_us in begins_us))
+    stalls_us = (10.0, 50.0, 4100.0 - slot_1_us + slot_2_us, 0.0, 4010.0, 20.0)
+    return Timeline(
+        **{
+            **vars(measured()),
+            "start_us": starts_us,
+            "stall_us": stalls_us,
+            "step_us": starts_us[-1],
+            "total_stall_us": sum(stalls_us),
+        }
+    )
+
+
+def test_no_slot_of_several_steps_ends_before_it_begins() -> None:
+    """The median stall at anchor 2 is longer than what lies between the median starts around it."""
+    times = slot_times_table(plan(), [later(-3000.0, 0.1), later(0.0, 3000.3), later(3000.0, -1e3)])
+    durations = slot_durations_table(times)
+    assert durations.index.to_list() == [0, 1, 2, 4, 5]
+    assert durations["measured_us"].min() >= 0
+    assert times["measured_stall_us"].min() >= 0
+    parts_us = durations["measured_us"].sum() + times["measured_stall_us"].sum()
+    assert parts_us == pytest.approx(times["measured_start_us"].iloc[-1])
+
+
 def test_parts_add_up_to_the_step() -> None:
     slots = slot_times_table(plan(), [measured()])
     copies = copy_times_table(plan(), [measured()])
