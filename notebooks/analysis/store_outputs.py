@@ -34,7 +34,7 @@ def executed(path: Path) -> Any:
     notebook.metadata.language_info = {"name": "python"}
     for data in (output.get("data", {}) for cell in notebook.cells for output in _outputs(cell)):
         if "image/png" in data:
-            data["image/png"] = _smaller(data["image/png"])
+            data["image/png"] = smaller(data["image/png"])
     return notebook
 
 
@@ -42,11 +42,15 @@ def _outputs(cell: Any) -> list[Any]:
     return list(cell.get("outputs", ()))
 
 
-def _smaller(picture: str) -> str:
-    """The same picture in few colours, which plots have anyway: a third of the bytes."""
+def smaller(picture: str) -> str:
+    """Returns the same picture in few colours, which plots have anyway: a third of the bytes.
+
+    They are chosen to cover what colours there are, however small the area: a legend's patches.
+    """
     stream = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        image.convert("RGB").quantize(COLOURS).save(stream, format="PNG", optimize=True)
+        few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
+        few.save(stream, format="PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode() + "\n"
 
 
