@@ -39,7 +39,8 @@ def swaps_figure(swap_times: pd.DataFrame, *, title: str, step_us: float) -> Fig
         if not swap.clean:
             _draw_span(axes, row, (swap.out_start_us, swap.out_end_us), step_us, time, D2H, 0.7)
         _draw_span(axes, row, (swap.in_start_us, swap.in_end_us), step_us, time, H2D, 0.7)
-        used = swap.used_us % step_us / time.size
+        used_us = swap.used_us - step_us if swap.used_us > step_us else swap.used_us
+        used = used_us / time.size
         axes.plot([used, used], [row - 0.35, row + 0.35], color=BLACK, linewidth=2)
     size = size_unit(swap_times["size_bytes"].max())
     labels = [
@@ -74,11 +75,12 @@ def slack_figure(swaps: pd.DataFrame, *, title: str) -> Figure:
         label = f"copies {what}: {late} of {len(slack)} late"
         rank = np.arange(1, len(slack) + 1)
         axes.plot(slack, rank, marker=marker, color=colour, markersize=5, linewidth=0, label=label)
-    axes.axvspan(min(axes.get_xlim()[0], 0), 0, color=STALL, alpha=0.12, linewidth=0)
+    left, right = axes.get_xlim()
+    axes.axvspan(min(left, 0), 0, color=STALL, alpha=0.12, linewidth=0)
     axes.axvline(0, color=BLACK, linewidth=1)
-    axes.margins(x=0)
     axes.set(
         title=title,
+        xlim=(min(left, 0), max(right, 0)),
         xlabel=f"slack, {time.name} (simulated); left of 0, shaded: compute waits",
         ylabel="copies, the latest first",
     )

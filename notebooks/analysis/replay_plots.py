@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatter
 
 from planner.report.lanes import LaneName
 from planner.report.plots import BLACK, BLUE, ORANGE, STALL, WIDTH_IN, AxisUnit, time_unit
@@ -119,5 +120,7 @@ def _draw_agreement(axes: Axes, times: pd.DataFrame, unit: AxisUnit) -> None:
     )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
+        # Within a decade or so these are named, too, and as the others are.
+        axis.set_minor_formatter(LogFormatter())
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from analysis.lanes import link_use_over_time_table, link_use_table
@@ -131,6 +132,25 @@ def test_pictures_say_units_and_that_times_are_simulated(make: Callable[[], Plan
     swaps = swaps_table(plan)
     late, copies = int((swaps["in_slack_us"] < 0).sum()), len(swaps)
     assert f"copies back: {late} of {copies} late" in words_of(slack)
+
+
+def test_a_swap_used_at_the_end_of_the_step_is_drawn_there() -> None:
+    """And what is used later, in the next step, at its begin."""
+    plan = slow_plan()
+    step_us = simulate_plan(plan).step_us
+    for used_us, drawn_ms in ((step_us, 13.0), (step_us + 2000.0, 2.0), (12_000.0, 12.0)):
+        swap_times = swap_times_table(plan).assign(used_us=used_us)
+        axes = swaps_figure(swap_times, title="plan", step_us=step_us).axes[0]
+        assert np.asarray(axes.lines[0].get_xdata()).tolist() == [drawn_ms, drawn_ms]
+
+
+def test_no_copy_of_the_picture_of_slack_is_cut_by_its_edge() -> None:
+    swaps = swaps_table(periodic_plan())
+    axes = slack_figure(swaps, title="plan").axes[0]
+    left, right = axes.get_xlim()
+    slack = np.concatenate([np.asarray(line.get_xdata()) for line in axes.lines[:2]])
+    assert left < slack.min()
+    assert slack.max() < right
 
 
 def test_an_empty_plan_has_tables() -> None:

@@ -145,6 +145,15 @@ def test_pictures_say_what_was_measured_and_what_was_simulated() -> None:
         assert png_bytes(figure)
 
 
+def test_an_axis_of_less_than_a_decade_has_plain_numbers() -> None:
+    slots, copies = slot_times_table(plan(), [measured()]), copy_times_table(plan(), [measured()])
+    figure = agreement_figure(slot_durations_table(slots), copies, title="step")
+    figure.canvas.draw()
+    named = [text.get_text() for text in figure.axes[1].get_xticklabels(which="minor")]
+    assert {"4", "6"} <= set(named)
+    assert not any("$" in name for name in named)
+
+
 def test_an_empty_plan_has_pictures_too() -> None:
     idle = solve(sandwich(), budget_bytes=1000)
     step = simulate_plan(idle)
