@@ -36,15 +36,18 @@ def sweep_figure(table: pd.DataFrame, *, title: str, peak_bytes: int, times: Pro
     for line in _lines(table, "budget_bytes", by_workers=True):
         _draw_sweep(axes, line, size, time)
     compute = table["compute_us"].max() / time.size
+    # From just below what no plan can be below: from 0, lines and floors would lie on one another.
+    highest = max(1.1 * compute, axes.get_ylim()[1] if table["step_us"].notna().any() else 0)
+    lowest = compute - 0.15 * (highest - compute)
     unmoved = f"nothing moved, in {peak_bytes / size.size:.2f} {size.name} ({times.value})"
-    axes.axhspan(0, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
+    axes.axhspan(lowest, compute, color="grey", alpha=_FLOOR_ALPHA, linewidth=0)
     axes.axhline(compute, color="black", linestyle="--", linewidth=1, label=unmoved)
     _draw_unmet(axes, table, size)
     axes.set(
         title=title,
         xlabel=f"budget, {size.name} of device memory (above: % of the peak with nothing moved)",
-        ylabel=f"step time, {time.name}, simulated",
-        ylim=(0, None),
+        ylabel=f"step time, {time.name}, simulated (not from 0)",
+        ylim=(lowest, highest),
     )
     percent = peak_bytes / size.size / 100
     axes.secondary_xaxis(
@@ -82,7 +85,8 @@ def limits_figure(table: pd.DataFrame, *, title: str) -> Figure:
         xlabel=f"{table['grown'].iloc[0]} (setting of the workload)",
         ylabel="step slower than with nothing moved, %\n(simulated; bars: no plan is below)",
     )
-    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    highest = max(1.0, axes.get_ylim()[1])
+    axes.set_ylim(-0.03 * highest, highest)  # so a mark at 0 is seen whole
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -151,6 +155,7 @@ def _draw_unmet(axes: Axes, table: pd.DataFrame, size: AxisUnit) -> None:
     axes.plot(
         unmet["budget_bytes"].astype(float) / size.size,
         [0.0] * len(unmet),
+        transform=axes.get_xaxis_transform(),
         color="black",
         marker="x",
         markersize=8,
