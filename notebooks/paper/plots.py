@@ -21,7 +21,7 @@ def machines_figure(limits: pd.DataFrame, *, title: str) -> Figure:
     axes = figure.subplots()
     lines = limits.groupby(["device", "link"], sort=False)
     for ((device, link), rows), colour, (marker, dashes) in zip(
-        lines, cycle(MANY), cycle(STYLES), strict=False
+        lines, cycle((*MANY, BLACK)), cycle(STYLES), strict=False
     ):
         rows = rows.sort_values("oversubscribed")
         axes.plot(
