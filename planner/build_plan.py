@@ -84,6 +84,7 @@ def build_plan(
         "rebuilds": step.rebuilds,
         "model": profile.model,
         "without": without,
+        "without_checkpointing": profile.without_checkpointing,
     }
     unproven = Plan.model_construct(**fields)
     certificate = Certificate(

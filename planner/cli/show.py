@@ -16,8 +16,10 @@ from planner.plan.plan import Plan
 from planner.plan.plan_file import read_plan
 from planner.plan.plan_set import PlanSet, read_plan_set
 from planner.report.text import (
+    CHECKPOINTING,
     OFFERED,
     certificate_rows,
+    checkpointing_text,
     link_text,
     moves_nothing,
     sharing_text,
@@ -220,6 +222,11 @@ def _print_step(profile: Profile) -> None:
             ("peak", size_text(profile.peak_bytes), how),
             ("step time", time_text(profile.step_us), how + rounds),
             ("a slot's time is", profile.slot_times.value, ""),
+            *(
+                [(CHECKPOINTING, checkpointing_text(profile), "given")]
+                if profile.without_checkpointing
+                else ()
+            ),
             ("steps before", steps_before, ""),
             ("ops", str(len(profile.ops)), how),
             ("anchors", str(len(profile.slots)), how),

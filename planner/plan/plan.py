@@ -283,6 +283,8 @@ class Plan(FileRecord):
         certificate: How good it is.
         model: The model and optimizer it is for; None in older files.
         without: What it was not to use; its bounds are on plans that use the rest.
+        without_checkpointing: Whether its steps run with the model's own activation checkpointing
+            switched off, as the recorded one did.
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
@@ -308,6 +310,7 @@ class Plan(FileRecord):
     model: ModelDescription | None = None
     # Older files are from when nothing was recomputed.
     without: Without = Without.RECOMPUTE
+    without_checkpointing: bool = False
 
     @cached_property
     def by_id(self) -> dict[int, PlannedStorage]:

@@ -10,7 +10,14 @@ import pandas as pd
 from planner.plan.plan import Boundary, Plan, PlannedStorage, Without
 from planner.report.simulated_step import anchors_of
 from planner.report.tables import kinds_table
-from planner.report.text import anchor_text, link_text, sharing_text, workload_text
+from planner.report.text import (
+    CHECKPOINTING,
+    anchor_text,
+    checkpointing_text,
+    link_text,
+    sharing_text,
+    workload_text,
+)
 from profiles.schema.profile import Profile, Storage
 from profiles.schema.units import rate_text, size_text, time_text
 
@@ -125,6 +132,7 @@ def _conditions(source: Plan | Profile) -> dict[str, str]:
             "workers share": sharing_text(source.sharing),
             "kind of times": source.times.value,
             "slot times": source.slot_times.value,
+            CHECKPOINTING: checkpointing_text(source),
             "steps timed": str(source.timed_steps),
             "swapplan": source.versions.swapplan,
             "torch": source.versions.torch,
@@ -148,6 +156,7 @@ def _conditions(source: Plan | Profile) -> dict[str, str]:
         "step boundary": source.boundary.value,
         "smallest candidate": size_text(source.min_size_bytes),
         "may not use": source.without.value,
+        CHECKPOINTING: checkpointing_text(source),
         "solver": source.certificate.solver,
         "proof": source.certificate.proof.value,
     }

@@ -11,6 +11,7 @@ SECOND_HAND = "*"
 """Marks a figure that its source repeats from another."""
 UNKNOWN = "?"
 LOOSE = f"bound: {BoundSource.RELAXATION.value}, bytes that flow"
+CHECKPOINTING = "the model's own checkpointing"
 OFFERED = "The bound is over plans that rebuild a storage once a gap, by the recipe it has."
 """What the bound of a plan that may recompute leaves out."""
 
@@ -19,6 +20,11 @@ def workload_text(source: Profile | Plan) -> str:
     """Says which training step this is."""
     settings = "".join(f" {key}={value}" for key, value in source.workload.settings)
     return f"{source.workload.reference or 'a step recorded from Python'}{settings}"
+
+
+def checkpointing_text(source: Profile | Plan) -> str:
+    """Says what becomes of activation checkpointing that the model may have itself."""
+    return "switched off" if source.without_checkpointing else "as it is"
 
 
 def link_text(link: Link) -> str:
@@ -143,6 +149,11 @@ def certificate_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("peak without the plan", size_text(about.peak_without_bytes), plan.times.value),
         ("peak with the plan", size_text(about.peak_bytes), "simulated"),
         ("may not use", plan.without.value, "given"),
+        *(
+            [(CHECKPOINTING, checkpointing_text(plan), "given")]
+            if plan.without_checkpointing
+            else ()
+        ),
         ("swaps", swaps_text(plan), ""),
         *([("dropped and rebuilt", rebuilds_text(plan), "")] if plan.rebuilds else ()),
         ("moved to the host per step", size_text(about.d2h_bytes), "simulated"),

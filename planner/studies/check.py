@@ -248,7 +248,10 @@ def first_fault_against(plan: Plan, profile: Profile) -> str | None:
 
 def _faults_against(plan: Plan, profile: Profile) -> Iterator[str]:
     """Each may rely on there being none before it."""
-    fields = ("profile_fingerprint", "model_fingerprint", "model", "workload", "times", "device")
+    fields = (
+        *("profile_fingerprint", "model_fingerprint", "model", "workload", "times", "device"),
+        "without_checkpointing",
+    )
     expected = {field: getattr(profile, field) for field in fields[1:]}
     expected["profile_fingerprint"] = profile.fingerprint()
     for field in fields:

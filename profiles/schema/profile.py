@@ -287,6 +287,7 @@ class Profile(FileRecord):
         slots: In program order.
         storages: In order of first sight.
         model: What the fingerprint is a digest of; None in older files.
+        without_checkpointing: Whether the model's own activation checkpointing was switched off.
     """
 
     FORMAT: ClassVar[str] = "swapplan-profile"
@@ -308,6 +309,7 @@ class Profile(FileRecord):
     slots: tuple[Slot, ...] = Field(min_length=2)
     storages: tuple[Storage, ...]
     model: ModelDescription | None = None
+    without_checkpointing: bool = False
 
     @property
     def step_us(self) -> float:
@@ -329,6 +331,8 @@ class Profile(FileRecord):
         """Digest of the whole content; a plan carries its profile's."""
         # Without what older files do not have, so that theirs stay what they were.
         left_out: dict[str, Any] = {"model": True} if self.model is None else {}
+        if not self.without_checkpointing:
+            left_out["without_checkpointing"] = True
         of_ops = {"traits", "workspace_bytes"}
         unknown = {name for name in of_ops if all(getattr(op, name) is None for op in self.ops)}
         if unknown:

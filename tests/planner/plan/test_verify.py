@@ -30,6 +30,8 @@ def test_a_plan_fits_its_own_profile_and_no_other() -> None:
     assert "profile_fingerprint" in str(first_fault_against(plan, other))
     forged = edited(plan, profile_fingerprint=other.fingerprint())
     assert "slots[4].duration_us is 10.0" in str(first_fault_against(forged, other))
+    forged = edited(plan, without_checkpointing=True)
+    assert "without_checkpointing is True" in str(first_fault_against(forged, profile))
 
 
 def test_a_storage_is_not_away_when_it_is_used() -> None:

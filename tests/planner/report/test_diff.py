@@ -103,6 +103,9 @@ def test_only_what_differs_is_a_reason() -> None:
     other_link = solve(two_sandwiches(), budget_bytes=100, link=toy_link(2.0, 3.0))
     reasons = conditions_table(tight(), other_link)
     assert reasons.index[~reasons["same"]].to_list() == ["rate to the host", "rate back"]
+    without = tight().model_copy(update={"without_checkpointing": True})
+    reasons = conditions_table(tight(), without)
+    assert reasons.index[~reasons["same"]].to_list() == ["the model's own checkpointing"]
     other_times = solve(two_sandwiches(work_bytes=90), budget_bytes=100)
     reasons = conditions_table(tight(), other_times)
     assert "profile" in reasons.index[~reasons["same"]]
