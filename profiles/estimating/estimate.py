@@ -38,6 +38,7 @@ from profiles.estimating.known_values import KnownValues, looks_answered
 from profiles.estimating.pretend_cuda import CudaAttention, cuda_pretended
 from profiles.estimating.roofline import Roofline, Target, cost_of
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.dispatch import tensors_in
 from profiles.hooks.workload import Workload
 from profiles.recording.passes import MOST_TRACED_STEPS, TracePass
@@ -58,6 +59,7 @@ def estimate(
     source: WorkloadSource,
     link: Link,
     progress: Progress | None = None,
+    checkpointing: bool = True,
 ) -> Profile:
     """Returns the profile that a training step would have on a device that need not be there.
 
@@ -66,11 +68,13 @@ def estimate(
         target: What to estimate for.
         source: How to build it again; stored in the profile, as the link is.
         progress: Called at every stage.
+        checkpointing: Whether activation checkpointing that the model has is kept.
 
     Raises:
         WorkloadError: The step depends on values, which an estimate does not have, or it never
-            calls the optimizer.
+            calls the optimizer; or checkpointing cannot be switched off.
     """
+    around = Checkpointing(kept=checkpointing)
     progress = progress or silent
     device = torch.device(CUDA, 0) if target.device.kind == CUDA else CPU
     progress("building without memory", 0, 1)
@@ -84,7 +88,7 @@ def estimate(
     hooks = AnchorHooks(workload.model, workload.optimizer)
     try:
         while not traced.is_over:
-            with traced.around(hooks, lambda: workload.step):
+            with around, traced.around(hooks, lambda: workload.step):
                 step.run(trace)
     finally:
         hooks.close()
@@ -96,6 +100,7 @@ def estimate(
         storages=traced.storages,
         warm_up=WarmUp(WARMUP_STEPS, settled=True),
         timed_steps=0,
+        without_checkpointing=not around.kept,
     )
     return profile_of(
         workload,

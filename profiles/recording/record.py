@@ -19,6 +19,7 @@ def record(
     timed_steps: int = 3,
     progress: Progress | None = None,
     instruments: Instruments | None = None,
+    checkpointing: bool = True,
 ) -> Profile:
     """Runs a training step a few times and returns what one step does.
 
@@ -30,6 +31,7 @@ def record(
         timed_steps: Steps whose median gives each slot's duration; at least one.
         progress: Called at every step.
         instruments: What to measure with; those of the device if None.
+        checkpointing: Whether activation checkpointing that the model has is kept.
 
     Raises:
         WorkloadError: The step takes another course each time, or never calls the optimizer.
@@ -43,6 +45,7 @@ def record(
         timed_steps=timed_steps,
         progress=progress,
         instruments=instruments,
+        checkpointing=checkpointing,
     )
     try:
         while not recorder.is_done:

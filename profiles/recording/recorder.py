@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import CallersVariables, Training, bare_optimizer
 from profiles.recording.allocator_peaks import with_overhead, with_workspaces
@@ -57,6 +58,7 @@ class Recorder:
         progress: Progress | None = None,
         instruments: Instruments | None = None,
         hooks: AnchorHooks | None = None,
+        checkpointing: bool = True,
     ) -> None:
         """Prepares to record; nothing is hooked before the first step.
 
@@ -69,11 +71,14 @@ class Recorder:
             progress: Called at every step.
             instruments: What to measure with; those of the device if None.
             hooks: What finds the model's anchors, if something does already.
+            checkpointing: Whether activation checkpointing that the model has is kept. If not, it
+                is switched off in these steps, and in those that replay a plan for them.
 
         Raises:
             WorkloadError: What is given is no model or no optimizer, or they do not belong
-                together.
+                together; or checkpointing cannot be switched off.
         """
+        self._checkpointing = Checkpointing(kept=checkpointing)
         self._training = Training(model=model, optimizer=bare_optimizer(optimizer))
         self._hooks, self._own_hooks = hooks, hooks is None
         device = device_of(model)
@@ -114,7 +119,7 @@ class Recorder:
         self._progress(now.doing, now.done, now.wanted)
         if self._hooks is None:
             self._hooks = AnchorHooks(self._training.model, self._training.optimizer)
-        with now.step(self._hooks, held):
+        with self._checkpointing, now.step(self._hooks, held):
             # Most passes do not ask; see [Note: frames of callers] in `profiles.hooks.workload`.
             held()
             yield
@@ -155,6 +160,7 @@ class Recorder:
             storages=traced.storages,
             warm_up=self._warm_up.result(),
             timed_steps=self._timing.done,
+            without_checkpointing=not self._checkpointing.kept,
         )
         profile = profile_of(self._training, recording, source=source, link=link)
         if self._memory is None:

@@ -46,6 +46,7 @@ class Recording:
         durations_us: Duration of the slot that each of them opens; None if a slot takes what its
             ops take together.
         timed_steps: Steps behind each duration.
+        without_checkpointing: Whether the model's own checkpointing was switched off.
     """
 
     ops: tuple[Op, ...]
@@ -55,6 +56,7 @@ class Recording:
     storages: tuple[Storage, ...]
     warm_up: WarmUp
     timed_steps: int
+    without_checkpointing: bool = False
 
     def slots(self) -> tuple[Slot, ...]:
         """Returns the slots, without any overhead beyond the storages."""
@@ -103,6 +105,7 @@ def profile_of(
         slots=recording.slots(),
         storages=recording.storages,
         model=model,
+        without_checkpointing=recording.without_checkpointing,
     )
     return verified(profile)
 

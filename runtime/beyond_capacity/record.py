@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.workload import Training, Workload
 from profiles.recording.allocator_peaks import with_op_overhead
 from profiles.recording.device import Instruments, device_of, instruments_for
@@ -36,6 +37,7 @@ class LimitedRecorder:
         warmup_steps: int = 2,
         timed_steps: int = 3,
         progress: Progress | None = None,
+        checkpointing: bool = True,
     ) -> None:
         """Prepares to record steps of a training that `limited` runs.
 
@@ -44,7 +46,12 @@ class LimitedRecorder:
             warmup_steps: Steps before recording, at least; more until op times settle.
             timed_steps: Steps whose median gives each op's duration; at least one.
             progress: Called at every step.
+            checkpointing: Whether activation checkpointing that the model has is kept.
+
+        Raises:
+            WorkloadError: Checkpointing cannot be switched off.
         """
+        self._checkpointing = Checkpointing(kept=checkpointing)
         self._training = training
         self._limited = limited
         self._tools = tools
@@ -72,7 +79,7 @@ class LimitedRecorder:
             self._progress("recording op by op", len(self._steps), self._timed_steps)
         else:
             self._progress(warm_up.doing, warm_up.done, warm_up.wanted)
-        with self._limited.traced(self._trace, held) as found:
+        with self._checkpointing, self._limited.traced(self._trace, held) as found:
             yield
         (seen,) = found
         if not warm_up.is_over:
@@ -96,6 +103,7 @@ class LimitedRecorder:
             storages=seen.storages,
             warm_up=self._warm_up.result(),
             timed_steps=len(self._steps),
+            without_checkpointing=not self._checkpointing.kept,
         )
         profile = profile_of(self._training, recording, source=source, link=link)
         meter = self._tools.memory
@@ -120,6 +128,7 @@ def record_beyond_capacity(
     timed_steps: int = 3,
     progress: Progress | None = None,
     instruments: Instruments | None = None,
+    checkpointing: bool = True,
 ) -> Profile:
     """Runs a training step a few times within a limit and returns what one step does.
 
@@ -131,6 +140,7 @@ def record_beyond_capacity(
         warmup_steps: Steps before recording, at least; more are run until op times settle.
         timed_steps: Steps whose median gives each op's duration; at least one.
         instruments: What to measure with; those of the device if None.
+        checkpointing: Whether activation checkpointing that the model has is kept.
 
     Raises:
         CapacityError: An op does not fit even with everything else on the host.
@@ -147,6 +157,7 @@ def record_beyond_capacity(
             warmup_steps=warmup_steps,
             timed_steps=timed_steps,
             progress=progress,
+            checkpointing=checkpointing,
         )
         while not recorder.is_done:
             with recorder.step_of(lambda: workload.step):

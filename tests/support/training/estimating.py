@@ -33,9 +33,19 @@ def target(kind: str) -> Target:
 
 
 def estimated(
-    build: Callable[[], Workload], kind: str = "cpu", source: WorkloadSource = UNNAMED
+    build: Callable[[], Workload],
+    kind: str = "cpu",
+    source: WorkloadSource = UNNAMED,
+    *,
+    checkpointing: bool = True,
 ) -> Profile:
-    return estimate(build, target=target(kind), source=source, link=FAST_LINK)
+    return estimate(
+        build,
+        target=target(kind),
+        source=source,
+        link=FAST_LINK,
+        checkpointing=checkpointing,
+    )
 
 
 def assert_same_step(estimate: Profile, recording: Profile) -> None:

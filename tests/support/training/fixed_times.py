@@ -35,6 +35,7 @@ def record_at_fixed_times(
     source: WorkloadSource = UNNAMED,
     link: Link = FAST_LINK,
     warmup_steps: int = 2,
+    checkpointing: bool = True,
 ) -> Profile:
     """Records a step by a clock on which it settles at once, and gives it fixed times.
 
@@ -49,6 +50,7 @@ def record_at_fixed_times(
         warmup_steps=warmup_steps,
         timed_steps=1,
         instruments=replace(instruments_for(device), clock=CountingClock()),
+        checkpointing=checkpointing,
     )
     del workload
     collect_circles(device)
