@@ -13,6 +13,7 @@ import torch
 
 from profiles.hooks.addresses import Listening, OnAddress, in_threads_of_this_step
 from profiles.hooks.anchors import OwnHook
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.schema.profile import Access
 from runtime.replay.between_steps import BoundaryGuard
 
@@ -40,8 +41,17 @@ class AttachedHooks:
     it, holds nothing but this object, which reports nothing once it is closed.
     """
 
-    def __init__(self, listener: AttachedListener, between_steps: BoundaryGuard) -> None:
-        """Begins to listen to addresses; those taken between steps are the guard's business."""
+    def __init__(
+        self,
+        listener: AttachedListener,
+        between_steps: BoundaryGuard,
+        checkpointing: Checkpointing | None = None,
+    ) -> None:
+        """Begins to listen to addresses; those taken between steps are the guard's business.
+
+        `checkpointing` is what becomes of the model's in a step; it is kept if None.
+        """
+        self._checkpointing = checkpointing or Checkpointing(kept=True)
         self._listener: AttachedListener | None = listener
         self._between_steps = between_steps
         self._handles: list[Any] = []
@@ -62,10 +72,16 @@ class AttachedHooks:
     def begin_step(self) -> None:
         """What this thread does from now on is a step."""
         self._in_this_step = in_threads_of_this_step(self._on_address_in_step)
+        self._checkpointing.__enter__()
+
+    def leave_plan(self) -> None:
+        """The rest of the step follows no plan: what the model checkpoints is so again."""
+        self._checkpointing.leave()
 
     def end_step(self) -> None:
         """The step has ended; may be repeated."""
         self._in_this_step = None
+        self._checkpointing.leave()
 
     def close(self) -> None:
         """Removes the hooks; whatever is left of them does nothing. It may be called again."""

@@ -14,6 +14,7 @@ import torch
 
 from planner.plan.plan import Plan
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.mode_stack import keep_in_view
 from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
@@ -72,6 +73,7 @@ class Stepper:
         pool: HostPool | None,
         off_plan: OffPlan,
     ) -> None:
+        checkpointing = Checkpointing(kept=not plan.without_checkpointing)
         device = device_of(model)
         self.history = History(plan)
         self._workers = workers
@@ -91,7 +93,7 @@ class Stepper:
         self.guard = BoundaryGuard(self.restore_for_good, self.history.count_restore)
         self._step: RunningStep | None = None
         self.op_guard = OpGuard(self.accountant.guarded)
-        self._attached = AttachedHooks(self, self.guard)
+        self._attached = AttachedHooks(self, self.guard, checkpointing)
         try:
             self._attached.attach(model, optimizer)
             self._anchors = AnchorHooks(model, optimizer, self._attached, self.course.reported)
@@ -212,6 +214,7 @@ class Stepper:
             step.watch.__enter__()
             if now.fallback is not None:
                 self.accountant.lift()
+                self._attached.leave_plan()
             self._anchors.begin()
         except BaseException as error:
             step.is_left = True
@@ -429,6 +432,7 @@ class Stepper:
         is_new = now.fallback is None
         if is_new:
             now.fallback = reason
+            self._attached.leave_plan()
         # Even if it is not: an interrupt may have kept some from coming back.
         self._bring_back()
         if is_new:

@@ -36,9 +36,9 @@ class Trained:
     steps: list[StepStatistics] = field(default_factory=list)
 
 
-def profile_of(build: Build) -> Profile:
+def profile_of(build: Build, *, checkpointing: bool = True) -> Profile:
     torch.manual_seed(0)
-    return record_at_fixed_times(build())
+    return record_at_fixed_times(build(), checkpointing=checkpointing)
 
 
 def alone(build: Build, steps: int = STEPS) -> Trained:
