@@ -12,12 +12,17 @@ from profiles.hooks.course_key import course_of
 
 
 class FirstCall:
-    """Finds the first module that a step calls, in the thread that began the step."""
+    """Finds the first module that a step calls, in the thread that began the step.
+
+    Attributes:
+        is_closed: Whether its hooks have been removed.
+    """
 
     def __init__(self, model: torch.nn.Module, then: Callable[[str], None]) -> None:
         """Hooks every module; `then` is handed the step's course before the first one runs."""
         self._model = model
         self._then = then
+        self.is_closed = False
         self._thread: int | None = None
         self._handles: list[Any] = []
         for name, module in model.named_modules():
@@ -38,6 +43,7 @@ class FirstCall:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.is_closed = True
 
     def _on_forward(self, name: str, _: object, args: Any, kwargs: Any) -> None:
         if self._thread != threading.get_ident():

@@ -3,7 +3,9 @@
 [Note: when a step begins] Which course a step takes is known when its first module is called, by
 what that is handed. So nothing begins at the `with` statement: until the first call the code runs
 between two steps, where whatever it touches is brought back first. Recording and replay both begin
-at that call, and so see the same step.
+at that call, and so see the same step. Only checkpointing, if recorded and planned steps are to run
+without it, is switched off from the `with` statement until that call: what the code calls first may
+be a checkpoint of that module.
 
 [Note: who has what is away] Between two steps, one of the replays or what swaps on line may have
 storages away. Before another one begins, it hands them over, one by one and within the budget.
@@ -16,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.first_call import FirstCall
 from profiles.hooks.workload import CallersVariables, Training
 from profiles.recording.device import device_of, instruments_for
@@ -50,12 +53,22 @@ class PlannedTraining:
             resident, or was not watched.
     """
 
-    def __init__(self, training: Training, budget: Budget, plans: CoursePlans | FixedPlans) -> None:
+    def __init__(
+        self,
+        training: Training,
+        budget: Budget,
+        plans: CoursePlans | FixedPlans,
+        checkpointing: Checkpointing | None = None,
+    ) -> None:
         """Attaches the plans that are there.
+
+        `checkpointing` is what becomes of the model's in recorded and planned steps; it is kept if
+        None.
 
         Raises:
             SwapplanError: One of them must be attached, and is for another training.
         """
+        self._checkpointing = checkpointing or Checkpointing(kept=True)
         self.plans = plans
         self.tally: dict[Way, int] = dict.fromkeys(Way, 0)
         self._training = training
@@ -64,7 +77,6 @@ class PlannedTraining:
         self._step: LoopStep | None = None
         self._holder: Replay | None = None
         self._without_forward = 0
-        self._is_closed = False
         self._first = FirstCall(training.model, self._on_course)
         self._hooks = AnchorHooks(training.model, training.optimizer)
         tools = instruments_for(device_of(training.model))
@@ -126,14 +138,14 @@ class PlannedTraining:
 
     def close(self) -> None:
         """Brings everything back, removes all hooks and ends what plans; it may be called again."""
-        if self._is_closed:
+        if self._first.is_closed:
             return
         self._step = None
+        self._checkpointing.leave()
         self.plans.close()
         self._on_line.close()
         self._hooks.close()
         self._first.close()
-        self._is_closed = True
         LOG.info("%s", self.summary())
 
     def __enter__(self) -> Self:
@@ -143,13 +155,14 @@ class PlannedTraining:
         self.close()
 
     def _arm(self, step: LoopStep) -> None:
-        if self._is_closed:
+        if self._first.is_closed:
             raise RuntimeError("This training is closed, so it has no more steps.")
         if self._step is not None:
             raise RuntimeError("A step is already running; steps cannot be nested.")
         self.plans.look_for_plans(self._idle)
         self._step = step
         self._first.begin()
+        self._checkpointing.__enter__()
 
     def _on_course(self, text: str) -> None:
         """See [Note: when a step begins]."""
@@ -162,6 +175,8 @@ class PlannedTraining:
         # See [Note: frames of callers] in `profiles.hooks.workload`.
         step.held = tuple
         step.running.__enter__()
+        # From here on what runs the step sees to it.
+        self._checkpointing.leave()
 
     def _running(self, course: Course, held: Held) -> AbstractContextManager[object]:
         """Returns what runs a step of a course, with everything where that wants it."""
@@ -185,9 +200,15 @@ class PlannedTraining:
         tools = instruments_for(device_of(training.model))
         if self._budget.limit_bytes is None:
             return Recorder(
-                training.model, training.optimizer, instruments=tools, hooks=self._hooks
+                *(training.model, training.optimizer),
+                instruments=tools,
+                hooks=self._hooks,
+                checkpointing=self._checkpointing.kept,
             )
-        return LimitedRecorder(training, self._on_line.limited, tools)
+        return LimitedRecorder(
+            *(training, self._on_line.limited, tools),
+            checkpointing=self._checkpointing.kept,
+        )
 
     def _idle(self) -> None:
         self._hand_to(None)
@@ -210,6 +231,7 @@ class PlannedTraining:
     def _leave(self, step: LoopStep, error: BaseException | None) -> None:
         self._step = None
         self._first.end()
+        self._checkpointing.leave()
         course, running = step.course, step.running
         if course is None or running is None:
             self._count_without_forward()

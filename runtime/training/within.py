@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from profiles.hardware.links import EMULATED, link_named
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.course_key import key_of
 from profiles.hooks.named_storages import describe_model
 from profiles.hooks.several_optimizers import OneOrSeveral
@@ -28,6 +29,7 @@ def within(
     link: str | None = None,
     time_limit_s: float = 60.0,
     most_plans: int = 4,
+    checkpointing: bool = True,
 ) -> PlannedTraining:
     """Keeps a training loop within a budget of device memory, from its first step on.
 
@@ -52,27 +54,40 @@ def within(
             emulated device it is the emulated one.
         time_limit_s: How long the planner may look for a better plan.
         most_plans: Courses that may have a plan; others are swapped on line.
+        checkpointing: Whether activation checkpointing that the model has is kept, and planned
+            around. If not, it is switched off in steps that are recorded or replayed, for the plan
+            to choose what is made again; steps without a plan keep it. See
+            [Note: the same numbers] in `profiles.hooks.checkpointing`.
 
     Raises:
-        SwapplanError: The model, the optimizer, the budget, the link or the folder is not as said.
+        SwapplanError: The model, the optimizer, the budget, the link or the folder is not as said,
+            or checkpointing cannot be switched off.
     """
+    switch = Checkpointing(kept=checkpointing)
     training = Training(model=model, optimizer=bare_optimizer(optimizer))
-    device = device_of(model)
     asked = Budget.of(budget, training)
-    facts = (
-        describe_model(training.model, training.optimizer).fingerprint(),
-        describe_device(device).name,
-        *(VERSION, torch.__version__, asked.text, link or ""),
-    )
     kept = CoursePlans(
         training,
         asked,
-        PlanFolder(Path(plans), key_of(*facts)),
-        link_for(device, link),
+        PlanFolder(Path(plans), key_of(*_facts(training, asked, link, checkpointing))),
+        link_for(device_of(model), link),
         time_limit_s=time_limit_s,
         most_plans=most_plans,
     )
-    return PlannedTraining(training, asked, kept)
+    return PlannedTraining(training, asked, kept, switch)
+
+
+def _facts(
+    training: Training, budget: Budget, link: str | None, checkpointing: bool
+) -> tuple[str, ...]:
+    """What the plans of a folder are for."""
+    return (
+        describe_model(training.model, training.optimizer).fingerprint(),
+        describe_device(device_of(training.model)).name,
+        *(VERSION, torch.__version__, budget.text, link or ""),
+        # Nothing where it is kept, so that plans of older runs are found.
+        *(() if checkpointing else ("without checkpointing",)),
+    )
 
 
 def link_for(device: torch.device, name: str | None) -> Link:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 import runtime
+from profiles.schema.profile_file import read_profile
 from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.support.loops.frameworks import WaitingTransformersCallback, tiny_gpt2
@@ -52,6 +53,7 @@ def train(
     plans: Path | None = None,
     resume: bool = False,
     steps: int = STEPS,
+    checkpointing: bool = True,
     **settings: Any,
 ) -> Trained:
     """Trains tiny GPT-2, within 80% if there is a folder for plans."""
@@ -59,7 +61,9 @@ def train(
 
     callback = None
     if plans is not None:
-        callback = WaitingTransformersCallback(budget="80%", plans=plans, time_limit_s=TIME_LIMIT_S)
+        callback = WaitingTransformersCallback(
+            budget="80%", plans=plans, time_limit_s=TIME_LIMIT_S, checkpointing=checkpointing
+        )
     model: Any = tiny_gpt2()
     trainer = Trainer(
         model=model,
@@ -91,6 +95,19 @@ def assert_same(found: Trained, expected: Trained) -> PlannedTraining:
     assert_same_training(found, expected)
     assert found.memory is not None
     return found.memory
+
+
+# The names that most users have it by.
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing")
+def test_a_plan_takes_the_place_of_gradient_checkpointing(tmp_path: Path) -> None:
+    how: Settings = {"gradient_checkpointing": True}
+    expected = train(tmp_path, 8 * STEPS, **how)
+    planned: Settings = {**how, "plans": tmp_path / "plans", "checkpointing": False}
+    memory = assert_same(train(tmp_path, 8 * STEPS, **planned), expected)
+    assert memory.tally[Way.REPLAYED] > 0
+    assert "0 fell back" in memory.summary()
+    found = [read_profile(path) for path in (tmp_path / "plans").glob("*.profile.json.gz")]
+    assert [profile.without_checkpointing for profile in found] == [True] * len(memory.courses)
 
 
 def test_padded_batches_have_a_plan_for_each_length(tmp_path: Path) -> None:
