@@ -71,6 +71,14 @@ Courses = Annotated[
         "several shapes. Record each, in one file of profiles.",
     ),
 ]
+NoCheckpointing = Annotated[
+    bool,
+    typer.Option(
+        "--no-checkpointing",
+        help="Switch off activation checkpointing that the model has, here and where a plan for "
+        "this step is replayed: the plan chooses what is made again.",
+    ),
+]
 Limit = Annotated[
     str | None,
     typer.Option(
@@ -92,6 +100,7 @@ class HowToRecord:
     timed_steps: int
     data_parallel: bool
     courses: int
+    checkpointing: bool
 
 
 def profile(
@@ -107,6 +116,7 @@ def profile(
     steps: Annotated[int, typer.Option(min=1, help="Steps that are timed.")] = 3,
     beyond_capacity: BeyondCapacity = False,
     data_parallel: DataParallel = False,
+    no_checkpointing: NoCheckpointing = False,
     limit: Limit = None,
     courses: Courses = 1,
 ) -> None:
@@ -122,6 +132,7 @@ def profile(
         timed_steps=steps,
         data_parallel=data_parallel,
         courses=courses,
+        checkpointing=not no_checkpointing,
     )
     is_estimated = not is_run_on(device)
     check_courses(
@@ -142,7 +153,9 @@ def profile(
     recorded: Profile | ProfileSet
     with progress_bars() as progress:
         if is_estimated and chosen is not None:
-            recorded = estimate_step(source, chosen, device, progress)
+            recorded = estimate_step(
+                source, chosen, device, progress, checkpointing=how.checkpointing
+            )
         else:
             recorded = _record_step(source, chosen, how, progress)
     _write(recorded, path)
@@ -182,8 +195,17 @@ def usual_link(device: str) -> Link:
     return link_named(accelerator_named(device).link)
 
 
-def estimate_step(source: WorkloadSource, link: Link, device: str, progress: Progress) -> Profile:
+def estimate_step(
+    source: WorkloadSource,
+    link: Link,
+    device: str,
+    progress: Progress,
+    *,
+    checkpointing: bool = True,
+) -> Profile:
     """Estimates the step of a workload on an accelerator of the table.
+
+    Its own activation checkpointing is kept, or switched off.
 
     Raises:
         SwapplanError: There is no such accelerator, or the step cannot be estimated.
@@ -199,6 +221,7 @@ def estimate_step(source: WorkloadSource, link: Link, device: str, progress: Pro
         source=source,
         link=link,
         progress=progress,
+        checkpointing=checkpointing,
     )
 
 
@@ -318,4 +341,5 @@ def _recorded(
         warmup_steps=how.warmup_steps,
         timed_steps=how.timed_steps,
         progress=progress,
+        checkpointing=how.checkpointing,
     )

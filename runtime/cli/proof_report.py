@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from planner.cli.output import print_line, print_table
+from planner.report.text import CHECKPOINTING
 from profiles.schema.units import size_text, time_text
 from runtime.proof.report import ProofReport
 
@@ -82,6 +83,8 @@ def _number_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     yield f"losses of {len(report.losses)} steps", losses, equal, "measured"
     equal = _verdict(report.tensors_equal)
     yield "tensors after the last step", tensors, equal, "measured"
+    if report.without_checkpointing:
+        yield CHECKPOINTING, "as it is", "switched off", "given"
 
 
 def _memory_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
@@ -106,7 +109,10 @@ def _memory_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
 
 def _time_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     without, with_plan = median(report.step_without_us), median(report.step_with_us)
-    then = f"{time_text(report.profiled_step_us)} (now / then {report.drift:.3f})"
+    then = time_text(report.profiled_step_us)
+    # The two differ in more than when they were measured if checkpointing was switched off.
+    now = "checkpointing off" if report.without_checkpointing else f"now / then {report.drift:.3f}"
+    then += f" ({now})"
     announced = f"{time_text(report.simulated_step_us)} (measured / this {report.step_ratio:.3f})"
     name = f"step, median of {len(report.step_with_us)}"
     yield name, time_text(without), time_text(with_plan), "measured"

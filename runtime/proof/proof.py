@@ -248,4 +248,5 @@ def _report(
         resident_growth_with_bytes=with_plan.resident_growth_bytes,
         host_pool_bytes=plan.host_pool_bytes,
         summary=replay.summary(),
+        without_checkpointing=plan.without_checkpointing,
     )

@@ -47,6 +47,8 @@ class ProofReport:
         resident_growth_with_bytes: The same with the plan; the host pool is apart. Both are 0 where
             the device's memory is not the host's.
         summary: All steps with the plan in one line.
+        without_checkpointing: The plan, and the profile, are for steps in which the model's own
+            checkpointing is switched off; without the plan it is kept.
     """
 
     losses: tuple[float, ...]
@@ -83,6 +85,7 @@ class ProofReport:
     resident_growth_with_bytes: int
     host_pool_bytes: int
     summary: str
+    without_checkpointing: bool = False
 
     @property
     def budget_held(self) -> bool:

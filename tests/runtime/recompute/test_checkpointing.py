@@ -16,8 +16,8 @@ from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import WorkloadError
 from runtime.replay.executor import SwapExecutor
-from runtime.replay.first_step import OffPlan
 from runtime.replay.load import LoadedPlan
+from runtime.replay.replay import Replay
 from runtime.replay.statistics import FallbackWarning
 from runtime.storage.residency import UnmovableError
 from tests.runtime.recompute.trainings import (
@@ -94,8 +94,8 @@ def test_a_training_is_the_checkpointed_one_within_the_budget(name: str, watched
     assert torch.utils.checkpoint.CheckpointFunction is CheckpointFunction
 
 
-def attached(plan: Plan, it: Workload, off_plan: OffPlan = OffPlan.RESIDENT) -> Any:
-    return LoadedPlan(plan).attach(it.model, it.optimizer, off_plan=off_plan)
+def attached(plan: Plan, it: Workload) -> Replay:
+    return LoadedPlan(plan).attach(it.model, it.optimizer)
 
 
 def blocks_run(it: Workload, step: Callable[[], object]) -> int:
