@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from profiles.hooks.anchors import AnchorHooks
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.first_call import FirstCall
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import CallersVariables, Training, bare_optimizer
@@ -66,8 +67,11 @@ class CourseRecorder:
         timed_steps: int = 3,
         progress: Progress | None = None,
         instruments: Instruments | None = None,
+        checkpointing: bool = True,
     ) -> None:
         """Prepares to record so many courses; see `profiles.Recorder` for the other arguments."""
+        # From the begin of a step on: what it calls first may be a checkpoint of a module.
+        self._checkpointing = Checkpointing(kept=checkpointing)
         self._training = Training(model=model, optimizer=bare_optimizer(optimizer))
         self._most_courses = most_courses
         self._settings = (warmup_steps, timed_steps, instruments)
@@ -102,7 +106,8 @@ class CourseRecorder:
         self._quiet_steps += 1
         self._first.begin()
         try:
-            yield
+            with self._checkpointing:
+                yield
         except BaseException as error:
             self._leave(error)
             raise
@@ -194,6 +199,7 @@ class CourseRecorder:
             timed_steps=timed_steps,
             instruments=instruments,
             hooks=self._hooks,
+            checkpointing=self._checkpointing.kept,
         )
 
     def _why_none(self) -> str:

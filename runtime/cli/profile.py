@@ -326,7 +326,10 @@ def _recorded(
 ) -> Profile | ProfileSet:
     if how.courses > 1:
         steps = (how.warmup_steps, how.timed_steps)
-        return record_courses(workload, source, link, how.courses, steps, progress)
+        return record_courses(
+            *(workload, source, link, how.courses, steps, progress),
+            checkpointing=how.checkpointing,
+        )
     recording: Callable[..., Profile]
     if how.beyond_capacity:
         from runtime.beyond_capacity.record import record_beyond_capacity

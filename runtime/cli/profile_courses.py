@@ -36,6 +36,8 @@ def record_courses(
     most_courses: int,
     steps: tuple[int, int],
     progress: Progress,
+    *,
+    checkpointing: bool,
 ) -> ProfileSet:
     """Runs a workload's step until its courses are recorded, and says which could not be.
 
@@ -46,6 +48,7 @@ def record_courses(
         most_courses: How many courses are wanted.
         steps: Warm-up steps of each, at least, and steps that are timed.
         progress: Called at every step.
+        checkpointing: Whether activation checkpointing that the model has is kept.
 
     Raises:
         WorkloadError: No course was recorded.
@@ -65,6 +68,7 @@ def record_courses(
         warmup_steps=warmup_steps,
         timed_steps=timed_steps,
         progress=progress,
+        checkpointing=checkpointing,
     )
     try:
         while not recorder.is_done:

@@ -52,6 +52,11 @@ def failures(report: ProofReport) -> Iterator[str]:
         yield "the losses differ"
     if not report.tensors_equal:
         yield "parameters, gradients, buffers or optimizer states differ"
+        if report.without_checkpointing:
+            yield (
+                "a part that is checkpointed is run twice a step, and with the plan once: if it "
+                "writes something itself, as BatchNorm does, record it without --no-checkpointing"
+            )
     if not report.budget_held:
         peak, budget = size_text(report.peak_with_bytes), size_text(report.budget_bytes)
         yield f"the peak was {peak}, above the budget of {budget}"

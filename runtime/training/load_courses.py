@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from planner.plan.plan_set import PlanSet, read_plan_set
+from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import Training, bare_optimizer
 from profiles.schema.errors import WorkloadError
@@ -49,7 +50,9 @@ class LoadedCourses:
         budget = Budget(
             text=size_text(limit_bytes), to_plan=str(limit_bytes), limit_bytes=limit_bytes
         )
-        return PlannedTraining(training, budget, FixedPlans(training, self.plans))
+        without = all(entry.plan.without_checkpointing for entry in self.plans.courses)
+        switch = Checkpointing(kept=not without)
+        return PlannedTraining(training, budget, FixedPlans(training, self.plans), switch)
 
 
 def load_courses(path: Path | str) -> LoadedCourses:

@@ -35,7 +35,7 @@ def train(rows="96,80,64"):
 """
 
 
-BUDGET = "70%"
+BUDGET, LAYERS = "70%", 5
 
 
 @pytest.fixture
@@ -76,6 +76,26 @@ def test_from_recording_to_proof(folder: Path, capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     assert printed.endswith("Proof: passed\n")
     assert printed.count("replayed") == 3
+
+
+def test_checkpointing_is_switched_off_in_all_of_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpointed = SCRIPT.replace(
+        "model(batch).square()",
+        "torch.utils.checkpoint.checkpoint(model, batch, use_reentrant=False).square()",
+    )
+    assert checkpointed != SCRIPT
+    (folder / "varying.py").write_text(f"import torch.utils.checkpoint\n{checkpointed}")
+    assert main(["profile", "varying.py:train", "--courses", "3", "--no-checkpointing"]) == 0
+    profiles = read_profile_set(folder / "varying.profiles.json.gz")
+    for entry in profiles.courses:
+        assert entry.profile.without_checkpointing
+        assert sum(op.name == "aten.addmm.default" for op in entry.profile.ops) == LAYERS
+    solve = ["solve", "varying.profiles.json.gz", "--budget", BUDGET, "--time-limit", "1"]
+    assert main(solve) == 0
+    assert main(["run", "varying.plans.json", "--steps", "6"]) == 0
+    assert capsys.readouterr().out.endswith("Proof: passed\n")
 
 
 def test_a_number_names_one_for_every_command(
