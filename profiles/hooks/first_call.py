@@ -46,7 +46,8 @@ class FirstCall:
         self.is_closed = True
 
     def _on_forward(self, name: str, _: object, args: Any, kwargs: Any) -> None:
-        if self._thread != threading.get_ident():
+        # In this order: torch.compile traces this too, and cannot trace what the second one asks.
+        if self._thread is None or self._thread != threading.get_ident():
             return
         self._thread = None
         self._then(course_of(name, self._model.training, args, kwargs))

@@ -1,16 +1,25 @@
-"""Steps that stall: how long they take, and what their copies run beside."""
+"""Steps that stall: how long they take, and what their copies run beside.
 
-import time
+[Note: steps that follow each other] Copies of a plan cross the end of a step: some leave during one
+and are given back in the next, others come back for it. A device that is waited for at the end of
+each step has those run beside nothing, which a training does not do, nor what the plan is simulated
+for. So a step is timed from where compute ends one to where it ends the next, and the host waits
+for the step before, as one does that reads each loss.
+"""
+
 from collections.abc import Iterable
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
 import torch
 
 from profiles.hardware.links import nominal_link
-from profiles.schema.units import NS_PER_US
+from profiles.hooks.workload import Workload
+from profiles.schema.units import US_PER_MS
 from runtime import LoadedPlan
 from runtime.proof.proof import STEPS_TO_FILL
+from runtime.replay.replay import Replay
 from tests.device.accelerator import accelerator
 from tests.device.races import Entry
 from tests.device.trainings import built_in, resident, source_of
@@ -50,26 +59,37 @@ def stalling_step(bytes_per_us: float) -> StallingStep:
     plan = planned(task, bench)
     workload, extension = make(), accelerator()
     trial_device().keep_to(link)
-    times_us = []
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
-        for number in range(STEPS):
-            if number == STEPS - 1:
-                extension.log(True)
-            torch.accelerator.synchronize()
-            start_ns = time.perf_counter_ns()
-            with replay.step():
-                workload.step()
-            torch.accelerator.synchronize()
-            times_us.append((time.perf_counter_ns() - start_ns) / NS_PER_US)
+        times_us = _times_us(replay, workload, bench.device)
+        torch.accelerator.synchronize()
+        extension.log(True)
+        with replay.step():
+            workload.step()
+        torch.accelerator.synchronize()
     entries, spans = [Entry(*entry) for entry in extension.entries()], extension.spans()
     extension.log(False)
     certificate = plan.certificate
     return StallingStep(
-        step_us=median(times_us[STEPS // 2 :]),
+        step_us=median(times_us),
         simulated_us=certificate.simulated_step_us,
         stall_us=certificate.simulated_stall_us,
         beside_compute=_share_beside(entries, spans),
     )
+
+
+def _times_us(replay: Replay, workload: Workload, device: torch.device) -> list[float]:
+    """Times of steps in the middle of a training; see [Note: steps that follow each other]."""
+    ended: list[torch.Event] = []
+    for _ in range(STEPS):
+        with replay.step():
+            workload.step()
+        ended.append(torch.Event(device, enable_timing=True))
+        ended[-1].record()
+        if len(ended) > 1:
+            ended[-2].synchronize()
+    torch.accelerator.synchronize()
+    passed = list(pairwise(ended))[STEPS // 2 - 1 :]
+    return [one.elapsed_time(other) * US_PER_MS for one, other in passed]
 
 
 def _share_beside(entries: list[Entry], spans: list[tuple[int, float, float]]) -> float:

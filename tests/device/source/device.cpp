@@ -518,13 +518,14 @@ struct Link {
   double latency_us = 0.0;
   asyncdev::Clock::time_point free_at[2];
 
-  void hold(bool to_host, std::size_t n) {
+  // Copying the bytes is part of what the link takes, which has begun by then.
+  void hold(bool to_host, std::size_t n, asyncdev::Clock::time_point began) {
     using Microseconds = std::chrono::duration<double, std::micro>;
     asyncdev::Clock::time_point due;
     {
       std::lock_guard<std::mutex> held(mutex);
       auto took = Microseconds(latency_us + static_cast<double>(n) / bytes_per_us[to_host]);
-      auto from = std::max(free_at[to_host], asyncdev::Clock::now());
+      auto from = std::max(free_at[to_host], began);
       due = from + std::chrono::duration_cast<asyncdev::Clock::duration>(took);
       free_at[to_host] = due;
     }
@@ -545,8 +546,9 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
   auto bytes = from.nbytes();
   auto work = [from, to, bytes, crosses, to_host]() mutable {
     BelowAutograd below;
+    auto began = asyncdev::Clock::now();
     to.copy_(from);
-    if (crosses) link().hold(to_host, bytes);
+    if (crosses) link().hold(to_host, bytes, began);
   };
   const auto& host = to_host ? dst : self;
   bool pinned = !crosses || asyncdev::pinned().has(host.storage().data());
@@ -558,8 +560,9 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
     from = self.clone();
     asyncdev::put(on, name, {accesses[1]}, [from, to, bytes]() mutable {
       BelowAutograd inner;
+      auto began = asyncdev::Clock::now();
       to.copy_(from);
-      link().hold(false, bytes);
+      link().hold(false, bytes, began);
     });
   } else {
     asyncdev::put(on, name, accesses, work);
