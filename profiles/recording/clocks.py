@@ -155,6 +155,10 @@ class EventClock:
 class OpTimes(OpWatcher):
     """Stamps a clock before and after each op.
 
+    [Note: ops between events] On a device that works behind the host's back the interval is the
+    op's own time where the device is still busy with the ops before. Where it is idle the interval
+    holds what the host takes to issue the op, too. So it is never less than what the op takes.
+
     Enter it before every other dispatch mode: the first one entered is the last one asked, so
     nothing but the op itself runs between its stamps.
     """

@@ -12,7 +12,7 @@ import torch
 from profiles.hooks.workload import Workload
 from profiles.recording.allocator_peaks import AllocatorMeter, MemoryMeter
 from profiles.recording.clocks import Clock, CpuClock, DeviceClock
-from profiles.recording.kernel_times import KernelTimer, cuda_kernels
+from profiles.recording.kernel_times import KernelTimer, between_events, cuda_kernels
 from profiles.schema.errors import CapacityError, WorkloadError
 from profiles.schema.profile import CPU, CUDA, Device
 
@@ -26,19 +26,26 @@ class Instruments:
         memory: The allocator's own count; None where the trace sees every byte, as on the emulated
             accelerator, whose memory is its storages.
         kernels: Times the kernels of each op; None where an op is over when its call returns.
+        otherwise: Times ops where that sees no kernel.
     """
 
     clock: Clock
     memory: MemoryMeter | None
     kernels: KernelTimer | None
+    otherwise: KernelTimer | None = None
 
 
 def instruments_for(device: torch.device) -> Instruments:
     """Returns what steps on a device are measured with; only CUDA says what kernels take."""
     if device.type == CPU:
         return Instruments(clock=CpuClock(), memory=None, kernels=None)
-    kernels = partial(cuda_kernels, device=device) if device.type == CUDA else None
-    return Instruments(clock=DeviceClock(device), memory=AllocatorMeter(device), kernels=kernels)
+    by_events = partial(between_events, clock=DeviceClock(device))
+    return Instruments(
+        clock=DeviceClock(device),
+        memory=AllocatorMeter(device),
+        kernels=partial(cuda_kernels, device=device) if device.type == CUDA else by_events,
+        otherwise=by_events,
+    )
 
 
 def describe_device(device: torch.device) -> Device:

@@ -6,7 +6,9 @@ within the range of one op, on the same thread: an op's time is the time of all 
 its range, whenever they ran.
 
 Seeing kernels takes CUPTI, which a driver may keep from ordinary users and containers. Then the
-profiler sees the calls and no kernel at all, and no op has a time.
+profiler sees the calls and no kernel at all, and no op has a time. There, and on accelerators whose
+kernels torch's profiler does not show, ops are timed by events around them. What the host takes to
+issue an op says nothing of what running it again takes.
 """
 
 import warnings
@@ -22,6 +24,7 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.dispatch import OpMode
+from profiles.recording.clocks import Clock, OpTimes
 
 MARK = "swapplan op "
 
@@ -70,14 +73,39 @@ def cuda_kernels(*, device: torch.device) -> Iterator[list[OpKernels]]:
     found[:] = or_unknown(tuple(found))
 
 
+@contextmanager
+def between_events(*, clock: Clock) -> Iterator[list[OpKernels]]:
+    """Times each op of the step that is run inside; see [Note: ops between events] in `clocks`."""
+    found: list[OpKernels] = []
+    names, times = _Names(), OpTimes(clock)
+    # What is entered first is asked last: nothing but the op runs between two stamps.
+    with times, names:
+        yield found
+    each = zip(names.names, times.durations_us(), strict=True)
+    found += [OpKernels(name, duration_us) for name, duration_us in each]
+
+
+class _Names(OpMode):
+    """Notes the name of each op."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
+        self.names.append(str(func))
+        return result
+
+
 def or_unknown(ops: tuple[OpKernels, ...]) -> tuple[OpKernels, ...]:
     """Returns the ops as they are, or without times if the profiler saw no kernel of any."""
     if any(op.kernel_us for op in ops):
         return ops
     warnings.warn(
-        "The profiler saw no kernel on the GPU, so the profile has no kernel times; the times of "
-        "slots are not affected. A driver may keep CUPTI for administrators "
-        "(NVreg_RestrictProfilingToAdminUsers).",
+        "The profiler saw no kernel on the GPU, so ops are timed by events around them, which for "
+        "short ones holds what the host takes, too; the times of slots are not affected. A driver "
+        "may keep CUPTI for administrators (NVreg_RestrictProfilingToAdminUsers).",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -176,20 +176,25 @@ class TimingPass:
 
 
 class KernelPass:
-    """On a GPU, a step whose kernels are timed: a trace only sees the host launch them."""
+    """On a GPU, a step whose kernels are timed: a trace only sees the host launch them.
+
+    If no kernel is seen, another step is timed otherwise, if that can be.
+    """
 
     doing, wanted = "timing kernels", 1
 
-    def __init__(self, traced: TracePass, kernels: KernelTimer) -> None:
+    def __init__(
+        self, traced: TracePass, kernels: KernelTimer, otherwise: KernelTimer | None
+    ) -> None:
         self.done, self.is_over = 0, False
         self.ops: tuple[Op, ...] = ()
         self._traced = traced
-        self._kernels = kernels
+        self._timers = (kernels,) if otherwise is None else (kernels, otherwise)
 
     @contextmanager
     def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
         """Times the kernels of a step."""
-        with self._kernels() as timed:
+        with self._timers[self.done]() as timed:
             yield
         ops = self._traced.trace.ops
         check_same_course([op.name for op in ops], [op.name for op in timed], "op")
@@ -199,7 +204,10 @@ class KernelPass:
             else op.model_copy(update={"kernel_us": us, "duration_us": us})
             for op, found in zip(ops, timed, strict=True)
         )
-        self.done, self.is_over = 1, True
+        self.done += 1
+        is_last = self.done == len(self._timers)
+        self.is_over = is_last or any(op.kernel_us for op in self.ops)
+        self.wanted = self.done if self.is_over else len(self._timers)
 
 
 class _Bystander(OpMode):

@@ -121,8 +121,8 @@ class Op(Record):
         name: The operator, such as `aten.convolution.default`.
         duration_us: Its time: that of its kernels where there is one; else measured around its
             dispatch in the trace pass, or estimated.
-        kernel_us: Time of its kernels on the device, from the device's own profiler; None where
-            there is none.
+        kernel_us: Time of its kernels on the device, from the device's own profiler, or of the op
+            between two events where that shows none; None where an op is over when it returns.
         module: The leaf module entered last, for readers; empty before the first one.
         traits: What running it again has to know; None in older files, where nothing is known.
         workspace_bytes: What it takes while it runs and gives back, by the allocator's count; None

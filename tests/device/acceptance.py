@@ -75,15 +75,19 @@ def mutations() -> bool:
 
 def stalls() -> None:
     """Compares steps that stall with the simulation of their plans."""
-    _print("link", "step", "simulated", "ratio", "stall (simulated)", "copies beside compute")
+    _print(
+        *("link", "step", "without the plan, in turns", "added (simulated)", "ratio"),
+        *("without it now / when recorded", "copies beside compute"),
+    )
     for bytes_per_us in STALLING_BYTES_PER_US:
         row = stalling_step(bytes_per_us)
         _print(
             f"{bytes_per_us:.0f} MB/s",
             f"{row.step_us / 1000:.1f} ms",
-            f"{row.simulated_us / 1000:.1f} ms",
-            f"{row.step_us / row.simulated_us:.3f}",
-            f"{row.stall_us / 1000:.1f} ms",
+            f"{row.resident_us / 1000:.1f} ms",
+            f"{row.added_us / 1000:.1f} ms",
+            f"{row.ratio:.3f}",
+            f"{row.resident_us / row.profiled_us:.3f}",
             f"{row.beside_compute:.0%}",
         )
 

@@ -5,9 +5,14 @@ and are given back in the next, others come back for it. A device that is waited
 each step has those run beside nothing, which a training does not do, nor what the plan is simulated
 for. So a step is timed from where compute ends one to where it ends the next, and the host waits
 for the step before, as one does that reads each loss.
+
+A machine that others use computes faster at one time than at another, and compute is most of a
+step. So steps without a plan are timed in turns with those that have one, and the plan is compared
+with what it says on top of those.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -18,6 +23,7 @@ from profiles.hardware.links import nominal_link
 from profiles.hooks.workload import Workload
 from profiles.schema.units import US_PER_MS
 from runtime import LoadedPlan
+from runtime.proof.limited_device import Around
 from runtime.proof.proof import STEPS_TO_FILL
 from runtime.replay.replay import Replay
 from tests.device.accelerator import accelerator
@@ -28,24 +34,33 @@ from tests.gpu.bench_device import BenchAccelerator
 from tests.gpu.methods import Task, planned
 
 SOURCE = source_of("unet3d", size="32", features="16")
-SHARE, TIMED_STEPS, STEPS = 0.5, 3, 9
+SHARE, TIMED_STEPS = 0.5, 3
+ROUNDS, STEPS = 4, 5
 
 Span = tuple[float, float]
 
 
 class StallingStep(NamedTuple):
-    """The median step of some under a plan; times are measured but for two.
+    """Medians of steps under a plan, and without one in turns with them; measured but for two.
 
     Attributes:
-        simulated_us: What the plan says of the step.
-        stall_us: What the plan says of its stalls.
+        step_us: A step with the plan.
+        resident_us: A step without it.
+        profiled_us: The same when the profile was recorded.
+        added_us: What the plan says that it adds to that: stall, and ops that are run again.
         beside_compute: The share of the copies' time in which an op ran.
     """
 
     step_us: float
-    simulated_us: float
-    stall_us: float
+    resident_us: float
+    profiled_us: float
+    added_us: float
     beside_compute: float
+
+    @property
+    def ratio(self) -> float:
+        """The step's time over what the plan says, on top of a step without it."""
+        return self.step_us / (self.resident_us + self.added_us)
 
 
 def stalling_step(bytes_per_us: float) -> StallingStep:
@@ -57,10 +72,10 @@ def stalling_step(bytes_per_us: float) -> StallingStep:
     budget_bytes = int(SHARE * torch.accelerator.max_memory_allocated())
     task = Task(source=SOURCE, budget_bytes=budget_bytes, link=link, timed_steps=TIMED_STEPS)
     plan = planned(task, bench)
-    workload, extension = make(), accelerator()
+    workload, plain, extension = make(), make(), accelerator()
     trial_device().keep_to(link)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
-        times_us = _times_us(replay, workload, bench.device)
+        step_us, resident_us = _times_us(replay, workload, plain, bench.device)
         torch.accelerator.synchronize()
         extension.log(True)
         with replay.step():
@@ -70,25 +85,39 @@ def stalling_step(bytes_per_us: float) -> StallingStep:
     extension.log(False)
     certificate = plan.certificate
     return StallingStep(
-        step_us=median(times_us),
-        simulated_us=certificate.simulated_step_us,
-        stall_us=certificate.simulated_stall_us,
+        step_us=step_us,
+        resident_us=resident_us,
+        profiled_us=certificate.compute_us,
+        added_us=certificate.beyond_us,
         beside_compute=_share_beside(entries, spans),
     )
 
 
-def _times_us(replay: Replay, workload: Workload, device: torch.device) -> list[float]:
-    """Times of steps in the middle of a training; see [Note: steps that follow each other]."""
+def _times_us(
+    replay: Replay, workload: Workload, plain: Workload, device: torch.device
+) -> tuple[float, float]:
+    """Times of steps with the plan and without; see [Note: steps that follow each other]."""
+    planned: list[float] = []
+    without: list[float] = []
+    for _ in range(ROUNDS):
+        with replay.unguarded():
+            without += _between_ends_us(plain, nullcontext, device)
+        planned += _between_ends_us(workload, replay.step, device)
+    return median(planned), median(without)
+
+
+def _between_ends_us(workload: Workload, around: Around, device: torch.device) -> list[float]:
+    """Times of some steps, without the first ones, from where compute ends each to the next."""
     ended: list[torch.Event] = []
     for _ in range(STEPS):
-        with replay.step():
+        with around():
             workload.step()
         ended.append(torch.Event(device, enable_timing=True))
         ended[-1].record()
         if len(ended) > 1:
             ended[-2].synchronize()
     torch.accelerator.synchronize()
-    passed = list(pairwise(ended))[STEPS // 2 - 1 :]
+    passed = list(pairwise(ended))[1:]
     return [one.elapsed_time(other) * US_PER_MS for one, other in passed]
 
 

@@ -15,14 +15,16 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profiler
 
 from profiles.hooks.workload import Workload
+from profiles.recording import device as device_module
 from profiles.recording.allocator_peaks import SlotPeaks
 from profiles.recording.clocks import CpuClock, DeviceClock
-from profiles.recording.device import Instruments, build_on, device_at_hand
+from profiles.recording.device import Instruments, build_on, device_at_hand, instruments_for
 from profiles.recording.kernel_times import (
     MARK,
     OpKernels,
     OpMarks,
     attributed,
+    between_events,
     or_unknown,
     profiled_kernels,
 )
@@ -35,7 +37,7 @@ from profiles.schema.profile import Profile, WorkloadSource
 from profiles.workloads.build import build
 from runtime.storage.accountant import Accountant
 from tests.support.training import models
-from tests.support.training.fake_time import DoublingClock
+from tests.support.training.fake_time import CountingClock, DoublingClock
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.plain_steps import layers_on_device, two_layers
 
@@ -374,6 +376,40 @@ def test_an_op_takes_as_long_as_its_kernels() -> None:
             assert op.duration_us > 0
         else:
             assert (op.kernel_us, op.duration_us) == (7.0, 7.0)
+
+
+def test_where_no_kernel_is_seen_ops_are_timed_by_events_around_them() -> None:
+    """As in a container without CUPTI, and on accelerators of other makers."""
+
+    @contextmanager
+    def unseen_kernels() -> Iterator[list[OpKernels]]:
+        with profiled_kernels([ProfilerActivity.CPU], no_wait) as found:
+            yield found
+        found[:] = [op._replace(kernel_us=None) for op in found]
+
+    tools = Instruments(
+        clock=CpuClock(),
+        memory=None,
+        kernels=unseen_kernels,
+        otherwise=partial(between_events, clock=CountingClock()),
+    )
+    profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, timed_steps=1, instruments=tools)
+    # Intervals take 1, 2, ... 7 us and then 1 again; every other one is an op's.
+    expected_us = [float(1 + 2 * number % 7) for number in range(len(profile.ops))]
+    assert [op.duration_us for op in profile.ops] == expected_us
+    assert [op.kernel_us for op in profile.ops] == expected_us
+
+
+@pytest.mark.parametrize("kind", ["cuda", "privateuseone"])
+def test_on_every_accelerator_ops_have_times_of_their_own(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the host takes to issue an op is not what running it again takes."""
+    monkeypatch.setattr(device_module, "AllocatorMeter", lambda device: None)
+    tools = instruments_for(torch.device(kind))
+    assert tools.kernels is not None
+    assert tools.otherwise is not None
+    assert (tools.kernels is tools.otherwise) == (kind != "cuda")
 
 
 def no_wait() -> None:
