@@ -51,7 +51,8 @@ A_PLAN = 25
 
 
 @pytest.mark.parametrize(
-    ("name", "closes"), list(zip(PLANS, (True, True, True, False, True, False, True), strict=True))
+    ("name", "closes"),
+    list(zip(PLANS, (True, True, True, False, True, False, True, True), strict=True)),
 )
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_an_interrupt_at_any_instruction_loses_nothing(name: str, closes: bool) -> None:

@@ -59,8 +59,12 @@ SOON_S = 0.0001
 Tensors = dict[str, torch.Tensor]
 
 
-def training(batches: int = 1) -> Workload:
-    """A small training with every class of storage that a plan moves."""
+def training(batches: int = 1, *, again: bool = False) -> Workload:
+    """A small training with every class of storage that a plan moves.
+
+    With other arguments it is what plans are recorded from that this one leaves: after a backward,
+    or at the end of a forward, where much of that is dropped.
+    """
     torch.manual_seed(0)
     layers = [m for _ in range(2) for m in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.GELU())]
     model = nn.Sequential(*layers)
@@ -70,7 +74,9 @@ def training(batches: int = 1) -> Workload:
     def step() -> torch.Tensor:
         optimizer.zero_grad()
         for _ in range(batches):
-            loss = (model(inputs) - inputs).square().mean()
+            made = model(inputs)
+            made = model[3:](made) if again else made
+            loss = (made - inputs).square().mean()
             loss.backward()
         optimizer.step()
         return loss.detach()
@@ -79,8 +85,8 @@ def training(batches: int = 1) -> Workload:
 
 
 @cache
-def _recorded(batches: int = 1) -> Profile:
-    return record_at_fixed_times(training(batches))
+def _recorded(batches: int = 1, *, again: bool = False) -> Profile:
+    return record_at_fixed_times(training(batches, again=again))
 
 
 PLANS: dict[str, Callable[[], Plan]] = {
@@ -91,6 +97,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "rebuilt": lambda: with_rebuilds(_recorded()),
     "rebuilt, swapped": lambda: with_rebuilds(_recorded(), swapping=True),
     "left": lambda: periodic(_recorded(2)),
+    "left while dropped": lambda: with_rebuilds(_recorded(again=True), swapping=True),
 }
 
 
