@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,14 +61,15 @@ def solve(
         min_size=min_size,
         asked_without=without,
     )
+    planned = partial(_solved, solver=solver, time_limit_s=time_limit)
     if holds_courses(profile, ProfileSet):
-        solve_courses(profile, request, output, solver, time_limit)
+        solve_courses(profile, request, output, planned)
         return
     recorded = read_profile(profile_path(profile))
     (sharers,) = request.workers_of(recorded)
     path = check_output(output or beside(profile, ".plan.json"), Plan, keep=profile)
     try:
-        plan = solved(recorded, request, sharers, solver, time_limit)
+        plan = planned(recorded, request, sharers)
     except UnmetBudgetError as error:
         print_wall(error)
         raise typer.Exit(error.exit_code) from error
@@ -76,18 +78,15 @@ def solve(
     wrote(path)
 
 
-def solved(
+def _solved(
     profile: Profile,
     request: PlanRequest,
     workers: Workers,
+    *,
     solver: SolverName,
     time_limit_s: float,
 ) -> Plan:
-    """Plans one profile as the options ask; Ctrl-C ends the search with the best plan so far.
-
-    Raises:
-        UnmetBudgetError: No plan keeps to the budget.
-    """
+    """Plans one profile; Ctrl-C ends the search with the best plan so far."""
     from planner.studies.shared_link import host_budget_each_bytes
 
     budget_bytes, host_bytes = request.budget_bytes(profile), request.host_budget_bytes

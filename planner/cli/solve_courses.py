@@ -1,5 +1,6 @@
 """`plan solve` for a file of several courses: one budget, a plan for each."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import typer
 from planner.cli.course_sets import PLANS, print_plan_set
 from planner.cli.output import print_line, wrote
 from planner.cli.output_file import beside, check_output
-from planner.cli.request import PlanRequest
-from planner.ilp.deadline import SolverName
+from planner.cli.request import PlanRequest, Workers
 from planner.plan.plan import Plan
 from planner.plan.plan_set import CoursePlan, PlanSet, write_plan_set
 from profiles.schema.course_set import shortened
@@ -17,14 +17,11 @@ from profiles.schema.files import CREATED_BY
 from profiles.schema.profile import Profile
 from profiles.schema.profile_set import CourseProfile, read_profile_set
 
+Planner = Callable[[Profile, PlanRequest, Workers], Plan]
+"""Plans one profile as the options ask."""
 
-def solve_courses(
-    file: Path,
-    request: PlanRequest,
-    output: Path | None,
-    solver: SolverName,
-    time_limit_s: float,
-) -> None:
+
+def solve_courses(file: Path, request: PlanRequest, output: Path | None, planned: Planner) -> None:
     """Plans every course of a file for one budget: a share is one of the largest course's peak."""
     recorded = read_profile_set(file)
     path = check_output(output or beside(file, PLANS), PlanSet, keep=file)
@@ -35,10 +32,7 @@ def solve_courses(
         version=PlanSet.VERSION,
         created_by=CREATED_BY,
         courses=tuple(
-            CoursePlan(
-                course=entry.course,
-                plan=_planned(number, entry, request, solver, time_limit_s),
-            )
+            CoursePlan(course=entry.course, plan=_plan_of(number, entry, request, planned))
             for number, entry in enumerate(recorded.courses, 1)
         ),
     )
@@ -47,22 +41,14 @@ def solve_courses(
     wrote(path)
 
 
-def _planned(
-    number: int,
-    entry: CourseProfile,
-    request: PlanRequest,
-    solver: SolverName,
-    time_limit_s: float,
-) -> Plan:
-    from planner.cli.solve import solved
+def _plan_of(number: int, entry: CourseProfile, request: PlanRequest, planned: Planner) -> Plan:
     from planner.cli.wall_report import print_wall
     from planner.smallest_budget import UnmetBudgetError
 
     print_line(f"course {number}, {shortened(entry.course)} ...", error=True)
-    profile: Profile = entry.profile
-    (workers,) = request.workers_of(profile)
+    (workers,) = request.workers_of(entry.profile)
     try:
-        return solved(profile, request, workers, solver, time_limit_s)
+        return planned(entry.profile, request, workers)
     except UnmetBudgetError as error:
         print_wall(error)
         raise typer.Exit(error.exit_code) from error

@@ -2,13 +2,13 @@
 
 A step's course is known when its first module is called (`profiles.hooks.course_key`), and a
 recorder of that course takes it from there. Steps that begin alike and go on otherwise are passed
-over, as in `runtime.training.course_plans`.
+over (`attempts`).
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,6 +17,7 @@ from profiles.hooks.checkpointing import Checkpointing
 from profiles.hooks.first_call import FirstCall
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import CallersVariables, Training, bare_optimizer
+from profiles.recording.attempts import Attempts, Verdict
 from profiles.recording.device import Instruments
 from profiles.recording.passes import Held
 from profiles.recording.recorder import Recorder
@@ -27,10 +28,6 @@ from profiles.schema.profile import Link, WorkloadSource
 from profiles.schema.profile_set import CourseProfile, ProfileSet
 from profiles.schema.progress import Progress, silent
 
-MOST_UNLIKE_STEPS = 3
-"""In a row; then it is the recorded step that was the odd one out, and recording begins anew."""
-MOST_RECORDINGS = 3
-"""A course whose steps differ is recorded anew so many times before it is left out."""
 QUIET_STEPS = 25
 """So many steps of known courses in a row, and no other is waited for."""
 MOST_STEPS_EACH = 60
@@ -42,8 +39,7 @@ class _Course:
     """A course that has been met, and what records it."""
 
     recorder: Recorder
-    unlike_steps: int = 0
-    recordings: int = 0
+    attempts: Attempts = field(default_factory=Attempts)
     why_left_out: str = ""
 
     @property
@@ -178,16 +174,13 @@ class CourseRecorder:
                 raise
             self._pass_over(course, fault)
         else:
-            course.unlike_steps = 0
+            course.attempts.succeeded()
 
     def _pass_over(self, course: _Course, fault: SwapplanError) -> None:
-        course.unlike_steps += 1
-        if isinstance(fault, WorkloadError) and course.unlike_steps < MOST_UNLIKE_STEPS:
-            return
-        course.unlike_steps = 0
-        course.recordings += 1
-        course.recorder = self._new_recorder()
-        if course.recordings == MOST_RECORDINGS:
+        verdict = course.attempts.failed(fault)
+        if verdict is not Verdict.PASS_OVER:
+            course.recorder = self._new_recorder()
+        if verdict is Verdict.GIVE_UP:
             course.why_left_out = str(fault)
 
     def _new_recorder(self) -> Recorder:

@@ -1,8 +1,9 @@
 """A course of a training loop, and how its steps are run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from profiles.recording.attempts import Attempts
 from profiles.recording.recorder import Recorder
 from runtime.beyond_capacity.record import LimitedRecorder
 from runtime.replay.replay import Replay
@@ -29,8 +30,7 @@ class Course:
         way: How its next step is run.
         why: Why it has no plan, if it is left without.
         steps: How many there were.
-        unlike_steps: How many steps in a row were not the one that is being recorded.
-        recordings: How many recordings of it were given up.
+        attempts: How recording it goes.
         recorder: What records it, while it is recorded.
         planning: The process that plans it, while there is one.
         replay: Its plan, attached, once there is one.
@@ -41,8 +41,7 @@ class Course:
     way: Way = Way.RECORDED
     why: str = ""
     steps: int = 0
-    unlike_steps: int = 0
-    recordings: int = 0
+    attempts: Attempts = field(default_factory=Attempts)
     recorder: Recorder | LimitedRecorder | None = None
     planning: Planning | None = None
     replay: Replay | None = None

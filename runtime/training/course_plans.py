@@ -6,9 +6,10 @@ from collections.abc import Callable
 from planner.plan.plan import Plan
 from profiles.hooks.course_key import key_of
 from profiles.hooks.workload import Training
+from profiles.recording.attempts import Verdict
 from profiles.recording.recorder import Recorder
 from profiles.schema.course_set import shortened
-from profiles.schema.errors import SwapplanError, WorkloadError
+from profiles.schema.errors import SwapplanError
 from profiles.schema.memory import slot_memory
 from profiles.schema.profile import Link, Profile
 from runtime.beyond_capacity.record import LimitedRecorder
@@ -23,10 +24,6 @@ LOG = logging.getLogger("swapplan")
 
 OF_WORKERS = "the step of all workers"
 """The course of a loop that data-parallel workers run; see `runtime.training.agreement`."""
-MOST_UNLIKE_STEPS = 3
-"""In a row; then it is the recorded step that was the odd one out, and recording begins anew."""
-MOST_RECORDINGS = 3
-"""A course whose steps differ is recorded anew so many times before it is left without a plan."""
 
 
 class CoursePlans:
@@ -89,19 +86,11 @@ class CoursePlans:
             self._decide(course, profile)
 
     def pass_over(self, course: Course, fault: SwapplanError) -> None:
-        """Passes over a step that cannot be recorded.
-
-        One that begins as those before and goes on otherwise does no harm to a recording: what it
-        was to show is asked of the next. After several in a row recording begins anew, and after
-        several of those the course is given up.
-        """
-        course.unlike_steps += 1
-        if isinstance(fault, WorkloadError) and course.unlike_steps < MOST_UNLIKE_STEPS:
-            return
-        course.unlike_steps = 0
-        course.recorder = None
-        course.recordings += 1
-        if course.recordings == MOST_RECORDINGS:
+        """Passes over a step that cannot be recorded; see `profiles.recording.attempts`."""
+        verdict = course.attempts.failed(fault)
+        if verdict is not Verdict.PASS_OVER:
+            course.recorder = None
+        if verdict is Verdict.GIVE_UP:
             self.leave_unplanned(course, str(fault))
 
     def look_for_plans(self, idle: Callable[[], None]) -> None:

@@ -247,7 +247,7 @@ class PlannedTraining:
                 raise
             self.plans.pass_over(course, fault)
             return
-        course.unlike_steps = 0
+        course.attempts.succeeded()
         self.last_peak_bytes = self._peak_bytes_of(course, step.way)
         if course.way is Way.RECORDED and course.recorder is not None and course.recorder.is_done:
             self.plans.end_recording(course, course.recorder)
