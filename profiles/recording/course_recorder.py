@@ -134,13 +134,18 @@ class CourseRecorder:
         )
 
     def left_out(self) -> tuple[str, ...]:
-        """Says of each course that was met and not recorded why it was not, in a line each."""
-        return tuple(
+        """Says what is not there of what was wanted, and why, in a line each."""
+        lines = [
             f"{shortened(text)} is left out: "
             f"{course.why_left_out or 'too few of the steps took this course'}"
             for text, course in self._courses.items()
             if not course.recorder.is_done
-        )
+        ]
+        met = len(self._courses)
+        if met < self._most_courses:
+            wanted = self._most_courses
+            lines.append(f"of {wanted} courses that were asked for {self._steps} steps took {met}")
+        return tuple(lines)
 
     def close(self) -> None:
         """Takes all hooks off the model."""
@@ -196,9 +201,8 @@ class CourseRecorder:
         )
 
     def _why_none(self) -> str:
-        met = self.left_out()
-        if met:
-            return f"No course was recorded: {met[0]}"
+        if self._courses:
+            return f"No course was recorded: {self.left_out()[0]}"
         return (
             "The steps call no module of the model that they train, so their courses cannot be "
             "told apart. Hand in the model that the step calls, or record one course without "

@@ -292,6 +292,11 @@ def _checked(kind: type[FileRecord], path: Path, read: InputText, upgrades: Upgr
             f"{path}: it holds several courses, expected one. Name one by its number, as in "
             f"'{path}#1'; 'plan show {path}' lists them."
         )
+    if f"{found}s" == kind.FORMAT:
+        raise FileError(
+            f"{path}: it holds one course, expected several. Name it without a number; in Python "
+            "runtime.load takes it."
+        )
     if found != kind.FORMAT:
         raise FileError(
             f"{path}: format is {_short(found)}, expected {kind.FORMAT!r}. "

@@ -104,8 +104,9 @@ def test_no_more_courses_are_recorded_than_wanted() -> None:
 
 def test_it_does_not_wait_for_courses_that_do_not_come() -> None:
     training = Training((8, 6))
-    found, _ = recorded(training, 5)
+    found, (line,) = recorded(training, 5)
     assert len(found.courses) == 2
+    assert line == f"of 5 courses that were asked for {training.steps} steps took 2"
     assert training.steps < 2 * MOST_STEPS_EACH
 
 

@@ -78,6 +78,13 @@ def test_several_where_one_is_wanted(tmp_path: Path) -> None:
         assert f"{name}#1" in message
 
 
+def test_one_where_several_are_wanted(tmp_path: Path) -> None:
+    write_plan(plan_of_it(), tmp_path / "y.json")
+    with pytest.raises(FileError, match=r"y.json: it holds one course, .* without a number"):
+        read_plan(tmp_path / "y.json#2")
+    assert "runtime.load takes it" in refused(READ["plans"], tmp_path / "y.json")
+
+
 OTHER_MODEL = "0" * 64
 
 
