@@ -46,9 +46,6 @@ def solve(
     without: options.WithoutChoice = None,
 ) -> None:
     """Plans which storages wait in host memory or are made again, and when, for a budget."""
-    from planner.cli.wall_report import print_wall
-    from planner.smallest_budget import UnmetBudgetError
-
     request = PlanRequest(
         budget=budget,
         links=(link,),
@@ -68,11 +65,7 @@ def solve(
     recorded = read_profile(profile_path(profile))
     (sharers,) = request.workers_of(recorded)
     path = check_output(output or beside(profile, ".plan.json"), Plan, keep=profile)
-    try:
-        plan = planned(recorded, request, sharers)
-    except UnmetBudgetError as error:
-        print_wall(error)
-        raise typer.Exit(error.exit_code) from error
+    plan = planned(recorded, request, sharers)
     write_plan(plan, path)
     _print_solved(recorded, sharers, plan, is_size_asked=min_size is not None)
     wrote(path)
@@ -86,28 +79,37 @@ def _solved(
     solver: SolverName,
     time_limit_s: float,
 ) -> Plan:
-    """Plans one profile; Ctrl-C ends the search with the best plan so far."""
+    """Plans one profile; Ctrl-C ends the search with the best plan so far.
+
+    A budget that cannot be met ends the command with what is in the way.
+    """
+    from planner.cli.wall_report import print_wall
+    from planner.smallest_budget import UnmetBudgetError
     from planner.studies.shared_link import host_budget_each_bytes
 
     budget_bytes, host_bytes = request.budget_bytes(profile), request.host_budget_bytes
     min_size_bytes, link = request.min_size_bytes, workers.link
-    with progress_bars() as progress, early_end() as interrupted:
-        progress("loading the solver", 0, 1)
-        from planner.solving import solve as solve_profile
+    try:
+        with progress_bars() as progress, early_end() as interrupted:
+            progress("loading the solver", 0, 1)
+            from planner.solving import solve as solve_profile
 
-        return solve_profile(
-            profile,
-            budget_bytes=budget_bytes,
-            link=link,
-            host_budget_bytes=host_budget_each_bytes(host_bytes, workers.count),
-            solver=solver,
-            time_limit_s=time_limit_s,
-            min_size_bytes=min_size_bytes,
-            without=request.without,
-            progress=progress,
-            on_incumbent=lambda incumbent: progress.note(str(incumbent)),
-            stop=interrupted,
-        )
+            return solve_profile(
+                profile,
+                budget_bytes=budget_bytes,
+                link=link,
+                host_budget_bytes=host_budget_each_bytes(host_bytes, workers.count),
+                solver=solver,
+                time_limit_s=time_limit_s,
+                min_size_bytes=min_size_bytes,
+                without=request.without,
+                progress=progress,
+                on_incumbent=lambda incumbent: progress.note(str(incumbent)),
+                stop=interrupted,
+            )
+    except UnmetBudgetError as error:
+        print_wall(error)
+        raise typer.Exit(error.exit_code) from error
 
 
 def _print_solved(profile: Profile, workers: Workers, plan: Plan, *, is_size_asked: bool) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import typer
-
 from planner.cli.course_sets import PLANS, print_plan_set
 from planner.cli.output import print_line, wrote
 from planner.cli.output_file import beside, check_output
@@ -42,13 +40,6 @@ def solve_courses(file: Path, request: PlanRequest, output: Path | None, planned
 
 
 def _plan_of(number: int, entry: CourseProfile, request: PlanRequest, planned: Planner) -> Plan:
-    from planner.cli.wall_report import print_wall
-    from planner.smallest_budget import UnmetBudgetError
-
     print_line(f"course {number}, {shortened(entry.course)} ...", error=True)
     (workers,) = request.workers_of(entry.profile)
-    try:
-        return planned(entry.profile, request, workers)
-    except UnmetBudgetError as error:
-        print_wall(error)
-        raise typer.Exit(error.exit_code) from error
+    return planned(entry.profile, request, workers)

@@ -84,9 +84,9 @@ def _print_figures(report: ProofReport) -> None:
 
 def _number_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     losses = f"{report.losses[0]:.6f} .. {report.losses[-1]:.6f}"
-    equal, tensors = _verdict(report.losses_equal), str(report.tensors_compared)
+    equal, tensors = verdict(report.losses_equal), str(report.tensors_compared)
     yield f"losses of {len(report.losses)} steps", losses, equal, "measured"
-    equal = _verdict(report.tensors_equal)
+    equal = verdict(report.tensors_equal)
     yield "tensors after the last step", tensors, equal, "measured"
     if report.without_checkpointing:
         yield CHECKPOINTING, "as it is", "switched off", "given"
@@ -147,7 +147,8 @@ def _rebuild_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     yield "noting ops per step", "", time_text(report.capture_us), "measured"
 
 
-def _verdict(equal: bool) -> str:
+def verdict(equal: bool) -> str:
+    """Says whether two trainings had the same."""
     return "bit-equal" if equal else "DIFFERENT"
 
 
@@ -163,8 +164,8 @@ def _worker_cells(rank: int, report: ProofReport) -> tuple[str, ...]:
     return (
         str(rank),
         f"{report.losses[-1]:.6f}",
-        _verdict(report.losses_equal),
-        f"{report.tensors_compared} {_verdict(report.tensors_equal)}",
+        verdict(report.losses_equal),
+        f"{report.tensors_compared} {verdict(report.tensors_equal)}",
         size_text(report.peak_without_bytes),
         size_text(report.peak_with_bytes),
         "out of memory" if report.out_of_memory_without_plan else "fits",

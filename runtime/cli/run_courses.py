@@ -7,6 +7,7 @@ import typer
 from planner.cli.output import print_line, print_rows, print_table, progress_bars
 from planner.plan.plan_set import PlanSet
 from profiles.schema.units import size_text
+from runtime.cli.proof_report import verdict
 
 if TYPE_CHECKING:
     from runtime.proof.courses import CoursesReport
@@ -35,7 +36,7 @@ def run_courses(plans: PlanSet, steps: int) -> None:
 
 def _print_report(report: "CoursesReport") -> None:
     losses = f"{report.losses[0]:.6f} .. {report.losses[-1]:.6f}"
-    same_losses, same_tensors = _verdict(report.losses_equal), _verdict(report.tensors_equal)
+    same_losses, same_tensors = verdict(report.losses_equal), verdict(report.tensors_equal)
     tensors, peak = str(report.tensors_compared), size_text(report.peak_with_bytes)
     print_table(
         "Trained from one seed: without the plans, and with them",
@@ -62,7 +63,3 @@ def _print_report(report: "CoursesReport") -> None:
         if said
         else "At this budget the training also fits without plans."
     )
-
-
-def _verdict(equal: bool) -> str:
-    return "bit-equal" if equal else "DIFFERENT"

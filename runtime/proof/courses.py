@@ -8,19 +8,14 @@ import torch
 
 from planner.plan.plan_set import PlanSet
 from profiles.hooks.workload import Workload
-from profiles.recording.device import device_at_hand, device_of
+from profiles.recording.device import device_of
 from profiles.schema.course_set import shortened
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.profile import CPU
 from profiles.schema.progress import Progress, silent
 from runtime.host.host_memory import check_pools_fit
-from runtime.proof.limited_device import (
-    Around,
-    LimitedAccelerator,
-    LimitedDevice,
-    LimitedEmulator,
-    reached_storages,
-)
+from runtime.proof.limited_device import Around, LimitedDevice, reached_storages
+from runtime.proof.proof import limited_device
 from runtime.proof.training import Training
 from runtime.replay.load import device_fault
 from runtime.replay.statistics import StepStatistics
@@ -60,7 +55,6 @@ class CoursesReport:
         out_of_memory_message: What the training without plans said, given the budget; empty if it
             fits.
         courses: The courses, in the order they were met or planned.
-        summary: What the training with plans says of itself.
     """
 
     losses: tuple[float, ...]
@@ -72,7 +66,6 @@ class CoursesReport:
     peak_with_bytes: int
     out_of_memory_message: str
     courses: tuple[CourseSteps, ...]
-    summary: str
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -117,11 +110,11 @@ def prove_courses(
     check_pools_fit(plans.host_pool_bytes)
     if first.device.kind == CPU:
         torch.set_num_threads(first.device.compute_threads)
-    trial = _Trial(plans, device or _device_of(first.device.kind), build, progress or silent)
+    trial = _Trial(plans, device or limited_device(first.device.kind), build, progress or silent)
     without = trial.train("without plans", steps, nullcontext)
     without.finish()
     message = trial.out_of_memory(steps)
-    with_plans, courses, summary = trial.with_plans(steps)
+    with_plans, courses = trial.with_plans(steps)
     with_plans.finish()
     return CoursesReport(
         losses=tuple(float(loss) for loss in without.losses),
@@ -133,12 +126,7 @@ def prove_courses(
         peak_with_bytes=with_plans.peak_bytes,
         out_of_memory_message=message,
         courses=courses,
-        summary=summary,
     )
-
-
-def _device_of(kind: str) -> LimitedDevice:
-    return LimitedEmulator() if kind == CPU else LimitedAccelerator(device_at_hand(kind))
 
 
 @dataclass(frozen=True)
@@ -165,7 +153,7 @@ class _Trial:
             return " ".join(str(error).split())
         return ""
 
-    def with_plans(self, steps: int) -> tuple[Training, tuple[CourseSteps, ...], str]:
+    def with_plans(self, steps: int) -> tuple[Training, tuple[CourseSteps, ...]]:
         """Trains with the plans under the budget."""
         try:
             # It is closed where no limit holds: that brings back all there is.
@@ -178,7 +166,7 @@ class _Trial:
                 self._steps(
                     training, "with the plans, under the budget", steps, lambda: _step_of(memory)
                 )
-                return training, tuple(_steps_of(memory)), memory.summary()
+                return training, tuple(_steps_of(memory))
         except torch.OutOfMemoryError as error:
             said = " ".join(str(error).split())
             raise PlanMismatchError(

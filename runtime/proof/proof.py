@@ -85,7 +85,7 @@ def prove(
     _check(plan, steps, timed_steps)
     if plan.device.kind == CPU:
         torch.set_num_threads(threads or plan.device.compute_threads)
-    device = device or _device_of(plan)
+    device = device or limited_device(plan.device.kind)
     turns = timed_steps if device.in_host_memory else 0
     trial = _Trial(plan, device, build, steps - turns, turns, progress or silent)
     without = trial.without_plan()
@@ -113,10 +113,9 @@ def _check(plan: Plan, steps: int, timed_steps: int) -> None:
     check_pools_fit(plan.host_pool_bytes)
 
 
-def _device_of(plan: Plan) -> LimitedDevice:
-    if plan.device.kind == CPU:
-        return LimitedEmulator()
-    return LimitedAccelerator(device_at_hand(plan.device.kind))
+def limited_device(kind: str) -> LimitedDevice:
+    """Returns this machine's device of a kind, to be measured and limited."""
+    return LimitedEmulator() if kind == CPU else LimitedAccelerator(device_at_hand(kind))
 
 
 @dataclass(frozen=True)
