@@ -17,16 +17,21 @@ COURSE_WIDTH = 32
 """Characters of a course that do not fold to have more columns beside it."""
 
 
-def holds_courses(file: Path, kind: type[FileRecord]) -> bool:
-    """Whether a file is a set of that kind, and the path names none of its courses."""
+def format_of_whole(file: Path) -> str:
+    """Returns the magic word of a file; nothing if the path names one of its courses."""
     path = profile_path(file)
     if course_in(path)[1] is not None:
-        return False
+        return ""
     try:
-        return format_of(path) == kind.FORMAT
+        return format_of(path)
     except FileError:
         # What is wrong with it is said where it is read.
-        return False
+        return ""
+
+
+def holds_courses(file: Path, kind: type[FileRecord]) -> bool:
+    """Whether a file is a set of that kind, and the path names none of its courses."""
+    return format_of_whole(file) == kind.FORMAT
 
 
 def print_profile_set(profiles: ProfileSet) -> None:

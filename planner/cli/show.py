@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.course_sets import holds_courses, print_plan_set, print_profile_set
+from planner.cli.course_sets import format_of_whole, print_plan_set, print_profile_set
 from planner.cli.json_output import print_json
 from planner.cli.options import AnyFile, AsJson, PlanFile, output_option
 from planner.cli.output import Column, print_line, print_rows, print_table, wrote
@@ -74,9 +74,10 @@ def show(
 
 def _shows_courses(file: Path) -> bool:
     """Lists the courses of a file that holds several."""
-    if holds_courses(file, ProfileSet):
+    found = format_of_whole(file)
+    if found == ProfileSet.FORMAT:
         print_profile_set(read_profile_set(file))
-    elif holds_courses(file, PlanSet):
+    elif found == PlanSet.FORMAT:
         print_plan_set(read_plan_set(file))
     else:
         return False

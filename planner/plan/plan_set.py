@@ -67,20 +67,8 @@ def write_plan_set(plans: PlanSet, path: Path | str) -> None:
 
 
 def _header_fault(plans: PlanSet) -> str | None:
-    for number, entry in enumerate(plans.courses, 1):
-        fault = entry.plan.header_fault()
-        if fault is not None:
-            return f"course {number}: {fault}"
-    courses = [entry.course for entry in plans.courses]
-    return courses_fault(courses, [entry.plan.model_fingerprint for entry in plans.courses])
+    return courses_fault([(one.course, one.plan) for one in plans.courses], lambda plan: None)
 
 
 def _set_fault(plans: PlanSet) -> str | None:
-    fault = _header_fault(plans)
-    if fault is not None:
-        return fault
-    for number, entry in enumerate(plans.courses, 1):
-        fault = first_fault(entry.plan)
-        if fault is not None:
-            return f"course {number}: {fault}"
-    return None
+    return courses_fault([(one.course, one.plan) for one in plans.courses], first_fault)

@@ -5,9 +5,9 @@ itself. Wherever one profile or plan is read, a number behind the path names one
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -46,13 +46,43 @@ def chosen(entries: Sequence[Entry], number: int, file: Path) -> Entry:
     )
 
 
-def courses_fault(courses: Sequence[str], fingerprints: Sequence[str]) -> str | None:
-    """Says what is wrong with the courses of a set; None if nothing is."""
-    for number, course in enumerate(courses, 1):
+class OfModel(Protocol):
+    """A profile or a plan, as far as a set knows it."""
+
+    @property
+    def model_fingerprint(self) -> str:
+        """Digest of the model and optimizer it is of."""
+
+    def header_fault(self) -> str | None:
+        """Says what is wrong with its head; None if nothing is."""
+
+
+Of = TypeVar("Of", bound=OfModel)
+
+
+def courses_fault(
+    entries: Sequence[tuple[str, Of]], fault_of: Callable[[Of], str | None]
+) -> str | None:
+    """Says what is wrong first with the courses of a set; None if nothing is.
+
+    Args:
+        entries: Each course, and what is of it.
+        fault_of: Says what is wrong with that by itself.
+    """
+    for number, (_, one) in enumerate(entries, 1):
+        fault = one.header_fault()
+        if fault is not None:
+            return f"course {number}: {fault}"
+    courses = [course for course, _ in entries]
+    for number, (course, one) in enumerate(entries, 1):
         if course in courses[: number - 1]:
             return f"course {number} is there twice"
-        if fingerprints[number - 1] != fingerprints[0]:
+        if one.model_fingerprint != entries[0][1].model_fingerprint:
             return f"course {number} is of another model than course 1"
+    for number, (_, one) in enumerate(entries, 1):
+        fault = fault_of(one)
+        if fault is not None:
+            return f"course {number}: {fault}"
     return None
 
 

@@ -47,9 +47,4 @@ def write_profile_set(profiles: ProfileSet, path: Path | str) -> None:
 
 
 def _set_fault(profiles: ProfileSet) -> str | None:
-    for number, entry in enumerate(profiles.courses, 1):
-        fault = entry.profile.header_fault() or first_fault(entry.profile)
-        if fault is not None:
-            return f"course {number}: {fault}"
-    courses = [entry.course for entry in profiles.courses]
-    return courses_fault(courses, [entry.profile.model_fingerprint for entry in profiles.courses])
+    return courses_fault([(one.course, one.profile) for one in profiles.courses], first_fault)
