@@ -1,9 +1,9 @@
 """The courses of a training loop, told apart by what is known when a step's first module is called.
 
 A loop takes several: the last batch of an epoch is short, batches are padded to different lengths,
-two models take turns. What the first module is handed says which one this step takes. Courses that
-begin alike and part later (the window of accumulation at an epoch's end, an update that a loss
-scaler skips) are one course here.
+two models take turns. What the first module is handed says which one this step takes; of courses
+that begin alike and part later, a digest of the whole step tells one from another
+([Note: steps that begin alike] in `profiles.hooks.course_finder`).
 """
 
 import hashlib
@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+SIGNED = " with "
 
-def course_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
-    """Returns the course of a step whose first module is called with some arguments.
+
+def beginning_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
+    """Returns how a step begins whose first module is called with some arguments.
 
     Args:
         module: The module's name.
@@ -27,7 +29,25 @@ def course_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
         A line of text; two steps of one course have the same.
     """
     words = list(_words("", (args, kwargs)))
-    return f"{module or 'model'}({', '.join(words)}){'' if trains else ' in evaluation mode'}"
+    mode = "" if trains else " in evaluation mode"
+    gradients = "" if torch.is_grad_enabled() else " without gradients"
+    return f"{module or 'model'}({', '.join(words)}){mode}{gradients}"
+
+
+def signature_text(calls: int, updates: int, digest: int) -> str:
+    """Returns the signature of a step that calls so many modules and updates so many times.
+
+    Args:
+        calls: Of modules, in forward.
+        updates: Calls of an optimizer.
+        digest: Of which they are, in order; 32 bits.
+    """
+    return f"{calls} calls and {updates} updates [{digest:08x}]"
+
+
+def with_signature(beginning: str, signature: str) -> str:
+    """Returns the course of steps with a signature, where others begin alike."""
+    return f"{beginning}{SIGNED}{signature}"
 
 
 def key_of(*facts: str) -> str:

@@ -1,8 +1,8 @@
 """Records a training whose steps take several courses, each for itself.
 
-A step's course is known when its first module is called (`profiles.hooks.course_key`), and a
-recorder of that course takes it from there. Steps that begin alike and go on otherwise are passed
-over (`attempts`).
+A step's course is known when its first module is called (`profiles.hooks.course_finder`), and a
+recorder of that course takes it from there. Steps that were expected to take another course are
+passed over (`attempts`).
 """
 
 import sys
@@ -14,7 +14,7 @@ import torch
 
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.checkpointing import Checkpointing
-from profiles.hooks.first_call import FirstCall
+from profiles.hooks.course_finder import CourseFinder
 from profiles.hooks.several_optimizers import OneOrSeveral
 from profiles.hooks.workload import CallersVariables, Training, bare_optimizer
 from profiles.recording.attempts import Attempts, Verdict
@@ -76,7 +76,7 @@ class CourseRecorder:
         self._steps = self._quiet_steps = 0
         self._held: Held = tuple
         self._running: tuple[_Course, AbstractContextManager[None]] | None = None
-        self._first = FirstCall(model, self._on_course)
+        self._finder = CourseFinder(model, self._training.optimizer, self._on_course)
         self._hooks = AnchorHooks(model, self._training.optimizer)
 
     @property
@@ -100,7 +100,7 @@ class CourseRecorder:
         self._held, self._running = held, None
         self._steps += 1
         self._quiet_steps += 1
-        self._first.begin()
+        self._finder.begin()
         try:
             with self._checkpointing:
                 yield
@@ -149,7 +149,7 @@ class CourseRecorder:
 
     def close(self) -> None:
         """Takes all hooks off the model."""
-        self._first.close()
+        self._finder.close()
         self._hooks.close()
 
     def _on_course(self, text: str) -> None:
@@ -166,7 +166,7 @@ class CourseRecorder:
         self._held = tuple
 
     def _leave(self, error: BaseException | None) -> None:
-        self._first.end()
+        self._finder.end(is_whole=error is None)
         running, self._running = self._running, None
         if running is None:
             return
@@ -180,6 +180,8 @@ class CourseRecorder:
             self._pass_over(course, fault)
         else:
             course.attempts.succeeded()
+            if course.recorder.is_done:
+                self._finder.confirm()
 
     def _pass_over(self, course: _Course, fault: SwapplanError) -> None:
         verdict = course.attempts.failed(fault)

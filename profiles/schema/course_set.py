@@ -88,7 +88,8 @@ def courses_fault(
 
 def shortened(course: str) -> str:
     """Returns a course's text with no more than some of its tensors."""
-    words = course.split(", ")
+    tensors, end, rest = course.partition(")")
+    words = tensors.split(", ")
     if len(words) <= MOST_WORDS:
         return course
-    return f"{', '.join(words[:MOST_WORDS])}, and {len(words) - MOST_WORDS} more)"
+    return f"{', '.join(words[:MOST_WORDS])}, and {len(words) - MOST_WORDS} more{end}{rest}"

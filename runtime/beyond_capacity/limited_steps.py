@@ -66,6 +66,7 @@ class LimitedSteps:
         """
         self._training = training
         self._tools = tools
+        self._limit_bytes = limit_bytes
         device = device_of(training.model)
         copies_on = copy_device(device)
         self._accountant = Accountant(device, limit_bytes)
@@ -81,6 +82,12 @@ class LimitedSteps:
     def peak_bytes(self) -> int:
         """Most device bytes in storages that the last step has shown."""
         return self._accountant.memory.peak_bytes
+
+    @property
+    def was_never_exceeded(self) -> bool:
+        """Whether the device's allocator itself says so, of all there was since its last reset."""
+        meter, limit_bytes = self._tools.memory, self._limit_bytes
+        return meter is not None and limit_bytes is not None and meter.peak_bytes() <= limit_bytes
 
     def new_trace(self) -> StepTrace:
         """Returns a trace that knows the sizes of storages that are out, too."""

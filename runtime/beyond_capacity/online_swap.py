@@ -193,6 +193,7 @@ class OnlineSwap(OpMode):
     Attributes:
         largest_need: The op of this step that needs the most.
         fell_short: Whether an op of this step found no room, and the budget was given up.
+        would_fit: Whether all that was alive at each of its ops so far would have had room at once.
     """
 
     def __init__(
@@ -207,6 +208,7 @@ class OnlineSwap(OpMode):
         super().__init__()
         self.largest_need = NO_NEED
         self.fell_short = False
+        self.would_fit = True
         self._device = device
         self._accountant = accountant
         self._places = _Places(accountant, d2h, h2d, free_list)
@@ -218,6 +220,7 @@ class OnlineSwap(OpMode):
         self._op = 0
         self.largest_need = NO_NEED
         self.fell_short = False
+        self.would_fit = True
         self._addressed.clear()
         self._accountant.memory.count_owned(owned)
         for owner in owned:
@@ -322,6 +325,10 @@ class OnlineSwap(OpMode):
         for storage in touched.values():
             self._places.use(storage)
         self._note_need(func, touched)
+        away = self._places.away
+        if away and self.would_fit:
+            away_bytes = sum(seen.tracked.size_bytes for seen in away.values())
+            self.would_fit = self._accountant.has_room(away_bytes)
         self._op += 1
         return result
 
@@ -352,7 +359,7 @@ class OnlineSwap(OpMode):
                 return
         # The step is lost. It runs on, so that the op that needs the most can be named.
         self._accountant.lift()
-        self.fell_short = True
+        self.fell_short, self.would_fit = True, False
 
     def _idle(self, kept: set[int]) -> list[int]:
         """Returns what can leave, the one that has lain idle longest first."""

@@ -88,14 +88,19 @@ class StepStatistics:
     duration_us: float = 0.0
 
     @property
+    def followed_plan(self) -> bool:
+        """Whether the step took the plan's course to its end."""
+        return self.fallback is None and not self.on_line
+
+    @property
     def compares_memory(self) -> bool:
         """Whether the step's memory says something of the plan.
 
         It was counted, the step followed the plan, and no swap was left out. The first step of a
         training holds less: not all that lives from step to step is made.
         """
-        followed = self.fallback is None and not self.on_line and self.skipped_swaps == 0
-        return followed and self.peak_bytes is not None and self.step > 0
+        is_whole = self.followed_plan and self.skipped_swaps == 0
+        return is_whole and self.peak_bytes is not None and self.step > 0
 
 
 class Event(Enum):

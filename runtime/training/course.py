@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from profiles.hooks.course_finder import Beginning
 from profiles.recording.attempts import Attempts
 from profiles.recording.recorder import Recorder
 from runtime.beyond_capacity.record import LimitedRecorder
@@ -26,7 +27,8 @@ class Course:
 
     Attributes:
         key: Its name in the folder of plans.
-        text: What its first module is handed; empty until it is met.
+        text: What its first module is handed, and a signature if others begin alike; empty until
+            it is met.
         way: How its next step is run.
         why: Why it has no plan, if it is left without.
         steps: How many there were.
@@ -34,6 +36,7 @@ class Course:
         recorder: What records it, while it is recorded.
         planning: The process that plans it, while there is one.
         replay: Its plan, attached, once there is one.
+        fitting: The signatures of its steps that have been seen to fit resident.
     """
 
     key: str
@@ -45,3 +48,8 @@ class Course:
     recorder: Recorder | LimitedRecorder | None = None
     planning: Planning | None = None
     replay: Replay | None = None
+    fitting: set[str] = field(default_factory=set)
+
+    def surely_fits(self, beginning: Beginning) -> bool:
+        """Whether a step fits resident, whichever of those that begin alike it turns out to be."""
+        return bool(self.fitting) and beginning.possible() <= self.fitting

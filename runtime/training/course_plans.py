@@ -61,10 +61,20 @@ class CoursePlans:
         if self._workers.is_first and self._folder.plan(course.key) is not None:
             course.way = Way.REPLAYED
 
-    def of(self, text: str) -> Course:
-        """Returns the course of a step by what its first module is handed."""
+    def of(self, text: str, beginning: str) -> Course:
+        """Returns the course of a step by its text.
+
+        Where that is left without a plan, but another one that begins alike has one, it is the
+        other's: the step follows that as far as it goes, and is swapped on line from there.
+        """
         if self._workers is not None:
-            text = OF_WORKERS
+            text = beginning = OF_WORKERS
+        course, other = self._of(text), self.courses.get(key_of(beginning))
+        if course.way is Way.UNPLANNED and other is not None and other.replay is not None:
+            return other
+        return course
+
+    def _of(self, text: str) -> Course:
         course = self.courses.get(key_of(text))
         if course is None:
             course = self._new_course(key_of(text), text)

@@ -41,8 +41,8 @@ class FixedPlans:
             course = self._new_course(entry.course)
             self._replays.attach(course, entry.plan, idle=lambda: None)
 
-    def of(self, text: str) -> Course:
-        """Returns the course of a step by what its first module is handed."""
+    def of(self, text: str, beginning: str) -> Course:
+        """Returns the course of a step by its text."""
         course = self.courses.get(key_of(text))
         if course is None:
             course = self._new_course(text)

@@ -19,10 +19,9 @@ from typing import Self
 
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.checkpointing import Checkpointing
-from profiles.hooks.first_call import FirstCall
+from profiles.hooks.course_finder import Beginning, CourseFinder
 from profiles.hooks.workload import CallersVariables, Training
 from profiles.recording.device import device_of, instruments_for
-from profiles.recording.passes import Held
 from profiles.recording.recorder import Recorder
 from profiles.schema.course_set import shortened
 from profiles.schema.errors import SwapplanError
@@ -77,7 +76,7 @@ class PlannedTraining:
         self._step: LoopStep | None = None
         self._holder: Replay | None = None
         self._without_forward = 0
-        self._first = FirstCall(training.model, self._on_course)
+        self._finder = CourseFinder(training.model, training.optimizer, self._on_course)
         self._hooks = AnchorHooks(training.model, training.optimizer)
         tools = instruments_for(device_of(training.model))
         self._on_line = OnLine(training, budget.limit_bytes, tools, self._hooks)
@@ -138,14 +137,14 @@ class PlannedTraining:
 
     def close(self) -> None:
         """Brings everything back, removes all hooks and ends what plans; it may be called again."""
-        if self._first.is_closed:
+        if self._finder.is_closed:
             return
         self._step = None
         self._checkpointing.leave()
         self.plans.close()
         self._on_line.close()
         self._hooks.close()
-        self._first.close()
+        self._finder.close()
         LOG.info("%s", self.summary())
 
     def __enter__(self) -> Self:
@@ -155,13 +154,13 @@ class PlannedTraining:
         self.close()
 
     def _arm(self, step: LoopStep) -> None:
-        if self._first.is_closed:
+        if self._finder.is_closed:
             raise RuntimeError("This training is closed, so it has no more steps.")
         if self._step is not None:
             raise RuntimeError("A step is already running; steps cannot be nested.")
         self.plans.look_for_plans(self._idle)
         self._step = step
-        self._first.begin()
+        self._finder.begin()
         self._checkpointing.__enter__()
 
     def _on_course(self, text: str) -> None:
@@ -169,16 +168,22 @@ class PlannedTraining:
         step = self._step
         if step is None:
             return
-        course = self.plans.of(text)
+        course = self.plans.of(text, self._beginning.text)
         step.course, step.way = course, course.way
-        step.running = self._running(course, step.held)
+        step.running = self._running(course, step)
         # See [Note: frames of callers] in `profiles.hooks.workload`.
         step.held = tuple
         step.running.__enter__()
         # From here on what runs the step sees to it.
         self._checkpointing.leave()
 
-    def _running(self, course: Course, held: Held) -> AbstractContextManager[object]:
+    @property
+    def _beginning(self) -> Beginning:
+        beginning = self._finder.beginning
+        assert beginning is not None, "a step with a course has begun"
+        return beginning
+
+    def _running(self, course: Course, step: LoopStep) -> AbstractContextManager[object]:
         """Returns what runs a step of a course, with everything where that wants it."""
         if course.replay is not None:
             self._hand_to(course.replay)
@@ -187,10 +192,12 @@ class PlannedTraining:
         limited = self._on_line.limited
         if course.way is Way.RECORDED:
             recorder = course.recorder = course.recorder or self._new_recorder()
-            recording = recorder.step_of(held)
+            recording = recorder.step_of(step.held)
             is_limited = isinstance(recorder, LimitedRecorder)
             return self._on_line.around(recording) if is_limited else recording
-        if course.way is Way.RESIDENT or self._budget.limit_bytes is None:
+        fits = course.way is Way.RESIDENT and course.surely_fits(self._beginning)
+        if fits or self._budget.limit_bytes is None:
+            step.is_free = True
             self._on_line.bring_back()
             return nullcontext()
         return self._on_line.around(limited.step())
@@ -230,7 +237,7 @@ class PlannedTraining:
 
     def _leave(self, step: LoopStep, error: BaseException | None) -> None:
         self._step = None
-        self._first.end()
+        self._finder.end(is_whole=error is None)
         self._checkpointing.leave()
         course, running = step.course, step.running
         if course is None or running is None:
@@ -248,16 +255,49 @@ class PlannedTraining:
             self.plans.pass_over(course, fault)
             return
         course.attempts.succeeded()
-        self.last_peak_bytes = self._peak_bytes_of(course, step.way)
-        if course.way is Way.RECORDED and course.recorder is not None and course.recorder.is_done:
-            self.plans.end_recording(course, course.recorder)
-        elif step.way in (Way.UNPLANNED, Way.PLANNED_FOR):
+        self.last_peak_bytes = self._peak_bytes_of(course, step)
+        if error is None:
+            self._note(course, step)
+
+    def _note(self, course: Course, step: LoopStep) -> None:
+        """Notes what a step that was brought to its end says of its course."""
+        if step.way is Way.RECORDED:
+            if course.recorder is not None and course.recorder.is_done:
+                self._finder.confirm()
+                self.plans.end_recording(course, course.recorder)
+                if course.way is Way.RESIDENT:
+                    course.fitting.add(self._finder.signature)
+        elif step.way is Way.REPLAYED:
+            if course.replay is not None and course.replay.steps[-1].followed_plan:
+                self._finder.confirm()
+        elif step.way is Way.RESIDENT:
+            self._note_fit(course, step)
+        else:
             self._warn_if_over(course)
 
-    def _peak_bytes_of(self, course: Course, way: Way) -> int | None:
-        if way is Way.REPLAYED and course.replay is not None:
+    def _note_fit(self, course: Course, step: LoopStep) -> None:
+        """Notes whether a step whose course has been found to fit did."""
+        signature, limited = self._finder.signature, self._on_line.limited
+        if signature in course.fitting or self._budget.limit_bytes is None:
+            return
+        if limited.was_never_exceeded if step.is_free else limited.swap.would_fit:
+            course.fitting.add(signature)
+            self._finder.confirm()
+        elif step.is_free:
+            warnings.warn(
+                f"A step of {shortened(course.text)} went on unlike those that fit in "
+                f"{self._budget.text}, and ran resident, beyond it perhaps. Steps like it are "
+                "swapped on line from now on, until one has been seen to fit.",
+                FallbackWarning,
+                stacklevel=2,
+            )
+        else:
+            self._warn_if_over(course)
+
+    def _peak_bytes_of(self, course: Course, step: LoopStep) -> int | None:
+        if step.way is Way.REPLAYED and course.replay is not None:
             return course.replay.steps[-1].peak_bytes
-        is_on_line = way is not Way.RESIDENT and self._budget.limit_bytes is not None
+        is_on_line = not step.is_free and self._budget.limit_bytes is not None
         return self._on_line.limited.peak_bytes if is_on_line else None
 
     def _count_without_forward(self) -> None:

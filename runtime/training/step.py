@@ -12,7 +12,10 @@ class UnfinishedStep(Exception):
 
 
 class LoopStep(AbstractContextManager[None]):
-    """One step of the loop; `running` is what it runs in, from its first module's call on."""
+    """One step of the loop; `running` is what it runs in, from its first module's call on.
+
+    `is_free` says that nothing keeps it within a budget.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,7 @@ class LoopStep(AbstractContextManager[None]):
         self.course: Course | None = None
         self.way = Way.UNPLANNED
         self.running: AbstractContextManager[object] | None = None
+        self.is_free = False
         self._enter, self._leave = enter, leave
 
     def __enter__(self) -> None:

@@ -207,30 +207,6 @@ def test_a_step_that_leaves_its_course_keeps_to_the_budget(what: str, tmp_path: 
     assert_same_training(it, plainly)
 
 
-@pytest.mark.parametrize("budget", [560 * KIB, "80%"])
-@pytest.mark.parametrize("turns", [(2, 2, 1), (2, 1), (1, 2, 2, 2, 2)], ids=str)
-@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
-def test_steps_of_two_courses_that_begin_alike_are_planned(
-    turns: tuple[int, ...], budget: str | int, tmp_path: Path
-) -> None:
-    """Recording passes over what is not the step it has begun with."""
-    it = trained()
-    how = (turns * 36)[: 36 if len(turns) > 3 else 24]
-    with within(it, budget, tmp_path) as memory:
-        for number, batches in enumerate(how):
-            memory.wait_for_plans()
-            with memory.step():
-                accumulated(it, batches, number)
-        (course,) = memory.courses.values()
-        assert course.replay is not None, memory.summary()
-        assert course.replay.fallbacks == 0
-        assert 0 < course.replay.left_plan < len(course.replay.steps)
-    plainly = trained()
-    for number, batches in enumerate(how):
-        accumulated(plainly, batches, number)
-    assert_same_training(it, plainly)
-
-
 def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> None:
     rows = [ROWS] * 12
     expected = resident(rows)
