@@ -70,6 +70,11 @@ def _module(extension: Any) -> Any:
         current_device=current,
         set_device=memory.set_device_index,
         current_stream=memory.current_stream,
+        Stream=lambda device=None, priority=0: torch.Stream(
+            torch.device(NAME, index_of(device)), priority=priority
+        ),
+        stream=lambda stream: stream,
+        Event=lambda: torch.Event(NAME),
         synchronize=memory.synchronize,
         get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
         _is_in_bad_fork=lambda: False,

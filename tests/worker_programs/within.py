@@ -1,6 +1,7 @@
 """Trains a loop by two workers, without a budget and then within one, and leaves what each saw.
 
-It takes a folder, and how the workers' model is shared among them.
+It takes a folder, how the workers' model is shared among them, and the kind of their devices: `cpu`
+or the asynchronous device, of which each has its own.
 """
 
 import json
@@ -20,6 +21,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 import runtime
+from profiles.hooks.data_parallel import backend_of
+from profiles.schema.profile import CPU
+from tests.device.accelerator import accelerator
 from tests.support.loops.loop import TIME_LIMIT_S, layers
 from tests.support.training.recorded import assert_same
 
@@ -27,13 +31,13 @@ STEPS = 40
 WORKERS = 2
 
 
-def data_parallel() -> nn.Module:
-    return DistributedDataParallel(layers(4))
+def data_parallel(device: torch.device) -> nn.Module:
+    return DistributedDataParallel(layers(4).to(device))
 
 
-def fully_sharded() -> nn.Module:
-    model = layers(4)
-    mesh = init_device_mesh("cpu", (WORKERS,))
+def fully_sharded(device: torch.device) -> nn.Module:
+    model = layers(4).to(device)
+    mesh = init_device_mesh(device.type, (WORKERS,))
     for layer in model:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh)
@@ -45,15 +49,15 @@ SHARED = {"ddp": data_parallel, "ddp, no_sync": data_parallel, "fsdp2": fully_sh
 
 
 def trained(
-    how: str, rank: int, settings: dict[str, Any] | None
+    how: str, rank: int, device: torch.device, settings: dict[str, Any] | None
 ) -> tuple[nn.Module, dict[str, int]]:
     torch.manual_seed(0)
-    model = SHARED[how]()
+    model = SHARED[how](device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     memory = None if settings is None else runtime.within(model, optimizer, **settings)
     for number in range(STEPS):
         dice = torch.Generator().manual_seed(WORKERS * number + rank)
-        batch = torch.randn(256, 64, generator=dice)
+        batch = torch.randn(256, 64, generator=dice).to(device)
         parts = batch.chunk(2) if how.endswith("no_sync") else (batch,)
         if memory is None:
             step(model, optimizer, parts)
@@ -92,28 +96,40 @@ def step(
     optimizer.step()
 
 
-def work(how: str, rank: int, folder: Path) -> None:
-    os.environ["RANK"] = str(rank)
+def device_of(kind: str, rank: int) -> torch.device:
+    if kind == CPU:
+        return torch.device(kind)
+    accelerator()
+    torch.accelerator.set_device_index(rank)
+    return torch.device(kind, rank)
+
+
+def work(how: str, rank: int, kind: str, folder: Path) -> None:
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
+    device = device_of(kind, rank)
     store = (folder / "store").as_uri()
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORKERS)
-    plain, _ = trained(how, rank, None)
+    distributed.init_process_group(
+        backend_of(device.type), init_method=store, rank=rank, world_size=WORKERS
+    )
+    plain, _ = trained(how, rank, device, None)
     settings = {"budget": "85%", "plans": folder / f"plans-{rank}", "time_limit_s": TIME_LIMIT_S}
     seen = []
     for _ in range(2):
-        found, tally = trained(how, rank, settings)
+        found, tally = trained(how, rank, device, settings)
         assert_same(numbers(plain), numbers(found))
         seen.append(tally)
     (folder / f"worker-{rank}.json").write_text(json.dumps(seen))
     distributed.destroy_process_group()
 
 
-def main(folder: Path, how: str) -> None:
+def main(folder: Path, how: str, kind: str) -> None:
     # Forked before torch has done anything: nothing to inherit but loaded modules, among them the
     # one that each worker's first optimizer would load.
     fork = multiprocessing.get_context("fork")
     workers = [
-        fork.Process(target=work, args=(how, rank, folder), daemon=True) for rank in range(WORKERS)
+        fork.Process(target=work, args=(how, rank, kind, folder), daemon=True)
+        for rank in range(WORKERS)
     ]
     for worker in workers:
         worker.start()
@@ -123,4 +139,4 @@ def main(folder: Path, how: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:])

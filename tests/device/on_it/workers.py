@@ -16,6 +16,7 @@ from tests.device.build import NAME
 from tests.device.races import races
 from tests.device.trainings import LINK, plan_within
 from tests.device.trial_device import trial_device
+from tests.runtime.training.test_agreement import check_workers
 from tests.support.training.fixed_times import give_fixed_times
 
 STEP = f"{layers.__file__}:plain_of_any_seed"
@@ -43,6 +44,11 @@ def test_two_workers_prove_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert report.peak_with_bytes < report.peak_without_bytes
         assert report.out_of_memory_without_plan
         assert report.d2h_bytes == plan.certificate.d2h_bytes > 0
+
+
+def test_shards_are_trained_the_same_within_a_budget(tmp_path: Path) -> None:
+    """`fully_shard` gathers and scatters on streams of its own, beside those of the swaps."""
+    check_workers("fsdp2", NAME, tmp_path)
 
 
 @pytest.mark.parametrize("waits", [True, False])

@@ -43,6 +43,18 @@ class Collectives final : public Backend {
       return gloo.allgather(into, read, how);
     });
   }
+  Begun _allgather_base(at::Tensor& gathered, at::Tensor& part,
+                        const c10d::AllgatherOptions& how) override {
+    return put("all-gather", {part}, {gathered}, [how](Backend& gloo, Tensors& read, Tensors& written) {
+      return gloo._allgather_base(written.at(0), read.at(0), how);
+    });
+  }
+  Begun _reduce_scatter_base(at::Tensor& part, at::Tensor& whole,
+                             const c10d::ReduceScatterOptions& how) override {
+    return put("reduce-scatter", {whole}, {part}, [how](Backend& gloo, Tensors& read, Tensors& written) {
+      return gloo._reduce_scatter_base(written.at(0), read.at(0), how);
+    });
+  }
 
  private:
   template <class Run>

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from profiles.schema.profile import CPU
 from runtime.training.course import Way
 from tests.support.commands import ROOT
 
@@ -15,8 +16,13 @@ from tests.support.commands import ROOT
 def test_workers_train_the_same_within_a_budget(how: str, tmp_path: Path) -> None:
     """In DistributedDataParallel all replay what the first has had planned; what FSDP owns stays
     where it is, and each worker has its own plan of the rest."""
+    check_workers(how, CPU, tmp_path)
+
+
+def check_workers(how: str, kind: str, tmp_path: Path) -> None:
+    """Has two workers train on devices of a kind; the program compares what they trained."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.worker_programs.within", str(tmp_path), how],
+        [sys.executable, "-m", "tests.worker_programs.within", str(tmp_path), how, kind],
         cwd=ROOT,
         capture_output=True,
         text=True,
