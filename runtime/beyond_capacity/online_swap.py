@@ -6,6 +6,7 @@ leave first. In a training step those are the ones that backward asks for last.
 Copies are waited for one by one. This is for finding out what a step does, not for doing it fast.
 """
 
+import gc
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -209,6 +210,7 @@ class OnlineSwap(OpMode):
         self.largest_need = NO_NEED
         self.fell_short = False
         self.would_fit = True
+        self._others_bytes = 0
         self._device = device
         self._accountant = accountant
         self._places = _Places(accountant, d2h, h2d, free_list)
@@ -221,6 +223,7 @@ class OnlineSwap(OpMode):
         self.largest_need = NO_NEED
         self.fell_short = False
         self.would_fit = True
+        self._others_bytes = 0
         self._addressed.clear()
         self._accountant.memory.count_owned(owned)
         for owner in owned:
@@ -357,7 +360,15 @@ class OnlineSwap(OpMode):
             self._places.evict(cdata)
             if self._accountant.has_room(wanted_bytes):
                 return
+        # What lies in circles, as a model that was trained before may, is there until then.
+        gc.collect()
+        self._places.drain()
+        if self._accountant.has_room(wanted_bytes):
+            return
         # The step is lost. It runs on, so that the op that needs the most can be named.
+        known = (*self._places.here.values(), *self._places.fixed.values())
+        known_bytes = sum(self._accountant.rounded_bytes(s.tracked.size_bytes) for s in known)
+        self._others_bytes = max(0, self._accountant.taken_bytes() - known_bytes)
         self._accountant.lift()
         self.fell_short, self.would_fit = True, False
 
@@ -370,7 +381,7 @@ class OnlineSwap(OpMode):
         fixed = self._places.fixed.items()
         sizes_bytes = [storage.nbytes() for storage in touched.values()]
         sizes_bytes += [s.tracked.size_bytes for cdata, s in fixed if cdata not in touched]
-        need_bytes = sum(map(self._accountant.rounded_bytes, sizes_bytes))
+        need_bytes = self._others_bytes + sum(map(self._accountant.rounded_bytes, sizes_bytes))
         if need_bytes > self.largest_need.size_bytes:
             self.largest_need = Need(self._op, str(func), need_bytes)
 

@@ -191,7 +191,7 @@ class Accountant(OpMode):
         """
         if self.budget_bytes is None or self._lifted:
             return True
-        return self._taken_bytes() + wanted_bytes <= self.budget_bytes
+        return self.taken_bytes() + wanted_bytes <= self.budget_bytes
 
     @property
     def counts_all(self) -> bool:
@@ -204,7 +204,8 @@ class Accountant(OpMode):
             return size_bytes
         return rounded_bytes(size_bytes, self._meter.granule_bytes)
 
-    def _taken_bytes(self) -> int:
+    def taken_bytes(self) -> int:
+        """Returns what is taken of the device; an allocator knows of all of it."""
         return self.memory.live_bytes if self._meter is None else self._meter.allocated_bytes()
 
     def give_back(self, storage: torch.UntypedStorage) -> None:
@@ -280,6 +281,6 @@ class Accountant(OpMode):
         if self.budget_bytes is not None and not self.has_room(wanted_bytes):
             raise EmulatedOutOfMemoryError(
                 f"Emulated {self._device} device out of memory: "
-                f"{(self._taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
+                f"{(self.taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
                 f"{self.budget_bytes / MIB:.1f} MiB."
             )

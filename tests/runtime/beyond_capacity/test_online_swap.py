@@ -1,5 +1,6 @@
 """Swapping on line: what leaves, what comes back, and in which order."""
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -193,6 +194,37 @@ def test_memory_of_somebody_else_stays() -> None:
         torch.ones(45, dtype=torch.uint8)
         assert swap.fell_short
     assert other.numel() == 30
+
+
+def test_what_lies_in_circles_is_looked_for_before_the_budget_is_given_up() -> None:
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    with accountant, on_line(accountant, moves) as swap:
+        gc.disable()
+        try:
+            fixed = torch.from_numpy(torch.ones(60, dtype=torch.uint8).numpy().copy())
+            fixed.add_(1)
+            circle: list[object] = [fixed]
+            circle.append(circle)
+            del circle, fixed
+            torch.ones(45, dtype=torch.uint8)
+        finally:
+            gc.enable()
+        assert not swap.fell_short
+
+
+def test_what_the_step_knows_nothing_of_is_part_of_what_it_needs() -> None:
+    """As other models in the process have it; an allocator counts that, too."""
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    with accountant, on_line(accountant, moves) as swap:
+        # No op of the step's has made this one, or touches it.
+        others = torch.UntypedStorage(30)
+        accountant.memory.see(others)
+        torch.ones(80, dtype=torch.uint8)
+        assert swap.fell_short
+        assert swap.largest_need.size_bytes == 30 + 80
+    del others
 
 
 def test_copies_are_not_timed() -> None:
