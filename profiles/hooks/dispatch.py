@@ -175,6 +175,15 @@ def written_arguments(op: OpOverload) -> tuple[tuple[int, str], ...]:
     return tuple((position, name) for position, (name, writes) in named if writes)
 
 
+def can_run_twice(op: OpOverload, args: Any, kwargs: Any) -> bool:
+    """Whether an op that has failed can be run again.
+
+    It may have written part of its argument, or drawn random numbers.
+    """
+    draws = torch.Tag.nondeterministic_seeded in op.tags
+    return not draws and not any(storages_in(op, args, kwargs).values())
+
+
 def storages_in(
     op: OpOverload, args: Any, kwargs: Any, device: torch.device | None = None
 ) -> dict[torch.UntypedStorage, bool]:

@@ -18,6 +18,7 @@ from profiles.hooks.dispatch import (
     OpMode,
     OpWatcher,
     RunOp,
+    can_run_twice,
     is_collective,
     run_itself,
     storages_in,
@@ -273,7 +274,7 @@ class OnlineSwap(OpMode):
         rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
         self._make_room(sum(rounded), kept)
         for cdata in away:
-            self._places.bring_in(cdata)
+            self._bring_in(cdata, kept)
         need_bytes = sum(made_bytes) + sum(storage.nbytes() for storage in storages)
         if need_bytes > self.largest_need.size_bytes:
             self.largest_need = Need(self._op, RUN_AGAIN, need_bytes)
@@ -285,7 +286,7 @@ class OnlineSwap(OpMode):
         if cdata not in self._places.away:
             return False
         self._make_room(self._places.away[cdata].tracked.size_bytes, {cdata})
-        self._places.bring_in(cdata)
+        self._bring_in(cdata, {cdata})
         return True
 
     def hand_over(self, storage: torch.UntypedStorage) -> None:
@@ -351,6 +352,15 @@ class OnlineSwap(OpMode):
             rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
             self._make_room(sum(rounded), set(inputs))
         for cdata in missing:
+            self._bring_in(cdata, set(inputs))
+
+    def _bring_in(self, cdata: int, kept: set[int]) -> None:
+        """Brings one in for which there is room; that may lie in pieces, as in `SecondTry`."""
+        try:
+            self._places.bring_in(cdata)
+        except torch.OutOfMemoryError:
+            self.evict_all_but(kept | {cdata})
+            torch.accelerator.empty_cache()
             self._places.bring_in(cdata)
 
     def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
@@ -424,9 +434,7 @@ class SecondTry(OpMode):
         try:
             return run(func, args, kwargs)
         except torch.OutOfMemoryError as error:
-            inputs = storages_in(func, args, kwargs)
-            if any(inputs.values()) or torch.Tag.nondeterministic_seeded in func.tags:
-                # It may have written part of its argument, or drawn random numbers.
+            if not can_run_twice(func, args, kwargs):
                 if not self._records:
                     raise
                 raise _no_room(
@@ -435,7 +443,7 @@ class SecondTry(OpMode):
                     "Give a lower --limit: it leaves more of the device for what ops take while "
                     "they run.",
                 ) from error
-            self._evict_all_but({storage._cdata for storage in inputs})
+            self._evict_all_but({s._cdata for s in storages_in(func, args, kwargs)})
         for watcher, ops in zip(self._watchers, noted, strict=True):
             watcher.rewind(ops)
         if torch.accelerator.is_available():

@@ -145,7 +145,12 @@ class SwapExecutor:
         ):
             if tracked.residency is Residency.AWAY:
                 to_swap.make_fit(tracked.size_bytes)
-                tracked.restore(self.backend.h2d)
+                try:
+                    tracked.restore(self.backend.h2d)
+                except torch.OutOfMemoryError:
+                    # What is free may lie in pieces.
+                    to_swap.evict_all_but(set())
+                    tracked.restore(self.backend.h2d)
             if tracked.residency is Residency.RESIDENT and tracked.storage is not None:
                 to_swap.take_in(tracked.storage)
         self.recipes.bring_back_on_line(to_swap)

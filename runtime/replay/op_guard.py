@@ -35,6 +35,7 @@ writes nothing is only looked at for storages that are away or moving
 from collections.abc import Collection
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 from torch._C._dynamo import eval_frame
 from torch._ops import OpOverload
@@ -129,13 +130,18 @@ class OpGuard(TorchDispatchMode):
         if self._addresses and self._guarded.detour is None and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
         # Looking may have set it.
-        if self._guarded.detour is not None and not is_bookkeeping(func):
-            return self._guarded.detour(func, args, kwargs or {}, run_itself)
-        if self._guarded.notes.is_on:
-            return self._guarded.notes.run(func, args, kwargs or {})
-        # An op's own call adds nothing but a frame.
-        call = func._op if func.__class__ is OpOverload else func
-        return call(*args, **kwargs) if kwargs else call(*args)
+        if self._guarded.detour is None or is_bookkeeping(func):
+            try:
+                if self._guarded.notes.is_on:
+                    return self._guarded.notes.run(func, args, kwargs or {})
+                # An op's own call adds nothing but a frame.
+                call = func._op if func.__class__ is OpOverload else func
+                return call(*args, **kwargs) if kwargs else call(*args)
+            except torch.OutOfMemoryError:
+                if not self._guarded.makes_room(func, args, kwargs or {}):
+                    raise
+        assert self._guarded.detour is not None
+        return self._guarded.detour(func, args, kwargs or {}, run_itself)
 
     def _hits(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
         """Whether a storage that an op must not do this to may be among its arguments."""

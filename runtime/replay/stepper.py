@@ -9,12 +9,15 @@ swapped on line from there, if that is wanted and can be.
 
 import time
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 from planner.plan.plan import Plan
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.checkpointing import Checkpointing
+from profiles.hooks.dispatch import can_run_twice
 from profiles.hooks.mode_stack import keep_in_view
 from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
@@ -42,6 +45,11 @@ from runtime.replay.workers import Workers
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import UnmovableError
 from runtime.storage.write_marks import WriteMarks
+
+NO_ROOM = (
+    "the device had no room, though the plan is within the budget: its free memory lies in pieces "
+    "(PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True leaves fewer), or others have taken some"
+)
 
 
 class Stepper:
@@ -83,6 +91,7 @@ class Stepper:
         index = SwapIndex(plan, model, optimizer)
         self.accountant = Accountant(device, backend.budget_bytes)
         self.accountant.guarded.when_forbidden_use(self._on_miss)
+        self.accountant.guarded.makes_room = self._makes_room
         self.accountant.when_no_room(self._on_no_room)
         recipes = Recipes(plan.rebuilds, device, self.accountant)
         recipes.when_divergent(self._on_miss)
@@ -156,6 +165,8 @@ class Stepper:
         except UnmovableError as error:
             self.fall_back(str(error))
         except torch.OutOfMemoryError:
+            if self._go_on_line(step, NO_ROOM) is None:
+                return
             if not self._on_no_room():
                 raise
         course.go_on()
@@ -178,7 +189,7 @@ class Stepper:
         except UnmovableError as error:
             self.fall_back(str(error))
         except torch.OutOfMemoryError:
-            if not self._on_no_room():
+            if self._go_on_line(step, NO_ROOM) is not None and not self._on_no_room():
                 raise
 
     def _is_passed_over(self, key: str) -> bool:
@@ -408,22 +419,36 @@ class Stepper:
 
         See [Note: steps that leave the plan] in `runtime.replay.first_step`.
         """
-        hands_over = step.watched or (step.watch is self.op_guard and not self.op_guard.is_aside)
-        if hands_over and self._workers is None and self.first_steps.are_on_line:
-            try:
-                self.first_steps.join()
-            except (UnmovableError, torch.OutOfMemoryError) as error:
-                reason = f"{reason}, and it could not be swapped on line ({error})"
-            else:
-                step.statistics.left_plan = reason
-                self.history.warn_once(
-                    f"step {step.statistics.step} left the plan and was swapped on line, within "
-                    f"the budget: {reason}",
-                    Event.LEFT_PLAN,
-                )
-                return True
-        self.fall_back(reason)
+        why_not = self._go_on_line(step, reason)
+        if why_not is None:
+            return True
+        self.fall_back(f"{reason}{why_not}")
         return False
+
+    def _go_on_line(self, step: RunningStep, reason: str) -> str | None:
+        """Has a step swapped on line from here, if that is wanted; says why it could not be."""
+        hands_over = step.watched or (step.watch is self.op_guard and not self.op_guard.is_aside)
+        follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
+        if not (hands_over and follows_plan and self.first_steps.are_on_line) or self._workers:
+            return ""
+        try:
+            self.first_steps.join()
+        except (UnmovableError, torch.OutOfMemoryError) as error:
+            return f", and it could not be swapped on line ({error})"
+        step.statistics.left_plan = reason
+        self.history.warn_once(
+            f"step {step.statistics.step} left the plan and was swapped on line, within the "
+            f"budget: {reason}",
+            Event.LEFT_PLAN,
+        )
+        return None
+
+    def _makes_room(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Has an op for which there was no room run again on line, if it can be; whether it is."""
+        step = self._step
+        if step is None or step.is_over or not can_run_twice(func, args, kwargs):
+            return False
+        return self._go_on_line(step, f"{func}: {NO_ROOM}") is None
 
     def fall_back(self, reason: str) -> None:
         """Brings everything back in a step that is not as planned; it runs on resident."""

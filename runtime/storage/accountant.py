@@ -231,9 +231,17 @@ class Accountant(OpMode):
             for storage, writes in inputs.items():
                 self.guarded.look(func, storage, writes=writes)
         # Looking may have set it.
-        if self.guarded.detour is not None:
-            return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))
-        return self._run(inputs, func, args, kwargs)
+        if self.guarded.detour is None:
+            peak_bytes = self.memory.peak_bytes
+            try:
+                return self._run(inputs, func, args, kwargs)
+            except torch.OutOfMemoryError:
+                if not self.guarded.makes_room(func, args, kwargs):
+                    raise
+            # Another device would have refused it before it ran.
+            self.memory.peak_bytes = peak_bytes
+        assert self.guarded.detour is not None
+        return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))
 
     def _run(
         self, inputs: dict[torch.UntypedStorage, bool], func: OpOverload, args: Any, kwargs: Any
@@ -246,8 +254,11 @@ class Accountant(OpMode):
             written = [storage for storage, writes in inputs.items() if writes]
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
-            if not self.has_room(0) and not self._on_no_room():
-                self._check_room(0)
+            if not self.has_room(0) and not self._on_no_room() and not self.has_room(0):
+                refusal = self._refusal(0)
+                # The error holds this frame, and would hold what has been refused.
+                del result
+                raise refusal
         finally:
             self.memory.end_op()
         return result
@@ -278,9 +289,12 @@ class Accountant(OpMode):
             self.memory.resize_known(storage, storage.nbytes())
 
     def _check_room(self, wanted_bytes: int) -> None:
-        if self.budget_bytes is not None and not self.has_room(wanted_bytes):
-            raise EmulatedOutOfMemoryError(
-                f"Emulated {self._device} device out of memory: "
-                f"{(self.taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
-                f"{self.budget_bytes / MIB:.1f} MiB."
-            )
+        if not self.has_room(wanted_bytes):
+            raise self._refusal(wanted_bytes)
+
+    def _refusal(self, wanted_bytes: int) -> EmulatedOutOfMemoryError:
+        return EmulatedOutOfMemoryError(
+            f"Emulated {self._device} device out of memory: "
+            f"{(self.taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
+            f"{(self.budget_bytes or 0) / MIB:.1f} MiB."
+        )

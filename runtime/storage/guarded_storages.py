@@ -60,6 +60,10 @@ class NoNotes:
         return run_itself(func, args, kwargs)
 
 
+MakesRoom = Callable[[OpOverload, Any, Any], bool]
+"""Is given an op that ran out of memory and its arguments, and may set a detour for it to be run by
+again; returns whether it has."""
+
 Detour = Callable[[OpOverload, Any, Any, RunOp], Any]
 """Is given an op, its arguments, and what would have run it."""
 
@@ -76,6 +80,7 @@ class GuardedStorages:
         addresses: The addresses of all. It is one set for as long as this object lives, so that a
             mode may keep it: an op on none of them is let pass.
         notes: Notes ops.
+        makes_room: Is asked when an op runs out of memory.
     """
 
     def __init__(self) -> None:
@@ -85,6 +90,7 @@ class GuardedStorages:
         self.addresses: set[int] = set()
         self.notes: OpNotes = NoNotes()
         self.detour: Detour | None = None
+        self.makes_room: MakesRoom = lambda func, args, kwargs: False
         self._on_forbidden_use: OnForbiddenUse | None = None
 
     def when_forbidden_use(self, handler: OnForbiddenUse) -> None:

@@ -46,20 +46,22 @@ def workloads(names: Iterable[str]) -> bool:
     return all(rights)
 
 
-def random_steps(count: int) -> bool:
+def random_steps(count: int, *, in_pages: bool) -> bool:
     """Trains random steps; returns whether all was right."""
-    outcomes = [try_random_step(seed) for seed in range(count)]
+    outcomes = [try_random_step(seed, in_pages=in_pages) for seed in range(count)]
     wrong = [outcome for outcome in outcomes if outcome.faults]
-    print(f"\n{count} random steps, {len(wrong)} with a fault:", *wrong, sep="\n", flush=True)
-    _print("plan", "steps", "swaps", "rebuilds")
+    where = ", free memory in pieces" if in_pages else ""
+    print(f"\n{count} random steps{where}, {len(wrong)} with a fault:", *wrong, sep="\n", flush=True)
+    _print("plan", "random steps", "swaps", "rebuilds", "trained steps that left it")
     for name in sorted({outcome.plan for outcome in outcomes}):
         of_it = [outcome for outcome in outcomes if outcome.plan == name]
         _print(name, len(of_it), *_sums(of_it))
     return not wrong
 
 
-def _sums(outcomes: Sequence[Outcome]) -> tuple[int, int]:
-    return sum(o.swaps for o in outcomes), sum(o.rebuilds for o in outcomes)
+def _sums(outcomes: Sequence[Outcome]) -> tuple[int, ...]:
+    figures = ((o.swaps, o.rebuilds, o.left_plan) for o in outcomes)
+    return tuple(map(sum, zip(*figures, strict=True)))
 
 
 def mutations() -> bool:
@@ -106,7 +108,8 @@ def main(words: Sequence[str]) -> int:
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
-        rights = [workloads(filter(None, asked.workloads.split(","))), random_steps(asked.random)]
+        rights = [workloads(filter(None, asked.workloads.split(",")))]
+        rights += [random_steps(asked.random, in_pages=in_pages) for in_pages in (False, True)]
     rights.append(mutations())
     stalls()
     return 0 if all(rights) else 1

@@ -23,6 +23,8 @@ from tests.support.training.recorded import differing, snapshot
 
 LINK = nominal_link("test", 2_000.0, 2_000.0, latency_us=5.0)
 STEPS = 6
+PAGE_BYTES, PAGES_MORE = 2048, 4
+"""CUDA's are of 2 MiB, beside storages that are a thousand times as large as those here."""
 Build = Callable[[], Workload]
 
 
@@ -100,16 +102,22 @@ def replayed(
     *,
     limited: bool = True,
     off_plan: OffPlan = OffPlan.RESIDENT,
+    in_pages: bool = False,
 ) -> Numbers:
     """Trains under a plan, as users get it by default.
 
-    Unless it is not `limited` the device has no more than the plan's budget.
+    Unless it is not `limited` the device has no more than the plan's budget, or in whole pages, and
+    a few more.
     """
     workload, found = begun(make), Numbers()
     loaded = LoadedPlan(plan)
+    capacity = trial_device().capacity(plan.budget_bytes)
+    if in_pages:
+        pages = -(-plan.budget_bytes // PAGE_BYTES) + PAGES_MORE
+        capacity = trial_device().capacity(pages * PAGE_BYTES, PAGE_BYTES)
     with (
         loaded.attach(workload.model, workload.optimizer, off_plan=off_plan) as replay,
-        trial_device().capacity(plan.budget_bytes) if limited else nullcontext(),
+        capacity if limited else nullcontext(),
     ):
         for _ in range(steps):
             with replay.step():

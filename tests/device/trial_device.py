@@ -28,8 +28,11 @@ class TrialDevice(Protocol):
     def keep_to(self, link: Link) -> None:
         """Has copies keep the rates of a link, where rates can be set."""
 
-    def capacity(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Has the device refuse more memory than that, where it can to the byte."""
+    def capacity(self, size_bytes: int, page_bytes: int = 0) -> AbstractContextManager[None]:
+        """Has the device refuse more memory than that, where it can to the byte.
+
+        With pages it is those that count which hold anything: what lies in pieces takes more.
+        """
 
     def disturbed(
         self, seed: int, link: Link, most_delay_us: float
@@ -51,14 +54,16 @@ class AsynchronousDevice:
         accelerator().set_link(link.d2h_bytes_per_us, link.h2d_bytes_per_us, link.latency_us)
 
     @contextmanager
-    def capacity(self, size_bytes: int) -> Iterator[None]:
+    def capacity(self, size_bytes: int, page_bytes: int = 0) -> Iterator[None]:
         """Sets the capacity."""
         torch.accelerator.empty_cache()
+        accelerator().set_page(page_bytes)
         accelerator().set_capacity(size_bytes)
         try:
             yield
         finally:
             accelerator().set_capacity(accelerator().total_bytes())
+            accelerator().set_page(0)
 
     @contextmanager
     def disturbed(self, seed: int, link: Link, most_delay_us: float) -> Iterator[list[Entry]]:
@@ -86,7 +91,7 @@ class Gpu:
     def keep_to(self, link: Link) -> None:
         """Does nothing."""
 
-    def capacity(self, size_bytes: int) -> AbstractContextManager[None]:
+    def capacity(self, size_bytes: int, page_bytes: int = 0) -> AbstractContextManager[None]:
         """Refuses nothing."""
         return nullcontext()
 

@@ -8,6 +8,8 @@ SEEDS = (0, 2, 3)
 """Their plans are made by rule: none depends on what a solver finds in its time."""
 
 
+@pytest.mark.parametrize("in_pages", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_wrong(seed: int) -> None:
-    assert try_random_step(seed).faults == ()
+def test_nothing_is_wrong(seed: int, *, in_pages: bool) -> None:
+    """To the byte, and with free memory in pieces, as a real allocator has it."""
+    assert try_random_step(seed, in_pages=in_pages).faults == ()

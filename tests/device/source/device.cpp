@@ -746,6 +746,7 @@ PYBIND11_MODULE(asyncdev, m) {
   m.def("set_delays", [](std::uint64_t seed, double most_us) { asyncdev::delays().set(seed, most_us); });
   m.def("set_total", [](std::size_t bytes) { asyncdev::memory().set_total(bytes); });
   m.def("set_capacity", [](std::size_t bytes) { asyncdev::memory().set_capacity(bytes); });
+  m.def("set_page", [](std::size_t bytes) { asyncdev::memory().set_page(bytes); });
   m.def("total_bytes", [] { return asyncdev::memory().total(); });
   m.def("log", [](bool on) { asyncdev::log().turn(on); }, Unlocked());
   m.def("entries", &entries);

@@ -4,6 +4,10 @@
 // block that is freed can be had again at once by the next request on its stream: whatever that
 // request's work does comes after what the stream was given before. Freed bytes are filled with a
 // pattern, in stream order, so a use too late or too early shows as wrong numbers.
+//
+// Capacity is a matter of what is allocated, to the byte, or else of pages: an arena maps the pages
+// that its blocks lie on, and gives those back that no block lies on when they are needed elsewhere.
+// Then what lies in pieces counts. As in CUDA's allocator small blocks have pages of their own.
 #pragma once
 
 #include <c10/core/Allocator.h>
@@ -36,6 +40,38 @@ struct Block {
   bool free;
 };
 
+// The pages of an arena, with how many blocks in use lie on each.
+class Pages {
+ public:
+  std::size_t mapped() const { return mapped_; }
+  std::size_t missing(std::size_t offset, std::size_t size, std::size_t page) const {
+    std::size_t found = 0;
+    for (auto at = offset / page; at <= (offset + size - 1) / page; ++at)
+      if (at >= blocks_.size() || blocks_[at] == kUnmapped) ++found;
+    return found;
+  }
+  void use(std::size_t offset, std::size_t size, std::size_t page) {
+    auto last = (offset + size - 1) / page;
+    if (last >= blocks_.size()) blocks_.resize(last + 1, kUnmapped);
+    for (auto at = offset / page; at <= last; ++at) {
+      if (blocks_[at] == kUnmapped) ++mapped_, blocks_[at] = 0;
+      ++blocks_[at];
+    }
+  }
+  void leave(std::size_t offset, std::size_t size, std::size_t page) {
+    for (auto at = offset / page; at <= (offset + size - 1) / page; ++at) --blocks_[at];
+  }
+  void unmap() {
+    for (auto& blocks : blocks_)
+      if (blocks == 0) --mapped_, blocks = kUnmapped;
+  }
+
+ private:
+  static constexpr int kUnmapped = -1;
+  std::vector<int> blocks_;
+  std::size_t mapped_ = 0;
+};
+
 class Arena {
  public:
   Arena() {
@@ -45,6 +81,8 @@ class Arena {
     begin_ = static_cast<char*>(at);
   }
   char* begin() const { return begin_; }
+  Pages pages;
+
   std::size_t end() const { return blocks_.empty() ? 0 : last().offset + last().size; }
 
   std::size_t take(std::size_t size) {
@@ -117,10 +155,11 @@ class DeviceMemory final : public c10::DeviceAllocator {
     auto size = (n + kGranule - 1) / kGranule * kGranule;
     auto on = current_stream();
     std::lock_guard<std::mutex> hold(mutex_);
-    make_room(size, n);
-    auto& arena = arenas_[on];
-    auto* at = arena.begin() + arena.take(size);
-    owners_[at] = {on, size, {}};
+    bool is_small = page_ > 0 && size <= page_ / 2;
+    auto& arena = arenas_[{on, is_small}];
+    auto offset = take(arena, size, n);
+    auto* at = arena.begin() + offset;
+    owners_[at] = {on, is_small, size, {}};
     allocated_.increase(size);
     note_reserved();
     return {at, at, &free_block, device};
@@ -137,8 +176,10 @@ class DeviceMemory final : public c10::DeviceAllocator {
     }
     Access all{reinterpret_cast<std::uintptr_t>(at), owner.size, true};
     put(owner.stream, "free", {all}, [at, size = owner.size] { std::memset(at, kPattern, size); });
-    auto& arena = arenas_[owner.stream];
-    arena.give_back(static_cast<std::size_t>(at - arena.begin()));
+    auto& arena = arenas_[{owner.stream, owner.is_small}];
+    auto offset = static_cast<std::size_t>(at - arena.begin());
+    arena.give_back(offset);
+    if (page_ > 0) arena.pages.leave(offset, owner.size, page_);
   }
   void recordStream(const c10::DataPtr& ptr, c10::Stream stream) override {
     std::lock_guard<std::mutex> hold(mutex_);
@@ -183,6 +224,17 @@ class DeviceMemory final : public c10::DeviceAllocator {
     std::lock_guard<std::mutex> hold(mutex_);
     capacity_ = bytes;
   }
+  // If it is 0, capacity is a matter of what is allocated.
+  void set_page(std::size_t bytes) {
+    std::lock_guard<std::mutex> hold(mutex_);
+    page_ = bytes;
+    for (auto& [of, arena] : arenas_) arena.pages = Pages();
+    if (page_ == 0) return;
+    for (const auto& [at, owner] : owners_) {
+      auto& arena = arenas_.at({owner.stream, owner.is_small});
+      arena.pages.use(static_cast<std::size_t>(at - arena.begin()), owner.size, page_);
+    }
+  }
   void copy_data(void* to, const void* from, std::size_t n) const override {
     std::memcpy(to, from, n);
   }
@@ -191,29 +243,48 @@ class DeviceMemory final : public c10::DeviceAllocator {
  private:
   struct Owner {
     int stream;
+    bool is_small;
     std::size_t size;
     std::set<int> used_on;
   };
   static void nothing(void*) {}
   static void free_block(void* at);
 
-  // Capacity is a matter of what is allocated. What lies in pieces that nothing fits is counted as
-  // reserved, and shown: a device that maps pages where it wants them has next to none.
-  void make_room(std::size_t size, std::size_t asked) {
+  std::size_t take(Arena& arena, std::size_t size, std::size_t asked) {
     auto allocated = static_cast<std::size_t>(allocated_.current);
-    if (allocated + size <= capacity_) return;
+    if (page_ == 0) {
+      if (allocated + size > capacity_) refuse(asked);
+      return arena.take(size);
+    }
+    auto offset = arena.take(size);
+    auto would_be = [&] {
+      return reserved_now() + arena.pages.missing(offset, size, page_) * page_;
+    };
+    if (would_be() > capacity_) trim();
+    if (would_be() > capacity_) {
+      arena.give_back(offset);
+      refuse(asked);
+    }
+    arena.pages.use(offset, size, page_);
+    return offset;
+  }
+  void refuse(std::size_t asked) {
     ++refused_;
     TORCH_CHECK_WITH(OutOfMemoryError, false, "asyncdev out of memory. Tried to allocate ", asked,
-                     " bytes. The device has ", capacity_, " bytes, of which ", allocated,
-                     " are allocated.");
+                     " bytes. The device has ", capacity_, " bytes, of which ", allocated_.current,
+                     " are allocated and ", reserved_now(), " are reserved.");
   }
   void trim() {
-    for (auto& [on, arena] : arenas_) arena.trim();
+    for (auto& [of, arena] : arenas_) {
+      arena.pages.unmap();
+      if (page_ == 0) arena.trim();
+    }
     note_reserved();
   }
   std::size_t reserved_now() const {
     std::size_t bytes = 0;
-    for (const auto& [on, arena] : arenas_) bytes += arena.end();
+    for (const auto& [of, arena] : arenas_)
+      bytes += page_ > 0 ? arena.pages.mapped() * page_ : arena.end();
     return bytes;
   }
   void note_reserved() {
@@ -223,10 +294,11 @@ class DeviceMemory final : public c10::DeviceAllocator {
   }
 
   std::mutex mutex_;
-  std::map<int, Arena> arenas_;
+  std::map<std::pair<int, bool>, Arena> arenas_;  // by stream, and whether for small blocks
   std::map<char*, Owner> owners_;
   c10::CachingAllocator::Stat allocated_, reserved_;
   std::int64_t refused_ = 0;
+  std::size_t page_ = 0;
   std::size_t total_ = std::size_t{8} << 30;
   std::size_t capacity_ = std::size_t{8} << 30;
 };

@@ -1,12 +1,15 @@
 """Steps that begin as planned and go on otherwise: swapped on line from there, or still planned."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from planner.plan.plan import Plan, Without
 from planner.solving import solve
@@ -15,8 +18,11 @@ from profiles.schema.errors import BudgetError
 from profiles.schema.profile import CPU, Profile
 from runtime import FallbackWarning, LoadedPlan
 from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.replay import stepper
+from runtime.replay.backend import Backend, Watch, backend_for
 from runtime.replay.first_step import OffPlan
 from runtime.replay.replay import Replay
+from runtime.replay.statistics import StepStatistics
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.beside import beside_another
@@ -37,6 +43,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2, foreach=False)
         self.rows = torch.randn(48, WIDTH)
         self.course = PLANNED
+        self.more_bytes = 0
 
     def workload(self) -> Workload:
         return Workload(model=self.model, optimizer=self.optimizer, step=self.step)
@@ -58,10 +65,18 @@ class Training:
         hidden = self.model[:2](rows)
         if self.course == "another layer":
             hidden = self.model[0](hidden)
+        if self.course == "takes more":
+            self._take_more()
+        if self.course == "takes more in backward":
+            hidden.register_hook(lambda slope: self._take_more())
         if self.course == "in backward":
             hidden.register_hook(lambda slope: self.model[1](slope.detach()).detach() * 0.5)
         loss: torch.Tensor = (self.model[2:](hidden) - rows).square().mean()
         return loss
+
+    def _take_more(self) -> None:
+        # All memory is made by this one op, and gone after it.
+        assert torch.zeros(self.more_bytes, dtype=torch.uint8).sum() == 0
 
 
 COURSES = (
@@ -137,6 +152,117 @@ def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) ->
     if plan.device.kind == CPU:
         assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
         assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
+
+
+# Steps that take more than they took when they were recorded
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("course", ["takes more", "takes more in backward"])
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_a_step_that_takes_more_keeps_to_the_budget(course: str, name: str) -> None:
+    plan = plan_named(name)
+    plain, training = Training(), Training()
+    # What the plan leaves alone cannot make room either.
+    training.more_bytes = int(0.4 * plan.budget_bytes)
+    with attached(plan, training) as replay:
+        for now in (PLANNED, PLANNED, course, PLANNED, course):
+            plain.course = training.course = now
+            expected = plain.step()
+            with replay.step() as statistics:
+                loss = training.step()
+            assert torch.equal(loss, expected)
+            assert statistics.fallback is None
+            if plan.device.kind == CPU:
+                assert (statistics.peak_bytes or 0) <= plan.budget_bytes
+                # Where a plan has room left it is followed.
+                assert statistics.left_plan is None or now == course
+    assert replay.left_plan == 2 or name != "60%" or plan.device.kind != CPU
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+
+
+@pytest.mark.cpu_only
+def test_unless_it_is_wanted_a_step_that_takes_more_runs_out_of_memory() -> None:
+    plan = plan_named("60%")
+    training = Training()
+    training.more_bytes = plan.budget_bytes
+    with attached(plan, training, OffPlan.RESIDENT) as replay:
+        with replay.step():
+            training.step()
+        training.course = "takes more"
+        with pytest.raises(torch.OutOfMemoryError), replay.step():
+            training.step()
+    assert_all_resident(training.workload())
+
+
+class Pieces(TorchDispatchMode):
+    """A device whose free memory lies in pieces: ops of a kind are refused while much is taken."""
+
+    def __init__(self, refused: OpOverload, times: int = 1) -> None:
+        super().__init__()
+        self._refused, self._times = refused, times
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is self._refused and self._times:
+            self._times -= 1
+            raise torch.OutOfMemoryError("no room in one piece")
+        return func(*args, **kwargs or {})
+
+
+def in_pieces(training: Training, replay: Replay, pieces: Pieces) -> StepStatistics:
+    """Runs a step on such a device: the mode entered first is asked last."""
+    with pieces, replay.step() as statistics:
+        training.step()
+    return statistics
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are not watched, and whose memory an allocator counts."""
+
+    def uncounted(*what: Any) -> Backend:
+        return replace(backend_for(*what), watch=Watch.UNTIL_REPLAYED, budget_bytes=None)
+
+    monkeypatch.setattr(stepper, "backend_for", uncounted)
+
+
+GELU, BACKWARD = torch.ops.aten.gelu.default, torch.ops.aten.gelu_backward.default
+
+
+@pytest.mark.parametrize("op", [GELU, BACKWARD], ids=str)
+@pytest.mark.parametrize(("step", "times"), [(0, 1), (1, 1), (1, 2), (4, 1), (4, 2)])
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_an_op_without_room_in_one_piece_is_run_again(
+    step: int, times: int, op: OpOverload
+) -> None:
+    plain, training = Training(), Training()
+    with attached(plan_named("60%"), training) as replay:
+        for number in range(6):
+            plain.step()
+            refused = times if number == step else 0
+            statistics = in_pieces(training, replay, Pieces(op, refused))
+            assert statistics.fallback is None
+            # The first step is swapped on line by itself.
+            left = number == step and step > 0
+            assert (f"{op}: the device had no room" in str(statistics.left_plan)) is left
+    assert_same(snapshot(training.workload()), snapshot(plain.workload()))
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+@pytest.mark.parametrize("op", [torch.ops.aten.addcdiv_.default], ids=str)
+def test_an_op_that_may_have_written_half_is_not_run_again(op: OpOverload) -> None:
+    training = Training()
+    with attached(plan_named("60%"), training) as replay:
+        for _ in range(3):
+            in_pieces(training, replay, Pieces(op, 0))
+        with pytest.raises(torch.OutOfMemoryError, match="in one piece"):
+            in_pieces(training, replay, Pieces(op))
+        assert replay.left_plan == 0
+    assert_all_resident(training.workload())
 
 
 def test_it_is_said_once() -> None:
