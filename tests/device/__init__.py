@@ -11,6 +11,8 @@ left out. `tests.device.test_on_it` runs a few of them; all that are known to pa
         tests/runtime/replay/test_{replay,periodic_replay,guarded_steps,hand_over}.py \
         tests/runtime/replay/test_{interrupts,lent_memory,lookup,model_mismatch}.py \
         tests/runtime/replay/test_{leaving_the_plan,between_steps}.py \
-        tests/runtime/training/test_{within,load_courses,loops,trainer}.py \
-        tests/runtime/recompute/test_trainings.py tests/runtime/beyond_capacity/test_record.py
+        tests/runtime/training/test_{within,load_courses,courses_that_begin_alike}.py \
+        tests/runtime/training/test_{loops,trainer}.py tests/runtime/{storage,proof} \
+        tests/runtime/recompute/test_trainings.py tests/runtime/beyond_capacity/test_record.py \
+        tests/profiles/recording
 """

@@ -51,7 +51,7 @@ def random_steps(count: int, *, in_pages: bool) -> bool:
     outcomes = [try_random_step(seed, in_pages=in_pages) for seed in range(count)]
     wrong = [outcome for outcome in outcomes if outcome.faults]
     where = ", free memory in pieces" if in_pages else ""
-    print(f"\n{count} random steps{where}, {len(wrong)} with a fault:", *wrong, sep="\n", flush=True)
+    print(f"\n{count} random steps{where}, {len(wrong)} with a fault:", *wrong, sep="\n")
     _print("plan", "random steps", "swaps", "rebuilds", "trained steps that left it")
     for name in sorted({outcome.plan for outcome in outcomes}):
         of_it = [outcome for outcome in outcomes if outcome.plan == name]

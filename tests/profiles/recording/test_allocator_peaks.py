@@ -23,6 +23,7 @@ WITHIN = 0.02
 WARMUP_STEPS = 2
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_peak_is_the_allocators(name: str) -> None:
     """Every allocation of the process from before the model is built, kernels' workspace aside."""

@@ -9,19 +9,14 @@ from torch import nn
 
 from profiles.hooks.workload import Workload
 from profiles.recording.course_recorder import MOST_STEPS_EACH, CourseRecorder
-from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile_set import ProfileSet
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.recorded import assert_same, snapshot
 
 WIDTH = 16
-
-
-def instruments() -> Instruments:
-    return Instruments(clock=CountingClock(), memory=None, kernels=None)
 
 
 class Training:
@@ -52,7 +47,7 @@ def recorded(training: Training, most_courses: int) -> tuple[ProfileSet, tuple[s
         training.model,
         training.optimizer,
         most_courses=most_courses,
-        instruments=instruments(),
+        instruments=counting_tools(),
     )
     try:
         while not recorder.is_done:
@@ -77,7 +72,7 @@ def test_each_course_is_recorded_as_if_it_were_alone(rows: tuple[int, ...]) -> N
             Training([count]).workload(),
             source=UNNAMED,
             link=FAST_LINK,
-            instruments=instruments(),
+            instruments=counting_tools(),
         )
         assert [slot.anchor for slot in entry.profile.slots] == [s.anchor for s in alone.slots]
         # A course is known, and its recording begins, when the batch is there.
@@ -148,7 +143,7 @@ def test_steps_that_call_no_module_have_no_course() -> None:
 def test_an_exception_in_a_step_is_the_users_and_recording_goes_on() -> None:
     training = Training((8, 6))
     recorder = CourseRecorder(
-        training.model, training.optimizer, most_courses=2, instruments=instruments()
+        training.model, training.optimizer, most_courses=2, instruments=counting_tools()
     )
     steps = 0
     while not recorder.is_done:

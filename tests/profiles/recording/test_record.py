@@ -13,12 +13,11 @@ from profiles.hooks.dispatch import storages_of
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload, reached_tensors
 from profiles.recording import trace
-from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Access, LeftOut, OpTrait, Profile, Storage, StorageKind
 from runtime.storage.accountant import Accountant
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.models import BUILDERS
 from tests.support.training.plain_steps import ROWS, WIDTH, two_layers
@@ -40,6 +39,7 @@ def ops_using(profile: Profile, name: str) -> list[str]:
     return [profile.ops[use.op].name for use in named(profile, name).uses]
 
 
+@pytest.mark.cpu_only
 def test_anchors_stand_in_program_order(profile: Profile) -> None:
     assert [slot.anchor for slot in profile.slots] == [
         "begin",
@@ -83,6 +83,7 @@ def test_a_saved_activation(profile: Profile) -> None:
     assert hidden.released_op >= hidden.uses[-1].op
 
 
+@pytest.mark.cpu_only
 def test_owned_storages_live_through_the_step(profile: Profile) -> None:
     for name, kind in (
         ("parameter:0.weight", StorageKind.PARAMETER),
@@ -121,7 +122,7 @@ def test_slots_take_the_time_between_anchors_and_ops_that_of_their_call(
     now_ns = itertools.count(step=1500)
     counting = SimpleNamespace(perf_counter_ns=lambda: next(now_ns))
     monkeypatch.setattr(trace, "time", counting)
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = counting_tools()
     profile = record(two_layers(), source=UNNAMED, link=FAST_LINK, timed_steps=2, instruments=tools)
     slots = len(profile.slots) - 1
     assert [slot.duration_us for slot in profile.slots] == [1.0 + t % 7 for t in range(slots)] + [0]
@@ -129,6 +130,7 @@ def test_slots_take_the_time_between_anchors_and_ops_that_of_their_call(
     assert (profile.warmup_steps, profile.timed_steps, profile.settled) == (2, 2, True)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     """Two independent countings of the same step agree to the byte."""
@@ -146,6 +148,7 @@ def test_the_profile_counts_what_the_accountant_counts(name: str) -> None:
     assert accountant.memory.peak_bytes == planned
 
 
+@pytest.mark.cpu_only
 def test_memory_of_somebody_else_is_left_out() -> None:
     """numpy owns the batch; its storage cannot be resized."""
     inputs = torch.from_numpy(np.ones((ROWS, WIDTH), dtype=np.float32))
@@ -250,6 +253,7 @@ class Addressed(nn.Module):
         return result
 
 
+@pytest.mark.cpu_only
 def test_anchors_that_ask_for_bytes_touch_them() -> None:
     """A saved tensor is needed where it is unpacked, a parameter where each of its modules runs."""
     weight = nn.Parameter(torch.ones(WIDTH, WIDTH))

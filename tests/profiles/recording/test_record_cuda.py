@@ -234,6 +234,7 @@ class AllocatorOf:
         return peak_bytes
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("make", [two_layers, models.unet3d, models.checkpointed])
 def test_the_peak_is_the_allocators_in_every_slot(make: Callable[[], Workload]) -> None:
     accountant = Accountant(CPU, budget_bytes=None)
@@ -428,6 +429,7 @@ def test_the_profiler_marks_every_op_that_the_trace_has() -> None:
     assert {op.kernel_us for op in profile.ops} == {0.0}
 
 
+@pytest.mark.cpu_only
 def test_kernels_launched_within_an_op_are_its_own() -> None:
     """The real profiler's events of a real step; each innermost call is given a kernel of 1 us."""
     workload = models.unet3d()
@@ -491,6 +493,7 @@ def test_the_profile_says_how_long_it_took_to_settle() -> None:
     assert (profile.warmup_steps, profile.settled) == (2 + MOST_EXTRA_STEPS, False)
 
 
+@pytest.mark.cpu_only
 def test_a_step_too_large_for_the_device_says_how_to_record_it() -> None:
     accountant = Accountant(CPU, budget_bytes=4096)
     told = pytest.raises(CapacityError, match=r"does not fit.*--beyond-capacity")
@@ -516,6 +519,7 @@ def test_a_device_of_another_machine_is_refused() -> None:
         device_at_hand("h200")
 
 
+@pytest.mark.cpu_only
 def test_a_model_is_built_on_the_device_asked_for() -> None:
     seen: list[torch.device] = []
 

@@ -10,12 +10,11 @@ import torch
 from profiles import Recorder
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.workload import Workload
-from profiles.recording.device import Instruments
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Profile
 from tests.support.training import models
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.plain_steps import two_layers
 from tests.support.training.recorded import assert_same, snapshot
@@ -23,12 +22,8 @@ from tests.support.training.recorded import assert_same, snapshot
 STEPS = 20
 
 
-def instruments() -> Instruments:
-    return Instruments(clock=CountingClock(), memory=None, kernels=None)
-
-
 def recorded_in_a_loop(workload: Workload) -> Profile:
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
     for _ in range(STEPS):
         with recorder.step():
             loss = workload.step()
@@ -40,7 +35,7 @@ def recorded_in_a_loop(workload: Workload) -> Profile:
 @pytest.mark.parametrize("make", [two_layers, models.unet3d, models.checkpointed])
 def test_a_loop_records_what_a_function_does(make: Callable[[], Workload]) -> None:
     found = recorded_in_a_loop(make())
-    expected = record(make(), source=UNNAMED, link=FAST_LINK, instruments=instruments())
+    expected = record(make(), source=UNNAMED, link=FAST_LINK, instruments=counting_tools())
     assert [slot.anchor for slot in found.slots] == [slot.anchor for slot in expected.slots]
     assert [op.name for op in found.ops] == [op.name for op in expected.ops]
     assert found.storages == expected.storages
@@ -59,7 +54,7 @@ def test_recording_changes_no_number_and_leaves_nothing_behind() -> None:
 def test_what_the_loop_holds_counts_from_the_beginning() -> None:
     workload = two_layers()
     ahead = [torch.ones(1000 + number) for number in range(3)]
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
     while not recorder.is_done:
         with recorder.step():
             workload.step()
@@ -70,7 +65,7 @@ def test_what_the_loop_holds_counts_from_the_beginning() -> None:
 def test_a_recording_drops_what_the_loop_drops() -> None:
     """The frame's variables are looked at; a copy of them must not keep what they held."""
     workload = two_layers()
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
     while not recorder.is_done:
         batch = torch.ones(12_345)
         with recorder.step():
@@ -92,7 +87,9 @@ def test_a_profile_is_asked_for_too_early() -> None:
 def test_hooks_that_are_there_stay_when_the_recording_is_done() -> None:
     workload = two_layers()
     hooks = AnchorHooks(workload.model, workload.optimizer)
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments(), hooks=hooks)
+    recorder = Recorder(
+        workload.model, workload.optimizer, instruments=counting_tools(), hooks=hooks
+    )
     while not recorder.is_done:
         with recorder.step():
             workload.step()
@@ -102,7 +99,7 @@ def test_hooks_that_are_there_stay_when_the_recording_is_done() -> None:
 
 def test_a_step_of_another_course_ends_the_recording() -> None:
     workload = two_layers()
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
 
     def train() -> None:
         while not recorder.is_done:
@@ -119,7 +116,7 @@ def test_a_step_of_another_course_ends_the_recording() -> None:
 def test_a_step_begun_by_a_callback_keeps_none_of_its_variables() -> None:
     """A function that has returned holds nothing; nor does what looked at its variables."""
     workload = two_layers()
-    recorder = Recorder(workload.model, workload.optimizer, instruments=instruments())
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
     lives_on = []
     while not recorder.is_done:
         batch = torch.ones(12_345)

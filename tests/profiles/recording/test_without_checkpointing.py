@@ -10,22 +10,22 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from profiles import Recorder
 from profiles.hooks.workload import Workload
-from profiles.recording.device import Instruments
 from profiles.schema.profile import Profile
 from profiles.schema.profile_file import read_profile, write_profile
 from runtime.beyond_capacity.record import record_beyond_capacity
 from tests.support.checkpointed import KINDS, WAYS, Blocks, plainly, workload
 from tests.support.planning.edited_files import PROFILE, content_of, write_json
 from tests.support.training.estimating import assert_same_step, estimated
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
 
-TOOLS = Instruments(clock=CountingClock(), memory=None, kernels=None)
 KIB = 1024
 
 
 def in_a_loop(it: Workload, *, checkpointing: bool) -> Profile:
-    recorder = Recorder(it.model, it.optimizer, instruments=TOOLS, checkpointing=checkpointing)
+    recorder = Recorder(
+        it.model, it.optimizer, instruments=counting_tools(), checkpointing=checkpointing
+    )
     while not recorder.is_done:
         with recorder.step():
             it.step()
@@ -39,7 +39,7 @@ def beyond_capacity(it: Workload, *, checkpointing: bool) -> Profile:
         link=FAST_LINK,
         limit_bytes=600 * KIB,
         timed_steps=1,
-        instruments=TOOLS,
+        instruments=counting_tools(),
         checkpointing=checkpointing,
     )
 
@@ -70,6 +70,7 @@ def test_the_step_is_that_of_the_model_that_has_none(record: Record, way: str) -
     assert len(kept.ops) > len(found.ops)
 
 
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("way", KINDS)
 def test_an_estimate_without_it_is_of_the_recorded_step(way: str) -> None:
     build = partial(workload, WAYS[way])
@@ -81,7 +82,7 @@ def test_an_estimate_without_it_is_of_the_recorded_step(way: str) -> None:
 
 def test_a_step_that_raises_leaves_nothing_replaced() -> None:
     it = workload(WAYS["reentrant"])
-    recorder = Recorder(it.model, it.optimizer, instruments=TOOLS, checkpointing=False)
+    recorder = Recorder(it.model, it.optimizer, instruments=counting_tools(), checkpointing=False)
 
     def fails() -> None:
         with recorder.step():

@@ -52,6 +52,7 @@ def proof(
     return report, list(dict.fromkeys(stages))
 
 
+@pytest.mark.cpu_only
 def test_each_training_has_the_device_to_itself() -> None:
     plan = everything_away_plan("unet3d")
     device = LikeAGpu()
@@ -103,6 +104,7 @@ def test_numbers_that_never_repeat_are_told_from_a_fault_of_the_plan(
     assert next(failures(report)).startswith(told)
 
 
+@pytest.mark.cpu_only
 def test_a_plan_that_runs_out_of_memory_says_what_to_do() -> None:
     plan = everything_away_plan("unet3d")
     tighter = plan.model_copy(update={"budget_bytes": plan.budget_bytes - 1})

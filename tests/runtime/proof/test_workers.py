@@ -16,6 +16,7 @@ from runtime.cli import main
 from runtime.proof import workers
 from tests.support.training.fixed_times import record_at_fixed_times
 
+pytestmark = pytest.mark.cpu_only
 SECONDS = 900
 """A proof takes some seconds on an idle machine."""
 

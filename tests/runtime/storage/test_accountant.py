@@ -5,6 +5,8 @@ import torch
 
 from runtime.storage.accountant import Accountant, EmulatedOutOfMemoryError
 
+pytestmark = pytest.mark.cpu_only
+
 CPU = torch.device("cpu")
 
 

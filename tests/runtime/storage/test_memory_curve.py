@@ -18,6 +18,8 @@ from tests.support.training.built_in import PLAINLY_TRAINED, built, names
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.steps import STEPS
 
+pytestmark = pytest.mark.cpu_only
+
 TRAINED_STEPS = 6
 SETTLES_LATE = ("RAdam, one by one", "RAdam, foreach", "LBFGS")
 """Their first steps need less than later ones: RAdam rectifies from its sixth on, and LBFGS keeps a

@@ -8,6 +8,8 @@ import torch
 
 from runtime.storage.write_marks import WriteMarks, take_off
 
+pytestmark = pytest.mark.cpu_only
+
 CPU = torch.device("cpu")
 SOME_ID = 7
 

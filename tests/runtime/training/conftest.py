@@ -2,12 +2,11 @@
 
 import pytest
 
-from profiles.recording.device import Instruments
 from runtime.training import planned_training
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 
 
 @pytest.fixture(autouse=True)
 def settled_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = counting_tools()
     monkeypatch.setattr(planned_training, "instruments_for", lambda device: tools)

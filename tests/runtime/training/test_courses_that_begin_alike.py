@@ -16,7 +16,6 @@ from planner.plan.plan_set import CoursePlan, PlanSet, write_plan_set
 from planner.solving import solve
 from profiles.hooks.workload import Workload
 from profiles.recording.course_recorder import CourseRecorder
-from profiles.recording.device import Instruments
 from profiles.recording.recorder import Recorder
 from profiles.schema.files import CREATED_BY
 from profiles.schema.profile import Profile
@@ -27,7 +26,7 @@ from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.runtime.training.test_within import KIB, ROWS, WIDTH, trained, within
 from tests.support.loops.loop import Trained, assert_same_training
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, courses_with_fixed_times
 
 TURNS = [(2, 2, 1), (2, 1), (1, 2, 2, 2, 2)]
@@ -64,7 +63,7 @@ def tally_of(replay: Replay) -> tuple[int, int, int]:
 @cache
 def profile_of(batches: int) -> Profile:
     it = trained()
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = counting_tools()
     recorder = Recorder(it.model, it.optimizer, instruments=tools)
     while not recorder.is_done:
         with recorder.step():
@@ -174,7 +173,7 @@ def test_a_second_run_asks_again_which_of_them_it_is_that_fits(tmp_path: Path) -
 @cache
 def recorded() -> ProfileSet:
     it = trained()
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = counting_tools()
     recorder = CourseRecorder(it.model, it.optimizer, most_courses=2, instruments=tools)
     number = 0
     while not recorder.is_done:

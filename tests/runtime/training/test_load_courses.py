@@ -12,7 +12,6 @@ import runtime
 from planner.plan.plan_set import CoursePlan, PlanSet, write_plan_set
 from planner.solving import solve
 from profiles.recording.course_recorder import CourseRecorder
-from profiles.recording.device import Instruments
 from profiles.schema.errors import PlanMismatchError, WorkloadError
 from profiles.schema.files import CREATED_BY
 from profiles.schema.profile import CPU
@@ -20,7 +19,7 @@ from profiles.schema.profile_set import ProfileSet
 from runtime.training.course import Way
 from runtime.training.load_courses import LoadedCourses
 from tests.support.loops.loop import Trained, assert_same_training, layers
-from tests.support.training.fake_time import CountingClock
+from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, courses_with_fixed_times
 
 WIDTH = 64
@@ -46,7 +45,7 @@ def step(it: Trained, number: int, rows: int) -> None:
 @cache
 def recorded() -> ProfileSet:
     it = trained()
-    tools = Instruments(clock=CountingClock(), memory=None, kernels=None)
+    tools = counting_tools()
     recorder = CourseRecorder(it.model, it.optimizer, most_courses=len(ROWS), instruments=tools)
     number = 0
     while not recorder.is_done:

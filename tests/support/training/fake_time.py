@@ -1,9 +1,12 @@
 """Clocks that tests move, so that no test depends on how fast the machine is."""
 
 import threading
+from dataclasses import replace
 
 import pytest
+import torch
 
+from profiles.recording.device import Instruments, instruments_for
 from runtime.lanes import emulated as lanes
 
 NS_PER_S = 1e9
@@ -60,6 +63,12 @@ class CountingClock:
 
     def intervals_us(self) -> list[float]:
         return [1.0 + number % 7 for number in range(self._stamps - 1)]
+
+
+def counting_tools() -> Instruments:
+    """What measures memory as the default device has it, and times by a clock of its own."""
+    measures = instruments_for(torch.get_default_device())
+    return replace(measures, clock=CountingClock(), kernels=None)
 
 
 class DoublingClock(CountingClock):
