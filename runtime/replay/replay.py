@@ -148,7 +148,7 @@ class Replay:
         except UnmovableError:
             # The next step says what is not as planned.
             swap.close()
-            self._stepper.restore_for_good()
+            self._stepper.departure.restore_for_good()
         finally:
             self._stepper.guard_between_steps()
 

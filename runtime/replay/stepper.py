@@ -9,15 +9,12 @@ swapped on line from there, if that is wanted and can be.
 
 import time
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
-from torch._ops import OpOverload
 
 from planner.plan.plan import Plan
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.checkpointing import Checkpointing
-from profiles.hooks.dispatch import can_run_twice
 from profiles.hooks.mode_stack import keep_in_view
 from profiles.recording.clocks import EventClock, HostClock, MarkClock
 from profiles.recording.device import device_of
@@ -28,6 +25,7 @@ from runtime.recompute.recipes import Recipes
 from runtime.replay.attached_hooks import AttachedHooks
 from runtime.replay.backend import backend_for
 from runtime.replay.between_steps import BoundaryGuard
+from runtime.replay.departure import Departure
 from runtime.replay.executor import SwapExecutor
 from runtime.replay.first_step import FirstSteps, OffPlan
 from runtime.replay.lookup import storage_of
@@ -46,11 +44,6 @@ from runtime.storage.accountant import Accountant
 from runtime.storage.residency import UnmovableError
 from runtime.storage.write_marks import WriteMarks
 
-NO_ROOM = (
-    "the device had no room, though the plan is within the budget: its free memory lies in pieces "
-    "(PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True leaves fewer), or others have taken some"
-)
-
 
 class Stepper:
     """The steps of a training under a plan.
@@ -65,8 +58,8 @@ class Stepper:
         course: Where in the plan the step is.
         executor: Moves storages.
         accountant: Counts the memory of watched steps.
-        first_steps: Steps that make what the plan moves.
         op_guard: Looks at the ops of steps that are not watched.
+        departure: The ways out of the plan.
     """
 
     def __init__(
@@ -90,19 +83,22 @@ class Stepper:
         backend = backend_for(plan, device, self.tracing.times, pool)
         index = SwapIndex(plan, model, optimizer)
         self.accountant = Accountant(device, backend.budget_bytes)
-        self.accountant.guarded.when_forbidden_use(self._on_miss)
-        self.accountant.guarded.makes_room = self._makes_room
-        self.accountant.when_no_room(self._on_no_room)
         recipes = Recipes(plan.rebuilds, device, self.accountant)
-        recipes.when_divergent(self._on_miss)
         self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
         self.course = Course(plan)
         budget_bytes = plan.budget_bytes
-        self.first_steps = FirstSteps(self.executor, self.accountant, budget_bytes, off_plan)
-        self.guard = BoundaryGuard(self.restore_for_good, self.history.count_restore)
+        first_steps = FirstSteps(self.executor, self.accountant, budget_bytes, off_plan)
         self._step: RunningStep | None = None
         self.op_guard = OpGuard(self.accountant.guarded)
+        self.departure = Departure(
+            *(self.executor, first_steps, self.op_guard, self.history, self.accountant),
+            is_alone=workers is None,
+            current=lambda: self._step,
+        )
+        restore = self.departure.restore_for_good
+        self.guard = BoundaryGuard(restore, self.history.count_restore)
         self._attached = AttachedHooks(self, self.guard, checkpointing)
+        self.departure.then_resident = self._attached.leave_plan
         try:
             self._attached.attach(model, optimizer)
             self._anchors = AnchorHooks(model, optimizer, self._attached, self.course.reported)
@@ -110,6 +106,11 @@ class Stepper:
         except BaseException:
             self._attached.close()
             raise
+
+    @property
+    def first_steps(self) -> FirstSteps:
+        """Steps that make what the plan moves, or have left the plan."""
+        return self.departure.first_steps
 
     def statement(
         self, watch: AbstractContextManager[object], *, watched: bool = False
@@ -160,15 +161,15 @@ class Stepper:
             if actions:
                 self.executor.flush()
         except OtherCourseError as error:
-            if self._leave_plan(step, str(error)):
+            if self.departure.leave(step, str(error)):
                 return
         except UnmovableError as error:
-            self.fall_back(str(error))
+            self.departure.fall_back(step, str(error))
         except torch.OutOfMemoryError:
-            if self._go_on_line(step, NO_ROOM) is None:
-                return
-            if not self._on_no_room():
+            if not self.departure.leave_for_room(step):
                 raise
+            if self.first_steps.swap is not None:
+                return
         course.go_on()
         if watching:
             storage = storage_of(shown)
@@ -187,9 +188,9 @@ class Stepper:
             for action in self.course.fills[slot]:
                 step.act(action, slot)
         except UnmovableError as error:
-            self.fall_back(str(error))
+            self.departure.fall_back(step, str(error))
         except torch.OutOfMemoryError:
-            if self._go_on_line(step, NO_ROOM) is not None and not self._on_no_room():
+            if not self.departure.leave_for_room(step):
                 raise
 
     def _is_passed_over(self, key: str) -> bool:
@@ -251,19 +252,19 @@ class Stepper:
         step.act = self.tracing.begin(self.executor.act)
         self.executor.begin(now, watched=step.watched)
         if self.first_steps.swap is None:
-            self._run_prologue(now)
+            self._run_prologue(step)
         self.history.end_prologue(now)
 
-    def _run_prologue(self, now: StepStatistics) -> None:
+    def _run_prologue(self, step: RunningStep) -> None:
         """See [Note: entering the steady state] in `runtime.replay.swap_index`."""
-        start_ns = time.perf_counter_ns()
+        now, start_ns = step.statistics, time.perf_counter_ns()
         try:
             if not self.executor.are_held():
-                self.restore_for_good()
+                self.departure.restore_for_good()
                 self.history.count_restore("a tensor that was replaced")
             self.executor.enter()
         except UnmovableError as error:
-            self.fall_back(str(error))
+            self.departure.fall_back(step, str(error))
         now.prologue_bytes, now.d2h_bytes = now.d2h_bytes, 0
         now.prologue_us = (time.perf_counter_ns() - start_ns) / NS_PER_US
 
@@ -316,12 +317,12 @@ class Stepper:
         now = step.statistics
         now.overrun_us = self.executor.take_overrun_us()
         if now.fallback is None:
-            self._settle(now)
+            self._settle(step)
         if now.fallback is None:
             step.is_over = True
             self.guard_between_steps()
         else:
-            self.restore_for_good()
+            self.departure.restore_for_good()
             step.is_over = True
         self._step = None
         now.duration_us = (time.perf_counter_ns() - step.start_ns) / NS_PER_US
@@ -335,9 +336,9 @@ class Stepper:
         """Looks, until the next step, at what touches a storage that is away or has a copy."""
         self.guard.enter(self.executor.tracked.values())
 
-    def _settle(self, now: StepStatistics) -> None:
+    def _settle(self, step: RunningStep) -> None:
         """Leaves every storage where the plan has it when a step ends."""
-        swap = self.first_steps.swap
+        now, swap = step.statistics, self.first_steps.swap
         if swap is None:
             if self.tracing.times is not None:
                 self.tracing.times.keep()
@@ -348,7 +349,7 @@ class Stepper:
         try:
             self.executor.take_over(swap)
         except UnmovableError as error:
-            self.fall_back(str(error))
+            self.departure.fall_back(step, str(error))
             return
         shortage = self.first_steps.end()
         if shortage is not None:
@@ -369,7 +370,7 @@ class Stepper:
         if self._step is not None:
             self._stand_down(self._step)
         try:
-            self.guard.end(self.restore_for_good)
+            self.guard.end(self.departure.restore_for_good)
         except BaseException:
             self.guard.enter((*self.executor.away(), *self.first_steps.away()))
             raise
@@ -381,22 +382,6 @@ class Stepper:
     def _is_in_step(self) -> bool:
         return self._step is not None and not self._step.is_over
 
-    def _on_miss(self, reason: str, cdata: int) -> None:
-        assert self._step is not None
-        if self.first_steps.hold(cdata):
-            return
-        self._step.statistics.misses += 1
-        if self._leave_plan(self._step, reason):
-            self.first_steps.hold(cdata)
-
-    def _on_no_room(self) -> bool:
-        """Falls back if there is no room for what cannot be moved; whether it did."""
-        why, step = self.executor.lent.why_no_room, self._step
-        if why is None or step is None or step.is_over or step.statistics.fallback is not None:
-            return False
-        self.fall_back(f"{why} the step does not fit within the budget")
-        return True
-
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Has a storage there before code that is no op of the step gets at its memory."""
         self.first_steps.hold(storage._cdata)
@@ -404,8 +389,9 @@ class Stepper:
 
     def on_state_dict(self) -> None:
         """Has everything back before a state_dict is read or loaded."""
-        if self._is_in_step():
-            self.fall_back("a state_dict was read or loaded inside the step")
+        if self._step is not None and self._is_in_step():
+            why = "a state_dict was read or loaded inside the step"
+            self.departure.fall_back(self._step, why)
         else:
             self.guard.touch("a state_dict")
 
@@ -413,65 +399,3 @@ class Stepper:
         """Has everything back before the model is called between two steps."""
         if not self._is_in_step():
             self.guard.touch("a call of the model")
-
-    def _leave_plan(self, step: RunningStep, reason: str) -> bool:
-        """Has a step of another course swapped on line from here, or fall back; whether on line.
-
-        See [Note: steps that leave the plan] in `runtime.replay.first_step`.
-        """
-        why_not = self._go_on_line(step, reason)
-        if why_not is None:
-            return True
-        self.fall_back(f"{reason}{why_not}")
-        return False
-
-    def _go_on_line(self, step: RunningStep, reason: str) -> str | None:
-        """Has a step swapped on line from here, if that is wanted; says why it could not be."""
-        hands_over = step.watched or (step.watch is self.op_guard and not self.op_guard.is_aside)
-        follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
-        if not (hands_over and follows_plan and self.first_steps.are_on_line) or self._workers:
-            return ""
-        try:
-            self.first_steps.join()
-        except (UnmovableError, torch.OutOfMemoryError) as error:
-            return f", and it could not be swapped on line ({error})"
-        step.statistics.left_plan = reason
-        self.history.warn_once(
-            f"step {step.statistics.step} left the plan and was swapped on line, within the "
-            f"budget: {reason}",
-            Event.LEFT_PLAN,
-        )
-        return None
-
-    def _makes_room(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
-        """Has an op for which there was no room run again on line, if it can be; whether it is."""
-        step = self._step
-        if step is None or step.is_over or not can_run_twice(func, args, kwargs):
-            return False
-        return self._go_on_line(step, f"{func}: {NO_ROOM}") is None
-
-    def fall_back(self, reason: str) -> None:
-        """Brings everything back in a step that is not as planned; it runs on resident."""
-        assert self._step is not None
-        now = self._step.statistics
-        is_new = now.fallback is None
-        if is_new:
-            now.fallback = reason
-            self._attached.leave_plan()
-        # Even if it is not: an interrupt may have kept some from coming back.
-        self._bring_back()
-        if is_new:
-            event = f"step {now.step} fell back to resident: {reason}"
-            self.history.warn_once(event, Event.FELL_BACK)
-
-    def restore_for_good(self) -> None:
-        """Brings every storage back; the next step looks all of them up anew."""
-        self._bring_back()
-        self.first_steps.swap = None
-        self.executor.forget()
-
-    def _bring_back(self) -> None:
-        """Brings every storage back, whatever was going on; no budget holds until the step ends."""
-        self.accountant.lift()
-        self.first_steps.bring_back()
-        self.executor.restore()

@@ -167,7 +167,9 @@ def test_a_fallback_before_anything_is_away_lifts_the_budget(plan: Plan) -> None
             for one in (plain, workload):
                 with replay.step() if one is workload else nullcontext():
                     if one is workload and number != 1:
-                        replay._stepper.fall_back("it was asked to")
+                        stepper = replay._stepper
+                        assert stepper._step is not None
+                        stepper.departure.fall_back(stepper._step, "it was asked to")
                     one.step()
     first, second, third = replay.steps
     assert (first.fallback is None, second.fallback, third.fallback is None) == (False, None, False)
