@@ -22,8 +22,8 @@ from runtime.storage.accountant import Accountant
 from runtime.storage.residency import UnmovableError
 
 NO_ROOM = (
-    "the device had no room, though the plan is within the budget: its free memory lies in pieces "
-    "(PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True leaves fewer), or others have taken some"
+    "there was no room: the step takes more than when it was recorded, or the device's free memory "
+    "lies in pieces"
 )
 
 
