@@ -57,6 +57,9 @@ class Relieved(Protocol):
     def look_from_aside(self, func: OpOverload, types: Any, args: Any, kwargs: Any) -> bool:
         """Looks at an op before it runs; returns whether it is left to the tensors it runs on."""
 
+    def makes_room_from_aside(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Comes back for an op that found no room; returns whether that is to be run again."""
+
 
 class UpdateMode(TorchDispatchMode):
     """Reports each parameter when the optimizer reaches it; once per `optimizer.step()`.
@@ -142,6 +145,12 @@ class UpdateMode(TorchDispatchMode):
             self._look_at(func, args, kwargs)
         if self._relieved is not None and self._relieved.look_from_aside(func, types, args, kwargs):
             return NotImplemented
+        try:
+            return func(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            relieved = self._relieved
+            if relieved is None or not relieved.makes_room_from_aside(func, args, kwargs):
+                raise
         return func(*args, **kwargs)
 
     def _look_at(self, func: OpOverload, args: Any, kwargs: Any) -> None:

@@ -158,7 +158,11 @@ class _Places:
                 del place[cdata]
                 self._give_back_host(seen)
         if failed is not None:
-            raise failed
+            try:
+                raise failed
+            finally:
+                # Its traceback holds this frame, as in `profiles.hooks.mode_stack`.
+                failed = None
 
     def _forget(self, seen: _Seen) -> None:
         """A storage has died, wherever its bytes were; its address may be used again."""

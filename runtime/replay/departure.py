@@ -6,6 +6,7 @@ its plan as one of another course does. The op that found none is run again, alo
 unless it may have written half of something or drawn random numbers: then the error is the user's.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,7 @@ class Departure:
 
     def leave_for_room(self, step: RunningStep) -> bool:
         """Leaves after an action of the plan found no room; whether it could."""
+        gc.collect()
         return self._go_on_line(step, NO_ROOM) is None or self._resident_for_room()
 
     def fall_back(self, step: RunningStep, reason: str) -> None:
@@ -115,12 +117,13 @@ class Departure:
 
     def _go_on_line(self, step: RunningStep, reason: str) -> str | None:
         """Has a step swapped on line from here, if that is wanted; says why it could not be."""
-        is_aside = self._op_guard.is_aside
-        hands_over = step.watched or (step.watch is self._op_guard and not is_aside)
+        hands_over = step.watched or step.watch is self._op_guard
         follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
         wanted = self.first_steps.are_on_line and self._is_alone
         if not (hands_over and follows_plan and wanted):
             return ""
+        # Inside an optimizer another mode looks in its place, and would pass by the detour.
+        self._op_guard.step_in()
         try:
             self.first_steps.join()
         except (UnmovableError, torch.OutOfMemoryError) as error:
@@ -138,6 +141,8 @@ class Departure:
         step = self._current()
         if step is None or step.is_over or not can_run_twice(func, args, kwargs):
             return False
+        # What lies in circles takes room that what is away needs.
+        gc.collect()
         return self._go_on_line(step, f"{func}: {NO_ROOM}") is None
 
     def _resident_for_room(self) -> bool:

@@ -75,11 +75,6 @@ class OpGuard(TorchDispatchMode):
         self._looked_for: dict[OpOverload, Collection[int]] = {}
         self._depth_aside: int | None = None
 
-    @property
-    def is_aside(self) -> bool:
-        """Whether another mode looks in its place."""
-        return self._depth_aside is not None
-
     def step_aside(self) -> None:
         """Leaves this thread's stack; see `profiles.hooks.optimizer_updates.Relieved`.
 
@@ -105,6 +100,10 @@ class OpGuard(TorchDispatchMode):
         if self._addresses and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
         return False
+
+    def makes_room_from_aside(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
+        """Has room made for an op that the other mode has run: leaving the plan, it steps in."""
+        return self._depth_aside is not None and self._guarded.makes_room(func, args, kwargs)
 
     def __enter__(self) -> Self:
         self._depth_aside = None

@@ -160,11 +160,9 @@ class Stepper:
                 step.act(action, slot)
             if actions:
                 self.executor.flush()
-        except OtherCourseError as error:
+        except (OtherCourseError, UnmovableError) as error:
             if self.departure.leave(step, str(error)):
                 return
-        except UnmovableError as error:
-            self.departure.fall_back(step, str(error))
         except torch.OutOfMemoryError:
             if not self.departure.leave_for_room(step):
                 raise
@@ -188,7 +186,7 @@ class Stepper:
             for action in self.course.fills[slot]:
                 step.act(action, slot)
         except UnmovableError as error:
-            self.departure.fall_back(step, str(error))
+            self.departure.leave(step, str(error))
         except torch.OutOfMemoryError:
             if not self.departure.leave_for_room(step):
                 raise

@@ -255,10 +255,10 @@ class Accountant(OpMode):
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
             if not self.has_room(0) and not self._on_no_room() and not self.has_room(0):
-                refusal = self._refusal(0)
+                words = self._refusal(0)
                 # The error holds this frame, and would hold what has been refused.
                 del result
-                raise refusal
+                raise EmulatedOutOfMemoryError(words)
         finally:
             self.memory.end_op()
         return result
@@ -290,10 +290,10 @@ class Accountant(OpMode):
 
     def _check_room(self, wanted_bytes: int) -> None:
         if not self.has_room(wanted_bytes):
-            raise self._refusal(wanted_bytes)
+            raise EmulatedOutOfMemoryError(self._refusal(wanted_bytes))
 
-    def _refusal(self, wanted_bytes: int) -> EmulatedOutOfMemoryError:
-        return EmulatedOutOfMemoryError(
+    def _refusal(self, wanted_bytes: int) -> str:
+        return (
             f"Emulated {self._device} device out of memory: "
             f"{(self.taken_bytes() + wanted_bytes) / MIB:.1f} MiB needed, its capacity is "
             f"{(self.budget_bytes or 0) / MIB:.1f} MiB."
