@@ -42,7 +42,7 @@ def signature_text(calls: int, updates: int, digest: int) -> str:
         updates: Calls of an optimizer.
         digest: Of which they are, in order; 32 bits.
     """
-    return f"{calls} calls and {updates} updates [{digest:08x}]"
+    return f"{calls} calls, {updates} update{'' if updates == 1 else 's'} [{digest:08x}]"
 
 
 def with_signature(beginning: str, signature: str) -> str:

@@ -78,7 +78,7 @@ def test_steps_that_do_other_things_have_other_signatures(finding: Finding) -> N
     signatures = [finding.run(step) for step in STEPS * 2]
     assert signatures[: len(STEPS)] == signatures[len(STEPS) :]
     assert len(set(signatures)) == len(STEPS)
-    assert signatures[0].startswith("4 calls and 1 updates [")
+    assert signatures[0].startswith("4 calls, 1 update [")
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -96,7 +96,7 @@ def test_those_that_come_in_a_rhythm_have_a_plan_each(
                 assert memory.last_peak_bytes <= 560 * KIB
         replays = replays_of(memory)
         assert len(replays) == 2, memory.summary()
-        assert " calls and 1 updates [" in memory.summary()
+        assert " calls, 1 update [" in memory.summary()
         replayed = []
         for then, now in zip(before, map(tally_of, replays), strict=True):
             assert now[1:] == then[1:], "each of the last steps follows its plan"
