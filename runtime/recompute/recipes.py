@@ -39,6 +39,9 @@ class MakesRoom(Protocol):
     ) -> None:
         """Brings in storages, with room for more of some sizes."""
 
+    def evict_all_but(self, kept: set[int]) -> None:
+        """Moves everything out that can be moved, but storages to be kept, by `_cdata`."""
+
     def take_in(self, storage: torch.UntypedStorage) -> None:
         """Gets to know a storage that is there."""
 
@@ -175,7 +178,12 @@ class Recipes:
             ops = recipe.ops_for(wanted.keys()) if wanted else ()
             reads = recipe.captured.read_in_place(ops) or {}
             swap.make_ready(tuple(reads.values()), most_bytes_at_once(ops, wanted.keys()))
-            self._bring_back(recipe)
+            try:
+                self._bring_back(recipe)
+            except torch.OutOfMemoryError:
+                # What is free may lie in pieces. Recipes write nothing but what they make.
+                swap.evict_all_but({storage._cdata for storage in reads.values()})
+                self._bring_back(recipe)
             for tracked in wanted.values():
                 if tracked.storage is not None:
                     swap.take_in(tracked.storage)

@@ -18,7 +18,7 @@ from profiles.schema.profile import Profile
 from runtime import OffPlan
 from runtime.replay.statistics import FallbackWarning
 from tests.device.races import races
-from tests.device.trainings import plan_within, recorded, replayed, resident
+from tests.device.trainings import Numbers, plan_within, recorded, replayed, resident
 from tests.device.trial_device import trial_device
 from tests.support.planning.hardest_plans import (
     everything_away,
@@ -172,7 +172,10 @@ def try_random_step(seed: int, *, in_pages: bool = False) -> Outcome:
     delay_us = dice.choice((0.0, 100.0, 1000.0))
     with warnings.catch_warnings(), trial_device().disturbed(seed, link, delay_us) as log:
         warnings.simplefilter("ignore", FallbackWarning)
-        found = replayed(plan, leaves.make, STEPS, off_plan=OffPlan.ON_LINE, in_pages=in_pages)
+        try:
+            found = replayed(plan, leaves.make, STEPS, off_plan=OffPlan.ON_LINE, in_pages=in_pages)
+        except torch.OutOfMemoryError as error:
+            found = Numbers(peaks_bytes=[0], fallbacks=[str(error)])
     if in_pages:
         found.peaks_bytes[0] = 0
     faults = found.faults(expected, plan.budget_bytes)
