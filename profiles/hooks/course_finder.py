@@ -144,10 +144,10 @@ class CourseFinder:
         self._then(self.beginning.foresee())
 
     def _on_call(self, name: str) -> None:
-        # Checkpoints call their modules again in backward, in another thread on most devices.
+        # Checkpoints call their modules again in backward; a step that is planned may have none.
         if torch._C._current_graph_task_id() == -1:
             self._calls += 1
-            self._note(name.encode() + (b"+" if torch.is_grad_enabled() else b"-"))
+            self._note(b"call " + name.encode())
 
     def _on_update(self, what: bytes, *_: object) -> None:
         self._updates += 1

@@ -187,12 +187,14 @@ def recorded() -> ProfileSet:
 
 @cache
 def plans() -> PlanSet:
+    courses = recorded().courses
+    budget_bytes = int(0.7 * max(entry.profile.peak_bytes for entry in courses))
     plans = [
         CoursePlan(
             course=entry.course,
-            plan=solve(entry.profile, budget_bytes=560 * KIB, time_limit_s=0.5),
+            plan=solve(entry.profile, budget_bytes=budget_bytes, time_limit_s=0.5),
         )
-        for entry in recorded().courses
+        for entry in courses
     ]
     return PlanSet(
         format=PlanSet.FORMAT, version=PlanSet.VERSION, created_by=CREATED_BY, courses=tuple(plans)
