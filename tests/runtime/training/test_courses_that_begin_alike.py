@@ -29,8 +29,6 @@ from tests.support.loops.loop import Trained, assert_same_training
 from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, courses_with_fixed_times
 
-TURNS = [(2, 2, 1), (2, 1), (1, 2, 2, 2, 2)]
-
 
 def step(it: Trained, batches: int, number: int) -> None:
     """One update by so many batches, all of which are alive until it is made."""
@@ -76,8 +74,11 @@ def between_bytes() -> int:
     return (profile_of(1).peak_bytes + profile_of(2).peak_bytes) // 2
 
 
-@pytest.mark.parametrize("budget", [560 * KIB, "80%"])
-@pytest.mark.parametrize("turns", TURNS, ids=str)
+@pytest.mark.parametrize(
+    ("turns", "budget"),
+    [((2, 2, 1), 560 * KIB), ((2, 1), "80%"), ((1, 2, 2, 2, 2), 560 * KIB)],
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_those_that_come_in_a_rhythm_have_a_plan_each(
     turns: tuple[int, ...], budget: str | int, tmp_path: Path
