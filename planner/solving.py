@@ -52,7 +52,7 @@ def solve(
     link: Link | None = None,
     host_budget_bytes: int | None = None,
     solver: SolverName = SolverName.HIGHS,
-    time_limit_s: float | None = None,
+    time_limit_s: float = 60.0,
     min_size_bytes: int | None = None,
     boundary: Boundary = Boundary.PERIODIC,
     without: Without = WITHOUT_BY_DEFAULT,
@@ -69,7 +69,7 @@ def solve(
         host_budget_bytes: Host bytes to stay within; None for no limit, 0 for no swaps.
         solver: Which solver PuLP drives.
         time_limit_s: Wall time for the whole of it; what is needed for any plan at all may exceed
-            it. If None, it goes by the number of ops.
+            it.
         min_size_bytes: Smaller storages stay; if None, what is left out is little of the budget
             (`planner.problem.smallest_size`).
         boundary: Whether swaps may wrap round the step boundary.
@@ -94,8 +94,7 @@ def solve(
         min_size_bytes=min_size_bytes,
         boundary=boundary,
     )
-    limit_s = SETTINGS.time_limit_s(len(profile.ops)) if time_limit_s is None else time_limit_s
-    deadline = Deadline(started_s + limit_s, stop)
+    deadline = Deadline(started_s + time_limit_s, stop)
     work = _Work(profile, problem, solver, deadline, progress or silent, on_incumbent)
     solution = _solved(work, without)
     seconds = time.monotonic() - started_s

@@ -152,25 +152,14 @@ MinSize = Annotated[
 ]
 
 
-def _seconds(time_limit: float | None) -> float | None:
-    if time_limit is not None and not 0 < time_limit < math.inf:
+def _seconds(time_limit: float) -> float:
+    if not 0 < time_limit < math.inf:
         raise QuantityError(f"--time-limit is {time_limit}, expected seconds above 0, such as 60.")
     return time_limit
 
 
 TimeLimit = Annotated[
     float, typer.Option(metavar="S", callback=_seconds, help="Seconds for the solver.")
-]
-PlanningTime = Annotated[
-    float | None,
-    typer.Option(
-        "--time-limit",
-        metavar="S",
-        callback=_seconds,
-        show_default=False,
-        help="Seconds for planning; by default 15 for steps of up to 1,500 ops, then more, and 60 "
-        "for steps of 6,000 and more.",
-    ),
 ]
 
 

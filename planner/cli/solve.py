@@ -41,7 +41,7 @@ def solve(
     all_reduce_on_link: options.AllReduceOnLink = False,
     host_budget: options.HostBudget = None,
     solver: options.SolverChoice = SolverName.HIGHS,
-    time_limit: options.PlanningTime = None,
+    time_limit: options.TimeLimit = 60.0,
     min_size: options.MinSize = None,
     without: options.WithoutChoice = None,
 ) -> None:
@@ -77,7 +77,7 @@ def _solved(
     workers: Workers,
     *,
     solver: SolverName,
-    time_limit_s: float | None,
+    time_limit_s: float,
 ) -> Plan:
     """Plans one profile; Ctrl-C ends the search with the best plan so far.
 

@@ -17,13 +17,6 @@ WITHOUT_BY_DEFAULT = Without.NOTHING
 class SearchSettings:
     """The planner's tuning; a reason stands below each figure, or the last of some."""
 
-    least_time_limit_s: float = 15.0
-    most_time_limit_s: float = 60.0
-    few_ops: int = 1_500
-    many_ops: int = 6_000
-    """Steps of few ops are planned within the least time, of many within the most, if nobody says
-    how long: what the search finds later is little, and somebody waits for it."""
-
     smallest_share: int = 1000
     """A storage below 1/1000 of the peak with nothing moved stays by default: each swap costs time
     at four anchors, which what small storages give back does not pay for."""
@@ -164,12 +157,6 @@ class SearchSettings:
     of two sets."""
     take_out: float = 0.4
     """A move takes out, below this, one that is dropped; else a large one changes sides."""
-
-    def time_limit_s(self, op_count: int) -> float:
-        """Returns how long planning a step may take unless something else is asked for."""
-        share = (op_count - self.few_ops) / (self.many_ops - self.few_ops)
-        beyond_s = self.most_time_limit_s - self.least_time_limit_s
-        return self.least_time_limit_s + beyond_s * min(1.0, max(0.0, share))
 
     def is_good(self, beyond_us: float, bound_us: float, compute_us: float) -> bool:
         """Whether time beyond the ops themselves is as near to its bound as anything is looked

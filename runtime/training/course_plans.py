@@ -40,7 +40,7 @@ class CoursePlans:
         folder: PlanFolder,
         link: Link,
         *,
-        time_limit_s: float | None,
+        time_limit_s: float,
         most_plans: int,
     ) -> None:
         """Knows no course yet; see `runtime.within` for the arguments."""

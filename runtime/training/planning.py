@@ -12,19 +12,18 @@ MOST_WORDS = 400
 class Planning:
     """A process that plans one profile."""
 
-    def __init__(self, profile: Path, budget: str, plan: Path, time_limit_s: float | None) -> None:
+    def __init__(self, profile: Path, budget: str, plan: Path, time_limit_s: float) -> None:
         """Starts it: `plan solve`, for a budget as text.
 
         Args:
             profile: The profile's file.
             budget: What the step may use of the device.
             plan: The file to write.
-            time_limit_s: How long it may look for a better plan; the planner's own if None.
+            time_limit_s: How long it may look for a better plan.
         """
         command = [
             *(sys.executable, "-m", "runtime.cli", "solve", str(profile)),
-            *("--budget", budget, "-o", str(plan)),
-            *(() if time_limit_s is None else ("--time-limit", str(time_limit_s))),
+            *("--budget", budget, "--time-limit", str(time_limit_s), "-o", str(plan)),
         ]
         # Where this package was found, whatever folder the training runs in.
         root = str(Path(__file__).parents[2])

@@ -27,7 +27,7 @@ def within(
     budget: str | int,
     plans: Path | str,
     link: str | None = None,
-    time_limit_s: float | None = None,
+    time_limit_s: float = 60.0,
     most_plans: int = 4,
     checkpointing: bool = True,
 ) -> PlannedTraining:
@@ -52,8 +52,7 @@ def within(
         plans: The folder to keep plans in: the next run begins with them.
         link: The link to the host, by its name in `plan links`; if None, it is measured, and on the
             emulated device it is the emulated one.
-        time_limit_s: How long the planner may look for a better plan; if None, 15 to 60 s by the
-            number of the step's ops.
+        time_limit_s: How long the planner may look for a better plan.
         most_plans: Courses that may have a plan; others are swapped on line.
         checkpointing: Whether activation checkpointing that the model has is kept, and planned
             around. If not, it is switched off in steps that are recorded or replayed, for the plan
