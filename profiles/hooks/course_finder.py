@@ -32,14 +32,12 @@ class Beginning:
     Attributes:
         text: What their first module is handed.
         likely: The signature that the step under way is expected to have; empty if none is.
-        seen: The signatures that there were.
     """
 
     def __init__(self, text: str) -> None:
         """There were none yet."""
         self.text = text
         self.likely = ""
-        self.seen: set[str] = set()
         self._foreseen: Counter[str] = Counter()
         self._first = ""
         self._rhythm = Rhythm()
@@ -55,7 +53,6 @@ class Beginning:
 
     def add(self, signature: str) -> None:
         """A step has ended."""
-        self.seen.add(signature)
         is_foreseen = signature == self.likely
         self._foreseen[signature] = self._foreseen[signature] + 1 if is_foreseen else 0
         self._rhythm.add(signature)
@@ -65,8 +62,10 @@ class Beginning:
 
         That is all there was, less what was foreseen several times in a row whenever it came.
         """
-        surprises = {one for one in self.seen if self._foreseen[one] < TIMES_FORESEEN}
-        return surprises | {self.likely} if self.likely else self.seen
+        if not self.likely:
+            return set(self._foreseen)
+        surprises = {one for one, times in self._foreseen.items() if times < TIMES_FORESEEN}
+        return surprises | {self.likely}
 
     def confirm(self, signature: str) -> None:
         """Has the course that is named by the beginning alone be the one of a signature."""

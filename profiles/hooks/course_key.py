@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-SIGNED = " with "
-
 
 def beginning_of(module: str, trains: bool, args: Any, kwargs: Any) -> str:
     """Returns how a step begins whose first module is called with some arguments.
@@ -47,7 +45,7 @@ def signature_text(calls: int, updates: int, digest: int) -> str:
 
 def with_signature(beginning: str, signature: str) -> str:
     """Returns the course of steps with a signature, where others begin alike."""
-    return f"{beginning}{SIGNED}{signature}"
+    return f"{beginning} with {signature}"
 
 
 def key_of(*facts: str) -> str:

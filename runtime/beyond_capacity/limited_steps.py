@@ -23,7 +23,8 @@ from profiles.recording.trace import StepTrace
 from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Op, Storage
 from profiles.schema.units import size_text_down, size_text_up
-from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.beyond_capacity.second_try import SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.storage.accountant import Accountant
@@ -66,7 +67,6 @@ class LimitedSteps:
         """
         self._training = training
         self._tools = tools
-        self._limit_bytes = limit_bytes
         device = device_of(training.model)
         copies_on = copy_device(device)
         self._accountant = Accountant(device, limit_bytes)
@@ -86,7 +86,7 @@ class LimitedSteps:
     @property
     def was_never_exceeded(self) -> bool:
         """Whether the device's allocator itself says so, of all there was since its last reset."""
-        meter, limit_bytes = self._tools.memory, self._limit_bytes
+        meter, limit_bytes = self._tools.memory, self._accountant.budget_bytes
         return meter is not None and limit_bytes is not None and meter.peak_bytes() <= limit_bytes
 
     def new_trace(self) -> StepTrace:

@@ -7,8 +7,8 @@ Copies are waited for one by one. This is for finding out what a step does, not 
 """
 
 import gc
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,23 +16,21 @@ from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import (
     OpMode,
-    OpWatcher,
     RunOp,
-    can_run_twice,
     is_collective,
     run_itself,
     storages_in,
     storages_of,
 )
-from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned
-from profiles.schema.errors import CapacityError
 from profiles.schema.profile import Access
 from runtime.beyond_capacity.output_bytes import output_sizes_bytes
-from runtime.host.host_pool import HostFreeList, HostStretch
+from runtime.beyond_capacity.places import Places
+from runtime.beyond_capacity.second_try import give_back_pieces
+from runtime.host.host_pool import HostFreeList
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
-from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
+from runtime.storage.residency import TrackedStorage
 
 
 class Need(NamedTuple):
@@ -47,141 +45,6 @@ class Need(NamedTuple):
 NO_NEED = Need(0, "", 0)
 RUN_AGAIN = "a recipe that was run again"
 """What ops it does not see are called."""
-
-
-@dataclass(eq=False)
-class _Seen:
-    """A storage of the device, and the host memory it has while it is not there."""
-
-    tracked: TrackedStorage
-    host: HostStretch | None = None
-
-
-class _Places:
-    """The storages of a device, and where each of them is.
-
-    Attributes:
-        here: Those that can be moved, by `_cdata`, least recently used first.
-        fixed: Those on the device that cannot be moved.
-        away: Those in host memory.
-    """
-
-    def __init__(
-        self, accountant: Accountant, d2h: CopyLane, h2d: CopyLane, free_list: HostFreeList
-    ) -> None:
-        self.here: dict[int, _Seen] = {}
-        self.fixed: dict[int, _Seen] = {}
-        self.away: dict[int, _Seen] = {}
-        self._known: LiveStorages[_Seen] = LiveStorages(self._forget)
-        # Threads of the process group may use these after the op that hands them over.
-        self._exchanged: set[int] = set()
-        self._accountant = accountant
-        self._d2h, self._h2d = d2h, h2d
-        self._free_list = free_list
-
-    def drain(self) -> None:
-        """Forgets storages that have died; to be called before anything is asked."""
-        self._known.drain()
-
-    def knows(self, cdata: int) -> bool:
-        """Whether a storage is in any place."""
-        return cdata in self.here or cdata in self.fixed or cdata in self.away
-
-    def moving(self) -> tuple[TrackedStorage, ...]:
-        """Returns those that are not resident, wherever an interrupt may have left them."""
-        tracked = [seen.tracked for place in self._all() for seen in place.values()]
-        return tuple(one for one in tracked if one.residency is not Residency.RESIDENT)
-
-    def use(self, storage: torch.UntypedStorage) -> None:
-        """Puts a storage that is there at the end of the queue of those that leave."""
-        self.drain()
-        cdata = storage._cdata
-        if cdata in self.away:
-            return
-        seen = self.here.pop(cdata, None) or self.fixed.pop(cdata, None)
-        if seen is None or seen.tracked.size_bytes != storage.nbytes():
-            seen = _Seen(TrackedStorage(storage, self._accountant))
-            self._known.put(storage, seen)
-        movable = storage.nbytes() > 0 and storage.resizable() and cdata not in self._exchanged
-        (self.here if movable else self.fixed)[cdata] = seen
-
-    def exchange(self, cdatas: Collection[int]) -> None:
-        """A process group has been handed these: they stay for as long as they live."""
-        self._exchanged.update(cdatas)
-
-    def evict(self, cdata: int) -> None:
-        """Moves out a storage that is here, or notes that it cannot be moved."""
-        seen = self.here[cdata]
-        host = seen.host = self._free_list.take(seen.tracked.size_bytes)
-        try:
-            seen.tracked.swap_out(self._d2h, host)
-            seen.tracked.release()
-        except UnmovableError:
-            # Resized or lent to an array since an op used it last, or its copy failed.
-            self._give_back_host(seen)
-            self.fixed[cdata] = self.here.pop(cdata)
-            return
-        # In both places for a moment: an interrupt must not find it in none.
-        self.away[cdata] = seen
-        del self.here[cdata]
-
-    def bring_in(self, cdata: int) -> None:
-        """Brings back a storage that is away; there must be room for it."""
-        seen = self.away[cdata]
-        seen.tracked.swap_in(self._h2d)
-        try:
-            seen.tracked.arrive()
-        except UnmovableError:
-            # A copy that fails is tried once more.
-            seen.tracked.restore(self._h2d)
-        self.here[cdata] = seen
-        del self.away[cdata]
-        self._give_back_host(seen)
-
-    def let_go(self, storage: torch.UntypedStorage) -> None:
-        """Forgets a storage, wherever it is."""
-        for place in self._all():
-            place.pop(storage._cdata, None)
-
-    def restore(self) -> None:
-        """Brings everything back and lets go of it; all that has room, before it raises."""
-        self.drain()
-        failed: torch.OutOfMemoryError | None = None
-        for place in self._all():
-            for cdata, seen in tuple(place.items()):
-                try:
-                    # Wherever an interrupt has left it: `restore` starts from any state.
-                    seen.tracked.restore(self._h2d)
-                except torch.OutOfMemoryError as error:
-                    failed = failed or error
-                    continue
-                del place[cdata]
-                self._give_back_host(seen)
-        if failed is not None:
-            try:
-                raise failed
-            finally:
-                # Its traceback holds this frame, as in `profiles.hooks.mode_stack`.
-                failed = None
-
-    def _forget(self, seen: _Seen) -> None:
-        """A storage has died, wherever its bytes were; its address may be used again."""
-        cdata = seen.tracked.cdata
-        for place in self._all():
-            if place.get(cdata) is seen:
-                del place[cdata]
-                self._exchanged.discard(cdata)
-                self._accountant.guarded.allow(seen.tracked)
-                self._give_back_host(seen)
-
-    def _all(self) -> tuple[dict[int, _Seen], ...]:
-        return self.here, self.fixed, self.away
-
-    def _give_back_host(self, seen: _Seen) -> None:
-        # Let go of first: an interrupt in between must not have it given back twice, to two others.
-        host, seen.host = seen.host, None
-        if host is not None:
-            self._free_list.give(host)
 
 
 class OnlineSwap(OpMode):
@@ -218,7 +81,7 @@ class OnlineSwap(OpMode):
         self._others_bytes = 0
         self._device = device
         self._accountant = accountant
-        self._places = _Places(accountant, d2h, h2d, free_list)
+        self._places = Places(accountant, d2h, h2d, free_list)
         self._addressed: set[int] = set()
         self._op = 0
 
@@ -250,6 +113,18 @@ class OnlineSwap(OpMode):
         self._places.drain()
         for cdata in self._idle(kept):
             self._places.evict(cdata)
+
+    def try_twice(self, do: Callable[[], None], kept: set[int]) -> None:
+        """Does what there is room for, twice if that lies in pieces; see `SecondTry`."""
+        try:
+            do()
+        except torch.OutOfMemoryError:
+            self.evict_all_but(kept)
+        else:
+            return
+        give_back_pieces()
+        # Not before the error is gone: it holds what has been made so far.
+        do()
 
     def make_fit(self, wanted_bytes: int = 0) -> None:
         """Moves out, outside any op, what keeps so many bytes more from being within the budget.
@@ -359,13 +234,7 @@ class OnlineSwap(OpMode):
             self._bring_in(cdata, set(inputs))
 
     def _bring_in(self, cdata: int, kept: set[int]) -> None:
-        """Brings one in for which there is room; that may lie in pieces, as in `SecondTry`."""
-        try:
-            self._places.bring_in(cdata)
-        except torch.OutOfMemoryError:
-            self.evict_all_but(kept | {cdata})
-            torch.accelerator.empty_cache()
-            self._places.bring_in(cdata)
+        self.try_twice(partial(self._places.bring_in, cdata), kept)
 
     def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
         if self._accountant.has_room(wanted_bytes):
@@ -398,72 +267,3 @@ class OnlineSwap(OpMode):
         need_bytes = self._others_bytes + sum(map(self._accountant.rounded_bytes, sizes_bytes))
         if need_bytes > self.largest_need.size_bytes:
             self.largest_need = Need(self._op, str(func), need_bytes)
-
-
-class SecondTry(OpMode):
-    """Runs an op again, alone on the device, if it runs out of memory beside others.
-
-    What a kernel takes as workspace, and how the allocator's free memory lies in pieces, cannot be
-    known before the op runs. On the emulated device there is neither, but some ops allocate more
-    for a result than its size, which fake tensors do not show.
-
-    Enter it before what evicts, and after what times and counts.
-    """
-
-    def __init__(
-        self,
-        evict_all_but: Callable[[set[int]], None],
-        watchers: Sequence[OpWatcher],
-        *,
-        records: bool,
-    ) -> None:
-        """Unless the step `records`, what fails again is left to raise what torch raises."""
-        super().__init__()
-        self._evict_all_but = evict_all_but
-        self._watchers = watchers
-        self._records = records
-
-    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op, twice if it has to; see `run_op_by`."""
-        return self.run_op_by(run_itself, func, args, kwargs)
-
-    def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Has an op run, twice if it has to.
-
-        Raises:
-            CapacityError: It has no room in a step that is recorded.
-            torch.OutOfMemoryError: It has none in another step; trainings know that error.
-        """
-        noted = [len(watcher) for watcher in self._watchers]
-        try:
-            return run(func, args, kwargs)
-        except torch.OutOfMemoryError as error:
-            if not can_run_twice(func, args, kwargs):
-                if not self._records:
-                    raise
-                raise _no_room(
-                    func,
-                    "beside what else is there, and cannot be run twice",
-                    "Give a lower --limit: it leaves more of the device for what ops take while "
-                    "they run.",
-                ) from error
-            self._evict_all_but({s._cdata for s in storages_in(func, args, kwargs)})
-        for watcher, ops in zip(self._watchers, noted, strict=True):
-            watcher.rewind(ops)
-        if torch.accelerator.is_available():
-            # Free memory that lies in pieces of other sizes goes back to the device.
-            torch.accelerator.empty_cache()
-        try:
-            return run(func, args, kwargs)
-        except torch.OutOfMemoryError as error:
-            if not self._records:
-                raise
-            raise _no_room(
-                func,
-                "even with everything else on the host",
-                "Record a smaller step, or on a device with more memory.",
-            ) from error
-
-
-def _no_room(func: OpOverload, how: str, instead: str) -> CapacityError:
-    return CapacityError(f"{func} does not fit on the device {how}. {instead}")

@@ -9,7 +9,8 @@ may be tried again.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -39,8 +40,8 @@ class MakesRoom(Protocol):
     ) -> None:
         """Brings in storages, with room for more of some sizes."""
 
-    def evict_all_but(self, kept: set[int]) -> None:
-        """Moves everything out that can be moved, but storages to be kept, by `_cdata`."""
+    def try_twice(self, do: Callable[[], None], kept: set[int]) -> None:
+        """Does what there is room for, if need be with all but some storages moved out."""
 
     def take_in(self, storage: torch.UntypedStorage) -> None:
         """Gets to know a storage that is there."""
@@ -178,12 +179,9 @@ class Recipes:
             ops = recipe.ops_for(wanted.keys()) if wanted else ()
             reads = recipe.captured.read_in_place(ops) or {}
             swap.make_ready(tuple(reads.values()), most_bytes_at_once(ops, wanted.keys()))
-            try:
-                self._bring_back(recipe)
-            except torch.OutOfMemoryError:
-                # What is free may lie in pieces. Recipes write nothing but what they make.
-                swap.evict_all_but({storage._cdata for storage in reads.values()})
-                self._bring_back(recipe)
+            # It may be done twice: recipes write nothing but what they make.
+            kept = {storage._cdata for storage in reads.values()}
+            swap.try_twice(partial(self._bring_back, recipe), kept)
             for tracked in wanted.values():
                 if tracked.storage is not None:
                     swap.take_in(tracked.storage)

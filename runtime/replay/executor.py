@@ -5,6 +5,7 @@ known where each storage is, and which swaps are not made this time.
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import torch
@@ -145,12 +146,7 @@ class SwapExecutor:
         ):
             if tracked.residency is Residency.AWAY:
                 to_swap.make_fit(tracked.size_bytes)
-                try:
-                    tracked.restore(self.backend.h2d)
-                except torch.OutOfMemoryError:
-                    # What is free may lie in pieces.
-                    to_swap.evict_all_but(set())
-                    tracked.restore(self.backend.h2d)
+                to_swap.try_twice(partial(tracked.restore, self.backend.h2d), set())
             if tracked.residency is Residency.RESIDENT and tracked.storage is not None:
                 to_swap.take_in(tracked.storage)
         self.recipes.bring_back_on_line(to_swap)

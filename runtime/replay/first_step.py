@@ -28,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from profiles.hooks.dispatch import RunOp
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.schema.profile import OPTIMIZER_POST
-from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.beyond_capacity.second_try import SecondTry
 from runtime.host.host_pool import HostFreeList
 from runtime.lanes.copy_device import copy_device
 from runtime.replay.executor import SwapExecutor

@@ -254,7 +254,7 @@ class Accountant(OpMode):
             written = [storage for storage, writes in inputs.items() if writes]
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
-            if not self.has_room(0) and not self._on_no_room() and not self.has_room(0):
+            if not self.has_room(0) and not self._on_no_room():
                 words = self._refusal(0)
                 # The error holds this frame, and would hold what has been refused.
                 del result

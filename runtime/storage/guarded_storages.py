@@ -60,7 +60,7 @@ class NoNotes:
         return run_itself(func, args, kwargs)
 
 
-MakesRoom = Callable[[OpOverload, Any, Any], bool]
+OnNoRoom = Callable[[OpOverload, Any, Any], bool]
 """Is given an op that ran out of memory and its arguments, and may set a detour for it to be run by
 again; returns whether it has."""
 
@@ -90,7 +90,7 @@ class GuardedStorages:
         self.addresses: set[int] = set()
         self.notes: OpNotes = NoNotes()
         self.detour: Detour | None = None
-        self.makes_room: MakesRoom = lambda func, args, kwargs: False
+        self.makes_room: OnNoRoom = lambda func, args, kwargs: False
         self._on_forbidden_use: OnForbiddenUse | None = None
 
     def when_forbidden_use(self, handler: OnForbiddenUse) -> None:

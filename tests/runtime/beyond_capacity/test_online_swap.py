@@ -14,7 +14,8 @@ from profiles.hooks.named_storages import owned_storages
 from profiles.recording.clocks import CpuClock, OpTimes
 from profiles.schema.errors import CapacityError
 from profiles.schema.link import CopyMethod
-from runtime.beyond_capacity.online_swap import OnlineSwap, SecondTry
+from runtime.beyond_capacity.online_swap import OnlineSwap
+from runtime.beyond_capacity.second_try import SecondTry
 from runtime.host.host_pool import HostFreeList, HostPool, HostStretch
 from runtime.lanes.emulated import Copy, carry
 from runtime.lanes.lane import Piece
@@ -211,6 +212,27 @@ def test_what_lies_in_circles_is_looked_for_before_the_budget_is_given_up() -> N
         finally:
             gc.enable()
         assert not swap.fell_short
+
+
+def test_what_finds_no_room_in_one_piece_is_done_again_without_what_it_had_made() -> None:
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    live_bytes: list[int] = []
+
+    def make() -> None:
+        live_bytes.append(accountant.memory.live_bytes)
+        made = torch.ones(30, dtype=torch.uint8)
+        if len(live_bytes) == 1:
+            raise torch.OutOfMemoryError("no room in one piece")
+        del made
+
+    with accountant, on_line(accountant, moves) as swap:
+        idle = torch.ones(40, dtype=torch.uint8)
+        kept = torch.ones(10, dtype=torch.uint8)
+        swap.try_twice(make, {kept.untyped_storage()._cdata})
+        assert ("out", 40) in moves
+        assert live_bytes == [50, 10]
+    assert idle.numel() == 40
 
 
 def test_what_the_step_knows_nothing_of_is_part_of_what_it_needs() -> None:

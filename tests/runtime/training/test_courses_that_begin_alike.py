@@ -12,12 +12,9 @@ import pytest
 import torch
 
 import runtime
-from planner.plan.plan_set import CoursePlan, PlanSet, write_plan_set
-from planner.solving import solve
+from planner.plan.plan_set import PlanSet, write_plan_set
 from profiles.hooks.workload import Workload
-from profiles.recording.course_recorder import CourseRecorder
 from profiles.recording.recorder import Recorder
-from profiles.schema.files import CREATED_BY
 from profiles.schema.profile import Profile
 from profiles.schema.profile_set import ProfileSet
 from runtime.proof.courses import prove_courses
@@ -25,9 +22,10 @@ from runtime.replay.replay import Replay
 from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.runtime.training.test_within import KIB, ROWS, WIDTH, trained, within
+from tests.support.loops.courses import planned_courses, recorded_courses
 from tests.support.loops.loop import Trained, assert_same_training
 from tests.support.training.fake_time import counting_tools
-from tests.support.training.fixed_times import FAST_LINK, UNNAMED, courses_with_fixed_times
+from tests.support.training.fixed_times import FAST_LINK
 
 
 def step(it: Trained, batches: int, number: int) -> None:
@@ -174,32 +172,12 @@ def test_a_second_run_asks_again_which_of_them_it_is_that_fits(tmp_path: Path) -
 @cache
 def recorded() -> ProfileSet:
     it = trained()
-    tools = counting_tools()
-    recorder = CourseRecorder(it.model, it.optimizer, most_courses=2, instruments=tools)
-    number = 0
-    while not recorder.is_done:
-        with recorder.step():
-            step(it, 1 + number % 2, number)
-        number += 1
-    recorder.close()
-    assert recorder.left_out() == ()
-    return courses_with_fixed_times(recorder.profiles(link=FAST_LINK, source=UNNAMED))
+    return recorded_courses(it, lambda number: step(it, 1 + number % 2, number), 2)
 
 
 @cache
 def plans() -> PlanSet:
-    courses = recorded().courses
-    budget_bytes = int(0.7 * max(entry.profile.peak_bytes for entry in courses))
-    plans = [
-        CoursePlan(
-            course=entry.course,
-            plan=solve(entry.profile, budget_bytes=budget_bytes, time_limit_s=0.5),
-        )
-        for entry in courses
-    ]
-    return PlanSet(
-        format=PlanSet.FORMAT, version=PlanSet.VERSION, created_by=CREATED_BY, courses=tuple(plans)
-    )
+    return planned_courses(recorded(), 0.7)
 
 
 def test_both_are_recorded_into_one_file() -> None:

@@ -9,18 +9,14 @@ import pytest
 import torch
 
 import runtime
-from planner.plan.plan_set import CoursePlan, PlanSet, write_plan_set
-from planner.solving import solve
-from profiles.recording.course_recorder import CourseRecorder
+from planner.plan.plan_set import PlanSet, write_plan_set
 from profiles.schema.errors import PlanMismatchError, WorkloadError
-from profiles.schema.files import CREATED_BY
 from profiles.schema.profile import CPU
 from profiles.schema.profile_set import ProfileSet
 from runtime.training.course import Way
 from runtime.training.load_courses import LoadedCourses
+from tests.support.loops.courses import planned_courses, recorded_courses
 from tests.support.loops.loop import Trained, assert_same_training, layers
-from tests.support.training.fake_time import counting_tools
-from tests.support.training.fixed_times import FAST_LINK, UNNAMED, courses_with_fixed_times
 
 WIDTH = 64
 ROWS = (256, 224, 192)
@@ -45,33 +41,12 @@ def step(it: Trained, number: int, rows: int) -> None:
 @cache
 def recorded() -> ProfileSet:
     it = trained()
-    tools = counting_tools()
-    recorder = CourseRecorder(it.model, it.optimizer, most_courses=len(ROWS), instruments=tools)
-    number = 0
-    while not recorder.is_done:
-        with recorder.step():
-            step(it, number, ROWS[number % len(ROWS)])
-        number += 1
-    recorder.close()
-    return courses_with_fixed_times(recorder.profiles(link=FAST_LINK, source=UNNAMED))
+    return recorded_courses(it, lambda n: step(it, n, ROWS[n % len(ROWS)]), len(ROWS))
 
 
 @cache
 def plans() -> PlanSet:
-    courses = recorded().courses
-    budget_bytes = int(SHARE * max(entry.profile.peak_bytes for entry in courses))
-    return PlanSet(
-        format=PlanSet.FORMAT,
-        version=PlanSet.VERSION,
-        created_by=CREATED_BY,
-        courses=tuple(
-            CoursePlan(
-                course=entry.course,
-                plan=solve(entry.profile, budget_bytes=budget_bytes, time_limit_s=0.5),
-            )
-            for entry in courses
-        ),
-    )
+    return planned_courses(recorded(), SHARE)
 
 
 def run(it: Trained, rows: Sequence[int], file: Path) -> runtime.PlannedTraining:
