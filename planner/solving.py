@@ -204,9 +204,7 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
     if not drops.good:
         drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
-    if not drops.good:
-        # What a stopped solver has found is far from what it looks for.
-        drops.improve(placed.dropped if placed.proven else {})
+    drops.improve(placed.dropped)
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):
@@ -232,15 +230,19 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
 def _placed_bound(work: _Work, drops: DropSearch) -> StallBound:
     """What the ILP proves that knows what recipes need, in steps of few gaps.
 
-    It is asked before the search: that cannot tell otherwise whether it may end.
+    A first search goes before it: the less the best plan costs, the less is left to look for.
     """
     if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
         return NO_BOUND
     placed = placed_offers(work.effects, work.problem)
     if not placed.whole_bytes:
         return NO_BOUND
+    drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
+    if drops.good:
+        return NO_BOUND
     deadline = work.deadline.share(SETTINGS.placed_share)
-    bound = whole_bound(work.problem, work.solver, deadline, offers=placed)
+    cutoff_us = SETTINGS.near(drops.best.cost[0], work.problem.compute_us)
+    bound = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=placed)
     drops.bounded(bound)
     return bound
 
@@ -307,7 +309,8 @@ def _solution_of(
     few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
     if few and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
         deadline = work.deadline.share(SETTINGS.stage_share)
-        tight = whole_bound(work.problem, work.solver, deadline, offers=offers)
+        cutoff_us = SETTINGS.near(beyond_us, compute_us)
+        tight = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=offers)
         bound = tight if tight.stall_us > bound.stall_us else bound
     good = SETTINGS.is_good(beyond_us, bound.stall_us, compute_us)
     return Solution(

@@ -96,6 +96,8 @@ class Cbc:
 INTEGER_TOLERANCE = 1e-4
 ROUNDING = 1e-6
 """A bound is taken down by this share of itself and of a unit: the solvers' tolerance."""
+SLOW_HEURISTICS = ("mip_heuristic_run_rens", "mip_heuristic_run_root_reduced_cost")
+"""Those of HiGHS that solve programs nearly as large as the model, for half of the time."""
 OTHER_SOLVER = "Try the other one of --solver."
 
 
@@ -145,20 +147,23 @@ def solve_model(
     *,
     mip_gap: float = SETTINGS.mip_gap,
     enough: float = math.inf,
+    cutoff: float = math.inf,
 ) -> Solved:
     """Solves a model, or takes the best solution at the deadline.
 
     A `mip_gap` is near enough to the optimum, as a share of it; a bound of `enough`, in the model's
-    units, ends a search for binaries (HiGHS).
+    units, ends a search for binaries (HiGHS). What costs more than a `cutoff`, in those units, is
+    not looked for (HiGHS): if all does, there is no solution.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
     program = model.program
-    run = _run(name, deadline, mip_gap, enough, seeks_bound=model.offers.whole_bytes > 0)
+    run = _run(name, deadline, mip_gap, enough, cutoff, seeks_bound=model.offers.whole_bytes > 0)
     try:
         program.solve(run.solver)
-        bound = run.bound(program)
+        # Nothing is known of what was cut off.
+        bound = min(run.bound(program), cutoff)
     except pulp.PulpSolverError as error:
         raise SolverError(f"{name.value} failed: {error}. {OTHER_SOLVER}") from error
     outcome = _outcome(model)
@@ -176,7 +181,13 @@ def solve_model(
 
 
 def _run(
-    name: SolverName, deadline: Deadline, mip_gap: float, enough: float, *, seeks_bound: bool
+    name: SolverName,
+    deadline: Deadline,
+    mip_gap: float,
+    enough: float,
+    cutoff: float,
+    *,
+    seeks_bound: bool,
 ) -> Highs | Cbc:
     settings = {
         "msg": False,
@@ -189,6 +200,9 @@ def _run(
     is_highs = name is SolverName.HIGHS
     if is_highs and seeks_bound:
         settings["mip_heuristic_effort"] = SETTINGS.bound_effort
+        settings |= dict.fromkeys(SLOW_HEURISTICS, False)
+    if is_highs and cutoff < math.inf:
+        settings["objective_bound"] = cutoff
     run = Highs(settings, deadline, enough) if is_highs else Cbc(settings)
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
@@ -286,6 +300,7 @@ def whole_bound(
     *,
     mip_gap: float = SETTINGS.mip_gap,
     enough_us: float = math.inf,
+    cutoff_us: float = math.inf,
     offers: Offers = NO_OFFERS,
 ) -> StallBound:
     """Returns the tight bound: what a solver proves about `planner.ilp.model` with goal STALL.
@@ -295,11 +310,16 @@ def whole_bound(
     Raises:
         SolverError: The solver is missing or failed.
     """
-    enough = enough_us / units_of(problem).time_us
+    unit_us = units_of(problem).time_us
     solved = solve_model(
-        build(problem, Goal.STALL, offers), solver, deadline, mip_gap=mip_gap, enough=enough
+        build(problem, Goal.STALL, offers),
+        solver,
+        deadline,
+        mip_gap=mip_gap,
+        enough=enough_us / unit_us,
+        cutoff=cutoff_us / unit_us,
     )
-    if not math.isfinite(solved.bound):
+    if solved.outcome is Outcome.INFEASIBLE or not math.isfinite(solved.bound):
         return NO_BOUND
     return _bound(problem, solved, BoundSource.WHOLE_STORAGES)
 

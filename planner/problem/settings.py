@@ -56,8 +56,10 @@ class SearchSettings:
     max_placed_gaps: int = 40
     """So many gaps of the largest storages count as a whole where the bound knows what recipes
     need: each has an option for every slot where it may be rebuilt."""
-    placed_share: float = 1 / 3
-    """Share of the time left that it may take: what is found before has its bound by then."""
+    placed_share: float = 2 / 3
+    """Share of the time left that it may take: what it finds is the best start for the rest."""
+    first_search_share: float = 1 / 6
+    """Share of the time left for the search before it."""
     max_places: int = 30_000
     """Above this many gaps and slots the bound does not look at where storages may be rebuilt."""
     max_ilp_gaps: int = 1500
@@ -152,6 +154,10 @@ class SearchSettings:
     """The local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2
     """Share of the time left for the search from what a solution of the model drops."""
+    drop_restarts: int = 4
+    restart_gap: float = 0.01
+    """So often that one begins, each time by another path, unless less than this share of the step
+    is left to gain: where it ends is a matter of chance."""
     drop_policies: int = 3
     """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
     of two sets."""
@@ -161,7 +167,11 @@ class SearchSettings:
     def is_good(self, beyond_us: float, bound_us: float, compute_us: float) -> bool:
         """Whether time beyond the ops themselves is as near to its bound as anything is looked
         for."""
-        return beyond_us <= bound_us + self.good_enough * (compute_us + bound_us)
+        return beyond_us <= self.near(bound_us, compute_us)
+
+    def near(self, beyond_us: float, compute_us: float, share: float = good_enough) -> float:
+        """Returns the most that still counts as near some time beyond the ops themselves."""
+        return beyond_us + share * (compute_us + beyond_us)
 
 
 SETTINGS = SearchSettings()

@@ -23,7 +23,7 @@ from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
 from planner.recompute.offers import Offers, offers_of
-from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings
+from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings, recompute_us
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import QUICK_POLICIES, Candidate
 from planner.search.list_scheduler import schedule_swaps
@@ -99,6 +99,13 @@ class DropSearch:
         return SETTINGS.is_good(self.best.cost[0], self._bound_us, compute_us)
 
     @property
+    def _is_near(self) -> bool:
+        """Whether what may be left hardly pays for looking on."""
+        compute_us = self._rewriter.problem.compute_us
+        near_us = SETTINGS.near(self._bound_us, compute_us, SETTINGS.restart_gap)
+        return self.best.cost[0] <= near_us
+
+    @property
     def over(self) -> bool:
         """Whether to stop."""
         return self.good or self._deadline.over
@@ -153,14 +160,20 @@ class DropSearch:
                     break
                 dropped |= more
 
-    def improve(self, shares: Mapping[int, float]) -> None:
+    def improve(self, shares: Mapping[int, float], deadline: Deadline | None = None) -> None:
         """Local search from what a solution of the model drops for the most part, and from the
-        best."""
-        mostly = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
+        best; from there again, while what is found is far from the bound."""
+        deadline = deadline or self._deadline
         chance = random.Random(SETTINGS.seed)
+        mostly = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
         if mostly is not None and mostly.dropped:
-            self._improve(mostly, chance, self._deadline.share(SETTINGS.first_start_share))
-        self._improve(self.best, chance, self._deadline)
+            for _ in range(SETTINGS.drop_restarts):
+                self._improve(mostly, chance, deadline.share(SETTINGS.first_start_share))
+                self._improve(self.best, chance, deadline)
+                if self._is_near:
+                    break
+        else:
+            self._improve(self.best, chance, deadline)
 
     def _improve(self, current: Draft, chance: random.Random, deadline: Deadline) -> None:
         """Drops more, less or others; walks sideways to sets that cost the same."""
@@ -177,20 +190,27 @@ class DropSearch:
                 among = sorted(dropped, key=lambda gap: (gap.first_slot, gap.name))
                 take_out = among and chance.random() < SETTINGS.take_out
                 dropped ^= {chance.choice(among) if take_out else chance.choices(order, sizes)[0]}
-            draft = self._take(frozenset(dropped))
+            draft = self._take(frozenset(dropped), current.cost[0])
             if draft is not None and draft.cost <= current.cost:
                 current = draft
             if mark_us - current.cost[0] > worth_us:
                 tries, mark_us = 0, current.cost[0]
 
-    def judge(self, dropped: Dropped) -> Draft | None:
-        """Returns what becomes of a step that drops a set of gaps; None if it cannot."""
+    def judge(self, dropped: Dropped, most_us: float = math.inf) -> Draft | None:
+        """Returns what becomes of a step that drops a set of gaps; None if it cannot, or if what it
+        runs again takes longer than `most_us` by itself."""
         if dropped not in self._judged:
-            self._judged[dropped] = self._judge(dropped)
+            found = rebuildings(self._rewriter.effects, dropped)
+            if found is not None and self._recompute_us(found) > most_us:
+                return None
+            self._judged[dropped] = None if found is None else self._judge(dropped, found)
         return self._judged[dropped]
 
-    def _take(self, dropped: Dropped) -> Draft | None:
-        draft = self.judge(dropped)
+    def _recompute_us(self, found: Iterable[Rebuilding]) -> float:
+        return sum(recompute_us(self._rewriter.effects.profile, found))
+
+    def _take(self, dropped: Dropped, most_us: float = math.inf) -> Draft | None:
+        draft = self.judge(dropped, most_us)
         if draft is not None and draft.cost < self.best.cost:
             self.best = draft
             if self._on_incumbent is not None and not draft.over_bytes:
@@ -200,18 +220,14 @@ class DropSearch:
                 )
         return draft
 
-    def _judge(self, dropped: Dropped) -> Draft | None:
-        found = rebuildings(self._rewriter.effects, dropped)
-        if found is None:
-            return None
+    def _judge(self, dropped: Dropped, found: tuple[Rebuilding, ...]) -> Draft:
         problem = self._rewriter.without(found)
         quick = _quick_swaps(problem, self._shares)
-        recompute_us = problem.compute_us - self._rewriter.problem.compute_us
         return Draft(
             dropped=dropped,
             found=found,
             problem=problem,
-            recompute_us=recompute_us,
+            recompute_us=problem.compute_us - self._rewriter.problem.compute_us,
             stall_us=quick.stall_us,
             over_bytes=quick.over_bytes,
             candidate=quick.candidate,
@@ -256,19 +272,33 @@ def _quick_swaps(problem: Problem, shares: Mapping[Gap, float]) -> _Quick:
     over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
     if over_bytes > 0:
         return _Quick(math.inf, over_bytes)
+    is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
+    first, *rest = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
+    timed: dict[frozenset[int], _Quick] = {}
+    for chosen in _quick_sets(problem, shares):
+        if problem.whole_fits_host(chosen):
+            timed[chosen] = _timed(problem, Candidate(chosen, first))
+        else:
+            over_bytes = problem.whole_pool_bytes(chosen)
+    if not timed:
+        return _Quick(math.inf, over_bytes)
+    # Policies differ less than sets do.
+    best = min(timed, key=lambda chosen: timed[chosen].stall_us)
+    others = (_timed(problem, Candidate(best, policy)) for policy in rest)
+    return min((timed[best], *others), key=lambda quick: quick.stall_us)
+
+
+def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset[int]]:
+    """A few sets that fit the budget, each once, without what they do not need."""
     keys = [problem.free_us, problem.size_times_idle]
     if shares:
         keys.append(lambda i: shares.get(problem.gaps[i], 0.0))
-    is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
-    policies = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
-    found: list[_Quick] = []
-    for key in keys:
-        fewest = problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True))
-        chosen = without_needless(problem, fewest, copy_sources(problem, fewest))
-        if not problem.whole_fits_host(chosen):
-            over_bytes = problem.whole_pool_bytes(chosen)
-            continue
-        for policy in policies:
-            candidate = Candidate(chosen, policy)
-            found.append(_Quick(schedule_swaps(problem, candidate).stall_us, 0, candidate))
-    return min(found, key=lambda quick: quick.stall_us, default=_Quick(math.inf, over_bytes))
+    fewest = (
+        problem.fewest_that_fit(sorted(problem.swappable, key=key, reverse=True)) for key in keys
+    )
+    sets = (without_needless(problem, few, copy_sources(problem, few)) for few in fewest)
+    return list(dict.fromkeys(sets))
+
+
+def _timed(problem: Problem, candidate: Candidate) -> _Quick:
+    return _Quick(schedule_swaps(problem, candidate).stall_us, 0, candidate)

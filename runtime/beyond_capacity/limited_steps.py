@@ -209,7 +209,7 @@ class LimitedSteps:
         raise CapacityError(
             f"{need.name}{f' in {module}' if module else ''} needs "
             f"{size_text_up(need.size_bytes)} on the device at once, the limit is {limit}. "
-            "Give --limit at least that much, or record a smaller step."
+            "Give it at least that much (--limit, or the budget), or record a smaller step."
         )
 
 

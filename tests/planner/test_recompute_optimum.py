@@ -3,14 +3,17 @@
 `tests.benchmarks.recompute.bench_recompute` is the same in large.
 """
 
+import math
 from functools import cache
 from itertools import islice
 
 import pytest
 
 from planner.ilp.deadline import Deadline, SolverName
-from planner.ilp.solver import relaxed_bound, whole_bound
+from planner.ilp.solver import StallBound, relaxed_bound, whole_bound
 from planner.plan.plan import Without
+from planner.recompute.places import placed_offers
+from planner.recompute.recipes import StepEffects
 from planner.solving import solve
 from tests.support.commands import PATIENCE_S
 from tests.support.recompute.oracle import recompute_jobs
@@ -44,6 +47,27 @@ def test_no_bound_is_above_the_optimum(seed: int, solver: SolverName) -> None:
     assert tight.stall_us <= least_us(seed) + slack_us(seed)
     assert tight.proven
     assert loose.stall_us <= tight.stall_us + slack_us(seed)
+
+
+@pytest.mark.parametrize("seed", JOBS)
+def test_what_is_cut_off_is_not_proven_away(seed: int) -> None:
+    job = JOBS[seed]
+    problem, patience = job.problem(), Deadline.within(PATIENCE_S)
+    offers = placed_offers(StepEffects(job.profile), problem, whole_bytes=1)
+
+    def bound(cutoff_us: float) -> StallBound:
+        solver = SolverName.HIGHS
+        return whole_bound(
+            problem, solver, patience, mip_gap=0.0, cutoff_us=cutoff_us, offers=offers
+        )
+
+    free = bound(math.inf)
+    above = bound(least_us(seed) + job.profile.step_us / 100)
+    assert above.proven
+    assert above.stall_us == pytest.approx(free.stall_us, abs=slack_us(seed))
+    # No solution is left: that says nothing of the plans there are.
+    below = bound(free.stall_us / 2)
+    assert below.stall_us <= free.stall_us / 2 + slack_us(seed)
 
 
 @pytest.mark.parametrize("seed", PLANNED)
