@@ -52,6 +52,7 @@ class DeviceBytes:
         self._live_bytes = 0
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
         self._op: object = None
+        self._peaks_before = (0, 0)
         self._dying_bytes = 0
 
     @property
@@ -79,6 +80,11 @@ class DeviceBytes:
         """An op runs: what is seen first until it ends, it has made."""
         self._counted.drain()
         self._op = op
+        self._peaks_before = (self.peak_bytes, self.slot_peak_bytes)
+
+    def refuse_op(self) -> None:
+        """What this op has made was never there: a device refuses it before it is."""
+        self.peak_bytes, self.slot_peak_bytes = self._peaks_before
 
     def end_op(self) -> None:
         """What an op frees counts until it ends, as it does for the recorder."""
@@ -232,14 +238,11 @@ class Accountant(OpMode):
                 self.guarded.look(func, storage, writes=writes)
         # Looking may have set it.
         if self.guarded.detour is None:
-            peak_bytes = self.memory.peak_bytes
             try:
                 return self._run(inputs, func, args, kwargs)
             except torch.OutOfMemoryError:
                 if not self.guarded.makes_room(func, args, kwargs):
                     raise
-            # Another device would have refused it before it ran.
-            self.memory.peak_bytes = peak_bytes
         assert self.guarded.detour is not None
         return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))
 
@@ -255,10 +258,9 @@ class Accountant(OpMode):
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
             if not self.has_room(0) and not self._on_no_room():
-                words = self._refusal(0)
-                # The error holds this frame, and would hold what has been refused.
+                refused = self._refused()
                 del result
-                raise EmulatedOutOfMemoryError(words)
+                raise refused
         finally:
             self.memory.end_op()
         return result
@@ -275,7 +277,10 @@ class Accountant(OpMode):
         try:
             result = func(*args, **kwargs)
             self.memory.count(storages_of(result))
-            self._check_room(0)
+            if not self.has_room(0):
+                refused = self._refused()
+                del result
+                raise refused
         finally:
             self.memory.end_op()
         return result
@@ -291,6 +296,13 @@ class Accountant(OpMode):
     def _check_room(self, wanted_bytes: int) -> None:
         if not self.has_room(wanted_bytes):
             raise EmulatedOutOfMemoryError(self._refusal(wanted_bytes))
+
+    def _refused(self) -> EmulatedOutOfMemoryError:
+        """The error for an op whose results do not fit; it would hold what the raising frame does:
+        let go of them first."""
+        words = self._refusal(0)
+        self.memory.refuse_op()
+        return EmulatedOutOfMemoryError(words)
 
     def _refusal(self, wanted_bytes: int) -> str:
         return (
