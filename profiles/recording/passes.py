@@ -3,8 +3,8 @@
 A pass is entered around each step by `step`; `is_over` says after a step whether it was the last.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import median
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from profiles.recording.kernel_times import KernelTimer
 from profiles.recording.recording import WarmUp, check_same_course, check_trains
 from profiles.recording.shapes_seen import ShapesSeen, check_same_sizes
 from profiles.recording.trace import StepTrace
-from profiles.schema.profile import Op, Storage
+from profiles.schema.profile import PACK, UNPACK, Op, Storage
 
 SETTLED_WITHIN = 0.1
 """Two steps in a row within this share of the fastest so far: warming up makes steps faster by
@@ -146,8 +146,21 @@ class TracePass:
             self.is_over = True
 
 
+class _Bystander(OpMode):
+    """Looks at every op and does nothing, as what guards a replayed step does to most."""
+
+    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
+        """Runs an op."""
+        return func(*args, **kwargs)
+
+
 class TimingPass:
-    """Steps in which nothing but a clock is stamped at each anchor."""
+    """Steps in which nothing but a clock is stamped at each anchor.
+
+    [Note: another course under a mode] Some functions of torch (`ctc_loss` is one) call other ops
+    while a mode sees ops, and save other tensors. The trace saw the step so, and a replay's guards
+    have it so. Such a step is timed under a mode, too, which makes its slots a little longer.
+    """
 
     doing = "timing"
 
@@ -156,14 +169,25 @@ class TimingPass:
         self._traced = traced
         self._clock = clock
         self._rounds: list[list[float]] = []
+        self._under_mode = False
+
+    def around(self) -> AbstractContextManager[object]:
+        """Returns what is entered around ops that are timed; see the note above."""
+        return _Bystander() if self._under_mode else nullcontext()
 
     @contextmanager
     def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
         """Times a step from each anchor to the next."""
         stamps = AnchorStamps(self._clock)
         seen = ShapesSeen(stamps)
-        with hooks.step(seen):
+        with hooks.step(seen), self.around():
             yield
+        if not self._under_mode and _saves_otherwise(self._traced.trace.anchors, stamps.keys):
+            # The next step shows whether it was for want of a mode.
+            self._under_mode = True
+            self._rounds.clear()
+            self.done = 0
+            return
         check_same_course(self._traced.trace.anchors, stamps.keys, "anchor")
         check_same_sizes(self._traced.shapes, seen)
         self._rounds.append(self._clock.intervals_us())
@@ -175,6 +199,14 @@ class TimingPass:
         return (*(median(times) for times in zip(*self._rounds, strict=True)), 0.0)
 
 
+def _saves_otherwise(traced: Sequence[str], timed: Sequence[str]) -> bool:
+    """Whether two runs of a step differ in nothing but what autograd saves."""
+    others = [
+        [key for key in keys if not key.startswith((PACK, UNPACK))] for keys in (traced, timed)
+    ]
+    return list(traced) != list(timed) and others[0] == others[1]
+
+
 class KernelPass:
     """On a GPU, a step whose kernels are timed: a trace only sees the host launch them.
 
@@ -184,17 +216,21 @@ class KernelPass:
     doing, wanted = "timing kernels", 1
 
     def __init__(
-        self, traced: TracePass, kernels: KernelTimer, otherwise: KernelTimer | None
+        self,
+        traced: TracePass,
+        timing: TimingPass,
+        kernels: KernelTimer,
+        otherwise: KernelTimer | None,
     ) -> None:
         self.done, self.is_over = 0, False
         self.ops: tuple[Op, ...] = ()
-        self._traced = traced
+        self._traced, self._timing = traced, timing
         self._timers = (kernels,) if otherwise is None else (kernels, otherwise)
 
     @contextmanager
     def step(self, hooks: AnchorHooks, held: Held) -> Iterator[None]:
         """Times the kernels of a step."""
-        with self._timers[self.done]() as timed:
+        with self._timers[self.done]() as timed, self._timing.around():
             yield
         ops = self._traced.trace.ops
         check_same_course([op.name for op in ops], [op.name for op in timed], "op")
@@ -208,14 +244,6 @@ class KernelPass:
         is_last = self.done == len(self._timers)
         self.is_over = is_last or any(op.kernel_us for op in self.ops)
         self.wanted = self.done if self.is_over else len(self._timers)
-
-
-class _Bystander(OpMode):
-    """Looks at every op and does nothing, as what guards a replayed step does to most."""
-
-    def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op."""
-        return func(*args, **kwargs)
 
 
 class MemoryPass:

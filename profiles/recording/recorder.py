@@ -89,7 +89,7 @@ class Recorder:
         self._timing = TimingPass(self._traced, tools.clock, timed_steps)
         self._kernels, self._memory = None, None
         if tools.kernels is not None:
-            self._kernels = KernelPass(self._traced, tools.kernels, tools.otherwise)
+            self._kernels = KernelPass(self._traced, self._timing, tools.kernels, tools.otherwise)
         if tools.memory is not None:
             self._memory = MemoryPass(self._traced, tools.memory)
         wanted = (self._warm_up, self._traced, self._timing, self._kernels, self._memory)

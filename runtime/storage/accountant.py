@@ -258,9 +258,10 @@ class Accountant(OpMode):
             # What an op writes it may have resized.
             self.memory.count((*written, *storages_of(result)))
             if not self.has_room(0) and not self._on_no_room():
-                refused = self._refused()
+                words = self._refused()
+                # The error holds this frame, and would hold what has been refused.
                 del result
-                raise refused
+                raise EmulatedOutOfMemoryError(words)
         finally:
             self.memory.end_op()
         return result
@@ -278,9 +279,10 @@ class Accountant(OpMode):
             result = func(*args, **kwargs)
             self.memory.count(storages_of(result))
             if not self.has_room(0):
-                refused = self._refused()
+                words = self._refused()
+                # The error holds this frame, and would hold what has been refused.
                 del result
-                raise refused
+                raise EmulatedOutOfMemoryError(words)
         finally:
             self.memory.end_op()
         return result
@@ -297,12 +299,11 @@ class Accountant(OpMode):
         if not self.has_room(wanted_bytes):
             raise EmulatedOutOfMemoryError(self._refusal(wanted_bytes))
 
-    def _refused(self) -> EmulatedOutOfMemoryError:
-        """The error for an op whose results do not fit; it would hold what the raising frame does:
-        let go of them first."""
+    def _refused(self) -> str:
+        """Takes note that the results of an op do not fit; returns what to say of it."""
         words = self._refusal(0)
         self.memory.refuse_op()
-        return EmulatedOutOfMemoryError(words)
+        return words
 
     def _refusal(self, wanted_bytes: int) -> str:
         return (

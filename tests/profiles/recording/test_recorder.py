@@ -10,6 +10,7 @@ import torch
 from profiles import Recorder
 from profiles.hooks.anchors import AnchorHooks
 from profiles.hooks.workload import Workload
+from profiles.recording.clocks import AnchorStamps
 from profiles.recording.record import record
 from profiles.schema.errors import WorkloadError
 from profiles.schema.profile import Profile
@@ -18,13 +19,14 @@ from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED
 from tests.support.training.plain_steps import two_layers
 from tests.support.training.recorded import assert_same, snapshot
+from tests.support.training.steps import STEPS
 
-STEPS = 20
+LOOP_STEPS = 20
 
 
 def recorded_in_a_loop(workload: Workload) -> Profile:
     recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
-    for _ in range(STEPS):
+    for _ in range(LOOP_STEPS):
         with recorder.step():
             loss = workload.step()
     assert recorder.is_done
@@ -41,9 +43,31 @@ def test_a_loop_records_what_a_function_does(make: Callable[[], Workload]) -> No
     assert found.storages == expected.storages
 
 
+@pytest.mark.cpu_only
+def test_a_step_that_saves_otherwise_under_a_mode_is_timed_under_one() -> None:
+    workload = STEPS["temporal classification"]()
+    recorder = Recorder(workload.model, workload.optimizer, instruments=counting_tools())
+    trace = recorder._traced.trace
+    plainly: list[str] = []
+    while not recorder.is_done:
+        with recorder.step():
+            workload.step()
+        if recorder._timing._under_mode and not plainly:
+            assert recorder._timing.done == 0, "what was timed without a mode does not count"
+            hooks = AnchorHooks(workload.model, workload.optimizer)
+            stamps = AnchorStamps(counting_tools().clock)
+            with hooks.step(stamps):
+                workload.step()
+            hooks.close()
+            plainly = stamps.keys
+    assert plainly
+    assert plainly != trace.anchors
+    assert recorder.profile(link=FAST_LINK).timed_steps == 3
+
+
 def test_recording_changes_no_number_and_leaves_nothing_behind() -> None:
     plain, workload = two_layers(), two_layers()
-    for _ in range(STEPS):
+    for _ in range(LOOP_STEPS):
         plain.step()
     recorded_in_a_loop(workload)
     assert_same(snapshot(plain), snapshot(workload))

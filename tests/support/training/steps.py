@@ -410,6 +410,31 @@ def recurrent() -> nn.Module:
     return Net()
 
 
+def two_recurrent_layers() -> nn.Module:
+    """On CPUs each layer keeps a workspace of a size that nothing shows before it has run."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.LSTM(WIDTH, WIDTH, 2)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.net(inputs[:, None].expand(ROWS, 16, WIDTH))[0][:, 0]
+            return outputs
+
+    return Net()
+
+
+def classified_in_time(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Under a mode torch computes it by other ops, and saves other tensors."""
+    spoken = model(inputs).view(8, 4, WIDTH).log_softmax(-1)
+    heard = torch.ones(4, 2, dtype=torch.long)
+    loss: torch.Tensor = nn.functional.ctc_loss(
+        spoken, heard, torch.full((4,), 8), torch.full((4,), 2)
+    )
+    return loss
+
+
 def normalized() -> nn.Module:
     return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.3))
 
@@ -503,6 +528,8 @@ STEPS: dict[str, Build] = {
     "teacher": distilling,
     "tied weights": partial(plain, model=Tied),
     "recurrent": partial(plain, model=recurrent),
+    "two recurrent layers": partial(plain, model=two_recurrent_layers),
+    "temporal classification": partial(plain, loss=classified_in_time),
     "normalized, dropout": partial(plain, model=normalized),
     "gradient penalty": partial(plain, loss=penalty),
     "clipped": partial(plain, before_update=clip),
