@@ -53,6 +53,7 @@ class DeviceBytes:
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
         self._op: object = None
         self._peaks_before = (0, 0)
+        self._was_refused = False
         self._dying_bytes = 0
 
     @property
@@ -69,7 +70,7 @@ class DeviceBytes:
     def begin(self) -> None:
         """Begins a step."""
         # Anew, for an interrupt may have come between the parts of a sum.
-        self._op, self._dying_bytes = None, 0
+        self._op, self._dying_bytes, self._was_refused = None, 0, False
         self._live_bytes = self.peak_bytes = sum(note.size_bytes for note in self.counted())
 
     def open_slot(self) -> None:
@@ -80,11 +81,17 @@ class DeviceBytes:
         """An op runs: what is seen first until it ends, it has made."""
         self._counted.drain()
         self._op = op
+        if self._was_refused:
+            # The step has gone on: another device would have refused that op before it ran.
+            peak_bytes, slot_peak_bytes = self._peaks_before
+            self.peak_bytes = max(peak_bytes, self._live_bytes)
+            self.slot_peak_bytes = max(slot_peak_bytes, self._live_bytes)
+            self._was_refused = False
         self._peaks_before = (self.peak_bytes, self.slot_peak_bytes)
 
     def refuse_op(self) -> None:
-        """What this op has made was never there: a device refuses it before it is."""
-        self.peak_bytes, self.slot_peak_bytes = self._peaks_before
+        """What this op has made does not fit; it counts in no peak if the step goes on."""
+        self._was_refused = True
 
     def end_op(self) -> None:
         """What an op frees counts until it ends, as it does for the recorder."""
