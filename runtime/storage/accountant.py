@@ -309,7 +309,9 @@ class Accountant(OpMode):
     def _refused(self) -> str:
         """Takes note that the results of an op do not fit; returns what to say of it."""
         words = self._refusal(0)
-        self.memory.refuse_op()
+        if self._meter is None:
+            # What has memory of its own has had these results in it.
+            self.memory.refuse_op()
         return words
 
     def _refusal(self, wanted_bytes: int) -> str:
