@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from profiles.schema.profile import CPU
+
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
 """Classes that always have a storage of their own, if they have one. Others may be wrappers."""
 
@@ -44,6 +46,18 @@ def has_storage(tensor: torch.Tensor) -> bool:
     if not torch._C._has_storage(tensor) or tensor.device.type == "meta":
         return False
     return not _is_wrapper(tensor)
+
+
+def is_shared_memory(storage: torch.UntypedStorage) -> bool:
+    """Whether a storage lies in memory that processes share, or that a file is mapped to.
+
+    [Note: memory that processes share] The worker processes of a `DataLoader` put their batches
+    there, and how many have arrived when a step begins depends on which worker was faster. On an
+    accelerator such a batch stays on the host. The emulated device counts shared memory as the
+    host's likewise, unless the model or the optimizer owns it.
+    """
+    # Of CUDA's storages torch says that all are.
+    return storage.device.type == CPU and storage.is_shared()
 
 
 def plain_parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

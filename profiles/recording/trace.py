@@ -18,7 +18,7 @@ from profiles.hooks.dispatch import (
 )
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
-from profiles.hooks.plain_tensors import has_storage
+from profiles.hooks.plain_tensors import has_storage, is_shared_memory
 from profiles.hooks.workload import Training, reached_tensors
 from profiles.schema.profile import (
     GRAD,
@@ -200,7 +200,8 @@ class StepTrace(OpMode):
             known = (self._live.get(storage._cdata) for storage in storages)
             self._used_by_module[module] = [s for s in known if s is not None]
         for storage in storages_of(reached, self._device):
-            self._see_again(storage).came_from_outside = True
+            if not self._is_the_hosts(storage):
+                self._see_again(storage).came_from_outside = True
         for cdata in left_alive:
             self._carry_over(cdata)
 
@@ -226,22 +227,31 @@ class StepTrace(OpMode):
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Notes that the step takes a storage's address; see `profiles.hooks.addresses`."""
         sighting = self._live.get(storage._cdata)
-        if sighting is not None and self.anchors:
-            sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
+        if sighting is not None:
+            self._touch(sighting, access)
 
     def run_op(self, func: OpOverload, args: Any, kwargs: Any) -> Any:
-        """Runs an op and notes what it uses, makes and frees."""
+        """Runs an op and notes what it uses, makes and frees.
+
+        One that raises, and is caught, is no op of the step; what it was handed has to be there.
+        """
+        used = [
+            (self._in_its_size(storage, self._found(storage)), writes)
+            for storage, writes in storages_in(func, args, kwargs, self._device).items()
+            if not self._is_the_hosts(storage)
+        ]
+        self._live.drain()
+        try:
+            result, duration_us = self._run_marked(func, args, kwargs)
+        except BaseException:
+            for sighting, writes in used:
+                self._touch(sighting, Access.WRITE if writes else Access.READ)
+            raise
         collective = is_collective(func)
-        for storage, writes in storages_in(func, args, kwargs, self._device).items():
-            sighting = self._in_its_size(storage, self._found(storage))
+        for sighting, writes in used:
             access = Access.WRITE if writes else Access.READ
             sighting.uses.append(Use(op=len(self.ops), access=access))
             sighting.exchanged |= collective
-        self._live.drain()
-        self._in_op = True
-        result, duration_us = self._run(func, args, kwargs)
-        self._live.drain()
-        self._in_op = False
         self._see_outputs(func, args, kwargs, result)
         self._see_types((args, kwargs, result))
         self.ops.append(
@@ -257,14 +267,14 @@ class StepTrace(OpMode):
         return result
 
     def _traits_of(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[OpTrait, ...]:
-        """Returns the traits of an op; one that reads another device's memory is not run again.
+        """Returns the traits of an op; one that reads the host's memory is not run again.
 
         No storage of the profile says how long a batch of the host is there that an op brings in,
         or when it is written. A single number is kept when the op is noted.
         """
         traits = traits_of(func, args, kwargs)
         read = (tensor for tensor in tensors_of((args, kwargs)) if tensor.numel() > 1)
-        is_known = all(tensor.device.type == self._device.type for tensor in read)
+        is_known = all(map(self._is_on_device, read))
         if is_known or OpTrait.UNKNOWN_EFFECTS in traits:
             return traits
         return (*traits, OpTrait.UNKNOWN_EFFECTS)
@@ -292,6 +302,20 @@ class StepTrace(OpMode):
     def _reached(self, *roots: object) -> tuple[torch.Tensor, ...]:
         return reached_tensors(*roots)
 
+    def _touch(self, sighting: _Sighting, access: Access) -> None:
+        if self.anchors:
+            sighting.touches.append(Touch(slot=len(self.anchors) - 1, access=access))
+
+    def _run_marked(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
+        """Runs an op with what it frees itself noted as freed by it."""
+        self._in_op = True
+        try:
+            ran = self._run(func, args, kwargs)
+            self._live.drain()
+        finally:
+            self._in_op = False
+        return ran
+
     def _run(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, float]:
         start_ns = time.perf_counter_ns()
         result = func(*args, **kwargs)
@@ -300,6 +324,14 @@ class StepTrace(OpMode):
     def _is_traced(self, tensor: torch.Tensor) -> bool:
         # The tensor is asked, not its storage: that of a fake tensor says `meta` for every device.
         return has_storage(tensor) and tensor.device == self._device
+
+    def _is_on_device(self, tensor: torch.Tensor) -> bool:
+        is_there = tensor.device.type == self._device.type
+        return is_there and not any(map(self._is_the_hosts, storages_of(tensor)))
+
+    def _is_the_hosts(self, storage: torch.UntypedStorage) -> bool:
+        """See [Note: memory that processes share]; what is owned has been seen before."""
+        return is_shared_memory(storage) and self._live.get(storage._cdata) is None
 
     def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
         return storage.resizable()
@@ -367,7 +399,7 @@ class StepTrace(OpMode):
     def _see_outputs(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         for storage in storages_of(result, self._device):
             sighting = self._live.get(storage._cdata)
-            if sighting is None:
+            if sighting is None and not self._is_the_hosts(storage):
                 sighting = self._see(storage, allocated_op=len(self.ops))
                 sighting.uses.append(Use(op=len(self.ops), access=Access.WRITE))
         if func._schema.is_mutable:
@@ -384,7 +416,7 @@ class StepTrace(OpMode):
                     sighting.dtypes.add(tensor.dtype)
 
     def _show(self, slot: int, key: str, shown: torch.Tensor | None) -> int | None:
-        if shown is None or not self._is_traced(shown):
+        if shown is None or not self._is_traced(shown) or not self._is_on_device(shown):
             return None
         sighting = self._found(shown.untyped_storage())
         if sighting.shown_at is None:

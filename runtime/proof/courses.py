@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -162,9 +163,12 @@ class _Trial:
                 workload = training.workload
                 loaded = LoadedCourses(self.plans).attach(workload.model, workload.optimizer)
                 memory = attached.enter_context(loaded)
-                _count_reached(memory, workload)
                 self._steps(
-                    training, "with the plans, under the budget", steps, lambda: _step_of(memory)
+                    training,
+                    "with the plans, under the budget",
+                    steps,
+                    lambda: _step_of(memory),
+                    partial(_count_reached, memory, workload),
                 )
                 return training, tuple(_steps_of(memory))
         except torch.OutOfMemoryError as error:
@@ -173,10 +177,18 @@ class _Trial:
                 f"Under the plans the training ran out of memory. {said} {self.device.advice}"
             ) from error
 
-    def _steps(self, training: Training, what: str, steps: int, around: Around) -> None:
+    def _steps(
+        self,
+        training: Training,
+        what: str,
+        steps: int,
+        around: Around,
+        before_step: Callable[[], None] = lambda: None,
+    ) -> None:
         training.begin()
         for done in range(steps):
             self.progress(what, done, steps)
+            before_step()
             training.step(around)
         self.progress(what, steps, steps)
 
@@ -191,7 +203,6 @@ def _step_of(memory: PlannedTraining) -> Iterator[StepStatistics]:
 
 
 def _count_reached(memory: PlannedTraining, workload: Workload) -> None:
-    """What the step can reach is on the device, whether an op has touched it or not."""
     reached = reached_storages(workload, device_of(workload.model))
     for course in memory.courses.values():
         if course.replay is not None:

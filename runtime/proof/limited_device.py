@@ -172,13 +172,16 @@ class LimitedEmulator:
         known = self._accountants.get(workload.model)
         if known is None:
             known = self._accountants[workload.model] = Accountant(self.device, None)
-            known.memory.count(reached_storages(workload, self.device))
+        known.memory.count(reached_storages(workload, self.device))
         known.budget_bytes = self._budget_bytes
         return known
 
 
 def reached_storages(workload: Workload, device: torch.device) -> list[torch.UntypedStorage]:
-    """What the step can reach is on the device, whether an op has touched it or not."""
+    """What the step can reach is on the device, whether an op has touched it or not.
+
+    Looked for before each step: another thread may have fetched a batch since the last one.
+    """
     return storages_of(reached_tensors(workload.model, workload.optimizer, workload.step), device)
 
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -166,8 +167,7 @@ class _Trial:
                 training = Training(self.build(), self.device)
                 workload = training.workload
                 replay = attached.enter_context(attach(self.plan, workload))
-                replay.count(reached_storages(workload, device_of(workload.model)))
-                self._train(training, replay.step, what)
+                self._train(training, replay.step, what, partial(_count_reached, replay, workload))
                 for done in range(self.turns):
                     self.progress("timing both in turns", done, self.turns)
                     with replay.unguarded():
@@ -177,10 +177,17 @@ class _Trial:
             raise PlanMismatchError(self._out_of_memory_text(replay, error)) from error
         return training, replay
 
-    def _train(self, training: Training, around: Around, what: str) -> None:
+    def _train(
+        self,
+        training: Training,
+        around: Around,
+        what: str,
+        before_step: Callable[[], None] = lambda: None,
+    ) -> None:
         training.begin()
         for done in range(self.steps):
             self.progress(what, done, self.steps)
+            before_step()
             training.step(around)
         self.progress(what, self.steps, self.steps)
 
@@ -194,6 +201,10 @@ class _Trial:
             f"{text} In {difference}. Let go of it before that anchor, or record the training as "
             "it is now with 'plan profile'."
         )
+
+
+def _count_reached(replay: Replay, workload: Workload) -> None:
+    replay.count(reached_storages(workload, device_of(workload.model)))
 
 
 def _report(

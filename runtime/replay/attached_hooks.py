@@ -5,13 +5,25 @@
 threads that run it are heard, its own and autograd's: bringing something back for another thread
 would meet the plan's own moves of the same storage. This holds in every step, watched or not, as
 long as the replay is attached: a method that is never called costs nothing.
+
+[Note: state_dicts in a step] An average of the weights often reads `model.state_dict()` in every
+step, and a target network is loaded by `load_state_dict`. A state_dict holds the tensors
+themselves: they are used by ops, which are looked at like all others, or an address is taken, as
+saving does. So asking for one changes nothing, unless its tensors are put in the place of the
+model's or the optimizer's, or another thread asks.
 """
 
+import threading
 from typing import Any, Protocol
 
 import torch
 
-from profiles.hooks.addresses import Listening, OnAddress, in_threads_of_this_step
+from profiles.hooks.addresses import (
+    Listening,
+    OnAddress,
+    in_thread_of_step,
+    in_threads_of_this_step,
+)
 from profiles.hooks.anchors import OwnHook
 from profiles.hooks.checkpointing import Checkpointing
 from profiles.schema.profile import Access
@@ -27,8 +39,8 @@ class AttachedListener(Protocol):
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """Called before code that is no op of the step gets at a storage's memory."""
 
-    def on_state_dict(self) -> None:
-        """Called before a state_dict is read or loaded."""
+    def on_state_dict(self, *, by_ops: bool) -> None:
+        """Called before a state_dict is read or loaded; see [Note: state_dicts in a step]."""
 
     def on_forward(self) -> None:
         """Called before a module's forward."""
@@ -56,22 +68,25 @@ class AttachedHooks:
         self._between_steps = between_steps
         self._handles: list[Any] = []
         self._in_this_step: OnAddress | None = None
+        self._step_thread: int | None = None
         self._listening = Listening(self._on_address)
 
     def attach(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Hears before a forward, in any thread, and before a state_dict is read or loaded."""
         at_forward, at_state_dict = OwnHook(self._on_forward), OwnHook(self._on_state_dict)
+        at_loading = OwnHook(self._on_loading)
         keep = self._handles.append
         keep(optimizer.register_state_dict_pre_hook(at_state_dict))
-        keep(optimizer.register_load_state_dict_pre_hook(at_state_dict))
+        keep(optimizer.register_load_state_dict_pre_hook(at_loading))
         for module in model.modules():
             keep(module.register_state_dict_pre_hook(at_state_dict))
-            keep(module.register_load_state_dict_pre_hook(at_state_dict))
+            keep(module.register_load_state_dict_pre_hook(at_loading))
             keep(module.register_forward_pre_hook(at_forward))
 
     def begin_step(self) -> None:
         """What this thread does from now on is a step."""
         self._in_this_step = in_threads_of_this_step(self._on_address_in_step)
+        self._step_thread = threading.get_ident()
         self._checkpointing.__enter__()
 
     def leave_plan(self) -> None:
@@ -80,7 +95,7 @@ class AttachedHooks:
 
     def end_step(self) -> None:
         """The step has ended; may be repeated."""
-        self._in_this_step = None
+        self._in_this_step = self._step_thread = None
         self._checkpointing.leave()
 
     def close(self) -> None:
@@ -102,7 +117,15 @@ class AttachedHooks:
 
     def _on_state_dict(self, *_: Any) -> None:
         if self._listener is not None:
-            self._listener.on_state_dict()
+            self._listener.on_state_dict(by_ops=self._is_in_thread_of_step())
+
+    def _on_loading(self, loaded: object, *how: Any) -> None:
+        if self._listener is not None:
+            by_ops = _is_copied_into(loaded, how) and self._is_in_thread_of_step()
+            self._listener.on_state_dict(by_ops=by_ops)
+
+    def _is_in_thread_of_step(self) -> bool:
+        return self._step_thread is not None and in_thread_of_step(self._step_thread)
 
     def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         in_this_step = self._in_this_step
@@ -114,3 +137,12 @@ class AttachedHooks:
     def _on_address_in_step(self, storage: torch.UntypedStorage, access: Access) -> None:
         if self._listener is not None:
             self._listener.on_address(storage, access)
+
+
+def _is_copied_into(loaded: object, how: tuple[Any, ...]) -> bool:
+    """Whether loading a state_dict copies into tensors that stay, as modules do by default."""
+    if not isinstance(loaded, torch.nn.Module) or len(how) < 3:
+        return False
+    _, _, metadata, *_ = how
+    replaces = metadata.get("assign_to_params_buffers", False)
+    return not replaces and not torch.__future__.get_swap_module_params_on_conversion()

@@ -9,7 +9,7 @@ closed. The next step knows by the statement's being gone, which nothing else ho
 
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -51,6 +51,11 @@ class RunningStep:
     is_left: bool = False
     is_over: bool = False
     _statement: "weakref.ref[StepStatement] | None" = None
+
+    @property
+    def looks_at_ops(self) -> bool:
+        """Whether anything does; see `Replay.unguarded_step`."""
+        return not isinstance(self.watch, nullcontext)
 
     @property
     def is_running(self) -> bool:

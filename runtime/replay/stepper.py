@@ -385,13 +385,13 @@ class Stepper:
         self.first_steps.hold(storage._cdata)
         self.accountant.guarded.look("code that is no op", storage, writes=access is Access.WRITE)
 
-    def on_state_dict(self) -> None:
-        """Has everything back before a state_dict is read or loaded."""
-        if self._step is not None and self._is_in_step():
+    def on_state_dict(self, *, by_ops: bool) -> None:
+        """Has everything back before a state_dict is read or loaded, unless ops show its use."""
+        if self._step is None or not self._is_in_step():
+            self.guard.touch("a state_dict")
+        elif not (by_ops and self._step.looks_at_ops):
             why = "a state_dict was read or loaded inside the step"
             self.departure.fall_back(self._step, why)
-        else:
-            self.guard.touch("a state_dict")
 
     def on_forward(self) -> None:
         """Has everything back before the model is called between two steps."""

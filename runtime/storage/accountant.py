@@ -16,6 +16,7 @@ from profiles.hooks.dispatch import OpMode, storages_in, storages_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
+from profiles.hooks.plain_tensors import is_shared_memory
 from profiles.recording.allocator_peaks import AllocatorMeter, rounded_bytes
 from profiles.schema.profile import CPU
 from runtime.storage.guarded_storages import GuardedStorages
@@ -111,14 +112,20 @@ class DeviceBytes:
         It is not done when a step is entered: a context manager would hold its argument, and with
         it the gradients that `zero_grad` means to drop, until the step ends.
         """
-        self.count(owner.storage for owner in owned)
+        for owner in owned:
+            self.see(owner.storage, is_owned=True)
 
-    def see(self, storage: torch.UntypedStorage) -> None:
-        """Counts a storage at the size it has now."""
+    def see(self, storage: torch.UntypedStorage, *, is_owned: bool = False) -> None:
+        """Counts a storage at the size it has now, unless it is the host's.
+
+        See [Note: memory that processes share] in `profiles.hooks.plain_tensors`.
+        """
         cdata = storage._cdata
         if cdata in self._moving or storage.device != self._device:
             return
         if cdata not in self._counted:
+            if is_shared_memory(storage) and not is_owned:
+                return
             self._counted.put(storage, Counted(0, "" if self._op is None else str(self._op)))
         self._resize(cdata, storage.nbytes())
 

@@ -26,6 +26,7 @@ from enum import Enum
 
 import torch
 
+from profiles.hooks.plain_tensors import is_shared_memory
 from profiles.schema.errors import SwapplanError
 from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.host.host_pool import HostStretch
@@ -365,7 +366,7 @@ def is_movable(storage: torch.UntypedStorage) -> bool:
     Torch forbids to resize memory that an array or a file maps. It allows it for memory shared
     with other processes, which would then be shared no more.
     """
-    return storage.resizable() and not (storage.device.type == "cpu" and storage.is_shared())
+    return storage.resizable() and not is_shared_memory(storage)
 
 
 def _in_words(fault: BaseException) -> str:

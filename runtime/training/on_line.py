@@ -70,12 +70,12 @@ class OnLine:
     def on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
         """In a step `limited` hears of them itself."""
 
-    def on_state_dict(self) -> None:
-        """Has everything back before a state_dict is read or loaded."""
-        if self._in_step:
-            self.limited.bring_back()
-        else:
+    def on_state_dict(self, *, by_ops: bool) -> None:
+        """Has everything back before a state_dict is read or loaded, unless ops show its use."""
+        if not self._in_step:
             self._guard.touch("a state_dict")
+        elif not by_ops:
+            self.limited.bring_back()
 
     def on_forward(self) -> None:
         """Has everything back before the model is called between two steps."""

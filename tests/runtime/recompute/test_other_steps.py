@@ -173,6 +173,10 @@ def stop(_: Training) -> None:
     raise Stopped
 
 
+def reload(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
 ACTS: dict[str, tuple[Place, Callable[[Training], Any], str]] = {
     "reads what is dropped": (
         Place.AFTER_FORWARD,
@@ -215,10 +219,10 @@ ACTS: dict[str, tuple[Place, Callable[[Training], Any], str]] = {
         "",
     ),
     "runs an op more": (Place.IN_FORWARD, lambda _: torch.ones(3) + 1.0, "ran where"),
-    "reads a state_dict": (
+    "loads a state_dict": (
         Place.AFTER_FORWARD,
-        lambda training: training.model.state_dict(),
-        "a state_dict was read",
+        lambda training: reload(training.workload.optimizer),
+        "a state_dict was read or loaded",
     ),
     "raises": (Place.AFTER_FORWARD, stop, "the step raised Stopped"),
     "raises in backward": (Place.IN_BACKWARD, stop, "the step raised"),

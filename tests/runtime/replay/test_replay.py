@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -357,32 +358,60 @@ def test_evaluation_inside_the_step_falls_back(plan: Plan) -> None:
 
 
 def test_state_dict_inside_the_step_is_whole(plan: Plan) -> None:
+    """What is away comes back when its numbers are asked for, not when the state_dict is."""
     plain, workload = perceptron_training(SAME), perceptron_training(SAME)
     whole: list[bool] = []
 
-    def save(*_: object) -> None:
+    def numbers_of(training: Workload) -> list[Any]:
         # Compared as lists: tensors of the test would count as the step's own memory.
-        found = workload.model.state_dict()
-        whole.append(all(values == found[name].tolist() for name, values in numbers.items()))
-        for state in workload.optimizer.state_dict()["state"].values():
-            assert all(v.untyped_storage().nbytes() for v in state.values())
+        weights = training.model.state_dict().values()
+        states = training.optimizer.state_dict()["state"].values()
+        return [t.tolist() for t in (*weights, *(t for state in states for t in state.values()))]
 
-    before = {k: v.clone() for k, v in plain.model.state_dict().items()}
-    numbers = {name: tensor.tolist() for name, tensor in before.items()}
+    def save(*_: object) -> None:
+        whole.append(numbers_of(workload) == expected)
+
     with Replay(plan, workload.model, workload.optimizer) as replay:
-        handle = workload.model.get_submodule("4").register_forward_hook(save)
-        plain.step()
-        with pytest.warns(FallbackWarning, match="state_dict"), replay.step():
-            workload.step()
-        handle.remove()
-        assert whole == [True]
-        assert_same(snapshot(plain), snapshot(workload))
+        for is_first in (True, False):
+            expected = numbers_of(plain)
+            handle = workload.model.get_submodule("4").register_forward_hook(save)
+            plain.step()
+            said = nullcontext() if is_first else pytest.warns(FallbackWarning, match="no op")
+            with said, replay.step():
+                workload.step()
+            handle.remove()
+            assert whole.pop()
+            assert_same(snapshot(plain), snapshot(workload))
         plain.step()
         with replay.step() as statistics:
             workload.step()
         assert statistics.fallback is None
+        before = {k: v.clone() for k, v in plain.model.state_dict().items()}
         workload.model.load_state_dict(before)
         plain.model.load_state_dict(before)
+        assert_same(snapshot(plain), snapshot(workload))
+
+
+@pytest.mark.parametrize("how", ["of the optimizer", "in the place of what was there"])
+def test_loading_what_replaces_tensors_inside_the_step_falls_back(plan: Plan, how: str) -> None:
+    plain, workload = perceptron_training(SAME), perceptron_training(SAME)
+
+    def load(training: Workload) -> None:
+        if how == "of the optimizer":
+            training.optimizer.load_state_dict(training.optimizer.state_dict())
+        else:
+            layer = training.model.get_submodule("4")
+            layer.load_state_dict(layer.state_dict(), assign=True)
+
+    with Replay(plan, workload.model, workload.optimizer) as replay:
+        make_states(replay, workload, plain)
+        for training in (plain, workload):
+            training.model.get_submodule("0").register_forward_hook(
+                lambda *_, training=training: load(training)
+            )
+        plain.step()
+        with pytest.warns(FallbackWarning, match="a state_dict was"), replay.step():
+            workload.step()
         assert_same(snapshot(plain), snapshot(workload))
 
 

@@ -8,10 +8,10 @@ import torch
 
 from planner.plan.plan import Plan, Without
 from planner.solving import solve
-from profiles.hooks.dispatch import storages_of
-from profiles.hooks.workload import Workload, reached_tensors
+from profiles.hooks.workload import Workload
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile
+from runtime.proof.limited_device import reached_storages
 from runtime.replay.load import LoadedPlan
 from runtime.storage.memory_curve import MemoryDifference
 from tests.support.training.built_in import PLAINLY_TRAINED, built, names
@@ -61,13 +61,8 @@ def differences(plan: Plan, build: Callable[[], Workload]) -> list[MemoryDiffere
     """Trains under the budget; returns where memory was not as planned."""
     workload = seeded(build)
     with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
-        replay.count(
-            storages_of(
-                reached_tensors(workload.model, workload.optimizer, workload.step),
-                torch.device("cpu"),
-            )
-        )
         for _ in range(TRAINED_STEPS):
+            replay.count(reached_storages(workload, torch.device("cpu")))
             with replay.step():
                 loss = workload.step()
     del loss

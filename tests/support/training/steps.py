@@ -5,7 +5,9 @@ Each is a function that returns a workload; the same numbers from the same seed.
 
 import copy
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -282,6 +284,93 @@ def prefetching(where: str) -> Workload:
     return Workload(model=model, optimizer=optimizer, step=step)
 
 
+def fetched_by_a_thread() -> Workload:
+    """Another thread fetches the next batch meanwhile: no mode sees its ops."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    batches = [torch.randn(ROWS * 4, WIDTH)]
+    device, generator = torch.get_default_device(), torch.Generator().manual_seed(1)
+
+    def fetch() -> None:
+        following = torch.randn(ROWS * 4, WIDTH, generator=generator, device="cpu")
+        batches.append(following.to(device))
+
+    def step() -> torch.Tensor:
+        fetching = threading.Thread(target=fetch)
+        optimizer.zero_grad()
+        loss = error(model, batches.pop())
+        fetching.start()
+        loss.backward()
+        optimizer.step()
+        fetching.join()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def shared_batches() -> Workload:
+    """Batches in shared memory, as workers of a `DataLoader` make them; one or two have arrived."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    device = torch.get_default_device()
+    arrived: list[torch.Tensor] = []
+    done = itertools.count()
+
+    def fetch() -> torch.Tensor:
+        shared = torch.UntypedStorage._new_shared(ROWS * WIDTH * 4)
+        batch = torch.empty(0, device="cpu").set_(shared, 0, (ROWS, WIDTH), (WIDTH, 1))
+        return batch.copy_(torch.randn(ROWS, WIDTH, device="cpu"))
+
+    def step() -> torch.Tensor:
+        while len(arrived) < 1 + next(done) % 2:
+            arrived.append(fetch())
+        optimizer.zero_grad()
+        loss = error(model, arrived.pop(0).to(device))
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def by_state_dict() -> Workload:
+    """An average is made from the weights' state_dict, and loaded into another network."""
+    model = nn.ModuleDict({"online": perceptron(), "target": perceptron().requires_grad_(False)})
+    optimizer = adamw(model["online"].parameters())
+    average = {name: tensor.clone() for name, tensor in model["online"].state_dict().items()}
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (error(model["online"], inputs) - error(model["target"], inputs)).square()
+        loss.backward()
+        optimizer.step()
+        for name, tensor in model["online"].state_dict().items():
+            average[name].lerp_(tensor, 0.1)
+        model["target"].load_state_dict(average)
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
+def caught_error() -> Workload:
+    """An op raises, the training catches that and goes on by another way."""
+    model = perceptron()
+    optimizer = adamw(model.parameters())
+    inputs = torch.randn(ROWS, WIDTH)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        with suppress(RuntimeError):
+            (model[0](inputs).relu() @ inputs).sum().backward()
+        loss = error(model, inputs)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Workload(model=model, optimizer=optimizer, step=step)
+
+
 def unseen_batches() -> Workload:
     """Batches made by no op: NumPy's memory, and numbers from Python."""
     model = perceptron()
@@ -520,6 +609,10 @@ STEPS: dict[str, Build] = {
     "carried state": carried,
     **{f"prefetch {place}": partial(prefetching, place) for place in ("start", "middle", "end")},
     "unseen batches": unseen_batches,
+    "fetched by a thread": fetched_by_a_thread,
+    "shared batches": shared_batches,
+    "by state_dict": by_state_dict,
+    "caught error": caught_error,
     "batches in a list": partial(plain, source=listed_batches),
     "batches in a window": window_of_batches,
     "batches from a generator": generated,
