@@ -61,7 +61,7 @@ class SwapExecutor:
         self._marks = marks
         self.lent = LentMemory(index)
         # Of each kept host copy, how often its storage had been written by then.
-        self._versions: dict[int, int] = {}
+        self._versions: dict[int, int | None] = {}
         self._skipped: set[int] = set()
         self._ids: dict[int, int] = {}
         self._now = StepStatistics(step=0)
@@ -114,6 +114,7 @@ class SwapExecutor:
             UnmovableError: A storage is not as the plan expects.
         """
         from_swap.evict_all_but(set())
+        self.lent.take_back()
         for swap in self.index.wrapping:
             storage = storage_of(self.index.lookups[swap.storage]())
             returns = self.index.storages[swap.storage].at_boundary is Residency.RETURNING
@@ -325,18 +326,18 @@ class SwapExecutor:
 
     def _was_written_meanwhile(self, storage_id: int, tracked: TrackedStorage) -> bool:
         """Whether a storage may have been written since its copy was issued, either way."""
-        is_counted = self._counted_writes(storage_id) != self._versions[storage_id]
+        before, now = self._versions[storage_id], self._counted_writes(storage_id, tracked)
+        is_counted = before is not None and now is not None and before != now
         return is_counted or self._marks.shows_write(storage_id, tracked.storage)
 
     def _was_written(self, storage_id: int, tracked: TrackedStorage) -> bool:
         """Whether a storage may have been written since its host copy was kept."""
-        return self._version(storage_id) != self._versions[storage_id] or self._marks.shows_write(
-            storage_id, tracked.storage
-        )
+        is_as_counted = self._version(storage_id, tracked) == self._versions[storage_id]
+        return not is_as_counted or self._marks.shows_write(storage_id, tracked.storage)
 
     def _swap_in(self, storage_id: int, tracked: TrackedStorage) -> None:
         tracked.swap_in(self.backend.h2d)
-        self._versions[storage_id] = self._counted_writes(storage_id)
+        self._versions[storage_id] = self._counted_writes(storage_id, tracked)
         self._marks.put_on(storage_id, tracked.storage)
         self._now.h2d_bytes += self.index.storages[storage_id].host_bytes
         self._note_host(tracked)
@@ -347,7 +348,7 @@ class SwapExecutor:
             raise LostWriteError(self.index.storages[storage_id].name)
         if self.index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()
-            self._versions[storage_id] = self._version(storage_id)
+            self._versions[storage_id] = self._version(storage_id, tracked)
         else:
             tracked.forget_copy()
 
@@ -357,7 +358,7 @@ class SwapExecutor:
 
     def _send(self, storage_id: int, tracked: TrackedStorage, host: HostStretch) -> None:
         tracked.swap_out(self.backend.d2h, host, self.index.storages[storage_id].method)
-        self._versions[storage_id] = self._counted_writes(storage_id)
+        self._versions[storage_id] = self._counted_writes(storage_id, tracked)
         self._marks.put_on(storage_id, tracked.storage)
         self._now.d2h_bytes += host.size_bytes
         self._note_host(tracked)
@@ -368,22 +369,27 @@ class SwapExecutor:
         end_bytes = host.offset_bytes + host.size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, end_bytes)
 
-    def _version(self, storage_id: int) -> int:
+    def _version(self, storage_id: int, tracked: TrackedStorage) -> int:
         """Counts writes as `_counted_writes` does; unlike any other count if that may miss some."""
         lookup = self.index.storages[storage_id].lookup
         tensor = None if lookup is None else lookup()
         if tensor is not None and tensor.is_inference() and not self._accountant.watching:
             # It has no such count. Only what looks at every op can say that it was not written.
             return next(_UNLIKE_ANY)
-        return self._counted_writes(storage_id)
+        writes = self._counted_writes(storage_id, tracked)
+        return next(_UNLIKE_ANY) if writes is None else writes
 
-    def _counted_writes(self, storage_id: int) -> int:
+    def _counted_writes(self, storage_id: int, tracked: TrackedStorage) -> int | None:
         """Counts writes of an owned storage that autograd sees, whatever thread makes them.
 
-        Those of an activation are autograd's own business: writing a saved tensor is an error.
+        Those of an activation are autograd's own business: writing a saved tensor is an error. None
+        if another tensor has been put in the place of the one that is moved: its count is another.
         """
-        count_writes = self.index.storages[storage_id].count_writes
-        return 0 if count_writes is None else count_writes()
+        planned = self.index.storages[storage_id]
+        if planned.lookup is None or planned.count_writes is None:
+            return 0
+        is_in_place = tracked.is_held_as(storage_of(planned.lookup()))
+        return planned.count_writes() if is_in_place else None
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose swap begins; None, and no swap, if it has none."""

@@ -327,8 +327,19 @@ class Stepper:
         if step.watched:
             now.peak_bytes = self.accountant.memory.peak_bytes
             now.memory_difference = self.course.memory.difference
+            self._say_if_exceeded(now)
         now.allocated_peak_bytes = self.executor.backend.allocated_peak_bytes()
         self.history.add(now, left_out=self.executor.left_out)
+
+    def _say_if_exceeded(self, now: StepStatistics) -> None:
+        """A step swapped on line ends where the plan has everything; its own may be there, too."""
+        budget_bytes, peak_bytes = self.executor.backend.budget_bytes, now.peak_bytes or 0
+        if budget_bytes is not None and now.fallback is None and peak_bytes > budget_bytes:
+            event = (
+                f"step {now.step} took more than the budget: {peak_bytes:,} bytes of "
+                f"{budget_bytes:,}, with what it leaves alive and the plan does not know"
+            )
+            self.history.warn_once(event, Event.EXCEEDED)
 
     def guard_between_steps(self) -> None:
         """Looks, until the next step, at what touches a storage that is away or has a copy."""

@@ -44,6 +44,7 @@ class Training:
         self.rows = torch.randn(48, WIDTH)
         self.course = PLANNED
         self.more_bytes = 0
+        self.kept: list[torch.Tensor] = []
 
     def workload(self) -> Workload:
         return Workload(model=self.model, optimizer=self.optimizer, step=self.step)
@@ -58,8 +59,15 @@ class Training:
             nn.utils.clip_grad_norm_(self.model.parameters(), 0.1)
         if self.course == "skips one":
             self.model.get_submodule("1.0").weight.grad = None
+        if self.course == "states cleared":
+            self.optimizer.state.clear()
+        if self.course == "read as an array":
+            for parameter in self.model[:3].parameters():
+                assert parameter.detach().cpu().numpy().any()
         if self.course != "no update":
             self.optimizer.step()
+        if self.course == "keeps more":
+            self.kept.append(torch.zeros(self.more_bytes, dtype=torch.uint8))
         return loss.detach()
 
     def _loss(self) -> torch.Tensor:
@@ -154,6 +162,42 @@ def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) ->
     if plan.device.kind == CPU:
         assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
         assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("course", ["states cleared", "read as an array"])
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_what_no_anchor_shows_ends_within_the_budget(course: str, name: str) -> None:
+    """A copy on its way to what has been replaced is no lost write; arrays have gone in the end."""
+    plan = plan_named(name)
+    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED, course, course, PLANNED))
+    steps = list(replay.steps)
+    assert [step.fallback for step in steps] == [None] * len(steps)
+    if plan.device.kind == CPU:
+        assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
+
+
+@pytest.mark.cpu_only
+def test_a_step_says_so_that_leaves_more_alive_than_the_budget_has() -> None:
+    """What it keeps fits with all else out of its way, not beside what the plan has there then."""
+    plan = plan_named("60%")
+    training = Training()
+    training.more_bytes = int(0.6 * plan.budget_bytes)
+    with attached(plan, training) as replay:
+        for _ in range(2):
+            with replay.step():
+                training.step()
+        training.course = "keeps more"
+        with (
+            pytest.warns(FallbackWarning, match="left the plan"),
+            pytest.warns(FallbackWarning, match="step 2 took more than the budget: "),
+            replay.step(),
+        ):
+            training.step()
+    last = replay.steps[-1]
+    assert last.fallback is None
+    assert last.peak_bytes is not None
+    assert last.peak_bytes > plan.budget_bytes
 
 
 # Steps that take more than they took when they were recorded
