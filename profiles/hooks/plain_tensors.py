@@ -60,6 +60,15 @@ def is_shared_memory(storage: torch.UntypedStorage) -> bool:
     return storage.device.type == CPU and storage.is_shared()
 
 
+def is_movable(storage: torch.UntypedStorage) -> bool:
+    """Whether a storage can be emptied and refilled without anything else noticing.
+
+    Torch forbids to resize memory that an array or a file maps. It allows it for memory shared
+    with other processes, which would then be shared no more.
+    """
+    return storage.resizable() and not is_shared_memory(storage)
+
+
 def plain_parts(tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields the plain tensors behind a tensor, each by its path, itself by ''."""
     if has_storage(tensor):

@@ -18,7 +18,7 @@ from profiles.hooks.dispatch import (
 )
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.named_storages import Owned, owned_storages, storages_by_module
-from profiles.hooks.plain_tensors import has_storage, is_shared_memory
+from profiles.hooks.plain_tensors import has_storage, is_movable, is_shared_memory
 from profiles.hooks.workload import Training, reached_tensors
 from profiles.schema.profile import (
     GRAD,
@@ -334,7 +334,7 @@ class StepTrace(OpMode):
         return is_shared_memory(storage) and self._live.get(storage._cdata) is None
 
     def _is_resizable(self, storage: torch.UntypedStorage) -> bool:
-        return storage.resizable()
+        return is_movable(storage)
 
     def _see(self, storage: torch.UntypedStorage, *, allocated_op: int | None) -> _Sighting:
         """Gets to know a storage: at an op or an anchor, or, with no op, at the step's begin."""

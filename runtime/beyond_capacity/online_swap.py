@@ -7,7 +7,7 @@ Copies are waited for one by one. This is for finding out what a step does, not 
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from profiles.hooks.dispatch import (
     storages_of,
 )
 from profiles.hooks.named_storages import Owned
+from profiles.hooks.plain_tensors import is_shared_memory
 from profiles.schema.profile import Access
 from runtime.beyond_capacity.output_bytes import output_sizes_bytes
 from runtime.beyond_capacity.places import Places
@@ -199,10 +200,10 @@ class OnlineSwap(OpMode):
     def run_op_by(self, run: RunOp, func: OpOverload, args: Any, kwargs: Any) -> Any:
         """Has an op run with its arguments on the device."""
         self._places.drain()
-        inputs = {s._cdata: s for s in storages_in(func, args, kwargs, self._device)}
+        inputs = self._by_address(storages_in(func, args, kwargs, self._device))
         self._prepare(inputs, output_sizes_bytes(self._device, func, args, kwargs))
         result = run(func, args, kwargs)
-        touched = inputs | {s._cdata: s for s in storages_of(result, self._device)}
+        touched = inputs | self._by_address(storages_of(result, self._device))
         if is_collective(func):
             self._places.exchange(touched)
         for storage in touched.values():
@@ -214,6 +215,13 @@ class OnlineSwap(OpMode):
             self.would_fit = self._accountant.has_room(away_bytes)
         self._op += 1
         return result
+
+    def _by_address(
+        self, storages: Iterable[torch.UntypedStorage]
+    ) -> dict[int, torch.UntypedStorage]:
+        """Leaves the host's out; see [Note: memory that processes share]."""
+        knows = self._places.knows
+        return {s._cdata: s for s in storages if not is_shared_memory(s) or knows(s._cdata)}
 
     def _prepare(
         self, inputs: dict[int, torch.UntypedStorage], made_bytes: tuple[int, ...] | None

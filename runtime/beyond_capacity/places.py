@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from profiles.hooks.live_storages import LiveStorages
+from profiles.hooks.plain_tensors import is_movable
 from runtime.host.host_pool import HostFreeList, HostStretch
 from runtime.lanes.lane import CopyLane
 from runtime.storage.accountant import Accountant
@@ -65,7 +66,7 @@ class Places:
         if seen is None or seen.tracked.size_bytes != storage.nbytes():
             seen = _Seen(TrackedStorage(storage, self._accountant))
             self._known.put(storage, seen)
-        movable = storage.nbytes() > 0 and storage.resizable() and cdata not in self._exchanged
+        movable = storage.nbytes() > 0 and is_movable(storage) and cdata not in self._exchanged
         (self.here if movable else self.fixed)[cdata] = seen
 
     def exchange(self, cdatas: Collection[int]) -> None:

@@ -26,7 +26,7 @@ from enum import Enum
 
 import torch
 
-from profiles.hooks.plain_tensors import is_shared_memory
+from profiles.hooks.plain_tensors import is_movable
 from profiles.schema.errors import SwapplanError
 from profiles.schema.link import CopyMethod, host_size_bytes
 from runtime.host.host_pool import HostStretch
@@ -358,15 +358,6 @@ class TrackedStorage:
             raise UnmovableError(
                 f"{self.name} is {self.residency.value}, expected {residency.value}"
             )
-
-
-def is_movable(storage: torch.UntypedStorage) -> bool:
-    """Whether a storage can be emptied and refilled without anything else noticing.
-
-    Torch forbids to resize memory that an array or a file maps. It allows it for memory shared
-    with other processes, which would then be shared no more.
-    """
-    return storage.resizable() and not is_shared_memory(storage)
 
 
 def _in_words(fault: BaseException) -> str:

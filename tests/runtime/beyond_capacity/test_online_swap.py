@@ -215,6 +215,26 @@ def test_memory_of_somebody_else_stays() -> None:
     assert other.numel() == 30
 
 
+@pytest.mark.parametrize("is_owned", [True, False])
+def test_memory_that_processes_share_stays(is_owned: bool) -> None:
+    """Moved, it would be shared no more. It counts only if the training owns it."""
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    shared = torch.ones(60, dtype=torch.uint8).share_memory_()
+    module = torch.nn.Module()
+    module.register_buffer("shared", shared if is_owned else None)
+    with accountant, on_line(accountant, moves) as swap:
+        swap.begin_step(owned_storages(module, torch.optim.SGD([torch.nn.Parameter()])))
+        shared.add_(1)
+        other = torch.ones(30, dtype=torch.uint8)
+        torch.ones(35, dtype=torch.uint8)
+        assert moves == ([("out", 30)] if is_owned else [])
+        assert swap.largest_need.size_bytes == (60 + 35 if is_owned else 35)
+        assert not swap.fell_short
+    assert shared.is_shared()
+    assert other.numel() == 30
+
+
 def test_what_lies_in_circles_is_looked_for_before_the_budget_is_given_up() -> None:
     accountant = Accountant(CPU, 100)
     moves: Moves = []

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from planner.plan.plan import Plan
-from profiles.hooks.plain_tensors import has_storage
+from profiles.hooks.plain_tensors import has_storage, is_movable
 from profiles.hooks.workload import Workload
 from runtime import FallbackWarning, Replay
-from runtime.storage.residency import is_movable
 from tests.support.planning.hardest_plans import periodic
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.pairs import first_parameter, pair, plan_for
