@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from profiles.hooks.dispatch import storages_of
+from profiles.hooks.mode_stack import unseen
 from profiles.hooks.named_storages import owned_storages
 from profiles.hooks.workload import Workload, reached_tensors
 from profiles.schema.units import NS_PER_US
@@ -180,9 +181,12 @@ class LimitedEmulator:
 def reached_storages(workload: Workload, device: torch.device) -> list[torch.UntypedStorage]:
     """What the step can reach is on the device, whether an op has touched it or not.
 
-    Looked for before each step: another thread may have fetched a batch since the last one.
+    Looked for before each step: another thread may have fetched a batch since the last one. A
+    guard between steps does not see it, and brings nothing back for it.
     """
-    return storages_of(reached_tensors(workload.model, workload.optimizer, workload.step), device)
+    with unseen(), torch._C.DisableTorchFunction():
+        reached = reached_tensors(workload.model, workload.optimizer, workload.step)
+        return storages_of(reached, device)
 
 
 @contextmanager

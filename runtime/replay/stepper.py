@@ -327,9 +327,9 @@ class Stepper:
         if step.watched:
             now.peak_bytes = self.accountant.memory.peak_bytes
             now.memory_difference = self.course.memory.difference
-            self._say_if_exceeded(now)
         now.allocated_peak_bytes = self.executor.backend.allocated_peak_bytes()
         self.history.add(now, left_out=self.executor.left_out)
+        self._say_if_exceeded(now)
 
     def _say_if_exceeded(self, now: StepStatistics) -> None:
         """A step swapped on line ends where the plan has everything; its own may be there, too."""

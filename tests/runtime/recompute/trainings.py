@@ -7,8 +7,10 @@ import torch
 
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
+from profiles.recording.device import device_of
 from profiles.schema.profile import CPU, Profile
 from runtime import Replay
+from runtime.proof.limited_device import reached_storages
 from runtime.replay.statistics import StepStatistics
 from tests.support.training.beside import collect_circles
 from tests.support.training.fixed_times import record_at_fixed_times
@@ -58,6 +60,7 @@ def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = Tru
     losses, kept = [], torch.zeros(())
     with Replay(plan, workload.model, workload.optimizer) as replay:
         for _ in range(steps):
+            replay.count(reached_storages(workload, device_of(workload.model)))
             with replay.step() if watched else replay.unwatched_step():
                 kept = workload.step()
             losses.append(float(kept.detach().sum()))

@@ -499,6 +499,7 @@ def test_after_close_the_model_is_stock(plan: Plan) -> None:
 
 
 @pytest.mark.cpu_only
+@pytest.mark.filterwarnings("ignore:.* took more than the budget:runtime.FallbackWarning")
 def test_the_budget_is_enforced_under_the_plan(plan: Plan) -> None:
     tighter = plan.model_copy(update={"budget_bytes": plan.budget_bytes - 1})
     plain, workload = perceptron_training(SAME), perceptron_training(SAME)

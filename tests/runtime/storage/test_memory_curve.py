@@ -66,6 +66,7 @@ def differences(plan: Plan, build: Callable[[], Workload]) -> list[MemoryDiffere
             with replay.step():
                 loss = workload.step()
     del loss
+    assert replay.boundary_restores == 0
     assert [step.fallback for step in replay.steps] == [None] * TRAINED_STEPS
     assert all((step.peak_bytes or 0) <= plan.budget_bytes for step in replay.steps)
     compared = [step for step in replay.steps if step.compares_memory]
