@@ -32,8 +32,8 @@ class Replay:
     Between steps parameters, buffers and optimizer states may be on the host. Code that touches one
     of them there, to evaluate, save, load or log, first has all of them brought back, and the next
     step sends them away again (see `runtime.replay.between_steps` for what is seen). Once the
-    replay is closed everything is resident. Inside a step a `state_dict` may be read, or copied into
-    a module; one that puts other tensors in the place of those there brings everything back first.
+    replay is closed everything is resident. Inside a step a `state_dict` may be read, or copied
+    into a module; one that puts other tensors in the place of those there brings all back first.
 
     An interrupt may come at any point: whatever it leaves unfinished is brought to an end by what
     comes next, be it the end of the step, the next step or `close`.
