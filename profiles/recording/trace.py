@@ -236,7 +236,10 @@ class StepTrace(OpMode):
         One that raises, and is caught, is no op of the step; what it was handed has to be there.
         """
         used = [
-            (self._in_its_size(storage, self._found(storage)), writes)
+            (
+                self._in_its_size(storage, self._found(storage)),
+                Access.WRITE if writes else Access.READ,
+            )
             for storage, writes in storages_in(func, args, kwargs, self._device).items()
             if not self._is_the_hosts(storage)
         ]
@@ -244,12 +247,11 @@ class StepTrace(OpMode):
         try:
             result, duration_us = self._run_marked(func, args, kwargs)
         except BaseException:
-            for sighting, writes in used:
-                self._touch(sighting, Access.WRITE if writes else Access.READ)
+            for sighting, access in used:
+                self._touch(sighting, access)
             raise
         collective = is_collective(func)
-        for sighting, writes in used:
-            access = Access.WRITE if writes else Access.READ
+        for sighting, access in used:
             sighting.uses.append(Use(op=len(self.ops), access=access))
             sighting.exchanged |= collective
         self._see_outputs(func, args, kwargs, result)
@@ -416,9 +418,12 @@ class StepTrace(OpMode):
                     sighting.dtypes.add(tensor.dtype)
 
     def _show(self, slot: int, key: str, shown: torch.Tensor | None) -> int | None:
-        if shown is None or not self._is_traced(shown) or not self._is_on_device(shown):
+        if shown is None or not self._is_traced(shown):
             return None
-        sighting = self._found(shown.untyped_storage())
+        storage = shown.untyped_storage()
+        if self._is_the_hosts(storage):
+            return None
+        sighting = self._found(storage)
         if sighting.shown_at is None:
             sighting.shown_at, sighting.shown_by = slot, key
         if key.startswith(PACK):

@@ -143,6 +143,8 @@ class LimitedEmulator:
         """Times a step, and counts unless a replay does."""
         accountant = self._accountant_of(workload)
         memory = accountant.memory
+        if watched:
+            memory.count(reached_storages(workload, self.device))
         with sampled_resident_set() if watched else nullcontext(lambda: 0) as resident_bytes:
             start_ns = time.perf_counter_ns()
             with around() as replayed:
@@ -173,7 +175,6 @@ class LimitedEmulator:
         known = self._accountants.get(workload.model)
         if known is None:
             known = self._accountants[workload.model] = Accountant(self.device, None)
-        known.memory.count(reached_storages(workload, self.device))
         known.budget_bytes = self._budget_bytes
         return known
 

@@ -18,12 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from profiles.hooks.addresses import (
-    Listening,
-    OnAddress,
-    in_thread_of_step,
-    in_threads_of_this_step,
-)
+from profiles.hooks.addresses import Listening, in_thread_of_step
 from profiles.hooks.anchors import OwnHook
 from profiles.hooks.checkpointing import Checkpointing
 from profiles.schema.profile import Access
@@ -67,7 +62,6 @@ class AttachedHooks:
         self._listener: AttachedListener | None = listener
         self._between_steps = between_steps
         self._handles: list[Any] = []
-        self._in_this_step: OnAddress | None = None
         self._step_thread: int | None = None
         self._listening = Listening(self._on_address)
 
@@ -85,7 +79,6 @@ class AttachedHooks:
 
     def begin_step(self) -> None:
         """What this thread does from now on is a step."""
-        self._in_this_step = in_threads_of_this_step(self._on_address_in_step)
         self._step_thread = threading.get_ident()
         self._checkpointing.__enter__()
 
@@ -95,7 +88,7 @@ class AttachedHooks:
 
     def end_step(self) -> None:
         """The step has ended; may be repeated."""
-        self._in_this_step = self._step_thread = None
+        self._step_thread = None
         self._checkpointing.leave()
 
     def close(self) -> None:
@@ -128,14 +121,9 @@ class AttachedHooks:
         return self._step_thread is not None and in_thread_of_step(self._step_thread)
 
     def _on_address(self, storage: torch.UntypedStorage, access: Access) -> None:
-        in_this_step = self._in_this_step
-        if in_this_step is None:
+        if self._step_thread is None:
             self._between_steps.look_at(storage)
-        else:
-            in_this_step(storage, access)
-
-    def _on_address_in_step(self, storage: torch.UntypedStorage, access: Access) -> None:
-        if self._listener is not None:
+        elif self._listener is not None and self._is_in_thread_of_step():
             self._listener.on_address(storage, access)
 
 

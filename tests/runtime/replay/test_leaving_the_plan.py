@@ -146,21 +146,29 @@ def trained_beside(
     return replay
 
 
+def trained_within_budget(plan: Plan, course: str) -> Replay:
+    """Trains beside plain steps, three times by another course; none falls back or exceeds."""
+    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED, course, course, PLANNED))
+    steps = list(replay.steps)
+    assert [step.fallback for step in steps] == [None] * len(steps)
+    if plan.device.kind == CPU:
+        assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
+    return replay
+
+
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("course", COURSES)
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) -> None:
     plan = plan_named(name)
-    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED, course, course, PLANNED))
+    replay = trained_within_budget(plan, course)
     steps = list(replay.steps)
-    assert [step.fallback for step in steps] == [None] * len(steps)
     assert [step.left_plan is not None for step in steps] == [
         *(False, False, True, False, True, True, False)
     ]
     assert replay.left_plan == 3
     assert "3 left the plan and were swapped on line (last: step 5, " in replay.summary()
     if plan.device.kind == CPU:
-        assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
         assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
 
 
@@ -169,12 +177,7 @@ def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) ->
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_what_no_anchor_shows_ends_within_the_budget(course: str, name: str) -> None:
     """A copy on its way to what has been replaced is no lost write; arrays have gone in the end."""
-    plan = plan_named(name)
-    replay = trained_beside(plan, (PLANNED, PLANNED, course, PLANNED, course, course, PLANNED))
-    steps = list(replay.steps)
-    assert [step.fallback for step in steps] == [None] * len(steps)
-    if plan.device.kind == CPU:
-        assert max(step.peak_bytes or 0 for step in steps) <= plan.budget_bytes
+    trained_within_budget(plan_named(name), course)
 
 
 @pytest.mark.cpu_only
