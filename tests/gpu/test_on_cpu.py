@@ -2,6 +2,8 @@
 
 import json
 import re
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -131,6 +133,20 @@ def test_what_is_not_begun_in_time_is_left_out(capsys: pytest.CaptureFixture[str
     assert ran == ["first", "second", "third", "first", "second"]
     assert capsys.readouterr().out.splitlines()[-1] == "Left out for want of time: third."
     assert not check.run_parts((part("wrong", 1.0, False),), 10.0, lambda: now_s[0])
+
+
+def test_a_part_is_stopped_when_its_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    def forever() -> bool:
+        while True:
+            pass
+
+    before = signal.getsignal(signal.SIGALRM)
+    parts = (check.Part("endless", forever), check.Part("next", lambda: True))
+    assert not check.run_parts(parts, 0.1, time.monotonic)
+    stopped, left_out = capsys.readouterr().out.splitlines()
+    assert stopped.startswith("endless: stopped for want of time, after ")
+    assert left_out == "Left out for want of time: next."
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_estimates_are_compared_with_recordings(tmp_path: Path) -> None:
