@@ -108,9 +108,15 @@ KEEPS_MORE = ("batches in a list", "LBFGS", "batches from a generator", "unseen 
 """Steps that find more or less memory when they begin, whatever the plan."""
 
 
+ON_THE_CPU = {
+    "recurrent": "accelerators run its cells in one piece, which the one of the tests cannot",
+    "two recurrent layers": "likewise",
+    "LBFGS": "each step runs more ops than the one before, and accelerators time op by op",
+}
+
+
 def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Accelerators run recurrent cells in one piece, which the one of the tests cannot."""
-    return (pytest.mark.cpu_only,) if name == "recurrent" else ()
+    return (pytest.mark.cpu_only,) if name in ON_THE_CPU else ()
 
 
 @cache

@@ -51,7 +51,7 @@ def alone(build: Build, steps: int = STEPS) -> Trained:
         # The last loss is held, as it is while a step is recorded.
         kept = workload.step()
         losses.append(float(kept.detach().sum()))
-    return Trained(losses, _kept(workload), _generator_state())
+    return Trained(losses, snapshot(workload), _generator_state())
 
 
 def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = True) -> Trained:
@@ -65,7 +65,7 @@ def planned(build: Build, plan: Plan, steps: int = STEPS, *, watched: bool = Tru
                 kept = workload.step()
             losses.append(float(kept.detach().sum()))
         generator = _generator_state()
-    return Trained(losses, _kept(workload), generator, list(replay.steps))
+    return Trained(losses, snapshot(workload), generator, list(replay.steps))
 
 
 def assert_alike(one: Trained, other: Trained) -> None:
@@ -88,11 +88,6 @@ def assert_as_planned(plan: Plan, trained: Trained, *, memory: bool = True) -> N
             assert 0 <= planned_ops - now.ops_run_again <= (planned_ops if now.step == 0 else 0)
         if memory and now.compares_memory and now.step > 1:
             assert now.memory_difference is None, str(now.memory_difference)
-
-
-def _kept(workload: Workload) -> dict[str, torch.Tensor]:
-    """All that it keeps, in host memory: an allocator would count it beside the next training."""
-    return {name: tensor.cpu() for name, tensor in snapshot(workload).items()}
 
 
 def _generator_state() -> torch.Tensor:

@@ -151,13 +151,14 @@ class Unusual:
             write(parameter)
 
     def run(self, around: Callable[[], AbstractContextManager[object]]) -> list[torch.Tensor]:
+        """Trains; returns the losses, in host memory."""
         losses = []
         for step in range(STEPS):
             self.due = step == UNUSUAL
             with around():
                 losses.append(self.workload.step())
             self._at(Place.BETWEEN)
-        return losses
+        return [loss.cpu() for loss in losses]
 
     def _step(self) -> torch.Tensor:
         self._at(Place.BEGIN)
@@ -209,7 +210,7 @@ PLANS: dict[str, Callable[[Plan], Plan]] = {
 def plan_named(name: str) -> Plan:
     """With room for what an unusual step takes more: memory is not what these tests are of."""
     plan = PLANS[name](hardest())
-    # An allocator also counts what is expected of the other tests.
+    # An allocator also counts the other tests' trainings: hooks on their parameters keep them.
     room_bytes = plan.budget_bytes if plan.device.kind == CPU else ROOM_BYTES
     return plan.model_copy(update={"budget_bytes": plan.budget_bytes + room_bytes})
 

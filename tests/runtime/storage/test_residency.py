@@ -18,6 +18,9 @@ from runtime.storage.residency import CopyFailedError, Residency, TrackedStorage
 from tests.support.training.failing_copy import FailingCopy
 from tests.support.training.fake_time import HeldTime, held_time
 
+pytestmark = pytest.mark.cpu_only
+"""The emulated accelerator's lanes wait for no stream of another device."""
+
 MIB = 1 << 20
 FAST = 100_000.0
 CPU = torch.device("cpu")
@@ -111,7 +114,6 @@ def test_a_closed_lane_takes_no_copies(d2h: EmulatedLane) -> None:
     assert torch.equal(values, torch.arange(MIB // 8))
 
 
-@pytest.mark.cpu_only
 def test_the_process_really_gives_memory_back(d2h: EmulatedLane, h2d: EmulatedLane) -> None:
     size_bytes = 128 * MIB
     pool = HostPool(size_bytes)
@@ -283,7 +285,6 @@ def test_a_storage_that_dies_in_flight_is_kept_until_the_copy_ends(held: HeldTim
     lane.close()
 
 
-@pytest.mark.cpu_only
 def test_memory_that_cannot_be_resized_is_not_moved(d2h: EmulatedLane) -> None:
     values = torch.zeros(4)
     tracked = TrackedStorage(values.untyped_storage(), Accountant(CPU, None))

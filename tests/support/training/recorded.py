@@ -58,13 +58,20 @@ def returning_plan(name: str) -> Plan:
 
 
 def snapshot(workload: Workload) -> dict[str, torch.Tensor]:
-    """A copy of every number that training keeps."""
+    """A copy of every number that training keeps, in host memory.
+
+    An allocator would count it beside the trainings that it is compared with.
+    """
+    return {name: kept.to("cpu", copy=True) for name, kept in _kept(workload).items()}
+
+
+def _kept(workload: Workload) -> dict[str, torch.Tensor]:
     tensors = dict(workload.model.state_dict())
     for number, state in enumerate(workload.optimizer.state.values()):
         for key, value in state.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{number}.{key}"] = value
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
@@ -87,5 +94,5 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def assert_all_resident(workload: Workload) -> None:
     """Fails if any storage that the model or the optimizer holds is empty."""
-    for name, tensor in snapshot(workload).items():
+    for name, tensor in _kept(workload).items():
         assert tensor.untyped_storage().nbytes() >= tensor.nbytes, name
