@@ -12,8 +12,7 @@ each file in a process of its own, since what other tests have left counts as ta
         tests/runtime/replay/test_{interrupts,lent_memory,lookup,model_mismatch}.py \
         tests/runtime/replay/test_{leaving_the_plan,between_steps}.py \
         tests/runtime/training/test_{within,load_courses,courses_that_begin_alike}.py \
-        tests/runtime/training/test_{loops,trainer}.py tests/runtime/storage/test_accountant.py \
-        tests/runtime/proof/test_{courses,proof,workers}.py \
+        tests/runtime/training/test_{loops,trainer}.py tests/runtime/proof/test_{courses,proof}.py \
         tests/runtime/recompute/test_trainings.py tests/runtime/beyond_capacity/test_record.py \
         tests/profiles/recording/test_*.py; do
         python -m pytest -q -n 0 -p no:cacheprovider -p tests.device.on_it_plugin $file
