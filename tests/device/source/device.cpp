@@ -4,7 +4,9 @@
 // kernels when its stream gets there. Ops without a meta kernel wait for the stream and run at
 // once, as a GPU's do that look at their data.
 #include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/TensorBody.h>
+#include <ATen/core/ivalue.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/ops/_local_scalar_dense_native.h>
 #include <ATen/ops/_reshape_alias_native.h>
@@ -19,18 +21,134 @@
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Generator.h>
+#include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
-#include "autocast.h"
-#include "collectives.h"
 #include "memory.h"
 #include "streams.h"
-#include "tensors.h"
+
+namespace asyncdev {
+
+// ---------------------------------------------------------------------------------------------
+// What `torch.autocast` casts on the device: what torch has for any device.
+
+using at::IntArrayRef, at::Scalar, at::ScalarType, at::Tensor;  // the lists are torch's own text
+
+#define LOWER_PRECISION(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
+#define SINGLE(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+#define SINGLE_BY_DEFAULT(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32_set_opt_dtype)
+#define WIDEST(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, promote)
+
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFallthrough());
+}
+
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+  AT_FORALL_LOWER_PRECISION_FP(LOWER_PRECISION)
+  AT_FORALL_FP32(SINGLE)
+  AT_FORALL_FP32_SET_OPT_DTYPE(SINGLE_BY_DEFAULT)
+  AT_FORALL_DIFFERENT_REDISPATCH_SIGNATURE(KERNEL_DIFFERENT_REDISPATCH_SIGNATURE_PRIVATEUSEONE)
+  AT_FORALL_PROMOTE(WIDEST)
+}
+
+// ---------------------------------------------------------------------------------------------
+// Collectives among processes: gloo's, on the device's bytes, put on a stream of their own.
+//
+// As with NCCL the host does not wait: they begin when the current stream has done what it was given
+// before, and whoever waits for their result has the stream wait that is current there.
+
+using Tensors = std::vector<at::Tensor>;
+using Begun = c10::intrusive_ptr<c10d::Work>;
+using Backend = c10d::Backend;
+
+class Collectives final : public Backend {
+ public:
+  // `gloo` is for nothing else: what it is given comes in the order of the stream.
+  Collectives(c10::intrusive_ptr<Backend> gloo, int rank, int size)
+      : Backend(rank, size), gloo_(std::move(gloo)) {}
+  const std::string getBackendName() const override { return gloo_->getBackendName(); }
+
+  Begun broadcast(Tensors& tensors, const c10d::BroadcastOptions& how) override {
+    return put("broadcast", {}, tensors, [how](Backend& gloo, Tensors&, Tensors& written) {
+      return gloo.broadcast(written, how);
+    });
+  }
+  Begun allreduce(Tensors& tensors, const c10d::AllreduceOptions& how) override {
+    return put("all-reduce", {}, tensors, [how](Backend& gloo, Tensors&, Tensors& written) {
+      return gloo.allreduce(written, how);
+    });
+  }
+  Begun allgather(std::vector<Tensors>& gathered, Tensors& tensors,
+                  const c10d::AllgatherOptions& how) override {
+    return put("all-gather", tensors, gathered.at(0), [how](Backend& gloo, Tensors& read, Tensors& written) {
+      std::vector<Tensors> into{written};
+      return gloo.allgather(into, read, how);
+    });
+  }
+  Begun _allgather_base(at::Tensor& gathered, at::Tensor& part,
+                        const c10d::AllgatherOptions& how) override {
+    return put("all-gather", {part}, {gathered}, [how](Backend& gloo, Tensors& read, Tensors& written) {
+      return gloo._allgather_base(written.at(0), read.at(0), how);
+    });
+  }
+  Begun _reduce_scatter_base(at::Tensor& part, at::Tensor& whole,
+                             const c10d::ReduceScatterOptions& how) override {
+    return put("reduce-scatter", {whole}, {part}, [how](Backend& gloo, Tensors& read, Tensors& written) {
+      return gloo._reduce_scatter_base(written.at(0), read.at(0), how);
+    });
+  }
+
+ private:
+  template <class Run>
+  Begun put(std::string name, const Tensors& read, const Tensors& written, Run run) {
+    auto device = written.at(0).device();
+    if (!stream_) stream_ = c10::impl::VirtualGuardImpl(kType).getNewStream(device);
+    auto on = number_of(*stream_);
+    follow_current(on);
+    std::vector<Access> accesses;
+    for (const auto& t : read) use(t, false, accesses);
+    for (const auto& t : written) use(t, true, accesses);
+    asyncdev::put(on, std::move(name), std::move(accesses),
+                  [gloo = gloo_, from = on_cpu(read), to = on_cpu(written), run]() mutable {
+                    run(*gloo, from, to)->wait();
+                  });
+    auto type = c10::ListType::create(c10::TensorType::get());
+    auto done = c10::make_intrusive<c10::ivalue::Future>(type, std::vector<c10::Device>{device});
+    c10::StreamGuard here(*stream_);
+    done->markCompleted(c10::IValue(written));
+    return c10d::Work::create_from_future(done);
+  }
+  static void follow_current(int on) {
+    auto before = std::make_shared<Event>(DeviceMemory::next_event());
+    Event::record(before, current_stream());
+    Event::block(before, on);
+  }
+  void use(const at::Tensor& t, bool writes, std::vector<Access>& accesses) {
+    accesses.push_back(access_to(t, writes));
+    memory().recordStream(t.storage().data_ptr(), *stream_);
+  }
+  static Tensors on_cpu(const Tensors& tensors) {
+    Tensors made;
+    for (const auto& t : tensors) made.push_back(as_cpu(t));
+    return made;
+  }
+
+  c10::intrusive_ptr<Backend> gloo_;
+  std::optional<c10::Stream> stream_;
+};
+
+inline c10::intrusive_ptr<Backend> collectives(const c10::intrusive_ptr<Backend>& gloo) {
+  return c10::make_intrusive<Collectives>(gloo, gloo->getRank(), gloo->getSize());
+}
+
+}  // namespace asyncdev
 
 namespace {
 
