@@ -19,7 +19,6 @@ import torch
 from tests.device.accelerator import TOTAL_BYTES, accelerator, device
 
 ON_IT = Path(__file__).parent / "on_it"
-OVER = "ignore:step .* took more than the budget:runtime.FallbackWarning"
 
 accelerator()
 
@@ -29,9 +28,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("cpu_only")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        # What other trainings of this process have left is taken, too.
-        item.add_marker(pytest.mark.filterwarnings(OVER))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -149,4 +149,4 @@ def begun(make: Build) -> Workload:
 
 def keep(workload: Workload, found: Numbers) -> None:
     """Keeps what a training leaves."""
-    found.tensors = {name: tensor.cpu() for name, tensor in snapshot(workload).items()}
+    found.tensors = snapshot(workload)
