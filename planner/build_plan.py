@@ -7,6 +7,7 @@ from planner.ilp.deadline import SolverName
 from planner.plan.plan import (
     BoundSource,
     Certificate,
+    OpWorkspace,
     Plan,
     PlannedSlot,
     PlannedStorage,
@@ -21,7 +22,7 @@ from planner.problem.timed_swap import TimedSwap, swap_offsets
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import Rebuilding, RecomputedStep, recomputed
 from profiles.schema.files import CREATED_BY
-from profiles.schema.memory import slot_memory
+from profiles.schema.memory import largest_workspaces, slot_memory
 from profiles.schema.profile import Profile
 
 
@@ -85,6 +86,7 @@ def build_plan(
         "model": profile.model,
         "without": without,
         "without_checkpointing": profile.without_checkpointing,
+        "workspaces": op_workspaces(profile),
     }
     unproven = Plan.model_construct(**fields)
     certificate = Certificate(
@@ -98,6 +100,13 @@ def build_plan(
     )
     pool_bytes = unproven.used_host_bytes
     return verified(Plan(**fields, host_pool_bytes=pool_bytes, certificate=certificate))
+
+
+def op_workspaces(profile: Profile) -> tuple[OpWorkspace, ...]:
+    """Returns what ops take while they run, by name."""
+    calls = ((op.name, op.workspace_bytes or 0) for op in profile.ops)
+    largest = sorted(largest_workspaces(calls).items())
+    return tuple(OpWorkspace(name=name, size_bytes=size_bytes) for name, size_bytes in largest)
 
 
 def planned_swaps(problem: Problem, solution: Solution) -> tuple[Swap, ...]:

@@ -142,6 +142,18 @@ class Swap(Record):
         return (slot - self.swap_out_slot) % slot_count
 
 
+class OpWorkspace(Record):
+    """What an op takes while it runs and gives back, for a step that does not follow the plan.
+
+    Attributes:
+        name: The operator.
+        size_bytes: The most that any of its calls in the profile takes, by the allocator's count.
+    """
+
+    name: str
+    size_bytes: Count
+
+
 class RecipeOp(Record):
     """An op that the step has run and that is run again.
 
@@ -285,6 +297,7 @@ class Plan(FileRecord):
         without: What it was not to use; its bounds are on plans that use the rest.
         without_checkpointing: Whether its steps run with the model's own activation checkpointing
             switched off, as the recorded one did.
+        workspaces: Of the ops that take any, by name; none are known where no allocator was asked.
     """
 
     FORMAT: ClassVar[str] = "swapplan-plan"
@@ -311,6 +324,7 @@ class Plan(FileRecord):
     # Older files are from when nothing was recomputed.
     without: Without = Without.RECOMPUTE
     without_checkpointing: bool = False
+    workspaces: tuple[OpWorkspace, ...] = ()
 
     @cached_property
     def by_id(self) -> dict[int, PlannedStorage]:

@@ -18,7 +18,12 @@ from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import OpWatcher
 from profiles.hooks.named_storages import Owned
-from profiles.schema.memory import GRANULE_BYTES, slot_memory, with_sizes
+from profiles.schema.memory import (
+    GRANULE_BYTES,
+    largest_workspaces,
+    slot_memory,
+    with_sizes,
+)
 from profiles.schema.profile import Profile
 
 
@@ -133,6 +138,10 @@ class OpWorkspaces(OpWatcher):
     def sizes_bytes(self) -> tuple[int, ...]:
         """Returns the workspace of each op."""
         return tuple(self._noted)
+
+    def largest_bytes(self) -> dict[str, int]:
+        """Returns the most that any call of an op has taken, by name, of ops that take any."""
+        return largest_workspaces(zip(self.names, self._noted, strict=True))
 
 
 def with_overhead(profile: Profile, peaks_bytes: tuple[int, ...]) -> Profile:

@@ -113,6 +113,15 @@ def with_sizes(profile: "Profile", sizes_bytes: Iterable[int]) -> "Profile":
     return profile.model_copy(update={"storages": storages})
 
 
+def largest_workspaces(calls: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Returns the most bytes that any call of an op takes, by name, of ops that take any."""
+    most: dict[str, int] = {}
+    for name, size_bytes in calls:
+        if size_bytes > most.get(name, 0):
+            most[name] = size_bytes
+    return most
+
+
 def _bytes_at_anchors_and_ops(
     profile: "Profile", kind: "StorageKind | None" = None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:

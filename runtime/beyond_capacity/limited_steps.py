@@ -129,6 +129,8 @@ class LimitedSteps:
             watched.enter_context(Listening(in_threads_of_this_step(trace.on_address)))
             self._enter(watched, shapes, (times, *workspaces), trace)
             yield seen
+        for taken in workspaces:
+            self.swap.workspaces_bytes = taken.largest_bytes()
         self._check_need(trace)
         check_trains(trace.anchors)
         storages = trace.storages(self._training)

@@ -64,6 +64,8 @@ class OnlineSwap(OpMode):
         largest_need: The op of this step that needs the most.
         fell_short: Whether an op of this step found no room, and the budget was given up.
         would_fit: Whether all that was alive at each of its ops so far would have had room at once.
+        workspaces_bytes: What ops take while they run and give back, by name, where that is known.
+            So much is kept free if anything can leave for it.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class OnlineSwap(OpMode):
         self.largest_need = NO_NEED
         self.fell_short = False
         self.would_fit = True
+        self.workspaces_bytes: dict[str, int] = {}
         self._others_bytes = 0
         self._device = device
         self._accountant = accountant
@@ -144,15 +147,25 @@ class OnlineSwap(OpMode):
         self._places.use(storage)
 
     def make_ready(
-        self, storages: Sequence[torch.UntypedStorage], made_bytes: Sequence[int]
+        self,
+        storages: Sequence[torch.UntypedStorage],
+        made_bytes: Sequence[int],
+        ops: Iterable[str],
     ) -> None:
-        """Brings in storages for ops that it does not see, with room for what those make."""
+        """Brings in storages for ops that it does not see, with room for what those make.
+
+        Args:
+            storages: What they read.
+            made_bytes: What they make.
+            ops: Their names.
+        """
         self._places.drain()
         kept = {storage._cdata for storage in storages}
         away = [cdata for cdata in kept if cdata in self._places.away]
         wanted_bytes = [self._places.away[cdata].tracked.size_bytes for cdata in away]
         rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
-        self._make_room(sum(rounded), kept)
+        spare_bytes = max((self.workspaces_bytes.get(name, 0) for name in ops), default=0)
+        self._make_room(sum(rounded), kept, spare_bytes)
         for cdata in away:
             self._bring_in(cdata, kept)
         need_bytes = sum(made_bytes) + sum(storage.nbytes() for storage in storages)
@@ -201,7 +214,8 @@ class OnlineSwap(OpMode):
         """Has an op run with its arguments on the device."""
         self._places.drain()
         inputs = self._by_address(storages_in(func, args, kwargs, self._device))
-        self._prepare(inputs, output_sizes_bytes(self._device, func, args, kwargs))
+        made_bytes = output_sizes_bytes(self._device, func, args, kwargs)
+        self._prepare(inputs, made_bytes, self._workspace_bytes(func))
         result = run(func, args, kwargs)
         touched = inputs | self._by_address(storages_of(result, self._device))
         if is_collective(func):
@@ -224,7 +238,10 @@ class OnlineSwap(OpMode):
         return {s._cdata: s for s in storages if not is_shared_memory(s) or knows(s._cdata)}
 
     def _prepare(
-        self, inputs: dict[int, torch.UntypedStorage], made_bytes: tuple[int, ...] | None
+        self,
+        inputs: dict[int, torch.UntypedStorage],
+        made_bytes: tuple[int, ...] | None,
+        spare_bytes: int,
     ) -> None:
         """Makes room for what an op is about to bring in and to make, then brings it in."""
         away = self._places.away
@@ -237,20 +254,27 @@ class OnlineSwap(OpMode):
             self.evict_all_but(set(inputs))
         else:
             rounded = map(self._accountant.rounded_bytes, (*wanted_bytes, *made_bytes))
-            self._make_room(sum(rounded), set(inputs))
+            self._make_room(sum(rounded), set(inputs), spare_bytes)
         for cdata in missing:
             self._bring_in(cdata, set(inputs))
 
     def _bring_in(self, cdata: int, kept: set[int]) -> None:
         self.try_twice(partial(self._places.bring_in, cdata), kept)
 
-    def _make_room(self, wanted_bytes: int, kept: set[int]) -> None:
-        if self._accountant.has_room(wanted_bytes):
+    def _workspace_bytes(self, func: OpOverload) -> int:
+        # Most often nothing is known of any, and an op's name takes a while to put together.
+        return self.workspaces_bytes.get(str(func), 0) if self.workspaces_bytes else 0
+
+    def _make_room(self, wanted_bytes: int, kept: set[int], spare_bytes: int = 0) -> None:
+        """Makes room for what is wanted, and for as much of what is spare as anything leaves."""
+        if self._accountant.has_room(wanted_bytes + spare_bytes):
             return
         for cdata in self._idle(kept):
             self._places.evict(cdata)
-            if self._accountant.has_room(wanted_bytes):
+            if self._accountant.has_room(wanted_bytes + spare_bytes):
                 return
+        if self._accountant.has_room(wanted_bytes):
+            return
         # What lies in circles, as a model that was trained before may, is there until then.
         gc.collect()
         self._places.drain()

@@ -9,7 +9,7 @@ may be tried again.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -36,9 +36,12 @@ class MakesRoom(Protocol):
     """What swaps on line, as far as recipes know it."""
 
     def make_ready(
-        self, storages: Sequence[torch.UntypedStorage], made_bytes: Sequence[int]
+        self,
+        storages: Sequence[torch.UntypedStorage],
+        made_bytes: Sequence[int],
+        ops: Iterable[str],
     ) -> None:
-        """Brings in storages, with room for more of some sizes."""
+        """Brings in storages, with room for more of some sizes, and for what ops take meanwhile."""
 
     def try_twice(self, do: Callable[[], None], kept: set[int]) -> None:
         """Does what there is room for, if need be with all but some storages moved out."""
@@ -178,7 +181,9 @@ class Recipes:
             wanted = recipe.missing()
             ops = recipe.ops_for(wanted.keys()) if wanted else ()
             reads = recipe.captured.read_in_place(ops) or {}
-            swap.make_ready(tuple(reads.values()), most_bytes_at_once(ops, wanted.keys()))
+            most_bytes = most_bytes_at_once(ops, wanted.keys())
+            names = [op.name for op in recipe.rebuild.ops]
+            swap.make_ready(tuple(reads.values()), most_bytes, names)
             # It may be done twice: recipes write nothing but what they make.
             kept = {storage._cdata for storage in reads.values()}
             swap.try_twice(partial(self._bring_back, recipe), kept)

@@ -25,6 +25,7 @@ from typing import Any
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from planner.plan.plan import Plan
 from profiles.hooks.dispatch import RunOp
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.schema.profile import OPTIMIZER_POST
@@ -59,26 +60,26 @@ class FirstSteps(AbstractContextManager[None]):
         self,
         executor: SwapExecutor,
         accountant: Accountant,
-        budget_bytes: int,
+        plan: Plan,
         off_plan: OffPlan,
     ) -> None:
         """Prepares for steps in which what `executor` moves is swapped on line."""
         self.swap: OnlineSwap | None = None
         self._off_plan = off_plan
         self._executor = executor
-        self._index = executor.index
         self._accountant = accountant
-        self._budgets_bytes = budget_bytes, accountant.budget_bytes
+        self._budgets_bytes = plan.budget_bytes, accountant.budget_bytes
+        self._workspaces_bytes = {op.name: op.size_bytes for op in plan.workspaces}
         self._modes: tuple[TorchDispatchMode, ...] = ()
         # Of all these steps: see [Note: host memory outlives its copies].
-        self._free_list = HostFreeList(copy_device(self._index.device).host_pool)
+        self._free_list = HostFreeList(copy_device(executor.index.device).host_pool)
         self._has_joined = self._has_updated = False
         self._never_made: frozenset[int] = frozenset()
         self._steps_without_update = 0
 
     def begin(self) -> bool:
         """Whether a step that begins now is one: some of what the plan moves is not made yet."""
-        if not self._index.missing() - self._never_made:
+        if not self._executor.index.missing() - self._never_made:
             return False
         self._has_joined = False
         self._prepare()
@@ -153,10 +154,11 @@ class FirstSteps(AbstractContextManager[None]):
         return f"{need.name} of the step that {which} needs {need.size_bytes:,} bytes at once"
 
     def _prepare(self) -> tuple[OnlineSwap, SecondTry]:
-        device, lanes = self._index.device, self._executor.backend
+        device, lanes = self._executor.index.device, self._executor.backend
         swap = OnlineSwap(
             device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
         )
+        swap.workspaces_bytes = self._workspaces_bytes
         second_try = SecondTry(swap.evict_all_but, (), records=False)
         # The mode that swaps is entered last, so it is asked first.
         self._modes = second_try, swap
@@ -173,4 +175,4 @@ class FirstSteps(AbstractContextManager[None]):
         self._steps_without_update = 0 if self._has_updated else self._steps_without_update + 1
         if self._has_updated or self._steps_without_update == MOST_STEPS_WITHOUT_UPDATE:
             # What an update has not made the next one is not expected to make either.
-            self._never_made = self._index.missing()
+            self._never_made = self._executor.index.missing()

@@ -86,8 +86,7 @@ class Stepper:
         recipes = Recipes(plan.rebuilds, device, self.accountant)
         self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
         self.course = Course(plan)
-        budget_bytes = plan.budget_bytes
-        first_steps = FirstSteps(self.executor, self.accountant, budget_bytes, off_plan)
+        first_steps = FirstSteps(self.executor, self.accountant, plan, off_plan)
         self._step: RunningStep | None = None
         self.op_guard = OpGuard(self.accountant.guarded)
         self.departure = Departure(

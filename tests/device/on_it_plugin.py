@@ -38,12 +38,23 @@ def _is_default(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_default_device(None)
 
 
+def _remove_hooks_of_parameters() -> None:
+    """Collecting does not see what these hold, so a training updated by them would live for good.
+
+    That is so in plain PyTorch, too.
+    """
+    for found in gc.get_objects():
+        if isinstance(found, torch.nn.Parameter) and found._post_accumulate_grad_hooks:  # type: ignore[attr-defined]
+            found._post_accumulate_grad_hooks.clear()  # type: ignore[attr-defined]
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     """A link that keeps nothing waiting, no delays, all of the memory."""
     modules = len(sys.modules)
     yield
-    # What a test leaves in circles would count as taken.
+    # What a test leaves would count as taken.
+    _remove_hooks_of_parameters()
     gc.collect()
     if len(sys.modules) > modules:
         # So that collecting, which trainings ask for before and after each, looks at no library.

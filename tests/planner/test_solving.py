@@ -4,6 +4,7 @@ import pytest
 
 from planner.plan.plan import Plan, Without
 from planner.solving import solve
+from profiles.recording.allocator_peaks import with_workspaces
 from profiles.schema.errors import BudgetError
 from tests.support.planning.one_swap import one_swap
 from tests.support.planning.rebuilt import mixed_plan, one_of_each, repeatable, slow_sandwich
@@ -41,6 +42,17 @@ def test_progress_is_reported() -> None:
     )
     assert [what for what, _, _ in reported[:2]] == ["bounding the stall", "timing the swaps"]
     assert all(0 <= done <= total for _, done, total in reported)
+
+
+def test_the_plan_says_the_most_that_each_op_takes_while_it_runs() -> None:
+    profile = with_workspaces(one_swap(), (0, 3, 1, 4, 0))
+    ops = tuple(op.model_copy(update={"name": "op1"}) for op in profile.ops[:3])
+    profile = profile.model_copy(update={"ops": ops + profile.ops[3:]})
+    plan = solve(profile, budget_bytes=6, min_size_bytes=1)
+    taken = [(op.name, op.size_bytes) for op in plan.workspaces]
+    assert taken == [("op1", 3), ("op3", 4)]
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert solve(one_swap(), budget_bytes=6, min_size_bytes=1).workspaces == ()
 
 
 def sandwiched(without: Without, host_budget_bytes: int | None = None, budget: int = 105) -> Plan:

@@ -168,6 +168,28 @@ def test_the_longest_idle_leave_first_and_come_back_for_their_op() -> None:
     assert b.tolist() == [2] * 20 + [1] * 10
 
 
+def test_what_an_op_takes_while_it_runs_is_kept_free_as_far_as_anything_can_leave() -> None:
+    """Room for 100 bytes. An addition is said to take 50 besides what it reads and makes."""
+    accountant = Accountant(CPU, 100)
+    moves: Moves = []
+    swap = on_line(accountant, moves)
+    swap.workspaces_bytes = {"aten.add.Tensor": 50}
+    with accountant, swap:
+        a = torch.ones(20, dtype=torch.uint8)
+        b = torch.ones(40, dtype=torch.uint8)
+        b.mul_(2)
+        assert moves == [], "a product is not said to take any"
+        c = a + 1
+        assert moves == [("out", 40)]
+        d = torch.ones(30, dtype=torch.uint8)
+        assert moves == [("out", 40)], "nor do ones"
+        e = d + 1
+        assert moves == [("out", 40), ("out", 20), ("out", 20)], "60 and 50 are more than 100"
+    assert not swap.fell_short
+    swap.close()
+    assert [tensor.sum().item() for tensor in (a, b, c, d, e)] == [20, 80, 40, 30, 60]
+
+
 def test_what_was_refused_was_never_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ops, an LSTM's among them, make more than fake tensors show: they are run twice."""
     monkeypatch.setattr("runtime.beyond_capacity.online_swap.output_sizes_bytes", lambda *_: (0, 0))
