@@ -65,6 +65,7 @@ def _module(extension: Any) -> Any:
         __name__=f"torch.{NAME}",
         is_available=lambda: True,
         is_initialized=lambda: True,
+        _initialized=True,  # torch's checkpointing restores generators of such a device alone
         device_count=lambda: extension.DEVICES,
         device=lambda device: memory.device_index(index_of(device)),
         current_device=current,

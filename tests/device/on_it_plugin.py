@@ -44,8 +44,8 @@ def _remove_hooks_of_parameters() -> None:
     That is so in plain PyTorch, too.
     """
     for found in gc.get_objects():
-        if isinstance(found, torch.nn.Parameter) and found._post_accumulate_grad_hooks:  # type: ignore[attr-defined]
-            found._post_accumulate_grad_hooks.clear()  # type: ignore[attr-defined]
+        if isinstance(found, torch.nn.Parameter) and found._post_accumulate_grad_hooks:
+            found._post_accumulate_grad_hooks.clear()
 
 
 @pytest.fixture(autouse=True)

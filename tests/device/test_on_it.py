@@ -1,14 +1,10 @@
 """What runs on the asynchronous device runs in a process of its own; see `tests.device`."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.commands import ROOT
+from tests.device.same_tests import run
 
-PLUGINS = ("-p", "no:cacheprovider", "-p", "tests.device.on_it_plugin")
 FIRST = "workers.py"
 """Its plan is for other processes, and what other tests leave would count in this one's peak."""
 LAST = "mutations.py"
@@ -28,20 +24,16 @@ ALSO = (
     "[unseen batches-True]",
     "recompute/test_trainings.py::test_a_training_that_rebuilds_everything_is_the_same"
     "[updated in backward-True]",
+    "recompute/test_checkpointing.py::test_a_training_is_the_checkpointed_one_within_the_budget"
+    "[not reentrant, dropout-True]",
+    "recompute/test_other_steps.py::test_steps_that_are_watched_less_rebuild_as_well[step]",
 )
-"""Of the tests of the emulated accelerator; see `tests.device` for all that run there. The first
-two keep to a budget for all that the process has on the device: others must not have left any."""
+"""Of the tests of the emulated accelerator; all of them: `tests.device.same_tests`. The first two
+keep to a budget for all that the process has on the device: others must not have left any."""
 
 
-def run(tests: Iterable[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", *PLUGINS, *tests],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def assert_pass(tests: Iterable[str]) -> None:
+    done = run(*tests)
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
 
 
@@ -49,9 +41,9 @@ def test_on_the_device() -> None:
     folder = Path(__file__).parent / "on_it"
     order = {FIRST: 0, LAST: 2}
     files = sorted(folder.glob("[!_]*.py"), key=lambda path: (order.get(path.name, 1), path.name))
-    run(map(str, files))
+    assert_pass(map(str, files))
 
 
 def test_what_the_emulated_accelerator_is_tested_by() -> None:
     """Not beside what counts bytes: an interrupted training may leave some behind."""
-    run(str(RUNTIME / name) for name in ALSO)
+    assert_pass(str(RUNTIME / name) for name in ALSO)

@@ -227,7 +227,8 @@ at::Generator& default_generator(c10::DeviceIndex index) {
 
 at::Generator seeded_for_op(const std::optional<at::Generator>& asked) {
   auto from = asked && asked->defined() ? *asked : default_generator(current_index());
-  if (from.device().is_cpu()) return from;
+  TORCH_CHECK(from.device().type() == kType, "Expected an accelerator's generator, found one of ",
+              from.device());
   std::lock_guard<std::mutex> hold(from.mutex());
   return at::detail::createCPUGenerator(from.get<Generator>()->draw());
 }

@@ -26,6 +26,7 @@ from runtime.proof.proof import prove
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.estimating import assert_same_step, estimated
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import seeded
 
 WIDTH, LAYERS, ROWS = 64, 4, 8
 Parameters = Iterable[torch.Tensor]
@@ -56,7 +57,7 @@ def training(make_optimizer: MakeOptimizer) -> Workload:
     """Nearly all memory is parameters, gradients and states."""
     model = perceptron()
     optimizer = make_optimizer(model.parameters())
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()

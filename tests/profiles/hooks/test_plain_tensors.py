@@ -19,6 +19,7 @@ from runtime.storage.accountant import Accountant
 from runtime.storage.write_marks import WriteMarks, take_off
 from tests.support.planning.hardest_plans import everything_away, periodic, returning_at_boundary
 from tests.support.training.fixed_times import FAST_LINK, UNNAMED, record_at_fixed_times
+from tests.support.training.models import seeded
 from tests.support.training.wrappers import Quantised
 
 WIDTH = 48
@@ -251,7 +252,7 @@ def workload(kind: str) -> Workload:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     adam = torch.optim.SparseAdam if kind == "embedding" else torch.optim.AdamW
     optimizer = adam(trained, lr=1e-3)
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
 
     def step() -> torch.Tensor:
         if kind == "embedding":
@@ -372,7 +373,7 @@ def sharded() -> Workload:
     model = nn.Sequential(*layers)
     fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()

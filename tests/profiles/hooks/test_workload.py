@@ -14,6 +14,7 @@ from profiles.schema.errors import PlanMismatchError, WorkloadError
 from runtime import LoadedPlan
 from tests.support.planning.hardest_plans import everything_away
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import seeded
 from tests.support.training.recorded import assert_same, snapshot
 
 WIDTH = 16
@@ -97,7 +98,7 @@ def adam(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def workload_of(model: nn.Module, bare: nn.Module, optimizer: Any) -> Workload:
-    generator = torch.Generator().manual_seed(1)
+    generator = seeded(1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()

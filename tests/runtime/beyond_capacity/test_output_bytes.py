@@ -23,7 +23,7 @@ class Predicted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        predicted = output_sizes_bytes(CPU, func, args, kwargs)
+        predicted = output_sizes_bytes(torch.get_default_device(), func, args, kwargs)
         before = {storage: storage.nbytes() for storage in storages_in(func, args, kwargs)}
         result = func(*args, **kwargs)
         after = {*storages_of(result), *before}

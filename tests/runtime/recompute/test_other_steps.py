@@ -19,6 +19,7 @@ from runtime.recompute.recipes import LostStorageError
 from runtime.storage.residency import Residency
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import seeded
 from tests.support.training.recorded import assert_same, snapshot
 
 STEPS = 5
@@ -74,7 +75,7 @@ class Training:
         self.gives_up = False
         self._place, self._act = place, act
         self._step_number = 0
-        self._generator = torch.Generator().manual_seed(1)
+        self._generator = seeded(1)
 
     def run(self, steps: int = STEPS) -> list[torch.Tensor]:
         """Trains on; a step that raises what it may is a step, too."""
@@ -195,7 +196,7 @@ ACTS: dict[str, tuple[Place, Callable[[Training], Any], str]] = {
     ),
     "takes its address": (
         Place.AFTER_FORWARD,
-        lambda training: training.model.seen["hidden"].numpy().sum(),
+        lambda training: training.model.seen["hidden"].data_ptr(),
         "code that is no op uses",
     ),
     "writes a weight": (
@@ -298,7 +299,7 @@ def test_steps_that_are_watched_less_rebuild_as_well(way: str) -> None:
     assert rebuilt.pop() > 0
     assert replay.fallbacks == 0
     watched = [step.peak_bytes is not None for step in replay.steps]
-    assert watched[-1] is (way == "step")
+    assert watched[-1] is (way == "step" and torch.get_default_device().type == "cpu")
 
 
 def test_what_cannot_be_rebuilt_is_an_error_and_never_other_numbers() -> None:

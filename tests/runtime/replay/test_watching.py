@@ -37,6 +37,7 @@ def _replay(plan: Plan, workload: Workload) -> Iterator[Replay]:
     del loss
 
 
+@pytest.mark.cpu_only
 def test_a_step_tells_all_that_it_did(plan: Plan, workload: Workload, replay: Replay) -> None:
     with replay.step() as statistics:
         workload.step()

@@ -26,12 +26,13 @@ from tests.support.loops.courses import planned_courses, recorded_courses
 from tests.support.loops.loop import Trained, assert_same_training
 from tests.support.training.fake_time import counting_tools
 from tests.support.training.fixed_times import FAST_LINK
+from tests.support.training.models import seeded
 
 
 def step(it: Trained, batches: int, number: int) -> None:
     """One update by so many batches, all of which are alive until it is made."""
     losses = []
-    for batch in torch.randn(batches, ROWS, WIDTH, generator=torch.Generator().manual_seed(number)):
+    for batch in torch.randn(batches, ROWS, WIDTH, generator=seeded(number)):
         losses.append((it.model(batch) - batch).square().mean())
     loss = torch.stack(losses).mean()
     loss.backward()

@@ -17,6 +17,7 @@ from runtime.training.course import Way
 from runtime.training.load_courses import LoadedCourses
 from tests.support.loops.courses import planned_courses, recorded_courses
 from tests.support.loops.loop import Trained, assert_same_training, layers
+from tests.support.training.models import seeded
 
 WIDTH = 64
 ROWS = (256, 224, 192)
@@ -30,7 +31,7 @@ def trained(width: int = WIDTH) -> Trained:
 
 
 def step(it: Trained, number: int, rows: int) -> None:
-    batch = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(number))
+    batch = torch.randn(rows, WIDTH, generator=seeded(number))
     loss = (it.model(batch) - batch).square().mean()
     loss.backward()
     it.optimizer.step()

@@ -26,6 +26,7 @@ from runtime.training.planning import Planning
 from tests.support.commands import ROOT
 from tests.support.loops import plain
 from tests.support.loops.loop import TIME_LIMIT_S, Settings, Trained, assert_same_training, layers
+from tests.support.training.models import seeded
 
 KIB = 1024
 ROWS, WIDTH = 256, 64
@@ -47,7 +48,7 @@ def trained() -> Trained:
 
 
 def step(it: Trained, rows: int = ROWS, number: int = 0) -> None:
-    batch = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(number))
+    batch = torch.randn(rows, WIDTH, generator=seeded(number))
     loss = (it.model(batch) - batch).square().mean()
     loss.backward()
     it.optimizer.step()
@@ -137,7 +138,7 @@ def test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on(
 
 
 def accumulated(it: Trained, batches: int, number: int, *, updates: bool = True) -> None:
-    for batch in torch.randn(batches, ROWS, WIDTH, generator=torch.Generator().manual_seed(number)):
+    for batch in torch.randn(batches, ROWS, WIDTH, generator=seeded(number)):
         loss = (it.model(batch) - batch).square().mean()
         loss.backward()
     if updates:

@@ -18,6 +18,7 @@ from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.support.checkpointed import BLOCKS, KINDS, ROWS, WIDTH, Blocks, plainly, workload
 from tests.support.loops.loop import TIME_LIMIT_S
+from tests.support.training.models import seeded
 from tests.support.training.recorded import assert_same, snapshot
 
 STEPS = 16
@@ -87,6 +88,7 @@ def test_a_step_that_follows_no_plan_checkpoints_as_before(tmp_path: Path) -> No
     assert runs == [BLOCKS] * recorded + [2 * BLOCKS] * (STEPS - recorded)
 
 
+@pytest.mark.cpu_only  # what its three trainings hold would count in each other's budgets
 def test_kept_it_is_planned_around_and_plans_of_the_two_are_not_mixed(tmp_path: Path) -> None:
     kept, runs = train(workload(KINDS["reentrant"]), tmp_path, checkpointing=True)
     assert kept.tally[Way.REPLAYED] > 0
@@ -120,7 +122,7 @@ def test_a_checkpoint_before_the_first_module_is_off_too(
         it = workload(lambda dropout: Blocks(plainly, dropout))
         model = it.model
         assert isinstance(model, Blocks)
-        batch = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(0))
+        batch = torch.randn(ROWS, WIDTH, generator=seeded(0))
         memory = within(it, tmp_path, "80%", checkpointing=False) if is_planned else None
         for _ in range(STEPS):
             if memory is not None:

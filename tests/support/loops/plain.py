@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from profiles.hooks.workload import bare_optimizer
 from tests.support.loops.loop import Around, Settings, Trained, layers
+from tests.support.training.models import seeded
 
 STEPS = 12
 ROWS = 512
@@ -16,7 +17,7 @@ ROWS = 512
 
 def batches(count: int, rows: int = ROWS, width: int = 64) -> DataLoader[tuple[torch.Tensor, ...]]:
     """The same numbers each time."""
-    numbers = torch.randn(count * rows, width, generator=torch.Generator().manual_seed(1))
+    numbers = torch.randn(count * rows, width, generator=seeded(1))
     return DataLoader(TensorDataset(numbers), batch_size=rows)
 
 
@@ -158,7 +159,7 @@ def updated_in_backward(settings: Settings | None) -> Trained:
 
 
 def _tokens(count: int) -> Iterator[torch.Tensor]:
-    dice = torch.Generator().manual_seed(1)
+    dice = seeded(1)
     for _ in range(count):
         yield torch.randint(0, 64, (16, 33), generator=dice)
 
@@ -170,7 +171,7 @@ def variable_lengths(settings: Settings | None) -> Trained:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     trained = Trained(model=model, optimizer=optimizer)
     around = Around(trained, settings)
-    dice = torch.Generator().manual_seed(1)
+    dice = seeded(1)
     for _ in range(40):
         length = (128, 256, 512)[int(torch.randint(0, 3, (1,), generator=dice))]
         batch = torch.randn(length, 64, generator=dice)

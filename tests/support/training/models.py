@@ -19,6 +19,11 @@ Loss = Callable[[torch.Generator], torch.Tensor]
 """Draws a batch and returns its loss."""
 
 
+def seeded(number: int) -> torch.Generator:
+    """Returns a generator of the default device: no other may draw numbers there."""
+    return torch.Generator(torch.get_default_device()).manual_seed(number)
+
+
 def training(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -28,8 +33,7 @@ def training(
     set_to_none: bool = True,
 ) -> Workload:
     """The usual step: clear gradients, backward over every micro-batch, update."""
-    generator = torch.Generator(torch.get_default_device())
-    generator.manual_seed(int(os.environ.get("RANK", "0")) + 1)
+    generator = seeded(int(os.environ.get("RANK", "0")) + 1)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=set_to_none)
