@@ -16,6 +16,10 @@ RECORDED_STEPS = (7, 8)
 """Two to warm up, two or three that are traced, three that are timed; times settle at once here."""
 
 
+NEEDS = {"peft, 8 bits": "bitsandbytes", "peft, 4 bits": "bitsandbytes", "sft trainer": "trl"}
+"""Packages of the extra `frameworks` that are large: not everybody who tests has them."""
+
+
 def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
     """The loops, the budget of each, and how many lines a user adds to it."""
     trainer = partial(frameworks.transformers_trainer, folder=folder)
@@ -33,9 +37,11 @@ def loops(folder: Path) -> dict[str, tuple[Loop, str, int]]:
         "trainer": (trainer, "80%", 1),
         "trainer, accumulation": (partial(trainer, accumulation=2), "80%", 1),
         "trainer, evaluation": (partial(trainer, evaluates=True), "80%", 1),
+        "sft trainer": (partial(frameworks.supervised_finetuning, folder=folder), "95%", 1),
         "lightning": (frameworks.lightning, "80%", 1),
         "lightning, clipping": (partial(frameworks.lightning, clips=True), "80%", 1),
         "lightning, accumulation": (partial(frameworks.lightning, accumulation=2), "80%", 1),
+        "lightning, bfloat16": (partial(frameworks.lightning, precision="bf16-mixed"), "80%", 1),
         "lightning by hand": (frameworks.lightning_by_hand, "80%", 1),
     }
 
@@ -51,8 +57,8 @@ def marks_of(name: str) -> tuple[pytest.MarkDecorator, ...]:
 def test_a_loop_within_a_budget_trains_the_same(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    if name.endswith("bits"):
-        pytest.importorskip("bitsandbytes", exc_type=ImportError)
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], exc_type=ImportError)
     loop, budget, lines = loops(tmp_path / "out")[name]
     expected = loop(None)
     settings = Settings(budget=budget, plans=tmp_path / "plans")

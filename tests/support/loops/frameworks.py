@@ -148,6 +148,52 @@ def transformers_trainer(
         eval_dataset=Rows(16) if evaluates else None,
         callbacks=[] if callback is None else [callback],
     )
+    return _train(trainer, model, callback)
+
+
+def supervised_finetuning(settings: Settings | None, folder: Path) -> Trained:
+    """TRL's `SFTTrainer` over tiny GPT-2: rows of several lengths, padded."""
+    from datasets import Dataset as Table
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTConfig, SFTTrainer
+
+    callback = None
+    if settings is not None:
+        callback = WaitingTransformersCallback(**settings.arguments())
+    dice = torch.Generator().manual_seed(0)
+    rows = [torch.randint(2, 250, (24,), generator=dice).tolist() for _ in range(8 * STEPS)]
+    words = Tokenizer(WordLevel({"<pad>": 0, "<end>": 1, "<unknown>": 2}, unk_token="<unknown>"))
+    with warnings.catch_warnings():
+        # It asks for what transformers has renamed.
+        warnings.simplefilter("ignore", FutureWarning)
+        arguments = SFTConfig(
+            output_dir=str(folder),
+            per_device_train_batch_size=8,
+            max_steps=STEPS,
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            seed=0,
+        )
+    model: Any = tiny_gpt2()
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Table.from_dict({"input_ids": rows}),
+        processing_class=PreTrainedTokenizerFast(
+            tokenizer_object=words, pad_token="<pad>", eos_token="<end>"
+        ),
+        callbacks=[] if callback is None else [callback],
+    )
+    return _train(trainer, model, callback)
+
+
+def _train(trainer: Any, model: Any, callback: "WaitingTransformersCallback | None") -> Trained:
     trainer.train()
     logged = trainer.state.log_history
     losses = [row[key] for row in logged for key in ("loss", "eval_loss") if key in row]
@@ -170,7 +216,13 @@ class WaitingTransformersCallback(runtime.TransformersCallback):
         super().on_step_begin(*arguments, **named)
 
 
-def lightning(settings: Settings | None, *, accumulation: int = 1, clips: bool = False) -> Trained:
+def lightning(
+    settings: Settings | None,
+    *,
+    accumulation: int = 1,
+    clips: bool = False,
+    precision: str | None = None,
+) -> Trained:
     """`lightning.Trainer` with automatic optimization."""
     import lightning as L
 
@@ -196,6 +248,7 @@ def lightning(settings: Settings | None, *, accumulation: int = 1, clips: bool =
         STEPS * accumulation,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=1.0 if clips else None,
+        precision=precision,
     )
 
 
