@@ -17,10 +17,12 @@ from planner.plan.plan import (
     Without,
 )
 from planner.plan.verify import derived_figures, verified
+from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
 from planner.problem.timed_swap import TimedSwap, swap_offsets
 from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import Rebuilding, RecomputedStep, recomputed
+from planner.search.candidate import Candidate
 from profiles.schema.files import CREATED_BY
 from profiles.schema.memory import largest_workspaces, slot_memory
 from profiles.schema.profile import Profile
@@ -40,6 +42,7 @@ class Solution:
         proof: What the solver proved about its model.
         stall_us: What compute waits, by the scheduler's clock.
         found: What is dropped, and the recipes that rebuild it.
+        candidate: What the scheduler made the swaps of; None if there are none.
     """
 
     problem: Problem
@@ -51,6 +54,12 @@ class Solution:
     proof: Proof
     stall_us: float = 0.0
     found: tuple[Rebuilding, ...] = ()
+    candidate: Candidate | None = None
+
+    @property
+    def dropped(self) -> frozenset[Gap]:
+        """The gaps in which storages are dropped."""
+        return frozenset(gap for rebuilding in self.found for gap in rebuilding.gaps)
 
 
 def build_plan(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -19,7 +19,7 @@ from planner.problem.timed_swap import TimedSwap
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
 from planner.recompute.places import placed_offers
 from planner.recompute.recipes import StepEffects
-from planner.recompute.rewriting import recomputed
+from planner.recompute.rewriting import Dropped, recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import POLICIES, QUICK_POLICIES, Candidate
 from planner.search.drop_search import Draft, DropSearch
@@ -39,6 +39,7 @@ from planner.smallest_budget import (
     unmet_budget,
     widest_set,
 )
+from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Link, Profile
 from profiles.schema.progress import Progress, silent
 
@@ -69,7 +70,8 @@ def solve(
         host_budget_bytes: Host bytes to stay within; None for no limit, 0 for no swaps.
         solver: Which solver PuLP drives.
         time_limit_s: Wall time for the whole of it; what is needed for any plan at all may exceed
-            it.
+            it. After 15 s for 1,000 ops planning goes on only while the plan is more than 1% of
+            the step from its bound (`planner.problem.settings`).
         min_size_bytes: Smaller storages stay; if None, what is left out is little of the budget
             (`planner.problem.smallest_size`).
         boundary: Whether swaps may wrap round the step boundary.
@@ -96,9 +98,53 @@ def solve(
     )
     deadline = Deadline(started_s + time_limit_s, stop)
     work = _Work(profile, problem, solver, deadline, progress or silent, on_incumbent)
-    solution = _solved(work, without)
+    solution = _solved_in_rounds(work, without)
     seconds = time.monotonic() - started_s
     return build_plan(profile, solution, solver=solver, seconds=seconds, without=without)
+
+
+def _solved_in_rounds(work: "_Work", without: Without) -> Solution:
+    """A quick round; one with all the time that is left only if that one may gain by it."""
+    quick_s = SETTINGS.quick_seconds * max(1.0, len(work.profile.ops) / 1000)
+    if quick_s > SETTINGS.quick_share * work.deadline.left_s:
+        return _solved(work, without)
+    quick = work.deadline.first(quick_s)
+    try:
+        known = _solved(replace(work, deadline=quick), without)
+    except BudgetError:
+        if work.deadline.over or not quick.over:
+            raise
+        return _solved(work, without)
+    if work.deadline.over or _is_near(work, known):
+        return known
+    return _best_of(work, known, _solved(replace(work, known=known), without))
+
+
+def _beyond_us(work: "_Work", solution: Solution) -> float:
+    """What a step takes beyond its ops: what it runs again and what it waits."""
+    return solution.problem.compute_us - work.problem.compute_us + solution.stall_us
+
+
+def _is_near(work: "_Work", solution: Solution) -> bool:
+    """Whether what may be left to gain hardly pays for looking on."""
+    bound_us, compute_us = solution.bound_beyond_us, work.problem.compute_us
+    most_us = SETTINGS.near(bound_us, compute_us, SETTINGS.quick_gap)
+    return _beyond_us(work, solution) <= most_us
+
+
+def _best_of(work: "_Work", *solutions: Solution) -> Solution:
+    """Returns the best with the tightest bound: both rounds bound all plans."""
+    best = min(solutions, key=lambda solution: _beyond_us(work, solution))
+    tightest = max(solutions, key=lambda solution: solution.bound_beyond_us)
+    bound_us, compute_us = tightest.bound_beyond_us, work.problem.compute_us
+    good = SETTINGS.is_good(_beyond_us(work, best), bound_us, compute_us)
+    return replace(
+        best,
+        loose_bound_beyond_us=max(solution.loose_bound_beyond_us for solution in solutions),
+        bound_beyond_us=bound_us,
+        bound_source=tightest.bound_source,
+        proof=Proof.OPTIMAL if good else best.proof,
+    )
 
 
 def _solved(work: "_Work", without: Without) -> Solution:
@@ -111,7 +157,7 @@ def _solved(work: "_Work", without: Without) -> Solution:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be planned, and with what."""
+    """What is to be planned, and with what; and what is known of it by a round before."""
 
     profile: Profile
     problem: Problem
@@ -119,6 +165,7 @@ class _Work:
     deadline: Deadline
     progress: Progress
     on_incumbent: OnIncumbent | None
+    known: Solution | None = None
 
     @cached_property
     def effects(self) -> StepEffects:
@@ -135,20 +182,38 @@ class _Work:
         deadline = self.deadline.share(SETTINGS.stage_share)
         return relaxed_bound(self.problem, self.solver, deadline)
 
+    def known_swaps(self, dropped: Dropped) -> Candidate | None:
+        """What the round before has found for a step that drops this."""
+        is_same = self.known is not None and self.known.dropped == dropped
+        return self.known.candidate if self.known is not None and is_same else None
+
     @property
     def can_swap_alone(self) -> bool:
         return self.problem.fits(self.widest.chosen)
 
+    def better_incumbents(self) -> OnIncumbent | None:
+        """What is to be called with plans, which hears of none that the round before has beaten."""
+        report, known = self.on_incumbent, self.known
+        if report is None or known is None:
+            return report
+        least_us = _beyond_us(self, known)
+
+        def told(now: Incumbent) -> None:
+            if now.recompute_us + now.stall_us <= least_us:
+                report(replace(now, bound_us=max(now.bound_us, known.bound_beyond_us)))
+
+        return told
+
     def search(self) -> Search:
         """Returns a search for the swaps of the step as it is."""
-        return Search(self.problem, self.deadline, self.progress, self.on_incumbent)
+        return Search(self.problem, self.deadline, self.progress, self.better_incumbents())
 
     def search_of(self, draft: Draft, bound_us: float) -> Search:
         """Returns a search for the swaps of the step as a draft rewrites it.
 
         It reports the draft's stall together with what it recomputes; the bound is on all plans.
         """
-        report, compute_us = self.on_incumbent, self.problem.compute_us
+        report, compute_us = self.better_incumbents(), self.problem.compute_us
 
         def told(now: Incumbent) -> None:
             assert report is not None
@@ -172,7 +237,8 @@ def _with_swaps_alone(
     if loose is not None:
         # It says less of swaps: some of them dropped, and fewer slots looked at.
         loose = loose._replace(shares=work.alone.shares or loose.shares)
-    return _solution(work.search(), work.solver, work.widest.chosen, starts, offers, loose)
+    known = work.known_swaps(frozenset())
+    return _solution(work.search(), work.solver, work.widest.chosen, starts, offers, loose, known)
 
 
 def _with_recompute(work: _Work, offers: Offers) -> Solution:
@@ -191,8 +257,11 @@ def _with_recompute(work: _Work, offers: Offers) -> Solution:
         offers,
         work.deadline.share(SETTINGS.drop_share),
         work.progress,
-        work.on_incumbent,
+        work.better_incumbents(),
     )
+    if work.known is not None:
+        drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
+        drops.take([work.known.dropped])
     drops.take_cheapest()
     joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
     drops.bounded(joint)
@@ -299,11 +368,14 @@ def _solution_of(
         chosen: frozenset[int] = frozenset()
         swaps: tuple[TimedSwap, ...] = ()
         stall_us = 0.0
+        candidate = None
     else:
         search = work.search_of(draft, bound.stall_us)
         search.bounded(max(0.0, bound.stall_us - draft.recompute_us))
-        found = _solution(search, work.solver, widest, (), known=draft.candidate)
+        known = work.known_swaps(draft.dropped) or draft.candidate
+        found = _solution(search, work.solver, widest, (), known=known)
         chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
+        candidate = found.candidate
     beyond_us = draft.recompute_us + stall_us
     compute_us = work.problem.compute_us
     few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
@@ -323,6 +395,7 @@ def _solution_of(
         proof=Proof.OPTIMAL if good else Proof.FEASIBLE,
         stall_us=stall_us,
         found=draft.found,
+        candidate=candidate,
     )
 
 
@@ -375,6 +448,7 @@ def _solution(
         bound_source=bound.source,
         proof=Proof.OPTIMAL if ilp_solved or meets_relaxed_bound else Proof.FEASIBLE,
         stall_us=search.best.timing.stall_us,
+        candidate=search.best.candidate,
     )
 
 

@@ -158,9 +158,7 @@ def _seconds(time_limit: float) -> float:
     return time_limit
 
 
-TimeLimit = Annotated[
-    float, typer.Option(metavar="S", callback=_seconds, help="Seconds for the solver.")
-]
+TimeLimit = Annotated[float, typer.Option(metavar="S", callback=_seconds, help="Seconds at most.")]
 
 
 def parse_settings(texts: list[str] | None) -> tuple[tuple[str, str], ...]:

@@ -48,6 +48,10 @@ class Deadline:
         """Whether to stop."""
         return self.left_s <= 0
 
+    def first(self, seconds: float) -> "Deadline":
+        """Returns the end of the next so many seconds, or this one if that is earlier."""
+        return replace(self, at_s=min(self.at_s, time.monotonic() + seconds))
+
     def share(self, share: float) -> "Deadline":
         """Returns the end of a part of the time left."""
         return replace(self, at_s=time.monotonic() + share * self.left_s)

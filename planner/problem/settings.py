@@ -71,6 +71,14 @@ class SearchSettings:
     """Wall time for the smallest budget; what is not proven by then is not called the smallest. So
     long, too, storages are dropped where swaps do not meet a budget."""
 
+    quick_seconds: float = 15.0
+    quick_gap: float = 0.01
+    """Planning goes on after so many seconds for 1,000 ops only if more than this share of the step
+    may be left to gain: in steps of 1,000 ops what is found later is less, and takes most of the
+    time."""
+    quick_share: float = 1 / 2
+    """Unless that is more than this share of the time there is."""
+
     max_steps: int = 6
     """Steps walked before the scheduler shuts the step boundary."""
     max_overtaken: int = 64

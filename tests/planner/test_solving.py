@@ -1,13 +1,26 @@
 """From a profile and a budget to a plan."""
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from planner import solving
 from planner.plan.plan import Plan, Without
+from planner.problem.settings import SETTINGS
 from planner.solving import solve
 from profiles.recording.allocator_peaks import with_workspaces
 from profiles.schema.errors import BudgetError
-from tests.support.planning.one_swap import one_swap
-from tests.support.planning.rebuilt import mixed_plan, one_of_each, repeatable, slow_sandwich
+from tests.support.planning.one_swap import one_swap, slow_plan
+from tests.support.planning.rebuilt import (
+    mixed_plan,
+    one_of_each,
+    rebuilt_sandwich,
+    repeatable,
+    slow_sandwich,
+)
 from tests.support.planning.toys import activation, fixed, sandwich, toy
 
 
@@ -132,6 +145,47 @@ def test_dear_storages_are_swapped_and_cheap_ones_rebuilt() -> None:
     assert (about.compute_us, about.recompute_us) == (43_020, 20)
     assert (about.peak_without_bytes, about.peak_bytes) == (250, 100)
     assert about.bound_beyond_us <= about.beyond_us
+
+
+def rounds(patch: pytest.MonkeyPatch, **settings: Any) -> list[object]:
+    """Sets how planning goes on in rounds; returns a list that each round is put into."""
+    begun: list[object] = []
+    once = solving._solved
+
+    def counted(work: Any, without: Without) -> Any:
+        begun.append(work.known)
+        return once(work, without)
+
+    patch.setattr(solving, "SETTINGS", replace(SETTINGS, **settings))
+    patch.setattr(solving, "_solved", counted)
+    return begun
+
+
+@pytest.mark.parametrize("make", [mixed_plan, rebuilt_sandwich, slow_plan])
+def test_what_a_round_has_no_time_for_the_next_one_finds(
+    make: Callable[[], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = make()
+    begun = rounds(monkeypatch, quick_seconds=0.0, quick_gap=-1.0)
+    plan = make()
+    assert [known is None for known in begun] == [True, False]
+    assert (plan.swaps, plan.rebuilds) == (expected.swaps, expected.rebuilds)
+    assert plan.certificate.bound_beyond_us >= expected.certificate.bound_beyond_us
+    assert plan.certificate.proof is expected.certificate.proof
+
+
+def test_a_plan_near_its_bound_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = rounds(monkeypatch, quick_seconds=0.0, quick_gap=math.inf)
+    mixed_plan()
+    assert begun == [None]
+
+
+def test_a_limit_that_leaves_no_time_for_two_rounds_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = rounds(monkeypatch, quick_seconds=40.0, quick_gap=-1.0)
+    mixed_plan()
+    assert begun == [None]
 
 
 def test_progress_counts_what_is_run_again() -> None:

@@ -1,7 +1,7 @@
 """A plan in place of the model's own checkpointing: the training is the checkpointed one."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ BUILDS: dict[str, Build] = {
 }
 
 
+@cache
 def plan_for(build: Build, share: float = SHARE) -> Plan:
     """A plan for the step without checkpointing, within a share of what that needs."""
     profile = profile_of(build, checkpointing=False)

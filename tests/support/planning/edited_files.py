@@ -125,7 +125,7 @@ MAY_BE_ANY_NUMBER = frozenset({"both_bytes_per_us", "kernel_us"})
 MAY_BE_ABSENT = frozenset(
     {
         *("model", "rebuilds", "recompute_us", "traits", "without", "without_bytes"),
-        *("without_checkpointing", "workspace_bytes"),
+        *("without_checkpointing", "workspace_bytes", "workspaces"),
     }
 )
 """Fields that older files do not have."""
