@@ -1,6 +1,7 @@
 """Steps that are not the planned one: what is dropped comes back before anything else happens."""
 
 import gc
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch import nn
 
+from planner.ilp.deadline import Deadline
 from planner.plan.plan import Plan
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import SwapplanError
 from runtime import FallbackWarning, Replay
 from runtime.recompute.recipes import LostStorageError
 from runtime.storage.residency import Residency
+from tests.support.commands import PATIENCE_S
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.fixed_times import record_at_fixed_times
 from tests.support.training.models import seeded
@@ -302,6 +305,14 @@ def test_steps_that_are_watched_less_rebuild_as_well(way: str) -> None:
     assert watched[-1] is (way == "step" and torch.get_default_device().type == "cpu")
 
 
+def closing_fault(replay: Replay) -> LostStorageError | None:
+    try:
+        replay.close()
+    except LostStorageError as error:
+        return error.with_traceback(None)
+    return None
+
+
 def test_what_cannot_be_rebuilt_is_an_error_and_never_other_numbers() -> None:
     """A write that no mode sees, which autograd counts."""
 
@@ -318,6 +329,10 @@ def test_what_cannot_be_rebuilt_is_an_error_and_never_other_numbers() -> None:
     del raised
     training.model.seen.clear()
     gc.collect()
+    patience = Deadline.within(PATIENCE_S)
+    while "lost" in str(closing_fault(replay)) and not patience.over:
+        # On an accelerator the thread that went backward holds the graph a little longer.
+        time.sleep(0.001)
     replay.close()
 
 
