@@ -127,9 +127,8 @@ def _beyond_us(work: "_Work", solution: Solution) -> float:
 
 def _is_near(work: "_Work", solution: Solution) -> bool:
     """Whether what may be left to gain hardly pays for looking on."""
-    bound_us, compute_us = solution.bound_beyond_us, work.problem.compute_us
-    most_us = SETTINGS.near(bound_us, compute_us, SETTINGS.quick_gap)
-    return _beyond_us(work, solution) <= most_us
+    over_us = _beyond_us(work, solution) - solution.bound_beyond_us
+    return over_us <= SETTINGS.quick_gap * work.problem.compute_us
 
 
 def _best_of(work: "_Work", *solutions: Solution) -> Solution:

@@ -1,5 +1,6 @@
 """What recompute offers to a problem: gaps that could be ended by running ops again."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
@@ -11,6 +12,8 @@ from planner.recompute.rewriting import MAX_RECIPE_OPS
 from profiles.schema.profile import StorageKind
 
 Gaps = frozenset[int]
+EARLY_OPTIONS = 2
+"""The last one counts what is run where it begins: less than where it ends, at most."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +140,25 @@ def _options_of(
     recipe: Recipe,
     needed_by: Gaps | None,
 ) -> Iterator[Option]:
-    """The options of a gap: one to anywhere from its earliest slot on, and one to its end."""
+    """The options of a gap: some to ranges from its earliest slot on, and one to its end."""
     gap = problem.whole_gaps[i]
-    if slot < gap.next_use_slot:
+    end = gap.next_use_slot
+
+    def ops_at(slot: int) -> frozenset[int]:
         early = recipe_alone(effects, gap, slot)
         assert early is not None, "what can be rebuilt late can be rebuilt early"
-        yield Option(i, slot, gap.next_use_slot - 1, frozenset(early.ops), needed_by=needed_by)
-    yield Option(i, gap.next_use_slot, gap.next_use_slot, frozenset(recipe.ops))
+        return frozenset(early.ops)
+
+    for number in range(EARLY_OPTIONS):
+        if slot >= end:
+            break
+        ops, last = ops_at(slot), end - 1
+        if number < EARLY_OPTIONS - 1:
+            # The last slot where no more is run.
+            last = slot + bisect_left(range(slot + 1, end), True, key=lambda t: ops_at(t) != ops)
+        yield Option(i, slot, last, ops, needed_by=needed_by)
+        slot = last + 1
+    yield Option(i, end, end, frozenset(recipe.ops))
 
 
 def _needed_by(

@@ -44,7 +44,8 @@ def _remove_hooks_of_parameters() -> None:
     That is so in plain PyTorch, too.
     """
     for found in gc.get_objects():
-        if isinstance(found, torch.nn.Parameter) and found._post_accumulate_grad_hooks:
+        # Not `isinstance`, which looks behind proxies of what is gone.
+        if issubclass(type(found), torch.Tensor) and found._post_accumulate_grad_hooks:
             found._post_accumulate_grad_hooks.clear()
 
 

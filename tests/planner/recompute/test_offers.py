@@ -94,6 +94,17 @@ def test_the_longer_it_lasts_the_more_is_run() -> None:
     assert ways(profile, X, 4) == [(5, 6, {1, 2}), (7, 7, {0, 1, 2})]
 
 
+def test_before_its_end_it_costs_more_the_later_it_comes_back() -> None:
+    # a is gone after slot 6; y needs x at slot 5 already.
+    profile = step(
+        activation("x", 4, 2, 3, 9),
+        activation("a", 4, 1, 2, 6),
+        activation("y", 4, 3, 5),
+        slots=11,
+    )
+    assert ways(profile, X, 4) == [(5, 6, {2}), (7, 8, {1, 2}), (9, 9, {1, 2})]
+
+
 def test_what_comes_back_before_its_end_is_needed_by_another() -> None:
     profile = step(activation("x", 4, 0, 1, 7), activation("y", 4, 1, 5))
     gaps = problem_of(profile, 0).whole_gaps

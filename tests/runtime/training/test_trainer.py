@@ -13,6 +13,7 @@ from runtime.training.course import Way
 from runtime.training.planned_training import PlannedTraining
 from tests.support.loops.frameworks import WaitingTransformersCallback, tiny_gpt2
 from tests.support.loops.loop import TIME_LIMIT_S, Trained, assert_same_training
+from tests.support.training.models import seeded
 
 STEPS = 24
 Settings = dict[str, Any]
@@ -22,7 +23,7 @@ class Sentences(Dataset[dict[str, Any]]):
     """Rows of tokens, each of its own length."""
 
     def __init__(self, count: int) -> None:
-        dice = torch.Generator().manual_seed(0)
+        dice = seeded(0)
         lengths = torch.randint(4, 33, (count,), generator=dice).tolist()
         self._rows = [torch.randint(3, 250, (n,), generator=dice).tolist() for n in lengths]
 

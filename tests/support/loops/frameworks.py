@@ -12,13 +12,14 @@ import runtime
 from profiles.hooks.workload import bare_optimizer
 from tests.support.loops.loop import Around, Settings, Trained, layers
 from tests.support.loops.plain import STEPS, batches
+from tests.support.training.models import seeded
 
 
 class Rows(Dataset[dict[str, torch.Tensor]]):
     """Rows of tokens, the same each time."""
 
     def __init__(self, count: int, length: int = 32) -> None:
-        dice = torch.Generator().manual_seed(0)
+        dice = seeded(0)
         self._rows = torch.randint(0, 250, (count, length), generator=dice)
 
     def __len__(self) -> int:
@@ -104,7 +105,7 @@ def _adapted(base: Any, settings: Settings | None, **how: Any) -> Trained:
     optimizer = torch.optim.AdamW(trainable, lr=1e-3)
     trained = Trained(model=model, optimizer=optimizer)
     around = Around(trained, settings)
-    dice = torch.Generator().manual_seed(1)
+    dice = seeded(1)
     for _ in range(STEPS):
         tokens = torch.randint(0, 256, (8, 32), generator=dice)
         with around.step():
@@ -162,7 +163,7 @@ def supervised_finetuning(settings: Settings | None, folder: Path) -> Trained:
     callback = None
     if settings is not None:
         callback = WaitingTransformersCallback(**settings.arguments())
-    dice = torch.Generator().manual_seed(0)
+    dice = seeded(0)
     rows = [torch.randint(2, 250, (24,), generator=dice).tolist() for _ in range(8 * STEPS)]
     words = Tokenizer(WordLevel({"<pad>": 0, "<end>": 1, "<unknown>": 2}, unk_token="<unknown>"))
     with warnings.catch_warnings():
