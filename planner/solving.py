@@ -197,11 +197,11 @@ class _Work:
             return report
         least_us = _beyond_us(self, known)
 
-        def told(now: Incumbent) -> None:
+        def report_better(now: Incumbent) -> None:
             if now.recompute_us + now.stall_us <= least_us:
                 report(replace(now, bound_us=max(now.bound_us, known.bound_beyond_us)))
 
-        return told
+        return report_better
 
     def search(self) -> Search:
         """Returns a search for the swaps of the step as it is."""

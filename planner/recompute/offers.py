@@ -7,13 +7,12 @@ from heapq import heapify, heappop, heappush
 
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
 from planner.recompute.recipes import Recipe, StepEffects, recipe_for
 from planner.recompute.rewriting import MAX_RECIPE_OPS
 from profiles.schema.profile import StorageKind
 
 Gaps = frozenset[int]
-EARLY_OPTIONS = 2
-"""The last one counts what is run where it begins: less than where it ends, at most."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +148,11 @@ def _options_of(
         assert early is not None, "what can be rebuilt late can be rebuilt early"
         return frozenset(early.ops)
 
-    for number in range(EARLY_OPTIONS):
+    for number in range(SETTINGS.early_options):
         if slot >= end:
             break
         ops, last = ops_at(slot), end - 1
-        if number < EARLY_OPTIONS - 1:
+        if number < SETTINGS.early_options - 1:
             # The last slot where no more is run.
             last = slot + bisect_left(range(slot + 1, end), True, key=lambda t: ops_at(t) != ops)
         yield Option(i, slot, last, ops, needed_by=needed_by)

@@ -130,7 +130,7 @@ class LimitedSteps:
             self._enter(watched, shapes, (times, *workspaces), trace)
             yield seen
         for taken in workspaces:
-            self.swap.workspaces_bytes = taken.largest_bytes()
+            self.swap.note_workspaces(taken.largest_bytes())
         self._check_need(trace)
         check_trains(trace.anchors)
         storages = trace.storages(self._training)

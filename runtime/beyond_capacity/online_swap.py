@@ -7,7 +7,7 @@ Copies are waited for one by one. This is for finding out what a step does, not 
 """
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from profiles.hooks.dispatch import (
 )
 from profiles.hooks.named_storages import Owned
 from profiles.hooks.plain_tensors import is_shared_memory
+from profiles.schema.memory import largest_workspaces
 from profiles.schema.profile import Access
 from runtime.beyond_capacity.output_bytes import output_sizes_bytes
 from runtime.beyond_capacity.places import Places
@@ -88,6 +89,11 @@ class OnlineSwap(OpMode):
         self._places = Places(accountant, d2h, h2d, free_list)
         self._addressed: set[int] = set()
         self._op = 0
+
+    def note_workspaces(self, sizes_bytes: Mapping[str, int]) -> None:
+        """Gets to know what ops take while they run, by name, beside what is known already."""
+        known = self.workspaces_bytes
+        self.workspaces_bytes = largest_workspaces((*known.items(), *sizes_bytes.items()))
 
     def begin_step(self, owned: tuple[Owned, ...]) -> None:
         """Starts counting ops, and gets to know and counts what lives already."""

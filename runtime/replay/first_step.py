@@ -158,7 +158,7 @@ class FirstSteps(AbstractContextManager[None]):
         swap = OnlineSwap(
             device, self._accountant, d2h=lanes.d2h, h2d=lanes.h2d, free_list=self._free_list
         )
-        swap.workspaces_bytes = self._workspaces_bytes
+        swap.note_workspaces(self._workspaces_bytes)
         second_try = SecondTry(swap.evict_all_but, (), records=False)
         # The mode that swaps is entered last, so it is asked first.
         self._modes = second_try, swap

@@ -173,7 +173,9 @@ def test_what_an_op_takes_while_it_runs_is_kept_free_as_far_as_anything_can_leav
     accountant = Accountant(CPU, 100)
     moves: Moves = []
     swap = on_line(accountant, moves)
-    swap.workspaces_bytes = {"aten.add.Tensor": 50}
+    swap.note_workspaces({"aten.add.Tensor": 50})
+    swap.note_workspaces({"aten.add.Tensor": 20, "aten.sub.Tensor": 30})
+    assert swap.workspaces_bytes == {"aten.add.Tensor": 50, "aten.sub.Tensor": 30}
     with accountant, swap:
         a = torch.ones(20, dtype=torch.uint8)
         b = torch.ones(40, dtype=torch.uint8)
