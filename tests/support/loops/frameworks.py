@@ -153,7 +153,7 @@ def transformers_trainer(
 
 
 def supervised_finetuning(settings: Settings | None, folder: Path) -> Trained:
-    """TRL's `SFTTrainer` over tiny GPT-2: rows of several lengths, padded."""
+    """TRL's `SFTTrainer` over tiny GPT-2, with what it sets by itself."""
     from datasets import Dataset as Table
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
