@@ -9,7 +9,7 @@ SEEDS = (0, 2, 3)
 
 
 def test_a_step_swapped_on_line_keeps_room_for_what_ops_take_while_they_run() -> None:
-    """The layer norms of this one take 6,144 bytes of its 55,296; most plans for it are left."""
+    """The layer norms of this one take 6,144 bytes of its 55,296."""
     assert try_random_step(82, in_pages=True).faults == ()
 
 
