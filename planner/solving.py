@@ -183,8 +183,8 @@ class _Work:
 
     def known_swaps(self, dropped: Dropped) -> Candidate | None:
         """What the round before has found for a step that drops this."""
-        is_same = self.known is not None and self.known.dropped == dropped
-        return self.known.candidate if self.known is not None and is_same else None
+        known = self.known
+        return known.candidate if known is not None and known.dropped == dropped else None
 
     @property
     def can_swap_alone(self) -> bool:

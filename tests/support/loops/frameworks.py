@@ -124,22 +124,10 @@ def transformers_trainer(
     """`transformers.Trainer` over tiny GPT-2."""
     from transformers import Trainer, TrainingArguments
 
-    callback = None
-    if settings is not None:
-        callback = WaitingTransformersCallback(**settings.arguments())
+    callback = _waiting(settings)
     evaluation = {"eval_strategy": "steps", "eval_steps": 5} if evaluates else {}
     arguments = TrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=8,
-        gradient_accumulation_steps=accumulation,
-        max_steps=STEPS,
-        logging_steps=1,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=0,
-        **evaluation,
+        gradient_accumulation_steps=accumulation, **_all_alike(folder), **evaluation
     )
     model: Any = tiny_gpt2()
     trainer = Trainer(
@@ -160,27 +148,14 @@ def supervised_finetuning(settings: Settings | None, folder: Path) -> Trained:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
-    callback = None
-    if settings is not None:
-        callback = WaitingTransformersCallback(**settings.arguments())
+    callback = _waiting(settings)
     dice = seeded(0)
     rows = [torch.randint(2, 250, (24,), generator=dice).tolist() for _ in range(8 * STEPS)]
     words = Tokenizer(WordLevel({"<pad>": 0, "<end>": 1, "<unknown>": 2}, unk_token="<unknown>"))
     with warnings.catch_warnings():
         # It asks for what transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
-        arguments = SFTConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=8,
-            max_steps=STEPS,
-            logging_steps=1,
-            report_to=[],
-            save_strategy="no",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            seed=0,
-        )
+        arguments = SFTConfig(bf16=False, **_all_alike(folder))
     model: Any = tiny_gpt2()
     trainer = SFTTrainer(
         model=model,
@@ -192,6 +167,25 @@ def supervised_finetuning(settings: Settings | None, folder: Path) -> Trained:
         callbacks=[] if callback is None else [callback],
     )
     return _train(trainer, model, callback)
+
+
+def _all_alike(folder: Path) -> dict[str, Any]:
+    """Returns what trainers of `transformers` are told here, whichever they are."""
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "max_steps": STEPS,
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+
+
+def _waiting(settings: Settings | None) -> "WaitingTransformersCallback | None":
+    return None if settings is None else WaitingTransformersCallback(**settings.arguments())
 
 
 def _train(trainer: Any, model: Any, callback: "WaitingTransformersCallback | None") -> Trained:
