@@ -52,6 +52,11 @@ class Reported(Enum):
     ALL_BUT_UPDATES = "all but those inside `optimizer.step()`"
 
 
+def kind_of(key: str) -> str:
+    """Returns an anchor's key without its count."""
+    return key.partition("#")[0]
+
+
 def is_update(key: str) -> bool:
     """Whether an anchor is one of those inside `optimizer.step()`."""
     return key.startswith(UPDATE)
@@ -206,6 +211,11 @@ class AnchorHooks:
         self._active = False
         self._updates.end()
         self._leave_saved()
+
+    def leave_out(self, key: str) -> None:
+        """Counts an anchor that a step leaves out: those to come have their planned keys."""
+        self._seen[kind_of(key)] += 1
+        self._packs += key.startswith(PACK)
 
     def relieve(self, mode: Relieved) -> None:
         """Has a mode around the step step aside for the mode that finds updates."""

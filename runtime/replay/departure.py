@@ -34,6 +34,8 @@ class Departure:
     Attributes:
         first_steps: What swaps on line.
         then_resident: Called when a step has begun to run on resident.
+        catch_up_with: Makes the moves of an update that is skipped, until a storage is there.
+        catch_up_for_room: Makes all of them, so that there is room.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Departure:
         way, if there is one.
         """
         self.then_resident: Callable[[], None] = lambda: None
+        self.catch_up_with: Callable[[RunningStep, str, int], bool] = lambda *_: False
+        self.catch_up_for_room: Callable[[RunningStep, str], bool] = lambda *_: False
         self.first_steps = first_steps
         self._executor = executor
         self._op_guard, self._history = op_guard, history
@@ -78,6 +82,10 @@ class Departure:
     def leave_for_room(self, step: RunningStep) -> bool:
         """Leaves after an action of the plan found no room; whether it could."""
         gc.collect()
+        shortcut = step.statistics.shortcut
+        if shortcut is not None:
+            self.leave(step, f"{shortcut}, and there is no room for what the plan moves then")
+            return True
         return self._go_on_line(step, NO_ROOM) is None or self._resident_for_room()
 
     def fall_back(self, step: RunningStep, reason: str) -> None:
@@ -106,8 +114,13 @@ class Departure:
         if self.first_steps.hold(cdata):
             return
         step.statistics.misses += 1
+        if self._follows_plan(step) and self.catch_up_with(step, reason, cdata):
+            return
         if self.leave(step, reason):
             self.first_steps.hold(cdata)
+
+    def _follows_plan(self, step: RunningStep) -> bool:
+        return step.statistics.fallback is None and self.first_steps.swap is None
 
     def _bring_back(self) -> None:
         """Brings every storage back, whatever was going on; no budget holds until the step ends."""
@@ -118,9 +131,8 @@ class Departure:
     def _go_on_line(self, step: RunningStep, reason: str) -> str | None:
         """Has a step swapped on line from here, if that is wanted; says why it could not be."""
         hands_over = step.watched or step.watch is self._op_guard
-        follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
         wanted = self.first_steps.are_on_line and self._is_alone
-        if not (hands_over and follows_plan and wanted):
+        if not (hands_over and wanted and self._follows_plan(step)):
             return ""
         # Inside an optimizer another mode looks in its place, and would pass by the detour.
         self._op_guard.step_in()
@@ -137,12 +149,14 @@ class Departure:
         return None
 
     def _makes_room(self, func: OpOverload, args: Any, kwargs: Any) -> bool:
-        """Has an op that found no room run again on line, if it can be; whether it is."""
+        """Has an op that found no room run again, by the plan or on line, if it can be."""
         step = self._current()
         if step is None or step.is_over or not can_run_twice(func, args, kwargs):
             return False
         # What lies in circles takes room that what is away needs.
         gc.collect()
+        if self._follows_plan(step) and self.catch_up_for_room(step, f"{func}: {NO_ROOM}"):
+            return True
         return self._go_on_line(step, f"{func}: {NO_ROOM}") is None
 
     def _resident_for_room(self) -> bool:

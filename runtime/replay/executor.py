@@ -264,6 +264,24 @@ class SwapExecutor:
                 case ActionKind.AWAIT:
                     self._arrive(storage_id, tracked, slot)
 
+    def leave_out(self, action: Action, slot: int) -> None:
+        """Does one action in a slot that the step leaves out.
+
+        See [Note: shortcuts] in `runtime.replay.running_step`.
+
+        Raises:
+            UnmovableError: The storage is not as the plan expects.
+        """
+        storage_id = action.storage
+        tracked, lookup = self.tracked.get(storage_id), self.index.storages[storage_id].lookup
+        has_none = lookup is None or storage_of(lookup()) is None
+        is_not_made = has_none and (tracked is None or tracked.storage is None)
+        # What is dropped there would be made again by ops that may be left out, too.
+        if is_not_made or action.kind is ActionKind.DROP:
+            self._skipped.add(storage_id)
+        else:
+            self.act(action, slot)
+
     def _is_freed_early(self, storage_id: int) -> bool:
         """Whether a storage that the step made, or was given, is gone with all that led to it.
 

@@ -129,7 +129,7 @@ class OpGuard(TorchDispatchMode):
         if self._addresses and self._guarded.detour is None and self._hits(func, args, kwargs):
             self._look(func, args, kwargs)
         # Looking may have set it.
-        if self._guarded.detour is None or is_bookkeeping(func):
+        while self._guarded.detour is None or is_bookkeeping(func):
             try:
                 if self._guarded.notes.is_on:
                     return self._guarded.notes.run(func, args, kwargs or {})
@@ -139,7 +139,6 @@ class OpGuard(TorchDispatchMode):
             except torch.OutOfMemoryError:
                 if not self._guarded.makes_room(func, args, kwargs or {}):
                     raise
-        assert self._guarded.detour is not None
         return self._guarded.detour(func, args, kwargs or {}, run_itself)
 
     def _hits(self, func: OpOverload, args: Any, kwargs: Any) -> bool:

@@ -71,6 +71,11 @@ class Replay:
         return self._stepper.history.left_plan
 
     @property
+    def shortcuts(self) -> int:
+        """How many steps left out a part of the plan and went on behind it, of all."""
+        return self._stepper.history.shortcuts
+
+    @property
     def boundary_restores(self) -> int:
         """How many times everything was brought back between two steps."""
         return self._stepper.history.boundary_restores

@@ -16,8 +16,9 @@ import torch
 
 from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind, lower
-from profiles.hooks.anchors import Reported, is_update
+from profiles.hooks.anchors import Reported, is_update, kind_of
 from profiles.hooks.mode_stack import unseen
+from profiles.schema.profile import END, OPTIMIZER_POST, OPTIMIZER_PRE
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.timeline import Act
 from runtime.storage.accountant import DeviceBytes
@@ -97,13 +98,25 @@ class Course:
     all of them at once, but some make their states one by one. An update that is not the next of
     the plan says nothing of the step's course, then.
 
+    [Note: shortcuts] A step may do less than its plan: a loss scaler skips the update, the last one
+    of an epoch adds up fewer batches, or the step ends before its backward. Nothing foretells it,
+    but the anchor that comes instead of the planned one is a later one of the plan. If it is the
+    end of the step, an update, or what follows an update, the step takes a shortcut: what the plan
+    moves in the slots that it leaves out is moved at this anchor, one action after the other, and
+    the step goes on by its plan from there. Each of these slots has the room that the plan has for
+    it, with no op of the step to take any. So the step ends where every other does. And what
+    follows a skipped update may come before any anchor does: averages of weights ask for what the
+    plan has away until the update. Then the moves of the update are made until it is there.
+
     Attributes:
         schedule: The actions at the anchor of each slot.
         moves: Those that are done before the slot begins.
         rebuilds: Whether there are any of these.
         fills: The others: what is rebuilt counts to the slot, as its ops do.
         reported: Which anchors have to be reported.
+        anchors: The keys of all of them.
         slot: The slot whose anchor comes next.
+        shortcut: What came where the step took its last shortcut; None if it took none.
         memory: The memory of the slots gone through, beside the plan's.
     """
 
@@ -113,10 +126,11 @@ class Course:
         self.slot = 0
         self.memory = MemoryCurve(plan)
         self._slots = plan.slots
+        self.anchors = tuple(slot.anchor for slot in plan.slots)
+        self.shortcut: str | None = None
         # Slots that have begun at the last reported anchor.
         self._begun = range(0)
-        anchors = [slot.anchor for slot in plan.slots]
-        acting = [key for key, row in zip(anchors, self.schedule, strict=True) if row]
+        acting = [key for key, row in zip(self.anchors, self.schedule, strict=True) if row]
         acts = bool(list(filter(is_update, acting)))
         self.moves, self.fills = (
             tuple(tuple(a for a in row if is_fill(a) is fills) for row in self.schedule)
@@ -127,13 +141,16 @@ class Course:
     def begin(self, step: int) -> None:
         """Begins a step."""
         self.slot, self._begun = 0, range(0)
+        self.shortcut = None
         self.memory.begin(step)
 
     def is_extra(self, key: str) -> bool:
         """Whether an anchor is an update, but not the one that opens a slot."""
-        if not is_update(key):
-            return False
-        return self.slot >= len(self._slots) or self._slots[self.slot].anchor != key
+        return is_update(key) and not self.expects(key)
+
+    def expects(self, key: str) -> bool:
+        """Whether an anchor is the next of the plan."""
+        return self.slot < len(self.anchors) and self.anchors[self.slot] == key
 
     def check(self, key: str) -> int | None:
         """Returns the storage that the next anchor shows.
@@ -141,12 +158,62 @@ class Course:
         Raises:
             OtherCourseError: This anchor is not the next of the plan.
         """
-        if self.slot >= len(self._slots):
-            raise OtherCourseError(f"anchor {self.slot} is {key!r}, the plan has ended")
-        expected = self._slots[self.slot]
-        if key != expected.anchor:
-            raise OtherCourseError(f"anchor {self.slot} is {key!r}, planned {expected.anchor!r}")
-        return expected.shows
+        if not self.expects(key):
+            raise OtherCourseError(self._other_than_planned(key))
+        return self._slots[self.slot].shows
+
+    def leave_out(self, key: str) -> range:
+        """Returns the slots that a step leaves out whose next anchor is this, and passes them over.
+
+        There are none if the anchor is the next of the plan, or no shortcut leads to it.
+        """
+        behind = self._end_of_shortcut(key)
+        if behind is None or behind == self.slot:
+            return range(0)
+        return self._pass_over(behind, self._other_than_planned(key))
+
+    @property
+    def is_before_update(self) -> bool:
+        """Whether the next anchor of the plan is that of a call of an optimizer."""
+        return self._next_kind == OPTIMIZER_PRE
+
+    def leave_out_update(self, why: str) -> range:
+        """Returns the next slot, and passes it over, if it is one of an update; else none."""
+        kind = self._next_kind
+        if is_update(kind) or kind in (OPTIMIZER_PRE, OPTIMIZER_POST):
+            return self._pass_over(self.slot + 1, why)
+        return range(0)
+
+    @property
+    def _next_kind(self) -> str:
+        return kind_of(self.anchors[self.slot]) if self.slot < len(self.anchors) else ""
+
+    def _pass_over(self, behind: int, why: str) -> range:
+        slots = range(self.slot, behind)
+        self.shortcut, self.slot = why, behind
+        # What the step does otherwise may have begun in the slot before.
+        self.memory.difference = None
+        return slots
+
+    def _end_of_shortcut(self, key: str) -> int | None:
+        """Returns the slot of an anchor that a shortcut may lead to from here."""
+        anchors, start = self.anchors, self.slot
+        if key != END and kind_of(key) != OPTIMIZER_PRE:
+            start = self._behind_updates(start)
+            return start if anchors[start : start + 1] == (key,) else None
+        return anchors.index(key, start) if key in anchors[start:] else None
+
+    def _behind_updates(self, slot: int) -> int:
+        """Returns the slot behind the calls of optimizers that follow each other from a slot on."""
+        kinds = [kind_of(anchor) for anchor in self.anchors]
+        while OPTIMIZER_POST in kinds[slot:] and kinds[slot] == OPTIMIZER_PRE:
+            slot = kinds.index(OPTIMIZER_POST, slot) + 1
+        return slot
+
+    def _other_than_planned(self, key: str) -> str:
+        if self.slot >= len(self.anchors):
+            return f"anchor {self.slot} is {key!r}, the plan has ended"
+        return f"anchor {self.slot} is {key!r}, planned {self.anchors[self.slot]!r}"
 
     def go_on(self) -> None:
         """Goes on to the slot whose anchor is reported next."""

@@ -36,6 +36,8 @@ class StepStatistics:
             another worker fell back is known when the next step begins.
         left_plan: Why the step left the plan and was swapped on line from there, within the budget
             (`runtime.replay.first_step`); None if it did not.
+        shortcut: Where the step left out a part of the plan and went on behind it
+            ([Note: shortcuts] in `runtime.replay.running_step`); None if it did not.
         d2h_bytes: Bytes copied to the host; 0 in a step that is swapped on line.
         h2d_bytes: Bytes copied back, likewise.
         stall_us: Time the host waited for copies; on the emulated device the host computes, so
@@ -67,6 +69,7 @@ class StepStatistics:
     step: int
     fallback: str | None = None
     left_plan: str | None = None
+    shortcut: str | None = None
     d2h_bytes: int = 0
     h2d_bytes: int = 0
     stall_us: float = 0.0
@@ -88,9 +91,14 @@ class StepStatistics:
     duration_us: float = 0.0
 
     @property
-    def followed_plan(self) -> bool:
-        """Whether the step took the plan's course to its end."""
+    def ended_on_plan(self) -> bool:
+        """Whether the step was on the plan's course when it ended."""
         return self.fallback is None and not self.on_line
+
+    @property
+    def followed_plan(self) -> bool:
+        """Whether the step took the plan's course to its end, and left nothing out."""
+        return self.ended_on_plan and self.shortcut is None
 
     @property
     def compares_memory(self) -> bool:
@@ -119,6 +127,7 @@ class History:
         step_count: How many have begun.
         fallbacks: How many fell back to resident.
         left_plan: How many left the plan and were swapped on line.
+        shortcuts: How many left out a part of the plan.
         boundary_restores: How many times everything was brought back between two steps.
         vouches: Whether the next step may go uncounted; see [Note: unwatched steps] in
             `runtime.replay.replay`.
@@ -130,6 +139,7 @@ class History:
         self.step_count = 0
         self.fallbacks = 0
         self.left_plan = 0
+        self.shortcuts = 0
         self.boundary_restores = 0
         self.vouches = False
         self.is_closed = False
@@ -147,8 +157,21 @@ class History:
         self.steps.append(now)
         self.fallbacks += now.fallback is not None
         self.left_plan += now.left_plan is not None and now.fallback is None
-        vouches = self.vouches or not left_out
+        if now.shortcut is not None and now.ended_on_plan:
+            self._count_shortcut(now)
+        vouches = self.vouches or not (left_out or now.shortcut)
         self.vouches = vouches and now.fallback is None and now.skipped_swaps == 0
+
+    def _count_shortcut(self, now: StepStatistics) -> None:
+        self.shortcuts += 1
+        if self.shortcuts == 1:
+            LOG.info(
+                "Step %d left out a part of the plan (%s) and went on behind it: what the plan "
+                "moves there was moved all the same. If that is the usual step, record it again. "
+                "Logged once.",
+                now.step,
+                now.shortcut,
+            )
 
     def count_restore(self, what: str) -> None:
         """Everything was brought back between two steps; what asked for it is logged once."""
@@ -198,9 +221,13 @@ class History:
         restores = sum(step.boundary_restores for step in kept)
         if restores:
             parts.append(f"everything brought back {restores} times between steps")
-        replayed = [step for step in kept if step.fallback is None and not step.on_line]
+        replayed = [step for step in kept if step.ended_on_plan]
         if replayed:
             parts += [_per_step_text(self._plan, replayed), *_peak_texts(self._plan, replayed)]
+        short = [step for step in replayed if step.shortcut is not None]
+        if short:
+            last = f"last: step {short[-1].step}, {short[-1].shortcut}"
+            parts.append(f"{self.shortcuts} left out a part of the plan ({last})")
         left = [step for step in kept if step.left_plan is not None]
         if left:
             last = f"last: step {left[-1].step}, {left[-1].left_plan}"

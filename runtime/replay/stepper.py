@@ -2,12 +2,14 @@
 
 At every anchor it does what the schedule says. The one judgement is whether the step still is the
 one that was planned: the next anchor has the expected key, and what it shows is the expected
-storage with the expected bytes. If not, the step falls back: every storage comes back, and the rest
-of the step runs resident, with numbers as right as ever and memory as large as ever; or it is
-swapped on line from there, if that is wanted and can be.
+storage with the expected bytes; or it is one behind a part of the plan that a step may leave out
+([Note: shortcuts] in `runtime.replay.running_step`). If not, the step falls back: every storage
+comes back, and the rest of the step runs resident, with numbers as right as ever and memory as
+large as ever; or it is swapped on line from there, if that is wanted and can be.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -98,6 +100,8 @@ class Stepper:
         self.guard = BoundaryGuard(restore, self.history.count_restore)
         self._attached = AttachedHooks(self, self.guard, checkpointing)
         self.departure.then_resident = self._attached.leave_plan
+        self.departure.catch_up_with = self._catch_up_with
+        self.departure.catch_up_for_room = self._catch_up_for_room
         try:
             self._attached.attach(model, optimizer)
             self._anchors = AnchorHooks(model, optimizer, self._attached, self.course.reported)
@@ -151,6 +155,9 @@ class Stepper:
             self._compare_memory(step)
         slot = course.slot
         try:
+            if not course.expects(key):
+                self._leave_out(step, course.leave_out(key))
+                slot = course.slot
             shows = course.check(key)
             if shows is not None:
                 self.executor.check_shown(key, shows, storage_of(shown))
@@ -178,6 +185,37 @@ class Stepper:
         if step.statistics.fallback is None:
             self._fill(step, slot)
 
+    def _catch_up_with(self, step: RunningStep, why: str, cdata: int) -> bool:
+        """Has a storage there that an op asks for behind an update that it skips; whether it is."""
+        forbidden = self.accountant.guarded.forbidden
+        if cdata not in forbidden:
+            return False
+        self._leave_out_update(step, why, until=lambda: cdata not in forbidden)
+        return cdata not in forbidden
+
+    def _catch_up_for_room(self, step: RunningStep, why: str) -> bool:
+        """Has the room there that the plan has behind an update that the step skips, if it does."""
+        is_next = self.course.is_before_update
+        return is_next and self._leave_out_update(step, why, until=lambda: False)
+
+    def _leave_out_update(self, step: RunningStep, why: str, until: Callable[[], bool]) -> bool:
+        """Makes the moves of an update slot by slot; whether none was in vain."""
+        try:
+            while not until() and (slots := self.course.leave_out_update(why)):
+                self._leave_out(step, slots)
+        except (UnmovableError, torch.OutOfMemoryError):
+            return False
+        self.executor.flush()
+        return True
+
+    def _leave_out(self, step: RunningStep, slots: range) -> None:
+        """Makes the moves of slots that the step leaves out; see [Note: shortcuts]."""
+        step.statistics.shortcut = self.course.shortcut
+        for slot in slots:
+            self._anchors.leave_out(self.course.anchors[slot])
+            for action in self.course.schedule[slot]:
+                self.executor.leave_out(action, slot)
+
     def _fill(self, step: RunningStep, slot: int) -> None:
         """Rebuilds what the plan rebuilds in a slot that has begun; notes its ops from now on."""
         self.executor.recipes.capture.open_slot(slot)
@@ -202,6 +240,7 @@ class Stepper:
     def _compare_memory(self, step: RunningStep) -> None:
         """Compares the slots that have just ended with the plan; see `memory_curve`."""
         follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
+        follows_plan = follows_plan and self.course.shortcut is None
         # What a real device needs beyond storages is planned for and not counted.
         counts_as_planned = self.executor.backend.budget_bytes is not None
         if self.accountant.watching and follows_plan and counts_as_planned:
@@ -348,7 +387,7 @@ class Stepper:
         """Leaves every storage where the plan has it when a step ends."""
         now, swap = step.statistics, self.first_steps.swap
         if swap is None:
-            if self.tracing.times is not None:
+            if self.tracing.times is not None and now.shortcut is None:
                 self.tracing.times.keep()
             self.executor.settle()
             return

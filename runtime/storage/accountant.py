@@ -5,7 +5,7 @@ peaks speak of the same bytes: storages, at their own size, without what a kerne
 frees within one op.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -44,12 +44,12 @@ class DeviceBytes:
         slot_peak_bytes: Most device bytes since `open_slot`.
     """
 
-    def __init__(self, device: torch.device, moving: Container[int]) -> None:
-        """Counts nothing. At addresses in `moving` only `take` and `resize_known` will count."""
+    def __init__(self, device: torch.device, guarded: GuardedStorages) -> None:
+        """Counts nothing. Of what is forbidden only `take` and `resize_known` will count bytes."""
         self.peak_bytes = 0
         self.slot_peak_bytes = 0
         self._device = device
-        self._moving = moving
+        self._guarded = guarded
         self._live_bytes = 0
         self._counted: LiveStorages[Counted] = LiveStorages(self._on_release)
         self._op: object = None
@@ -121,7 +121,7 @@ class DeviceBytes:
         See [Note: memory that processes share] in `profiles.hooks.plain_tensors`.
         """
         cdata = storage._cdata
-        if cdata in self._moving or storage.device != self._device:
+        if self._guarded.is_forbidden(storage) or storage.device != self._device:
             return
         if cdata not in self._counted:
             if is_shared_memory(storage) and not is_owned:
@@ -172,7 +172,7 @@ class Accountant(OpMode):
         super().__init__()
         self.budget_bytes = budget_bytes
         self.guarded = GuardedStorages()
-        self.memory = DeviceBytes(device, self.guarded.forbidden)
+        self.memory = DeviceBytes(device, self.guarded)
         self.watching = False
         self._device = device
         # None where storages are all there is to the device's memory.
@@ -251,13 +251,12 @@ class Accountant(OpMode):
             for storage, writes in inputs.items():
                 self.guarded.look(func, storage, writes=writes)
         # Looking may have set it.
-        if self.guarded.detour is None:
+        while self.guarded.detour is None:
             try:
                 return self._run(inputs, func, args, kwargs)
             except torch.OutOfMemoryError:
                 if not self.guarded.makes_room(func, args, kwargs):
                     raise
-        assert self.guarded.detour is not None
         return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))
 
     def _run(

@@ -61,8 +61,10 @@ class NoNotes:
 
 
 OnNoRoom = Callable[[OpOverload, Any, Any], bool]
-"""Is given an op that ran out of memory and its arguments, and may set a detour for it to be run by
-again; returns whether it has."""
+"""Is given an op that ran out of memory, and its arguments; returns whether it has room now.
+
+It runs again then, by the detour if that has been set.
+"""
 
 Detour = Callable[[OpOverload, Any, Any, RunOp], Any]
 """Is given an op, its arguments, and what would have run it."""

@@ -120,13 +120,16 @@ class PlannedTraining:
     def summary(self) -> str:
         """Says what happened so far: a line in all, and one for each course."""
         courses = self.courses.values()
-        fallbacks = sum(c.replay.fallbacks for c in courses if c.replay is not None)
-        left = sum(c.replay.left_plan for c in courses if c.replay is not None)
+        replays = [course.replay for course in courses if course.replay is not None]
+        fallbacks = sum(replay.fallbacks for replay in replays)
+        left = sum(replay.left_plan for replay in replays)
+        short = sum(replay.shortcuts for replay in replays)
         counts = ", ".join(f"{n} {way.value}" for way, n in self.tally.items() if n)
         lines = [
             f"swapplan: {sum(self.tally.values())} steps within {self._budget.text}: "
             f"{counts or 'none yet'}; {fallbacks} fell back to resident"
-            f"{f', {left} left their plan and were swapped on line' if left else ''}."
+            f"{f', {left} left their plan and were swapped on line' if left else ''}"
+            f"{f', {short} left out a part of their plan' if short else ''}."
         ]
         for course in courses:
             if course.steps:

@@ -52,7 +52,7 @@ def random_steps(count: int, *, in_pages: bool) -> bool:
     wrong = [outcome for outcome in outcomes if outcome.faults]
     where = ", free memory in pieces" if in_pages else ""
     print(f"\n{count} random steps{where}, {len(wrong)} with a fault:", *wrong, sep="\n")
-    _print("plan", "random steps", "swaps", "rebuilds", "trained steps that left it")
+    _print("plan", "random steps", "swaps", "rebuilds", "trained steps that left it", "in part")
     for name in sorted({outcome.plan for outcome in outcomes}):
         of_it = [outcome for outcome in outcomes if outcome.plan == name]
         _print(name, len(of_it), *_sums(of_it))
@@ -60,7 +60,7 @@ def random_steps(count: int, *, in_pages: bool) -> bool:
 
 
 def _sums(outcomes: Sequence[Outcome]) -> tuple[int, ...]:
-    figures = ((o.swaps, o.rebuilds, o.left_plan) for o in outcomes)
+    figures = ((o.swaps, o.rebuilds, o.left_plan, o.shortcuts) for o in outcomes)
     return tuple(map(sum, zip(*figures, strict=True)))
 
 

@@ -38,6 +38,7 @@ class Numbers:
         peaks_bytes: Of each step, as the allocator counts.
         fallbacks: Why steps fell back.
         left_plan: How many were swapped on line from some point on.
+        shortcuts: How many left out a part of their plan.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Numbers:
     peaks_bytes: list[int] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
     left_plan: int = 0
+    shortcuts: int = 0
 
     def same_as(self, other: "Numbers") -> bool:
         """Whether every number is the same, bit by bit."""
@@ -128,7 +130,7 @@ def replayed(
             found.losses.append(float(loss))
             del loss
         found.fallbacks = fallbacks_of(replay)
-        found.left_plan = replay.left_plan
+        found.left_plan, found.shortcuts = replay.left_plan, replay.shortcuts
     keep(workload, found)
     return found
 

@@ -18,23 +18,25 @@ from torch import distributed
 
 import runtime
 from profiles.hooks.data_parallel import unwrapped
-from tests.support.training.recorded import assert_same, snapshot
+from profiles.hooks.workload import Workload
+from tests.support.training.recorded import assert_same, snapshot, without_update
 from tests.worker_programs.cases import CASES
 
-STEPS = 4
+STEPS, SKIPPING = 5, 3
+"""How many, and the number of the one that skips its update, as a loss scaler has it."""
 
 
 def train_both(name: str, plan: Path) -> dict[str, Any]:
     plain, workload = CASES[name](), CASES[name]()
     # Dropout draws from the generator that the whole process shares.
     torch.manual_seed(7)
-    losses = [plain.step().item() for _ in range(STEPS)]
+    losses = [step_of(plain, number).item() for number in range(STEPS)]
     torch.manual_seed(7)
     with runtime.load(plan).attach(workload.model, workload.optimizer) as replay:
         found = []
-        for _ in range(STEPS):
+        for number in range(STEPS):
             with replay.step():
-                loss = workload.step()
+                loss = step_of(workload, number)
             # Held until the next one is there, as recording holds it.
             found.append(loss.item())
     assert_same(snapshot(plain), snapshot(workload))
@@ -42,10 +44,18 @@ def train_both(name: str, plan: Path) -> dict[str, Any]:
         "losses": losses,
         "losses_with_plan": found,
         "fallbacks": [step.fallback for step in replay.steps],
+        "shortcuts": [step.step for step in replay.steps if step.shortcut is not None],
         "moved_bytes": replay.steps[-1].d2h_bytes,
         "peak_bytes": max(step.peak_bytes or 0 for step in replay.steps),
         "parameters": parameters_digest(workload.model),
     }
+
+
+def step_of(workload: Workload, number: int) -> torch.Tensor:
+    if number != SKIPPING:
+        return workload.step()
+    with without_update(workload.optimizer):
+        return workload.step()
 
 
 def parameters_digest(model: torch.nn.Module) -> str:

@@ -53,7 +53,9 @@ class Training:
         self.optimizer.zero_grad()
         counts = {"fewer batches": 1, "fewer, clipped": 1, "more batches": 3}
         for _ in range(counts.get(self.course, 2)):
-            loss = self._loss()
+            loss = self.loss()
+            if self.course == "forward only":
+                return loss.detach()
             loss.backward()
         if self.course == "fewer, clipped":
             nn.utils.clip_grad_norm_(self.model.parameters(), 0.1)
@@ -64,13 +66,15 @@ class Training:
         if self.course == "read as an array":
             for parameter in self.model[:3].parameters():
                 assert parameter.detach().cpu().numpy().any()
-        if self.course != "no update":
+        if self.course == "no update, no gradients":
+            self.optimizer.zero_grad()
+        elif self.course != "no update":
             self.optimizer.step()
         if self.course == "keeps more":
             self.kept.append(torch.zeros(self.more_bytes, dtype=torch.uint8))
         return loss.detach()
 
-    def _loss(self) -> torch.Tensor:
+    def loss(self) -> torch.Tensor:
         rows = self.rows[:31] if self.course == "fewer rows" else self.rows
         hidden = self.model[:2](rows)
         if self.course == "another layer":
@@ -89,10 +93,8 @@ class Training:
         assert torch.zeros(self.more_bytes, dtype=torch.uint8).sum() == 0
 
 
-COURSES = (
-    *("fewer batches", "fewer, clipped", "more batches", "no update"),
-    *("fewer rows", "another layer", "in backward"),
-)
+COURSES = ("more batches", "fewer rows", "another layer", "in backward")
+SHORTCUTS = ("fewer batches", "no update", "no update, no gradients", "forward only")
 
 
 @cache
@@ -203,6 +205,62 @@ def test_a_step_says_so_that_leaves_more_alive_than_the_budget_has() -> None:
     assert last.peak_bytes > plan.budget_bytes
 
 
+# Steps that leave out a part of the plan
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("course", SHORTCUTS)
+def test_a_step_that_does_less_goes_on_behind_what_it_leaves_out(course: str, name: str) -> None:
+    """Without a warning: it ends as any other, and the next one has nothing to send away."""
+    plan = plan_named(name)
+    replay = trained_within_budget(plan, course)
+    steps = list(replay.steps)
+    assert [step.shortcut is not None for step in steps] == [
+        *(False, False, True, False, True, True, False)
+    ]
+    assert (replay.left_plan, replay.shortcuts) == (0, 3)
+    assert [step.prologue_bytes for step in steps[2:]] == [0] * 5
+    assert "3 left out a part of the plan (last: step 5, anchor " in replay.summary()
+    if plan.device.kind == CPU and course in {"fewer batches", "no update"}:
+        # The others leave no gradients for the next step to find.
+        assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_what_it_asks_for_too_early_has_it_leave_the_plan(name: str) -> None:
+    """It clips gradients that the plan has away until the batch that it leaves out."""
+    replay = trained_within_budget(plan_named(name), "fewer, clipped")
+    assert replay.left_plan + replay.shortcuts == 3
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize("off_plan", OffPlan)
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_step_that_is_not_watched_does_likewise(name: str, off_plan: OffPlan) -> None:
+    plan = plan_named(name)
+    replay = trained_beside(plan, (PLANNED, PLANNED, *SHORTCUTS, PLANNED), off_plan)
+    assert (replay.fallbacks, replay.left_plan, replay.shortcuts) == (0, 0, len(SHORTCUTS))
+
+
+@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
+def test_a_graph_that_is_kept_is_whole_behind_a_shortcut(name: str) -> None:
+    training = Training()
+    with attached(plan_named(name), training) as replay:
+        for _ in range(2):
+            with replay.step():
+                training.step()
+        with replay.step() as statistics:
+            training.optimizer.zero_grad()
+            loss = training.loss()
+        assert "'end', planned 'unpack:" in str(statistics.shortcut)
+        assert statistics.fallback is None
+        found = torch.autograd.grad(loss, list(training.model.parameters()))
+    expected = torch.autograd.grad(training.loss(), list(training.model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
 # Steps that take more than they took when they were recorded
 
 
@@ -281,7 +339,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_a_step_that_is_not_watched_keeps_to_it_likewise(name: str) -> None:
-    course = "fewer batches"
+    course = "another layer"
     replay = trained_beside(plan_named(name), (PLANNED, PLANNED, course, PLANNED, course))
     assert (replay.fallbacks, replay.left_plan) == (0, 2)
 
@@ -349,14 +407,14 @@ def test_an_op_that_may_have_written_half_is_not_run_again(op: OpOverload) -> No
 
 def test_it_is_said_once() -> None:
     with pytest.warns(FallbackWarning, match="left the plan and was swapped on line") as seen:
-        trained_beside(plan_named("60%"), (PLANNED, PLANNED, "no update", "fewer batches"))
+        trained_beside(plan_named("60%"), (PLANNED, PLANNED, "another layer", "more batches"))
     assert len([one for one in seen if one.category is FallbackWarning]) == 1
 
 
 def test_unless_it_is_wanted_the_step_falls_back() -> None:
     with pytest.warns(FallbackWarning, match="fell back to resident"):
         replay = trained_beside(
-            plan_named("60%"), (PLANNED, PLANNED, "no update"), OffPlan.RESIDENT
+            plan_named("60%"), (PLANNED, PLANNED, "another layer"), OffPlan.RESIDENT
         )
     assert (replay.fallbacks, replay.left_plan) == (1, 0)
 
@@ -368,7 +426,7 @@ def test_without_room_on_line_it_falls_back(monkeypatch: pytest.MonkeyPatch) -> 
 
     plain, training = Training(), Training()
     with attached(plan_named("60%"), training) as replay:
-        for course in (PLANNED, PLANNED, "fewer batches", PLANNED):
+        for course in (PLANNED, PLANNED, "another layer", PLANNED):
             plain.course = training.course = course
             with monkeypatch.context() as patch:
                 if course != PLANNED:
@@ -390,7 +448,7 @@ def test_an_exception_after_it_is_the_users_and_training_goes_on() -> None:
             plain.step()
             with replay.step():
                 training.step()
-        training.course = plain.course = "fewer batches"
+        training.course = plain.course = "another layer"
         plain.step()
         with pytest.raises(ValueError, match="mine"), replay.step():  # noqa: PT012
             training.step()

@@ -80,17 +80,21 @@ def test_a_step_that_nobody_watches_has_every_slot_too(plan: Plan) -> None:
     assert all(timeline.stall_us[t] == 0 for t in unheard)
 
 
-def test_a_step_that_fell_back_is_no_measurement(plan: Plan) -> None:
+def test_a_step_that_fell_back_or_did_less_is_no_measurement(plan: Plan) -> None:
     workload = BUILDERS["unet3d"]()
     with LoadedPlan(plan).attach_traced(workload.model, workload.optimizer) as replay:
         with replay.step():
             workload.step()
         with pytest.warns(FallbackWarning), replay.step():
-            workload.optimizer.zero_grad()
+            workload.optimizer.step()
+            workload.step()
         with replay.step():
             workload.step()
-        assert len(replay.steps) == 3
-        assert len(replay.timelines()) == 1, "nor is the one that makes the states"
+        with replay.step():
+            workload.optimizer.zero_grad()
+        assert [step.fallback is None for step in replay.steps] == [True, False, True, True]
+        assert replay.shortcuts == 1
+        assert len(replay.timelines()) == 1, "nor is the one that makes the states, or does less"
 
 
 class FakeEvent:

@@ -129,7 +129,8 @@ def test_the_line_names_the_last_fallback(plan: Plan, workload: Workload) -> Non
         with replay.step():
             workload.step()
         with pytest.warns(FallbackWarning), replay.step():
-            workload.optimizer.zero_grad()
+            workload.optimizer.step()
+            workload.step()
         line = replay.summary()
     assert line.startswith("swapplan: 2 steps; 1 fell back to resident (last: step 1, ")
     assert "per step" not in line

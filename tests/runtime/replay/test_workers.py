@@ -19,6 +19,7 @@ from tests.support.commands import ROOT
 from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.recorded import everything_away_plan
+from tests.worker_programs.bit_equal import SKIPPING
 from tests.worker_programs.cases import recorded_alone
 
 SECONDS = 900
@@ -83,6 +84,7 @@ def check_bit_equal(plan: Plan, of_all: list[dict[str, Any]]) -> None:
     for one in of_all:
         assert one["losses_with_plan"] == one["losses"]
         assert one["fallbacks"] == [None] * len(one["losses"])
+        assert one["shortcuts"] == [SKIPPING]
         assert one["moved_bytes"] == plan.certificate.d2h_bytes > 0
         assert one["peak_bytes"] == plan.certificate.peak_bytes == plan.budget_bytes
     assert len({one["parameters"] for one in of_all}) == 1, "workers train one model"

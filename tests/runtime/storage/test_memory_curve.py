@@ -1,13 +1,15 @@
 """Measured memory is the planned memory, in every slot, to the byte; and what a difference says."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from contextlib import nullcontext
+from functools import cache, partial
 
 import pytest
 import torch
 
 from planner.plan.plan import Plan, Without
 from planner.solving import solve
+from profiles.hooks.several_optimizers import each_optimizer
 from profiles.hooks.workload import Workload
 from profiles.schema.errors import BudgetError
 from profiles.schema.profile import Profile
@@ -16,6 +18,7 @@ from runtime.replay.load import LoadedPlan
 from runtime.storage.memory_curve import MemoryDifference
 from tests.support.training.built_in import PLAINLY_TRAINED, built, names
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.recorded import assert_same, snapshot, without_update
 from tests.support.training.steps import STEPS
 
 pytestmark = pytest.mark.cpu_only
@@ -36,6 +39,17 @@ def seeded(build: Callable[[], Workload]) -> Workload:
 
 def recorded(build: Callable[[], Workload], warmup_steps: int = 2) -> Profile:
     return record_at_fixed_times(seeded(build), warmup_steps=warmup_steps)
+
+
+@cache
+def recorded_once(name: str) -> Profile:
+    return recorded(STEPS[name], TRAINED_STEPS if name in SETTLES_LATE else 2)
+
+
+def step_of(workload: Workload, number: int) -> torch.Tensor:
+    skips = number in SKIPPING
+    with without_update(each_optimizer(workload.optimizer)[0]) if skips else nullcontext():
+        return workload.step()
 
 
 def plans_within(profile: Profile) -> Iterator[Plan]:
@@ -77,12 +91,35 @@ def differences(plan: Plan, build: Callable[[], Workload]) -> list[MemoryDiffere
 @pytest.mark.parametrize("name", STEPS)
 def test_measured_memory_is_the_planned_memory(name: str) -> None:
     settles_late = name in SETTLES_LATE
-    profile = recorded(STEPS[name], TRAINED_STEPS if settles_late else 2)
+    profile = recorded_once(name)
     for plan in plans_within(profile):
         found = differences(plan, STEPS[name])
         if settles_late:
             found = [difference for difference in found if difference.excess_bytes > 0]
         assert list(map(str, found)) == []
+
+
+SKIPPING = (3, 4)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_skips_an_update_keeps_to_the_budget_likewise(name: str) -> None:
+    """As where a loss scaler skips it: of several optimizers the first does."""
+    *_, plan = plans_within(recorded_once(name))
+    plain = seeded(STEPS[name])
+    expected = [step_of(plain, number).detach() for number in range(TRAINED_STEPS)]
+    workload = seeded(STEPS[name])
+    with LoadedPlan(plan).attach(workload.model, workload.optimizer) as replay:
+        for number in range(TRAINED_STEPS):
+            replay.count(reached_storages(workload, torch.device("cpu")))
+            with replay.step():
+                loss = step_of(workload, number)
+            assert torch.equal(loss, expected[number])
+    del loss
+    assert_same(snapshot(workload), snapshot(plain))
+    assert replay.fallbacks == 0
+    assert all((step.peak_bytes or 0) <= plan.budget_bytes for step in replay.steps)
+    assert replay.shortcuts == len(SKIPPING)
 
 
 @pytest.mark.parametrize("name", ["zero_grad last", "loss with its graph", "carried state"])

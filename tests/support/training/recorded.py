@@ -1,6 +1,9 @@
 """Recording and comparing real training steps: shared by the tests of recorder and runtime."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from unittest.mock import patch
 
 import torch
 
@@ -72,6 +75,17 @@ def _kept(workload: Workload) -> dict[str, torch.Tensor]:
             if isinstance(value, torch.Tensor):
                 tensors[f"{number}.{key}"] = value
     return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def without_update(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Has an optimizer skip its updates, as a loss scaler has it: no hook of it runs."""
+
+    def skipped(closure: Callable[[], float] | None = None) -> float | None:
+        return None if closure is None else closure()
+
+    with patch.object(optimizer, "step", skipped):
+        yield
 
 
 def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
