@@ -150,14 +150,14 @@ def test_dear_storages_are_swapped_and_cheap_ones_rebuilt() -> None:
 def rounds(patch: pytest.MonkeyPatch, **settings: Any) -> list[object]:
     """Sets how planning goes on in rounds; returns a list that each round is put into."""
     begun: list[object] = []
-    once = solving._solved
+    once = solving.solved
 
     def counted(work: Any, without: Without) -> Any:
         begun.append(work.known)
         return once(work, without)
 
     patch.setattr(solving, "SETTINGS", replace(SETTINGS, **settings))
-    patch.setattr(solving, "_solved", counted)
+    patch.setattr(solving, "solved", counted)
     return begun
 
 

@@ -1,0 +1,297 @@
+"""One round of planning: what is dropped and rebuilt, what is swapped, and the bound on both."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from planner.build_plan import Solution
+from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, whole_bound
+from planner.plan.lanes import SAME_US
+from planner.plan.plan import BoundSource, Proof, Without
+from planner.problem.problem import Problem, problem_like
+from planner.problem.settings import SETTINGS
+from planner.problem.timed_swap import TimedSwap
+from planner.recompute.offers import NO_OFFERS, Offers, offers_of
+from planner.recompute.places import placed_offers
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewriting import Dropped, recomputed
+from planner.recompute.rewritten_problem import ProblemRewriter
+from planner.search.candidate import Candidate
+from planner.search.drop_search import Draft, DropSearch
+from planner.search.local_search import Search
+from planner.search.relief import relieving_sets
+from planner.search.starts import published_drops_of, published_starts
+from planner.smallest_budget import (
+    UnmetBudgetError,
+    Widest,
+    check_budget,
+    unmet_budget,
+    widest_set,
+)
+from planner.swap_stages import STAGES, swaps_of
+from profiles.schema.profile import Profile
+from profiles.schema.progress import Progress
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is to be planned, and with what; and what is known of it by a round before."""
+
+    profile: Profile
+    problem: Problem
+    solver: SolverName
+    deadline: Deadline
+    progress: Progress
+    on_incumbent: OnIncumbent | None
+    known: Solution | None = None
+
+    @cached_property
+    def effects(self) -> StepEffects:
+        """What each op of the step reads and writes."""
+        return StepEffects(self.profile)
+
+    @cached_property
+    def widest(self) -> Widest:
+        """The set of swaps with the most room: always a way out, whatever is found in time."""
+        return widest_set(self.problem, self.solver)
+
+    @cached_property
+    def alone(self) -> StallBound:
+        """The relaxation of swaps alone."""
+        deadline = self.deadline.share(SETTINGS.stage_share)
+        return relaxed_bound(self.problem, self.solver, deadline)
+
+    def beyond_us(self, solution: Solution) -> float:
+        """What a step takes beyond its ops: what it runs again and what it waits."""
+        return solution.problem.compute_us - self.problem.compute_us + solution.stall_us
+
+    def known_swaps(self, dropped: Dropped) -> Candidate | None:
+        """What the round before has found for a step that drops this."""
+        known = self.known
+        return known.candidate if known is not None and known.dropped == dropped else None
+
+    @property
+    def can_swap_alone(self) -> bool:
+        """Whether the budget can be met with nothing dropped."""
+        return self.problem.fits(self.widest.chosen)
+
+    def better_incumbents(self) -> OnIncumbent | None:
+        """What is to be called with plans, which hears of none that the round before has beaten."""
+        report, known = self.on_incumbent, self.known
+        if report is None or known is None:
+            return report
+        least_us = self.beyond_us(known)
+
+        def report_better(now: Incumbent) -> None:
+            if now.recompute_us + now.stall_us <= least_us:
+                report(replace(now, bound_us=max(now.bound_us, known.bound_beyond_us)))
+
+        return report_better
+
+    def search(self) -> Search:
+        """Returns a search for the swaps of the step as it is."""
+        return Search(self.problem, self.deadline, self.progress, self.better_incumbents())
+
+    def search_of(self, draft: Draft, bound_us: float) -> Search:
+        """Returns a search for the swaps of the step as a draft rewrites it.
+
+        It reports the draft's stall together with what it recomputes; the bound is on all plans.
+        """
+        report, compute_us = self.better_incumbents(), self.problem.compute_us
+
+        def told(now: Incumbent) -> None:
+            assert report is not None
+            report(Incumbent(now.stall_us, bound_us, compute_us, draft.recompute_us))
+
+        return Search(draft.problem, self.deadline, self.progress, None if report is None else told)
+
+
+def solved(work: Round, without: Without) -> Solution:
+    """Plans a step in one round.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+    """
+    problem = work.problem
+    if problem.fits(()):
+        return Solution(problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
+    offers = NO_OFFERS if without is Without.RECOMPUTE else offers_of(work.effects, problem)
+    return _with_recompute(work, offers) if offers.options else _with_swaps_alone(work)
+
+
+def _with_swaps_alone(
+    work: Round, offers: Offers = NO_OFFERS, loose: StallBound | None = None
+) -> Solution:
+    """Plans swaps; the bound is on plans that may use what is offered besides.
+
+    `loose` is that bound by the relaxation, if it is known.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+    """
+    check_budget(work.problem, work.widest, work.profile)
+    starts = published_starts(work.profile, work.problem)
+    if loose is not None:
+        # It says less of swaps: some of them dropped, and fewer slots looked at.
+        loose = loose._replace(shares=work.alone.shares or loose.shares)
+    known = work.known_swaps(frozenset())
+    return swaps_of(work.search(), work.solver, work.widest.chosen, starts, offers, loose, known)
+
+
+def _with_recompute(work: Round, offers: Offers) -> Solution:
+    """Plans what is dropped and rebuilt, and swaps for the rest.
+
+    Raises:
+        BudgetError: The budget cannot be met.
+    """
+    problem, solver = work.problem, work.solver
+    if problem.whole_fits_host(problem.whole_set):
+        # A storage that is swapped is away as long as one that is dropped, and takes no inputs.
+        check_budget(problem, Widest(problem.whole_set), work.profile)
+    work.progress("bounding the stall", 0, STAGES)
+    drops = DropSearch(
+        ProblemRewriter(work.effects, problem),
+        offers,
+        work.deadline.share(SETTINGS.drop_share),
+        work.progress,
+        work.better_incumbents(),
+    )
+    if work.known is not None:
+        drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
+        drops.take([work.known.dropped])
+    drops.take_cheapest()
+    joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
+    drops.bounded(joint)
+    if not drops.good and _drops_nothing(work, joint):
+        return _with_swaps_alone(work, offers, joint)
+    published = work.deadline.share(SETTINGS.published_share)
+    if not drops.over:
+        drops.take(published_drops_of(work.profile, problem, lambda: published.over))
+    if not drops.good:
+        drops.round(joint.dropped, solver)
+    placed = _placed_bound(work, drops)
+    drops.improve(placed.dropped)
+    draft = drops.best
+    widest = widest_set(draft.problem, solver).chosen
+    if not draft.problem.fits(widest):
+        draft = _relieved(work, drops)
+        widest = widest_set(draft.problem, solver).chosen
+    if not draft.problem.fits(widest) and not work.can_swap_alone:
+        raise _unmet_budget(work, draft)
+    # One that was stopped bounds nothing: it is tried once more.
+    known = joint if joint.source is BoundSource.RELAXATION else None
+    if not draft.dropped or not draft.problem.fits(widest):
+        return _with_swaps_alone(work, offers, known)
+    solution = _solution_of(work, draft, widest, offers, joint, placed)
+    alone = work.alone
+    beyond_us = draft.recompute_us + solution.stall_us
+    if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
+        # Swaps alone might be better yet.
+        other = _with_swaps_alone(work, offers, known) if work.can_swap_alone else solution
+        if other.stall_us < beyond_us:
+            return other
+    return solution
+
+
+def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
+    """What the ILP proves that knows what recipes need, in steps of few gaps.
+
+    A first search goes before it: the less the best plan costs, the less is left to look for.
+    """
+    if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
+        return NO_BOUND
+    placed = placed_offers(work.effects, work.problem)
+    if not placed.whole_bytes:
+        return NO_BOUND
+    drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
+    if drops.good:
+        return NO_BOUND
+    deadline = work.deadline.share(SETTINGS.placed_share)
+    cutoff_us = SETTINGS.near(drops.best.cost[0], work.problem.compute_us)
+    bound = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=placed)
+    drops.bounded(bound)
+    return bound
+
+
+def _drops_nothing(work: Round, joint: StallBound) -> bool:
+    """Whether to take it from the relaxation that swaps alone are best.
+
+    In steps of few gaps a search may still find what whole storages gain by recompute.
+    """
+    many = len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps
+    bounded = joint.source is BoundSource.RELAXATION
+    least = min(SETTINGS.drop_shares)
+    dropped = any(share > least for share in joint.dropped.values())
+    return many and bounded and not dropped and work.can_swap_alone
+
+
+def _relieved(work: Round, drops: DropSearch) -> Draft:
+    """Drops until the step fits, or until nothing makes it need less."""
+    best = drops.best
+    limit = Deadline(time.monotonic() + SETTINGS.budget_time_limit_s, work.deadline.stop)
+    for dropped in relieving_sets(work.effects, work.problem, lambda: limit.over):
+        draft = drops.judge(dropped)
+        assert draft is not None
+        best = draft
+        if not best.over_bytes:
+            break
+    return best
+
+
+def _unmet_budget(work: Round, draft: Draft) -> UnmetBudgetError:
+    """Names the smaller of the two budgets that are known to be met: by swaps alone, and with
+    all that helps dropped."""
+    problem = work.problem
+    alone = work.widest._replace(is_proven=False)
+    step = recomputed(work.effects, draft.found).profile
+    rewritten = problem_like(problem, step)
+    both = widest_set(rewritten, work.solver)._replace(is_proven=False)
+    if max(problem.floor_bytes(alone.chosen)) <= max(rewritten.floor_bytes(both.chosen)):
+        return unmet_budget(problem, alone, work.profile)
+    return unmet_budget(rewritten, both, step)
+
+
+def _solution_of(
+    work: Round,
+    draft: Draft,
+    widest: frozenset[int],
+    offers: Offers,
+    joint: StallBound,
+    placed: StallBound,
+) -> Solution:
+    """Plans the swaps of a step that drops what a draft does; the bounds are on all plans."""
+    bound = placed if placed.stall_us > joint.stall_us else joint
+    if draft.problem.fits(()):
+        chosen: frozenset[int] = frozenset()
+        swaps: tuple[TimedSwap, ...] = ()
+        stall_us = 0.0
+        candidate = None
+    else:
+        search = work.search_of(draft, bound.stall_us)
+        search.bounded(max(0.0, bound.stall_us - draft.recompute_us))
+        known = work.known_swaps(draft.dropped) or draft.candidate
+        found = swaps_of(search, work.solver, widest, (), known=known)
+        chosen, swaps, stall_us = found.chosen, found.swaps, found.stall_us
+        candidate = found.candidate
+    beyond_us = draft.recompute_us + stall_us
+    compute_us = work.problem.compute_us
+    few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
+    if few and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
+        deadline = work.deadline.share(SETTINGS.stage_share)
+        cutoff_us = SETTINGS.near(beyond_us, compute_us)
+        tight = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=offers)
+        bound = tight if tight.stall_us > bound.stall_us else bound
+    good = SETTINGS.is_good(beyond_us, bound.stall_us, compute_us)
+    return Solution(
+        problem=draft.problem,
+        chosen=chosen,
+        swaps=swaps,
+        loose_bound_beyond_us=joint.stall_us,
+        bound_beyond_us=bound.stall_us,
+        bound_source=bound.source,
+        proof=Proof.OPTIMAL if good else Proof.FEASIBLE,
+        stall_us=stall_us,
+        found=draft.found,
+        candidate=candidate,
+    )
