@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planner import solving
+from planner import one_round, solving
 from planner.plan.plan import Plan, Without
 from planner.problem.settings import SETTINGS
 from planner.solving import solve
@@ -150,7 +150,7 @@ def test_dear_storages_are_swapped_and_cheap_ones_rebuilt() -> None:
 def rounds(patch: pytest.MonkeyPatch, **settings: Any) -> list[object]:
     """Sets how planning goes on in rounds; returns a list that each round is put into."""
     begun: list[object] = []
-    once = solving.solved
+    once = one_round.solved
 
     def counted(work: Any, without: Without) -> Any:
         begun.append(work.known)

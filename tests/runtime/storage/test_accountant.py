@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cpu_only
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass
 class DiedAway:
     """The record of a storage that was freed while its bytes were on the host."""
 

@@ -205,6 +205,46 @@ def test_a_step_that_does_less_follows_the_plan_of_others(
     assert_same_training(it, plainly)
 
 
+OVERFLOWS = (11, 13, 14)
+
+
+def scaled(plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
+    """As half precision is trained: a scaler skips updates, and weights are averaged all the same."""
+    it, scaler = trained(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    averaged = torch.optim.swa_utils.AveragedModel(it.model)
+    with nullcontext() if plans is None else within(it, "60%", plans) as memory:
+        for number in range(17):
+            if memory is not None:
+                memory.wait_for_plans()
+            with nullcontext() if memory is None else memory.step():
+                batch = torch.randn(ROWS, WIDTH, generator=seeded(number))
+                loss = (it.model(batch) - batch).square().mean()
+                factor = torch.inf if number in OVERFLOWS else 1.0
+                scaler.scale(loss * factor).backward()
+                scaler.unscale_(it.optimizer)
+                nn.utils.clip_grad_norm_(it.model.parameters(), 1.0)
+                scaler.step(it.optimizer)
+                scaler.update()
+                averaged.update_parameters(it.model)
+                it.optimizer.zero_grad()
+                it.losses.append(loss.item())
+    it.losses += [next(averaged.parameters()).sum().item(), scaler.get_scale()]
+    return it, memory
+
+
+def test_updates_that_a_scaler_skips_follow_the_plan(tmp_path: Path, budgeted: list[str]) -> None:
+    it, memory = scaled(tmp_path)
+    expected, _ = scaled(None)
+    assert_same_training(it, expected)
+    assert memory is not None
+    (course,) = memory.courses.values()
+    assert course.replay is not None
+    assert (course.replay.left_plan, course.replay.shortcuts) == (0, len(OVERFLOWS))
+    budget_bytes = max(step.peak_bytes or 0 for step in course.replay.steps if not step.shortcut)
+    assert max(step.peak_bytes or 0 for step in course.replay.steps) == budget_bytes
+    assert "0 fell back to resident, 3 left out a part of their plan." in memory.summary()
+
+
 def test_the_second_run_begins_planned(tmp_path: Path, budgeted: list[str]) -> None:
     rows = [ROWS] * 12
     expected = resident(rows)
