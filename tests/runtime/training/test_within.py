@@ -209,7 +209,7 @@ OVERFLOWS = (11, 13, 14)
 
 
 def scaled(plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
-    """As half precision is trained: a scaler skips updates, and weights are averaged all the same."""
+    """As half precision is trained: a scaler skips updates; weights are averaged all the same."""
     it, scaler = trained(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
     averaged = torch.optim.swa_utils.AveragedModel(it.model)
     with nullcontext() if plans is None else within(it, "60%", plans) as memory:
