@@ -208,7 +208,22 @@ def test_a_step_that_does_less_follows_the_plan_of_others(
 OVERFLOWS = (11, 13, 14)
 
 
-def scaled(plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
+def torch_alone(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def accelerated(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """As `accelerate` does with fp16, which its `Accelerator` has on no CPU."""
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.Accelerator(cpu=True)
+    accelerate.optimizer.AcceleratedOptimizer(optimizer, False, scaler).step()
+
+
+Update = Callable[[torch.optim.Optimizer, torch.amp.GradScaler], None]
+
+
+def scaled(update: Update, plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
     """As half precision is trained: a scaler skips updates; weights are averaged all the same."""
     it, scaler = trained(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
     averaged = torch.optim.swa_utils.AveragedModel(it.model)
@@ -223,8 +238,7 @@ def scaled(plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
                 scaler.scale(loss * factor).backward()
                 scaler.unscale_(it.optimizer)
                 nn.utils.clip_grad_norm_(it.model.parameters(), 1.0)
-                scaler.step(it.optimizer)
-                scaler.update()
+                update(it.optimizer, scaler)
                 averaged.update_parameters(it.model)
                 it.optimizer.zero_grad()
                 it.losses.append(loss.item())
@@ -232,9 +246,12 @@ def scaled(plans: Path | None) -> tuple[Trained, PlannedTraining | None]:
     return it, memory
 
 
-def test_updates_that_a_scaler_skips_follow_the_plan(tmp_path: Path, budgeted: list[str]) -> None:
-    it, memory = scaled(tmp_path)
-    expected, _ = scaled(None)
+@pytest.mark.parametrize("update", [torch_alone, accelerated])
+def test_updates_that_a_scaler_skips_follow_the_plan(
+    update: Update, tmp_path: Path, budgeted: list[str]
+) -> None:
+    it, memory = scaled(update, tmp_path)
+    expected, _ = scaled(update, None)
     assert_same_training(it, expected)
     assert memory is not None
     (course,) = memory.courses.values()
