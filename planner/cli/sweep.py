@@ -40,7 +40,7 @@ def sweep(
     profile: options.ProfileFile,
     budgets: Annotated[
         str, typer.Option(metavar="SIZES", help="Budgets, with commas: 30%,50%,8GiB.")
-    ],
+    ] = "70%,60%,50%,40%",
     links: options.LinkNames = None,
     workers: options.WorkerCounts = "1",
     share: options.Share = None,

@@ -226,6 +226,14 @@ def test_sweep_prints_a_row_per_point(
     assert f"Wrote {csv}" in printed
 
 
+def test_without_budgets_it_takes_shares_of_the_peak(
+    profile_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = profile_file.with_name("table.csv")
+    assert main(["sweep", str(profile_file), "--processes", "1", "-o", str(csv)]) == 0
+    assert pd.read_csv(csv)["budget_bytes"].to_list() == [105, 90, 75, 60]
+
+
 def test_what_is_asked_for_is_read_in_order() -> None:
     request = PlanRequest(
         budget="50%, 100 ,50%,120B",
