@@ -173,11 +173,17 @@ class AllocatedHostPool(HostPool):
         return self._bytes[offset_bytes : offset_bytes + size_bytes]
 
 
+MOST_AHEAD_BYTES = 64 << 20
+"""A free list takes as much again as it has, and no more than this, beyond what is asked for."""
+ALIGNED_BYTES = 512
+"""Where stretches of one pool begin, as torch's own allocators have it."""
+
+
 class HostFreeList:
     """Hands out host memory by size, and keeps what comes back for the next of that size.
 
     The sizes of a training step repeat, and fresh host memory is slow: every page is touched, and
-    for a GPU pinned.
+    for a GPU pinned. So it is taken in pools for several storages.
 
     [Note: host memory outlives its copies] An accelerator gets to a copy long after the host has
     gone on. Whoever takes host memory anew issues its copy behind those that it was given back
@@ -189,6 +195,8 @@ class HostFreeList:
     def __init__(self, new_pool: Callable[[int], HostPool] = HostPool) -> None:
         self._new_pool = new_pool
         self._pools: list[HostPool] = []
+        self._used_bytes = 0
+        """Of the last pool."""
         self._spare: defaultdict[int, list[HostStretch]] = defaultdict(list)
 
     def take(self, size_bytes: int) -> HostStretch:
@@ -199,15 +207,26 @@ class HostFreeList:
         """
         if self._spare[size_bytes]:
             return self._spare[size_bytes].pop()
+        start_bytes = -(-self._used_bytes // ALIGNED_BYTES) * ALIGNED_BYTES
+        if not self._pools or start_bytes + size_bytes > self._pools[-1].size_bytes:
+            self._pools.append(self._pool_for(size_bytes))
+            start_bytes = 0
+        self._used_bytes = start_bytes + size_bytes
+        return self._pools[-1].stretch(start_bytes, size_bytes)
+
+    def _pool_for(self, size_bytes: int) -> HostPool:
+        """Returns a new pool with room for what will be asked for next, too, if the host has it."""
+        so_far_bytes = sum(pool.size_bytes for pool in self._pools)
+        ahead_bytes = max(size_bytes, min(so_far_bytes, MOST_AHEAD_BYTES))
+        with suppress(SwapplanError):
+            return self._new_pool(ahead_bytes)
         try:
-            pool = self._new_pool(size_bytes)
+            return self._new_pool(size_bytes)
         except SwapplanError as error:
             raise CapacityError(
                 f"The host has no {size_bytes} bytes left for what does not fit on the device. "
                 "Record a smaller step, or on a host with more memory."
             ) from error
-        self._pools.append(pool)
-        return pool.stretch(0, size_bytes)
 
     def give(self, stretch: HostStretch) -> None:
         """Takes host memory back, once nothing in it is needed."""

@@ -3,12 +3,13 @@
 import resource
 import sys
 import weakref
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from profiles.schema.errors import SwapplanError
+from profiles.schema.errors import CapacityError, SwapplanError
 from runtime.host import host_pool
 from runtime.host.host_pool import HostFreeList, HostPool, PinnedHostPool
 
@@ -113,3 +114,31 @@ def test_what_a_free_list_has_handed_out_lives_as_long_as_it() -> None:
     assert pool() is not None
     del free_list
     assert pool() is None
+
+
+def test_a_free_list_takes_memory_for_several_storages_at_once() -> None:
+    made: list[int] = []
+
+    def new_pool(size_bytes: int) -> HostPool:
+        made.append(size_bytes)
+        return HostPool(size_bytes)
+
+    free_list = HostFreeList(new_pool)
+    taken = [free_list.take(1000) for _ in range(9)]
+    assert made == [1000, 1000, 2000, 4000, 8000]
+    spans = sorted((one.address, one.address + one.size_bytes) for one in taken)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans)), "none share a byte"
+    free_list.give(taken[3])
+    assert free_list.take(1000) is taken[3]
+
+
+def test_where_there_is_no_room_for_more_it_takes_what_is_asked_for() -> None:
+    def new_pool(size_bytes: int) -> HostPool:
+        if size_bytes > 1000:
+            raise SwapplanError("no room")
+        return HostPool(size_bytes)
+
+    free_list = HostFreeList(new_pool)
+    assert {free_list.take(1000).pool.size_bytes for _ in range(5)} == {1000}
+    with pytest.raises(CapacityError, match="The host has no 1001 bytes left"):
+        free_list.take(1001)
