@@ -29,8 +29,9 @@ def measured_steps(
         for done in range(warmup_steps + steps):
             with replay.unwatched_step() as statistics:
                 workload.step()
-            if statistics.fallback is not None:
-                raise PlanMismatchError(f"The step was not replayed: {statistics.fallback}.")
+            fault = statistics.fallback or statistics.shortcut
+            if fault is not None:
+                raise PlanMismatchError(f"The step was not replayed: {fault}.")
             if statistics.on_line and done >= warmup_steps:
                 raise PlanMismatchError(
                     "The step was not replayed: it makes what the plan moves, or never updates "

@@ -62,6 +62,11 @@ def failures(report: ProofReport) -> Iterator[str]:
         yield f"the peak was {peak}, above the budget of {budget}"
     if report.fallbacks:
         yield f"{report.fallbacks} steps fell back to resident"
+    if report.is_another_step:
+        yield (
+            "no step did all that was planned, so it is another than the recorded one: record it "
+            "again with 'plan profile'"
+        )
 
 
 def _print_figures(report: ProofReport) -> None:
@@ -132,6 +137,8 @@ def _time_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
         yield from _rebuild_rows(report)
     yield "misses", "", str(report.misses), "measured"
     yield "steps that fell back", "", str(report.fallbacks), "measured"
+    if report.shortcuts:
+        yield "steps that left out a part", "", str(report.shortcuts), "measured"
 
 
 def _rebuild_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:

@@ -249,6 +249,7 @@ def _report(
         overrun_us=median(step.overrun_us for step in timed) if seen else None,
         misses=sum(step.misses for step in replayed),
         fallbacks=sum(step.fallback is not None for step in replayed),
+        shortcuts=replay.shortcuts,
         memory_differences=tuple(
             str(step.memory_difference) for step in compared if step.memory_difference is not None
         ),

@@ -143,6 +143,14 @@ class Recipes:
         recipe.let_go()
         self._holding.discard(recipe)
 
+    def let_go_of_dead(self) -> None:
+        """Holds nothing for what has been freed; that may free what another recipe fills."""
+        holding = [recipe for recipe in self._live if recipe.holds]
+        while dead := [recipe for recipe in holding if not recipe.missing()]:
+            for recipe in dead:
+                recipe.let_go()
+                holding.remove(recipe)
+
     def bring_back(self) -> None:
         """Fills again whatever is dropped; what is swapped must be back. It may be called again.
 
@@ -151,7 +159,7 @@ class Recipes:
             torch.OutOfMemoryError: The device has no room for all of them; likewise.
         """
         self._running.recover()
-        self._let_go_of_dead()
+        self.let_go_of_dead()
         faults: list[BaseException] = []
         for recipe in self._live:
             try:
@@ -176,7 +184,7 @@ class Recipes:
             torch.OutOfMemoryError: The device has no room for one even so.
         """
         self._running.recover()
-        self._let_go_of_dead()
+        self.let_go_of_dead()
         for recipe in self._live:
             wanted = recipe.missing()
             ops = recipe.ops_for(wanted.keys()) if wanted else ()
@@ -190,14 +198,6 @@ class Recipes:
             for tracked in wanted.values():
                 if tracked.storage is not None:
                     swap.take_in(tracked.storage)
-
-    def _let_go_of_dead(self) -> None:
-        """Holds nothing for what has been freed; that may free what another recipe fills."""
-        holding = [recipe for recipe in self._live if recipe.holds]
-        while dead := [recipe for recipe in holding if not recipe.missing()]:
-            for recipe in dead:
-                recipe.let_go()
-                holding.remove(recipe)
 
     def _bring_back(self, recipe: LiveRecipe) -> None:
         wanted = recipe.missing()

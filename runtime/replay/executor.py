@@ -273,6 +273,8 @@ class SwapExecutor:
             UnmovableError: The storage is not as the plan expects.
         """
         storage_id = action.storage
+        if action.kind is ActionKind.REBUILD:
+            self.recipes.let_go_of_dead()
         tracked, lookup = self.tracked.get(storage_id), self.index.storages[storage_id].lookup
         has_none = lookup is None or storage_of(lookup()) is None
         is_not_made = has_none and (tracked is None or tracked.storage is None)

@@ -270,6 +270,7 @@ def report(**changes: object) -> ProofReport:
         "overrun_us": 0.0,
         "misses": 0,
         "fallbacks": 0,
+        "shortcuts": 0,
         "memory_differences": (),
         "memory_compared_steps": 2,
         "warnings": (),
@@ -295,6 +296,14 @@ def report(**changes: object) -> ProofReport:
             ],
         ),
         ({"fallbacks": 2, "warnings": ("late",)}, ["2 steps fell back to resident"]),
+        (
+            {"shortcuts": 1},
+            [
+                "no step did all that was planned, so it is another than the recorded one: record "
+                "it again with 'plan profile'"
+            ],
+        ),
+        ({"shortcuts": 1, "losses": (1.0, 0.7, 0.5)}, []),
     ],
 )
 def test_run_exits_with_1_when_the_proof_fails(
