@@ -176,12 +176,11 @@ def written_arguments(op: OpOverload) -> tuple[tuple[int, str], ...]:
 
 
 def can_run_twice(op: OpOverload, args: Any, kwargs: Any) -> bool:
-    """Whether an op that has failed can be run again.
+    """Whether an op that has failed can be run again: it may have written part of an argument.
 
-    It may have written part of its argument, or drawn random numbers.
+    What it has drawn is to be taken back first (`profiles.hooks.draws`).
     """
-    draws = torch.Tag.nondeterministic_seeded in op.tags
-    return not draws and not any(storages_in(op, args, kwargs).values())
+    return not any(storages_in(op, args, kwargs).values())
 
 
 def storages_in(

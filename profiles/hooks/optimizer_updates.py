@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.addresses import in_thread_of_step
 from profiles.hooks.dispatch import READS_DESCRIPTION, is_bookkeeping, is_taken_apart, tensors_of
+from profiles.hooks.draws import is_random
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.plain_tensors import storages_behind
 from profiles.hooks.several_optimizers import SeveralOptimizers
@@ -149,7 +150,10 @@ class UpdateMode(TorchDispatchMode):
             return func(*args, **kwargs)
         except torch.OutOfMemoryError:
             relieved = self._relieved
-            if relieved is None or not relieved.makes_room_from_aside(func, args, kwargs):
+            # What it has drawn cannot be taken back here.
+            if relieved is None or is_random(func):
+                raise
+            if not relieved.makes_room_from_aside(func, args, kwargs):
                 raise
         return func(*args, **kwargs)
 

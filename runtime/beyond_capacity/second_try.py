@@ -14,6 +14,7 @@ from profiles.hooks.dispatch import (
     run_itself,
     storages_in,
 )
+from profiles.hooks.draws import draw_of
 from profiles.schema.errors import CapacityError
 
 
@@ -58,9 +59,12 @@ class SecondTry(OpMode):
             torch.OutOfMemoryError: It has none in another step; trainings know that error.
         """
         noted = [len(watcher) for watcher in self._watchers]
+        draw = draw_of(func, args, kwargs)
         try:
             return run(func, args, kwargs)
         except torch.OutOfMemoryError as error:
+            if draw is not None:
+                draw.take_back()
             if not can_run_twice(func, args, kwargs):
                 if not self._records:
                     raise

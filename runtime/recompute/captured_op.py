@@ -7,6 +7,7 @@ import torch
 from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import RunOp, tensors_of, traits_of
+from profiles.hooks.draws import Draw, generator_of
 from profiles.schema.profile import NEVER_AGAIN, OpTrait
 from runtime.recompute.arguments import (
     Geometry,
@@ -16,7 +17,6 @@ from runtime.recompute.arguments import (
     UnfitOpError,
     geometry_of,
 )
-from runtime.recompute.generators import Draw, generator_of
 from runtime.recompute.noted_storage import NotedStorage
 from runtime.recompute.op_kind import OpKind, kind_of
 

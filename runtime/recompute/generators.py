@@ -1,25 +1,9 @@
-"""Random ops: the state their generator had, so that they draw the same numbers once more."""
-
-from typing import Any
+"""Generators that ops which are run again draw from."""
 
 import torch
 
-from profiles.hooks.dispatch import tensors_of
+from profiles.hooks.draws import Draw
 from profiles.hooks.mode_stack import unseen
-
-
-class Draw:
-    """From what an op draws, and in which state it was then.
-
-    Attributes:
-        generator: The generator.
-        state: Its state before the op.
-    """
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self.generator = generator
-        with unseen():
-            self.state = generator.get_state()
 
 
 class LentGenerators:
@@ -46,25 +30,3 @@ class LentGenerators:
             for generator in reversed(tuple(self._before)):
                 generator.set_state(self._before[generator])
         self._before = {}
-
-
-def generator_of(args: Any, kwargs: Any) -> torch.Generator:
-    """Returns the generator that a random op draws from: it is handed one, or its device's own."""
-    given = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Generator)]
-    if given:
-        return given[0]
-    device = _device_of(args, kwargs)
-    if device.type == "cpu":
-        return torch.default_generator
-    of_its_kind = torch.get_device_module(device)
-    number = of_its_kind.current_device() if device.index is None else device.index
-    found: torch.Generator = of_its_kind.default_generators[number]
-    return found
-
-
-def _device_of(args: Any, kwargs: Any) -> torch.device:
-    """Returns the device that an op runs on: it is told, or handed tensors of it."""
-    if isinstance(kwargs.get("device"), torch.device):
-        return kwargs["device"]
-    tensors = tensors_of([args, kwargs])
-    return tensors[0].device if tensors else torch.device("cpu")

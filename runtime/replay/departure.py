@@ -3,7 +3,7 @@
 [Note: steps without room] A step may find no room though its plan is within the budget: it takes
 more than it took when it was recorded, or the device's free memory lies in pieces. It then leaves
 its plan as one of another course does. The op that found none is run again, alone if it has to be,
-unless it may have written half of something or drawn random numbers: then the error is the user's.
+unless it may have written half of something: then the error is the user's.
 """
 
 import gc

@@ -49,6 +49,7 @@ from profiles.hooks.dispatch import (
     storages_in,
     written_arguments,
 )
+from profiles.hooks.draws import draw_of
 from profiles.hooks.mode_stack import enter_ops, leave_ops, op_modes
 from profiles.hooks.plain_tensors import storage_id_of
 from runtime.storage.guarded_storages import GuardedStorages
@@ -130,6 +131,7 @@ class OpGuard(TorchDispatchMode):
             self._look(func, args, kwargs)
         # Looking may have set it.
         while self._guarded.detour is None or is_bookkeeping(func):
+            draw = draw_of(func, args, kwargs or {})
             try:
                 if self._guarded.notes.is_on:
                     return self._guarded.notes.run(func, args, kwargs or {})
@@ -137,6 +139,8 @@ class OpGuard(TorchDispatchMode):
                 call = func._op if func.__class__ is OpOverload else func
                 return call(*args, **kwargs) if kwargs else call(*args)
             except torch.OutOfMemoryError:
+                if draw is not None:
+                    draw.take_back()
                 if not self._guarded.makes_room(func, args, kwargs or {}):
                     raise
         return self._guarded.detour(func, args, kwargs or {}, run_itself)

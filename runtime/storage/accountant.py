@@ -13,6 +13,7 @@ import torch
 from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import OpMode, storages_in, storages_of
+from profiles.hooks.draws import draw_of
 from profiles.hooks.live_storages import LiveStorages
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.named_storages import Owned
@@ -252,9 +253,12 @@ class Accountant(OpMode):
                 self.guarded.look(func, storage, writes=writes)
         # Looking may have set it.
         while self.guarded.detour is None:
+            draw = draw_of(func, args, kwargs)
             try:
                 return self._run(inputs, func, args, kwargs)
             except torch.OutOfMemoryError:
+                if draw is not None:
+                    draw.take_back()
                 if not self.guarded.makes_room(func, args, kwargs):
                     raise
         return self.guarded.detour(func, args, kwargs, partial(self._run, inputs))

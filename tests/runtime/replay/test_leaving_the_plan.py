@@ -27,6 +27,7 @@ from tests.support.planning.hardest_plans import everything_away, periodic
 from tests.support.planning.recipes import with_rebuilds
 from tests.support.training.beside import beside_another
 from tests.support.training.fixed_times import record_at_fixed_times
+from tests.support.training.models import seeded
 from tests.support.training.recorded import assert_all_resident, assert_same, snapshot
 
 WIDTH = 32
@@ -45,6 +46,8 @@ class Training:
         self.course = PLANNED
         self.more_bytes = 0
         self.kept: list[torch.Tensor] = []
+        self.generator = seeded(3)
+        self.sums: list[float] = []
 
     def workload(self) -> Workload:
         return Workload(model=self.model, optimizer=self.optimizer, step=self.step)
@@ -81,6 +84,8 @@ class Training:
             hidden = self.model[0](hidden)
         if self.course == "takes more":
             self._take_more()
+        if self.course == "draws more":
+            self._draw_more()
         if self.course == "takes more in backward":
             hidden.register_hook(lambda slope: self._take_more())
         if self.course == "in backward":
@@ -91,6 +96,10 @@ class Training:
     def _take_more(self) -> None:
         # All memory is made by this one op, and gone after it.
         assert torch.zeros(self.more_bytes, dtype=torch.uint8).sum() == 0
+
+    def _draw_more(self) -> None:
+        drawn = torch.rand(self.more_bytes // 4, generator=self.generator)
+        self.sums.append(float(drawn.sum()))
 
 
 COURSES = ("more batches", "fewer rows", "another layer", "in backward")
@@ -265,13 +274,13 @@ def test_a_graph_that_is_kept_is_whole_behind_a_shortcut(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("course", ["takes more", "takes more in backward"])
+@pytest.mark.parametrize("course", ["takes more", "takes more in backward", "draws more"])
 @pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
 def test_a_step_that_takes_more_keeps_to_the_budget(course: str, name: str) -> None:
     plan = plan_named(name)
     plain, training = Training(), Training()
     # What the plan leaves alone cannot make room either.
-    training.more_bytes = int(0.4 * plan.budget_bytes)
+    plain.more_bytes = training.more_bytes = int(0.4 * plan.budget_bytes)
     with attached(plan, training) as replay:
         for now in (PLANNED, PLANNED, course, PLANNED, course):
             plain.course = training.course = now
@@ -285,6 +294,7 @@ def test_a_step_that_takes_more_keeps_to_the_budget(course: str, name: str) -> N
                 # Where a plan has room left it is followed.
                 assert statistics.left_plan is None or now == course
     assert replay.left_plan == 2 or name != "60%" or plan.device.kind != CPU
+    assert training.sums == plain.sums
     assert_same(snapshot(training.workload()), snapshot(plain.workload()))
 
 
