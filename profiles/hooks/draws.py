@@ -46,7 +46,8 @@ def generator_of(args: Any, kwargs: Any) -> torch.Generator:
     if given:
         return given[0]
     device = _device_of(args, kwargs)
-    if device.type == "cpu":
+    if device.type in ("cpu", "meta"):
+        # On meta nothing is drawn, from none.
         return torch.default_generator
     of_its_kind = torch.get_device_module(device)
     number = of_its_kind.current_device() if device.index is None else device.index

@@ -195,8 +195,8 @@ class HostFreeList:
     def __init__(self, new_pool: Callable[[int], HostPool] = HostPool) -> None:
         self._new_pool = new_pool
         self._pools: list[HostPool] = []
+        # Of the last pool.
         self._used_bytes = 0
-        """Of the last pool."""
         self._spare: defaultdict[int, list[HostStretch]] = defaultdict(list)
 
     def take(self, size_bytes: int) -> HostStretch:

@@ -100,6 +100,8 @@ class Training:
     def _draw_more(self) -> None:
         drawn = torch.rand(self.more_bytes // 4, generator=self.generator)
         self.sums.append(float(drawn.sum()))
+        # Without memory, and from no generator.
+        torch.rand(self.more_bytes, device="meta")
 
 
 COURSES = ("more batches", "fewer rows", "another layer", "in backward")
