@@ -213,9 +213,8 @@ class AnchorHooks:
         self._leave_saved()
 
     def leave_out(self, key: str) -> None:
-        """Counts an anchor that a step leaves out: those to come have their planned keys."""
+        """Counts an anchor of an update that is skipped: those to come have their planned keys."""
         self._seen[kind_of(key)] += 1
-        self._packs += key.startswith(PACK)
 
     def relieve(self, mode: Relieved) -> None:
         """Has a mode around the step step aside for the mode that finds updates."""

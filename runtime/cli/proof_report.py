@@ -64,8 +64,8 @@ def failures(report: ProofReport) -> Iterator[str]:
         yield f"{report.fallbacks} steps fell back to resident"
     if report.is_another_step:
         yield (
-            "no step did all that was planned, so it is another than the recorded one: record it "
-            "again with 'plan profile'"
+            "every step skipped an update, so it is another than the recorded one: record it again "
+            "with 'plan profile'"
         )
 
 
@@ -138,7 +138,7 @@ def _time_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:
     yield "misses", "", str(report.misses), "measured"
     yield "steps that fell back", "", str(report.fallbacks), "measured"
     if report.shortcuts:
-        yield "steps that left out a part", "", str(report.shortcuts), "measured"
+        yield "steps that skipped an update", "", str(report.shortcuts), "measured"
 
 
 def _rebuild_rows(report: ProofReport) -> Iterator[tuple[str, str, str, str]]:

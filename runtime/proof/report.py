@@ -38,7 +38,7 @@ class ProofReport:
             where the host does not see it.
         misses: Ops that asked for a storage the plan had away.
         fallbacks: Steps that fell back to resident.
-        shortcuts: Steps that left out a part of the plan, as where a loss scaler skips an update.
+        shortcuts: Steps that skipped an update, as a loss scaler has it.
         memory_differences: For each watched step whose memory was not the planned one in every
             slot, where it first differed.
         memory_compared_steps: Watched steps whose memory was compared: those that found all that
@@ -103,7 +103,7 @@ class ProofReport:
 
     @property
     def is_another_step(self) -> bool:
-        """Whether no step did all that was planned; the first may make what the plan moves."""
+        """Whether every step skipped an update; the first may make what the plan moves."""
         return self.shortcuts > 0 and self.shortcuts >= len(self.losses) - 1
 
     @property

@@ -265,7 +265,7 @@ class SwapExecutor:
                     self._arrive(storage_id, tracked, slot)
 
     def leave_out(self, action: Action, slot: int) -> None:
-        """Does one action in a slot that the step leaves out.
+        """Does one action of an update that the step skips.
 
         See [Note: shortcuts] in `runtime.replay.running_step`.
 
@@ -278,7 +278,7 @@ class SwapExecutor:
         tracked, lookup = self.tracked.get(storage_id), self.index.storages[storage_id].lookup
         has_none = lookup is None or storage_of(lookup()) is None
         is_not_made = has_none and (tracked is None or tracked.storage is None)
-        # What is dropped there would be made again by ops that may be left out, too.
+        # What is dropped there might be made again by ops of the update.
         if is_not_made or action.kind is ActionKind.DROP:
             self._skipped.add(storage_id)
         else:

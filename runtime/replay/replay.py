@@ -72,7 +72,7 @@ class Replay:
 
     @property
     def shortcuts(self) -> int:
-        """How many steps left out a part of the plan and went on behind it, of all."""
+        """How many steps skipped an update and went on by the plan behind it, of all."""
         return self._stepper.history.shortcuts
 
     @property

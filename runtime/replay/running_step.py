@@ -18,7 +18,7 @@ from planner.plan.plan import Plan
 from planner.plan.schedule import Action, ActionKind, lower
 from profiles.hooks.anchors import Reported, is_update, kind_of
 from profiles.hooks.mode_stack import unseen
-from profiles.schema.profile import END, OPTIMIZER_POST, OPTIMIZER_PRE
+from profiles.schema.profile import OPTIMIZER_POST, OPTIMIZER_PRE
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.timeline import Act
 from runtime.storage.accountant import DeviceBytes
@@ -98,15 +98,15 @@ class Course:
     all of them at once, but some make their states one by one. An update that is not the next of
     the plan says nothing of the step's course, then.
 
-    [Note: shortcuts] A step may do less than its plan: a loss scaler skips the update, the last one
-    of an epoch adds up fewer batches, or the step ends before its backward. Nothing foretells it,
-    but the anchor that comes instead of the planned one is a later one of the plan. If it is the
-    end of the step, an update, or what follows an update, the step takes a shortcut: what the plan
-    moves in the slots that it leaves out is moved at this anchor, one action after the other, and
-    the step goes on by its plan from there. Each of these slots has the room that the plan has for
-    it, with no op of the step to take any. So the step ends where every other does. And what
-    follows a skipped update may come before any anchor does: averages of weights ask for what the
-    plan has away until the update. Then the moves of the update are made until it is there.
+    [Note: shortcuts] A step may skip an update: a loss scaler does, where gradients have overflown.
+    Nothing foretells it, but the anchor that comes instead of the update's is the one behind it.
+    Then the step takes a shortcut: what the plan moves while it updates is moved at this anchor,
+    one action after the other, and the step goes on by its plan from there. Each of these slots has
+    the room that the plan has for it, with no op of the update to take any. So the step ends where
+    every other does. And what follows a skipped update may come before any anchor does: averages of
+    weights ask for what the plan has away until the update. Then the moves of the update are made
+    until it is there. A step that leaves out anything else has no such room: what the plan has away
+    in that part is away only if the step has shown it, and what backward frees may be alive.
 
     Attributes:
         schedule: The actions at the anchor of each slot.
@@ -163,30 +163,26 @@ class Course:
         return self._slots[self.slot].shows
 
     def leave_out(self, key: str) -> range:
-        """Returns the slots that a step leaves out whose next anchor is this, and passes them over.
+        """Returns the slots of updates that a step skips whose next anchor is this one.
 
-        There are none if the anchor is the next of the plan, or no shortcut leads to it.
+        They are passed over. There are none if another anchor is behind them, too.
         """
-        behind = self._end_of_shortcut(key)
-        if behind is None or behind == self.slot:
+        behind = self._behind_updates()
+        if behind == self.slot or self.anchors[behind : behind + 1] != (key,):
             return range(0)
         return self._pass_over(behind, self._other_than_planned(key))
 
     @property
     def is_before_update(self) -> bool:
         """Whether the next anchor of the plan is that of a call of an optimizer."""
-        return self._next_kind == OPTIMIZER_PRE
+        is_over = self.slot >= len(self.anchors)
+        return not is_over and kind_of(self.anchors[self.slot]) == OPTIMIZER_PRE
 
     def leave_out_update(self, why: str) -> range:
         """Returns the next slot, and passes it over, if it is one of an update; else none."""
-        kind = self._next_kind
-        if is_update(kind) or kind in (OPTIMIZER_PRE, OPTIMIZER_POST):
+        if self.slot < len(self.anchors) and _is_of_update(self.anchors[self.slot]):
             return self._pass_over(self.slot + 1, why)
         return range(0)
-
-    @property
-    def _next_kind(self) -> str:
-        return kind_of(self.anchors[self.slot]) if self.slot < len(self.anchors) else ""
 
     def _pass_over(self, behind: int, why: str) -> range:
         slots = range(self.slot, behind)
@@ -195,19 +191,12 @@ class Course:
         self.memory.difference = None
         return slots
 
-    def _end_of_shortcut(self, key: str) -> int | None:
-        """Returns the slot of an anchor that a shortcut may lead to from here."""
-        anchors, start = self.anchors, self.slot
-        if key != END and kind_of(key) != OPTIMIZER_PRE:
-            start = self._behind_updates(start)
-            return start if anchors[start : start + 1] == (key,) else None
-        return anchors.index(key, start) if key in anchors[start:] else None
-
-    def _behind_updates(self, slot: int) -> int:
-        """Returns the slot behind the calls of optimizers that follow each other from a slot on."""
-        kinds = [kind_of(anchor) for anchor in self.anchors]
-        while OPTIMIZER_POST in kinds[slot:] and kinds[slot] == OPTIMIZER_PRE:
-            slot = kinds.index(OPTIMIZER_POST, slot) + 1
+    def _behind_updates(self) -> int:
+        """Returns the slot behind the updates that a step may skip from here on."""
+        slot = self.slot
+        if self.is_before_update or self.shortcut is not None:
+            while slot < len(self.anchors) and _is_of_update(self.anchors[slot]):
+                slot += 1
         return slot
 
     def _other_than_planned(self, key: str) -> str:
@@ -228,6 +217,11 @@ class Course:
         """Compares the slots that have just ended with the plan."""
         if self._begun:
             self.memory.compare(self._begun, memory.slot_peak_bytes, memory.counted)
+
+
+def _is_of_update(key: str) -> bool:
+    """Whether an anchor is one of a call of an optimizer."""
+    return is_update(key) or kind_of(key) in (OPTIMIZER_PRE, OPTIMIZER_POST)
 
 
 def is_fill(action: Action) -> bool:

@@ -36,7 +36,7 @@ class StepStatistics:
             another worker fell back is known when the next step begins.
         left_plan: Why the step left the plan and was swapped on line from there, within the budget
             (`runtime.replay.first_step`); None if it did not.
-        shortcut: Where the step left out a part of the plan and went on behind it
+        shortcut: Where the step skipped an update and went on by the plan behind it
             ([Note: shortcuts] in `runtime.replay.running_step`); None if it did not.
         d2h_bytes: Bytes copied to the host; 0 in a step that is swapped on line.
         h2d_bytes: Bytes copied back, likewise.
@@ -97,7 +97,7 @@ class StepStatistics:
 
     @property
     def followed_plan(self) -> bool:
-        """Whether the step took the plan's course to its end, and left nothing out."""
+        """Whether the step took the plan's course to its end, and skipped nothing."""
         return self.ended_on_plan and self.shortcut is None
 
     @property
@@ -127,7 +127,7 @@ class History:
         step_count: How many have begun.
         fallbacks: How many fell back to resident.
         left_plan: How many left the plan and were swapped on line.
-        shortcuts: How many left out a part of the plan.
+        shortcuts: How many skipped an update.
         boundary_restores: How many times everything was brought back between two steps.
         vouches: Whether the next step may go uncounted; see [Note: unwatched steps] in
             `runtime.replay.replay`.
@@ -166,9 +166,9 @@ class History:
         self.shortcuts += 1
         if self.shortcuts == 1:
             LOG.info(
-                "Step %d left out a part of the plan (%s) and went on behind it: what the plan "
-                "moves there was moved all the same. If that is the usual step, record it again. "
-                "Logged once.",
+                "Step %d skipped an update (%s) and went on by the plan behind it: what the plan "
+                "moves for the update was moved all the same. If that is the usual step, record it "
+                "again. Logged once.",
                 now.step,
                 now.shortcut,
             )
@@ -227,7 +227,7 @@ class History:
         short = [step for step in replayed if step.shortcut is not None]
         if short:
             last = f"last: step {short[-1].step}, {short[-1].shortcut}"
-            parts.append(f"{self.shortcuts} left out a part of the plan ({last})")
+            parts.append(f"{self.shortcuts} skipped an update ({last})")
         left = [step for step in kept if step.left_plan is not None]
         if left:
             last = f"last: step {left[-1].step}, {left[-1].left_plan}"

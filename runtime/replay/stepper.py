@@ -2,7 +2,7 @@
 
 At every anchor it does what the schedule says. The one judgement is whether the step still is the
 one that was planned: the next anchor has the expected key, and what it shows is the expected
-storage with the expected bytes; or it is one behind a part of the plan that a step may leave out
+storage with the expected bytes; or it is the one behind an update that the step has skipped
 ([Note: shortcuts] in `runtime.replay.running_step`). If not, the step falls back: every storage
 comes back, and the rest of the step runs resident, with numbers as right as ever and memory as
 large as ever; or it is swapped on line from there, if that is wanted and can be.
@@ -209,7 +209,7 @@ class Stepper:
         return True
 
     def _leave_out(self, step: RunningStep, slots: range) -> None:
-        """Makes the moves of slots that the step leaves out; see [Note: shortcuts]."""
+        """Makes the moves of an update that the step skips; see [Note: shortcuts]."""
         step.statistics.shortcut = self.course.shortcut
         for slot in slots:
             self._anchors.leave_out(self.course.anchors[slot])

@@ -129,7 +129,7 @@ class PlannedTraining:
             f"swapplan: {sum(self.tally.values())} steps within {self._budget.text}: "
             f"{counts or 'none yet'}; {fallbacks} fell back to resident"
             f"{f', {left} left their plan and were swapped on line' if left else ''}"
-            f"{f', {short} left out a part of their plan' if short else ''}."
+            f"{f', {short} skipped an update' if short else ''}."
         ]
         for course in courses:
             if course.steps:

@@ -299,8 +299,8 @@ def report(**changes: object) -> ProofReport:
         (
             {"shortcuts": 1},
             [
-                "no step did all that was planned, so it is another than the recorded one: record "
-                "it again with 'plan profile'"
+                "every step skipped an update, so it is another than the recorded one: record it "
+                "again with 'plan profile'"
             ],
         ),
         ({"shortcuts": 1, "losses": (1.0, 0.7, 0.5)}, []),

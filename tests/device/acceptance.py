@@ -52,7 +52,14 @@ def random_steps(count: int, *, in_pages: bool) -> bool:
     wrong = [outcome for outcome in outcomes if outcome.faults]
     where = ", free memory in pieces" if in_pages else ""
     print(f"\n{count} random steps{where}, {len(wrong)} with a fault:", *wrong, sep="\n")
-    _print("plan", "random steps", "swaps", "rebuilds", "trained steps that left it", "in part")
+    _print(
+        "plan",
+        "random steps",
+        "swaps",
+        "rebuilds",
+        "trained steps that left it",
+        "skipped an update",
+    )
     for name in sorted({outcome.plan for outcome in outcomes}):
         of_it = [outcome for outcome in outcomes if outcome.plan == name]
         _print(name, len(of_it), *_sums(of_it))

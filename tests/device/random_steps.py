@@ -91,8 +91,7 @@ class RandomStep:
     """A training, drawn from a seed.
 
     Attributes:
-        leaves: Whether its last step but one takes another course than the others: it does less of
-            what the plan has, or more.
+        leaves: Whether its last step but one takes another course than the others.
     """
 
     seed: int
@@ -150,7 +149,7 @@ class Outcome:
     Attributes:
         faults: What was wrong; nothing if all was right.
         left_plan: How many steps left it.
-        shortcuts: How many left out a part of it.
+        shortcuts: How many skipped an update.
     """
 
     seed: int
@@ -166,8 +165,8 @@ class Outcome:
 def try_random_step(seed: int, *, in_pages: bool = False) -> Outcome:
     """Trains a random step without a plan and under a random one.
 
-    With odd seeds one of the steps leaves out a part of the plan, or leaves the plan and is swapped
-    on line from there. On a device that counts pages others may leave it, too.
+    With odd seeds one of the steps skips its update, or leaves the plan and is swapped on line from
+    there. On a device that counts pages others may, too.
     """
     dice = random.Random(-1 - seed)
     step, leaves = RandomStep(seed), RandomStep(seed, leaves=seed % 2 == 1)
@@ -188,7 +187,7 @@ def try_random_step(seed: int, *, in_pages: bool = False) -> Outcome:
             found = Numbers(peaks_bytes=[0], fallbacks=[str(error)])
     faults = found.faults(expected, plan.budget_bytes)
     if found.left_plan + found.shortcuts != leaves.leaves and not in_pages:
-        faults.append(f"{found.left_plan} steps left the plan, {found.shortcuts} a part of it out")
+        faults.append(f"{found.left_plan} steps left the plan, {found.shortcuts} skipped an update")
     faults += [f"race: {race}" for race in races(log)]
     rates = f"{link.d2h_bytes_per_us:.0f} / {link.h2d_bytes_per_us:.0f} MB/s"
     return Outcome(

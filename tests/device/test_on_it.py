@@ -12,7 +12,7 @@ LAST = "mutations.py"
 RUNTIME = Path(__file__).parents[1] / "runtime"
 ALSO = (
     "training/test_within.py::test_a_step_that_does_not_fit_keeps_to_the_budget_from_the_first_on",
-    "training/test_within.py::test_a_step_that_does_less_follows_the_plan_of_others[no update]",
+    "training/test_within.py::test_a_step_that_leaves_its_course_keeps_to_the_budget",
     "replay/test_replay.py::test_ctrl_c_leaves_everything_resident_and_hangs_nothing",
     "replay/test_replay.py::test_an_op_that_asks_for_an_absent_storage_gets_it",
     "replay/test_replay.py::test_a_proof_of_a_step_that_takes_more_says_so",

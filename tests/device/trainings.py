@@ -38,7 +38,7 @@ class Numbers:
         peaks_bytes: Of each step, as the allocator counts.
         fallbacks: Why steps fell back.
         left_plan: How many were swapped on line from some point on.
-        shortcuts: How many left out a part of their plan.
+        shortcuts: How many skipped an update.
     """
 
     losses: list[float] = field(default_factory=list)

@@ -104,8 +104,11 @@ class Training:
         torch.rand(self.more_bytes, device="meta")
 
 
-COURSES = ("more batches", "fewer rows", "another layer", "in backward")
-SHORTCUTS = ("fewer batches", "no update", "no update, no gradients", "forward only")
+COURSES = (
+    *("fewer batches", "fewer, clipped", "more batches", "forward only"),
+    *("fewer rows", "another layer", "in backward"),
+)
+SHORTCUTS = ("no update", "no update, no gradients")
 
 
 @cache
@@ -182,7 +185,9 @@ def test_a_step_of_another_course_keeps_to_the_budget(course: str, name: str) ->
     assert replay.left_plan == 3
     assert "3 left the plan and were swapped on line (last: step 5, " in replay.summary()
     if plan.device.kind == CPU:
-        assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
+        compared = [step.memory_difference for step in steps if step.compares_memory]
+        # A step without backward leaves no gradients for the next one to find.
+        assert compared == [None] * 3 or course == "forward only"
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -216,12 +221,12 @@ def test_a_step_says_so_that_leaves_more_alive_than_the_budget_has() -> None:
     assert last.peak_bytes > plan.budget_bytes
 
 
-# Steps that leave out a part of the plan
+# Steps that skip an update
 
 
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("course", SHORTCUTS)
-def test_a_step_that_does_less_goes_on_behind_what_it_leaves_out(course: str, name: str) -> None:
+def test_a_step_that_skips_its_update_goes_on_behind_it(course: str, name: str) -> None:
     """Without a warning: it ends as any other, and the next one has nothing to send away."""
     plan = plan_named(name)
     replay = trained_within_budget(plan, course)
@@ -231,18 +236,10 @@ def test_a_step_that_does_less_goes_on_behind_what_it_leaves_out(course: str, na
     ]
     assert (replay.left_plan, replay.shortcuts) == (0, 3)
     assert [step.prologue_bytes for step in steps[2:]] == [0] * 5
-    assert "3 left out a part of the plan (last: step 5, anchor " in replay.summary()
-    if plan.device.kind == CPU and course in {"fewer batches", "no update"}:
-        # The others leave no gradients for the next step to find.
+    assert "3 skipped an update (last: step 5, anchor " in replay.summary()
+    if plan.device.kind == CPU and course == "no update":
+        # The other leaves no gradients for the next step to find.
         assert [step.memory_difference for step in steps if step.compares_memory] == [None] * 3
-
-
-@pytest.mark.parametrize("name", PLANS)
-@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
-def test_what_it_asks_for_too_early_has_it_leave_the_plan(name: str) -> None:
-    """It clips gradients that the plan has away until the batch that it leaves out."""
-    replay = trained_within_budget(plan_named(name), "fewer, clipped")
-    assert replay.left_plan + replay.shortcuts == 3
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -252,24 +249,6 @@ def test_a_step_that_is_not_watched_does_likewise(name: str, off_plan: OffPlan) 
     plan = plan_named(name)
     replay = trained_beside(plan, (PLANNED, PLANNED, *SHORTCUTS, PLANNED), off_plan)
     assert (replay.fallbacks, replay.left_plan, replay.shortcuts) == (0, 0, len(SHORTCUTS))
-
-
-@pytest.mark.parametrize("name", PLANS)
-@pytest.mark.filterwarnings("ignore::runtime.FallbackWarning")
-def test_a_graph_that_is_kept_is_whole_behind_a_shortcut(name: str) -> None:
-    training = Training()
-    with attached(plan_named(name), training) as replay:
-        for _ in range(2):
-            with replay.step():
-                training.step()
-        with replay.step() as statistics:
-            training.optimizer.zero_grad()
-            loss = training.loss()
-        assert "'end', planned 'unpack:" in str(statistics.shortcut)
-        assert statistics.fallback is None
-        found = torch.autograd.grad(loss, list(training.model.parameters()))
-    expected = torch.autograd.grad(training.loss(), list(training.model.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 # Steps that take more than they took when they were recorded

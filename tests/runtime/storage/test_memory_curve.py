@@ -102,7 +102,8 @@ def test_measured_memory_is_the_planned_memory(name: str) -> None:
 SKIPPING = (3, 4)
 
 
-@pytest.mark.parametrize("name", STEPS)
+# An update of LBFGS goes forward and backward itself: without it the step is another one.
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "LBFGS"])
 def test_a_step_that_skips_an_update_keeps_to_the_budget_likewise(name: str) -> None:
     """As where a loss scaler skips it: of several optimizers the first does."""
     *_, plan = plans_within(recorded_once(name))
