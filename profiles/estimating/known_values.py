@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map
 
 from profiles.estimating.fake_tensors import replaced
 from profiles.hooks.addresses import touch
-from profiles.hooks.dispatch import tensors_in, tensors_of
+from profiles.hooks.dispatch import is_random, tensors_in, tensors_of
 from profiles.schema.errors import WorkloadError
 
 ASKS_VALUE = torch.ops.aten._local_scalar_dense.default
@@ -109,7 +109,7 @@ class KnownValues(TorchDispatchMode):
         outputs = [*tensors_of(result), *written]
         small = all(tensor.numel() <= _most_elements(tensor.dtype) for tensor in outputs)
         reals = {id(tensor): self.value_of(tensor) for tensor, _ in inputs} if small else {}
-        seeded = torch.Tag.nondeterministic_seeded in func.tags or "empty" in func._schema.name
+        seeded = is_random(func) or "empty" in func._schema.name
         if not outputs or not small or seeded or None in reals.values():
             for tensor in written:
                 self._known.pop(tensor.untyped_storage()._cdata, None)

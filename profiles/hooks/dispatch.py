@@ -108,6 +108,12 @@ def is_collective(op: OpOverload) -> bool:
     return op.namespace in ("c10d", "_c10d_functional")
 
 
+@cache
+def is_random(op: OpOverload) -> bool:
+    """Whether an op draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
+
+
 def traits_of(op: OpOverload, args: Any, kwargs: Any) -> tuple[OpTrait, ...]:
     """Returns what running an op again has to know of it."""
     traits = _traits_by_schema(op)
@@ -123,7 +129,7 @@ def _traits_by_schema(op: OpOverload) -> tuple[OpTrait, ...]:
     tags = op.tags
     shown = op.namespace in ("aten", "prims") or not op._schema.is_mutable
     holds = {
-        OpTrait.RANDOM: torch.Tag.nondeterministic_seeded in tags,
+        OpTrait.RANDOM: is_random(op),
         OpTrait.COLLECTIVE: is_collective(op),
         OpTrait.WAITS: torch.Tag.data_dependent_output in tags,
         OpTrait.SHAPED_BY_DATA: torch.Tag.dynamic_output_shape in tags,

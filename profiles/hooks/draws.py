@@ -1,12 +1,11 @@
 """Random ops: the state their generator had, so that they draw the same numbers once more."""
 
-from functools import cache
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
 
-from profiles.hooks.dispatch import tensors_of
+from profiles.hooks.dispatch import is_random, tensors_of
 from profiles.hooks.mode_stack import unseen
 
 
@@ -32,12 +31,6 @@ class Draw:
 def draw_of(op: OpOverload, args: Any, kwargs: Any) -> Draw | None:
     """Returns the draw of an op that is about to run; None if it draws nothing."""
     return Draw(generator_of(args, kwargs)) if is_random(op) else None
-
-
-@cache
-def is_random(op: OpOverload) -> bool:
-    """Whether an op draws random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(op, "tags", ())
 
 
 def generator_of(args: Any, kwargs: Any) -> torch.Generator:

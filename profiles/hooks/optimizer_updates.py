@@ -25,8 +25,13 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiles.hooks.addresses import in_thread_of_step
-from profiles.hooks.dispatch import READS_DESCRIPTION, is_bookkeeping, is_taken_apart, tensors_of
-from profiles.hooks.draws import is_random
+from profiles.hooks.dispatch import (
+    READS_DESCRIPTION,
+    is_bookkeeping,
+    is_random,
+    is_taken_apart,
+    tensors_of,
+)
 from profiles.hooks.mode_stack import enter_ops, leave_ops
 from profiles.hooks.plain_tensors import storages_behind
 from profiles.hooks.several_optimizers import SeveralOptimizers

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch._ops import OpOverload
 
+from profiles.hooks.anchors import kind_of
 from profiles.hooks.dispatch import (
     OpMode,
     is_collective,
@@ -218,7 +219,7 @@ class StepTrace(OpMode):
         self.shows.append(self._show(slot, key, shown))
         self.anchors.append(key)
         if key.startswith(PRE):
-            self._module = key.removeprefix(PRE).split("#")[0]
+            self._module = kind_of(key).removeprefix(PRE)
             for sighting in self._used_by_module.get(self._module, ()):
                 sighting.touches.append(Touch(slot=slot, access=Access.READ))
         if key in self._unpacked:

@@ -13,6 +13,7 @@ import torch
 
 from profiles.hooks.mode_stack import unseen
 from profiles.hooks.plain_tensors import address_of
+from profiles.recording.allocator_peaks import rounded_bytes
 from profiles.schema.errors import CapacityError, SwapplanError
 from profiles.schema.units import size_text
 from runtime.host.host_memory import check_pools_fit, locked_limit_text
@@ -207,7 +208,7 @@ class HostFreeList:
         """
         if self._spare[size_bytes]:
             return self._spare[size_bytes].pop()
-        start_bytes = -(-self._used_bytes // ALIGNED_BYTES) * ALIGNED_BYTES
+        start_bytes = rounded_bytes(self._used_bytes, ALIGNED_BYTES)
         if not self._pools or start_bytes + size_bytes > self._pools[-1].size_bytes:
             self._pools.append(self._pool_for(size_bytes))
             start_bytes = 0

@@ -7,7 +7,7 @@ import torch
 from torch._ops import OpOverload
 
 from profiles.hooks.dispatch import RunOp, tensors_of, traits_of
-from profiles.hooks.draws import Draw, generator_of
+from profiles.hooks.draws import Draw, draw_of
 from profiles.schema.profile import NEVER_AGAIN, OpTrait
 from runtime.recompute.arguments import (
     Geometry,
@@ -134,8 +134,7 @@ def before_op(noting: Noting, func: OpOverload, args: Any, kwargs: Any) -> Captu
     if kwargs:
         by_name = dict(zip(kwargs, noting.arguments(kwargs.values(), handed), strict=True))
     op = CapturedOp(kind, noted, by_name, handed)
-    if OpTrait.RANDOM in traits:
-        op.draw = Draw(generator_of(args, kwargs))
+    op.draw = draw_of(func, args, kwargs)
     if kind.writes:
         op.written = _written(kind, op)
     return op

@@ -68,6 +68,10 @@ class Departure:
         accountant.when_no_room(self._resident_for_room)
         executor.recipes.when_divergent(self._on_miss)
 
+    def follows_plan(self, step: RunningStep) -> bool:
+        """Whether a step has not left its plan, in any way."""
+        return step.statistics.fallback is None and self.first_steps.swap is None
+
     def leave(self, step: RunningStep, reason: str) -> bool:
         """Has a step of another course swapped on line from here, or fall back; whether on line.
 
@@ -114,13 +118,10 @@ class Departure:
         if self.first_steps.hold(cdata):
             return
         step.statistics.misses += 1
-        if self._follows_plan(step) and self.catch_up_with(step, reason, cdata):
+        if self.follows_plan(step) and self.catch_up_with(step, reason, cdata):
             return
         if self.leave(step, reason):
             self.first_steps.hold(cdata)
-
-    def _follows_plan(self, step: RunningStep) -> bool:
-        return step.statistics.fallback is None and self.first_steps.swap is None
 
     def _bring_back(self) -> None:
         """Brings every storage back, whatever was going on; no budget holds until the step ends."""
@@ -132,7 +133,7 @@ class Departure:
         """Has a step swapped on line from here, if that is wanted; says why it could not be."""
         hands_over = step.watched or step.watch is self._op_guard
         wanted = self.first_steps.are_on_line and self._is_alone
-        if not (hands_over and wanted and self._follows_plan(step)):
+        if not (hands_over and wanted and self.follows_plan(step)):
             return ""
         # Inside an optimizer another mode looks in its place, and would pass by the detour.
         self._op_guard.step_in()
@@ -155,7 +156,7 @@ class Departure:
             return False
         # What lies in circles takes room that what is away needs.
         gc.collect()
-        if self._follows_plan(step) and self.catch_up_for_room(step, f"{func}: {NO_ROOM}"):
+        if self.follows_plan(step) and self.catch_up_for_room(step, f"{func}: {NO_ROOM}"):
             return True
         return self._go_on_line(step, f"{func}: {NO_ROOM}") is None
 

@@ -125,7 +125,7 @@ class Course:
         self.rebuilds = bool(plan.rebuilds)
         self.slot = 0
         self.memory = MemoryCurve(plan)
-        self._slots = plan.slots
+        self._shows = tuple(slot.shows for slot in plan.slots)
         self.anchors = tuple(slot.anchor for slot in plan.slots)
         self.shortcut: str | None = None
         # Slots that have begun at the last reported anchor.
@@ -160,7 +160,7 @@ class Course:
         """
         if not self.expects(key):
             raise OtherCourseError(self._other_than_planned(key))
-        return self._slots[self.slot].shows
+        return self._shows[self.slot]
 
     def leave_out(self, key: str) -> range:
         """Returns the slots of updates that a step skips whose next anchor is this one.
@@ -208,7 +208,7 @@ class Course:
         """Goes on to the slot whose anchor is reported next."""
         after = self.slot + 1
         if self.reported is Reported.ALL_BUT_UPDATES:
-            while after < len(self._slots) and is_update(self._slots[after].anchor):
+            while after < len(self.anchors) and is_update(self.anchors[after]):
                 after += 1
         self._begun = range(self.slot, after)
         self.slot = after

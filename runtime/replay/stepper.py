@@ -239,8 +239,7 @@ class Stepper:
 
     def _compare_memory(self, step: RunningStep) -> None:
         """Compares the slots that have just ended with the plan; see `memory_curve`."""
-        follows_plan = step.statistics.fallback is None and self.first_steps.swap is None
-        follows_plan = follows_plan and self.course.shortcut is None
+        follows_plan = self.departure.follows_plan(step) and self.course.shortcut is None
         # What a real device needs beyond storages is planned for and not counted.
         counts_as_planned = self.executor.backend.budget_bytes is not None
         if self.accountant.watching and follows_plan and counts_as_planned:
