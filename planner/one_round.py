@@ -18,7 +18,7 @@ from planner.recompute.recipes import StepEffects
 from planner.recompute.rewriting import Dropped, recomputed
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import Candidate
-from planner.search.drop_search import Draft, DropSearch
+from planner.search.drop_search import Draft, DropSearch, joint_slots
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
 from planner.search.starts import published_drops_of, published_starts
@@ -161,7 +161,7 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
         drops.take([work.known.dropped])
     drops.take_cheapest()
-    joint = relaxed_bound(problem, solver, work.deadline.share(SETTINGS.stage_share), offers)
+    joint = _joint_bound(work, offers, joint_slots(problem))
     drops.bounded(joint)
     if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
@@ -170,8 +170,15 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     if not drops.good:
         drops.round(joint.dropped, solver)
+    if not drops.good and joint_slots(problem) < SETTINGS.max_relaxed_slots:
+        finer = _joint_bound(work, offers, SETTINGS.max_relaxed_slots)
+        if finer.stall_us > joint.stall_us:
+            joint = finer
+            drops.bounded(joint)
+            drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
-    drops.improve(placed.dropped)
+    if len(problem.whole_gaps) <= SETTINGS.max_ilp_gaps:
+        drops.improve(placed.dropped)
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):
@@ -192,6 +199,12 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         if other.stall_us < beyond_us:
             return other
     return solution
+
+
+def _joint_bound(work: Round, offers: Offers, most_slots: int) -> StallBound:
+    """What the relaxation says of plans that drop and swap."""
+    deadline = work.deadline.share(SETTINGS.stage_share)
+    return relaxed_bound(work.problem, work.solver, deadline, offers, most_slots=most_slots)
 
 
 def _placed_bound(work: Round, drops: DropSearch) -> StallBound:

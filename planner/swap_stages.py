@@ -11,7 +11,7 @@ from planner.ilp.variables import Goal
 from planner.plan.plan import Proof
 from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers
-from planner.search.candidate import POLICIES, QUICK_POLICIES, Candidate
+from planner.search.candidate import POLICIES, QUICK_POLICIES, Candidate, with_yielding
 from planner.search.local_search import Search
 from planner.search.starts import Start, groups_to_leave, starting_sets
 
@@ -43,14 +43,18 @@ def swaps_of(
     sets = [*starting_sets(problem, loose.shares)]
     if widest != problem.whole_set:
         sets.append(widest)
-    search.try_sets(sets, QUICK_POLICIES)
+    quick = with_yielding(QUICK_POLICIES, problem.link)
+    search.try_sets(sets, quick)
     search.try_starts(starts)
-    search.try_sets(_sets_without_groups(search, solver, sets), QUICK_POLICIES)
+    search.try_sets(_sets_without_groups(search, solver, sets), quick)
     tight = None
     if not search.over:
         search.progress("solving the ILP", 2, STAGES)
         tight = _tight_bound(search, solver, loose, offers)
-        search.try_sets([*_ilp_sets(search, solver, tight or loose), *sets], POLICIES)
+        search.try_sets(
+            [*_ilp_sets(search, solver, tight or loose), *sets],
+            with_yielding(POLICIES, problem.link),
+        )
     search.regroup(loose.shares)
     search.improve()
     search.slacken()

@@ -1,6 +1,8 @@
 """The rows of the ILP: one function per number in `planner.ilp.model`."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from pulp import LpAffineExpression, LpConstraint, LpVariable
 from pulp.constants import LpConstraintEQ, LpConstraintGE, LpConstraintLE
@@ -129,6 +131,32 @@ def c2_out_begun(model: Model) -> None:
         copied = [(model.begun[k], -1.0), *_clean_begun(model, k, 1.0)]
         terms = [(model.out[k], 1.0), *copied, *boundary]
         add_row(model, f"c2_out_begun_{t}", terms, LpConstraintLE, 0)
+
+
+def _first_begin(model: Model, k: int) -> int | None:
+    """The first slot after the kept one before, up to this one, in which a gap begins, if any."""
+    kept = model.kept.slots
+    n = bisect_right(model.begins, kept[k - 1] if k else -1)
+    return model.begins[n] if n < len(model.begins) and model.begins[n] <= kept[k] else None
+
+
+def _left_since_begin(model: Model, k: int, factor: float) -> Terms:
+    """Bytes on the host less all that may have left of what had begun by the kept slot before."""
+    left = [(model.out[k], factor)]
+    if k:
+        left += [(model.begun[k - 1], -factor), *_clean_begun(model, k - 1, factor)]
+    return left if model.boundary is None else [*left, (model.boundary.leaving, -factor)]
+
+
+def c24_out_since_begin(model: Model) -> None:
+    """(24) What begins at a slot has the lane from there on."""
+    rate, elapsed_us = _out_rate(model), model.problem.elapsed_us
+    for k, t in enumerate(model.kept.slots):
+        first = _first_begin(model, k)
+        if first is not None:
+            since = (elapsed_us[t] - elapsed_us[first]) / model.units.time_us
+            terms = [*_left_since_begin(model, k, 1.0), *growth(model.waited, k, -rate)]
+            add_row(model, f"c24_out_since_begin_{t}", terms, LpConstraintLE, rate * since)
 
 
 def c4_back_in_time(model: Model) -> None:
@@ -300,22 +328,79 @@ def absent_of(model: Model) -> dict[tuple[int, int], list[LpVariable]]:
     return absent
 
 
-def c13_both_rate(model: Model) -> None:
-    """(13) What the lanes carry is a mixture of each alone and of both at once."""
+class _BothRate(NamedTuple):
+    """A rate of both lanes together, in the solver's units.
+
+    Attributes:
+        out_time: 1 / O.
+        back_time: 1 / I.
+        taken: k.
+    """
+
+    out_time: float
+    back_time: float
+    taken: float
+
+
+def _both_rate(model: Model) -> _BothRate | None:
+    """What lanes keep of their rates while both run; None if they do not meet."""
     link = model.problem.link
     share = share_of_both(link)
     taken = min(1.0, (1.0 - share) / share)
     if taken <= 0:
-        return
+        return None
     # Kernels may move more device bytes in that time than the link's rate says.
     unit = model.units.size_bytes / model.units.time_us / model.problem.lane_gain
-    out_time, back_time = unit / link.d2h_bytes_per_us, unit / link.h2d_bytes_per_us
+    return _BothRate(unit / link.d2h_bytes_per_us, unit / link.h2d_bytes_per_us, taken)
+
+
+def c13_both_rate(model: Model) -> None:
+    """(13) What the lanes carry is a mixture of each alone and of both at once."""
+    rate = _both_rate(model)
+    if rate is None:
+        return
     for k, t in enumerate(model.kept.slots):
         run = model.kept.before_us(k) / model.units.time_us
-        for word, out, back in (("out", 1.0, taken), ("in", taken, 1.0)):
-            moved = growth(model.out, k, out * out_time) + growth(model.back, k, back * back_time)
+        for word, out, back in (("out", 1.0, rate.taken), ("in", rate.taken, 1.0)):
+            moved = growth(model.out, k, out * rate.out_time)
+            moved += growth(model.back, k, back * rate.back_time)
             terms = moved + growth(model.waited, k, -1.0)
             add_row(model, f"c13_both_rate_{word}_{t}", terms, LpConstraintLE, run)
+
+
+def _back_since_run(model: Model, k: int, rate: _BothRate) -> Terms:
+    """The lane's time for what comes back once the kept slot before has run, less the waits."""
+    back = [(model.back[k], rate.back_time), (model.back_after[k - 1], -rate.back_time)]
+    return [*back, *growth(model.waited, k, -1.0)]
+
+
+def c25_both_after_run(model: Model) -> None:
+    """(25) What does not leave while a slot runs slows what comes back after it."""
+    rate = _both_rate(model)
+    if rate is None:
+        return
+    taken = rate.taken
+    for k, t in list(enumerate(model.kept.slots))[1:]:
+        since = model.kept.skipped_us(k) / model.units.time_us
+        ran = model.kept.before_us(k) / model.units.time_us - since
+        while_run = taken * taken * rate.back_time
+        meanwhile = [(model.back_after[k - 1], while_run), (model.back[k - 1], -while_run)]
+        left = growth(model.out, k, taken * rate.out_time)
+        terms = [*left, *meanwhile, *_back_since_run(model, k, rate)]
+        add_row(model, f"c25_both_after_run_{t}", terms, LpConstraintLE, since + taken * ran)
+
+
+def c26_both_since_begin(model: Model) -> None:
+    """(26) What begins after a slot has run slows what comes back by then."""
+    rate = _both_rate(model)
+    if rate is None:
+        return
+    for k, t in list(enumerate(model.kept.slots))[1:]:
+        if _first_begin(model, k) is not None:
+            since = model.kept.skipped_us(k) / model.units.time_us
+            left = _left_since_begin(model, k, rate.taken * rate.out_time)
+            terms = [*left, *_back_since_run(model, k, rate)]
+            add_row(model, f"c26_both_since_begin_{t}", terms, LpConstraintLE, since)
 
 
 def c14_boundary(model: Model) -> None:

@@ -12,7 +12,7 @@ Data
                    with b_i >= T wraps: it ends at slot b_i - T of the next step
     kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
                    (up to `max_kept_slots`) every one fuller than all before or all after it,
-                   if M_t > C; with goal RELAXED, if those are more than `max_relaxed_slots`, of
+                   if M_t > C; with goal RELAXED, if those are more than are asked for, of
                    each run of them the fullest and the last; t' is the kept slot before t; every
                    row is over kept slots alone
     O, I           rates of the D2H and H2D lanes: those the largest storage sees once latency is
@@ -108,6 +108,12 @@ Model
          s bytes >= (number of these, late ones aside) - floor(N_t / s)
                 for each size s of large gaps, at pinches t with N_t >= 0
     (23) z_j <= sum of z_m over options m of gaps in N_j with [v_m, u_m] not apart from [v_j, u_j]
+    (24) D_t - F - A_t' + K_t' <= O (tau[a, t) + W_t - W_t')
+                where gaps begin in slots t'+1..t, the first of them in slot a
+    (25) k (D_t - D_t') / O + k^2 (Q_t' - P_t') / I + (P_t - Q_t') / I
+                <= k tau_t' + tau[t'+1, t) + W_t - W_t'                              RELAXED
+    (26) k (D_t - F - A_t' + K_t') / O + (P_t - Q_t') / I <= tau[t'+1, t) + W_t - W_t'
+                where (24) is asked                                                  RELAXED
 
     (0) Waits only add up.
     (1) The D2H lane carries at most its rate, while compute runs and while it waits.
@@ -142,6 +148,10 @@ Model
     (21) What is away before a recipe reads it comes back as a whole.
     (22) Where a few large storages do not fit together, as many of them are away.
     (23) What is rebuilt before its gap ends is rebuilt for another recipe.
+    (24) What begins at a slot has the lane from there on, not while slots before it run.
+    (25) Of what leaves no more leaves while slot t' runs than the lanes carry then; the rest slows
+        what comes back from there on.
+    (26) Nor does what has not begun when t' runs.
 
 [Note: The bound]
 With goal RELAXED (the loose bound) and with goal STALL (the tight one) the optimum is a lower bound
@@ -154,18 +164,22 @@ evenly over its time, latency included; F, Z and G to where the bytes of swaps t
 the step begins. Lanes work only while time passes, and no copy is faster than the largest one: so
 (1) and (3) hold. If two at once share S, count a copy's bytes as they move instead, for which O and
 I are the lanes' own rates, and (13) holds, too; evenly counted, a copy that is slowed in part of
-its time would seem to carry more than that in this part. A copy to the host is issued inside its
-gap or, if that wraps, was left over (2). It has ended before its release, so bytes given back have
-left; a copy back starts after an anchor took its bytes, so Q_t is at most the bytes taken by anchor
-t; the plan keeps its budget with whole storages, so what is absent in t is at least R_t: (5) and
-(10). An await has happened by b_i (4). A copy back starts after its copy out has ended, and both
-use one host buffer (6). The copies of a used gap run between the anchors a_i and b_i, waits at both
-included (8). What is absent in t and not clean was copied out between the anchors a_i and t (11),
-and its copy back is issued at anchor t+1 or later (12). Steps repeat, so a step takes over as many
-bytes as it leaves over: in sum it copies out what it begins and is not clean, and copies back what
-it ends (14). A clean swap follows one that left its copy, in this step or, where nothing is ever
-written, in an earlier one (15). (7) and (9) ask more than the runtime does, since a plan may issue
-late and await early; the bounds do without.
+its time would seem to carry more than that in this part. While t' runs the lanes carry Q_t' - P_t'
+back and so at most (O / k) (tau_t' - (Q_t' - P_t') / I), and O (tau_t' - k (Q_t' - P_t') / I), to
+the host; the rest of D_t - D_t' leaves while P_t - Q_t' comes back: the second limit, and what has
+begun, in the mixture of that time are (25) and (26). A copy to the host is issued inside its gap
+or, if that wraps, was left over (2): by the end of the run of t' no more has left than F + A_t' -
+K_t', and what has begun since has had the lane since anchor a (24). It has ended before its
+release, so bytes given back have left; a copy back starts after an anchor took its bytes, so Q_t is
+at most the bytes taken by anchor t; the plan keeps its budget with whole storages, so what is
+absent in t is at least R_t: (5) and (10). An await has happened by b_i (4). A copy back starts
+after its copy out has ended, and both use one host buffer (6). The copies of a used gap run between
+the anchors a_i and b_i, waits at both included (8). What is absent in t and not clean was copied
+out between the anchors a_i and t (11), and its copy back is issued at anchor t+1 or later (12).
+Steps repeat, so a step takes over as many bytes as it leaves over: in sum it copies out what it
+begins and is not clean, and copies back what it ends (14). A clean swap follows one that left its
+copy, in this step or, where nothing is ever written, in an earlier one (15). (7) and (9) ask more
+than the runtime does, since a plan may issue late and await early; the bounds do without.
 
 With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j,
 g_or to whether op o is run again at slot r, and h_o to whether it is at another slot. The storage
@@ -224,9 +238,14 @@ from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers
 
 
-def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
-    """Builds the model of the module docstring."""
-    model = add_variables(problem, goal, offers)
+def build(
+    problem: Problem,
+    goal: Goal,
+    offers: Offers = NO_OFFERS,
+    most_slots: int = SETTINGS.max_relaxed_slots,
+) -> Model:
+    """Builds the model of the module docstring; with goal RELAXED it keeps no more slots."""
+    model = add_variables(problem, goal, offers, most_slots)
     _objective(model)
     rows.c2_out_begun(model)
     rows.c4_back_in_time(model)
@@ -243,6 +262,10 @@ def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
         rows.c3_in_rate(model)
         rows.c8_swap(model)
         rows.c13_both_rate(model)
+        rows.c24_out_since_begin(model)
+    if goal is Goal.RELAXED:
+        rows.c25_both_after_run(model)
+        rows.c26_both_since_begin(model)
     if goal in (Goal.STALL, Goal.CHOICE):
         rows.c10_away(model)
         rows.c11_gone(model)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 
 from pulp import LpProblem, LpVariable
 from pulp.constants import LpBinary, LpContinuous
@@ -11,7 +12,7 @@ from planner.ilp.event_slots import KeptSlots, kept_slots, least_away_bytes
 from planner.problem.gaps import Gap, last_reuses
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
-from planner.recompute.offers import NO_OFFERS, Offers
+from planner.recompute.offers import Offers
 
 
 class Goal(Enum):
@@ -122,6 +123,11 @@ class Model:
     pinches: frozenset[int]
     read: dict[tuple[int, int], LpVariable]
 
+    @cached_property
+    def begins(self) -> tuple[int, ...]:
+        """Slots in which a gap begins."""
+        return tuple(sorted({gap.first_slot for gap in self.gaps}))
+
     @property
     def whole_count(self) -> int:
         """How many of the gaps are the problem's own."""
@@ -135,13 +141,13 @@ def units_of(problem: Problem) -> Units:
     return Units(size_bytes, size_bytes / rate)
 
 
-def add_variables(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
-    """Starts a model: its variables, and no row yet."""
+def add_variables(problem: Problem, goal: Goal, offers: Offers, most_slots: int) -> Model:
+    """Starts a model: its variables, and no row yet; see `planner.ilp.model.build`."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
     whole = goal in (Goal.RELAXED, Goal.STALL)
     first = problem.whole_gaps if whole else problem.gaps
     gaps, origins, late = _with_late(first, offers)
-    kept = _kept(problem, goal, gaps, offers)
+    kept = _kept(problem, goal, gaps, offers, most_slots)
     exact = goal in (Goal.STALL, Goal.CHOICE)
     pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
     edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
@@ -203,12 +209,6 @@ def _reads(program: LpProblem, offers: Offers) -> dict[tuple[int, int], LpVariab
     }
 
 
-def _most_slots(gaps: Sequence[Gap], offers: Offers) -> int:
-    """How many slots a relaxation counts."""
-    is_large = bool(offers.options) and len(gaps) > SETTINGS.max_ilp_gaps
-    return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
-
-
 def _swapped_later(gaps: Sequence[Gap], offers: Offers) -> list[int]:
     """Options after which a storage may leave a copy on the host that makes a later gap clean."""
     last = last_reuses(gaps)
@@ -234,10 +234,12 @@ def _with_late(
     return gaps, origins, {n: len(first) + m for m, n in enumerate(ways)}
 
 
-def _kept(problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers) -> KeptSlots:
+def _kept(
+    problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers, most_slots: int
+) -> KeptSlots:
     large = [gap for gap in gaps if gap.size_bytes >= offers.whole_bytes]
     kept = kept_slots(problem, large, 0 if offers.whole_bytes else SETTINGS.max_kept_slots)
-    return kept.thinned(_most_slots(gaps, offers)) if goal is Goal.RELAXED else kept
+    return kept.thinned(most_slots) if goal is Goal.RELAXED else kept
 
 
 def _runs(offers: Offers) -> dict[tuple[int, int | None], None]:

@@ -32,8 +32,9 @@ class SearchSettings:
     max_relaxed_slots: int = 1000
     """The loose bound counts no more slots: more make it hardly tighter, and much slower."""
     max_joint_slots: int = 300
-    """Nor that many where storages may be dropped and there is no ILP to follow: relaxations with
-    rows for ops that are run again are the slowest, and lose less than 0.1% of the step by that."""
+    """Nor that many, at first, where storages may be dropped and there is no ILP to follow:
+    relaxations with rows for ops that are run again are the slowest, and what is best to drop is
+    mostly seen with fewer slots."""
     kept_of_run: int = 2
     """Of each run of slots a thinned choice keeps the fullest one and the last one."""
     max_absence_edges: int = 20_000

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
+from planner.plan.lanes import share_of_both
 from planner.problem.timed_swap import TimedSwap
+from profiles.schema.profile import Link
 
 
 class OutOrder(Enum):
@@ -33,11 +35,20 @@ class Policy:
         lead: A copy back may start this many times earlier than the latest start that keeps every
             deadline; infinity for as early as memory allows.
         overtake: Whether a copy back that fits may go before an earlier one that does not.
+        out_lead: While copies back are wanted, a copy to the host may start this many times earlier
+            than the latest start that keeps every slot within the budget; infinity for as early as
+            its lane is idle. Where lanes share a rate, it would slow what compute waits for.
     """
 
     out_order: OutOrder
     lead: float
     overtake: bool
+    out_lead: float = math.inf
+
+    @property
+    def yields(self) -> bool:
+        """Whether copies to the host make way for copies back."""
+        return self.out_lead < math.inf
 
 
 POLICIES = tuple(
@@ -52,6 +63,18 @@ QUICK_POLICIES = (
     Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=False),
 )
 """What is tried before the ILP."""
+
+YIELDING_POLICIES = tuple(
+    Policy(out_order=OutOrder.FIRST_BEGUN, lead=math.inf, overtake=overtake, out_lead=out_lead)
+    for out_lead in (1.15, 1.3, 1.0)
+    for overtake in (False, True)
+)
+"""What is tried besides where lanes share a rate."""
+
+
+def with_yielding(policies: tuple[Policy, ...], link: Link) -> tuple[Policy, ...]:
+    """Returns policies, and those that yield if a link's lanes share a rate."""
+    return (*policies, *YIELDING_POLICIES) if share_of_both(link) < 1 else policies
 
 
 NEVER = 2**31

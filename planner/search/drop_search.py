@@ -25,7 +25,7 @@ from planner.problem.settings import SETTINGS
 from planner.recompute.offers import Offers, offers_of
 from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings, recompute_us
 from planner.recompute.rewritten_problem import ProblemRewriter
-from planner.search.candidate import QUICK_POLICIES, Candidate
+from planner.search.candidate import QUICK_POLICIES, Candidate, with_yielding
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.starts import copy_sources, without_needless
 from profiles.schema.progress import Progress
@@ -245,9 +245,14 @@ class DropSearch:
             if gap in offered and gap.storage not in busy
         )
         deadline = self._deadline.share(SETTINGS.stage_share)
-        return _above(
-            share, relaxed_bound(problem, solver, deadline, offers).dropped, problem.whole_gaps
-        )
+        relaxed = relaxed_bound(problem, solver, deadline, offers, most_slots=joint_slots(problem))
+        return _above(share, relaxed.dropped, problem.whole_gaps)
+
+
+def joint_slots(problem: Problem) -> int:
+    """How many slots a relaxation that drops and swaps counts at first."""
+    is_large = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
+    return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
 
 
 def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> Dropped:
@@ -273,7 +278,9 @@ def _quick_swaps(problem: Problem, shares: Mapping[Gap, float]) -> _Quick:
     if over_bytes > 0:
         return _Quick(math.inf, over_bytes)
     is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
-    first, *rest = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
+    yielding = with_yielding((), problem.link)[:1]
+    few = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
+    first, *rest = (*yielding, *few)
     timed: dict[frozenset[int], _Quick] = {}
     for chosen in _quick_sets(problem, shares):
         if problem.whole_fits_host(chosen):

@@ -97,10 +97,10 @@ class _Anchor:
     is_busy: bool = False
 
 
-def _anchors(problem: Problem, candidate: Candidate) -> list[_Anchor]:
+def _anchors(problem: Problem, candidate: Candidate, spare: SpareBytes) -> list[_Anchor]:
     count = problem.slot_count
     anchors = [_Anchor() for _ in range(count)]
-    for move in moves_of(problem, candidate):
+    for move in moves_of(problem, candidate, spare.of_step):
         anchors[move.gap.first_slot].begins.append(move)
         anchors[move.gap.next_use_slot % count].ends.append(move)
         if move.i in candidate.overrides:
@@ -136,7 +136,7 @@ class _Walk:
         """For each storage and version on the host, the reuse that copied it there."""
         self.wasted: set[int] = set()
         self.decided: dict[int, _Decided] = {}
-        self.anchors = _anchors(problem, candidate)
+        self.anchors = _anchors(problem, candidate, self.spare)
         for anchor in self.anchors:
             for move in anchor.begins:
                 if problem.wraps(move.gap):
@@ -353,11 +353,28 @@ class _Walk:
         They come behind the awaited ones, but where lanes share a rate they may slow them: so it is
         asked anew each time when the next anchor comes.
         """
+        yields = self.candidate.policy.yields and self.back_is_wanted(t)
         for move in tuple(self.waiting):
             if self.compute.d2h.free_us >= self.compute.next_anchor_us(t, awaited) - SAME_US:
                 return
+            if yields and self.may_stay_yet(move, t):
+                continue
             if move.override.out_slot + move.shift <= t and self.is_worth_leaving(move, t):
                 self.issue_out(move, t)
+
+    def back_is_wanted(self, t: int) -> bool:
+        """Whether something is on its way back or may be issued now."""
+        if self.compute.h2d.free_us > self.compute.arrival_us + SAME_US:
+            return True
+        if not self.away or self.is_too_early(self.away[0], t):
+            return False
+        return self.spare.has_room(self.away[0], t)
+
+    def may_stay_yet(self, move: Move, t: int) -> bool:
+        """Whether a copy to the host that yields may start later, on a clock without stalls."""
+        elapsed_us = self.compute.elapsed_us
+        begin_us = elapsed_us[move.gap.first_slot + move.shift]
+        return elapsed_us[t + 1] <= begin_us + move.out_after_us
 
     def is_worth_leaving(self, move: Move, t: int) -> bool:
         """Whether a copy issued now ends before the gap's last slot, or may be waited for."""

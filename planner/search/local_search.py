@@ -24,6 +24,7 @@ from planner.search.candidate import (
     Override,
     Policy,
     Timing,
+    with_yielding,
 )
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.regrouping import Regrouping
@@ -36,6 +37,7 @@ class Neighbours:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
+        self._policies = with_yielding(POLICIES, problem.link)
         self._random = random.Random(SETTINGS.seed)
 
     def draw(self, candidate: Candidate, timing: Timing) -> Candidate | None:
@@ -56,7 +58,7 @@ class Neighbours:
             return self._override(candidate, timing)
         if self._problem.host_budget_bytes is not None and kind < SETTINGS.share_copies:
             return self._share(candidate, timing)
-        return replace(candidate, policy=self._random.choice(POLICIES))
+        return replace(candidate, policy=self._random.choice(self._policies))
 
     def _exchange(self, candidate: Candidate, timing: Timing) -> Candidate | None:
         """Drops up to two gaps and adds up to two."""

@@ -1,5 +1,6 @@
 """What the list scheduler's walk keeps: each gap's swap, bytes to spare, and compute's clock."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class Move:
         i: Index of the gap in the problem.
         out_key: Its place among copies to the host that wait.
         lead_us: How long before its deadline the copy back may start.
+        out_after_us: How long after its gap begins the copy to the host may start, if it yields.
         override: From when on its copies may be issued, in the gap's own slots.
         shift: Brings the gap's own slots to the walk's count.
         is_clean: Whether an earlier copy is still true.
@@ -33,6 +35,7 @@ class Move:
     gap: Gap
     out_key: tuple[int, ...]
     lead_us: float
+    out_after_us: float
     override: Override
     shift: int = 0
     end_slot: int = 0
@@ -81,14 +84,20 @@ class Move:
         )
 
 
-def moves_of(problem: Problem, candidate: Candidate) -> list[Move]:
-    """Returns what is to be moved, by index of the gap."""
+def moves_of(problem: Problem, candidate: Candidate, spare_bytes: NDArray[np.int64]) -> list[Move]:
+    """Returns what is to be moved, by index of the gap.
+
+    `spare_bytes` is what each slot has to spare with every chosen gap away from end to end.
+    """
     leads_us = _leads_us(problem, candidate)
+    yields = candidate.policy.yields
+    after_us = _outs_after_us(problem, candidate, spare_bytes) if yields else {}
     moves = []
     for i in sorted(candidate.chosen):
         override = candidate.overrides.get(i, NO_OVERRIDE)
         out_key = (override.rank, *_out_key(problem, candidate.policy.out_order, i), i)
-        moves.append(Move(i, problem.gaps[i], out_key, leads_us[i], override))
+        out_after_us = after_us.get(i, 0.0)
+        moves.append(Move(i, problem.gaps[i], out_key, leads_us[i], out_after_us, override))
     return moves
 
 
@@ -118,12 +127,37 @@ def _leads_us(problem: Problem, candidate: Candidate) -> dict[int, float]:
         for step in range(steps)
     ]
     leads_us: dict[int, float] = {}
-    latest_us = float("inf")
+    latest_us = math.inf
     for slot, i in sorted(deadlines, reverse=True):
         deadline_us = problem.elapsed_us[slot]
         latest_us = min(latest_us, deadline_us) - problem.h2d_us[i]
         leads_us[i] = candidate.policy.lead * (deadline_us - latest_us)
     return leads_us
+
+
+def _outs_after_us(
+    problem: Problem, candidate: Candidate, spare_bytes: NDArray[np.int64]
+) -> dict[int, float]:
+    """How long after its gap begins each copy to the host may start (see `Policy.out_lead`).
+
+    A copy is due in the first slot that has no room for its bytes and for all that begin after it;
+    the latest starts come from a backward pass over two steps, as for copies back.
+    """
+    count, gaps = problem.slot_count, problem.gaps
+    begun = sorted((gaps[i].first_slot + n * count, i) for i in candidate.chosen for n in (0, 1))
+    sizes_bytes = np.array([gaps[i].size_bytes for _, i in begun], dtype=np.int64)
+    begun_bytes = np.cumsum(np.bincount([slot for slot, _ in begun], sizes_bytes, 2 * count))
+    gone_bytes = np.maximum.accumulate(begun_bytes - np.concatenate([spare_bytes, spare_bytes]))
+    due_slots = np.searchsorted(gone_bytes, np.cumsum(sizes_bytes) - sizes_bytes, side="right")
+    after_us: dict[int, float] = {}
+    latest_us = math.inf
+    for (slot, i), due_slot in zip(begun[::-1], due_slots[::-1].tolist(), strict=True):
+        due_us = problem.elapsed_us[due_slot]
+        latest_us = min(latest_us, due_us) - problem.d2h_us[i]
+        start_us = due_us - candidate.policy.out_lead * (due_us - latest_us)
+        # Of the two steps the first one is kept: the other looks no further than its own end.
+        after_us[i] = start_us - problem.elapsed_us[slot]
+    return after_us
 
 
 class SpareBytes:
@@ -134,14 +168,14 @@ class SpareBytes:
     """
 
     def __init__(self, problem: Problem, candidate: Candidate) -> None:
-        self._of_step = problem.budget_bytes - np.array(problem.floor_bytes(candidate.chosen))
-        self.bytes = np.concatenate([self._of_step, self._of_step])
+        self.of_step = problem.budget_bytes - np.array(problem.floor_bytes(candidate.chosen))
+        self.bytes = np.concatenate([self.of_step, self.of_step])
         self.begin_slot = -problem.slot_count
         self.pending_bytes = 0
 
     def next_step(self, begin_slot: int) -> None:
         """A step begins; slots count on from the one before, or again from its begin."""
-        self.bytes = np.concatenate([self.bytes[len(self._of_step) :], self._of_step])
+        self.bytes = np.concatenate([self.bytes[len(self.of_step) :], self.of_step])
         self.begin_slot = begin_slot
 
     def missing_bytes(self, t: int) -> int:

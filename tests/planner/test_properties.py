@@ -15,7 +15,7 @@ from planner.plan.schedule import lower
 from planner.plan.simulate import simulate_plan
 from planner.problem.problem import problem_of
 from planner.problem.settings import SETTINGS
-from planner.search.candidate import POLICIES, Candidate, Policy
+from planner.search.candidate import POLICIES, YIELDING_POLICIES, Candidate, Policy
 from planner.search.list_scheduler import schedule_swaps
 from planner.solving import solve
 from planner.studies.check import check_plan_against
@@ -31,6 +31,7 @@ from tests.support.planning.strategies import jobs, peak_bytes, profiles
 from tests.support.planning.toys import transformer_like, unet_like
 
 Job = tuple[Profile, int]
+EVERY_POLICY = (*POLICIES, *YIELDING_POLICIES)
 
 few = settings(max_examples=50)
 # One folder serves every example: each overwrites the last one's file.
@@ -52,7 +53,12 @@ def test_invariants_hold_with_highs(job: Job) -> None:
     check_plan(plan(profile, budget_bytes), profile)
 
 
-@given(jobs(), st.floats(0.4, 1.0), st.sampled_from(Boundary), st.sampled_from(POLICIES))
+@given(
+    jobs(),
+    st.floats(0.4, 1.0),
+    st.sampled_from(Boundary),
+    st.sampled_from((*POLICIES, *YIELDING_POLICIES)),
+)
 @settings(max_examples=200)
 def test_the_schedulers_clock_is_the_simulators(
     job: Job, both_share: float, boundary: Boundary, policy: Policy

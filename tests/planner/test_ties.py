@@ -8,7 +8,7 @@ from planner.plan.plan import Boundary
 from planner.problem.problem import Problem, problem_of
 from planner.problem.timed_swap import held_bytes
 from planner.search import list_scheduler as timing
-from planner.search.candidate import POLICIES, Candidate, Timing
+from planner.search.candidate import POLICIES, YIELDING_POLICIES, Candidate, Timing
 from planner.search.list_scheduler import schedule_swaps
 from planner.search.local_search import Search
 from planner.smallest_budget import widest_set
@@ -62,7 +62,7 @@ def test_every_timing_meets_the_budget(
     """Whether ties are seen or not: where they are not, a shut boundary makes all steps alike."""
     monkeypatch.setattr(timing, "SAME_US", same_us)
     problem = tied_problem(*tied)
-    for policy in POLICIES:
+    for policy in (*POLICIES, *YIELDING_POLICIES):
         found = schedule_swaps(problem, Candidate(problem.whole_set, policy))
         assert max(held_bytes(problem, found.swaps)) <= problem.budget_bytes
 
@@ -78,7 +78,7 @@ def test_steps_settle_though_times_are_rounded(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(timing._Walk, "step", noted)
     problem = tied_problem(0.7, 1, 0.1)
-    for policy in POLICIES:
+    for policy in (*POLICIES, *YIELDING_POLICIES):
         schedule_swaps(problem, Candidate(problem.whole_set, policy))
     assert shut == {False}
 

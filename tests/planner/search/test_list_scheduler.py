@@ -1,11 +1,20 @@
 """Timings of the list scheduler, worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from planner.plan.simulate import simulate
-from planner.search.candidate import POLICIES, Candidate, OutOrder, Override, Policy
+from planner.search.candidate import (
+    POLICIES,
+    YIELDING_POLICIES,
+    Candidate,
+    OutOrder,
+    Override,
+    Policy,
+    with_yielding,
+)
 from planner.search.list_scheduler import schedule_swaps
 from tests.support.planning.actions import action
 from tests.support.planning.one_swap import problem_of
@@ -60,7 +69,40 @@ def test_a_long_wait_for_room_is_spread_over_the_anchors_before() -> None:
     assert swaps["pack:x"].swap_in_slot == 3
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+def test_a_copy_to_the_host_makes_way_for_one_that_compute_waits_for() -> None:
+    # Both lanes together carry one byte per us. Slot 2 has no room for x, which comes back in slot
+    # 3, and slot 6 none for y, which could leave from slot 3 on. Do both move in slot 3, x is late
+    # by 10 us. y has time until slot 5.
+    x, y = activation("pack:x", 10, 0, 4), activation("pack:y", 10, 2, 8)
+    storages = [x, y, fixed("w", 10, 2), fixed("v", 20, 6)]
+    link = toy_link().model_copy(update={"both_bytes_per_us": 1.0})
+    job = problem_of(toy(*[10] * 9, storages=storages, link=link), 20)
+    eager, yielding = EAGER, replace(EAGER, out_lead=1.0)
+    waits, outs = {}, {}
+    for policy in (eager, yielding):
+        timing = schedule_swaps(job, Candidate(job.whole_set, policy))
+        waits[policy] = [(wait.slot, wait.wait_us) for wait in timing.waits]
+        (outs[policy],) = [s.swap_out_slot for s in timing.swaps if job.gaps[s.gap].name == y.name]
+    assert waits == {eager: [(4, 10)], yielding: []}
+    assert outs == {eager: 3, yielding: 4}
+    # One lane each: nothing is slowed, and nothing need wait.
+    alone = replace(job, link=toy_link())
+    assert with_yielding((eager,), alone.link) == (eager,)
+    assert schedule_swaps(alone, Candidate(alone.whole_set, eager)).waits == ()
+
+
+def test_what_yields_leaves_where_a_slot_has_no_room_for_it() -> None:
+    # As above, but slot 4 has room for neither: y is due there, so it cannot wait.
+    x, y = activation("pack:x", 10, 0, 6), activation("pack:y", 10, 2, 8)
+    storages = [x, y, fixed("w", 10, 2), fixed("v", 20, 4)]
+    link = toy_link().model_copy(update={"both_bytes_per_us": 1.0})
+    job = problem_of(toy(*[10] * 9, storages=storages, link=link), 20)
+    timing = schedule_swaps(job, Candidate(job.whole_set, replace(EAGER, out_lead=1.0)))
+    (swap,) = [swap for swap in timing.swaps if job.gaps[swap.gap].name == y.name]
+    assert swap.swap_out_slot == 3
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, *YIELDING_POLICIES])
 def test_the_scheduler_keeps_the_simulators_time_and_the_budget(policy: Policy) -> None:
     storages = [
         activation("pack:a", 9, 0, 9),
