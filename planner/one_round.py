@@ -76,6 +76,12 @@ class Round:
         """Whether the budget can be met with nothing dropped."""
         return self.problem.fits(self.widest.chosen)
 
+    def may_swap_alone(self, beyond_us: float) -> bool:
+        """Whether swaps alone might be better yet than a step that takes so much longer."""
+        alone = self.alone
+        is_less = alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US
+        return is_less and self.can_swap_alone
+
     def better_incumbents(self) -> OnIncumbent | None:
         """What is to be called with plans, which hears of none that the round before has beaten."""
         report, known = self.on_incumbent, self.known
@@ -161,7 +167,7 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
         drops.take([work.known.dropped])
     drops.take_cheapest()
-    joint = _joint_bound(work, offers, joint_slots(problem))
+    joint = _joint_bound(work, offers, joint_slots(problem), SETTINGS.stage_share)
     drops.bounded(joint)
     if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
@@ -170,8 +176,8 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         drops.take(published_drops_of(work.profile, problem, lambda: published.over))
     if not drops.good:
         drops.round(joint.dropped, solver)
-    if not drops.good and joint_slots(problem) < SETTINGS.max_relaxed_slots:
-        finer = _joint_bound(work, offers, SETTINGS.max_relaxed_slots)
+    if not drops.near and joint_slots(problem) < SETTINGS.max_relaxed_slots:
+        finer = _joint_bound(work, offers, SETTINGS.max_relaxed_slots, SETTINGS.finer_share)
         if finer.stall_us > joint.stall_us:
             joint = finer
             drops.bounded(joint)
@@ -190,20 +196,20 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     known = joint if joint.source is BoundSource.RELAXATION else None
     if not draft.dropped or not draft.problem.fits(widest):
         return _with_swaps_alone(work, offers, known)
-    solution = _solution_of(work, draft, widest, offers, joint, placed)
-    alone = work.alone
+    share = SETTINGS.rival_share if work.may_swap_alone(draft.cost[0]) else 1.0
+    first = replace(work, deadline=work.deadline.share(share))
+    solution = _solution_of(first, draft, widest, offers, joint, placed)
     beyond_us = draft.recompute_us + solution.stall_us
-    if alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US:
-        # Swaps alone might be better yet.
-        other = _with_swaps_alone(work, offers, known) if work.can_swap_alone else solution
+    if work.may_swap_alone(beyond_us):
+        other = _with_swaps_alone(work, offers, known)
         if other.stall_us < beyond_us:
             return other
     return solution
 
 
-def _joint_bound(work: Round, offers: Offers, most_slots: int) -> StallBound:
-    """What the relaxation says of plans that drop and swap."""
-    deadline = work.deadline.share(SETTINGS.stage_share)
+def _joint_bound(work: Round, offers: Offers, most_slots: int, share: float) -> StallBound:
+    """What the relaxation says of plans that drop and swap, in a share of the time left."""
+    deadline = work.deadline.share(share)
     return relaxed_bound(work.problem, work.solver, deadline, offers, most_slots=most_slots)
 
 

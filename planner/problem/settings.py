@@ -37,6 +37,9 @@ class SearchSettings:
     mostly seen with fewer slots."""
     kept_of_run: int = 2
     """Of each run of slots a thinned choice keeps the fullest one and the last one."""
+    finer_share: float = 1 / 4
+    """Share of the time left that it may take with all of them, if what is found is far from the
+    bound."""
     max_absence_edges: int = 20_000
     """Above this many rows that only tighten the ILP they are left out."""
     max_sum_steps: int = 100_000
@@ -147,6 +150,8 @@ class SearchSettings:
 
     drop_share: float = 3 / 4
     """Share of the time left that choosing what to drop may take, its relaxation included."""
+    rival_share: float = 1 / 2
+    """Share of the time left for the swaps of a step that drops, if swaps alone may be better."""
     drop_shares: tuple[float, ...] = (0.02, 0.5)
     """What a relaxation drops by more than this is dropped; the lower first, as a relaxation never
     drops too much."""

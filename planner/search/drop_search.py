@@ -99,7 +99,7 @@ class DropSearch:
         return SETTINGS.is_good(self.best.cost[0], self._bound_us, compute_us)
 
     @property
-    def _is_near(self) -> bool:
+    def near(self) -> bool:
         """Whether what may be left hardly pays for looking on."""
         compute_us = self._rewriter.problem.compute_us
         near_us = SETTINGS.near(self._bound_us, compute_us, SETTINGS.restart_gap)
@@ -170,7 +170,7 @@ class DropSearch:
             for _ in range(SETTINGS.drop_restarts):
                 self._improve(mostly, chance, deadline.share(SETTINGS.first_start_share))
                 self._improve(self.best, chance, deadline)
-                if self._is_near:
+                if self.near:
                     break
         else:
             self._improve(self.best, chance, deadline)
