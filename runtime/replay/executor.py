@@ -6,7 +6,6 @@ known where each storage is, and which swaps are not made this time.
 
 from dataclasses import replace
 from functools import partial
-from itertools import count
 
 import torch
 
@@ -20,14 +19,12 @@ from runtime.replay.backend import Backend
 from runtime.replay.lent_memory import LentMemory
 from runtime.replay.lookup import storage_of
 from runtime.replay.running_step import OtherCourseError
+from runtime.replay.seen_writes import SeenWrites
 from runtime.replay.statistics import StepStatistics
 from runtime.replay.swap_index import SwapIndex
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import Residency, TrackedStorage, UnmovableError
-from runtime.storage.write_marks import LostWriteError, WriteMarks
-
-_UNLIKE_ANY = count(-1, -1)
-"""Versions that no tensor has."""
+from runtime.storage.write_marks import LostWriteError
 
 
 class SwapExecutor:
@@ -49,7 +46,7 @@ class SwapExecutor:
         index: SwapIndex,
         backend: Backend,
         accountant: Accountant,
-        marks: WriteMarks,
+        writes: SeenWrites,
         recipes: Recipes,
     ) -> None:
         self.backend = backend
@@ -58,10 +55,8 @@ class SwapExecutor:
         self.index = index
         self.recipes = recipes
         self._accountant = accountant
-        self._marks = marks
+        self._writes = writes
         self.lent = LentMemory(index)
-        # Of each kept host copy, how often its storage had been written by then.
-        self._versions: dict[int, int | None] = {}
         self._skipped: set[int] = set()
         self._ids: dict[int, int] = {}
         self._now = StepStatistics(step=0)
@@ -308,7 +303,8 @@ class SwapExecutor:
         tracked = self._known(swap.storage)
         if tracked is None:
             return
-        if swap.clean and tracked.has_copy and not self._was_written(swap.storage, tracked):
+        has_copy = swap.clean and tracked.has_copy
+        if has_copy and not self._writes.since_kept_copy(swap.storage, tracked):
             tracked.drop()
             return
         self._send(swap.storage, tracked, self._host_of(swap))
@@ -336,39 +332,26 @@ class SwapExecutor:
         host = tracked.host
         # Looked at only then: another thread may write while this one waits.
         waited_us = tracked.wait()
-        if tracked.residency is Residency.LEAVING and self._was_written_meanwhile(
-            storage_id, tracked
-        ):
+        is_leaving = tracked.residency is Residency.LEAVING
+        if is_leaving and self._writes.since_copy(storage_id, tracked):
             assert host is not None
             tracked.restore(self.backend.h2d)
             self._send(storage_id, tracked, host)
         return waited_us + tracked.release()
 
-    def _was_written_meanwhile(self, storage_id: int, tracked: TrackedStorage) -> bool:
-        """Whether a storage may have been written since its copy was issued, either way."""
-        before, now = self._versions[storage_id], self._counted_writes(storage_id, tracked)
-        is_counted = before is not None and now is not None and before != now
-        return is_counted or self._marks.shows_write(storage_id, tracked.storage)
-
-    def _was_written(self, storage_id: int, tracked: TrackedStorage) -> bool:
-        """Whether a storage may have been written since its host copy was kept."""
-        is_as_counted = self._version(storage_id, tracked) == self._versions[storage_id]
-        return not is_as_counted or self._marks.shows_write(storage_id, tracked.storage)
-
     def _swap_in(self, storage_id: int, tracked: TrackedStorage) -> None:
         tracked.swap_in(self.backend.h2d)
-        self._versions[storage_id] = self._counted_writes(storage_id, tracked)
-        self._marks.put_on(storage_id, tracked.storage)
+        self._writes.note_copy(storage_id, tracked)
         self._now.h2d_bytes += self.index.storages[storage_id].host_bytes
         self._note_host(tracked)
 
     def _arrive(self, storage_id: int, tracked: TrackedStorage, slot: int) -> None:
         self._now.stall_us += tracked.arrive()
-        if self._was_written_meanwhile(storage_id, tracked):
+        if self._writes.since_copy(storage_id, tracked):
             raise LostWriteError(self.index.storages[storage_id].name)
         if self.index.needs_copy_after(storage_id, slot):
             tracked.keep_copy()
-            self._versions[storage_id] = self._version(storage_id, tracked)
+            self._writes.note_kept_copy(storage_id, tracked)
         else:
             tracked.forget_copy()
 
@@ -378,8 +361,7 @@ class SwapExecutor:
 
     def _send(self, storage_id: int, tracked: TrackedStorage, host: HostStretch) -> None:
         tracked.swap_out(self.backend.d2h, host, self.index.storages[storage_id].method)
-        self._versions[storage_id] = self._counted_writes(storage_id, tracked)
-        self._marks.put_on(storage_id, tracked.storage)
+        self._writes.note_copy(storage_id, tracked)
         self._now.d2h_bytes += host.size_bytes
         self._note_host(tracked)
 
@@ -388,28 +370,6 @@ class SwapExecutor:
         assert host is not None
         end_bytes = host.offset_bytes + host.size_bytes
         self._now.host_peak_bytes = max(self._now.host_peak_bytes, end_bytes)
-
-    def _version(self, storage_id: int, tracked: TrackedStorage) -> int:
-        """Counts writes as `_counted_writes` does; unlike any other count if that may miss some."""
-        lookup = self.index.storages[storage_id].lookup
-        tensor = None if lookup is None else lookup()
-        if tensor is not None and tensor.is_inference() and not self._accountant.watching:
-            # It has no such count. Only what looks at every op can say that it was not written.
-            return next(_UNLIKE_ANY)
-        writes = self._counted_writes(storage_id, tracked)
-        return next(_UNLIKE_ANY) if writes is None else writes
-
-    def _counted_writes(self, storage_id: int, tracked: TrackedStorage) -> int | None:
-        """Counts writes of an owned storage that autograd sees, whatever thread makes them.
-
-        Those of an activation are autograd's own business: writing a saved tensor is an error. None
-        if another tensor has been put in the place of the one that is moved: its count is another.
-        """
-        planned = self.index.storages[storage_id]
-        if planned.lookup is None or planned.count_writes is None:
-            return 0
-        is_in_place = tracked.is_held_as(storage_of(planned.lookup()))
-        return planned.count_writes() if is_in_place else None
 
     def _known(self, storage_id: int) -> TrackedStorage | None:
         """Returns the record of a storage whose swap begins; None, and no swap, if it has none."""

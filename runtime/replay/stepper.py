@@ -38,13 +38,13 @@ from runtime.replay.running_step import (
     RunningStep,
     let_go_of_failed_backward,
 )
+from runtime.replay.seen_writes import SeenWrites
 from runtime.replay.statistics import Event, History, StepStatistics
 from runtime.replay.swap_index import SwapIndex
 from runtime.replay.timeline import Ranges, StepTimes, Tracing
 from runtime.replay.workers import Workers
 from runtime.storage.accountant import Accountant
 from runtime.storage.residency import UnmovableError
-from runtime.storage.write_marks import WriteMarks
 
 
 class Stepper:
@@ -86,7 +86,8 @@ class Stepper:
         index = SwapIndex(plan, model, optimizer)
         self.accountant = Accountant(device, backend.budget_bytes)
         recipes = Recipes(plan.rebuilds, device, self.accountant)
-        self.executor = SwapExecutor(index, backend, self.accountant, WriteMarks(device), recipes)
+        writes = SeenWrites(index, self.accountant, device)
+        self.executor = SwapExecutor(index, backend, self.accountant, writes, recipes)
         self.course = Course(plan)
         first_steps = FirstSteps(self.executor, self.accountant, plan, off_plan)
         self._step: RunningStep | None = None
