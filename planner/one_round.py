@@ -2,23 +2,20 @@
 
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from planner.build_plan import Solution
+from planner.groundwork import Groundwork
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
-from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, whole_bound
+from planner.ilp.solver import NO_BOUND, StallBound, whole_bound
 from planner.plan.lanes import SAME_US
 from planner.plan.plan import BoundSource, Proof, Without
 from planner.problem.problem import Problem, problem_like
 from planner.problem.settings import SETTINGS
 from planner.problem.timed_swap import TimedSwap
-from planner.recompute.offers import NO_OFFERS, Offers, offers_of
-from planner.recompute.places import placed_offers
-from planner.recompute.recipes import StepEffects
+from planner.recompute.offers import NO_OFFERS, Offers
 from planner.recompute.rewriting import Dropped, recomputed
-from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import Candidate
-from planner.search.drop_search import Draft, DropSearch, joint_slots
+from planner.search.drop_search import Draft, DropSearch
 from planner.search.local_search import Search
 from planner.search.relief import relieving_sets
 from planner.search.starts import published_drops_of, published_starts
@@ -30,7 +27,6 @@ from planner.smallest_budget import (
     widest_set,
 )
 from planner.swap_stages import STAGES, swaps_of
-from profiles.schema.profile import Profile
 from profiles.schema.progress import Progress
 
 
@@ -38,29 +34,26 @@ from profiles.schema.progress import Progress
 class Round:
     """What is to be planned, and with what; and what is known of it by a round before."""
 
-    profile: Profile
-    problem: Problem
-    solver: SolverName
+    ground: Groundwork
     deadline: Deadline
     progress: Progress
     on_incumbent: OnIncumbent | None
     known: Solution | None = None
 
-    @cached_property
-    def effects(self) -> StepEffects:
-        """What each op of the step reads and writes."""
-        return StepEffects(self.profile)
+    @property
+    def problem(self) -> Problem:
+        """The problem with nothing dropped."""
+        return self.ground.problem
 
-    @cached_property
-    def widest(self) -> Widest:
-        """The set of swaps with the most room: always a way out, whatever is found in time."""
-        return widest_set(self.problem, self.solver)
+    @property
+    def solver(self) -> SolverName:
+        """What PuLP drives."""
+        return self.ground.solver
 
-    @cached_property
+    @property
     def alone(self) -> StallBound:
         """The relaxation of swaps alone."""
-        deadline = self.deadline.share(SETTINGS.stage_share)
-        return relaxed_bound(self.problem, self.solver, deadline)
+        return self.ground.swap_bound(self.deadline.share(SETTINGS.stage_share))
 
     def beyond_us(self, solution: Solution) -> float:
         """What a step takes beyond its ops: what it runs again and what it waits."""
@@ -71,16 +64,11 @@ class Round:
         known = self.known
         return known.candidate if known is not None and known.dropped == dropped else None
 
-    @property
-    def can_swap_alone(self) -> bool:
-        """Whether the budget can be met with nothing dropped."""
-        return self.problem.fits(self.widest.chosen)
-
     def may_swap_alone(self, beyond_us: float) -> bool:
         """Whether swaps alone might be better yet than a step that takes so much longer."""
         alone = self.alone
         is_less = alone.source is BoundSource.RELAXATION and alone.stall_us < beyond_us - SAME_US
-        return is_less and self.can_swap_alone
+        return is_less and self.ground.can_swap_alone
 
     def better_incumbents(self) -> OnIncumbent | None:
         """What is to be called with plans, which hears of none that the round before has beaten."""
@@ -122,7 +110,7 @@ def solved(work: Round, without: Without) -> Solution:
     problem = work.problem
     if problem.fits(()):
         return Solution(problem, frozenset(), (), 0.0, 0.0, BoundSource.TRIVIAL, Proof.NOT_NEEDED)
-    offers = NO_OFFERS if without is Without.RECOMPUTE else offers_of(work.effects, problem)
+    offers = NO_OFFERS if without is Without.RECOMPUTE else work.ground.offers
     return _with_recompute(work, offers) if offers.options else _with_swaps_alone(work)
 
 
@@ -136,13 +124,15 @@ def _with_swaps_alone(
     Raises:
         BudgetError: The budget cannot be met.
     """
-    check_budget(work.problem, work.widest, work.profile)
-    starts = published_starts(work.profile, work.problem)
+    check_budget(work.problem, work.ground.widest, work.ground.profile)
+    starts = published_starts(work.ground.profile, work.problem)
     if loose is not None:
         # It says less of swaps: some of them dropped, and fewer slots looked at.
         loose = loose._replace(shares=work.alone.shares or loose.shares)
-    known = work.known_swaps(frozenset())
-    return swaps_of(work.search(), work.solver, work.widest.chosen, starts, offers, loose, known)
+    elif not offers.options:
+        loose = work.alone
+    known, widest = work.known_swaps(frozenset()), work.ground.widest.chosen
+    return swaps_of(work.search(), work.solver, widest, starts, offers, loose, known)
 
 
 def _with_recompute(work: Round, offers: Offers) -> Solution:
@@ -154,43 +144,32 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     problem, solver = work.problem, work.solver
     if problem.whole_fits_host(problem.whole_set):
         # A storage that is swapped is away as long as one that is dropped, and takes no inputs.
-        check_budget(problem, Widest(problem.whole_set), work.profile)
+        check_budget(problem, Widest(problem.whole_set), work.ground.profile)
     work.progress("bounding the stall", 0, STAGES)
     drops = DropSearch(
-        ProblemRewriter(work.effects, problem),
+        work.ground.rewriter,
         offers,
         work.deadline.share(SETTINGS.drop_share),
         work.progress,
         work.better_incumbents(),
     )
-    if work.known is not None:
+    if work.known is None:
+        drops.take_cheapest()
+    else:
+        # The best of these, and of what is published, is known as well.
         drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
         drops.take([work.known.dropped])
-    drops.take_cheapest()
-    joint = _joint_bound(work, offers, joint_slots(problem), SETTINGS.stage_share)
+    joint = _joint_bound(work, SETTINGS.max_joint_slots, SETTINGS.stage_share)
     drops.bounded(joint)
     if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
-    published = work.deadline.share(SETTINGS.published_share)
-    if not drops.over:
-        drops.take(published_drops_of(work.profile, problem, lambda: published.over))
-    if not drops.good:
-        drops.round(joint.dropped, solver)
-    if not drops.near and joint_slots(problem) < SETTINGS.max_relaxed_slots:
-        finer = _joint_bound(work, offers, SETTINGS.max_relaxed_slots, SETTINGS.finer_share)
-        if finer.stall_us > joint.stall_us:
-            joint = finer
-            drops.bounded(joint)
-            drops.round(joint.dropped, solver)
-    placed = _placed_bound(work, drops)
-    if len(problem.whole_gaps) <= SETTINGS.max_ilp_gaps:
-        drops.improve(placed.dropped)
+    joint, placed = _search_drops(work, drops, joint)
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):
         draft = _relieved(work, drops)
         widest = widest_set(draft.problem, solver).chosen
-    if not draft.problem.fits(widest) and not work.can_swap_alone:
+    if not draft.problem.fits(widest) and not work.ground.can_swap_alone:
         raise _unmet_budget(work, draft)
     # One that was stopped bounds nothing: it is tried once more.
     known = joint if joint.source is BoundSource.RELAXATION else None
@@ -207,10 +186,33 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     return solution
 
 
-def _joint_bound(work: Round, offers: Offers, most_slots: int, share: float) -> StallBound:
+def _search_drops(
+    work: Round, drops: DropSearch, joint: StallBound
+) -> tuple[StallBound, StallBound]:
+    """Searches for what to drop; returns the joint bound, and what is proven besides."""
+    problem, solver = work.problem, work.solver
+    has_many = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
+    published = work.deadline.share(SETTINGS.published_share)
+    if work.known is None and not drops.over:
+        drops.take(published_drops_of(work.ground.profile, problem, lambda: published.over))
+    if not drops.good:
+        drops.round(joint.dropped, solver)
+    if has_many and not drops.near:
+        finer = _joint_bound(work, SETTINGS.max_relaxed_slots, SETTINGS.finer_share)
+        if finer.stall_us > joint.stall_us:
+            joint = finer
+            drops.bounded(joint)
+            drops.round(joint.dropped, solver)
+    placed = _placed_bound(work, drops)
+    if not has_many:
+        # One storage of thousands hardly matters, and to judge it takes long.
+        drops.improve(placed.dropped)
+    return joint, placed
+
+
+def _joint_bound(work: Round, most_slots: int, share: float) -> StallBound:
     """What the relaxation says of plans that drop and swap, in a share of the time left."""
-    deadline = work.deadline.share(share)
-    return relaxed_bound(work.problem, work.solver, deadline, offers, most_slots=most_slots)
+    return work.ground.joint_bound(most_slots, work.deadline.share(share))
 
 
 def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
@@ -220,7 +222,7 @@ def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
     """
     if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
         return NO_BOUND
-    placed = placed_offers(work.effects, work.problem)
+    placed = work.ground.placed
     if not placed.whole_bytes:
         return NO_BOUND
     drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
@@ -242,14 +244,14 @@ def _drops_nothing(work: Round, joint: StallBound) -> bool:
     bounded = joint.source is BoundSource.RELAXATION
     least = min(SETTINGS.drop_shares)
     dropped = any(share > least for share in joint.dropped.values())
-    return many and bounded and not dropped and work.can_swap_alone
+    return many and bounded and not dropped and work.ground.can_swap_alone
 
 
 def _relieved(work: Round, drops: DropSearch) -> Draft:
     """Drops until the step fits, or until nothing makes it need less."""
     best = drops.best
     limit = Deadline(time.monotonic() + SETTINGS.budget_time_limit_s, work.deadline.stop)
-    for dropped in relieving_sets(work.effects, work.problem, lambda: limit.over):
+    for dropped in relieving_sets(work.ground.effects, work.problem, lambda: limit.over):
         draft = drops.judge(dropped)
         assert draft is not None
         best = draft
@@ -262,12 +264,12 @@ def _unmet_budget(work: Round, draft: Draft) -> UnmetBudgetError:
     """Names the smaller of the two budgets that are known to be met: by swaps alone, and with
     all that helps dropped."""
     problem = work.problem
-    alone = work.widest._replace(is_proven=False)
-    step = recomputed(work.effects, draft.found).profile
+    alone = work.ground.widest._replace(is_proven=False)
+    step = recomputed(work.ground.effects, draft.found).profile
     rewritten = problem_like(problem, step)
     both = widest_set(rewritten, work.solver)._replace(is_proven=False)
     if max(problem.floor_bytes(alone.chosen)) <= max(rewritten.floor_bytes(both.chosen)):
-        return unmet_budget(problem, alone, work.profile)
+        return unmet_budget(problem, alone, work.ground.profile)
     return unmet_budget(rewritten, both, step)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from planner.build_plan import Solution, build_plan
+from planner.groundwork import Groundwork
 from planner.ilp.deadline import Deadline, OnIncumbent, SolverName, never
 from planner.one_round import Round, solved
 from planner.plan.plan import Boundary, Plan, Proof, Without
@@ -66,7 +67,8 @@ def solve(
         boundary=boundary,
     )
     deadline = Deadline(started_s + time_limit_s, stop)
-    work = Round(profile, problem, solver, deadline, progress or silent, on_incumbent)
+    ground = Groundwork(profile, problem, solver)
+    work = Round(ground, deadline, progress or silent, on_incumbent)
     solution = _in_rounds(work, without)
     seconds = time.monotonic() - started_s
     return build_plan(profile, solution, solver=solver, seconds=seconds, without=without)
@@ -74,7 +76,7 @@ def solve(
 
 def _in_rounds(work: Round, without: Without) -> Solution:
     """A quick round; one with all the time that is left only if that one may gain by it."""
-    quick_s = SETTINGS.quick_seconds * max(1.0, len(work.profile.ops) / 1000)
+    quick_s = SETTINGS.quick_seconds * max(1.0, len(work.ground.profile.ops) / 1000)
     if quick_s > SETTINGS.quick_share * work.deadline.left_s:
         return solved(work, without)
     quick = work.deadline.first(quick_s)

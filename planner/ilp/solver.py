@@ -285,6 +285,8 @@ def relaxed_bound(
     Raises:
         SolverError: The solver is missing or failed.
     """
+    if deadline.over:
+        return NO_BOUND
     model = build(problem, Goal.RELAXED, offers, most_slots)
     for i in unused:
         model.used[i].upBound = 0
@@ -312,6 +314,8 @@ def whole_bound(
     Raises:
         SolverError: The solver is missing or failed.
     """
+    if deadline.over:
+        return NO_BOUND
     unit_us = units_of(problem).time_us
     solved = solve_model(
         build(problem, Goal.STALL, offers),

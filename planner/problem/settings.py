@@ -32,14 +32,13 @@ class SearchSettings:
     max_relaxed_slots: int = 1000
     """The loose bound counts no more slots: more make it hardly tighter, and much slower."""
     max_joint_slots: int = 300
-    """Nor that many, at first, where storages may be dropped and there is no ILP to follow:
-    relaxations with rows for ops that are run again are the slowest, and what is best to drop is
-    mostly seen with fewer slots."""
+    """Nor that many, at first, where storages may be dropped: relaxations with rows for ops that
+    are run again are the slowest, and what is best to drop is mostly seen with fewer slots. An ILP
+    follows that says more, or if there are too many gaps for it a relaxation with all slots."""
     kept_of_run: int = 2
     """Of each run of slots a thinned choice keeps the fullest one and the last one."""
     finer_share: float = 1 / 4
-    """Share of the time left that it may take with all of them, if what is found is far from the
-    bound."""
+    """Share of the time left that this one may take, if what is found is far from the bound."""
     max_absence_edges: int = 20_000
     """Above this many rows that only tighten the ILP they are left out."""
     max_sum_steps: int = 100_000

@@ -245,14 +245,10 @@ class DropSearch:
             if gap in offered and gap.storage not in busy
         )
         deadline = self._deadline.share(SETTINGS.stage_share)
-        relaxed = relaxed_bound(problem, solver, deadline, offers, most_slots=joint_slots(problem))
+        relaxed = relaxed_bound(
+            problem, solver, deadline, offers, most_slots=SETTINGS.max_joint_slots
+        )
         return _above(share, relaxed.dropped, problem.whole_gaps)
-
-
-def joint_slots(problem: Problem) -> int:
-    """How many slots a relaxation that drops and swaps counts at first."""
-    is_large = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
-    return SETTINGS.max_joint_slots if is_large else SETTINGS.max_relaxed_slots
 
 
 def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> Dropped:

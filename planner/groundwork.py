@@ -1,0 +1,82 @@
+"""What follows from a step and its budgets alone: found once, for all rounds of planning."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from planner.ilp.deadline import Deadline, SolverName
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound
+from planner.plan.plan import BoundSource
+from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
+from planner.recompute.offers import NO_OFFERS, Offers, offers_of
+from planner.recompute.places import placed_offers
+from planner.recompute.recipes import StepEffects
+from planner.recompute.rewritten_problem import ProblemRewriter
+from planner.smallest_budget import Widest, widest_set
+from profiles.schema.profile import Profile
+
+
+@dataclass(frozen=True)
+class Groundwork:
+    """One step with nothing dropped, and what follows from it alone."""
+
+    profile: Profile
+    problem: Problem
+    solver: SolverName
+    _relaxed: dict[tuple[bool, int], StallBound] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def effects(self) -> StepEffects:
+        """What each op of the step reads and writes."""
+        return StepEffects(self.profile)
+
+    @cached_property
+    def offers(self) -> Offers:
+        """What can be dropped and rebuilt."""
+        return offers_of(self.effects, self.problem)
+
+    @cached_property
+    def placed(self) -> Offers:
+        """The same, with where large storages may be rebuilt."""
+        return placed_offers(self.effects, self.problem)
+
+    @cached_property
+    def rewriter(self) -> ProblemRewriter:
+        """Makes the problems of the step with something dropped."""
+        return ProblemRewriter(self.effects, self.problem)
+
+    @cached_property
+    def widest(self) -> Widest:
+        """The set of swaps with the most room: always a way out, whatever is found in time."""
+        return widest_set(self.problem, self.solver)
+
+    @property
+    def can_swap_alone(self) -> bool:
+        """Whether the budget can be met with nothing dropped."""
+        return self.problem.fits(self.widest.chosen)
+
+    def swap_bound(self, deadline: Deadline) -> StallBound:
+        """Returns what the relaxation says of swaps alone.
+
+        Raises:
+            SolverError: The solver is missing or failed.
+        """
+        return self._bound(NO_OFFERS, SETTINGS.max_relaxed_slots, deadline)
+
+    def joint_bound(self, most_slots: int, deadline: Deadline) -> StallBound:
+        """Returns what it says of plans that drop and swap.
+
+        Raises:
+            SolverError: The solver is missing or failed.
+        """
+        return self._bound(self.offers, most_slots, deadline)
+
+    def _bound(self, offers: Offers, most_slots: int, deadline: Deadline) -> StallBound:
+        key = (bool(offers.options), most_slots)
+        found = self._relaxed.get(key, NO_BOUND)
+        if found.source is not BoundSource.RELAXATION:
+            # One that was stopped bounds nothing: it is tried once more.
+            found = self._relaxed[key] = relaxed_bound(
+                self.problem, self.solver, deadline, offers, most_slots=most_slots
+            )
+        return found
