@@ -21,10 +21,13 @@ from planner.plan.plan_file import write_plan
 from profiles.library.index import profile_path
 from profiles.schema.link import NOTHING_SHARED
 from profiles.schema.memory import slot_memory
-from profiles.schema.profile import LeftOut, Profile
+from profiles.schema.profile import LeftOut, Profile, StorageKind, found_name
 from profiles.schema.profile_file import read_profile
 from profiles.schema.profile_set import ProfileSet
 from profiles.schema.units import rate_text, size_text, time_text
+
+KEPT_SHARE = 0.05
+"""Gradients kept for nothing are worth a word above this share of the budget."""
 
 
 def solve(
@@ -120,6 +123,7 @@ def _print_solved(profile: Profile, workers: Workers, plan: Plan, *, is_size_ask
     print_line(step_text(plan))
     if plan.swaps or plan.rebuilds:
         _print_min_size(profile, plan, is_asked=is_size_asked)
+        _print_kept_gradients(profile, plan)
     print_growth(profile)
     if plan.swaps:
         _print_costs(plan, workers)
@@ -141,6 +145,21 @@ def _print_min_size(profile: Profile, plan: Plan, *, is_asked: bool) -> None:
         f"Storages below {size_text(size_bytes)} stay ({whose}): while idle they hold at most "
         f"{size_text(out_bytes)} of the budget at once, {out_bytes / budget_bytes:.2%}."
     )
+
+
+def _print_kept_gradients(profile: Profile, plan: Plan) -> None:
+    """Says what gradients hold that nothing uses between the update and the next step."""
+    gradients = [one for one in profile.storages if one.kind is StorageKind.GRADIENT]
+    # What the step finds as it begins, and drops as it is.
+    found = {one.name for one in gradients if one.allocated_op is None and not one.uses}
+    made = (one for one in gradients if one.released_op is None and found_name(one.name) in found)
+    kept_bytes = sum(one.size_bytes for one in made)
+    if kept_bytes >= KEPT_SHARE * plan.budget_bytes:
+        print_line(
+            f"Gradients of {size_text(kept_bytes)} are kept until the next step drops them unused, "
+            f"{kept_bytes / plan.budget_bytes:.0%} of the budget: zero_grad() right after the "
+            "optimizer's step would leave that to the rest, and a plan may be faster."
+        )
 
 
 def _print_costs(plan: Plan, workers: Workers) -> None:

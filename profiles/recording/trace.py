@@ -34,6 +34,7 @@ from profiles.schema.profile import (
     StorageKind,
     Touch,
     Use,
+    found_name,
 )
 from profiles.schema.units import NS_PER_US
 
@@ -124,7 +125,7 @@ class _Sighting:
                 return owner.name, owner.kind, 0
             # Dropped during the step, as `zero_grad` drops gradients: what replay finds under this
             # name is its successor.
-            return f"{owner.name}@begin", owner.kind, None
+            return found_name(owner.name), owner.kind, None
         if shown is not None:
             kind = StorageKind.INPUT if self.came_from_outside else StorageKind.ACTIVATION
             if shown.startswith(GRAD):

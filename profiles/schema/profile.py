@@ -96,6 +96,11 @@ NEVER_AGAIN = frozenset(
 the bytes could not be planned, or something else might happen besides."""
 
 
+def found_name(name: str) -> str:
+    """Names what a step finds, and drops, under a name that is another storage's later in it."""
+    return f"{name}@begin"
+
+
 class Use(Record):
     """One op touching a storage."""
 

@@ -1,6 +1,7 @@
 """The commands, called in process, on toys."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from planner.plan.plan_file import read_plan
 from planner.problem.settings import WITHOUT_BY_DEFAULT
 from profiles.hardware.links import EMULATED, LINKS
 from profiles.schema.files import CREATED_BY
+from profiles.schema.profile import StorageKind, found_name
 from profiles.schema.profile_file import read_profile, write_profile
 from runtime.cli import main
 from runtime.proof.report import ProofReport
 from tests.support.commands import TRAINING, solved
 from tests.support.planning.invariants import check_plan
 from tests.support.planning.rebuilt import slow_sandwich
-from tests.support.planning.toys import unet_like
+from tests.support.planning.toys import activation, fixed, gradient, toy, unet_like
 from tests.support.training.fixed_times import give_fixed_times
 
 
@@ -93,6 +95,28 @@ def test_solve_says_below_which_size_storages_stay_and_what_that_leaves_out(
     assert f"{asked} they hold at most 0 B of the budget at once, 0.00%." in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(("size_bytes", "is_told"), [(5, False), (6, True)])
+def test_solve_says_what_gradients_hold_that_the_next_step_drops_unused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size_bytes: int, is_told: bool
+) -> None:
+    # g is made in slot 3, and what the step finds under its name is dropped before its first op.
+    found = replace(
+        fixed(found_name("grad:g"), size_bytes, 0),
+        kind=StorageKind.GRADIENT,
+        uses=(),
+        writes=frozenset(),
+        allocated_op=None,
+        released_op=-1,
+        lingers_slots=1,
+    )
+    step = [activation("pack:x", 50, 0, 4), fixed("w", 100, 2), gradient("grad:g", size_bytes, 3)]
+    path = tmp_path / "toy.profile.json.gz"
+    write_profile(toy(*[1000] * 5, storages=[*step, found]), path)
+    solved(path, "--budget", "115")
+    said = f"Gradients of {size_bytes} B are kept until the next step drops them unused"
+    assert (said in " ".join(capsys.readouterr().out.split())) is is_told
 
 
 def test_cbc_solves_too(profile_file: Path) -> None:
