@@ -7,7 +7,6 @@ from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound
 from planner.plan.plan import BoundSource
 from planner.problem.problem import Problem
-from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
 from planner.recompute.places import placed_offers
 from planner.recompute.recipes import StepEffects
@@ -23,7 +22,7 @@ class Groundwork:
     profile: Profile
     problem: Problem
     solver: SolverName
-    _relaxed: dict[tuple[bool, int], StallBound] = field(default_factory=dict, repr=False)
+    _relaxed: dict[bool, StallBound] = field(default_factory=dict, repr=False)
 
     @cached_property
     def effects(self) -> StepEffects:
@@ -61,22 +60,20 @@ class Groundwork:
         Raises:
             SolverError: The solver is missing or failed.
         """
-        return self._bound(NO_OFFERS, SETTINGS.max_relaxed_slots, deadline)
+        return self._bound(NO_OFFERS, deadline)
 
-    def joint_bound(self, most_slots: int, deadline: Deadline) -> StallBound:
+    def joint_bound(self, deadline: Deadline) -> StallBound:
         """Returns what it says of plans that drop and swap.
 
         Raises:
             SolverError: The solver is missing or failed.
         """
-        return self._bound(self.offers, most_slots, deadline)
+        return self._bound(self.offers, deadline)
 
-    def _bound(self, offers: Offers, most_slots: int, deadline: Deadline) -> StallBound:
-        key = (bool(offers.options), most_slots)
-        found = self._relaxed.get(key, NO_BOUND)
+    def _bound(self, offers: Offers, deadline: Deadline) -> StallBound:
+        found = self._relaxed.get(bool(offers.options), NO_BOUND)
         if found.source is not BoundSource.RELAXATION:
             # One that was stopped bounds nothing: it is tried once more.
-            found = self._relaxed[key] = relaxed_bound(
-                self.problem, self.solver, deadline, offers, most_slots=most_slots
-            )
+            found = relaxed_bound(self.problem, self.solver, deadline, offers)
+            self._relaxed[bool(offers.options)] = found
         return found

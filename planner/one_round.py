@@ -159,11 +159,11 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
         # The best of these, and of what is published, is known as well.
         drops.bounded(NO_BOUND._replace(stall_us=work.known.bound_beyond_us))
         drops.take([work.known.dropped])
-    joint = _joint_bound(work, SETTINGS.max_joint_slots, SETTINGS.stage_share)
+    joint = work.ground.joint_bound(work.deadline.share(SETTINGS.stage_share))
     drops.bounded(joint)
     if not drops.good and _drops_nothing(work, joint):
         return _with_swaps_alone(work, offers, joint)
-    joint, placed = _search_drops(work, drops, joint)
+    placed = _search_drops(work, drops, joint)
     draft = drops.best
     widest = widest_set(draft.problem, solver).chosen
     if not draft.problem.fits(widest):
@@ -186,33 +186,19 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     return solution
 
 
-def _search_drops(
-    work: Round, drops: DropSearch, joint: StallBound
-) -> tuple[StallBound, StallBound]:
-    """Searches for what to drop; returns the joint bound, and what is proven besides."""
+def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBound:
+    """Searches for what to drop, and returns what is proven besides."""
     problem, solver = work.problem, work.solver
-    has_many = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
     published = work.deadline.share(SETTINGS.published_share)
     if work.known is None and not drops.over:
         drops.take(published_drops_of(work.ground.profile, problem, lambda: published.over))
     if not drops.good:
         drops.round(joint.dropped, solver)
-    if has_many and not drops.near:
-        finer = _joint_bound(work, SETTINGS.max_relaxed_slots, SETTINGS.finer_share)
-        if finer.stall_us > joint.stall_us:
-            joint = finer
-            drops.bounded(joint)
-            drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
-    if not has_many:
+    if len(problem.whole_gaps) <= SETTINGS.max_ilp_gaps:
         # One storage of thousands hardly matters, and to judge it takes long.
         drops.improve(placed.dropped)
-    return joint, placed
-
-
-def _joint_bound(work: Round, most_slots: int, share: float) -> StallBound:
-    """What the relaxation says of plans that drop and swap, in a share of the time left."""
-    return work.ground.joint_bound(most_slots, work.deadline.share(share))
+    return placed
 
 
 def _placed_bound(work: Round, drops: DropSearch) -> StallBound:

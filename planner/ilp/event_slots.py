@@ -1,9 +1,11 @@
 """The slots the ILP counts: those where something can change, and full ones between them."""
 
+import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from math import gcd
 
 import numpy as np
@@ -21,14 +23,30 @@ class KeptSlots:
     slots: tuple[int, ...]
 
     def thinned(self, most: int) -> "KeptSlots":
-        """Returns these, or if they are more than so many, the fullest and the last of each run."""
+        """Returns these, or if they are more than so many, the fullest and the last of each run.
+
+        In each run gaps of about as many bytes begin or end: when these may move is what is lost.
+        """
         if len(self.slots) <= most:
             return self
         held = self.problem.resident_bytes.__getitem__
-        length = -(-SETTINGS.kept_of_run * len(self.slots) // most)
-        runs = [self.slots[k : k + length] for k in range(0, len(self.slots), length)]
+        so_far_bytes = list(accumulate(self._event_bytes()))
+        run_bytes = SETTINGS.kept_of_run * so_far_bytes[-1] / most
+        by_run = groupby(
+            zip(self.slots, so_far_bytes, strict=True),
+            key=lambda slot: math.ceil(slot[1] / run_bytes),
+        )
+        runs = [[slot for slot, _ in run] for _, run in by_run]
         kept = {run[-1] for run in runs} | {max(run, key=held) for run in runs}
         return KeptSlots(self.problem, tuple(sorted(kept)))
+
+    def _event_bytes(self) -> Iterator[int]:
+        """Yields the bytes of the gaps that begin or end in each of them."""
+        event_bytes: Counter[int] = Counter()
+        for gap in self.problem.whole_gaps:
+            for slot in (gap.first_slot, gap.next_use_slot % self.problem.slot_count):
+                event_bytes[slot] += gap.size_bytes
+        return (event_bytes[slot] for slot in self.slots)
 
     def last_until(self, slot: int) -> int:
         """Returns the position of the last one up to a slot; -1 if there is none."""

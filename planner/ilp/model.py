@@ -12,7 +12,7 @@ Data
                    with b_i >= T wraps: it ends at slot b_i - T of the next step
     kept slots     0, T-1, every a_i and b_i (mod T), and between two of those the fullest slot and
                    (up to `max_kept_slots`) every one fuller than all before or all after it,
-                   if M_t > C; with goal RELAXED, if those are more than are asked for, of
+                   if M_t > C; with goal RELAXED, if those are more than `max_relaxed_slots`, of
                    each run of them the fullest and the last; t' is the kept slot before t; every
                    row is over kept slots alone
     O, I           rates of the D2H and H2D lanes: those the largest storage sees once latency is
@@ -238,14 +238,9 @@ from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers
 
 
-def build(
-    problem: Problem,
-    goal: Goal,
-    offers: Offers = NO_OFFERS,
-    most_slots: int = SETTINGS.max_relaxed_slots,
-) -> Model:
-    """Builds the model of the module docstring; with goal RELAXED it keeps no more slots."""
-    model = add_variables(problem, goal, offers, most_slots)
+def build(problem: Problem, goal: Goal, offers: Offers = NO_OFFERS) -> Model:
+    """Builds the model of the module docstring."""
+    model = add_variables(problem, goal, offers)
     _objective(model)
     rows.c2_out_begun(model)
     rows.c4_back_in_time(model)

@@ -275,19 +275,17 @@ def relaxed_bound(
     deadline: Deadline,
     offers: Offers = NO_OFFERS,
     unused: Collection[int] = (),
-    most_slots: int = SETTINGS.max_relaxed_slots,
 ) -> StallBound:
     """Returns the loose bound: the relaxation of `planner.ilp.model` with goal RELAXED.
 
-    With `unused` gaps it is the bound on plans that use none of them. With fewer slots it is found
-    sooner, and looser.
+    With `unused` gaps it is the bound on plans that use none of them.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
     if deadline.over:
         return NO_BOUND
-    model = build(problem, Goal.RELAXED, offers, most_slots)
+    model = build(problem, Goal.RELAXED, offers)
     for i in unused:
         model.used[i].upBound = 0
     relaxed = solve_model(model, solver, deadline)

@@ -141,13 +141,13 @@ def units_of(problem: Problem) -> Units:
     return Units(size_bytes, size_bytes / rate)
 
 
-def add_variables(problem: Problem, goal: Goal, offers: Offers, most_slots: int) -> Model:
-    """Starts a model: its variables, and no row yet; see `planner.ilp.model.build`."""
+def add_variables(problem: Problem, goal: Goal, offers: Offers) -> Model:
+    """Starts a model: its variables, and no row yet."""
     program = LpProblem(f"swap_plan_{goal.name.lower()}")
     whole = goal in (Goal.RELAXED, Goal.STALL)
     first = problem.whole_gaps if whole else problem.gaps
     gaps, origins, late = _with_late(first, offers)
-    kept = _kept(problem, goal, gaps, offers, most_slots)
+    kept = _kept(problem, goal, gaps, offers)
     exact = goal in (Goal.STALL, Goal.CHOICE)
     pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
     edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
@@ -234,12 +234,16 @@ def _with_late(
     return gaps, origins, {n: len(first) + m for m, n in enumerate(ways)}
 
 
-def _kept(
-    problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers, most_slots: int
-) -> KeptSlots:
+def _most_slots(problem: Problem, offers: Offers) -> int:
+    """How many slots a relaxation counts."""
+    ilp_follows = bool(offers.options) and len(problem.whole_gaps) <= SETTINGS.max_ilp_gaps
+    return SETTINGS.max_joint_slots if ilp_follows else SETTINGS.max_relaxed_slots
+
+
+def _kept(problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers) -> KeptSlots:
     large = [gap for gap in gaps if gap.size_bytes >= offers.whole_bytes]
     kept = kept_slots(problem, large, 0 if offers.whole_bytes else SETTINGS.max_kept_slots)
-    return kept.thinned(most_slots) if goal is Goal.RELAXED else kept
+    return kept.thinned(_most_slots(problem, offers)) if goal is Goal.RELAXED else kept
 
 
 def _runs(offers: Offers) -> dict[tuple[int, int | None], None]:

@@ -29,16 +29,13 @@ class SearchSettings:
     max_kept_slots: int = 1000
     """Above this many slots the ILP keeps only the fullest ones, for the sake of the solver's
     time."""
-    max_relaxed_slots: int = 1000
+    max_relaxed_slots: int = 500
     """The loose bound counts no more slots: more make it hardly tighter, and much slower."""
     max_joint_slots: int = 300
-    """Nor that many, at first, where storages may be dropped: relaxations with rows for ops that
-    are run again are the slowest, and what is best to drop is mostly seen with fewer slots. An ILP
-    follows that says more, or if there are too many gaps for it a relaxation with all slots."""
+    """Nor that many where storages may be dropped and an ILP follows, which says more: relaxations
+    with rows for ops that are run again are the slowest."""
     kept_of_run: int = 2
     """Of each run of slots a thinned choice keeps the fullest one and the last one."""
-    finer_share: float = 1 / 4
-    """Share of the time left that this one may take, if what is found is far from the bound."""
     max_absence_edges: int = 20_000
     """Above this many rows that only tighten the ILP they are left out."""
     max_sum_steps: int = 100_000

@@ -73,8 +73,11 @@ YIELDING_POLICIES = tuple(
 
 
 def with_yielding(policies: tuple[Policy, ...], link: Link) -> tuple[Policy, ...]:
-    """Returns policies, and those that yield if a link's lanes share a rate."""
-    return (*policies, *YIELDING_POLICIES) if share_of_both(link) < 1 else policies
+    """Returns policies, and those that yield if a link's lanes share a rate: the best first."""
+    if share_of_both(link) >= 1:
+        return policies
+    best, *others = YIELDING_POLICIES
+    return (best, *policies, *others)
 
 
 NEVER = 2**31

@@ -99,7 +99,7 @@ class DropSearch:
         return SETTINGS.is_good(self.best.cost[0], self._bound_us, compute_us)
 
     @property
-    def near(self) -> bool:
+    def _is_near(self) -> bool:
         """Whether what may be left hardly pays for looking on."""
         compute_us = self._rewriter.problem.compute_us
         near_us = SETTINGS.near(self._bound_us, compute_us, SETTINGS.restart_gap)
@@ -170,7 +170,7 @@ class DropSearch:
             for _ in range(SETTINGS.drop_restarts):
                 self._improve(mostly, chance, deadline.share(SETTINGS.first_start_share))
                 self._improve(self.best, chance, deadline)
-                if self.near:
+                if self._is_near:
                     break
         else:
             self._improve(self.best, chance, deadline)
@@ -245,9 +245,7 @@ class DropSearch:
             if gap in offered and gap.storage not in busy
         )
         deadline = self._deadline.share(SETTINGS.stage_share)
-        relaxed = relaxed_bound(
-            problem, solver, deadline, offers, most_slots=SETTINGS.max_joint_slots
-        )
+        relaxed = relaxed_bound(problem, solver, deadline, offers)
         return _above(share, relaxed.dropped, problem.whole_gaps)
 
 
@@ -274,9 +272,8 @@ def _quick_swaps(problem: Problem, shares: Mapping[Gap, float]) -> _Quick:
     if over_bytes > 0:
         return _Quick(math.inf, over_bytes)
     is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
-    yielding = with_yielding((), problem.link)[:1]
-    few = QUICK_POLICIES[: 1 if is_large else SETTINGS.drop_policies]
-    first, *rest = (*yielding, *few)
+    quick = with_yielding(QUICK_POLICIES, problem.link)
+    first, *rest = quick[: 1 if is_large else SETTINGS.drop_policies]
     timed: dict[frozenset[int], _Quick] = {}
     for chosen in _quick_sets(problem, shares):
         if problem.whole_fits_host(chosen):

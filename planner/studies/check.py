@@ -163,25 +163,18 @@ def _checked_bounds(
 def _loose_bound(
     plan: Plan, problem: Problem, offers: Offers, solver: SolverName, time_limit_s: float
 ) -> CheckedFigure:
-    """The loose bound, of the relaxation with the slots that the plan was made with."""
     from planner.ilp.solver import relaxed_bound
-    from planner.problem.settings import SETTINGS
 
-    name, source = "loose_bound_beyond_us", f"solving the relaxation with {solver.value}"
-    if plan.certificate.bound_source is BoundSource.TRIVIAL:
-        return _bound_figure(plan, name, 0.0, "nothing was proved")
-    if problem.fits(()):
-        return _bound_figure(plan, name, 0.0, source)
-    few = [SETTINGS.max_joint_slots] if offers.options else []
-    for most_slots in (*few, SETTINGS.max_relaxed_slots):
-        deadline = Deadline.within(time_limit_s)
-        bound = relaxed_bound(problem, solver, deadline, offers, most_slots=most_slots)
-        if bound.source is not BoundSource.RELAXATION:
-            raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
-        figure = _bound_figure(plan, name, bound.stall_us, source)
-        if figure.matches:
-            break
-    return figure
+    about = plan.certificate
+    derived_us, source = 0.0, "nothing was proved"
+    if about.bound_source is not BoundSource.TRIVIAL:
+        source = f"solving the relaxation with {solver.value}"
+        if not problem.fits(()):
+            bound = relaxed_bound(problem, solver, Deadline.within(time_limit_s), offers)
+            if bound.source is not BoundSource.RELAXATION:
+                raise SolverError(_unsolved(solver, "the relaxation", time_limit_s))
+            derived_us = bound.stall_us
+    return _bound_figure(plan, "loose_bound_beyond_us", derived_us, source)
 
 
 def _tight_bound(

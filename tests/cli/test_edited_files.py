@@ -214,7 +214,13 @@ UNSOUND_PLANS: list[tuple[Edit, str]] = [
         )
         for loose, bound in ((13.0, 12.0), (16.5, 16.0))
     ),
-    ({"certificate.bound_source": "LP relaxation"}, "certificate.bound_beyond_us is 15.99"),
+    (
+        {
+            "certificate.loose_bound_beyond_us": 12.0,
+            "certificate.bound_source": "LP relaxation",
+        },
+        "certificate.bound_beyond_us is 15.99",
+    ),
     ({"certificate.bound_source": "no stall is below 0"}, "certificate.bound_beyond_us is 15.99"),
     (
         {"certificate.proof": "not needed"},

@@ -14,6 +14,7 @@ from planner.plan.plan import Boundary
 from planner.plan.schedule import lower_swaps
 from planner.plan.simulate import simulate
 from planner.problem.problem import Problem, problem_of
+from planner.problem.settings import SETTINGS
 from planner.problem.timed_swap import TimedSwap, held_bytes
 from tests.support.planning.toys import activation, fixed, resident, toy, toy_link
 
@@ -79,10 +80,14 @@ def least_stall_us(problem: Problem) -> float:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("most_slots", [3, 1000])
-def test_no_plan_waits_less_than_the_bounds(seed: int, most_slots: int) -> None:
+def test_no_plan_waits_less_than_the_bounds(
+    seed: int, most_slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = replace(SETTINGS, max_relaxed_slots=most_slots)
+    monkeypatch.setattr("planner.ilp.variables.SETTINGS", few)
     problem, deadline = tiny_problem(seed), Deadline(math.inf, never)
     least_us = least_stall_us(problem)
-    loose = relaxed_bound(problem, SolverName.HIGHS, deadline, most_slots=most_slots)
+    loose = relaxed_bound(problem, SolverName.HIGHS, deadline)
     tight = whole_bound(problem, SolverName.HIGHS, deadline)
     assert max(loose.stall_us, tight.stall_us) <= least_us + 1e-6
 
