@@ -31,7 +31,7 @@ class KeptSlots:
             return self
         held = self.problem.resident_bytes.__getitem__
         so_far_bytes = list(accumulate(self._event_bytes()))
-        run_bytes = SETTINGS.kept_of_run * so_far_bytes[-1] / most
+        run_bytes = max(1.0, SETTINGS.kept_of_run * so_far_bytes[-1] / most)
         by_run = groupby(
             zip(self.slots, so_far_bytes, strict=True),
             key=lambda slot: math.ceil(slot[1] / run_bytes),
