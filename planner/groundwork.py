@@ -1,10 +1,11 @@
 """What follows from a step and its budgets alone: found once, for all rounds of planning."""
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cached_property
 
 from planner.ilp.deadline import Deadline, SolverName
-from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, whole_bound
 from planner.plan.plan import BoundSource
 from planner.problem.problem import Problem
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
@@ -15,6 +16,14 @@ from planner.smallest_budget import Widest, widest_set
 from profiles.schema.profile import Profile
 
 
+class _Bound(Enum):
+    """What is kept once it is proven."""
+
+    SWAPS = auto()
+    JOINT = auto()
+    PLACED = auto()
+
+
 @dataclass(frozen=True)
 class Groundwork:
     """One step with nothing dropped, and what follows from it alone."""
@@ -22,7 +31,7 @@ class Groundwork:
     profile: Profile
     problem: Problem
     solver: SolverName
-    _relaxed: dict[bool, StallBound] = field(default_factory=dict, repr=False)
+    _bounds: dict[_Bound, StallBound] = field(default_factory=dict, repr=False)
 
     @cached_property
     def effects(self) -> StepEffects:
@@ -60,7 +69,7 @@ class Groundwork:
         Raises:
             SolverError: The solver is missing or failed.
         """
-        return self._bound(NO_OFFERS, deadline)
+        return self._relaxed(_Bound.SWAPS, NO_OFFERS, deadline)
 
     def joint_bound(self, deadline: Deadline) -> StallBound:
         """Returns what it says of plans that drop and swap.
@@ -68,12 +77,24 @@ class Groundwork:
         Raises:
             SolverError: The solver is missing or failed.
         """
-        return self._bound(self.offers, deadline)
+        return self._relaxed(_Bound.JOINT, self.offers, deadline)
 
-    def _bound(self, offers: Offers, deadline: Deadline) -> StallBound:
-        found = self._relaxed.get(bool(offers.options), NO_BOUND)
-        if found.source is not BoundSource.RELAXATION:
+    def placed_bound(self, deadline: Deadline, cutoff_us: float) -> StallBound:
+        """Returns what the ILP proves that knows where large storages may be rebuilt.
+
+        What costs more than `cutoff_us` is not looked for.
+
+        Raises:
+            SolverError: The solver is missing or failed.
+        """
+        if not self._bounds.get(_Bound.PLACED, NO_BOUND).proven:
+            self._bounds[_Bound.PLACED] = whole_bound(
+                self.problem, self.solver, deadline, cutoff_us=cutoff_us, offers=self.placed
+            )
+        return self._bounds[_Bound.PLACED]
+
+    def _relaxed(self, which: _Bound, offers: Offers, deadline: Deadline) -> StallBound:
+        if self._bounds.get(which, NO_BOUND).source is not BoundSource.RELAXATION:
             # One that was stopped bounds nothing: it is tried once more.
-            found = relaxed_bound(self.problem, self.solver, deadline, offers)
-            self._relaxed[bool(offers.options)] = found
-        return found
+            self._bounds[which] = relaxed_bound(self.problem, self.solver, deadline, offers)
+        return self._bounds[which]

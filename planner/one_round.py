@@ -208,15 +208,14 @@ def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
     """
     if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
         return NO_BOUND
-    placed = work.ground.placed
-    if not placed.whole_bytes:
+    if not work.ground.placed.whole_bytes:
         return NO_BOUND
     drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
     if drops.good:
         return NO_BOUND
     deadline = work.deadline.share(SETTINGS.placed_share)
     cutoff_us = SETTINGS.near(drops.best.cost[0], work.problem.compute_us)
-    bound = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=placed)
+    bound = work.ground.placed_bound(deadline, cutoff_us)
     drops.bounded(bound)
     return bound
 
@@ -283,8 +282,9 @@ def _solution_of(
         candidate = found.candidate
     beyond_us = draft.recompute_us + stall_us
     compute_us = work.problem.compute_us
-    few = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps
-    if few and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
+    # Where it is known where large storages may be rebuilt, the ILP hardly says more without.
+    asks_ilp = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps and not placed.proven
+    if asks_ilp and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
         deadline = work.deadline.share(SETTINGS.stage_share)
         cutoff_us = SETTINGS.near(beyond_us, compute_us)
         tight = whole_bound(work.problem, work.solver, deadline, cutoff_us=cutoff_us, offers=offers)
