@@ -195,8 +195,10 @@ def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBou
     if not drops.good:
         drops.round(joint.dropped, solver)
     placed = _placed_bound(work, drops)
-    if len(problem.whole_gaps) <= SETTINGS.max_ilp_gaps:
-        # One storage of thousands hardly matters, and to judge it takes long.
+    has_many = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
+    if not has_many or drops.best.stall_us <= SAME_US:
+        # One storage of thousands hardly matters, and to judge it takes long: where compute waits
+        # the time is for swaps.
         drops.improve(placed.dropped)
     return placed
 
