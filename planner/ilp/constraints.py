@@ -65,9 +65,9 @@ def run_at(model: Model, slot: int, factor: float) -> Terms:
     """The time of what is run again at a slot's anchor, as far as it is known to be there."""
     unit_us = model.units.time_us / factor
     return [
-        (again, model.offers.op_us[op] / unit_us)
-        for (op, at), again in model.again.items()
-        if at == slot
+        (again, model.offers.op_us[rerun.op] / unit_us)
+        for rerun, again in model.again.items()
+        if rerun.is_exact and rerun.first_slot == slot
     ]
 
 

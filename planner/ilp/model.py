@@ -31,7 +31,8 @@ Data
     gaps, further  of each option with u_j < b_i - 1 what is left, from slot v_j + 1 to b_i, is a
                    gap of its own: a late one, i(j)
     op o           takes r_o; where options that are not exact run it, from slot e_o = least v_j of
-                   those to f_o = greatest u_j
+                   those to f_o = greatest u_j; options whose slots are apart, also by way of others
+                   that run the op, run ops of their own (`planner.ilp.reruns`)
     large gaps     with places, those above a size; x, c, y, z of others are between 0 and 1 then,
                    kept are the slots of large gaps' events and the fullest one between two of
                    those, and (10) to (12) are asked for at pinches alone: kept slots with less room
@@ -182,17 +183,17 @@ copy, in this step or, where nothing is ever written, in an earlier one (15). (7
 than the runtime does, since a plan may issue late and await early; the bounds do without.
 
 With recipes, set z_j to whether a storage is dropped in its gap and comes back between v_j and u_j,
-g_or to whether op o is run again at slot r, and h_o to whether it is at another slot. The storage
-may be rebuilt before its gap ends, because another recipe needs it, and be swapped until then. If
-something is left of the gap, that is the late gap's swap. Else set x_i to 0 all the same, q_j to 1,
-and count of those copies the first one to the host in L_t, and none back. So what z_j and late gaps
-count as absent is at least what is, (5), (10) and (22), and the lanes carry no more than they do,
-(1) and (16); a later gap may then be clean by that copy, (15). A swap that a recipe's reading cuts
-in two counts as one: of its bytes those of the first copy out and of the last copy back; y_it is 0
-in the slot that reads. The ops of L_j are run wherever between the two slots the storage is
-rebuilt, and a plan rebuilds each gap at most once (17). What is run again takes its time then, (18)
-and (19); at an anchor awaits come first, so what is run again there hides no copy awaited there,
-(12) and (21).
+g_or to whether op o is run again at slot r, and h_o to whether it is at another slot from e_o to
+f_o. The storage may be rebuilt before its gap ends, because another recipe needs it, and be swapped
+until then. If something is left of the gap, that is the late gap's swap. Else set x_i to 0 all the
+same, q_j to 1, and count of those copies the first one to the host in L_t, and none back. So what
+z_j and late gaps count as absent is at least what is, (5), (10) and (22), and the lanes carry no
+more than they do, (1) and (16); a later gap may then be clean by that copy, (15). A swap that a
+recipe's reading cuts in two counts as one: of its bytes those of the first copy out and of the last
+copy back; y_it is 0 in the slot that reads. The ops of L_j are run wherever between the two slots
+the storage is rebuilt, and a plan rebuilds each gap at most once (17). What is run again takes its
+time then, (18) and (19); at an anchor awaits come first, so what is run again there hides no copy
+awaited there, (12) and (21).
 S_j are the storages that the recipe of j alone finds in place at slot r, but for those that the
 recipe of another gap at r makes without filling them: these may be made when both are run together.
 The rest is found where nothing else is dropped, and so it is in any plan unless it is dropped

@@ -14,6 +14,7 @@ from planner.ilp.constraints import (
     sum_rows,
     waits_between,
 )
+from planner.ilp.reruns import RerunsOfOp
 from planner.ilp.variables import Model, in_wait_us
 from planner.problem.gaps import Gap
 from planner.recompute.offers import Option
@@ -60,43 +61,44 @@ def c16_swapped_later(model: Model) -> None:
 
 def c17_runs_again(model: Model) -> None:
     """(17) Rebuilding runs all ops of a recipe."""
-    ways: dict[tuple[int, int], list[tuple[LpVariable, Option]]] = {}
-    for _, z, option in _ways(model):
-        for op in sorted(option.ops):
-            ways.setdefault((option.gap, op), []).append((z, option))
+    for of_op in model.reruns:
+        for n, option in of_op.options:
             if option.reads is not None:
-                terms = [(model.again[op, option.until_slot], 1.0), (z, -1.0)]
-                add_row(model, f"c17_runs_there_{z.name}_{op}", terms, LpConstraintGE, 0)
-    runs: dict[int, list[int | None]] = {}
-    for op, at in model.again:
-        runs.setdefault(op, []).append(at)
-    for (i, op), options in ways.items():
-        spans = [(way.from_slot, way.until_slot) for _, way in options]
-        anywhere = any(way.reads is None for _, way in options)
-        again = [
-            (model.again[op, at], 1.0)
-            for at in runs[op]
-            if (anywhere if at is None else any(first <= at <= last for first, last in spans))
-        ]
-        terms = [*again, *((z, -1.0) for z, _ in options)]
-        add_row(model, f"c17_runs_again_{i}_{op}", terms, LpConstraintGE, 0)
+                rerun, z = of_op.exact[option.until_slot], model.dropped[n]
+                terms = [(model.again[rerun], 1.0), (z, -1.0)]
+                add_row(model, f"c17_runs_there_{z.name}_{rerun.op}", terms, LpConstraintGE, 0)
+        for i in sorted({option.gap for _, option in of_op.options}):
+            _runs_again(model, i, of_op)
+
+
+def _runs_again(model: Model, i: int, of_op: RerunsOfOp) -> None:
+    ways = [(n, option) for n, option in of_op.options if option.gap == i]
+    reruns = [
+        rerun
+        for slot, rerun in of_op.exact.items()
+        if any(option.from_slot <= slot <= option.until_slot for _, option in ways)
+    ]
+    if of_op.anywhere is not None and any(option.reads is None for _, option in ways):
+        reruns.append(of_op.anywhere)
+    first = reruns[-1]
+    terms = [(model.again[rerun], 1.0) for rerun in reruns]
+    terms += [(model.dropped[n], -1.0) for n, _ in ways]
+    name = f"c17_runs_again_{i}_{first.op}_{first.first_slot}"
+    add_row(model, name, terms, LpConstraintGE, 0)
 
 
 def c18_recomputed(model: Model) -> None:
-    """(18) What is run again takes its time, within the gaps that need it."""
-    earliest: dict[int, int] = {}
-    latest: dict[int, int] = {}
-    for option in model.offers.options:
-        for op in option.ops if option.reads is None else ():
-            earliest[op] = min(option.from_slot, earliest.get(op, option.from_slot))
-            latest[op] = max(option.until_slot, latest.get(op, option.until_slot))
-    bounds = (("due", latest, LpConstraintGE), ("begun", earliest, LpConstraintLE))
-    for word, slot_of, sense in bounds:
+    """(18) What is run again takes its time, within the slots that it is run for."""
+    slots = {
+        "due": [rerun.last_slot for rerun in model.again],
+        "begun": [rerun.first_slot for rerun in model.again],
+    }
+    unit_us, op_us = model.units.time_us, model.offers.op_us
+    for word, sense in (("due", LpConstraintGE), ("begun", LpConstraintLE)):
         sums = [model.program.add_variable(f"U{word}_{t}", 0) for t in model.kept.slots]
-        unit_us, op_us = model.units.time_us, model.offers.op_us
         parts = [
-            (slot_of[op] if at is None else at, again, op_us[op] / unit_us)
-            for (op, at), again in model.again.items()
+            (slot, again, op_us[rerun.op] / unit_us)
+            for slot, (rerun, again) in zip(slots[word], model.again.items(), strict=True)
         ]
         sum_rows(model, f"c18_{word}_sum", sums, parts)
         for k, t in enumerate(model.kept.slots):

@@ -9,6 +9,7 @@ from pulp import LpProblem, LpVariable
 from pulp.constants import LpBinary, LpContinuous
 
 from planner.ilp.event_slots import KeptSlots, kept_slots, least_away_bytes
+from planner.ilp.reruns import Rerun, RerunsOfOp, reruns_of
 from planner.problem.gaps import Gap, last_reuses
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
@@ -85,7 +86,8 @@ class Model:
         least_away_bytes: R, by kept slot.
         offers: What can be rebuilt.
         dropped: z, by option.
-        again: g, by op and the slot where it runs again, None for h.
+        reruns: Which ops may be run again, and where.
+        again: g, of the exact ones of those, and h.
         recomputed: U, likewise; empty if nothing can be rebuilt.
         swapped_later: q, by option.
         later_out: L; empty if there is no q.
@@ -116,7 +118,8 @@ class Model:
     least_away_bytes: tuple[int, ...]
     offers: Offers
     dropped: list[LpVariable]
-    again: dict[tuple[int, int | None], LpVariable]
+    reruns: tuple[RerunsOfOp, ...]
+    again: dict[Rerun, LpVariable]
     recomputed: list[LpVariable]
     swapped_later: dict[int, LpVariable]
     later_out: list[LpVariable]
@@ -152,6 +155,7 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers) -> Model:
     pinches = _pinches(problem, kept.slots) if offers.whole_bytes else frozenset(kept.slots)
     edges = _edges(kept, gaps, origins, offers, pinches) if exact else []
     later = _swapped_later(first, offers)
+    reruns = tuple(reruns_of(offers))
     # Those that may find their bytes on the host already.
     sharing = [i for i, gap in enumerate(first) if gap.read_only or gap.reuse_index > 0]
     wraps = any(problem.wraps(gap) for gap in gaps)
@@ -190,8 +194,11 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers) -> Model:
             program.add_variable(f"z_{option.gap}_{option.until_slot}", 0, 1, category(option.gap))
             for option in offers.options
         ],
+        reruns=reruns,
         again={
-            (op, slot): program.add_variable(f"g_{op}_{slot}", 0, 1) for op, slot in _runs(offers)
+            rerun: program.add_variable("g_{}_{}_{}_{:d}".format(*rerun), 0, 1)
+            for of_op in reruns
+            for rerun in of_op.reruns
         },
         recomputed=over_slots("U") if offers.options else [],
         swapped_later={n: program.add_variable(f"q_{n}", 0, 1) for n in later},
@@ -244,15 +251,6 @@ def _kept(problem: Problem, goal: Goal, gaps: Sequence[Gap], offers: Offers) -> 
     large = [gap for gap in gaps if gap.size_bytes >= offers.whole_bytes]
     kept = kept_slots(problem, large, 0 if offers.whole_bytes else SETTINGS.max_kept_slots)
     return kept.thinned(_most_slots(problem, offers)) if goal is Goal.RELAXED else kept
-
-
-def _runs(offers: Offers) -> dict[tuple[int, int | None], None]:
-    """Which ops are run again, and at which slot; None where that is not known."""
-    return {
-        (op, None if option.reads is None else option.until_slot): None
-        for option in offers.options
-        for op in sorted(option.ops)
-    }
 
 
 def _least_away(kept: KeptSlots, goal: Goal) -> tuple[int, ...]:

@@ -53,9 +53,9 @@ class SearchSettings:
     0.01% of the peak."""
     bound_effort: float = 0.02
     """Share of HiGHS's time for solutions where a bound is asked for; otherwise it takes most."""
-    early_options: int = 2
-    """So many ranges of slots in which a storage may be rebuilt before its gap ends: the last one
-    counts what is run where it begins, which is less than where it ends, at most."""
+    early_options: int = 3
+    """So many ranges of slots in which a storage may be rebuilt before its gap ends, divided where
+    they are farthest apart: of each, what is run at its first slot counts."""
     max_placed_gaps: int = 40
     """So many gaps of the largest storages count as a whole where the bound knows what recipes
     need: each has an option for every slot where it may be rebuilt."""

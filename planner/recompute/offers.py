@@ -1,9 +1,8 @@
 """What recompute offers to a problem: gaps that could be ended by running ops again."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 from planner.problem.gaps import Gap
 from planner.problem.problem import Problem
@@ -60,9 +59,9 @@ class Offers:
 
     [Note: what is run again at least] A storage is rebuilt at the end of its gap, or before, where
     the recipe of another needs it. That other one may be rebuilt early for the same reason; but the
-    first of them is rebuilt where its own gap ends. So there is an earliest slot. From there on a
-    recipe only grows, as storages end and are written: so each gap has a few options, with more ops
-    the longer it lasts.
+    first of them is rebuilt where its own gap ends. So the slots are known where it may be. From
+    each to the next a recipe only grows, as storages end and are written: so each gap has a few
+    options to ranges of them, each with what is run again at the first.
 
     Attributes:
         options: The options, those of one gap in order of their slots, the last one to its end.
@@ -102,12 +101,13 @@ def offers_of(effects: StepEffects, problem: Problem) -> Offers:
     """Returns what can be rebuilt: activations that a recipe fills again at the end of a gap."""
     recipes = recipes_at_ends(effects, problem)
     needed_by = _needed_by(effects, problem, recipes)
+    early_slots = _early_slots(problem, recipes)
     return offers_from(
         effects,
         (
             option
-            for i, slot in _earliest_slots(problem, recipes).items()
-            for option in _options_of(effects, problem, i, slot, recipes[i], needed_by[i])
+            for i, recipe in recipes.items()
+            for option in _options_of(effects, problem, i, early_slots[i], recipe, needed_by[i])
         ),
     )
 
@@ -135,29 +135,29 @@ def _options_of(
     effects: StepEffects,
     problem: Problem,
     i: int,
-    slot: int,
+    early_slots: Sequence[int],
     recipe: Recipe,
     needed_by: Gaps | None,
 ) -> Iterator[Option]:
-    """The options of a gap: some to ranges from its earliest slot on, and one to its end."""
+    """The options of a gap: some to ranges of slots before its end, and one to its end."""
     gap = problem.whole_gaps[i]
     end = gap.next_use_slot
-
-    def ops_at(slot: int) -> frozenset[int]:
-        early = recipe_alone(effects, gap, slot)
+    if needed_by is None and early_slots:
+        early_slots = range(early_slots[0], end)
+    for first, last in _ranges(early_slots, problem.elapsed_us):
+        early = recipe_alone(effects, gap, first)
         assert early is not None, "what can be rebuilt late can be rebuilt early"
-        return frozenset(early.ops)
-
-    for number in range(SETTINGS.early_options):
-        if slot >= end:
-            break
-        ops, last = ops_at(slot), end - 1
-        if number < SETTINGS.early_options - 1:
-            # The last slot where no more is run.
-            last = slot + bisect_left(range(slot + 1, end), True, key=lambda t: ops_at(t) != ops)
-        yield Option(i, slot, last, ops, needed_by=needed_by)
-        slot = last + 1
+        yield Option(i, first, last, frozenset(early.ops), needed_by=needed_by)
     yield Option(i, end, end, frozenset(recipe.ops))
+
+
+def _ranges(slots: Sequence[int], elapsed_us: Sequence[float]) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last of some slots, divided where they are farthest apart."""
+    apart = sorted(pairwise(slots), key=lambda two: elapsed_us[two[1]] - elapsed_us[two[0]])
+    cuts = sorted(apart[-(SETTINGS.early_options - 1) :])
+    firsts = [*slots[:1], *(after for _, after in cuts)]
+    lasts = [*(before for before, _ in cuts), *slots[-1:]]
+    yield from zip(firsts, lasts, strict=True)
 
 
 def _needed_by(
@@ -187,22 +187,24 @@ def recipe_alone(effects: StepEffects, gap: Gap, slot: int) -> Recipe | None:
     return recipe_for(effects, slot, wanted, absent={}, max_ops=MAX_RECIPE_OPS)
 
 
-def _earliest_slots(problem: Problem, recipes: Mapping[int, Recipe]) -> dict[int, int]:
-    """For each gap with a recipe, see [Note: what is run again at least]."""
+def _early_slots(problem: Problem, recipes: Mapping[int, Recipe]) -> dict[int, list[int]]:
+    """For each gap with a recipe the slots before its end where one is ended that needs its
+    storage; see [Note: what is run again at least]."""
     gaps = problem.whole_gaps
     by_storage: dict[int, list[int]] = {}
+    by_end: dict[int, list[int]] = {}
     for i in recipes:
         by_storage.setdefault(gaps[i].storage, []).append(i)
-    earliest = {i: gaps[i].next_use_slot for i in recipes}
-    pending = [(slot, i) for i, slot in earliest.items()]
-    heapify(pending)
-    while pending:
-        slot, i = heappop(pending)
-        if slot > earliest[i]:
-            continue
-        for storage in recipes[i].made.keys() | recipes[i].found.keys():
-            for j in by_storage.get(storage, ()):
-                if gaps[j].first_slot <= slot < earliest[j]:
-                    earliest[j] = slot
-                    heappush(pending, (slot, j))
-    return earliest
+        by_end.setdefault(gaps[i].next_use_slot, []).append(i)
+    early: dict[int, list[int]] = {i: [] for i in recipes}
+    for slot, pending in sorted(by_end.items()):
+        seen = set(pending)
+        while pending:
+            recipe = recipes[pending.pop()]
+            for storage in recipe.made.keys() | recipe.found.keys():
+                for j in by_storage.get(storage, ()):
+                    if j not in seen and gaps[j].first_slot <= slot < gaps[j].next_use_slot:
+                        seen.add(j)
+                        early[j].append(slot)
+                        pending.append(j)
+    return early

@@ -48,11 +48,11 @@ def test_what_nothing_else_needs_comes_back_at_the_end_of_its_gap() -> None:
 def test_what_another_recipe_needs_may_come_back_before() -> None:
     # y, which is read in slot 5, is made of x by op 1: if both are dropped, x is back in slot 5.
     profile = step(activation("x", 4, 0, 1, 7), activation("y", 4, 1, 5))
-    assert ways(profile, X, 2) == [(5, 6, {0}), (7, 7, {0})]
+    assert ways(profile, X, 2) == [(5, 5, {0}), (7, 7, {0})]
     # a, which is read in slot 4, is made by op 0 together with x: that makes x in slot 4.
     together = replace(activation("a", 4, 0, 4), shown_at=3)
     profile = step(activation("x", 4, 0, 1, 7), together, activation("y", 4, 1, 5))
-    assert ways(profile, X, 2) == [(4, 6, {0}), (7, 7, {0})]
+    assert ways(profile, X, 2) == [(4, 4, {0}), (5, 5, {0}), (7, 7, {0})]
 
 
 @given(op_steps, st.integers(0, 2**16), st.sampled_from(Boundary))
@@ -91,18 +91,26 @@ def test_the_longer_it_lasts_the_more_is_run() -> None:
         activation("y", 4, 3, 5),
         slots=9,
     )
-    assert ways(profile, X, 4) == [(5, 6, {1, 2}), (7, 7, {0, 1, 2})]
+    assert ways(profile, X, 4) == [(5, 5, {1, 2}), (7, 7, {0, 1, 2})]
 
 
 def test_before_its_end_it_costs_more_the_later_it_comes_back() -> None:
-    # a is gone after slot 6; y needs x at slot 5 already.
+    # a is gone after slot 7; y needs x at slot 6 already, z at slot 8.
     profile = step(
-        activation("x", 4, 2, 3, 9),
-        activation("a", 4, 1, 2, 6),
-        activation("y", 4, 3, 5),
+        activation("x", 4, 2, 3, 4, 9),
+        activation("a", 4, 1, 2, 7),
+        activation("y", 4, 3, 6),
+        activation("z", 4, 4, 8),
         slots=11,
     )
-    assert ways(profile, X, 4) == [(5, 6, {2}), (7, 8, {1, 2}), (9, 9, {1, 2})]
+    assert ways(profile, X, 5) == [(6, 6, {2}), (8, 8, {1, 2}), (9, 9, {1, 2})]
+
+
+def test_many_slots_before_its_end_are_divided_where_they_are_farthest_apart() -> None:
+    # What op n makes of x needs it at slots 6, 7, 9 and 12, which begin after 21, 28, 45, 78 us.
+    made = [activation(f"y{n}", 4, n, slot) for n, slot in ((1, 6), (2, 7), (3, 9), (4, 12))]
+    profile = step(activation("x", 4, 0, 1, 2, 3, 4, 13), *made, slots=15)
+    assert ways(profile, X, 5) == [(6, 7, {0}), (9, 9, {0}), (12, 12, {0}), (13, 13, {0})]
 
 
 def test_what_comes_back_before_its_end_is_needed_by_another() -> None:
@@ -113,7 +121,7 @@ def test_what_comes_back_before_its_end_is_needed_by_another() -> None:
         for option in offered(profile).options
         if option.needed_by is not None
     }
-    assert needed_by == {("x", 6): {"y"}}
+    assert needed_by == {("x", 5): {"y"}}
 
 
 def test_some_of_what_is_offered() -> None:
