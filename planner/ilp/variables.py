@@ -195,17 +195,18 @@ def add_variables(problem: Problem, goal: Goal, offers: Offers) -> Model:
             for option in offers.options
         ],
         reruns=reruns,
-        again={
-            rerun: program.add_variable("g_{}_{}_{}_{:d}".format(*rerun), 0, 1)
-            for of_op in reruns
-            for rerun in of_op.reruns
-        },
+        again=_again(program, reruns),
         recomputed=over_slots("U") if offers.options else [],
         swapped_later={n: program.add_variable(f"q_{n}", 0, 1) for n in later},
         later_out=over_slots("L") if later else [],
         pinches=pinches,
         read=_reads(program, offers) if exact else {},
     )
+
+
+def _again(program: LpProblem, reruns: Sequence[RerunsOfOp]) -> dict[Rerun, LpVariable]:
+    every = (rerun for of_op in reruns for rerun in of_op.reruns)
+    return {run: program.add_variable("g_{}_{}_{}_{:d}".format(*run), 0, 1) for run in every}
 
 
 def _reads(program: LpProblem, offers: Offers) -> dict[tuple[int, int], LpVariable]:
