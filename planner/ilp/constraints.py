@@ -380,7 +380,7 @@ def c25_both_after_run(model: Model) -> None:
     if rate is None:
         return
     taken = rate.taken
-    for k, t in list(enumerate(model.kept.slots))[1:]:
+    for k, t in enumerate(model.kept.slots[1:], 1):
         since = model.kept.skipped_us(k) / model.units.time_us
         ran = model.kept.before_us(k) / model.units.time_us - since
         while_run = taken * taken * rate.back_time
@@ -395,7 +395,7 @@ def c26_both_since_begin(model: Model) -> None:
     rate = _both_rate(model)
     if rate is None:
         return
-    for k, t in list(enumerate(model.kept.slots))[1:]:
+    for k, t in enumerate(model.kept.slots[1:], 1):
         if _first_begin(model, k) is not None:
             since = model.kept.skipped_us(k) / model.units.time_us
             left = _left_since_begin(model, k, rate.taken * rate.out_time)

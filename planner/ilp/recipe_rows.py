@@ -1,6 +1,7 @@
 """The rows of the ILP on recipes: one function per number in `planner.ilp.model`."""
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from pulp import LpVariable
 from pulp.constants import LpConstraintGE, LpConstraintLE
@@ -80,25 +81,21 @@ def _runs_again(model: Model, i: int, of_op: RerunsOfOp) -> None:
     ]
     if of_op.anywhere is not None and any(option.reads is None for _, option in ways):
         reruns.append(of_op.anywhere)
-    first = reruns[-1]
+    op, first_slot, *_ = reruns[-1]
     terms = [(model.again[rerun], 1.0) for rerun in reruns]
     terms += [(model.dropped[n], -1.0) for n, _ in ways]
-    name = f"c17_runs_again_{i}_{first.op}_{first.first_slot}"
-    add_row(model, name, terms, LpConstraintGE, 0)
+    add_row(model, f"c17_runs_again_{i}_{op}_{first_slot}", terms, LpConstraintGE, 0)
 
 
 def c18_recomputed(model: Model) -> None:
     """(18) What is run again takes its time, within the slots that it is run for."""
-    slots = {
-        "due": [rerun.last_slot for rerun in model.again],
-        "begun": [rerun.first_slot for rerun in model.again],
-    }
     unit_us, op_us = model.units.time_us, model.offers.op_us
-    for word, sense in (("due", LpConstraintGE), ("begun", LpConstraintLE)):
+    due, begun = attrgetter("last_slot"), attrgetter("first_slot")
+    for word, slot_of, sense in (("due", due, LpConstraintGE), ("begun", begun, LpConstraintLE)):
         sums = [model.program.add_variable(f"U{word}_{t}", 0) for t in model.kept.slots]
         parts = [
-            (slot, again, op_us[rerun.op] / unit_us)
-            for slot, (rerun, again) in zip(slots[word], model.again.items(), strict=True)
+            (slot_of(rerun), again, op_us[rerun.op] / unit_us)
+            for rerun, again in model.again.items()
         ]
         sum_rows(model, f"c18_{word}_sum", sums, parts)
         for k, t in enumerate(model.kept.slots):

@@ -124,6 +124,14 @@ def recipes_at_ends(effects: StepEffects, problem: Problem) -> dict[int, Recipe]
     return recipes
 
 
+def by_storage_of(problem: Problem, some: Iterable[int]) -> dict[int, list[int]]:
+    """Returns some gaps by their storage."""
+    by_storage: dict[int, list[int]] = {}
+    for i in some:
+        by_storage.setdefault(problem.whole_gaps[i].storage, []).append(i)
+    return by_storage
+
+
 def offers_from(effects: StepEffects, options: Iterable[Option]) -> Offers:
     """Returns options, with the time of what they run."""
     kept = tuple(options)
@@ -191,10 +199,9 @@ def _early_slots(problem: Problem, recipes: Mapping[int, Recipe]) -> dict[int, l
     """For each gap with a recipe the slots before its end where one is ended that needs its
     storage; see [Note: what is run again at least]."""
     gaps = problem.whole_gaps
-    by_storage: dict[int, list[int]] = {}
+    by_storage = by_storage_of(problem, recipes)
     by_end: dict[int, list[int]] = {}
     for i in recipes:
-        by_storage.setdefault(gaps[i].storage, []).append(i)
         by_end.setdefault(gaps[i].next_use_slot, []).append(i)
     early: dict[int, list[int]] = {i: [] for i in recipes}
     for slot, pending in sorted(by_end.items()):

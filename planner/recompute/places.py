@@ -12,6 +12,7 @@ from planner.problem.settings import SETTINGS
 from planner.recompute.offers import (
     Offers,
     Option,
+    by_storage_of,
     offers_from,
     offers_of,
     recipe_alone,
@@ -69,9 +70,7 @@ def _places(effects: StepEffects, problem: Problem) -> dict[int, _Place]:
     """
     gaps = problem.whole_gaps
     ends = recipes_at_ends(effects, problem)
-    by_storage: dict[int, list[int]] = {}
-    for i in ends:
-        by_storage.setdefault(gaps[i].storage, []).append(i)
+    by_storage = by_storage_of(problem, ends)
     found: dict[int, dict[int, Recipe]] = {}
     pending = [(i, gaps[i].next_use_slot) for i in ends]
     count = 0

@@ -1,7 +1,7 @@
 """What the list scheduler's walk keeps: each gap's swap, bytes to spare, and compute's clock."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,12 +127,21 @@ def _leads_us(problem: Problem, candidate: Candidate) -> dict[int, float]:
         for step in range(steps)
     ]
     leads_us: dict[int, float] = {}
-    latest_us = math.inf
-    for slot, i in sorted(deadlines, reverse=True):
-        deadline_us = problem.elapsed_us[slot]
-        latest_us = min(latest_us, deadline_us) - problem.h2d_us[i]
-        leads_us[i] = candidate.policy.lead * (deadline_us - latest_us)
+    backward = sorted(deadlines, reverse=True)
+    dues_us = [problem.elapsed_us[slot] for slot, _ in backward]
+    starts_us = _latest_starts_us(dues_us, (problem.h2d_us[i] for _, i in backward))
+    for (_, i), due_us, latest_us in zip(backward, dues_us, starts_us, strict=True):
+        leads_us[i] = candidate.policy.lead * (due_us - latest_us)
     return leads_us
+
+
+def _latest_starts_us(dues_us: Iterable[float], copies_us: Iterable[float]) -> Iterator[float]:
+    """Yields, the last copy first, when each starts at the latest: it ends when it is due, and
+    before the next one starts."""
+    latest_us = math.inf
+    for due_us, copy_us in zip(dues_us, copies_us, strict=True):
+        latest_us = min(latest_us, due_us) - copy_us
+        yield latest_us
 
 
 def _outs_after_us(
@@ -150,10 +159,10 @@ def _outs_after_us(
     gone_bytes = np.maximum.accumulate(begun_bytes - np.concatenate([spare_bytes, spare_bytes]))
     due_slots = np.searchsorted(gone_bytes, np.cumsum(sizes_bytes) - sizes_bytes, side="right")
     after_us: dict[int, float] = {}
-    latest_us = math.inf
-    for (slot, i), due_slot in zip(begun[::-1], due_slots[::-1].tolist(), strict=True):
-        due_us = problem.elapsed_us[due_slot]
-        latest_us = min(latest_us, due_us) - problem.d2h_us[i]
+    backward = begun[::-1]
+    dues_us = [problem.elapsed_us[slot] for slot in due_slots[::-1].tolist()]
+    starts_us = _latest_starts_us(dues_us, (problem.d2h_us[i] for _, i in backward))
+    for (slot, i), due_us, latest_us in zip(backward, dues_us, starts_us, strict=True):
         start_us = due_us - candidate.policy.out_lead * (due_us - latest_us)
         # Of the two steps the first one is kept: the other looks no further than its own end.
         after_us[i] = start_us - problem.elapsed_us[slot]

@@ -57,7 +57,7 @@ def test_invariants_hold_with_highs(job: Job) -> None:
     jobs(),
     st.floats(0.4, 1.0),
     st.sampled_from(Boundary),
-    st.sampled_from((*POLICIES, *YIELDING_POLICIES)),
+    st.sampled_from(EVERY_POLICY),
 )
 @settings(max_examples=200)
 def test_the_schedulers_clock_is_the_simulators(

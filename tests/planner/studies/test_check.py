@@ -213,7 +213,7 @@ def test_an_unknown_solver_is_reported(tmp_path: Path) -> None:
 def test_a_relaxation_that_was_not_solved_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from planner.ilp.solver import NO_BOUND
 
-    monkeypatch.setattr("planner.ilp.solver.relaxed_bound", lambda *_, **__: NO_BOUND)
+    monkeypatch.setattr("planner.ilp.solver.relaxed_bound", lambda *_: NO_BOUND)
     with pytest.raises(SolverError, match="did not solve the relaxation within 9 s"):
         check_plan_against(slow_plan(), sandwich(), time_limit_s=9.0)
 
