@@ -51,6 +51,11 @@ class Round:
         return self.ground.solver
 
     @property
+    def has_many_gaps(self) -> bool:
+        """Whether the ILP is not tried, and one storage hardly matters."""
+        return len(self.problem.whole_gaps) > SETTINGS.max_ilp_gaps
+
+    @property
     def alone(self) -> StallBound:
         """The relaxation of swaps alone."""
         return self.ground.swap_bound(self.deadline.share(SETTINGS.stage_share))
@@ -149,7 +154,9 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     drops = DropSearch(
         work.ground.rewriter,
         offers,
-        work.deadline.share(SETTINGS.drop_share),
+        work.deadline.share(
+            SETTINGS.drop_share if work.has_many_gaps else SETTINGS.drop_share_of_few
+        ),
         work.progress,
         work.better_incumbents(),
     )
@@ -188,15 +195,14 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
 
 def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBound:
     """Searches for what to drop, and returns what is proven besides."""
-    problem, solver = work.problem, work.solver
+    problem = work.problem
+    if not drops.good:
+        drops.round(joint.dropped, work.solver)
+    placed = _placed_bound(work, drops)
     published = work.deadline.share(SETTINGS.published_share)
     if work.known is None and not drops.over:
         drops.take(published_drops_of(work.ground.profile, problem, lambda: published.over))
-    if not drops.good:
-        drops.round(joint.dropped, solver)
-    placed = _placed_bound(work, drops)
-    has_many = len(problem.whole_gaps) > SETTINGS.max_ilp_gaps
-    if not has_many or drops.best.stall_us <= SAME_US:
+    if not work.has_many_gaps or drops.best.stall_us <= SAME_US:
         # One storage of thousands hardly matters, and to judge it takes long: where compute waits
         # the time is for swaps.
         drops.improve(placed.dropped)
@@ -208,13 +214,12 @@ def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
 
     A first search goes before it: the less the best plan costs, the less is left to look for.
     """
-    if drops.good or len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
+    if drops.good or work.has_many_gaps or not work.ground.placed.whole_bytes:
         return NO_BOUND
-    if not work.ground.placed.whole_bytes:
-        return NO_BOUND
-    drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
-    if drops.good:
-        return NO_BOUND
+    if work.known is None:
+        drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
+        if drops.good:
+            return NO_BOUND
     deadline = work.deadline.share(SETTINGS.placed_share)
     cutoff_us = SETTINGS.near(drops.best.cost[0], work.problem.compute_us)
     bound = work.ground.placed_bound(deadline, cutoff_us)
@@ -227,11 +232,10 @@ def _drops_nothing(work: Round, joint: StallBound) -> bool:
 
     In steps of few gaps a search may still find what whole storages gain by recompute.
     """
-    many = len(work.problem.whole_gaps) > SETTINGS.max_ilp_gaps
     bounded = joint.source is BoundSource.RELAXATION
     least = min(SETTINGS.drop_shares)
     dropped = any(share > least for share in joint.dropped.values())
-    return many and bounded and not dropped and work.ground.can_swap_alone
+    return work.has_many_gaps and bounded and not dropped and work.ground.can_swap_alone
 
 
 def _relieved(work: Round, drops: DropSearch) -> Draft:
@@ -255,7 +259,7 @@ def _unmet_budget(work: Round, draft: Draft) -> UnmetBudgetError:
     step = recomputed(work.ground.effects, draft.found).profile
     rewritten = problem_like(problem, step)
     both = widest_set(rewritten, work.solver)._replace(is_proven=False)
-    if max(problem.floor_bytes(alone.chosen)) <= max(rewritten.floor_bytes(both.chosen)):
+    if problem.least_budget_bytes(alone.chosen) <= rewritten.least_budget_bytes(both.chosen):
         return unmet_budget(problem, alone, work.ground.profile)
     return unmet_budget(rewritten, both, step)
 
@@ -285,7 +289,7 @@ def _solution_of(
     beyond_us = draft.recompute_us + stall_us
     compute_us = work.problem.compute_us
     # Where it is known where large storages may be rebuilt, the ILP hardly says more without.
-    asks_ilp = len(work.problem.whole_gaps) <= SETTINGS.max_ilp_gaps and not placed.proven
+    asks_ilp = not (work.has_many_gaps or placed.proven)
     if asks_ilp and not SETTINGS.is_good(beyond_us, bound.stall_us, compute_us):
         deadline = work.deadline.share(SETTINGS.stage_share)
         cutoff_us = SETTINGS.near(beyond_us, compute_us)

@@ -171,7 +171,7 @@ def budget_wall(profile: Profile, problem: Problem, chosen: frozenset[int]) -> B
 
     The problem's own budget does not matter.
     """
-    floor_bytes = problem.floor_bytes(chosen)
+    floor_bytes = problem.floor_bytes(chosen).tolist()
     t = floor_bytes.index(max(floor_bytes))
     is_open = [
         any(part.start <= t < part.stop for part in problem.open_slices(gap))

@@ -131,7 +131,7 @@ def _deepcompile(task: Task) -> Swaps:
 
 def _still_offloaded(task: Task, budget_bytes: float) -> list[int]:
     eligible = [i for i in task.activations() if task.gaps[i].size_bytes >= DEEPCOMPILE_MIN_BYTES]
-    held_bytes = max(task.problem.floor_bytes(eligible))
+    held_bytes = task.problem.least_budget_bytes(eligible)
     kept = set()
     for i in task.largest_first(eligible):
         if held_bytes + task.gaps[i].size_bytes <= budget_bytes:

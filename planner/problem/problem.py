@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.plan.copy_times import Engines, copy_us, engine_for
-from planner.plan.device_memory import Absence, resident_bytes
 from planner.plan.host_memory import HostNeed, host_offsets, pool_bytes
 from planner.plan.lanes import Direction, LaneLoad, link_load, rate_bytes_per_us
 from planner.plan.plan import Boundary
@@ -95,8 +97,9 @@ class Problem:
     @cached_property
     def repeated_us(self) -> tuple[float, ...]:
         """When each slot of many steps starts with nothing moved."""
-        once_us = self.elapsed_us[: self.slot_count]
-        return tuple(n * self.compute_us + us for n in range(REPEATED_STEPS) for us in once_us)
+        begins_us = self.compute_us * np.arange(REPEATED_STEPS)
+        once_us = np.array(self.elapsed_us[: self.slot_count])
+        return tuple(np.add.outer(begins_us, once_us).ravel().tolist())
 
     @cached_property
     def engines(self) -> Engines:
@@ -202,17 +205,32 @@ class Problem:
             for shift in (-self.slot_count, 0, self.slot_count)
         )
 
-    def floor_bytes(self, chosen: Iterable[int]) -> tuple[int, ...]:
+    def floor_bytes(self, chosen: Iterable[int]) -> NDArray[np.int64]:
         """Returns the fewest bytes each slot can hold: chosen gaps away from end to end."""
-        away = (
-            Absence(gap.first_slot, gap.next_use_slot % self.slot_count, gap.size_bytes)
-            for gap in (self.gaps[i] for i in chosen)
-        )
-        return resident_bytes(self.resident_bytes, away)
+        first_slots, end_slots, sizes_bytes = self._absences[:, np.fromiter(chosen, dtype=np.intp)]
+        change = np.zeros(self.slot_count, dtype=np.int64)
+        np.subtract.at(change, first_slots, sizes_bytes)
+        np.add.at(change, end_slots, sizes_bytes)
+        change[0] -= sizes_bytes[end_slots < first_slots].sum()
+        return self._resident_bytes + np.cumsum(change)
+
+    @cached_property
+    def _absences(self) -> NDArray[np.int64]:
+        """Of each gap its first slot, the first slot past it in the step, and its bytes."""
+        rows = [(g.first_slot, g.next_use_slot % self.slot_count, g.size_bytes) for g in self.gaps]
+        return np.array(rows, dtype=np.int64).reshape(-1, 3).T
+
+    @cached_property
+    def _resident_bytes(self) -> NDArray[np.int64]:
+        return np.array(self.resident_bytes, dtype=np.int64)
 
     def fits(self, chosen: Iterable[int]) -> bool:
         """Whether a chosen set can meet the budget: a release may be forced anywhere in a gap."""
-        return max(self.floor_bytes(chosen)) <= self.budget_bytes
+        return self.least_budget_bytes(chosen) <= self.budget_bytes
+
+    def least_budget_bytes(self, chosen: Iterable[int]) -> int:
+        """Returns the smallest budget that a chosen set can meet."""
+        return int(self.floor_bytes(chosen).max())
 
     def fewest_that_fit(self, order: Sequence[int]) -> tuple[int, ...]:
         """Returns the fewest gaps, taken in this order, that meet the budget; all if none do."""

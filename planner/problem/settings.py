@@ -145,7 +145,9 @@ class SearchSettings:
     """Leads with which the best plan is fetched earlier at last, the earliest first."""
 
     drop_share: float = 3 / 4
-    """Share of the time left that choosing what to drop may take, its relaxation included."""
+    drop_share_of_few: float = 0.9
+    """Share of the time left that choosing what to drop may take, its bounds included: the swaps of
+    a step of few gaps are soon found."""
     rival_share: float = 1 / 2
     """Share of the time left for the swaps of a step that drops, if swaps alone may be better."""
     drop_shares: tuple[float, ...] = (0.02, 0.5)
@@ -163,19 +165,29 @@ class SearchSettings:
     """So often the relaxation of a rewritten step is asked what more to drop."""
     round_share: float = 1 / 4
     """Share of the time left for that; each relaxation of a ResNet takes seconds."""
-    drop_tries: int = 300
-    """The local search over what is dropped stops after so many tries without a gain."""
+    drop_tries: int = 150
+    """A local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2
     """Share of the time left for the search from what a solution of the model drops."""
-    drop_restarts: int = 4
-    restart_gap: float = 0.01
-    """So often that one begins, each time by another path, unless less than this share of the step
-    is left to gain: where it ends is a matter of chance."""
+    drop_kicks: int = 60
+    restart_gap: float = 0.005
+    """So often in a row without a gain another one begins near the best, unless less than this
+    share of the step is left to gain: where one ends is a matter of chance."""
+    tries_after_kick: int = 60
+    """That one stops after fewer tries: most of what it may find is known to be no better."""
+    tries_of_kick: int = 30
+    kick_loss: float = 0.05
+    """It begins some moves from the best, with what takes no more of the step longer; so often one
+    is looked for."""
     drop_policies: int = 3
     """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
     of two sets."""
+    policy_gain: float = 0.03
+    """So much of the step, and of what it waits, one policy hardly ever gains over another."""
     take_out: float = 0.4
-    """A move takes out, below this, one that is dropped; else a large one changes sides."""
+    """A move takes out, below this, one that is dropped; else another changes sides."""
+    pick_swapped: float = 0.5
+    """That is one which is swapped now, below this; else a large one."""
 
     def is_good(self, beyond_us: float, bound_us: float, compute_us: float) -> bool:
         """Whether time beyond the ops themselves is as near to its bound as anything is looked

@@ -12,8 +12,8 @@ times a few sets of swaps.
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from planner.recompute.offers import Offers, offers_of
 from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings, recompute_us
 from planner.recompute.rewritten_problem import ProblemRewriter
 from planner.search.candidate import QUICK_POLICIES, Candidate, with_yielding
-from planner.search.list_scheduler import schedule_swaps
+from planner.search.list_scheduler import schedule_within
 from planner.search.starts import copy_sources, without_needless
 from profiles.schema.progress import Progress
 
@@ -59,6 +59,13 @@ class Draft:
         """What is compared: time beyond the ops themselves; if it does not fit, bytes over."""
         return self.recompute_us + self.stall_us, self.over_bytes
 
+    @property
+    def swapped(self) -> frozenset[int]:
+        """Ids of the storages that are swapped."""
+        if self.candidate is None:
+            return frozenset()
+        return frozenset(self.problem.gaps[i].storage for i in self.candidate.chosen)
+
 
 class DropSearch:
     """One search over what one step drops."""
@@ -82,12 +89,15 @@ class DropSearch:
         """
         self._rewriter = rewriter
         self._offered = offers.cheapest_first(rewriter.problem.whole_gaps)
+        self._in_order = sorted(self._offered, key=_by_place)
         self._deadline = deadline
         self._progress = progress
         self._on_incumbent = on_incumbent
         self._bound_us = 0.0
         self._shares: dict[Gap, float] = {}
         self._judged: dict[Dropped, Draft | None] = {}
+        self._given_up_us: dict[Dropped, float] = {}
+        """By set that was given up, how long it might have taken."""
         nothing = self.judge(frozenset())
         assert nothing is not None
         self.best = nothing
@@ -118,6 +128,7 @@ class DropSearch:
             self._shares = dict(zip(gaps, bound.shares, strict=True))
             # What was judged without that is judged anew.
             self._judged.clear()
+            self._given_up_us.clear()
             drafts = [self.judge(dropped) for dropped in (frozenset(), self.best.dropped)]
             self.best = min((d for d in drafts if d is not None), key=lambda draft: draft.cost)
 
@@ -162,52 +173,69 @@ class DropSearch:
 
     def improve(self, shares: Mapping[int, float], deadline: Deadline | None = None) -> None:
         """Local search from what a solution of the model drops for the most part, and from the
-        best; from there again, while what is found is far from the bound."""
+        best; from near the best again and again, while that is far from the bound."""
         deadline = deadline or self._deadline
+        if not self._offered:
+            return
         chance = random.Random(SETTINGS.seed)
         mostly = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
         if mostly is not None and mostly.dropped:
-            for _ in range(SETTINGS.drop_restarts):
-                self._improve(mostly, chance, deadline.share(SETTINGS.first_start_share))
-                self._improve(self.best, chance, deadline)
-                if self._is_near:
-                    break
-        else:
-            self._improve(self.best, chance, deadline)
+            first = deadline.share(SETTINGS.first_start_share)
+            self._descend(mostly, chance, first, SETTINGS.drop_tries)
+        self._descend(self.best, chance, deadline, SETTINGS.drop_tries)
+        kicks, mark_us = 0, self.best.cost[0]
+        while kicks < SETTINGS.drop_kicks and not (self._is_near or self.over or deadline.over):
+            kicks += 1
+            self._descend(self._kicked(chance), chance, deadline, SETTINGS.tries_after_kick)
+            if mark_us - self.best.cost[0] > self._worth_us:
+                kicks, mark_us = 0, self.best.cost[0]
 
-    def _improve(self, current: Draft, chance: random.Random, deadline: Deadline) -> None:
+    @property
+    def _worth_us(self) -> float:
+        return SETTINGS.worth_having * self._rewriter.problem.compute_us
+
+    def _descend(
+        self, current: Draft, chance: random.Random, deadline: Deadline, max_tries: int
+    ) -> None:
         """Drops more, less or others; walks sideways to sets that cost the same."""
-        order = sorted(self._offered, key=lambda gap: (gap.first_slot, gap.name))
-        sizes = [gap.size_bytes for gap in order]
-        worth_us = SETTINGS.worth_having * self._rewriter.problem.compute_us
+        neighbours = _Neighbours(self._in_order, current, chance)
         tries, mark_us = 0, current.cost[0]
-        max_tries = SETTINGS.drop_tries
-        while order and tries < max_tries and not (self.over or deadline.over):
+        while tries < max_tries and not (self.over or deadline.over):
             self._progress("choosing what to recompute", tries, max_tries)
             tries += 1
-            dropped = set(current.dropped)
-            for _ in range(chance.choice((1, 1, 2, 3))):
-                among = sorted(dropped, key=lambda gap: (gap.first_slot, gap.name))
-                take_out = among and chance.random() < SETTINGS.take_out
-                dropped ^= {chance.choice(among) if take_out else chance.choices(order, sizes)[0]}
-            draft = self._take(frozenset(dropped), current.cost[0])
+            dropped = neighbours.draw(chance.choice((1, 1, 2, 3)))
+            draft = self._take(dropped, current.cost[0])
             if draft is not None and draft.cost <= current.cost:
                 current = draft
-            if mark_us - current.cost[0] > worth_us:
+                neighbours = _Neighbours(self._in_order, current, chance)
+            if mark_us - current.cost[0] > self._worth_us:
                 tries, mark_us = 0, current.cost[0]
 
-    def judge(self, dropped: Dropped, most_us: float = math.inf) -> Draft | None:
-        """Returns what becomes of a step that drops a set of gaps; None if it cannot, or if what it
-        runs again takes longer than `most_us` by itself."""
-        if dropped not in self._judged:
-            found = rebuildings(self._rewriter.effects, dropped)
-            if found is not None and self._recompute_us(found) > most_us:
-                return None
-            self._judged[dropped] = None if found is None else self._judge(dropped, found)
-        return self._judged[dropped]
+    def _kicked(self, chance: random.Random) -> Draft:
+        """Returns a draft some moves from the best one, and not much worse; that one if none is."""
+        compute_us = self._rewriter.problem.compute_us
+        most_us = SETTINGS.near(self.best.cost[0], compute_us, SETTINGS.kick_loss)
+        neighbours = _Neighbours(self._in_order, self.best, chance)
+        for _ in range(SETTINGS.tries_of_kick):
+            draft = self._take(neighbours.draw(chance.choice((3, 4, 5, 6))), most_us)
+            if draft is not None and not draft.over_bytes:
+                return draft
+        return self.best
 
-    def _recompute_us(self, found: Iterable[Rebuilding]) -> float:
-        return sum(recompute_us(self._rewriter.effects.profile, found))
+    def judge(self, dropped: Dropped, most_us: float = math.inf) -> Draft | None:
+        """Returns what becomes of a step that drops a set of gaps.
+
+        None if it cannot, or if it takes longer than `most_us` beyond the step's own ops, as far as
+        that was looked into.
+        """
+        if dropped not in self._judged and self._given_up_us.get(dropped, -1.0) < most_us:
+            found = rebuildings(self._rewriter.effects, dropped)
+            draft = None if found is None else self._judge(dropped, found, most_us)
+            if found is None or draft is not None:
+                self._judged[dropped] = draft
+            else:
+                self._given_up_us[dropped] = most_us
+        return self._judged.get(dropped)
 
     def _take(self, dropped: Dropped, most_us: float = math.inf) -> Draft | None:
         draft = self.judge(dropped, most_us)
@@ -220,9 +248,16 @@ class DropSearch:
                 )
         return draft
 
-    def _judge(self, dropped: Dropped, found: tuple[Rebuilding, ...]) -> Draft:
+    def _judge(
+        self, dropped: Dropped, found: tuple[Rebuilding, ...], most_us: float
+    ) -> Draft | None:
+        again_us = sum(recompute_us(self._rewriter.effects.profile, found))
+        if again_us > most_us:
+            return None
         problem = self._rewriter.without(found)
-        quick = _quick_swaps(problem, self._shares)
+        quick = _quick_swaps(problem, self._shares, most_us - again_us)
+        if quick is None:
+            return None
         return Draft(
             dropped=dropped,
             found=found,
@@ -249,6 +284,37 @@ class DropSearch:
         return _above(share, relaxed.dropped, problem.whole_gaps)
 
 
+class _Neighbours:
+    """Draws sets near what a draft drops."""
+
+    def __init__(self, offered: Sequence[Gap], draft: Draft, chance: random.Random) -> None:
+        self._draft = draft
+        self._chance = chance
+        self._offered = offered
+        self._sizes = [gap.size_bytes for gap in offered]
+        swapped = draft.swapped
+        self._swapped = [gap for gap in offered if gap.storage in swapped]
+
+    def draw(self, moves: int) -> Dropped:
+        """Returns what the draft drops, and more, less or others."""
+        dropped = set(self._draft.dropped)
+        for _ in range(moves):
+            among = sorted(dropped, key=_by_place)
+            take_out = among and self._chance.random() < SETTINGS.take_out
+            dropped ^= {self._chance.choice(among) if take_out else self._one()}
+        return frozenset(dropped)
+
+    def _one(self) -> Gap:
+        """One of what is offered: half the time one that is swapped now, else a large one."""
+        if self._swapped and self._chance.random() < SETTINGS.pick_swapped:
+            return self._chance.choice(self._swapped)
+        return self._chance.choices(self._offered, self._sizes)[0]
+
+
+def _by_place(gap: Gap) -> tuple[int, str]:
+    return gap.first_slot, gap.name
+
+
 def _above(share: float, shares: Mapping[int, float], gaps: tuple[Gap, ...]) -> Dropped:
     return frozenset(gaps[i] for i, dropped in shares.items() if dropped > share)
 
@@ -261,31 +327,31 @@ class _Quick(NamedTuple):
     candidate: Candidate | None = None
 
 
-def _quick_swaps(problem: Problem, shares: Mapping[Gap, float]) -> _Quick:
+def _quick_swaps(problem: Problem, shares: Mapping[Gap, float], most_us: float) -> _Quick | None:
     """Returns the best of a few sets of swaps; if none fits, what is missing.
 
-    Shares are what a relaxation uses of gaps of the step with nothing dropped, if there was one.
+    None if all wait for much longer than `most_us`. Shares are what a relaxation uses of gaps of
+    the step with nothing dropped, if there was one.
     """
     if problem.fits(()):
         return _Quick(0.0, 0)
-    over_bytes = max(problem.floor_bytes(problem.swappable)) - problem.budget_bytes
+    over_bytes = problem.least_budget_bytes(problem.swappable) - problem.budget_bytes
     if over_bytes > 0:
         return _Quick(math.inf, over_bytes)
     is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
     quick = with_yielding(QUICK_POLICIES, problem.link)
     first, *rest = quick[: 1 if is_large else SETTINGS.drop_policies]
-    timed: dict[frozenset[int], _Quick] = {}
-    for chosen in _quick_sets(problem, shares):
-        if problem.whole_fits_host(chosen):
-            timed[chosen] = _timed(problem, Candidate(chosen, first))
-        else:
-            over_bytes = problem.whole_pool_bytes(chosen)
-    if not timed:
-        return _Quick(math.inf, over_bytes)
+    sets = _quick_sets(problem, shares)
+    hosted = [chosen for chosen in sets if problem.whole_fits_host(chosen)]
+    if not hosted:
+        return _Quick(math.inf, problem.whole_pool_bytes(sets[-1]))
     # Policies differ less than sets do.
-    best = min(timed, key=lambda chosen: timed[chosen].stall_us)
-    others = (_timed(problem, Candidate(best, policy)) for policy in rest)
-    return min((timed[best], *others), key=lambda quick: quick.stall_us)
+    near_us = SETTINGS.near(most_us, problem.compute_us, SETTINGS.policy_gain)
+    best = _quickest(problem, (Candidate(chosen, first) for chosen in hosted), near_us)
+    if best is None or best.candidate is None:
+        return None
+    others = (replace(best.candidate, policy=policy) for policy in rest)
+    return _quickest(problem, others, best.stall_us) or best
 
 
 def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset[int]]:
@@ -300,5 +366,12 @@ def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset
     return list(dict.fromkeys(sets))
 
 
-def _timed(problem: Problem, candidate: Candidate) -> _Quick:
-    return _Quick(schedule_swaps(problem, candidate).stall_us, 0, candidate)
+def _quickest(problem: Problem, candidates: Iterable[Candidate], most_us: float) -> _Quick | None:
+    """Returns the first of those that wait least; None if all wait longer than `most_us`."""
+    best = None
+    for candidate in candidates:
+        timing = schedule_within(problem, candidate, most_us)
+        if timing is not None and (best is None or timing.stall_us < best.stall_us):
+            best = _Quick(timing.stall_us, 0, candidate)
+            most_us = best.stall_us
+    return best

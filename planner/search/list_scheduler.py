@@ -17,8 +17,9 @@ its own copy, and all steps are alike.
 other does, but for rounding, which differs from step to step. So times within `SAME_US` are one.
 """
 
+import math
 from bisect import insort
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -38,8 +39,21 @@ def schedule_swaps(problem: Problem, candidate: Candidate) -> Timing:
 
     Gaps whose bytes turn out to be in no slot's way are left resident, so the swaps may be fewer.
     """
+    timing = schedule_within(problem, candidate, math.inf)
+    assert timing is not None
+    return timing
+
+
+def schedule_within(problem: Problem, candidate: Candidate, most_us: float) -> Timing | None:
+    """Builds it as `schedule_swaps` does, or gives up once compute waits longer in one step.
+
+    The steps before the last one walked hardly wait longer than that one: most of what a search
+    tries is given up early.
+    """
     while True:
-        walk = _settled_walk(problem, candidate)
+        walk = _settled_walk(problem, candidate, most_us)
+        if walk is None:
+            return None
         if not walk.wasted:
             return Timing(candidate.chosen, walk.swaps(), tuple(walk.compute.waits))
         # Copies for nothing took up the lane: once more without them. What held their bytes
@@ -47,18 +61,20 @@ def schedule_swaps(problem: Problem, candidate: Candidate) -> Timing:
         candidate = replace(candidate, chosen=candidate.chosen - walk.wasted)
 
 
-def _settled_walk(problem: Problem, candidate: Candidate) -> "_Walk":
-    """Walks until a step decides the same as the one before."""
+def _settled_walk(problem: Problem, candidate: Candidate, most_us: float) -> "_Walk | None":
+    """Walks until a step decides the same as the one before; None if one waits too long."""
     wraps = any(problem.wraps(problem.gaps[i]) for i in candidate.chosen)
     without_copies = replace(candidate, keeps_copies=False)
     for tried, shut in ((candidate, False), (candidate, True), (without_copies, True)):
         walk = _Walk(problem, tried, shut=shut)
-        walk.step()
+        if not walk.step(most_us):
+            return None
         if not wraps:
             return walk
         for _ in range(SETTINGS.max_steps - 1):
             decided, taken_over = walk.decided, walk.taken_over()
-            walk.step()
+            if not walk.step(most_us):
+                return None
             if walk.decided == decided or walk.begins_like(taken_over):
                 return walk
     raise AssertionError("steps that begin alike decide alike")
@@ -94,21 +110,23 @@ class _Anchor:
     ends: list[Move] = field(default_factory=list)
     released: list[tuple[Move, int]] = field(default_factory=list)
     """Those that the candidate has given back there, with that one of their own slots."""
-    is_busy: bool = False
+    is_busy: bool = True
+
+
+QUIET = _Anchor(is_busy=False)
+"""All those in which no gap has a part: never changed."""
 
 
 def _anchors(problem: Problem, candidate: Candidate, spare: SpareBytes) -> list[_Anchor]:
     count = problem.slot_count
-    anchors = [_Anchor() for _ in range(count)]
+    busy: dict[int, _Anchor] = defaultdict(_Anchor)
     for move in moves_of(problem, candidate, spare.of_step):
-        anchors[move.gap.first_slot].begins.append(move)
-        anchors[move.gap.next_use_slot % count].ends.append(move)
+        busy[move.gap.first_slot].begins.append(move)
+        busy[move.gap.next_use_slot % count].ends.append(move)
         if move.i in candidate.overrides:
             slot = move.override.release_slot
-            anchors[slot % count].released.append((move, slot))
-    for anchor in anchors:
-        anchor.is_busy = bool(anchor.begins or anchor.ends or anchor.released)
-    return anchors
+            busy[slot % count].released.append((move, slot))
+    return [busy.get(t, QUIET) for t in range(count)]
 
 
 # Its attributes are what is under way, and most anchors read and change nearly all of them.
@@ -144,8 +162,11 @@ class _Walk:
                     move.begin(move.gap.first_slot - problem.slot_count)
                     self.go_away(move, move.gap.first_slot - problem.slot_count)
 
-    def step(self) -> None:
-        """Walks one step; `decided`, waits and `wasted` are those of the last one."""
+    def step(self, most_us: float) -> bool:
+        """Walks one step; `decided`, waits and `wasted` are those of the last one.
+
+        False if it was given up: it waits longer than that, and is not walked to its end.
+        """
         begin_slot, count = self.spare.begin_slot, self.problem.slot_count
         if self.shut and begin_slot >= 0:
             # Nothing is on its way over a shut boundary: slots and times count again from there.
@@ -159,9 +180,13 @@ class _Walk:
         self.decided = {}
         self.compute.waits = []
         self.wasted = set()
+        most_us += self.compute.waited_us + SAME_US
         for t, anchor in enumerate(self.anchors, begin_slot):
             if anchor.is_busy or not self.is_quiet(t):
                 self.slot(t, anchor)
+                if self.compute.waited_us > most_us:
+                    return False
+        return True
 
     def taken_over(self) -> _TakenOver:
         """What the next step finds."""
@@ -204,6 +229,7 @@ class _Walk:
             after_us = compute.wait_for(t, move.i, after_us, compute.h2d.ends_us[move.i])
             self.decided[move.i] = _Decided(move.out_place, move.timed())
         compute.waited_us += after_us - compute.arrival_us
+        self.outlook.forget()
 
     def is_last(self, t: int) -> bool:
         return t - self.spare.begin_slot == self.problem.slot_count - 1
@@ -227,10 +253,25 @@ class _Walk:
             return False
         if not away:
             return True
-        if compute.h2d.free_us >= lane_us:
-            return not self.outlook.room_is_short(t)
-        may_be_held = self.shut or away[0].i in self.candidate.overrides
-        return not may_be_held and self.is_too_early(away[0], t)
+        if compute.h2d.free_us >= lane_us and not self.outlook.room_is_short(t):
+            return True
+        if self.shut or away[0].i in self.candidate.overrides:
+            # It may be held.
+            return False
+        if self.is_too_early(away[0], t):
+            return True
+        return self.none_has_room(t) and self.outlook.waits_nowhere(t)
+
+    def none_has_room(self, t: int) -> bool:
+        """Whether it is plain that no copy back can be issued, for want of room."""
+        if not self.candidate.policy.overtake:
+            return self.spare.is_blocked(self.away[0], t)
+        for move in self.away[: SETTINGS.max_overtaken]:
+            if self.is_too_early(move, t):
+                break
+            if not self.spare.is_blocked(move, t):
+                return False
+        return True
 
     def is_too_early(self, move: Move, t: int) -> bool:
         """Whether a copy back is not to be issued yet, on a clock without stalls."""

@@ -26,7 +26,7 @@ from planner.search.candidate import (
     Timing,
     with_yielding,
 )
-from planner.search.list_scheduler import schedule_swaps
+from planner.search.list_scheduler import schedule_swaps, schedule_within
 from planner.search.regrouping import Regrouping
 from planner.search.starts import Start, copy_sources, without_needless
 from profiles.schema.progress import Progress
@@ -270,7 +270,7 @@ class Search:
             tries += 1
             candidate = regrouping.draw(best.candidate, best.timing)
             if candidate is not None:
-                self._time(candidate)
+                self._time_within(candidate, best.cost_us)
             best = self.best
             if mark_us - best.cost_us > SETTINGS.worth_having * self.problem.compute_us:
                 tries, mark_us = 0, best.cost_us
@@ -291,7 +291,10 @@ class Search:
             candidate = neighbours.draw(current.candidate, current.timing)
             if candidate is None:
                 continue
-            answer = self._time(candidate)
+            most_us = max(current.timing.stall_us, best.cost_us)
+            answer = self._time_within(candidate, most_us)
+            if answer is None:
+                continue
             if answer.timing.stall_us <= current.timing.stall_us and self._meets_budgets(answer):
                 current = answer
             if self.best.cost_us < best.cost_us:
@@ -324,6 +327,11 @@ class Search:
     def _time(self, candidate: Candidate) -> Answer:
         """Times a candidate and keeps the answer if it is the best so far."""
         return self._keep(candidate, schedule_swaps(self.problem, candidate))
+
+    def _time_within(self, candidate: Candidate, most_us: float) -> Answer | None:
+        """The same; None if compute waits longer, which no answer does that is of any use."""
+        timing = schedule_within(self.problem, candidate, most_us)
+        return None if timing is None else self._keep(candidate, timing)
 
     def _keep(self, candidate: Candidate, timing: Timing) -> Answer:
         kept = replace(candidate, chosen=timing.chosen)

@@ -11,6 +11,7 @@ would be late with what is to leave next.)
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,14 @@ from planner.problem.settings import SETTINGS
 from planner.search.walk_parts import Compute, Move, SpareBytes
 
 
-@dataclass(frozen=True, slots=True)
+class _Ahead(NamedTuple):
+    """How long compute will wait for room ahead of some slots, at most; see `waits_nowhere`."""
+
+    first_slot: int
+    most_us: list[float]
+
+
+@dataclass(slots=True)
 class Outlook:
     """Looks ahead from the anchor at which compute is.
 
@@ -36,6 +44,7 @@ class Outlook:
     waiting: list[Move]
     leaving: deque[Move]
     away: list[Move]
+    _ahead: _Ahead | None = None
 
     def may_wait(self, t: int) -> bool:
         """Whether compute may wait for the next bytes to leave; see [Note: Waits that are spread].
@@ -51,6 +60,29 @@ class Outlook:
         if compute.h2d.free_us >= max(next_us, until_us) - SAME_US:
             return False
         return left_us <= compute.now_us + wait_us
+
+    def waits_nowhere(self, t: int) -> bool:
+        """Whether `may_wait` surely says no, at an anchor where nothing else happens.
+
+        How long compute will wait for room at a later one does not change until something does: it
+        is found once for many anchors.
+        """
+        if not self.leaving:
+            return not self.waiting
+        last_slot = t + SETTINGS.max_overtaken
+        if self._ahead is None or last_slot > self._ahead.first_slot + SETTINGS.max_overtaken * 2:
+            self._ahead = _Ahead(t + 1, self._most_waits_us(t + 1))
+        first_slot, most_us = self._ahead
+        if not most_us:
+            return True
+        compute = self.compute
+        now_us = compute.elapsed_us[t] + compute.waited_us
+        left_us = compute.d2h.ends_us[self.leaving[0].i]
+        return left_us - now_us > most_us[min(last_slot - first_slot, len(most_us) - 1)] + SAME_US
+
+    def forget(self) -> None:
+        """Something has happened."""
+        self._ahead = None
 
     def back_is_busy(self, t: int, awaited: Sequence[Move], begins: Sequence[Move]) -> bool:
         """Whether the lane back has enough to do until the next anchor issues more.
@@ -98,6 +130,21 @@ class Outlook:
             most_us = max(most_us, wait_us)
             until_us = left_us if wait_us > 0 else until_us
         return most_us, until_us
+
+    def _most_waits_us(self, first_slot: int) -> list[float]:
+        """For each slot from one on, how long it or one before it will wait for room."""
+        compute = self.compute
+        end_slot = first_slot + 2 * SETTINGS.max_overtaken + 1
+        missing_bytes = self.spare.pending_bytes - self.spare.over(first_slot, end_slot)
+        sizes_bytes, left_us = zip(*self._departures(), strict=True)
+        # The copy to the host after which each slot has room; past the last one, none has.
+        last = np.maximum.accumulate(np.searchsorted(np.cumsum(sizes_bytes), missing_bytes))
+        last = last[last < len(left_us)]
+        elapsed_us = np.array(compute.elapsed_us[first_slot : first_slot + len(last)])
+        waits_us = np.array(left_us)[last] - elapsed_us - compute.waited_us
+        waits_us[missing_bytes[: len(last)] <= 0] = 0.0
+        most_us: list[float] = np.maximum.accumulate(waits_us).tolist()
+        return most_us
 
     def _arrival_us(self, t: int, slot: int) -> float:
         """When compute comes to a later anchor if it waits nowhere."""

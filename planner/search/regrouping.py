@@ -83,7 +83,7 @@ class Regrouping:
     def _relief(self, kept: Sequence[int]) -> Callable[[int], float]:
         """In how many slots that do not fit yet a gap is open, more or less."""
         problem = self._problem
-        over = np.array(problem.floor_bytes(kept)) > problem.budget_bytes
+        over = problem.floor_bytes(kept) > problem.budget_bytes
         until = np.concatenate([[0], np.cumsum(np.tile(over, 2))]).tolist()
         spread = SETTINGS.relief_spread
         about = [1 + self._random.uniform(-spread, spread) for _ in problem.whole_gaps]

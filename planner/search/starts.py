@@ -14,8 +14,6 @@ from dataclasses import replace
 from itertools import accumulate, combinations
 from typing import NamedTuple
 
-import numpy as np
-
 from planner.heuristics.evictors import SWAPADVISOR
 from planner.heuristics.heuristic import timeline
 from planner.heuristics.recomputing.catalog import STARTS, published_drops
@@ -99,7 +97,7 @@ def without_needless(
 
     The last ones go first, those `needed` never.
     """
-    spare_bytes = problem.budget_bytes - np.array(problem.floor_bytes(order))
+    spare_bytes = problem.budget_bytes - problem.floor_bytes(order)
     kept = []
     for i in reversed(order):
         gap = problem.gaps[i]

@@ -177,7 +177,7 @@ class SpareBytes:
     """
 
     def __init__(self, problem: Problem, candidate: Candidate) -> None:
-        self.of_step = problem.budget_bytes - np.array(problem.floor_bytes(candidate.chosen))
+        self.of_step = problem.budget_bytes - problem.floor_bytes(candidate.chosen)
         self.bytes = np.concatenate([self.of_step, self.of_step])
         self.begin_slot = -problem.slot_count
         self.pending_bytes = 0
@@ -197,14 +197,17 @@ class SpareBytes:
 
     def has_room(self, move: Move, t: int) -> bool:
         """Whether a gap's bytes may be taken again from a slot on."""
-        size_bytes = move.gap.size_bytes
-        if move.blocked_until >= t or -self.missing_bytes(t) < size_bytes:
+        if self.is_blocked(move, t):
             return False
-        short = np.flatnonzero(self.over(t, move.end_slot) < size_bytes)
+        short = np.flatnonzero(self.over(t, move.end_slot) < move.gap.size_bytes)
         if short.size:
             # Bytes of a slot are only ever taken: until then there is no need to look again.
             move.blocked_until = t + int(short[-1])
         return not short.size
+
+    def is_blocked(self, move: Move, t: int) -> bool:
+        """Whether they may not, as far as that is known without a look at what lies ahead."""
+        return move.blocked_until >= t or -self.missing_bytes(t) < move.gap.size_bytes
 
 
 class Compute:

@@ -151,7 +151,7 @@ def smallest_budget_bytes(heuristic: Heuristic, task: Task, stop: Stop = never) 
 
     if stop():
         return None
-    low, high = max(task.problem.floor_bytes(task.problem.whole_set)), peak_bytes
+    low, high = task.problem.least_budget_bytes(task.problem.whole_set), peak_bytes
     left = left_bytes(low)
     if left <= low:
         return low
@@ -215,7 +215,7 @@ def our_row(plan: Plan, smallest_bytes: int | None = None, name: str = OURS) -> 
 def our_smallest_budget_bytes(task: Task) -> int:
     """Returns the smallest budget we can meet; there is none below a byte."""
     problem = task.bounded(Boundary.PERIODIC).problem
-    return max(1, *problem.floor_bytes(problem.whole_set))
+    return max(1, problem.least_budget_bytes(problem.whole_set))
 
 
 def our_selection(task: Task, plan: Plan) -> tuple[int, ...]:

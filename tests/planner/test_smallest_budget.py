@@ -152,7 +152,7 @@ def test_what_is_held_adds_up_to_the_smallest_budget(profile: Profile) -> None:
         posed = problem(profile, boundary=boundary)
         wall = wall_of(profile, posed)
         assert sum(held.size_bytes for held in wall.held) == wall.smallest_budget_bytes
-        assert wall.smallest_budget_bytes == max(posed.floor_bytes(posed.whole_set))
+        assert wall.smallest_budget_bytes == posed.least_budget_bytes(posed.whole_set)
         assert wall.next_bytes <= wall.smallest_budget_bytes
         # Without a host budget, whatever is idle is away.
         assert Stays.HOST_BUDGET not in wall.bytes_by_reason

@@ -72,9 +72,9 @@ def test_steps_settle_though_times_are_rounded(monkeypatch: pytest.MonkeyPatch) 
     shut: set[bool] = set()
     walk = timing._Walk.step
 
-    def noted(self: timing._Walk) -> None:
+    def noted(self: timing._Walk, most_us: float) -> bool:
         shut.add(self.shut)
-        walk(self)
+        return walk(self, most_us)
 
     monkeypatch.setattr(timing._Walk, "step", noted)
     problem = tied_problem(0.7, 1, 0.1)
@@ -98,10 +98,11 @@ def test_the_search_keeps_no_timing_over_budget(monkeypatch: pytest.MonkeyPatch)
     search = Search(problem, Deadline.within(600), silent)
     search.start(widest_set(problem, SolverName.HIGHS).chosen)
     best = search.best
-    monkeypatch.setattr(
-        "planner.search.local_search.schedule_swaps",
-        lambda problem, candidate: Timing(candidate.chosen, (), ()),
-    )
+    for name in ("schedule_swaps", "schedule_within"):
+        monkeypatch.setattr(
+            f"planner.search.local_search.{name}",
+            lambda problem, candidate, most_us=0.0: Timing(candidate.chosen, (), ()),
+        )
     search.try_sets([problem.whole_set], POLICIES[:2])
     search.improve()
     search.slacken()

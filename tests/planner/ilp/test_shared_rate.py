@@ -45,7 +45,7 @@ def tiny_problem(seed: int) -> Problem:
         boundary=Boundary.PERIODIC,
         every_gap=True,
     )
-    least_bytes = max(problem.floor_bytes(problem.whole_set))
+    least_bytes = problem.least_budget_bytes(problem.whole_set)
     room_bytes = max(problem.resident_bytes) - least_bytes
     return replace(problem, budget_bytes=least_bytes + rng.choice((0, room_bytes // 2)))
 

@@ -40,6 +40,26 @@ def test_a_set_is_taken_without_what_is_not_offered() -> None:
     assert search.best.cost == (20, 0)
 
 
+def test_a_set_that_was_given_up_is_judged_once_it_may_take_longer() -> None:
+    problem = problem_of(
+        PROFILE,
+        budget_bytes=12,
+        link=PROFILE.link,
+        host_budget_bytes=0,
+        min_size_bytes=3,
+        boundary=Boundary.RESIDENT,
+    )
+    effects, deadline = StepEffects(PROFILE), Deadline.within(PATIENCE_S)
+    offers = offers_of(effects, problem)
+    search = DropSearch(ProblemRewriter(effects, problem), offers, deadline, silent)
+    both = frozenset(problem.whole_gaps[i] for i in offers.gaps)
+    assert search.judge(both, 19) is None
+    draft = search.judge(both, 20)
+    assert draft is not None
+    assert draft.cost == (20, 0)
+    assert search.judge(both, 19) is draft
+
+
 def test_published_sets_are_gaps_of_the_step_as_it_is() -> None:
     problem = every_gap(PROFILE, Boundary.RESIDENT)
     at = problem_of(PROFILE, budget_bytes=12, link=PROFILE.link, min_size_bytes=1)

@@ -15,7 +15,7 @@ from planner.search.candidate import (
     Policy,
     with_yielding,
 )
-from planner.search.list_scheduler import schedule_swaps
+from planner.search.list_scheduler import schedule_swaps, schedule_within
 from tests.support.planning.actions import action
 from tests.support.planning.one_swap import problem_of
 from tests.support.planning.toys import activation, fixed, resident, toy, toy_link
@@ -100,6 +100,16 @@ def test_what_yields_leaves_where_a_slot_has_no_room_for_it() -> None:
     timing = schedule_swaps(job, Candidate(job.whole_set, replace(EAGER, out_lead=1.0)))
     (swap,) = [swap for swap in timing.swaps if job.gaps[swap.gap].name == y.name]
     assert swap.swap_out_slot == 3
+
+
+def test_a_timing_is_given_up_once_compute_waits_longer_than_it_may() -> None:
+    # Nothing wraps: what one step waits is what every step waits, 2 us at anchor 3 and 4 at 4.
+    x, w = activation("pack:x", 4, 0, 5), fixed("w", 5, 4)
+    a, b = activation("pack:a", 3, 1, 8), activation("pack:b", 5, 2, 7)
+    job = problem_of(toy(10, 10, 1, 1, 1, 50, 10, 1, 1, storages=[x, a, b, w]), 9)
+    candidate = Candidate(job.whole_set, EAGER)
+    assert schedule_within(job, candidate, 6) == schedule_swaps(job, candidate)
+    assert schedule_within(job, candidate, 5.9) is None
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, *YIELDING_POLICIES])

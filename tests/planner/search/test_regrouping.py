@@ -15,7 +15,7 @@ def job(share: float) -> Problem:
     """A step with a budget between the smallest and its peak."""
     profile = transformer_like(12)
     hardest = problem_of(profile, 1)
-    smallest_bytes = max(hardest.floor_bytes(hardest.whole_set))
+    smallest_bytes = hardest.least_budget_bytes(hardest.whole_set)
     most_bytes = profile.peak_bytes - smallest_bytes
     return problem_of(profile, smallest_bytes + int(share * most_bytes))
 
