@@ -169,7 +169,7 @@ class SearchSettings:
     """A local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2
     """Share of the time left for the search from what a solution of the model drops."""
-    drop_kicks: int = 60
+    drop_kicks: int = 20
     restart_gap: float = 0.005
     """So often in a row without a gain another one begins near the best, unless less than this
     share of the step is left to gain: where one ends is a matter of chance."""

@@ -11,11 +11,14 @@ It is no conftest: any process that collects tests would import that, and have a
 import gc
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from runtime.lanes.measure import measure_link
+from runtime.training import within
 from tests.device.accelerator import TOTAL_BYTES, accelerator, device
 
 ON_IT = Path(__file__).parent / "on_it"
@@ -36,6 +39,14 @@ def _is_default(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_default_device(None if names_it else device())
     yield
     torch.set_default_device(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _measured_once() -> Iterator[None]:
+    """To measure its link takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(within, "measure_link", cache(measure_link))
+        yield
 
 
 def _remove_hooks_of_parameters() -> None:
