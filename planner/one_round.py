@@ -200,7 +200,7 @@ def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBou
         drops.round(joint.dropped, work.solver)
     placed = _placed_bound(work, drops)
     published = work.deadline.share(SETTINGS.published_share)
-    if work.known is None and not drops.over:
+    if work.known is None and not drops.good:
         drops.take(published_drops_of(work.ground.profile, problem, lambda: published.over))
     if not work.has_many_gaps or drops.best.stall_us <= SAME_US:
         # One storage of thousands hardly matters, and to judge it takes long: where compute waits

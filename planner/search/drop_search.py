@@ -4,9 +4,9 @@ What is cheap to make again for its bytes is a start, and what there is if time 
 joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)). Rounded, that
 costs more than it thinks: inputs must be there, and what is made on the way takes memory. So the
 step is rewritten, the relaxation of what is left says what more to drop, and so on until it has
-nothing to add. From the best of these a local search exchanges single storages. Each set is judged
-by the time it runs again and by what compute waits in the rewritten step, as the list scheduler
-times a few sets of swaps.
+nothing to add. From the best of these a local search exchanges single storages; where that ends,
+another one begins some moves away. Each set is judged by the time it runs again and by what compute
+waits in the rewritten step, as the list scheduler times a few sets of swaps.
 """
 
 import math
@@ -141,11 +141,14 @@ class DropSearch:
             self._take(frozenset(self._offered[: bisect_left(sums_bytes, share * sums_bytes[-1])]))
 
     def take(self, sets: Iterable[Dropped]) -> None:
-        """Tries sets, each without what is not offered."""
+        """Tries sets until one is good, each without what is not offered.
+
+        Where they come from there is an eye on the time.
+        """
         offered = frozenset(self._offered)
         for dropped in sets:
             self._take(dropped & offered)
-            if self.over:
+            if self.good:
                 return
 
     def round(self, shares: Mapping[int, float], solver: SolverName) -> None:
