@@ -120,11 +120,14 @@ def solved(work: Round, without: Without) -> Solution:
 
 
 def _with_swaps_alone(
-    work: Round, offers: Offers = NO_OFFERS, loose: StallBound | None = None
+    work: Round,
+    offers: Offers = NO_OFFERS,
+    loose: StallBound | None = None,
+    placed: StallBound = NO_BOUND,
 ) -> Solution:
     """Plans swaps; the bound is on plans that may use what is offered besides.
 
-    `loose` is that bound by the relaxation, if it is known.
+    `loose` is that bound by the relaxation, and `placed` by the ILP, if they are known.
 
     Raises:
         BudgetError: The budget cannot be met.
@@ -137,7 +140,7 @@ def _with_swaps_alone(
     elif not offers.options:
         loose = work.alone
     known, widest = work.known_swaps(frozenset()), work.ground.widest.chosen
-    return swaps_of(work.search(), work.solver, widest, starts, offers, loose, known)
+    return swaps_of(work.search(), work.solver, widest, starts, offers, loose, known, placed)
 
 
 def _with_recompute(work: Round, offers: Offers) -> Solution:
@@ -181,13 +184,13 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     # One that was stopped bounds nothing: it is tried once more.
     known = joint if joint.source is BoundSource.RELAXATION else None
     if not draft.dropped or not draft.problem.fits(widest):
-        return _with_swaps_alone(work, offers, known)
+        return _with_swaps_alone(work, offers, known, placed)
     share = SETTINGS.rival_share if work.may_swap_alone(draft.cost[0]) else 1.0
     first = replace(work, deadline=work.deadline.share(share))
     solution = _solution_of(first, draft, widest, offers, joint, placed)
     beyond_us = draft.recompute_us + solution.stall_us
     if work.may_swap_alone(beyond_us):
-        other = _with_swaps_alone(work, offers, known)
+        other = _with_swaps_alone(work, offers, known, placed)
         if other.stall_us < beyond_us:
             return other
     return solution

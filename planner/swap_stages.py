@@ -6,7 +6,7 @@ from itertools import islice
 from planner.build_plan import Solution
 from planner.ilp.deadline import SolverName
 from planner.ilp.model import build
-from planner.ilp.solver import StallBound, relaxed_bound, solve_model, whole_bound
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, solve_model, whole_bound
 from planner.ilp.variables import Goal
 from planner.plan.plan import Proof
 from planner.problem.settings import SETTINGS
@@ -26,10 +26,12 @@ def swaps_of(
     offers: Offers = NO_OFFERS,
     loose: StallBound | None = None,
     known: Candidate | None = None,
+    placed: StallBound = NO_BOUND,
 ) -> Solution:
     """Goes through the stages: each has a plan to fall back on, and a bound once there is one.
 
-    A candidate that is `known` is timed first: what is found is no worse.
+    A candidate that is `known` is timed first: what is found is no worse. `placed` is what the ILP
+    has proven that knows where large storages may be rebuilt, if it was asked.
     """
     problem = search.problem
     search.progress("bounding the stall", 0, STAGES)
@@ -38,7 +40,8 @@ def swaps_of(
         search.take(known)
     if loose is None:
         loose = relaxed_bound(problem, solver, search.deadline.share(SETTINGS.stage_share), offers)
-    search.bounded(loose.stall_us)
+    bound = max(loose, placed, key=lambda bound: bound.stall_us)
+    search.bounded(bound.stall_us)
     search.progress("timing the swaps", 1, STAGES)
     sets = [*starting_sets(problem, loose.shares)]
     if widest != problem.whole_set:
@@ -50,7 +53,7 @@ def swaps_of(
     tight = None
     if not search.over:
         search.progress("solving the ILP", 2, STAGES)
-        tight = _tight_bound(search, solver, loose, offers)
+        tight = bound if placed.proven else _tight_bound(search, solver, bound, offers)
         search.try_sets(
             [*_ilp_sets(search, solver, tight or loose), *sets],
             with_yielding(POLICIES, problem.link),
@@ -61,7 +64,7 @@ def swaps_of(
     # The file has one word for two proofs: of the ILP, or of the plan by its relaxation's bound.
     ilp_solved = tight is not None and tight.proven
     meets_relaxed_bound = tight is None and search.good
-    bound = tight or loose
+    bound = tight or bound
     return Solution(
         problem=problem,
         chosen=search.best.candidate.chosen,
@@ -103,15 +106,15 @@ def _sets_without_groups(
 
 
 def _tight_bound(
-    search: Search, solver: SolverName, loose: StallBound, offers: Offers
+    search: Search, solver: SolverName, known: StallBound, offers: Offers
 ) -> StallBound | None:
-    """What the ILP proves, never less than the loose bound; None where it is not tried."""
+    """What the ILP proves, never less than a known bound; None where it is not tried."""
     if len(search.problem.whole_gaps) > SETTINGS.max_ilp_gaps:
         return None
     deadline = search.deadline.share(SETTINGS.stage_share)
     tight = whole_bound(search.problem, solver, deadline, offers=offers)
-    if tight.stall_us <= loose.stall_us:
-        tight = tight._replace(stall_us=loose.stall_us, source=loose.source)
+    if tight.stall_us <= known.stall_us:
+        tight = tight._replace(stall_us=known.stall_us, source=known.source)
     search.bounded(tight.stall_us)
     return tight
 
