@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from planner import one_round, solving
-from planner.plan.plan import Plan, Without
+from planner import one_round, solving, swap_stages
+from planner.groundwork import Groundwork
+from planner.ilp.solver import NO_BOUND, StallBound
+from planner.plan.plan import BoundSource, Plan, Without
 from planner.problem.settings import SETTINGS
 from planner.solving import solve
 from profiles.recording.allocator_peaks import with_workspaces
@@ -21,7 +23,7 @@ from tests.support.planning.rebuilt import (
     repeatable,
     slow_sandwich,
 )
-from tests.support.planning.toys import activation, fixed, sandwich, toy
+from tests.support.planning.toys import SLOW, activation, fixed, sandwich, toy
 
 
 def test_the_message_names_the_smallest_budget_so_that_asking_for_it_is_enough() -> None:
@@ -145,6 +147,22 @@ def test_dear_storages_are_swapped_and_cheap_ones_rebuilt() -> None:
     assert (about.compute_us, about.recompute_us) == (43_020, 20)
     assert (about.peak_without_bytes, about.peak_bytes) == (250, 100)
     assert about.bound_beyond_us <= about.beyond_us
+
+
+@pytest.mark.parametrize("is_proven", [True, False])
+def test_what_the_ilp_with_places_proves_holds_where_nothing_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, *, is_proven: bool
+) -> None:
+    # To make it again takes 9000 us. A copy takes 5000 each way; slots hide 1000 of both.
+    storages = [activation("pack:0", 50, 0, 4), fixed("op:2", 100, 2)]
+    profile = repeatable(toy(9000, *[1000] * 4, storages=storages, link=SLOW))
+    bound = StallBound(7990.0, BoundSource.WHOLE_STORAGES, proven=is_proven)
+    monkeypatch.setattr(one_round, "_placed_bound", lambda work, drops: bound)
+    monkeypatch.setattr(Groundwork, "joint_bound", lambda ground, deadline: NO_BOUND)
+    monkeypatch.setattr(swap_stages, "whole_bound", lambda *_, **__: NO_BOUND)
+    about = solve(profile, budget_bytes=105, min_size_bytes=1).certificate
+    assert (about.recompute_us, about.simulated_stall_us) == (0, 8000)
+    assert (about.bound_beyond_us, about.bound_source) == (7990, BoundSource.WHOLE_STORAGES)
 
 
 def rounds(patch: pytest.MonkeyPatch, **settings: Any) -> list[object]:
