@@ -142,7 +142,7 @@ class ProblemRewriter:
             # A life that a drop ends does not go on to the end of the step.
             lived = storage.model_copy(update={"released_op": -1}) if n < len(drops) else storage
             for gap in gaps_of(lived, life, count, boundary):
-                yield replace(gap, version=gap.version + version)
+                yield replace(gap, version=gap.version + version) if version else gap
             version += len(life) + 1
 
     def _uses_of(self, storage: Storage, reads: set[int]) -> list[UseSlot]:
