@@ -169,16 +169,17 @@ class SearchSettings:
     """A local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2
     """Share of the time left for the search from what a solution of the model drops."""
-    drop_kicks: int = 20
+    drop_starts: int = 20
     restart_gap: float = 0.005
-    """So often in a row without a gain another one begins near the best, unless less than this
-    share of the step is left to gain: where one ends is a matter of chance."""
+    """So often in a row without a gain another one begins, unless less than this share of the step
+    is left to gain: where one ends is a matter of chance."""
     tries_after_kick: int = 60
-    """That one stops after fewer tries: most of what it may find is known to be no better."""
+    """One that begins near the best stops after fewer tries: most of what it may find is known to
+    be no better."""
     tries_of_kick: int = 30
     kick_loss: float = 0.05
-    """It begins some moves from the best, with what takes no more of the step longer; so often one
-    is looked for."""
+    """It begins some moves from there, with what takes no more of the step longer; so often one is
+    looked for."""
     drop_policies: int = 3
     """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
     of two sets."""

@@ -5,8 +5,8 @@ joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)
 costs more than it thinks: inputs must be there, and what is made on the way takes memory. So the
 step is rewritten, the relaxation of what is left says what more to drop, and so on until it has
 nothing to add. From the best of these a local search exchanges single storages; where that ends,
-another one begins some moves away. Each set is judged by the time it runs again and by what compute
-waits in the rewritten step, as the list scheduler times a few sets of swaps.
+another one begins. Each set is judged by the time it runs again and by what compute waits in the
+rewritten step, as the list scheduler times a few sets of swaps.
 """
 
 import math
@@ -176,22 +176,28 @@ class DropSearch:
 
     def improve(self, shares: Mapping[int, float], deadline: Deadline | None = None) -> None:
         """Local search from what a solution of the model drops for the most part, and from the
-        best; from near the best again and again, while that is far from the bound."""
+        best; then from that solution again and again, each time by another path, or without one
+        from near the best, while that is far from the bound."""
         deadline = deadline or self._deadline
         if not self._offered:
             return
         chance = random.Random(SETTINGS.seed)
-        mostly = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
-        if mostly is not None and mostly.dropped:
+        solution = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
+        if solution is not None and solution.dropped:
             first = deadline.share(SETTINGS.first_start_share)
-            self._descend(mostly, chance, first, SETTINGS.drop_tries)
+            self._descend(solution, chance, first, SETTINGS.drop_tries)
+        else:
+            solution = None
         self._descend(self.best, chance, deadline, SETTINGS.drop_tries)
-        kicks, mark_us = 0, self.best.cost[0]
-        while kicks < SETTINGS.drop_kicks and not (self._is_near or self.over or deadline.over):
-            kicks += 1
-            self._descend(self._kicked(chance), chance, deadline, SETTINGS.tries_after_kick)
+        starts, mark_us = 0, self.best.cost[0]
+        while starts < SETTINGS.drop_starts and not (self._is_near or self.over or deadline.over):
+            starts += 1
+            if solution is not None:
+                self._descend(solution, chance, deadline, SETTINGS.drop_tries)
+            else:
+                self._descend(self._kicked(chance), chance, deadline, SETTINGS.tries_after_kick)
             if mark_us - self.best.cost[0] > self._worth_us:
-                kicks, mark_us = 0, self.best.cost[0]
+                starts, mark_us = 0, self.best.cost[0]
 
     @property
     def _worth_us(self) -> float:
