@@ -29,8 +29,8 @@ HARD = (2418, 3175, 3735, 4151, 5307, 7414)
 unless it begins again near the best."""
 
 
-def test_a_set_is_taken_without_what_is_not_offered() -> None:
-    # y has 2 bytes; without it, x and z are 8 less, for 20 us. Nothing else fits.
+def search_without_y() -> DropSearch:
+    """Without y, which has 2 bytes, x and z are 8 less, for 20 us; nothing else fits."""
     problem = problem_of(
         PROFILE,
         budget_bytes=12,
@@ -41,7 +41,11 @@ def test_a_set_is_taken_without_what_is_not_offered() -> None:
     )
     effects, deadline = StepEffects(PROFILE), Deadline.within(PATIENCE_S)
     offers = offers_of(effects, problem)
-    search = DropSearch(ProblemRewriter(effects, problem), offers, deadline, silent)
+    return DropSearch(ProblemRewriter(effects, problem), offers, deadline, silent)
+
+
+def test_a_set_is_taken_without_what_is_not_offered() -> None:
+    search = search_without_y()
     gaps = {gap.name: gap for gap in every_gap(PROFILE, Boundary.RESIDENT).whole_gaps}
     search.take([frozenset({gaps["x"]}), frozenset(gaps.values()), frozenset({gaps["z"]})])
     assert {gap.name for gap in search.best.dropped} == {"x", "z"}
@@ -49,18 +53,9 @@ def test_a_set_is_taken_without_what_is_not_offered() -> None:
 
 
 def test_a_set_that_was_given_up_is_judged_once_it_may_take_longer() -> None:
-    problem = problem_of(
-        PROFILE,
-        budget_bytes=12,
-        link=PROFILE.link,
-        host_budget_bytes=0,
-        min_size_bytes=3,
-        boundary=Boundary.RESIDENT,
-    )
-    effects, deadline = StepEffects(PROFILE), Deadline.within(PATIENCE_S)
-    offers = offers_of(effects, problem)
-    search = DropSearch(ProblemRewriter(effects, problem), offers, deadline, silent)
-    both = frozenset(problem.whole_gaps[i] for i in offers.gaps)
+    search = search_without_y()
+    gaps = every_gap(PROFILE, Boundary.RESIDENT).whole_gaps
+    both = frozenset(gap for gap in gaps if gap.name in ("x", "z"))
     assert search.judge(both, 19) is None
     draft = search.judge(both, 20)
     assert draft is not None
