@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
 
+from planner.ilp.beside import BoundBeside
 from planner.ilp.deadline import Deadline, SolverName
-from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound, whole_bound
+from planner.ilp.solver import NO_BOUND, StallBound, relaxed_bound
 from planner.plan.plan import BoundSource
 from planner.problem.problem import Problem
+from planner.problem.settings import SETTINGS
 from planner.recompute.offers import NO_OFFERS, Offers, offers_of
 from planner.recompute.places import placed_offers
 from planner.recompute.recipes import StepEffects
@@ -21,17 +23,18 @@ class _Bound(Enum):
 
     SWAPS = auto()
     JOINT = auto()
-    PLACED = auto()
 
 
 @dataclass(frozen=True)
 class Groundwork:
-    """One step with nothing dropped, and what follows from it alone."""
+    """One step with nothing dropped, what follows from it alone, and when planning ends."""
 
     profile: Profile
     problem: Problem
     solver: SolverName
+    limit: Deadline
     _bounds: dict[_Bound, StallBound] = field(default_factory=dict, repr=False)
+    _beside: list[BoundBeside] = field(default_factory=list, repr=False)
 
     @cached_property
     def effects(self) -> StepEffects:
@@ -79,19 +82,25 @@ class Groundwork:
         """
         return self._relaxed(_Bound.JOINT, self.offers, deadline)
 
-    def placed_bound(self, deadline: Deadline, cutoff_us: float) -> StallBound:
-        """Returns what the ILP proves that knows where large storages may be rebuilt.
+    def placed_bound(self, cutoff_us: float) -> BoundBeside:
+        """Has the ILP that knows where large storages may be rebuilt solved beside what is done
+        meanwhile; one that was begun before goes on.
 
         What costs more than `cutoff_us` is not looked for.
-
-        Raises:
-            SolverError: The solver is missing or failed.
         """
-        if not self._bounds.get(_Bound.PLACED, NO_BOUND).proven:
-            self._bounds[_Bound.PLACED] = whole_bound(
-                self.problem, self.solver, deadline, cutoff_us=cutoff_us, offers=self.placed
+        if not self._beside:
+            deadline = self.limit.share(SETTINGS.placed_share)
+            self._beside.append(
+                BoundBeside(
+                    self.problem, self.solver, deadline, cutoff_us=cutoff_us, offers=self.placed
+                )
             )
-        return self._bounds[_Bound.PLACED]
+        return self._beside[0]
+
+    def close(self) -> None:
+        """Ends what goes on beside."""
+        for beside in self._beside:
+            beside.end()
 
     def _relaxed(self, which: _Bound, offers: Offers, deadline: Deadline) -> StallBound:
         if self._bounds.get(which, NO_BOUND).source is not BoundSource.RELAXATION:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from planner.build_plan import Solution
 from planner.groundwork import Groundwork
+from planner.ilp.beside import BoundBeside
 from planner.ilp.deadline import Deadline, Incumbent, OnIncumbent, SolverName
 from planner.ilp.solver import NO_BOUND, StallBound, whole_bound
 from planner.plan.lanes import SAME_US
@@ -198,36 +199,42 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
 
 def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBound:
     """Searches for what to drop, and returns what is proven besides."""
-    problem = work.problem
+    placed = _begin_placed(work, drops)
     if not drops.good:
         drops.round(joint.dropped, work.solver)
-    placed = _placed_bound(work, drops)
     published = work.deadline.share(SETTINGS.published_share)
     if work.known is None and not drops.good:
-        drops.take(published_drops_of(work.ground.profile, problem, lambda: published.over))
+        problem, profile = work.problem, work.ground.profile
+        drops.take(published_drops_of(profile, problem, lambda: published.over))
+    bound = NO_BOUND if placed is None else _known_meanwhile(work, drops, placed)
+    drops.bounded(bound)
     if not work.has_many_gaps or drops.best.stall_us <= SAME_US:
         # One storage of thousands hardly matters, and to judge it takes long: where compute waits
         # the time is for swaps.
-        drops.improve(placed.dropped)
-    return placed
-
-
-def _placed_bound(work: Round, drops: DropSearch) -> StallBound:
-    """What the ILP proves that knows what recipes need, in steps of few gaps.
-
-    A first search goes before it: the less the best plan costs, the less is left to look for.
-    """
-    if drops.good or work.has_many_gaps or not work.ground.placed.whole_bytes:
-        return NO_BOUND
-    if work.known is None:
-        drops.improve({}, work.deadline.share(SETTINGS.first_search_share))
-        if drops.good:
-            return NO_BOUND
-    deadline = work.deadline.share(SETTINGS.placed_share)
-    cutoff_us = SETTINGS.near(drops.best.cost[0], work.problem.compute_us)
-    bound = work.ground.placed_bound(deadline, cutoff_us)
-    drops.bounded(bound)
+        drops.improve(bound.dropped)
     return bound
+
+
+def _begin_placed(work: Round, drops: DropSearch) -> BoundBeside | None:
+    """Has the ILP solved that knows what recipes need, in steps of few gaps."""
+    if drops.good or work.has_many_gaps or not work.ground.placed.whole_bytes:
+        return None
+    return work.ground.placed_bound(SETTINGS.near(drops.best.cost[0], work.problem.compute_us))
+
+
+def _known_meanwhile(work: Round, drops: DropSearch, placed: BoundBeside) -> StallBound:
+    """Searches while the ILP is solved, and returns what it proves.
+
+    A first descent takes its course, and then the ILP has a little time to itself: plans of steps
+    for which it is soon solved do not depend on how soon.
+    """
+    deadline = work.deadline.share(SETTINGS.placed_wait_share)
+    if work.known is None:
+        drops.improve({}, deadline, max_starts=0)
+    placed.wait(deadline.first(SETTINGS.patience_s))
+    if not drops.good and placed.goes_on():
+        drops.improve({}, replace(deadline, stop=lambda: deadline.stop() or not placed.goes_on()))
+    return NO_BOUND if drops.good else placed.by(deadline)
 
 
 def _drops_nothing(work: Round, joint: StallBound) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 from planner.build_plan import Solution, build_plan
@@ -67,9 +68,9 @@ def solve(
         boundary=boundary,
     )
     deadline = Deadline(started_s + time_limit_s, stop)
-    ground = Groundwork(profile, problem, solver)
-    work = Round(ground, deadline, progress or silent, on_incumbent)
-    solution = _in_rounds(work, without)
+    with closing(Groundwork(profile, problem, solver, deadline)) as ground:
+        work = Round(ground, deadline, progress or silent, on_incumbent)
+        solution = _in_rounds(work, without)
     seconds = time.monotonic() - started_s
     return build_plan(profile, solution, solver=solver, seconds=seconds, without=without)
 

@@ -59,10 +59,12 @@ class SearchSettings:
     max_placed_gaps: int = 40
     """So many gaps of the largest storages count as a whole where the bound knows what recipes
     need: each has an option for every slot where it may be rebuilt."""
-    placed_share: float = 2 / 3
+    placed_share: float = 3 / 4
     """Share of the time left that it may take: what it finds is the best start for the rest."""
-    first_search_share: float = 1 / 6
-    """Share of the time left for the search before it."""
+    placed_wait_share: float = 3 / 4
+    """Share of the time left in a round that is searched while it is being solved."""
+    patience_s: float = 1.0
+    """So long it is waited for after a first descent; then the search goes on beside it."""
     max_places: int = 30_000
     """Above this many gaps and slots the bound does not look at where storages may be rebuilt."""
     max_ilp_gaps: int = 1500

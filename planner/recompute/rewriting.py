@@ -151,6 +151,12 @@ class _Rewriting:
         # What is run again stands before the ops of its slot.
         self._added_until = tuple(accumulate(added))
         self._added = added
+        last = (
+            first + until - 1 if more else -1
+            for first, until, more in zip(effects.first_op, self._added_until, added, strict=True)
+        )
+        # By slot: the last new op that is run again in it or before.
+        self._last_again = tuple(accumulate(last, max))
 
     def step(self) -> RecomputedStep:
         """Returns the step."""
@@ -350,8 +356,7 @@ class _Rewriting:
         released, slot = storage.released_op, storage.released_slot
         if released is not None:
             # What its last anchor finds, what is run again there finds as well.
-            rerun = [t for t in range(slot + 1) if self._added[t]]
-            last_again = self._first_in(rerun[-1]) + self._added[rerun[-1]] - 1 if rerun else -1
+            last_again = self._last_again[slot] if slot >= 0 else -1
             released = max(-1 if released < 0 else self._new_op(released), last_again)
         return _Stretch(released, slot, tuple(uses), storage.touches)
 

@@ -93,6 +93,7 @@ class DropSearch:
         self._deadline = deadline
         self._progress = progress
         self._on_incumbent = on_incumbent
+        self._chance = random.Random(SETTINGS.seed)
         self._bound_us = 0.0
         self._shares: dict[Gap, float] = {}
         self._judged: dict[Dropped, Draft | None] = {}
@@ -174,28 +175,38 @@ class DropSearch:
                     break
                 dropped |= more
 
-    def improve(self, shares: Mapping[int, float], deadline: Deadline | None = None) -> None:
+    def improve(
+        self,
+        shares: Mapping[int, float],
+        deadline: Deadline | None = None,
+        max_starts: int = SETTINGS.drop_starts,
+    ) -> None:
         """Local search from what a solution of the model drops for the most part, and from the
-        best; then from that solution again and again, each time by another path, or without one
-        from near the best, while that is far from the bound."""
+        best; then, while that is far from the bound, from that solution again and again, each time
+        by another path, or without one from near the best.
+
+        Args:
+            shares: How much of each gap of the problem the solution drops.
+            deadline: When to stop; that of the whole search if None.
+            max_starts: So often in a row it begins again without a gain.
+        """
         deadline = deadline or self._deadline
         if not self._offered:
             return
-        chance = random.Random(SETTINGS.seed)
         solution = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
-        if solution is not None and solution.dropped:
-            first = deadline.share(SETTINGS.first_start_share)
-            self._descend(solution, chance, first, SETTINGS.drop_tries)
-        else:
+        if solution is not None and not solution.dropped:
             solution = None
-        self._descend(self.best, chance, deadline, SETTINGS.drop_tries)
+        if solution is not None:
+            first = deadline.share(SETTINGS.first_start_share)
+            self._descend(solution, first, SETTINGS.drop_tries)
+        self._descend(self.best, deadline, SETTINGS.drop_tries)
         starts, mark_us = 0, self.best.cost[0]
-        while starts < SETTINGS.drop_starts and not (self._is_near or self.over or deadline.over):
+        while starts < max_starts and not (self._is_near or self.over or deadline.over):
             starts += 1
             if solution is not None:
-                self._descend(solution, chance, deadline, SETTINGS.drop_tries)
+                self._descend(solution, deadline, SETTINGS.drop_tries)
             else:
-                self._descend(self._kicked(chance), chance, deadline, SETTINGS.tries_after_kick)
+                self._descend(self._kicked(), deadline, SETTINGS.tries_after_kick)
             if mark_us - self.best.cost[0] > self._worth_us:
                 starts, mark_us = 0, self.best.cost[0]
 
@@ -203,10 +214,9 @@ class DropSearch:
     def _worth_us(self) -> float:
         return SETTINGS.worth_having * self._rewriter.problem.compute_us
 
-    def _descend(
-        self, current: Draft, chance: random.Random, deadline: Deadline, max_tries: int
-    ) -> None:
+    def _descend(self, current: Draft, deadline: Deadline, max_tries: int) -> None:
         """Drops more, less or others; walks sideways to sets that cost the same."""
+        chance = self._chance
         neighbours = _Neighbours(self._in_order, current, chance)
         tries, mark_us = 0, current.cost[0]
         while tries < max_tries and not (self.over or deadline.over):
@@ -220,8 +230,9 @@ class DropSearch:
             if mark_us - current.cost[0] > self._worth_us:
                 tries, mark_us = 0, current.cost[0]
 
-    def _kicked(self, chance: random.Random) -> Draft:
+    def _kicked(self) -> Draft:
         """Returns a draft some moves from the best one, and not much worse; that one if none is."""
+        chance = self._chance
         compute_us = self._rewriter.problem.compute_us
         most_us = SETTINGS.near(self.best.cost[0], compute_us, SETTINGS.kick_loss)
         neighbours = _Neighbours(self._in_order, self.best, chance)

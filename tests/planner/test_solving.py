@@ -157,7 +157,7 @@ def test_what_the_ilp_with_places_proves_holds_where_nothing_is_dropped(
     storages = [activation("pack:0", 50, 0, 4), fixed("op:2", 100, 2)]
     profile = repeatable(toy(9000, *[1000] * 4, storages=storages, link=SLOW))
     bound = StallBound(7990.0, BoundSource.WHOLE_STORAGES, proven=is_proven)
-    monkeypatch.setattr(one_round, "_placed_bound", lambda work, drops: bound)
+    monkeypatch.setattr(one_round, "_known_meanwhile", lambda *_: bound)
     monkeypatch.setattr(Groundwork, "joint_bound", lambda ground, deadline: NO_BOUND)
     monkeypatch.setattr(swap_stages, "whole_bound", lambda *_, **__: NO_BOUND)
     about = solve(profile, budget_bytes=105, min_size_bytes=1).certificate
