@@ -67,7 +67,9 @@ def solve(
         min_size_bytes=min_size_bytes,
         boundary=boundary,
     )
-    deadline = Deadline(started_s + time_limit_s, stop)
+    thousands = len(profile.ops) / 1000
+    ends_s = max(time_limit_s - SETTINGS.writing_seconds * thousands, time_limit_s / 2)
+    deadline = Deadline(started_s + ends_s, stop)
     with closing(Groundwork(profile, problem, solver, deadline)) as ground:
         work = Round(ground, deadline, progress or silent, on_incumbent)
         solution = _in_rounds(work, without)

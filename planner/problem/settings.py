@@ -84,6 +84,10 @@ class SearchSettings:
     quick_share: float = 1 / 2
     """Unless that is more than this share of the time there is."""
 
+    writing_seconds: float = 0.15
+    """So long before its limit planning ends for 1,000 ops, for the plan to be laid out on the host
+    and verified."""
+
     max_steps: int = 6
     """Steps walked before the scheduler shuts the step boundary."""
     max_overtaken: int = 64

@@ -12,8 +12,9 @@ rewritten step, as the list scheduler times a few sets of swaps.
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -65,6 +66,10 @@ class Draft:
         if self.candidate is None:
             return frozenset()
         return frozenset(self.problem.gaps[i].storage for i in self.candidate.chosen)
+
+
+Descend = Callable[[Deadline], None]
+"""Goes from some draft to better ones, until a deadline at most."""
 
 
 class DropSearch:
@@ -194,19 +199,16 @@ class DropSearch:
         if not self._offered:
             return
         solution = self._take(_above(0.5, shares, self._rewriter.problem.whole_gaps))
-        if solution is not None and not solution.dropped:
-            solution = None
-        if solution is not None:
-            first = deadline.share(SETTINGS.first_start_share)
-            self._descend(solution, first, SETTINGS.drop_tries)
+        if solution is not None and solution.dropped:
+            again: Descend = partial(self._descend, solution, max_tries=SETTINGS.drop_tries)
+            again(deadline.share(SETTINGS.first_start_share))
+        else:
+            again = self._descend_near_best
         self._descend(self.best, deadline, SETTINGS.drop_tries)
         starts, mark_us = 0, self.best.cost[0]
         while starts < max_starts and not (self._is_near or self.over or deadline.over):
             starts += 1
-            if solution is not None:
-                self._descend(solution, deadline, SETTINGS.drop_tries)
-            else:
-                self._descend(self._kicked(), deadline, SETTINGS.tries_after_kick)
+            again(deadline)
             if mark_us - self.best.cost[0] > self._worth_us:
                 starts, mark_us = 0, self.best.cost[0]
 
@@ -229,6 +231,10 @@ class DropSearch:
                 neighbours = _Neighbours(self._in_order, current, chance)
             if mark_us - current.cost[0] > self._worth_us:
                 tries, mark_us = 0, current.cost[0]
+
+    def _descend_near_best(self, deadline: Deadline) -> None:
+        """Descends from a draft near the best one."""
+        self._descend(self._kicked(), deadline, SETTINGS.tries_after_kick)
 
     def _kicked(self) -> Draft:
         """Returns a draft some moves from the best one, and not much worse; that one if none is."""
@@ -368,10 +374,12 @@ def _quick_swaps(problem: Problem, shares: Mapping[Gap, float], most_us: float) 
     # Policies differ less than sets do.
     near_us = SETTINGS.near(most_us, problem.compute_us, SETTINGS.policy_gain)
     best = _quickest(problem, (Candidate(chosen, first) for chosen in hosted), near_us)
-    if best is None or best.candidate is None:
+    if best is None:
         return None
-    others = (replace(best.candidate, policy=policy) for policy in rest)
-    return _quickest(problem, others, best.stall_us) or best
+    candidate, stall_us = best
+    others = (replace(candidate, policy=policy) for policy in rest)
+    candidate, stall_us = _quickest(problem, others, stall_us) or best
+    return _Quick(stall_us, 0, candidate)
 
 
 def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset[int]]:
@@ -386,12 +394,15 @@ def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset
     return list(dict.fromkeys(sets))
 
 
-def _quickest(problem: Problem, candidates: Iterable[Candidate], most_us: float) -> _Quick | None:
-    """Returns the first of those that wait least; None if all wait longer than `most_us`."""
+def _quickest(
+    problem: Problem, candidates: Iterable[Candidate], most_us: float
+) -> tuple[Candidate, float] | None:
+    """Returns the first of those that wait least, and how long; None if all wait longer than
+    `most_us`."""
     best = None
     for candidate in candidates:
         timing = schedule_within(problem, candidate, most_us)
-        if timing is not None and (best is None or timing.stall_us < best.stall_us):
-            best = _Quick(timing.stall_us, 0, candidate)
-            most_us = best.stall_us
+        if timing is not None and (best is None or timing.stall_us < best[1]):
+            best = candidate, timing.stall_us
+            most_us = timing.stall_us
     return best

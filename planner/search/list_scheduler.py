@@ -19,9 +19,9 @@ other does, but for rounding, which differs from step to step. So times within `
 
 import math
 from bisect import insort
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from planner.problem.settings import SETTINGS
 from planner.problem.timed_swap import TimedSwap
 from planner.search.candidate import Candidate, OutOrder, Timing
 from planner.search.outlook import Outlook
-from planner.search.walk_parts import Compute, Move, SpareBytes, moves_of
+from planner.search.walk_parts import Anchor, Compute, Move, SpareBytes, anchors_of
 
 
 def schedule_swaps(problem: Problem, candidate: Candidate) -> Timing:
@@ -102,33 +102,6 @@ class _Decided(NamedTuple):
     swap: TimedSwap
 
 
-@dataclass(slots=True)
-class _Anchor:
-    """The gaps that have a part in one anchor of the step."""
-
-    begins: list[Move] = field(default_factory=list)
-    ends: list[Move] = field(default_factory=list)
-    released: list[tuple[Move, int]] = field(default_factory=list)
-    """Those that the candidate has given back there, with that one of their own slots."""
-    is_busy: bool = True
-
-
-QUIET = _Anchor(is_busy=False)
-"""All those in which no gap has a part: never changed."""
-
-
-def _anchors(problem: Problem, candidate: Candidate, spare: SpareBytes) -> list[_Anchor]:
-    count = problem.slot_count
-    busy: dict[int, _Anchor] = defaultdict(_Anchor)
-    for move in moves_of(problem, candidate, spare.of_step):
-        busy[move.gap.first_slot].begins.append(move)
-        busy[move.gap.next_use_slot % count].ends.append(move)
-        if move.i in candidate.overrides:
-            slot = move.override.release_slot
-            busy[slot % count].released.append((move, slot))
-    return [busy.get(t, QUIET) for t in range(count)]
-
-
 # Its attributes are what is under way, and most anchors read and change nearly all of them.
 class _Walk:
     """A walk over the slots of one step after the other.
@@ -154,7 +127,7 @@ class _Walk:
         """For each storage and version on the host, the reuse that copied it there."""
         self.wasted: set[int] = set()
         self.decided: dict[int, _Decided] = {}
-        self.anchors = _anchors(problem, candidate, self.spare)
+        self.anchors = anchors_of(problem, candidate, self.spare)
         for anchor in self.anchors:
             for move in anchor.begins:
                 if problem.wraps(move.gap):
@@ -211,7 +184,7 @@ class _Walk:
         alike = now.swaps == before.swaps and now.copied == before.copied
         return alike and same_unfinished(now.unfinished_us, before.unfinished_us)
 
-    def slot(self, t: int, anchor: _Anchor) -> None:
+    def slot(self, t: int, anchor: Anchor) -> None:
         """Decides everything at anchor t, in the order of the actions, and runs the slot."""
         compute = self.compute
         compute.arrive(t)
@@ -278,7 +251,7 @@ class _Walk:
         elapsed_us = self.compute.elapsed_us
         return elapsed_us[t + 1] <= elapsed_us[move.end_slot] - move.lead_us + SAME_US
 
-    def end_unused(self, anchor: _Anchor) -> None:
+    def end_unused(self, anchor: Anchor) -> None:
         """Gaps that end before their bytes were given back."""
         for move in anchor.ends:
             if move.release_slot is None:
@@ -289,7 +262,7 @@ class _Walk:
                     self.leaving.remove(move)
                     self.wasted.add(move.i)
 
-    def begin(self, t: int, anchor: _Anchor) -> None:
+    def begin(self, t: int, anchor: Anchor) -> None:
         for move in anchor.begins:
             gap = move.gap
             move.begin(t)
@@ -319,7 +292,7 @@ class _Walk:
         move.out_place = (t % self.problem.slot_count, -1)
         self.give_back(move, t)
 
-    def make_room(self, t: int, anchor: _Anchor) -> None:
+    def make_room(self, t: int, anchor: Anchor) -> None:
         """Gives back what has left, and waits for more where memory or an override asks for it."""
         while self.spare.missing_bytes(t) > 0:
             if not self.leaving:

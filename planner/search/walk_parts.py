@@ -1,8 +1,9 @@
-"""What the list scheduler's walk keeps: each gap's swap, bytes to spare, and compute's clock."""
+"""What the list scheduler's walk keeps: swaps under way, bytes to spare, the clock, anchors."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ class Move:
         )
 
 
-def moves_of(problem: Problem, candidate: Candidate, spare_bytes: NDArray[np.int64]) -> list[Move]:
+def _moves_of(problem: Problem, candidate: Candidate, spare_bytes: NDArray[np.int64]) -> list[Move]:
     """Returns what is to be moved, by index of the gap.
 
     `spare_bytes` is what each slot has to spare with every chosen gap away from end to end.
@@ -263,3 +264,31 @@ class Compute:
         for move in awaited:
             after_us = max(after_us, self.h2d.ends_us[move.i])
         return after_us + self.problem.durations_us[t % self.problem.slot_count]
+
+
+@dataclass(slots=True)
+class Anchor:
+    """The gaps that have a part in one anchor of the step."""
+
+    begins: list[Move] = field(default_factory=list)
+    ends: list[Move] = field(default_factory=list)
+    released: list[tuple[Move, int]] = field(default_factory=list)
+    """Those that the candidate has given back there, with that one of their own slots."""
+    is_busy: bool = True
+
+
+QUIET = Anchor(is_busy=False)
+"""All those in which no gap has a part: never changed."""
+
+
+def anchors_of(problem: Problem, candidate: Candidate, spare: SpareBytes) -> list[Anchor]:
+    """The anchors of a step, by slot."""
+    count = problem.slot_count
+    busy: dict[int, Anchor] = defaultdict(Anchor)
+    for move in _moves_of(problem, candidate, spare.of_step):
+        busy[move.gap.first_slot].begins.append(move)
+        busy[move.gap.next_use_slot % count].ends.append(move)
+        if move.i in candidate.overrides:
+            slot = move.override.release_slot
+            busy[slot % count].released.append((move, slot))
+    return [busy.get(t, QUIET) for t in range(count)]
