@@ -84,9 +84,9 @@ class Groundwork:
 
     def placed_bound(self, cutoff_us: float) -> BoundBeside:
         """Has the ILP that knows where large storages may be rebuilt solved beside what is done
-        meanwhile; one that was begun before goes on.
+        meanwhile.
 
-        What costs more than `cutoff_us` is not looked for.
+        One that was begun before goes on; else what costs more than `cutoff_us` is not looked for.
         """
         if not self._beside:
             deadline = self.limit.share(SETTINGS.placed_share)

@@ -199,9 +199,9 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
 
 def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBound:
     """Searches for what to drop, and returns what is proven besides."""
-    placed = _begin_placed(work, drops)
     if not drops.good:
         drops.round(joint.dropped, work.solver)
+    placed = _begin_placed(work, drops)
     published = work.deadline.share(SETTINGS.published_share)
     if work.known is None and not drops.good:
         problem, profile = work.problem, work.ground.profile
@@ -219,19 +219,20 @@ def _begin_placed(work: Round, drops: DropSearch) -> BoundBeside | None:
     """Has the ILP solved that knows what recipes need, in steps of few gaps."""
     if drops.good or work.has_many_gaps or not work.ground.placed.whole_bytes:
         return None
+    if work.known is None:
+        drops.improve({}, work.deadline.share(SETTINGS.first_search_share), max_starts=0)
+        if drops.good:
+            return None
     return work.ground.placed_bound(SETTINGS.near(drops.best.cost[0], work.problem.compute_us))
 
 
 def _known_meanwhile(work: Round, drops: DropSearch, placed: BoundBeside) -> StallBound:
     """Searches while the ILP is solved, and returns what it proves.
 
-    A first descent takes its course, and then the ILP has a little time to itself: plans of steps
-    for which it is soon solved do not depend on how soon.
+    What goes before takes its course: plans of steps for which the ILP is soon solved do not depend
+    on how soon.
     """
     deadline = work.deadline.share(SETTINGS.placed_wait_share)
-    if work.known is None:
-        drops.improve({}, deadline, max_starts=0)
-    placed.wait(deadline.first(SETTINGS.patience_s))
     if not drops.good and placed.goes_on():
         drops.improve({}, replace(deadline, stop=lambda: deadline.stop() or not placed.goes_on()))
     return NO_BOUND if drops.good else placed.by(deadline)

@@ -63,8 +63,9 @@ class SearchSettings:
     """Share of the time left that it may take: what it finds is the best start for the rest."""
     placed_wait_share: float = 3 / 4
     """Share of the time left in a round that is searched while it is being solved."""
-    patience_s: float = 1.0
-    """So long it is waited for after a first descent; then the search goes on beside it."""
+    first_search_share: float = 1 / 4
+    """Share of the time left for a first descent before it: the less the best plan costs, the less
+    is left to look for, and it may take half as long."""
     max_places: int = 30_000
     """Above this many gaps and slots the bound does not look at where storages may be rebuilt."""
     max_ilp_gaps: int = 1500
