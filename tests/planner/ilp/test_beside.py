@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -93,34 +94,25 @@ def test_cbc_is_not_begun_before_its_bound_is_wanted(monkeypatch: pytest.MonkeyP
         found.by(Deadline.within(PATIENCE_S))
 
 
-def interrupted(stage: str, done: int, total: int) -> None:
-    if stage == "choosing what to recompute":
-        raise KeyboardInterrupt
-
-
-def stopped() -> None:
-    """A planning whose search ends at once."""
-    solve(one_of_each(), budget_bytes=100, min_size_bytes=1, time_limit_s=0.5)
-
-
-def broken() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        solve(one_of_each(), budget_bytes=100, min_size_bytes=1, progress=interrupted)
-
-
-@pytest.mark.parametrize("plan", [stopped, broken])
+@pytest.mark.parametrize("is_interrupted", [False, True])
 def test_planning_leaves_no_thread_behind(
-    plan: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
 ) -> None:
-    asked: list[Problem] = []
+    begun: list[Problem] = []
 
     def noted(problem: Problem, *given: Any, **named: Any) -> StallBound:
-        asked.append(problem)
+        begun.append(problem)
         return endless(problem, *given, **named)
 
+    def progress(stage: str, done: int, total: int) -> None:
+        if begun and is_interrupted:
+            raise KeyboardInterrupt
+
     monkeypatch.setattr(beside, "proven_bound", noted)
-    plan()
-    assert asked
+    plan = partial(solve, one_of_each(), budget_bytes=100, min_size_bytes=1, time_limit_s=0.5)
+    with pytest.raises(KeyboardInterrupt) if is_interrupted else nullcontext():
+        plan(progress=progress)
+    assert begun
     assert not threads()
 
 
