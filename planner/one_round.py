@@ -57,6 +57,11 @@ class Round:
         return len(self.problem.whole_gaps) > SETTINGS.max_ilp_gaps
 
     @property
+    def drop_share(self) -> float:
+        """Share of the time left that choosing what to drop may take."""
+        return SETTINGS.drop_share if self.has_many_gaps else SETTINGS.drop_share_of_few
+
+    @property
     def alone(self) -> StallBound:
         """The relaxation of swaps alone."""
         return self.ground.swap_bound(self.deadline.share(SETTINGS.stage_share))
@@ -158,9 +163,7 @@ def _with_recompute(work: Round, offers: Offers) -> Solution:
     drops = DropSearch(
         work.ground.rewriter,
         offers,
-        work.deadline.share(
-            SETTINGS.drop_share if work.has_many_gaps else SETTINGS.drop_share_of_few
-        ),
+        work.deadline.share(work.drop_share),
         work.progress,
         work.better_incumbents(),
     )
@@ -211,8 +214,18 @@ def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBou
     if not work.has_many_gaps or drops.best.stall_us <= SAME_US:
         # One storage of thousands hardly matters, and to judge it takes long: where compute waits
         # the time is for swaps.
-        drops.improve(bound.dropped)
+        drops.improve(bound.dropped, _until_near(work, drops))
     return bound
+
+
+def _until_near(work: Round, drops: DropSearch) -> Deadline:
+    """When a search ends that a round has all its time for: a later one goes on no longer than it
+    takes to come as near to the bound as makes a first one do."""
+    deadline = work.deadline.share(work.drop_share)
+    if work.known is None:
+        return deadline
+    gap = SETTINGS.quick_gap
+    return replace(deadline, stop=lambda: work.deadline.stop() or drops.is_near(gap))
 
 
 def _begin_placed(work: Round, drops: DropSearch) -> BoundBeside | None:

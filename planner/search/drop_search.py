@@ -114,12 +114,10 @@ class DropSearch:
         compute_us = self._rewriter.problem.compute_us
         return SETTINGS.is_good(self.best.cost[0], self._bound_us, compute_us)
 
-    @property
-    def _is_near(self) -> bool:
-        """Whether what may be left hardly pays for looking on."""
+    def is_near(self, share: float = SETTINGS.restart_gap) -> bool:
+        """Whether less than a share of the step may be left to gain."""
         compute_us = self._rewriter.problem.compute_us
-        near_us = SETTINGS.near(self._bound_us, compute_us, SETTINGS.restart_gap)
-        return self.best.cost[0] <= near_us
+        return self.best.cost[0] <= SETTINGS.near(self._bound_us, compute_us, share)
 
     @property
     def over(self) -> bool:
@@ -206,7 +204,7 @@ class DropSearch:
             again = self._descend_near_best
         self._descend(self.best, deadline, SETTINGS.drop_tries)
         starts, mark_us = 0, self.best.cost[0]
-        while starts < max_starts and not (self._is_near or self.over or deadline.over):
+        while starts < max_starts and not (self.is_near() or self.over or deadline.over):
             starts += 1
             again(deadline)
             if mark_us - self.best.cost[0] > self._worth_us:

@@ -9,9 +9,11 @@ import pytest
 
 from planner import one_round, solving, swap_stages
 from planner.groundwork import Groundwork
+from planner.ilp.deadline import Deadline
 from planner.ilp.solver import NO_BOUND, StallBound
 from planner.plan.plan import BoundSource, Plan, Without
 from planner.problem.settings import SETTINGS
+from planner.search.drop_search import DropSearch
 from planner.solving import solve
 from profiles.recording.allocator_peaks import with_workspaces
 from profiles.schema.errors import BudgetError
@@ -190,6 +192,23 @@ def test_what_a_round_has_no_time_for_the_next_one_finds(
     assert (plan.swaps, plan.rebuilds) == (expected.swaps, expected.rebuilds)
     assert plan.certificate.bound_beyond_us >= expected.certificate.bound_beyond_us
     assert plan.certificate.proof is expected.certificate.proof
+
+
+def test_a_later_round_ends_as_soon_as_a_first_one_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: list[bool] = []
+    improve = DropSearch.improve
+
+    def noted(search: DropSearch, shares: Any, deadline: Deadline, **named: Any) -> None:
+        improve(search, shares, deadline, **named)
+        ends.append(deadline.over)
+
+    monkeypatch.setattr(DropSearch, "improve", noted)
+    rounds(monkeypatch, quick_seconds=20.0, quick_gap=-1.0)
+    mixed_plan()
+    assert len(ends) >= 2
+    assert (ends[0], ends[-1]) == (False, True)
 
 
 def test_a_plan_near_its_bound_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
