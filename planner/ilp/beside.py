@@ -44,9 +44,8 @@ class BoundBeside:
         """
         self._is_ended = False
         limit = replace(deadline, stop=lambda: self._is_ended or deadline.stop())
-        self._prove = partial(
-            proven_bound, problem, build(problem, Goal.STALL, offers), solver, cutoff_us=cutoff_us
-        )
+        model = build(problem, Goal.STALL, offers)
+        self._prove = partial(proven_bound, model, solver, cutoff_us=cutoff_us)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="swapplan-ilp")
         self._proof: Future[StallBound] | None = None
         if solver is SolverName.HIGHS:

@@ -19,7 +19,7 @@ from pulp.constants import LpInteger
 
 from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.model import build
-from planner.ilp.variables import Goal, Model, units_of
+from planner.ilp.variables import Goal, Model
 from planner.plan.plan import BoundSource
 from planner.problem.problem import Problem
 from planner.problem.settings import SETTINGS
@@ -296,7 +296,7 @@ def relaxed_bound(
     if relaxed.outcome is not Outcome.OPTIMAL:
         # A relaxation stopped early bounds nothing.
         return NO_BOUND
-    return _bound(problem, relaxed, BoundSource.RELAXATION)
+    return _bound(model, relaxed, BoundSource.RELAXATION)
 
 
 def whole_bound(
@@ -319,7 +319,6 @@ def whole_bound(
     if deadline.over:
         return NO_BOUND
     return proven_bound(
-        problem,
         build(problem, Goal.STALL, offers),
         solver,
         deadline,
@@ -330,7 +329,6 @@ def whole_bound(
 
 
 def proven_bound(
-    problem: Problem,
     model: Model,
     solver: SolverName,
     deadline: Deadline,
@@ -339,14 +337,14 @@ def proven_bound(
     enough_us: float = math.inf,
     cutoff_us: float = math.inf,
 ) -> StallBound:
-    """The same, of the model of a problem, which is built already.
+    """The same, of a model that is built already.
 
     Raises:
         SolverError: The solver is missing or failed.
     """
     if deadline.over:
         return NO_BOUND
-    unit_us = units_of(problem).time_us
+    unit_us = model.units.time_us
     solved = solve_model(
         model,
         solver,
@@ -357,11 +355,11 @@ def proven_bound(
     )
     if solved.outcome is Outcome.INFEASIBLE or not math.isfinite(solved.bound):
         return NO_BOUND
-    return _bound(problem, solved, BoundSource.WHOLE_STORAGES)
+    return _bound(model, solved, BoundSource.WHOLE_STORAGES)
 
 
-def _bound(problem: Problem, solved: Solved, source: BoundSource) -> StallBound:
-    unit_us = units_of(problem).time_us
+def _bound(model: Model, solved: Solved, source: BoundSource) -> StallBound:
+    unit_us = model.units.time_us
     stall_us = solved.bound * unit_us
     bound_us = max(0.0, stall_us - ROUNDING * (abs(stall_us) + unit_us))
     proven = solved.outcome is Outcome.OPTIMAL

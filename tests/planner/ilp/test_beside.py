@@ -14,7 +14,7 @@ from planner.ilp.beside import BoundBeside
 from planner.ilp.deadline import Deadline, SolverName
 from planner.ilp.solver import NO_BOUND, StallBound, proven_bound, whole_bound
 from planner.ilp.variables import Model
-from planner.problem.problem import Problem, problem_of
+from planner.problem.problem import problem_of
 from planner.solving import solve
 from profiles.schema.errors import SolverError
 from tests.support.commands import PATIENCE_S
@@ -41,7 +41,7 @@ def threads() -> list[threading.Thread]:
 
 
 def endless(
-    problem: Problem, model: Model, solver: SolverName, deadline: Deadline, *, cutoff_us: float
+    model: Model, solver: SolverName, deadline: Deadline, *, cutoff_us: float
 ) -> StallBound:
     """Proves nothing, until it is to end."""
     while not deadline.over:
@@ -98,11 +98,11 @@ def test_cbc_is_not_begun_before_its_bound_is_wanted(monkeypatch: pytest.MonkeyP
 def test_planning_leaves_no_thread_behind(
     monkeypatch: pytest.MonkeyPatch, *, is_interrupted: bool
 ) -> None:
-    begun: list[Problem] = []
+    begun: list[Model] = []
 
-    def noted(problem: Problem, *given: Any, **named: Any) -> StallBound:
-        begun.append(problem)
-        return endless(problem, *given, **named)
+    def noted(model: Model, *given: Any, **named: Any) -> StallBound:
+        begun.append(model)
+        return endless(model, *given, **named)
 
     def progress(stage: str, done: int, total: int) -> None:
         if begun and is_interrupted:
