@@ -212,9 +212,11 @@ def _search_drops(work: Round, drops: DropSearch, joint: StallBound) -> StallBou
     bound = NO_BOUND if placed is None else _known_meanwhile(work, drops, placed)
     drops.bounded(bound)
     if not work.has_many_gaps or drops.best.stall_us <= SAME_US:
-        # One storage of thousands hardly matters, and to judge it takes long: where compute waits
-        # the time is for swaps.
         drops.improve(bound.dropped, _until_near(work, drops))
+    else:
+        # One storage of thousands hardly matters, and to judge it takes long: where compute waits
+        # the time is for what is undecided, and for swaps.
+        drops.settle(joint.dropped, work.deadline.share(SETTINGS.settle_share))
     return bound
 
 

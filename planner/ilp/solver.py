@@ -36,7 +36,11 @@ class Highs:
         kinds = highspy.cb.HighsCallbackType
         self.solver = pulp.HiGHS(
             callbackTuple=(self._asked, None),
-            callbacksToActivate=[kinds.kCallbackMipInterrupt, kinds.kCallbackSimplexInterrupt],
+            callbacksToActivate=[
+                kinds.kCallbackMipInterrupt,
+                kinds.kCallbackSimplexInterrupt,
+                kinds.kCallbackIpmInterrupt,
+            ],
             **settings,
         )
 
@@ -162,7 +166,7 @@ def solve_model(
         SolverError: The solver is missing or failed.
     """
     program = model.program
-    run = _run(name, deadline, mip_gap, enough, cutoff, seeks_bound=model.offers.whole_bytes > 0)
+    run = _run(model, name, deadline, mip_gap, enough, cutoff)
     try:
         program.solve(run.solver)
         # Nothing is known of what was cut off.
@@ -184,13 +188,12 @@ def solve_model(
 
 
 def _run(
+    model: Model,
     name: SolverName,
     deadline: Deadline,
     mip_gap: float,
     enough: float,
     cutoff: float,
-    *,
-    seeks_bound: bool,
 ) -> Highs | Cbc:
     settings = {
         "msg": False,
@@ -200,17 +203,27 @@ def _run(
         # One thread: plans do not depend on how busy the machine is.
         "threads": 1,
     }
-    is_highs = name is SolverName.HIGHS
-    if is_highs and seeks_bound:
-        settings["mip_heuristic_effort"] = SETTINGS.bound_effort
-        settings |= dict.fromkeys(SLOW_HEURISTICS, False)
-        settings["presolve_rule_off"] = PROBING
-    if is_highs and cutoff < math.inf:
-        settings["objective_bound"] = cutoff
-    run = Highs(settings, deadline, enough) if is_highs else Cbc(settings)
+    if name is SolverName.HIGHS:
+        run: Highs | Cbc = Highs(settings | _options_of_highs(model, cutoff), deadline, enough)
+    else:
+        run = Cbc(settings)
     if not run.solver.available():
         raise SolverError(f"{name.value} is not installed. {OTHER_SOLVER}")
     return run
+
+
+def _options_of_highs(model: Model, cutoff: float) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if model.offers.whole_bytes:
+        options["mip_heuristic_effort"] = SETTINGS.bound_effort
+        options |= dict.fromkeys(SLOW_HEURISTICS, False)
+        options["presolve_rule_off"] = PROBING
+    if cutoff < math.inf:
+        options["objective_bound"] = cutoff
+    program = model.program
+    if not program.isMIP() and len(program.constraints()) > SETTINGS.max_simplex_rows:
+        options["solver"] = "ipm"
+    return options
 
 
 def _dropped(model: Model) -> dict[int, float]:

@@ -46,6 +46,10 @@ class SearchSettings:
     bytes_weight: float = 1e-3
     """eps of `planner.ilp.model`: bytes moved count a thousandth of the time they take, so they
     only break ties."""
+    max_simplex_rows: int = 20_000
+    """HiGHS takes an interior point method for relaxations of more rows, and ends it at a vertex as
+    well: 13 to 28 s for six joint relaxations of 26,000 to 47,000 rows, where dual simplex takes 8
+    to more than 150. Below, simplex is as fast or faster."""
     mip_gap: float = 1e-3
     """The solvers' relative gap."""
     mip_gap_units: float = 1e-2
@@ -172,6 +176,9 @@ class SearchSettings:
     """So often the relaxation of a rewritten step is asked what more to drop."""
     round_share: float = 1 / 4
     """Share of the time left for that; each relaxation of a ResNet takes seconds."""
+    settle_share: float = 1 / 2
+    """Share of the time left for what the relaxation of a step of many gaps drops in parts; its
+    swaps have the rest."""
     drop_tries: int = 150
     """A local search over what is dropped stops after so many tries without a gain."""
     first_start_share: float = 1 / 2
@@ -188,8 +195,8 @@ class SearchSettings:
     """It begins some moves from there, with what takes no more of the step longer; so often one is
     looked for."""
     drop_policies: int = 3
-    """Policies that judge what is dropped, where steps have few gaps; more hardly change the order
-    of two sets."""
+    """Policies that judge what is dropped; more hardly change the order of two sets. Where lanes
+    share a rate the first of them yields, which may be by far the best, or by far the worst."""
     policy_gain: float = 0.03
     """So much of the step, and of what it waits, one policy hardly ever gains over another."""
     take_out: float = 0.4

@@ -142,11 +142,13 @@ class Timing(NamedTuple):
         chosen: The candidate's gaps without those whose copies had no use.
         swaps: In order of swap-out.
         waits: Where compute waits, by the scheduler's clock.
+        first_beyond_us: So much longer compute waits in a first step, as all that wraps is away.
     """
 
     chosen: frozenset[int]
     swaps: tuple[TimedSwap, ...]
     waits: tuple[Wait, ...]
+    first_beyond_us: float = 0.0
 
     @property
     def stall_us(self) -> float:

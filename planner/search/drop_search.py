@@ -26,7 +26,7 @@ from planner.problem.settings import SETTINGS
 from planner.recompute.offers import Offers, offers_of
 from planner.recompute.rewriting import Dropped, Rebuilding, rebuildings, recompute_us
 from planner.recompute.rewritten_problem import ProblemRewriter
-from planner.search.candidate import QUICK_POLICIES, Candidate, with_yielding
+from planner.search.candidate import QUICK_POLICIES, Candidate, Policy, with_yielding
 from planner.search.list_scheduler import schedule_within
 from planner.search.starts import copy_sources, without_needless
 from profiles.schema.progress import Progress
@@ -45,6 +45,7 @@ class Draft:
             makes that step fit.
         over_bytes: What is missing then, on the device or on the host; 0 if nothing is.
         candidate: The swaps that wait so long; None if none fit, or none are needed.
+        first_beyond_us: So much longer a first step of theirs waits.
     """
 
     dropped: Dropped
@@ -54,6 +55,7 @@ class Draft:
     stall_us: float
     over_bytes: int
     candidate: Candidate | None
+    first_beyond_us: float
 
     @property
     def cost(self) -> tuple[float, int]:
@@ -178,6 +180,26 @@ class DropSearch:
                     break
                 dropped |= more
 
+    def settle(self, shares: Mapping[int, float], deadline: Deadline) -> None:
+        """Has what a relaxation drops in parts change sides, one after the other, most of it first,
+        as often as that gains something.
+
+        Args:
+            shares: How much of each gap of the problem it drops.
+            deadline: When to stop.
+        """
+        gaps, least = self._rewriter.problem.whole_gaps, min(SETTINGS.drop_shares)
+        in_parts = [i for i, share in shares.items() if least < share < 1 - least]
+        in_parts.sort(key=lambda i: (-shares[i], i))
+        gains = True
+        while gains:
+            mark_us = self.best.cost[0]
+            for i in in_parts:
+                if self.over or deadline.over:
+                    return
+                self._take(self.best.dropped ^ {gaps[i]}, self.best.cost[0])
+            gains = mark_us - self.best.cost[0] > self._worth_us
+
     def improve(
         self,
         shares: Mapping[int, float],
@@ -279,7 +301,9 @@ class DropSearch:
         if again_us > most_us:
             return None
         problem = self._rewriter.without(found)
-        quick = _quick_swaps(problem, self._shares, most_us - again_us)
+        longer_us = self.best.first_beyond_us if most_us < math.inf else 0.0
+        policies = self._policies(most_us)
+        quick = _quick_swaps(problem, self._shares, policies, most_us - again_us, longer_us)
         if quick is None:
             return None
         return Draft(
@@ -290,7 +314,16 @@ class DropSearch:
             stall_us=quick.stall_us,
             over_bytes=quick.over_bytes,
             candidate=quick.candidate,
+            first_beyond_us=quick.first_beyond_us,
         )
+
+    def _policies(self, most_us: float) -> tuple[Policy, ...]:
+        """Those that judge a set: in steps of many gaps the best one's, if it is to be better."""
+        problem = self._rewriter.problem
+        is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
+        if is_large and most_us < math.inf and self.best.candidate is not None:
+            return (self.best.candidate.policy,)
+        return with_yielding(QUICK_POLICIES, problem.link)[: SETTINGS.drop_policies]
 
     def _missing(self, draft: Draft, share: float, solver: SolverName) -> Dropped:
         """What the relaxation of a rewritten step would drop besides."""
@@ -349,35 +382,43 @@ class _Quick(NamedTuple):
     stall_us: float
     over_bytes: int
     candidate: Candidate | None = None
+    first_beyond_us: float = 0.0
 
 
-def _quick_swaps(problem: Problem, shares: Mapping[Gap, float], most_us: float) -> _Quick | None:
-    """Returns the best of a few sets of swaps; if none fits, what is missing.
+def _quick_swaps(
+    problem: Problem,
+    shares: Mapping[Gap, float],
+    policies: Sequence[Policy],
+    most_us: float,
+    first_beyond_us: float,
+) -> _Quick | None:
+    """Returns the best of a few sets of swaps by some policies; if none fits, what is missing.
 
-    None if all wait for much longer than `most_us`. Shares are what a relaxation uses of gaps of
-    the step with nothing dropped, if there was one.
+    None if all wait for much longer than `most_us`, or in their first step than that and
+    `first_beyond_us`. Shares are what a relaxation uses of gaps of the step with nothing dropped,
+    if there was one.
     """
     if problem.fits(()):
         return _Quick(0.0, 0)
     over_bytes = problem.least_budget_bytes(problem.swappable) - problem.budget_bytes
     if over_bytes > 0:
         return _Quick(math.inf, over_bytes)
-    is_large = len(problem.whole_gaps) > SETTINGS.min_regrouped
-    quick = with_yielding(QUICK_POLICIES, problem.link)
-    first, *rest = quick[: 1 if is_large else SETTINGS.drop_policies]
+    first, *rest = policies
     sets = _quick_sets(problem, shares)
     hosted = [chosen for chosen in sets if problem.whole_fits_host(chosen)]
     if not hosted:
         return _Quick(math.inf, problem.whole_pool_bytes(sets[-1]))
     # Policies differ less than sets do.
     near_us = SETTINGS.near(most_us, problem.compute_us, SETTINGS.policy_gain)
-    best = _quickest(problem, (Candidate(chosen, first) for chosen in hosted), near_us)
+    best = _quickest(
+        problem, (Candidate(chosen, first) for chosen in hosted), near_us, first_beyond_us
+    )
     if best is None:
         return None
-    candidate, stall_us = best
-    others = (replace(candidate, policy=policy) for policy in rest)
-    candidate, stall_us = _quickest(problem, others, stall_us) or best
-    return _Quick(stall_us, 0, candidate)
+    assert best.candidate is not None
+    others = (replace(best.candidate, policy=policy) for policy in rest)
+    longer_us = max(first_beyond_us, best.first_beyond_us)
+    return _quickest(problem, others, best.stall_us, longer_us) or best
 
 
 def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset[int]]:
@@ -393,14 +434,13 @@ def _quick_sets(problem: Problem, shares: Mapping[Gap, float]) -> list[frozenset
 
 
 def _quickest(
-    problem: Problem, candidates: Iterable[Candidate], most_us: float
-) -> tuple[Candidate, float] | None:
-    """Returns the first of those that wait least, and how long; None if all wait longer than
-    `most_us`."""
+    problem: Problem, candidates: Iterable[Candidate], most_us: float, first_beyond_us: float
+) -> _Quick | None:
+    """Returns the first of those that wait least; None if all wait longer than `most_us`."""
     best = None
     for candidate in candidates:
-        timing = schedule_within(problem, candidate, most_us)
-        if timing is not None and (best is None or timing.stall_us < best[1]):
-            best = candidate, timing.stall_us
+        timing = schedule_within(problem, candidate, most_us, first_beyond_us)
+        if timing is not None and (best is None or timing.stall_us < best.stall_us):
+            best = _Quick(timing.stall_us, 0, candidate, timing.first_beyond_us)
             most_us = timing.stall_us
     return best

@@ -44,39 +44,50 @@ def schedule_swaps(problem: Problem, candidate: Candidate) -> Timing:
     return timing
 
 
-def schedule_within(problem: Problem, candidate: Candidate, most_us: float) -> Timing | None:
+def schedule_within(
+    problem: Problem, candidate: Candidate, most_us: float, first_beyond_us: float = 0.0
+) -> Timing | None:
     """Builds it as `schedule_swaps` does, or gives up once compute waits longer in one step.
 
-    The steps before the last one walked hardly wait longer than that one: most of what a search
-    tries is given up early.
+    The steps before the last one walked hardly wait longer than that one, but for the first, if all
+    that wraps is soon wanted back: that one may wait longer by as much as others of its kind did.
+    So most of what a search tries is given up early.
     """
     while True:
-        walk = _settled_walk(problem, candidate, most_us)
-        if walk is None:
+        settled = _settled_walk(problem, candidate, most_us, first_beyond_us)
+        if settled is None:
             return None
+        walk, beyond_us = settled
         if not walk.wasted:
-            return Timing(candidate.chosen, walk.swaps(), tuple(walk.compute.waits))
+            waits = tuple(walk.compute.waits)
+            return Timing(candidate.chosen, walk.swaps(), waits, beyond_us)
         # Copies for nothing took up the lane: once more without them. What held their bytes
         # resident fits without them too.
         candidate = replace(candidate, chosen=candidate.chosen - walk.wasted)
 
 
-def _settled_walk(problem: Problem, candidate: Candidate, most_us: float) -> "_Walk | None":
-    """Walks until a step decides the same as the one before; None if one waits too long."""
+def _settled_walk(
+    problem: Problem, candidate: Candidate, most_us: float, first_beyond_us: float
+) -> "tuple[_Walk, float] | None":
+    """Walks until a step decides the same as the one before; None if one waits too long.
+
+    With it comes by how much the first step waited longer.
+    """
     wraps = any(problem.wraps(problem.gaps[i]) for i in candidate.chosen)
     without_copies = replace(candidate, keeps_copies=False)
     for tried, shut in ((candidate, False), (candidate, True), (without_copies, True)):
         walk = _Walk(problem, tried, shut=shut)
-        if not walk.step(most_us):
+        if not walk.step(most_us + first_beyond_us if wraps else most_us):
             return None
         if not wraps:
-            return walk
+            return walk, 0.0
+        first_us = walk.step_waits_us
         for _ in range(SETTINGS.max_steps - 1):
             decided, taken_over = walk.decided, walk.taken_over()
             if not walk.step(most_us):
                 return None
             if walk.decided == decided or walk.begins_like(taken_over):
-                return walk
+                return walk, max(0.0, first_us - walk.step_waits_us)
     raise AssertionError("steps that begin alike decide alike")
 
 
@@ -160,6 +171,11 @@ class _Walk:
                 if self.compute.waited_us > most_us:
                     return False
         return True
+
+    @property
+    def step_waits_us(self) -> float:
+        """What compute waited in the last step."""
+        return sum(wait.wait_us for wait in self.compute.waits)
 
     def taken_over(self) -> _TakenOver:
         """What the next step finds."""

@@ -330,7 +330,8 @@ class Search:
 
     def _time_within(self, candidate: Candidate, most_us: float) -> Answer | None:
         """The same; None if compute waits longer, which no answer does that is of any use."""
-        timing = schedule_within(self.problem, candidate, most_us)
+        beyond_us = 0.0 if self._best is None else self._best.timing.first_beyond_us
+        timing = schedule_within(self.problem, candidate, most_us, beyond_us)
         return None if timing is None else self._keep(candidate, timing)
 
     def _keep(self, candidate: Candidate, timing: Timing) -> Answer:

@@ -29,19 +29,21 @@ HARD = (2418, 3175, 3735, 4151, 5307, 7414)
 unless it begins again near the best."""
 
 
+WITHOUT_Y = problem_of(
+    PROFILE,
+    budget_bytes=12,
+    link=PROFILE.link,
+    host_budget_bytes=0,
+    min_size_bytes=3,
+    boundary=Boundary.RESIDENT,
+)
+"""Without y, which has 2 bytes, x and z are 8 less, for 20 us; nothing else fits."""
+
+
 def search_without_y() -> DropSearch:
-    """Without y, which has 2 bytes, x and z are 8 less, for 20 us; nothing else fits."""
-    problem = problem_of(
-        PROFILE,
-        budget_bytes=12,
-        link=PROFILE.link,
-        host_budget_bytes=0,
-        min_size_bytes=3,
-        boundary=Boundary.RESIDENT,
-    )
     effects, deadline = StepEffects(PROFILE), Deadline.within(PATIENCE_S)
-    offers = offers_of(effects, problem)
-    return DropSearch(ProblemRewriter(effects, problem), offers, deadline, silent)
+    offers = offers_of(effects, WITHOUT_Y)
+    return DropSearch(ProblemRewriter(effects, WITHOUT_Y), offers, deadline, silent)
 
 
 def test_a_set_is_taken_without_what_is_not_offered() -> None:
@@ -61,6 +63,19 @@ def test_a_set_that_was_given_up_is_judged_once_it_may_take_longer() -> None:
     assert draft is not None
     assert draft.cost == (20, 0)
     assert search.judge(both, 19) is draft
+
+
+def test_what_a_relaxation_drops_in_parts_changes_sides_while_that_gains() -> None:
+    search, patience = search_without_y(), Deadline.within(PATIENCE_S)
+    place = {gap.name: i for i, gap in enumerate(WITHOUT_Y.whole_gaps)}
+    x, z = place["x"], place["z"]
+    search.settle({x: 0.9, z: 0.4}, Deadline.within(0))
+    assert not search.best.dropped
+    search.settle({x: 1.0, z: 0.01}, patience)
+    assert not search.best.dropped
+    search.settle({x: 0.9, z: 0.4}, patience)
+    assert {gap.name for gap in search.best.dropped} == {"x", "z"}
+    assert search.best.cost == (20, 0)
 
 
 @pytest.mark.parametrize("seed", HARD)

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from planner.plan.plan import Boundary
 from planner.plan.simulate import simulate
+from planner.problem.problem import problem_like
 from planner.search.candidate import (
     POLICIES,
     YIELDING_POLICIES,
@@ -110,6 +112,17 @@ def test_a_timing_is_given_up_once_compute_waits_longer_than_it_may() -> None:
     candidate = Candidate(job.whole_set, EAGER)
     assert schedule_within(job, candidate, 6) == schedule_swaps(job, candidate)
     assert schedule_within(job, candidate, 5.9) is None
+
+
+def test_a_first_step_may_wait_for_what_wraps() -> None:
+    # As the first step begins p is away, and is wanted at once: 5 us. Later ones find it back.
+    profile = toy(10, 10, 10, 10, storages=[resident("p", 5, 0), fixed("w", 5, 2)])
+    job = problem_like(replace(problem_of(profile, 5), boundary=Boundary.PERIODIC), profile)
+    candidate = Candidate(job.whole_set, EAGER)
+    timing = schedule_swaps(job, candidate)
+    assert (timing.stall_us, timing.first_beyond_us) == (0, 5)
+    assert schedule_within(job, candidate, 0) is None
+    assert schedule_within(job, candidate, 0, first_beyond_us=5) == timing
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, *YIELDING_POLICIES])
