@@ -118,8 +118,8 @@ class DropSearch:
 
     def is_near(self, share: float = SETTINGS.restart_gap) -> bool:
         """Whether less than a share of the step may be left to gain."""
-        compute_us = self._rewriter.problem.compute_us
-        return self.best.cost[0] <= SETTINGS.near(self._bound_us, compute_us, share)
+        left_us = self.best.cost[0] - self._bound_us
+        return left_us <= share * self._rewriter.problem.compute_us
 
     @property
     def over(self) -> bool:
