@@ -5,8 +5,9 @@ joint relaxation says what it would drop (`planner.ilp.model`, rows (16) to (19)
 costs more than it thinks: inputs must be there, and what is made on the way takes memory. So the
 step is rewritten, the relaxation of what is left says what more to drop, and so on until it has
 nothing to add. From the best of these a local search exchanges single storages; where that ends,
-another one begins. Each set is judged by the time it runs again and by what compute waits in the
-rewritten step, as the list scheduler times a few sets of swaps.
+another one begins. In steps of many gaps, where that takes too long, only what the relaxation drops
+in parts changes sides. Each set is judged by the time it runs again and by what compute waits in
+the rewritten step, as the list scheduler times a few sets of swaps.
 """
 
 import math
@@ -169,8 +170,10 @@ class DropSearch:
         """
         gaps = self._rewriter.problem.whole_gaps
         deadline = self._deadline.share(SETTINGS.round_share)
-        for share in SETTINGS.drop_shares:
-            dropped = _above(share, shares, gaps)
+        rounded = {share: _above(share, shares, gaps) for share in SETTINGS.drop_shares}
+        for dropped in rounded.values():
+            self._take(dropped)
+        for share, dropped in rounded.items():
             for _ in range(SETTINGS.drop_rounds):
                 draft = self._take(dropped)
                 if draft is None or self.over or deadline.over:
