@@ -55,11 +55,6 @@ class BoundBeside:
         """Whether it is being proven now; asked often."""
         return self._proof is not None and not self._proof.done()
 
-    def wait(self, deadline: Deadline) -> None:
-        """Waits while it is being proven, until a deadline at most."""
-        while self._proof is not None and self.goes_on() and not deadline.over:
-            wait([self._proof], min(POLL_S, deadline.left_s))
-
     def by(self, deadline: Deadline) -> StallBound:
         """Returns the bound once it is known; there is none if it is not by a deadline.
 
@@ -68,7 +63,8 @@ class BoundBeside:
         """
         if self._proof is None:
             return self._prove(deadline)
-        self.wait(deadline)
+        while self.goes_on() and not deadline.over:
+            wait([self._proof], min(POLL_S, deadline.left_s))
         return NO_BOUND if self.goes_on() else self._proof.result()
 
     def end(self) -> None:
